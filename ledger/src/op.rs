@@ -1,0 +1,255 @@
+//! Arguments and answers of the ledger's operations.
+
+use std::time::Duration;
+
+use longshore_protocol::state::JobState;
+use longshore_protocol::{
+    ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, NodeId, Run, Token,
+};
+use serde::{Deserialize, Serialize};
+
+/// Most subtasks that one `retry` puts into the retry set; each takes memory of its own there.
+pub const MAX_RETRY_INDICES: usize = 10_000;
+
+/// How many errors of a job are kept, the newest.
+pub const MAX_ERRORS: usize = 10_000;
+
+/// Largest number of chunks that one `open` or `sweep` gives: bounds the time that the ledger is busy with it.
+pub const MAX_CHUNKS_A_CALL: u32 = 1_000;
+
+/// What the ledger needs to know of a job. The document was validated and its globs expanded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admission {
+    /// The idempotency key.
+    pub job: JobId,
+    /// Same digest, same content.
+    pub digest: Digest,
+    /// The canonical document.
+    pub document: String,
+    /// The manifest as JSON, for splits over files.
+    pub manifest: Option<String>,
+    /// How many subtasks, at least 1.
+    pub total: u64,
+    /// The task that subtasks run.
+    pub task: String,
+    /// The pool of workers.
+    pub queue: String,
+    /// Whose job it is.
+    pub tenant: String,
+    /// 0 (last) to 9 (first).
+    pub priority: u8,
+    /// How many results a reduce combines at once, if there is a reduce.
+    pub fan_in: Option<u64>,
+    /// Most chunks open at once.
+    pub max_parallel: Option<u64>,
+    /// Give up after so many failed subtasks.
+    pub stop_after_failures: Option<u64>,
+    /// Of the whole job, from now.
+    pub deadline: Option<Duration>,
+    /// How long to keep it once it has ended.
+    pub keep_for: Duration,
+}
+
+/// Whether a job was taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// It is new.
+    Accepted,
+    /// The same job was accepted before.
+    Known,
+    /// Another job has this id.
+    Conflict,
+}
+
+/// How many chunks of what size to open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// At most so many, 1 to [`MAX_CHUNKS_A_CALL`].
+    pub chunks: u32,
+    /// Of at most so many subtasks each, at least 1.
+    pub size: u64,
+    /// After this time without a claim the sweep publishes them again.
+    pub publish_within: Duration,
+}
+
+/// Answer to a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// The chunk is the claimant's.
+    Granted(Grant),
+    /// Somebody else holds it, or the message is from an earlier epoch: drop the message, unless it may be a redelivery.
+    Stale,
+    /// There is nothing to do: drop the message.
+    Gone,
+}
+
+/// What a claimant may run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// First subtask that is left.
+    pub from: u64,
+    /// One past the last.
+    pub to: u64,
+    /// Which attempt this is for all of them, from 1.
+    pub attempt: u32,
+    /// How often they said "not now" before.
+    pub deferrals: u32,
+    /// Of the document, so that a cached copy is recognised as current.
+    pub digest: Digest,
+}
+
+/// What became of the next subtasks of a chunk.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Commit {
+    /// Index of the first subtask that `runs` is about.
+    pub from: u64,
+    /// In index order, without gaps. A success run with results lies within one result stride
+    /// (`protocol::split_results` cuts them).
+    pub runs: Vec<Run>,
+    /// How long the slot was busy with them.
+    pub busy: Duration,
+}
+
+/// Answer to a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// It is in the books.
+    Settled {
+        /// What the job is now: a holder that reads `paused` releases the rest.
+        state: JobState,
+    },
+    /// The token does not hold the chunk (any more). Nothing changed.
+    Fenced,
+}
+
+/// Answer to a release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandBack {
+    /// The rest waits for somebody else.
+    Queued,
+    /// The token does not hold the chunk (any more). Nothing changed.
+    Fenced,
+}
+
+/// A chunk that was taken from its holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revoked {
+    /// The chunk.
+    pub chunk: ChunkId,
+    /// First subtask that was not settled.
+    pub from: u64,
+    /// One past the last.
+    pub to: u64,
+    /// The epoch under which it will be published again.
+    pub epoch: Epoch,
+}
+
+/// Answer to a sweep.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sweep {
+    /// The job as it stands.
+    pub summary: JobSummary,
+    /// To be published again.
+    pub publish: Vec<ChunkMessage>,
+}
+
+/// A chunk that a worker believes to hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The job.
+    pub job: JobId,
+    /// The chunk.
+    pub chunk: ChunkId,
+    /// Under this token.
+    pub token: Token,
+}
+
+/// Answer to a heartbeat.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Beat {
+    /// What to stop, in the order of `held`.
+    pub stop: Vec<Stop>,
+    /// Whether somebody asked the node to drain.
+    pub drain: bool,
+}
+
+/// A chunk that must not go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// What is held.
+    pub held: Held,
+    /// Why to stop.
+    pub reason: StopReason,
+}
+
+/// Why a chunk must not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StopReason {
+    /// The job ended or is gone: stop what runs, now.
+    Ended,
+    /// The chunk was given to somebody else: stop what runs, now.
+    Revoked,
+    /// The job is paused: finish the subtask that runs, commit, release the rest.
+    Paused,
+}
+
+/// A job's document as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredDocument {
+    /// Of the document.
+    pub digest: Digest,
+    /// The canonical document.
+    pub document: String,
+    /// The manifest as JSON, for splits over files.
+    pub manifest: Option<String>,
+}
+
+/// A hint that something changed. On Redis: JSON on the channel `<ns>:events`, e.g. `{"event":"job","job":"…","queue":"default"}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Event {
+    /// A job was admitted, re-opened, resumed, paused or ended, or went on to its next level.
+    Job {
+        /// The job.
+        job: JobId,
+        /// What it is now.
+        state: JobState,
+    },
+    /// A chunk was closed, released or revoked: its queue's window has room, or something to publish.
+    Room {
+        /// The job.
+        job: JobId,
+    },
+    /// A worker came, began to drain, or left.
+    Node {
+        /// The worker.
+        node: NodeId,
+    },
+    /// Hints may have been missed.
+    Gap,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// As it should be.
+    Ok,
+    /// Works, but somebody should know.
+    Warning,
+    /// Does not work.
+    Error,
+}
+
+/// One line of `longshore doctor`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was looked at: `redis.reachable`, `redis.version`, `redis.functions`, …
+    pub check: String,
+    /// What was seen.
+    pub found: String,
+    /// What to do about it; empty when all is well.
+    pub remedy: String,
+}

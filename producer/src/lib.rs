@@ -1,0 +1,1 @@
+//! The client library that applications embed: submit, wait, progress, results, control.

@@ -1,0 +1,231 @@
+//! A cursor over the parsed tree: each step knows its place, so each refusal can name it.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::json::{Node, quote};
+use super::place::Place;
+use super::rules::{real_numbers, whole_numbers};
+use super::{Invalid, units};
+
+const DURATIONS: &str = r#"write one like "30s", "5m" or "1h 30m""#;
+const SIZES: &str = r#"write a whole number with B, KiB, MiB, GiB or TiB, like "1MiB""#;
+
+/// A value that is about to be read.
+pub(super) struct Reader<'a> {
+    place: Place<'a>,
+    node: Node,
+}
+
+/// The members of an object, taken out one by one.
+pub(super) struct Object<'a> {
+    place: &'a Place<'a>,
+    members: Vec<(String, Node)>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(place: Place<'a>, node: Node) -> Self {
+        Self { place, node }
+    }
+
+    /// The path of the value, for those who look inside.
+    pub(super) fn place(&self) -> Place<'a> {
+        self.place
+    }
+
+    /// This value isn't what may stand here.
+    pub(super) fn refuse(&self, allowed: impl Into<String>) -> Invalid {
+        self.place.invalid(self.node.describe(), allowed)
+    }
+
+    /// `None` for `null`.
+    pub(super) fn unless_null(self) -> Option<Self> {
+        if matches!(self.node, Node::Null) { None } else { Some(self) }
+    }
+
+    /// The string, if it is one.
+    pub(super) fn as_text(&self) -> Option<&str> {
+        if let Node::Text(text) = &self.node { Some(text) } else { None }
+    }
+
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.node, Node::List(_))
+    }
+
+    pub(super) fn is_object(&self) -> bool {
+        matches!(self.node, Node::Object(_))
+    }
+
+    pub(super) fn text(self, allowed: &str) -> Result<String, Invalid> {
+        if let Node::Text(text) = self.node { Ok(text) } else { Err(self.refuse(allowed)) }
+    }
+
+    pub(super) fn list(self, allowed: &str) -> Result<Vec<Node>, Invalid> {
+        if let Node::List(nodes) = self.node { Ok(nodes) } else { Err(self.refuse(allowed)) }
+    }
+
+    pub(super) fn members(self, allowed: &str) -> Result<Vec<(String, Node)>, Invalid> {
+        if let Node::Object(members) = self.node { Ok(members) } else { Err(self.refuse(allowed)) }
+    }
+
+    /// The application's own data.
+    pub(super) fn value(self) -> Result<serde_json::Value, Invalid> {
+        self.node.into_value(self.place)
+    }
+
+    /// A whole number within bounds.
+    pub(super) fn whole<T: TryFrom<u64>>(self, bounds: &RangeInclusive<u64>) -> Result<T, Invalid> {
+        let number = if let Node::Number(number) = &self.node { number.as_u64() } else { None };
+        number
+            .filter(|number| bounds.contains(number))
+            .and_then(|number| T::try_from(number).ok())
+            .ok_or_else(|| self.refuse(whole_numbers(bounds)))
+    }
+
+    /// A whole number of 64 bits with a sign.
+    pub(super) fn integer(self) -> Result<i64, Invalid> {
+        let number = if let Node::Number(number) = &self.node { number.as_i64() } else { None };
+        number.ok_or_else(|| self.refuse("use a whole number of 64 bits"))
+    }
+
+    /// A number within bounds.
+    pub(super) fn real(self, bounds: &RangeInclusive<f64>) -> Result<f64, Invalid> {
+        let number = if let Node::Number(number) = &self.node { number.as_f64() } else { None };
+        number
+            .filter(|number| bounds.contains(number))
+            .ok_or_else(|| self.refuse(real_numbers(bounds)))
+    }
+
+    pub(super) fn duration(self) -> Result<Duration, Invalid> {
+        match &self.node {
+            Node::Text(text) => units::parse_duration(text).ok_or_else(|| {
+                self.place.invalid(format!("{} is no duration", quote(text)), DURATIONS)
+            }),
+            Node::Number(number) => {
+                let hint = match number.as_u64() {
+                    Some(seconds) => format!(r#"write "{seconds}s""#),
+                    None => DURATIONS.into(),
+                };
+                Err(self.place.invalid(format!("`{number}` has no unit"), hint))
+            }
+            _ => Err(self.refuse(DURATIONS)),
+        }
+    }
+
+    pub(super) fn size(self) -> Result<u64, Invalid> {
+        match &self.node {
+            Node::Text(text) => units::parse_size(text)
+                .ok_or_else(|| self.place.invalid(format!("{} is no size", quote(text)), SIZES)),
+            Node::Number(number) => {
+                let hint = match number.as_u64() {
+                    Some(bytes) => format!(r#"write "{}""#, units::format_size(bytes)),
+                    None => SIZES.into(),
+                };
+                Err(self.place.invalid(format!("`{number}` has no unit"), hint))
+            }
+            _ => Err(self.refuse(SIZES)),
+        }
+    }
+}
+
+impl<'a> Object<'a> {
+    /// `place` is the reader's own, kept by the caller so that the members can point at it.
+    pub(super) fn new(reader: Reader<'_>, place: &'a Place<'a>, allowed: &str) -> Result<Self, Invalid> {
+        Ok(Self { place, members: reader.members(allowed)? })
+    }
+
+    /// The member's text, left where it is; it decides which other members there may be.
+    pub(super) fn peek_text(&self, name: &'a str, allowed: &str) -> Result<&str, Invalid> {
+        match self.members.iter().find(|(key, _)| key == name) {
+            Some((_, Node::Text(text))) => Ok(text),
+            Some((_, node)) => Err(self.place.field(name).invalid(node.describe(), allowed)),
+            None => Err(self.missing(name, allowed)),
+        }
+    }
+
+    /// Refuses members that are unknown or stand twice.
+    pub(super) fn only(&self, fields: &[&str]) -> Result<(), Invalid> {
+        for (index, (key, _)) in self.members.iter().enumerate() {
+            if !fields.contains(&key.as_str()) {
+                let found = format!("unknown field {}", quote(key));
+                return Err(self.place.invalid(found, suggestion(key, fields)));
+            }
+            // Only known fields get here, so the scan is over at most as many as there are of those.
+            if self.members[..index].iter().any(|(earlier, _)| earlier == key) {
+                return Err(self.place.twice("field", key));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a member out, if it is there.
+    pub(super) fn take(&mut self, name: &'a str) -> Option<Reader<'a>> {
+        let index = self.members.iter().position(|(key, _)| key == name)?;
+        let (_, node) = self.members.swap_remove(index);
+        Some(Reader::new(self.place.field(name), node))
+    }
+
+    /// Takes a member out that has to be there; `allowed` says what it is for.
+    pub(super) fn required(&mut self, name: &'a str, allowed: &str) -> Result<Reader<'a>, Invalid> {
+        self.take(name).ok_or_else(|| self.missing(name, allowed))
+    }
+
+    fn missing(&self, name: &str, allowed: &str) -> Invalid {
+        self.place.field(name).invalid("missing", allowed)
+    }
+}
+
+/// The field that was probably meant, or all that there are.
+fn suggestion(found: &str, fields: &[&str]) -> String {
+    let nearest = fields.iter().map(|field| (edits(found, field), *field)).min();
+    match nearest {
+        Some((edits, field)) if edits <= (field.len() / 3).max(1) => {
+            format!("did you mean `{field}`?")
+        }
+        _ => format!("use {}", one_of(fields)),
+    }
+}
+
+/// `a, b or c`.
+pub(super) fn one_of(words: &[&str]) -> String {
+    match words {
+        [] => String::new(),
+        [only] => (*only).to_owned(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}
+
+/// The Levenshtein distance, letter case and `-` for `_` not counted. A key far longer than any field is far
+/// from all of them, and costs nothing.
+fn edits(found: &str, field: &str) -> usize {
+    if found.len() > 2 * field.len() + 2 {
+        return found.len();
+    }
+    let found = found.to_ascii_lowercase().replace('-', "_");
+    let mut row: Vec<usize> = (0..=field.len()).collect();
+    for (i, a) in found.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in field.bytes().enumerate() {
+            let change = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[field.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_field_gets_the_nearest_one() {
+        let fields = ["max_parallel", "priority", "queue"];
+        assert_eq!(suggestion("maxparallel", &fields), "did you mean `max_parallel`?");
+        assert_eq!(suggestion("Max-Parallel", &fields), "did you mean `max_parallel`?");
+        assert_eq!(suggestion("quue", &fields), "did you mean `queue`?");
+        assert_eq!(suggestion("colour", &fields), "use max_parallel, priority or queue");
+        assert_eq!(suggestion(&"q".repeat(1 << 20), &fields), "use max_parallel, priority or queue");
+    }
+}

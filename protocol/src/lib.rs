@@ -1,0 +1,25 @@
+//! The words of Longshore: ids, the job document, splits, messages, states and outcomes.
+//!
+//! Pure data and pure functions. Deliberately absent: I/O, clocks, randomness and async. Whatever needs
+//! one of those gets its result handed in (a [`Timestamp`], a random number, the sizes of files).
+
+pub mod document;
+mod ids;
+mod message;
+mod outcome;
+mod reduce;
+mod split;
+pub mod state;
+mod time;
+mod view;
+
+pub use document::{Invalid, JobDocument};
+pub use ids::{ChunkId, Digest, Epoch, JobId, NodeId, SchedulerId, Token};
+pub use message::{ChunkMessage, Subtask};
+pub use outcome::{Outcome, RESULT_STRIDE, Run, runs_len, split_results};
+pub use reduce::{ReduceNode, ReduceTree};
+pub use split::{Input, InputFile, LineWindow, Manifest, Plan};
+pub use time::Timestamp;
+pub use view::{
+    Audit, Books, ErrorEntry, JobSummary, NodeInfo, NodeRecord, NodeState, ResultRun, ResultsPage,
+};

@@ -1,0 +1,134 @@
+//! What became of a subtask's attempt, and how a worker reports a chunk's progress in runs.
+
+use std::time::Duration;
+
+/// What became of one attempt at one subtask.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The handler returned a value: compact JSON on one line.
+    Success(String),
+    /// The handler failed. `retry` is false when trying again can't help.
+    Failure {
+        /// What went wrong, for people.
+        error: String,
+        /// Whether another attempt may help.
+        retry: bool,
+    },
+    /// "Not now" (exit code 75): tried again later without using up an attempt.
+    NotNow {
+        /// Why not, for people; may be empty.
+        reason: String,
+    },
+}
+
+/// A stretch of consecutive subtasks with the same kind of outcome. A commit is a list of runs that starts
+/// at the chunk's first open subtask and leaves no gap; a long run of successes costs the ledger O(1).
+#[derive(Clone, Debug, PartialEq)]
+pub enum Run {
+    /// `count` subtasks succeeded. `results` is `None` where the job discards them, else one line of compact
+    /// JSON a subtask, in order, each ended by `\n`; or `@URL` of an object that holds those lines.
+    Success {
+        /// How many, at least 1.
+        count: u64,
+        /// Their values.
+        results: Option<String>,
+    },
+    /// One subtask failed and is to be tried again after `delay`, as attempt + 1.
+    Retry {
+        /// What went wrong.
+        error: String,
+        /// How long to wait, backoff and jitter included.
+        delay: Duration,
+    },
+    /// One subtask failed for good.
+    Failed {
+        /// What went wrong.
+        error: String,
+    },
+    /// One subtask said "not now": again after `delay`, with the same attempt and one more deferral.
+    Defer {
+        /// How long to wait.
+        delay: Duration,
+    },
+}
+
+impl Run {
+    /// How many subtasks the run covers.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Success { count, .. } => *count,
+            Self::Retry { .. } | Self::Failed { .. } | Self::Defer { .. } => 1,
+        }
+    }
+
+    /// Always false for a valid run; here because `len` is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// How many subtasks a list of runs covers.
+pub fn runs_len(runs: &[Run]) -> u64 {
+    runs.iter().map(Run::len).sum()
+}
+
+/// Results are kept in runs that never cross a multiple of this, so that any index is found from the multiple
+/// before it in a bounded number of steps.
+pub const RESULT_STRIDE: u64 = 256;
+
+/// Cuts each success run with results at multiples of [`RESULT_STRIDE`]. `from` is the index of the first subtask.
+pub fn split_results(from: u64, runs: Vec<Run>) -> Vec<Run> {
+    let mut index = from;
+    let mut cut = Vec::with_capacity(runs.len());
+    for run in runs {
+        let len = run.len();
+        match run {
+            Run::Success { count, results: Some(lines) } => {
+                cut_success(index, count, &lines, &mut cut)
+            }
+            other => cut.push(other),
+        }
+        index += len;
+    }
+    cut
+}
+
+fn cut_success(from: u64, count: u64, lines: &str, cut: &mut Vec<Run>) {
+    let end = from + count;
+    let mut index = from;
+    let mut rest = lines;
+    while index < end {
+        let stop = ((index / RESULT_STRIDE + 1) * RESULT_STRIDE).min(end);
+        let taken = usize::try_from(stop - index).expect("at most a stride");
+        let bytes = rest.match_indices('\n').nth(taken - 1).map_or(rest.len(), |(at, _)| at + 1);
+        let (head, tail) = rest.split_at(bytes);
+        cut.push(Run::Success { count: stop - index, results: Some(head.to_owned()) });
+        rest = tail;
+        index = stop;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_cut_where_a_stride_ends_and_nothing_is_lost() {
+        let lines: String = (250..520).map(|i| format!("{i}\n")).collect();
+        let runs = vec![
+            Run::Failed { error: "bad".into() },
+            Run::Success { count: 270, results: Some(lines.clone()) },
+        ];
+        let cut = split_results(249, runs);
+        let counts: Vec<u64> = cut.iter().map(Run::len).collect();
+        assert_eq!(counts, [1, 6, 256, 8]);
+        let joined: String = cut
+            .iter()
+            .filter_map(|run| match run {
+                Run::Success { results, .. } => results.as_deref(),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(joined, lines);
+    }
+}

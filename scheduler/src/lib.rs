@@ -1,0 +1,1 @@
+//! Decides: admits jobs, splits them, hands out chunks, watches the fleet.

@@ -1,0 +1,1 @@
+//! End-to-end tests of Longshore: real processes, real RabbitMQ, real Redis.

@@ -1,0 +1,1 @@
+//! Does: claims chunks, runs subtasks, commits their outcomes, beats the heart.
