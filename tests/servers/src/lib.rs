@@ -1,1 +1,40 @@
-//! Private RabbitMQ and Redis servers for tests: free ports, own data folders, stopped when the test ends.
+//! Private RabbitMQ and Redis servers for tests: free ports, own data folders, no survivors.
+//!
+//! ```no_run
+//! use longshore_test_servers::{Rabbit, Redis};
+//!
+//! let mut redis = Redis::start();
+//! let rabbit = Rabbit::shared();
+//! println!("{} {}", redis.url(), rabbit.url());
+//! redis.kill9();
+//! redis.restart();
+//! ```
+//!
+//! Every server listens on 127.0.0.1 only. Dropping it kills it and removes its data; a guardian
+//! process does the same when the test process itself is killed (see `guardian.rs`). Starting
+//! RabbitMQ takes seconds, so tests that don't break it share one ([`Rabbit::shared`]) and keep
+//! apart by namespace.
+//!
+//! A server that can't be started is a broken test machine, not a result: everything here panics
+//! with the end of the server's log instead of returning an error.
+//!
+//! Deliberately absent: tokio and client libraries; what is needed of the protocols is spoken here.
+
+mod amqp;
+mod cluster;
+mod guardian;
+mod port;
+mod rabbit;
+mod redis;
+mod resp;
+mod sentinel;
+mod wait;
+
+pub use cluster::RedisCluster;
+pub use guardian::is_running;
+pub use port::free_port;
+pub use rabbit::Rabbit;
+pub use redis::{Redis, RedisOptions};
+pub use resp::Reply;
+pub use sentinel::RedisSentinel;
+pub use wait::wait_until;

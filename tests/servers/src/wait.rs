@@ -17,7 +17,7 @@ pub fn wait_until(what: &str, deadline: Duration, condition: impl FnMut() -> boo
 
 /// Whether `condition` came to hold within `deadline`; it is looked at once at least.
 pub(crate) fn holds_within(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    let started = now();
+    let started = Instant::now();
     loop {
         if condition() {
             return true;
@@ -27,10 +27,6 @@ pub(crate) fn holds_within(deadline: Duration, mut condition: impl FnMut() -> bo
         }
         sleep(BETWEEN_LOOKS);
     }
-}
-
-pub(crate) fn now() -> Instant {
-    Instant::now()
 }
 
 #[cfg(test)]

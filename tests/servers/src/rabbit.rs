@@ -1,0 +1,299 @@
+//! A RabbitMQ of one's own.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::amqp;
+use crate::guardian::Guardian;
+use crate::port::free_port;
+use crate::wait::{holds_within, wait_until};
+
+/// A start takes some ten seconds on two idle cores, most of it loading code; a machine that
+/// builds at the same time needs several times that.
+const START_DEADLINE: Duration = Duration::from_secs(180);
+/// A clean stop flushes queues; it takes a second or two.
+const STOP_GRACE: Duration = Duration::from_secs(60);
+/// Starts on new ports before giving up, when others take a chosen port first.
+const START_TRIES: usize = 3;
+
+/// Where distributions put the scripts. The ones in `/usr/sbin` of Debian change the user and
+/// forget the environment, so they are of no use here.
+const SCRIPT_FOLDERS: [&str; 3] =
+    ["/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin", "/usr/local/lib/rabbitmq/bin"];
+
+/// epmd, by which Erlang nodes find each other, would otherwise be started as a daemon that outlives
+/// everybody. In the foreground it belongs to the server's process group.
+const EPMD_THEN: &str = r#"
+epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 & epmd=$!
+until epmd -port "$ERL_EPMD_PORT" -names >/dev/null 2>&1; do
+  kill -0 "$epmd" || exit 1
+  sleep 0.02
+done
+exec "$0"
+"#;
+
+/// A private RabbitMQ with the user `guest`, the virtual host `/` and no plugins.
+pub struct Rabbit {
+    guardian: Guardian,
+    place: Place,
+}
+
+/// Everything that sets one RabbitMQ apart from the others on the machine.
+struct Place {
+    scripts: PathBuf,
+    node: String,
+    port: u16,
+    dist_port: u16,
+    epmd_port: u16,
+}
+
+impl Rabbit {
+    /// Starts a RabbitMQ.
+    ///
+    /// # Panics
+    /// When it can't be started, with the end of its log.
+    pub fn start() -> Self {
+        let mut failures = Vec::new();
+        for _ in 0..START_TRIES {
+            match Self::try_start() {
+                Ok(rabbit) => return rabbit,
+                Err(failure) => failures.push(failure),
+            }
+        }
+        panic!("RabbitMQ does not start:\n{}", failures.join("\n"));
+    }
+
+    /// The one RabbitMQ that the tests of this process share. It ends with the process.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Rabbit> = OnceLock::new();
+        SHARED.get_or_init(Self::start)
+    }
+
+    fn try_start() -> Result<Self, String> {
+        let text = |e: io::Error| e.to_string();
+        let folder =
+            tempfile::Builder::new().prefix("longshore-rabbit-").tempdir().map_err(text)?;
+        let place = Place::choose().map_err(text)?;
+        place.furnish(folder.path()).map_err(text)?;
+        let mut server = Command::new("sh");
+        server.args(["-c", EPMD_THEN]).arg(place.scripts.join("rabbitmq-server"));
+        place.environment(folder.path(), &mut server);
+        let guardian = Guardian::new(folder, &server).map_err(text)?;
+        let mut rabbit = Self { guardian, place };
+        rabbit.launch()?;
+        Ok(rabbit)
+    }
+
+    /// Starts the process and waits until it is this very process that serves.
+    fn launch(&mut self) -> Result<(), String> {
+        let log = self.log();
+        let seen = fs::metadata(&log).map_or(0, |file| file.len());
+        self.guardian.start().map_err(|e| e.to_string())?;
+        let mut serves = false;
+        holds_within(START_DEADLINE, || {
+            // The log tells our server from another one that took the port.
+            serves = says_complete(&log, seen) && amqp::log_in(self.place.port).is_ok();
+            serves || !self.guardian.is_running()
+        });
+        if serves {
+            return Ok(());
+        }
+        Err(self.guardian.tail(&[log]))
+    }
+
+    fn log(&self) -> PathBuf {
+        log_in(self.guardian.folder())
+    }
+
+    /// `amqp://guest:guest@127.0.0.1:PORT/%2f`
+    pub fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.place.port)
+    }
+
+    /// The AMQP port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.place.port
+    }
+
+    /// The process id of the server that runs, or ran last.
+    pub fn pid(&self) -> u32 {
+        self.guardian.pid().unwrap_or_default()
+    }
+
+    /// Runs `rabbitmqctl` with these arguments against this server and returns what it printed.
+    ///
+    /// # Panics
+    /// When it fails, with its output.
+    #[track_caller]
+    pub fn ctl(&self, arguments: &[&str]) -> String {
+        let mut ctl = Command::new(self.place.scripts.join("rabbitmqctl"));
+        self.place.environment(self.guardian.folder(), &mut ctl);
+        ctl.args(["--quiet", "--node", &self.place.node]).args(arguments);
+        let output = ctl.output().unwrap_or_else(|e| panic!("rabbitmqctl: {e}"));
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success(),
+            "rabbitmqctl {arguments:?}: {}\n{printed}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        printed
+    }
+
+    /// Closes all connections and listeners; the Erlang machine goes on.
+    ///
+    /// # Panics
+    /// When `rabbitmqctl` fails.
+    #[track_caller]
+    pub fn stop_app(&self) {
+        self.ctl(&["stop_app"]);
+    }
+
+    /// The end of [`Rabbit::stop_app`]; returns when the server serves again.
+    ///
+    /// # Panics
+    /// When it does not serve again.
+    #[track_caller]
+    pub fn start_app(&self) {
+        self.ctl(&["start_app"]);
+        self.await_serving();
+    }
+
+    /// Kills the server with SIGKILL; returns when it is gone. Its data stay.
+    ///
+    /// # Panics
+    /// When the process survives.
+    #[track_caller]
+    pub fn kill9(&mut self) {
+        self.guardian.kill9().unwrap_or_else(|e| panic!("RabbitMQ: {e}"));
+    }
+
+    /// Stops the server as an administrator would; returns when it is gone. Its data stay.
+    ///
+    /// # Panics
+    /// When the process survives.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        self.guardian.stop(STOP_GRACE).unwrap_or_else(|e| panic!("RabbitMQ: {e}"));
+    }
+
+    /// Starts the server again on its port and data, after stopping it if it runs.
+    ///
+    /// # Panics
+    /// When it does not start, with the end of its log.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        if self.guardian.is_running() {
+            self.stop();
+        }
+        self.launch().unwrap_or_else(|tail| panic!("RabbitMQ does not start again:\n{tail}"));
+    }
+
+    /// Stops the process in its tracks (SIGSTOP): connections stay, answers don't come.
+    ///
+    /// # Panics
+    /// When the signal can't be sent.
+    #[track_caller]
+    pub fn freeze(&mut self) {
+        self.guardian.signal("STOP").unwrap_or_else(|e| panic!("RabbitMQ: {e}"));
+    }
+
+    /// Lets a frozen process go on, and waits until it serves.
+    ///
+    /// # Panics
+    /// When it does not serve again.
+    #[track_caller]
+    pub fn thaw(&mut self) {
+        self.guardian.signal("CONT").unwrap_or_else(|e| panic!("RabbitMQ: {e}"));
+        self.await_serving();
+    }
+
+    #[track_caller]
+    fn await_serving(&self) {
+        wait_until("RabbitMQ serves", START_DEADLINE, || amqp::log_in(self.place.port).is_ok());
+    }
+}
+
+impl Place {
+    fn choose() -> io::Result<Self> {
+        let mut folders = SCRIPT_FOLDERS.iter().map(Path::new);
+        let scripts = folders.find(|folder| folder.join("rabbitmq-server").exists());
+        let scripts = scripts.ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("no rabbitmq-server in {SCRIPT_FOLDERS:?}; `./test` installs it"),
+            )
+        })?;
+        let port = free_port()?;
+        Ok(Self {
+            scripts: scripts.to_owned(),
+            // The port alone could come back with another process's server.
+            node: format!("longshore-{}-{port}@localhost", std::process::id()),
+            port,
+            dist_port: free_port()?,
+            epmd_port: free_port()?,
+        })
+    }
+
+    /// Writes the configuration, and the Erlang cookie, which only its owner may read.
+    fn furnish(&self, folder: &Path) -> io::Result<()> {
+        let conf = format!(
+            "listeners.tcp.local = 127.0.0.1:{}\n\
+             disk_free_limit.absolute = 50MB\n\
+             vm_memory_high_watermark.absolute = 1GB\n\
+             log.console = false\n\
+             log.file.level = info\n",
+            self.port
+        );
+        fs::write(folder.join("rabbitmq.conf"), conf)?;
+        fs::write(folder.join("enabled_plugins"), "[].\n")?;
+        let cookie = folder.join(".erlang.cookie");
+        fs::write(&cookie, "longshore")?;
+        fs::set_permissions(&cookie, fs::Permissions::from_mode(0o400))
+    }
+
+    fn environment(&self, folder: &Path, command: &mut Command) {
+        let own = |name: &str| folder.join(name);
+        command
+            .env("HOME", folder)
+            .env("ERL_EPMD_PORT", self.epmd_port.to_string())
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            // Of everything that runs Erlang here: use the epmd that is there.
+            .env("ERL_FLAGS", "-start_epmd false")
+            .env("RABBITMQ_NODENAME", &self.node)
+            .env("RABBITMQ_NODE_PORT", self.port.to_string())
+            .env("RABBITMQ_DIST_PORT", self.dist_port.to_string())
+            .env("RABBITMQ_MNESIA_BASE", own("data"))
+            .env("RABBITMQ_LOG_BASE", own("log"))
+            .env("RABBITMQ_LOGS", log_in(folder))
+            .env("RABBITMQ_PID_FILE", own("pid"))
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", own("enabled_plugins"))
+            .env("RABBITMQ_CONFIG_FILE", own("rabbitmq.conf"))
+            // The machine's own settings must not reach in.
+            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
+            .env("RABBITMQ_ADVANCED_CONFIG_FILE", own("none.config"))
+            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+S 2:2 +A 4")
+            // Makes the script become the server instead of waiting for it as a parent.
+            .env("RUNNING_UNDER_SYSTEMD", "true")
+            .env_remove("NOTIFY_SOCKET")
+            // Many tests may run rabbitmqctl at once; the default range has room for ten.
+            .env("RABBITMQ_CTL_DIST_PORT_MIN", "35672")
+            .env("RABBITMQ_CTL_DIST_PORT_MAX", "36671");
+    }
+}
+
+fn log_in(folder: &Path) -> PathBuf {
+    folder.join("log").join("rabbit.log")
+}
+
+/// Whether the log tells, after its first `seen` bytes, that the server is up.
+fn says_complete(log: &Path, seen: u64) -> bool {
+    let Ok(text) = fs::read(log) else { return false };
+    let fresh = text.get(usize::try_from(seen).unwrap_or(usize::MAX)..).unwrap_or_default();
+    String::from_utf8_lossy(fresh).contains("Server startup complete")
+}

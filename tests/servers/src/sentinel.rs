@@ -1,0 +1,159 @@
+//! A Redis master with a replica, watched by sentinels.
+
+use std::io;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::guardian::Guardian;
+use crate::port::free_port;
+use crate::redis::{Redis, RedisOptions};
+use crate::resp::{self, Reply};
+use crate::wait::{holds_within, wait_until};
+
+/// The name that the sentinels know the master by.
+const MASTER: &str = "mymaster";
+const READY_DEADLINE: Duration = Duration::from_secs(30);
+const START_TRIES: usize = 5;
+
+/// One master, one replica, and sentinels that promote the replica about a second after the
+/// master falls silent.
+pub struct RedisSentinel {
+    sentinels: Vec<Sentinel>,
+    servers: Vec<Redis>,
+}
+
+struct Sentinel {
+    // Held for its end: dropping it stops the process.
+    _guardian: Guardian,
+    port: u16,
+}
+
+impl RedisSentinel {
+    /// One sentinel, which decides alone.
+    ///
+    /// # Panics
+    /// When it does not come about.
+    pub fn start() -> Self {
+        Self::start_with(1)
+    }
+
+    /// As many sentinels as asked for; more than half of them decide.
+    ///
+    /// # Panics
+    /// When it does not come about.
+    pub fn start_with(sentinels: usize) -> Self {
+        let master = Redis::start();
+        let replica = Redis::start_with(&RedisOptions {
+            lines: vec![
+                format!("replicaof 127.0.0.1 {}", master.port()),
+                // Without the default delay of 5 s, in which more replicas could join the copy.
+                "repl-diskless-sync-delay 0".into(),
+            ],
+            ..RedisOptions::default()
+        });
+        let quorum = sentinels / 2 + 1;
+        let watched = master.port();
+        let sentinels = (0..sentinels).map(|_| Sentinel::start(watched, quorum)).collect();
+        let all = Self { sentinels, servers: vec![master, replica] };
+        all.await_watched();
+        all
+    }
+
+    /// Waits until the replica follows and every sentinel knows it and the other sentinels.
+    fn await_watched(&self) {
+        let others = self.sentinels.len().saturating_sub(1).to_string();
+        wait_until("every sentinel knows the replica", READY_DEADLINE, || {
+            self.sentinels.iter().all(|sentinel| {
+                let state = sentinel.master_state();
+                let is = |field: &str, wanted: &str| {
+                    state.chunks_exact(2).any(|pair| pair[0] == field && pair[1] == wanted)
+                };
+                is("flags", "master") && is("num-slaves", "1") && is("num-other-sentinels", &others)
+            })
+        });
+        wait_until("the replica follows the master", READY_DEADLINE, || {
+            let info = self.servers[1].call(&["INFO", "replication"]).text().unwrap_or_default();
+            info.contains("master_link_status:up")
+        });
+    }
+
+    /// `redis+sentinel://127.0.0.1:P1,…/mymaster`, with the sentinels' ports.
+    pub fn url(&self) -> String {
+        let addresses: Vec<String> =
+            self.sentinels.iter().map(|s| format!("127.0.0.1:{}", s.port)).collect();
+        format!("redis+sentinel://{}/{MASTER}", addresses.join(","))
+    }
+
+    /// The port of the server that the first sentinel takes for the master.
+    pub fn master_port(&self) -> Option<u16> {
+        let address = &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER];
+        match resp::call(self.sentinels.first()?.port, address) {
+            Ok(Reply::List(address)) => address.last()?.text()?.parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// The server that is the master now, for tests that look into it or break it.
+    ///
+    /// # Panics
+    /// When the sentinels name none of ours.
+    #[track_caller]
+    pub fn master(&mut self) -> &mut Redis {
+        let port = self.master_port();
+        let found = self.servers.iter_mut().find(|server| Some(server.port()) == port);
+        found.unwrap_or_else(|| panic!("no server of ours is the master: {port:?}"))
+    }
+}
+
+impl Sentinel {
+    fn start(master: u16, quorum: usize) -> Self {
+        let mut failures = Vec::new();
+        for _ in 0..START_TRIES {
+            match Self::try_start(master, quorum) {
+                Ok(sentinel) => return sentinel,
+                Err(failure) => failures.push(failure),
+            }
+        }
+        panic!("a sentinel does not start:\n{}", failures.join("\n"));
+    }
+
+    fn try_start(master: u16, quorum: usize) -> Result<Self, String> {
+        let text = |e: io::Error| e.to_string();
+        let port = free_port().map_err(text)?;
+        let folder =
+            tempfile::Builder::new().prefix("longshore-sentinel-").tempdir().map_err(text)?;
+        // A sentinel rewrites this file to remember what it learnt.
+        let file = folder.path().join("sentinel.conf");
+        let conf = format!(
+            "bind 127.0.0.1\nport {port}\ndir {}\ndaemonize no\n\
+             sentinel monitor {MASTER} 127.0.0.1 {master} {quorum}\n\
+             sentinel down-after-milliseconds {MASTER} 1000\n\
+             sentinel failover-timeout {MASTER} 5000\n",
+            folder.path().display()
+        );
+        std::fs::write(&file, conf).map_err(text)?;
+        let mut server = Command::new("redis-server");
+        server.arg(file).arg("--sentinel");
+        let mut guardian = Guardian::new(folder, &server).map_err(text)?;
+        guardian.start().map_err(text)?;
+        let own = format!("process_id:{}", guardian.pid().unwrap_or_default());
+        let mut answers = false;
+        holds_within(READY_DEADLINE, || {
+            let info = resp::call(port, &["INFO", "server"]).ok().and_then(|info| info.text());
+            answers = info.is_some_and(|info| info.lines().any(|line| line.trim_end() == own));
+            answers || !guardian.is_running()
+        });
+        if answers {
+            return Ok(Self { _guardian: guardian, port });
+        }
+        Err(guardian.tail(&[]))
+    }
+
+    /// The fields and values of what the sentinel knows of the master.
+    fn master_state(&self) -> Vec<String> {
+        match resp::call(self.port, &["SENTINEL", "MASTER", MASTER]) {
+            Ok(Reply::List(state)) => state.iter().filter_map(Reply::text).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
