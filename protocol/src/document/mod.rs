@@ -1,17 +1,41 @@
 //! The job document: what an application publishes.
+//!
+//! The way in is `json` (text to tree), `decode` (tree to types) and `rules` (what the values may be); a document
+//! built in Rust meets the same rules. The way out is `encode`. Deliberately absent: files (see [`crate::Plan`]).
+
+mod decode;
+mod encode;
+mod json;
+pub(crate) mod place;
+mod reader;
+pub(crate) mod rules;
+mod schema;
+mod units;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::{Digest, JobId};
+use crate::JobId;
+
+pub use schema::{chunk_schema, job_schema};
 
 /// Most subtasks that a job may have.
 pub const MAX_TOTAL: u64 = 1 << 40;
 
 /// Largest document, bytes. RabbitMQ 4.x takes no message over 16 MiB.
 pub const MAX_DOCUMENT_BYTES: usize = 16 << 20;
+
+/// How deep lists and objects may be nested, the document itself included. serde_json reads at most 128 levels,
+/// and a subtask or a result wraps the data in some more.
+pub const MAX_DEPTH: usize = 100;
+
+const DEFAULT_NAME: &str = "default";
+const DEFAULT_PRIORITY: u8 = 5;
+const DEFAULT_FAN_IN: u64 = 64;
+const DEFAULT_KEEP_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// A job, complete and valid: every field has its value, written out or by default.
 #[derive(Clone, Debug, PartialEq)]
@@ -185,12 +209,85 @@ impl Retry {
 
     /// The wait before try number `tries + 1`, without regard to how many attempts are allowed.
     pub fn backoff_for(&self, tries: u32, random: f64) -> Duration {
+        if self.backoff.is_zero() {
+            // Zero times a factor that has grown to infinity would be no number.
+            return Duration::ZERO;
+        }
         let exponent = i32::try_from(tries.saturating_sub(1)).unwrap_or(i32::MAX);
         let plain = self.backoff.as_secs_f64() * self.factor.powi(exponent);
         let capped = plain.min(self.max_backoff.as_secs_f64());
         let jittered = capped * (1.0 + self.jitter * (2.0 * random - 1.0));
         Duration::from_secs_f64(jittered)
     }
+}
+
+impl JobDocument {
+    /// A document with all defaults; set the fields that are to differ, then [`validate`](Self::validate).
+    pub fn new(task: impl Into<String>, split: Split) -> Self {
+        Self {
+            id: None,
+            task: task.into(),
+            split,
+            params: Value::Null,
+            reduce: None,
+            queue: DEFAULT_NAME.into(),
+            priority: DEFAULT_PRIORITY,
+            tenant: DEFAULT_NAME.into(),
+            retry: Retry::default(),
+            timeout: None,
+            deadline: None,
+            max_parallel: None,
+            stop_after_failures: None,
+            placement: Placement::Shared,
+            chunk: Chunk::Auto,
+            results: Results::Keep,
+            keep_for: DEFAULT_KEEP_FOR,
+            labels: BTreeMap::new(),
+        }
+    }
+}
+
+impl Split {
+    /// An element a subtask.
+    pub fn items(items: impl IntoIterator<Item = impl Into<Value>>) -> Self {
+        Self::Items { items: items.into_iter().map(Into::into).collect() }
+    }
+
+    /// A number a subtask: `start`, `start + 1`, … before `end`.
+    pub fn range(numbers: Range<i64>) -> Self {
+        Self::Range { start: numbers.start, end: numbers.end, step: 1 }
+    }
+
+    /// The lines that start in one window of so many bytes a subtask.
+    pub fn lines(globs: impl IntoIterator<Item = impl Into<String>>, bytes: u64) -> Self {
+        Self::Lines { files: globs.into_iter().map(Into::into).collect(), bytes }
+    }
+
+    /// A file a subtask.
+    pub fn files(globs: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self::Files { files: globs.into_iter().map(Into::into).collect() }
+    }
+
+    /// A combination a subtask, last axis fastest.
+    pub fn grid(axes: impl IntoIterator<Item = (impl Into<String>, Axis)>) -> Self {
+        Self::Grid { axes: axes.into_iter().map(|(name, axis)| (name.into(), axis)).collect() }
+    }
+}
+
+impl Reduce {
+    /// Combines by `task`, with the default fan-in of 64.
+    pub fn new(task: impl Into<String>) -> Self {
+        Self { task: task.into(), fan_in: DEFAULT_FAN_IN }
+    }
+}
+
+/// How many numbers there are from `start`, in steps that are not zero, before `end`.
+pub(crate) fn range_len(start: i64, end: i64, step: i64) -> u128 {
+    let distance = i128::from(end) - i128::from(start);
+    if step == 0 || (distance > 0) != (step > 0) {
+        return 0;
+    }
+    distance.unsigned_abs().div_ceil(u128::from(step.unsigned_abs()))
 }
 
 /// Where a document is wrong, what stands there, and what may stand there.
@@ -205,23 +302,3 @@ pub struct Invalid {
     pub allowed: String,
 }
 
-impl JobDocument {
-    /// Reads and validates a document; the first thing that is wrong is the error.
-    pub fn parse(_json: &[u8]) -> Result<Self, Invalid> {
-        Err(Invalid {
-            place: "document".into(),
-            found: "not implemented".into(),
-            allowed: "helper A writes this".into(),
-        })
-    }
-
-    /// The document as canonical JSON: every field written out, in a fixed order.
-    pub fn to_json(&self) -> String {
-        String::new()
-    }
-
-    /// Same digest, same content; the id does not count.
-    pub fn digest(&self) -> Digest {
-        Digest::new(String::new())
-    }
-}

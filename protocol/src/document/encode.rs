@@ -1,0 +1,504 @@
+//! From a document to its canonical JSON: every field written out, in the order of these types.
+//!
+//! The JSON Schema in `docs/` is generated from the same types, so it can't forget a field that is written.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::ser::{SerializeMap, SerializeSeq};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::{self as document, units};
+use crate::{Digest, JobId};
+
+impl document::JobDocument {
+    /// The document as canonical JSON: every field written out, in a fixed order, the keys of the application's
+    /// own objects sorted. An id that is not chosen yet is left out.
+    pub fn to_json(&self) -> String {
+        to_json(&JobDocument::new(self, self.id))
+    }
+
+    /// Same digest, same content; the id does not count.
+    pub fn digest(&self) -> Digest {
+        let hash = Sha256::digest(to_json(&JobDocument::new(self, None)));
+        Digest::new(hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    }
+}
+
+fn to_json(document: &JobDocument<'_>) -> String {
+    serde_json::to_string(document).expect("every part of a document can be written as JSON")
+}
+
+/// A job for Longshore: what to run, how it becomes subtasks, and how to treat them.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct JobDocument<'a> {
+    /// The idempotency key: the same id with the same content is accepted again and does nothing, with other
+    /// content it is a conflict. Chosen on admission when it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<JobId>,
+    /// Name of the task that workers run.
+    task: Name<'a>,
+    /// How the job becomes subtasks.
+    split: Split<'a>,
+    /// Given to every subtask.
+    #[schemars(default)]
+    params: Data<'a>,
+    /// How results are combined, if they are.
+    #[schemars(default)]
+    reduce: Option<Reduce<'a>>,
+    /// The pool of workers.
+    #[schemars(default = "default_name")]
+    queue: Name<'a>,
+    /// 0 (last) to 9 (first); a share, not a wall: nobody starves.
+    #[schemars(default = "default_priority", range(min = 0, max = 9))]
+    priority: u8,
+    /// Whose job it is, for fair shares and limits.
+    #[schemars(default = "default_name")]
+    tenant: Name<'a>,
+    /// What happens after a failed attempt.
+    #[schemars(default)]
+    retry: Retry,
+    /// Of one subtask.
+    #[schemars(default)]
+    timeout: Option<DurationText>,
+    /// Of the whole job, from submission.
+    #[schemars(default)]
+    deadline: Option<DurationText>,
+    /// Most subtasks of this job running at once, exact across the fleet.
+    #[schemars(default, range(min = 1, max = 1_099_511_627_776_u64))]
+    max_parallel: Option<u64>,
+    /// Give up once this many subtasks have failed for good.
+    #[schemars(default, range(min = 1, max = 1_099_511_627_776_u64))]
+    stop_after_failures: Option<u64>,
+    /// Which worker gets which subtask.
+    #[schemars(default)]
+    placement: Placement<'a>,
+    /// How many subtasks travel in one message.
+    #[schemars(default)]
+    chunk: Chunk,
+    /// What becomes of results.
+    #[schemars(default)]
+    results: Results<'a>,
+    /// How long the ledger keeps the finished job; at least 1s.
+    #[schemars(default = "default_keep_for")]
+    keep_for: DurationText,
+    /// Strings to find it by.
+    #[schemars(default = "default_labels", with = "BTreeMap<String, String>")]
+    labels: &'a BTreeMap<String, String>,
+}
+
+fn default_name() -> Name<'static> {
+    Name(document::DEFAULT_NAME)
+}
+
+fn default_priority() -> u8 {
+    document::DEFAULT_PRIORITY
+}
+
+fn default_keep_for() -> DurationText {
+    DurationText(document::DEFAULT_KEEP_FOR)
+}
+
+fn default_labels() -> BTreeMap<String, String> {
+    BTreeMap::new()
+}
+
+impl<'a> JobDocument<'a> {
+    fn new(from: &'a document::JobDocument, id: Option<JobId>) -> Self {
+        Self {
+            id,
+            task: Name(&from.task),
+            split: Split::new(&from.split),
+            params: Data(&from.params),
+            reduce: from
+                .reduce
+                .as_ref()
+                .map(|reduce| Reduce { task: Name(&reduce.task), fan_in: reduce.fan_in }),
+            queue: Name(&from.queue),
+            priority: from.priority,
+            tenant: Name(&from.tenant),
+            retry: Retry::new(&from.retry),
+            timeout: from.timeout.map(DurationText),
+            deadline: from.deadline.map(DurationText),
+            max_parallel: from.max_parallel,
+            stop_after_failures: from.stop_after_failures,
+            placement: match &from.placement {
+                document::Placement::Shared => Placement::Shared,
+                document::Placement::RoundRobin => Placement::RoundRobin,
+                document::Placement::Hash(pointer) => Placement::Hash(pointer),
+            },
+            chunk: match from.chunk {
+                document::Chunk::Auto => Chunk::Auto(Auto::Auto),
+                document::Chunk::Fixed(size) => Chunk::Fixed(size),
+            },
+            results: match &from.results {
+                document::Results::Keep => Results::Word(ResultsWord::Keep),
+                document::Results::Discard => Results::Word(ResultsWord::Discard),
+                document::Results::Url(url) => Results::Url(url),
+            },
+            keep_for: DurationText(from.keep_for),
+            labels: &from.labels,
+        }
+    }
+}
+
+/// How a job becomes subtasks.
+#[derive(Serialize, JsonSchema)]
+#[serde(tag = "by", rename_all = "lowercase")]
+#[schemars(deny_unknown_fields)]
+enum Split<'a> {
+    /// An element a subtask.
+    Items {
+        /// The elements: any JSON.
+        #[schemars(length(min = 1))]
+        items: Vec<Data<'a>>,
+    },
+    /// A number a subtask: `start`, `start + step`, … before `end`.
+    Range {
+        /// The first number.
+        start: i64,
+        /// The numbers end before this one.
+        end: i64,
+        /// Not zero; negative counts down.
+        #[schemars(default = "default_step")]
+        step: i64,
+    },
+    /// The lines that start in one byte window of a file a subtask.
+    Lines {
+        /// Paths, globs or URLs, expanded once when the job is admitted.
+        #[schemars(length(min = 1))]
+        files: &'a [String],
+        /// Size of a window.
+        bytes: SizeText,
+    },
+    /// A file a subtask.
+    Files {
+        /// Paths, globs or URLs, expanded once when the job is admitted.
+        #[schemars(length(min = 1))]
+        files: &'a [String],
+    },
+    /// A combination a subtask, last axis fastest.
+    Grid {
+        /// Name and values of each axis, in order.
+        axes: Axes<'a>,
+    },
+}
+
+fn default_step() -> i64 {
+    1
+}
+
+impl<'a> Split<'a> {
+    fn new(from: &'a document::Split) -> Self {
+        match from {
+            document::Split::Items { items } => Self::Items { items: items.iter().map(Data).collect() },
+            document::Split::Range { start, end, step } => {
+                Self::Range { start: *start, end: *end, step: *step }
+            }
+            document::Split::Lines { files, bytes } => Self::Lines { files, bytes: SizeText(*bytes) },
+            document::Split::Files { files } => Self::Files { files },
+            document::Split::Grid { axes } => Self::Grid { axes: Axes(axes) },
+        }
+    }
+}
+
+/// The axes of a grid, in the document's order.
+struct Axes<'a>(&'a [(String, document::Axis)]);
+
+impl Serialize for Axes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, axis) in self.0 {
+            map.serialize_entry(name, &Axis::new(axis))?;
+        }
+        map.end()
+    }
+}
+
+impl JsonSchema for Axes<'_> {
+    fn schema_name() -> Cow<'static, str> {
+        "Axes".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let axis = generator.subschema_for::<Axis<'_>>();
+        json_schema!({
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": 64,
+            "additionalProperties": axis,
+        })
+    }
+}
+
+/// The values along one axis of a grid, listed or counted.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(deny_unknown_fields)]
+enum Axis<'a> {
+    /// Listed: any JSON.
+    Values(#[schemars(length(min = 1))] Vec<Data<'a>>),
+    /// Counted.
+    Range {
+        /// The first number.
+        start: i64,
+        /// The numbers end before this one.
+        end: i64,
+        /// Not zero; negative counts down.
+        #[schemars(default = "default_step")]
+        step: i64,
+    },
+}
+
+impl<'a> Axis<'a> {
+    fn new(from: &'a document::Axis) -> Self {
+        match from {
+            document::Axis::Values(values) => Self::Values(values.iter().map(Data).collect()),
+            document::Axis::Range { start, end, step } => {
+                Self::Range { start: *start, end: *end, step: *step }
+            }
+        }
+    }
+}
+
+/// How results are combined: by a task, in a tree.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Reduce<'a> {
+    /// The task that combines; its input is `{"inputs": [results…]}`.
+    task: Name<'a>,
+    /// How many results it gets at once.
+    #[schemars(default = "default_fan_in", range(min = 2, max = 10_000))]
+    fan_in: u64,
+}
+
+fn default_fan_in() -> u64 {
+    document::DEFAULT_FAN_IN
+}
+
+/// What happens after a failed attempt.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Retry {
+    /// How many attempts in all.
+    #[schemars(default = "default_attempts", range(min = 1, max = 1_000))]
+    attempts: u32,
+    /// The wait before the second attempt.
+    #[schemars(default = "default_backoff")]
+    backoff: DurationText,
+    /// Each wait is this many times the one before.
+    #[schemars(default = "default_factor", range(min = 1, max = 1_000))]
+    factor: f64,
+    /// No wait is longer (before jitter); at least the backoff.
+    #[schemars(default = "default_max_backoff")]
+    max_backoff: DurationText,
+    /// Each wait is stretched or shortened by up to this share.
+    #[schemars(default = "default_jitter", range(min = 0, max = 1))]
+    jitter: f64,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self::new(&document::Retry::default())
+    }
+}
+
+impl Retry {
+    fn new(from: &document::Retry) -> Self {
+        Self {
+            attempts: from.attempts,
+            backoff: DurationText(from.backoff),
+            factor: from.factor,
+            max_backoff: DurationText(from.max_backoff),
+            jitter: from.jitter,
+        }
+    }
+}
+
+fn default_attempts() -> u32 {
+    Retry::default().attempts
+}
+
+fn default_backoff() -> DurationText {
+    Retry::default().backoff
+}
+
+fn default_factor() -> f64 {
+    Retry::default().factor
+}
+
+fn default_max_backoff() -> DurationText {
+    Retry::default().max_backoff
+}
+
+fn default_jitter() -> f64 {
+    Retry::default().jitter
+}
+
+/// Which worker gets which subtask.
+#[derive(Default, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Placement<'a> {
+    /// The first free worker.
+    #[default]
+    Shared,
+    /// The live nodes in turn.
+    RoundRobin,
+    /// Consistent hashing of the value at this JSON pointer (RFC 6901) of the input, over the live nodes.
+    Hash(#[schemars(regex(pattern = r"^(/([^~]|~[01])*)?$"), length(max = 1_000))] &'a str),
+}
+
+/// How many subtasks travel in one message.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+enum Chunk {
+    Auto(Auto),
+    /// So many.
+    Fixed(#[schemars(range(min = 1, max = 1_000_000))] u64),
+}
+
+impl Default for Chunk {
+    fn default() -> Self {
+        Self::Auto(Auto::Auto)
+    }
+}
+
+/// As many as suits their duration.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Auto {
+    Auto,
+}
+
+/// What becomes of results.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+enum Results<'a> {
+    Word(ResultsWord),
+    /// Written under this URL prefix.
+    Url(#[schemars(regex(pattern = r"^(file:///|s3://[^/\s])\S*$"), length(max = 4_096))] &'a str),
+}
+
+impl Default for Results<'_> {
+    fn default() -> Self {
+        Self::Word(ResultsWord::Keep)
+    }
+}
+
+/// Kept in the ledger, or thrown away.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum ResultsWord {
+    Keep,
+    Discard,
+}
+
+/// The application's own JSON. Keys are written in sorted order, whatever features of `serde_json` the program
+/// around us was built with: a digest is compared between programs.
+struct Data<'a>(&'a Value);
+
+impl Default for Data<'_> {
+    fn default() -> Self {
+        Self(&Value::Null)
+    }
+}
+
+impl Serialize for Data<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Array(values) => {
+                let mut list = serializer.serialize_seq(Some(values.len()))?;
+                for value in values {
+                    list.serialize_element(&Data(value))?;
+                }
+                list.end()
+            }
+            Value::Object(members) => {
+                let mut members = members.iter().collect::<Vec<_>>();
+                members.sort_unstable_by_key(|(key, _)| *key);
+                let mut object = serializer.serialize_map(Some(members.len()))?;
+                for (key, value) in members {
+                    object.serialize_entry(key, &Data(value))?;
+                }
+                object.end()
+            }
+            plain => plain.serialize(serializer),
+        }
+    }
+}
+
+impl JsonSchema for Data<'_> {
+    fn schema_name() -> Cow<'static, str> {
+        "Data".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({})
+    }
+}
+
+/// A text with a form of its own.
+macro_rules! text {
+    ($(#[$doc:meta])* $name:ident $(<$life:lifetime>)? ($inner:ty), $schema:tt, $text:expr) => {
+        $(#[$doc])*
+        struct $name $(<$life>)? ($inner);
+
+        impl $(<$life>)? Serialize for $name $(<$life>)? {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&$text(self.0))
+            }
+        }
+
+        impl $(<$life>)? JsonSchema for $name $(<$life>)? {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    };
+}
+
+text! {
+    /// The name of a task, queue or tenant.
+    Name<'a>(&'a str),
+    { "type": "string", "pattern": "^[A-Za-z0-9._-]{1,100}$" },
+    str::to_owned
+}
+
+text! {
+    /// A duration: numbers with units.
+    DurationText(Duration),
+    {
+        "type": "string",
+        "pattern": "^\\s*([0-9][0-9.\\s]*[A-Za-zµ]+\\s*)+$",
+        "description": "A duration like `30s`, `5m` or `1h 30m`, in whole milliseconds.",
+    },
+    units::format_duration
+}
+
+text! {
+    /// A size: a whole number with its unit.
+    SizeText(u64),
+    {
+        "type": "string",
+        "pattern": "^[0-9]+(B|KiB|MiB|GiB|TiB)$",
+        "description": "A size like `1MiB` or `512KiB`.",
+    },
+    units::format_size
+}

@@ -1,0 +1,27 @@
+//! JSON Schemas (2020-12) of what foreign programs write and read, generated from the types.
+//!
+//! A schema can't tell everything that `JobDocument::parse` checks (sums, products, fields that exclude each
+//! other), so it accepts some documents that are refused, and never refuses one that is accepted.
+
+use schemars::generate::SchemaSettings;
+
+use super::encode;
+use crate::ChunkMessage;
+
+/// The JSON Schema of the job document, kept as `docs/job.schema.json`.
+pub fn job_schema() -> String {
+    print::<encode::JobDocument<'_>>()
+}
+
+/// The JSON Schema of the chunk message, kept as `docs/chunk.schema.json`.
+pub fn chunk_schema() -> String {
+    print::<ChunkMessage>()
+}
+
+fn print<T: schemars::JsonSchema>() -> String {
+    let generator = SchemaSettings::draft2020_12().into_generator();
+    let schema = generator.into_root_schema_for::<T>();
+    let mut text = serde_json::to_string_pretty(&schema).expect("a schema is JSON");
+    text.push('\n');
+    text
+}
