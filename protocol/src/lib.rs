@@ -18,7 +18,7 @@ pub use ids::{ChunkId, Digest, Epoch, JobId, NodeId, SchedulerId, Token};
 pub use message::{ChunkMessage, Subtask};
 pub use outcome::{Outcome, RESULT_STRIDE, Run, runs_len, split_results};
 pub use reduce::{ReduceNode, ReduceTree};
-pub use split::{Input, InputFile, LineWindow, Manifest, Plan};
+pub use split::{Input, InputFile, LineWindow, MAX_FILES, Manifest, Plan};
 pub use time::Timestamp;
 pub use view::{
     Audit, Books, ErrorEntry, JobSummary, NodeInfo, NodeRecord, NodeState, ResultRun, ResultsPage,

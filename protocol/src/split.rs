@@ -3,7 +3,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::document::place::Place;
+use crate::document::{Axis, Split, range_len, rules};
 use crate::{Invalid, JobDocument, ReduceTree};
+
+/// Most files in a manifest. It is kept in the ledger as one value and held in memory by every worker of the job:
+/// a million paths are around 100 MB, and at 500 bytes each still fit Redis's limit of 512 MB a value.
+pub const MAX_FILES: usize = 1_000_000;
 
 /// What a subtask is about.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -55,19 +61,84 @@ pub struct Manifest {
     pub files: Vec<InputFile>,
 }
 
+impl Manifest {
+    /// Sorts by path, and keeps one of those with the same path: globs may overlap.
+    pub fn new(mut files: Vec<InputFile>) -> Self {
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        files.dedup_by(|later, earlier| later.path == earlier.path);
+        Self { files }
+    }
+
+    fn check(&self, split: &Split) -> Result<(), Invalid> {
+        let place = Place::Field(&Place::Root, "manifest");
+        if !matches!(split, Split::Lines { .. } | Split::Files { .. }) && !self.files.is_empty() {
+            let found = format!("{} files", self.files.len());
+            return Err(place.invalid(found, "only splits by lines or files have any"));
+        }
+        if self.files.len() > MAX_FILES {
+            let found = format!("the globs match {} files", self.files.len());
+            let allowed = format!("match at most {MAX_FILES}; pack small files, or use several jobs");
+            return Err(files_place().invalid(found, allowed));
+        }
+        match self.files.iter().position(|file| file.path.is_empty()) {
+            Some(index) => Err(place.index(index).invalid("an empty path", "name the file")),
+            None => match self.files.windows(2).position(|pair| pair[0].path >= pair[1].path) {
+                Some(index) => {
+                    let found = format!("`{}` in the wrong order", self.files[index + 1].path);
+                    Err(place.index(index + 1).invalid(found, "sort by path, each path once"))
+                }
+                None => Ok(()),
+            },
+        }
+    }
+}
+
+/// Where a document names files.
+fn files_place() -> Place<'static> {
+    const SPLIT: Place<'static> = Place::Field(&Place::Root, "split");
+    Place::Field(&SPLIT, "files")
+}
+
 /// A document with its manifest, ready to answer what each subtask is about.
 #[derive(Clone, Debug)]
 pub struct Plan {
     document: JobDocument,
     manifest: Manifest,
+    /// For `lines`: how many windows lie in the files up to and including this one. Files without lines repeat
+    /// the number before them.
+    windows: Vec<u64>,
     total: u64,
 }
 
 impl Plan {
-    /// Refuses a job without subtasks or with more than [`crate::document::MAX_TOTAL`]. `manifest` is empty for splits
-    /// without files.
+    /// Refuses a job without subtasks or with more than [`crate::document::MAX_TOTAL`]. `manifest` is empty for
+    /// splits without files.
     pub fn new(document: JobDocument, manifest: Manifest) -> Result<Self, Invalid> {
-        Ok(Self { document, manifest, total: 0 })
+        let place = Place::Field(&Place::Root, "split");
+        // A document built in Rust may never have met the rules, and the arithmetic below leans on them.
+        rules::split(place, &document.split)?;
+        manifest.check(&document.split)?;
+        let mut windows = Vec::new();
+        let count = match &document.split {
+            Split::Lines { bytes, .. } => {
+                windows = count_windows(&manifest, *bytes)?;
+                windows.last().copied().unwrap_or(0)
+            }
+            Split::Files { .. } => manifest.files.len() as u64,
+            Split::Items { items } => items.len() as u64,
+            Split::Range { start, end, step } => whole(range_len(*start, *end, *step)),
+            Split::Grid { axes } => axes.iter().map(|(_, axis)| axis_len(axis)).product(),
+        };
+        // The rules leave no other split empty.
+        if count == 0 {
+            let (found, allowed) = if manifest.files.is_empty() {
+                ("the globs match no file", "match at least one that the scheduler can see")
+            } else {
+                ("all files that the globs match are empty", "match at least one line")
+            };
+            return Err(files_place().invalid(found, allowed));
+        }
+        Ok(Self { document, manifest, windows, total: count })
     }
 
     /// How many subtasks the job has, reduce nodes not counted.
@@ -101,6 +172,72 @@ impl Plan {
     /// What subtask `index` < total is about. Panics past the end: the caller checks against [`Self::total`].
     pub fn input(&self, index: u64) -> Input {
         assert!(index < self.total, "subtask {index} of {}", self.total);
-        Input::Number(0)
+        match &self.document.split {
+            Split::Items { items } => Input::Item(items[position(index)].clone()),
+            Split::Range { start, step, .. } => Input::Number(range_at(*start, *step, index)),
+            Split::Lines { bytes, .. } => Input::Window(self.window(index, *bytes)),
+            Split::Files { .. } => Input::File(self.manifest.files[position(index)].path.clone()),
+            Split::Grid { axes } => Input::Point(point(axes, index)),
+        }
     }
+
+    fn window(&self, index: u64, bytes: u64) -> LineWindow {
+        let number = self.windows.partition_point(|end| *end <= index);
+        let before = if number == 0 { 0 } else { self.windows[number - 1] };
+        let file = &self.manifest.files[number];
+        let start = (index - before) * bytes;
+        // Not start + bytes: that may lie past the largest number.
+        let end = start + bytes.min(file.size - start);
+        LineWindow { file: file.path.clone(), start, end }
+    }
+}
+
+/// How many windows lie in each file and those before it. Refuses more than a job may have.
+fn count_windows(manifest: &Manifest, bytes: u64) -> Result<Vec<u64>, Invalid> {
+    let mut sum = 0u128;
+    let windows = manifest.files.iter().map(|file| {
+        sum += u128::from(file.size.div_ceil(bytes));
+        u64::try_from(sum).unwrap_or(u64::MAX)
+    });
+    let windows = windows.collect();
+    rules::total(Place::Field(&Place::Root, "split"), Some(sum))?;
+    Ok(windows)
+}
+
+/// The rules refuse every count that does not fit.
+fn whole(count: u128) -> u64 {
+    u64::try_from(count).expect("a validated split has at most 2^40 subtasks")
+}
+
+fn position(index: u64) -> usize {
+    usize::try_from(index).expect("an index below the length of a list")
+}
+
+fn axis_len(axis: &Axis) -> u64 {
+    match axis {
+        Axis::Values(values) => values.len() as u64,
+        Axis::Range { start, end, step } => whole(range_len(*start, *end, *step)),
+    }
+}
+
+/// Within the range the number fits, though `index * step` alone may not.
+fn range_at(start: i64, step: i64, index: u64) -> i64 {
+    let number = i128::from(start) + i128::from(step) * i128::from(index);
+    i64::try_from(number).expect("a number between the start and the end of its range")
+}
+
+/// The combination at `index`, counted like the digits of a number: the last axis is the lowest.
+fn point(axes: &[(String, Axis)], mut index: u64) -> Map<String, Value> {
+    let mut point = Map::new();
+    for (name, axis) in axes.iter().rev() {
+        let length = axis_len(axis);
+        let digit = index % length;
+        index /= length;
+        let value = match axis {
+            Axis::Values(values) => values[position(digit)].clone(),
+            Axis::Range { start, step, .. } => range_at(*start, *step, digit).into(),
+        };
+        point.insert(name.clone(), value);
+    }
+    point
 }

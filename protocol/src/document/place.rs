@@ -7,7 +7,7 @@ use super::json::quote;
 
 /// A path like `split.axes.lr[2]`; `document` for the whole.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Place<'a> {
+pub(crate) enum Place<'a> {
     Root,
     Field(&'a Place<'a>, &'a str),
     Index(&'a Place<'a>, usize),
@@ -15,17 +15,17 @@ pub(super) enum Place<'a> {
 
 impl<'a> Place<'a> {
     /// The member of this object.
-    pub(super) fn field(&'a self, name: &'a str) -> Place<'a> {
+    pub(crate) fn field(&'a self, name: &'a str) -> Place<'a> {
         Place::Field(self, name)
     }
 
     /// The element of this list.
-    pub(super) fn index(&'a self, index: usize) -> Place<'a> {
+    pub(crate) fn index(&'a self, index: usize) -> Place<'a> {
         Place::Index(self, index)
     }
 
     /// What is wrong here.
-    pub(super) fn invalid(&self, found: impl Into<String>, allowed: impl Into<String>) -> Invalid {
+    pub(crate) fn invalid(&self, found: impl Into<String>, allowed: impl Into<String>) -> Invalid {
         Invalid { place: self.to_string(), found: found.into(), allowed: allowed.into() }
     }
 
