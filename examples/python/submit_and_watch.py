@@ -1,0 +1,73 @@
+"""Submits a job, follows it and reads its results, with nothing but `pika` and `redis`.
+
+Everything used here is documented in docs/rabbitmq.md (the message) and docs/redis.md (the keys).
+"""
+
+import json
+import os
+import time
+import uuid
+
+import pika
+import redis
+
+AMQP_URL = os.environ.get("LONGSHORE_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/%2f")
+REDIS_URL = os.environ.get("LONGSHORE_REDIS_URL", "redis://127.0.0.1:6379")
+NAMESPACE = os.environ.get("LONGSHORE_NAMESPACE", "longshore")
+ENDED = {"succeeded", "failed", "cancelled", "rejected"}
+
+
+def submit(document):
+    """Publishes a job document and returns its id once RabbitMQ has confirmed it."""
+    job = document.setdefault("id", str(uuid.uuid4()))
+    connection = pika.BlockingConnection(pika.URLParameters(AMQP_URL))
+    channel = connection.channel()
+    channel.confirm_delivery()
+    channel.basic_publish(
+        exchange=NAMESPACE,
+        routing_key="jobs",
+        body=json.dumps(document),
+        properties=pika.BasicProperties(
+            delivery_mode=pika.DeliveryMode.Persistent,
+            content_type="application/json",
+            message_id=job,
+        ),
+        mandatory=True,
+    )
+    connection.close()
+    return job
+
+
+def follow(ledger, job):
+    """Prints the job's counts until it has ended, and returns its last state."""
+    key = f"{NAMESPACE}:{{{job}}}"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        status = ledger.hgetall(key)
+        if status:
+            print(status["state"], status.get("done", 0), "of", status.get("total", "?"), flush=True)
+            if status["state"] in ENDED:
+                return status
+        time.sleep(0.1)
+    raise TimeoutError(f"job {job} did not end in time")
+
+
+def results(ledger, job):
+    """Yields the results in index order: a field is the index of the first, a line each."""
+    packed = ledger.hgetall(f"{NAMESPACE}:{{{job}}}:results")
+    for first in sorted(packed, key=int):
+        for line in packed[first].splitlines():
+            yield json.loads(line)
+
+
+def main():
+    ledger = redis.Redis.from_url(REDIS_URL, decode_responses=True)
+    job = submit({"task": "sum", "split": {"by": "items", "items": [[1, 2], [3, 4], [5, 6]]}})
+    status = follow(ledger, job)
+    if status["state"] != "succeeded":
+        raise SystemExit(f"job {job} {status['state']}: {status.get('error', '')}")
+    print(json.dumps(list(results(ledger, job))))
+
+
+if __name__ == "__main__":
+    main()
