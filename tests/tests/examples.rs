@@ -1,0 +1,86 @@
+//! The examples, run as their own words say.
+
+use std::process::Command;
+use std::time::Duration;
+
+use longshore_test_servers::{Process, wait_until};
+use longshore_tests::{Fleet, binary, finish, repository};
+use serde_json::{Value, json};
+
+fn longshore(arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.args(arguments).current_dir(repository());
+    command
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+}
+
+#[test]
+fn checksums_are_those_of_sha256sum() {
+    let config = "examples/checksums/longshore.toml";
+    let run = longshore(&["run", "--config", config, "examples/checksums/job.json"]);
+    let ours = lines(&finish(run).ok());
+    let mut sha256sum = Command::new("sh");
+    sha256sum.args(["-c", "sha256sum *.txt"]).current_dir(repository().join("examples/text"));
+    let theirs: Vec<Value> = finish(sha256sum)
+        .ok()
+        .lines()
+        .map(|line| line.split_once("  ").expect("sum and name"))
+        .map(|(sum, file)| json!({"file": file, "sha256": sum}))
+        .collect();
+    assert!(!theirs.is_empty());
+    assert_eq!(ours, theirs);
+}
+
+#[test]
+fn the_grid_is_scored_by_a_served_command_in_order() {
+    let run =
+        longshore(&["run", "--config", "examples/grid/longshore.toml", "examples/grid/job.json"]);
+    let scores = lines(&finish(run).ok());
+    assert_eq!(scores.len(), 12);
+    assert_eq!(scores[0], json!({"lr": 0.1, "seed": 0, "loss": 1.0}));
+    assert_eq!(scores[5], json!({"lr": 0.01, "seed": 1, "loss": 0.01}));
+}
+
+#[test]
+fn a_rust_worker_of_one_s_own_takes_jobs() {
+    let source =
+        std::fs::read_to_string(repository().join("examples/rust_worker.rs")).expect("it is there");
+    assert!(source.lines().count() < 30, "the example promises under 30 lines");
+    let build = ["build", "--quiet", "-p", "longshore-worker", "--example", "rust_worker"];
+    let mut cargo = Command::new(env!("CARGO"));
+    finish({
+        cargo.args(build).current_dir(repository());
+        cargo
+    })
+    .ok();
+    let mut fleet = Fleet::start(1, 0);
+    let mut worker = Command::new(binary().with_file_name("examples").join("rust_worker"));
+    worker.envs(fleet.environment());
+    fleet.workers.push(Process::start(&worker));
+    fleet.await_workers(1);
+    let greetings = fleet
+        .longshore(&["submit", "--wait", "--task", "greet", "--items", "\"Ada\"", "\"Bob\""])
+        .ok();
+    assert_eq!(greetings, "\"hello Ada, from attempt 1\"\n\"hello Bob, from attempt 1\"\n");
+    let primes =
+        fleet.longshore(&["submit", "--wait", "--task", "primes", "--items", "10", "100"]).ok();
+    assert_eq!(primes, "4\n25\n");
+    fleet.workers[0].signal("TERM");
+    wait_until("the worker drains", Duration::from_secs(30), || !fleet.workers[0].is_running());
+}
+
+#[test]
+fn python_submits_follows_and_reads_with_pika_and_redis_alone() {
+    let fleet = Fleet::start(1, 1);
+    // The test command installs both modules into a virtual environment of its own and names its Python here.
+    let python = std::env::var("LONGSHORE_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let mut script = Command::new(python);
+    script.arg("examples/python/submit_and_watch.py").envs(fleet.environment());
+    script.current_dir(repository());
+    let printed = finish(script).ok();
+    assert_eq!(printed.lines().last(), Some("[3, 7, 11]"), "{printed}");
+    assert!(printed.contains("succeeded 3 of 3"), "{printed}");
+}
