@@ -1,0 +1,210 @@
+//! From globs to a manifest.
+
+use std::collections::BTreeMap;
+
+use longshore_protocol::{InputFile, Manifest};
+
+use crate::location::{Location, absolute};
+use crate::{Error, local, object};
+
+/// Most files that the globs of one job may match: the manifest is kept in the ledger and read by every worker.
+pub const MAX_FILES: usize = 1_000_000;
+
+/// What was found so far, by path.
+#[derive(Default)]
+pub(crate) struct Found {
+    sizes: BTreeMap<String, u64>,
+    /// How many matches there were, repeats included.
+    matches: u64,
+}
+
+impl Found {
+    pub(crate) fn add(&mut self, file: InputFile) -> Result<(), Error> {
+        self.matches += 1;
+        self.sizes.insert(file.path, file.size);
+        if self.sizes.len() > MAX_FILES { Err(Error::TooManyFiles) } else { Ok(()) }
+    }
+
+    fn into_manifest(self) -> Manifest {
+        let files = self.sizes.into_iter().map(|(path, size)| InputFile { path, size }).collect();
+        Manifest { files }
+    }
+}
+
+/// What the globs match: regular files and links to them, or objects, sorted by path, none twice, with their sizes.
+/// `*`, `?` and `[…]` stop at slashes and don't match a leading dot; `**` is any number of directories. Relative
+/// globs and `file://` URLs give absolute paths, `s3://` globs give URLs. A glob that matches nothing is an error.
+pub async fn expand(globs: &[String]) -> Result<Manifest, Error> {
+    let mut found = Found::default();
+    for glob in globs {
+        let before = found.matches;
+        match Location::parse(glob)? {
+            Location::Local(path) => {
+                let path = absolute(path)?;
+                found = expand_local(path, found).await?;
+            }
+            Location::S3 { bucket, key } => {
+                let store = object::bucket(bucket)?;
+                object::expand(&store, bucket, key, &mut found).await?;
+            }
+        }
+        if found.matches == before {
+            return Err(Error::NoMatch { glob: glob.clone() });
+        }
+    }
+    Ok(found.into_manifest())
+}
+
+async fn expand_local(glob: String, mut found: Found) -> Result<Found, Error> {
+    let walk = tokio::task::spawn_blocking(move || {
+        local::expand(&glob, &mut found)?;
+        Ok(found)
+    });
+    walk.await.expect("the walk does not panic")
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::fs;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::symlink;
+    use std::sync::Arc;
+
+    use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
+
+    use super::*;
+
+    pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
+    fn tree() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for path in ["b.txt", "a.txt", ".hidden.txt", "sub/c.txt", "sub/deep/d.txt", ".git/e.txt"] {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, path.file_name().unwrap().as_bytes()).unwrap();
+        }
+        symlink(root.path().join("a.txt"), root.path().join("link.txt")).unwrap();
+        symlink(root.path().join("nowhere"), root.path().join("broken.txt")).unwrap();
+        symlink(root.path(), root.path().join("sub/loop")).unwrap();
+        root
+    }
+
+    #[track_caller]
+    fn matches(globs: &[&str], expected: &[&str]) {
+        let root = tree();
+        let base = root.path().to_str().unwrap();
+        let globs: Vec<String> = globs.iter().map(|glob| glob.replace("ROOT", base)).collect();
+        let manifest = block_on(expand(&globs)).unwrap();
+        let paths: Vec<String> =
+            manifest.files.iter().map(|file| file.path.replace(base, "ROOT")).collect();
+        assert_eq!(paths, expected);
+        for file in manifest.files {
+            assert_eq!(file.size, fs::metadata(file.path).unwrap().len());
+        }
+    }
+
+    #[test]
+    fn a_star_matches_files_and_links_to_files_but_nothing_hidden() {
+        matches(&["ROOT/*.txt"], &["ROOT/a.txt", "ROOT/b.txt", "ROOT/link.txt"]);
+        matches(&["ROOT/*"], &["ROOT/a.txt", "ROOT/b.txt", "ROOT/link.txt"]);
+        matches(&["ROOT/.h*"], &["ROOT/.hidden.txt"]);
+        matches(&["ROOT/[ab].tx?"], &["ROOT/a.txt", "ROOT/b.txt"]);
+        matches(&["file://ROOT/./b.txt"], &["ROOT/b.txt"]);
+    }
+
+    #[test]
+    fn two_stars_walk_down_but_not_through_links() {
+        matches(
+            &["ROOT/**/*.txt"],
+            &["ROOT/a.txt", "ROOT/b.txt", "ROOT/link.txt", "ROOT/sub/c.txt", "ROOT/sub/deep/d.txt"],
+        );
+        matches(&["ROOT/sub/**"], &["ROOT/sub/c.txt", "ROOT/sub/deep/d.txt"]);
+        matches(&["ROOT/**/d.txt"], &["ROOT/sub/deep/d.txt"]);
+        matches(&["ROOT/sub/loop/b.*"], &["ROOT/sub/loop/b.txt"]);
+    }
+
+    #[test]
+    fn files_that_several_globs_match_come_once_in_order() {
+        matches(
+            &["ROOT/b*", "ROOT/*.txt", "ROOT/b.txt"],
+            &["ROOT/a.txt", "ROOT/b.txt", "ROOT/link.txt"],
+        );
+    }
+
+    #[track_caller]
+    fn refused(glob: &str, message: &str) {
+        let root = tree();
+        let base = root.path().to_str().unwrap();
+        let error = block_on(expand(&[glob.replace("ROOT", base)])).unwrap_err();
+        assert_eq!(error.to_string().replace(base, "ROOT"), message);
+        assert!(error.is_users_fault());
+    }
+
+    #[test]
+    fn what_matches_nothing_is_named() {
+        refused("ROOT/*.csv", "no file matches `ROOT/*.csv`");
+        refused("ROOT/broken.txt", "no file matches `ROOT/broken.txt`");
+        refused("ROOT/sub", "no file matches `ROOT/sub`");
+        refused("ROOT/nowhere/*", "no file matches `ROOT/nowhere/*`");
+        refused("file://ROOT/x", "no file matches `file://ROOT/x`");
+        refused("ROOT/a.txt/b", "no file matches `ROOT/a.txt/b`");
+        refused(
+            "ROOT/a**",
+            "`ROOT/a**` is no glob: recursive wildcards must form a single path component",
+        );
+        refused("ROOT/[a", "`ROOT/[a` is no glob: invalid range pattern");
+    }
+
+    #[test]
+    fn a_name_that_is_not_utf8_is_not_skipped_in_silence() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9.txt")), "x").unwrap();
+        let glob = format!("{}/*.txt", root.path().display());
+        let error = block_on(expand(&[glob])).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!("{}/caf\u{fffd}.txt: the name is not UTF-8", root.path().display())
+        );
+    }
+
+    #[test]
+    fn special_characters_of_a_directory_are_taken_literally() {
+        let root = tempfile::tempdir().unwrap();
+        let odd = root.path().join("odd[1]*");
+        fs::create_dir(&odd).unwrap();
+        fs::write(odd.join("x.txt"), "x").unwrap();
+        let glob = format!("{}/*.txt", glob::Pattern::escape(odd.to_str().unwrap()));
+        let manifest = block_on(expand(&[glob])).unwrap();
+        assert_eq!(manifest.files[0].path, format!("{}/x.txt", odd.display()));
+    }
+
+    #[track_caller]
+    fn objects(glob: &str, expected: &[&str]) {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let mut found = Found::default();
+        block_on(async {
+            for key in ["in/a.txt", "in/b.csv", "in/.h.txt", "in/sub/c.txt", "inner/d.txt"] {
+                store.put(&Path::from(key), key.to_owned().into()).await.unwrap();
+            }
+            object::expand(&store, "bkt", glob, &mut found).await.unwrap();
+        });
+        let files = found.into_manifest().files;
+        let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
+        assert_eq!(paths, expected);
+        assert!(files.iter().all(|file| file.size == file.path.len() as u64 - 9));
+    }
+
+    #[test]
+    fn objects_are_matched_like_files() {
+        objects("in/*", &["s3://bkt/in/a.txt", "s3://bkt/in/b.csv"]);
+        objects("in/a.txt", &["s3://bkt/in/a.txt"]);
+        objects(
+            "in*/**/*.txt",
+            &["s3://bkt/in/a.txt", "s3://bkt/in/sub/c.txt", "s3://bkt/inner/d.txt"],
+        );
+        objects("in/nothing", &[]);
+        objects("out/*", &[]);
+    }
+}

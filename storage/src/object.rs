@@ -1,0 +1,77 @@
+//! Object stores: which client serves a bucket, and globs over keys.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use glob::Pattern;
+use longshore_protocol::InputFile;
+use object_store::aws::AmazonS3Builder;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, RetryConfig};
+
+use crate::Error;
+use crate::expand::Found;
+use crate::local::OPTIONS;
+
+/// How long the client tries again by itself. Short: whoever asked has retries of its own, and says so to people.
+const RETRY_FOR: Duration = Duration::from_secs(20);
+
+/// Clients keep connections alive, so there is one a bucket for the life of the process.
+static BUCKETS: LazyLock<Mutex<HashMap<String, Arc<dyn ObjectStore>>>> =
+    LazyLock::new(Mutex::default);
+
+/// The client of an S3 bucket, set up from the `AWS_*` environment.
+pub(crate) fn bucket(name: &str) -> Result<Arc<dyn ObjectStore>, Error> {
+    let mut buckets = BUCKETS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(store) = buckets.get(name) {
+        return Ok(Arc::clone(store));
+    }
+    let retry = RetryConfig { max_retries: 5, retry_timeout: RETRY_FOR, ..RetryConfig::default() };
+    let store = AmazonS3Builder::from_env()
+        .with_bucket_name(name)
+        .with_retry(retry)
+        .build()
+        .map_err(|error| Error::from_store(&format!("s3://{name}"), &error))?;
+    let store: Arc<dyn ObjectStore> = Arc::new(store);
+    buckets.insert(name.to_owned(), Arc::clone(&store));
+    Ok(store)
+}
+
+/// A key as the client wants it.
+pub(crate) fn path(url: &str, key: &str) -> Result<Path, Error> {
+    Path::parse(key)
+        .map_err(|error| Error::BadUrl { url: url.to_owned(), reason: error.to_string() })
+}
+
+/// Adds the objects whose key matches `glob`. Lists only what shares the glob's literal directories.
+pub(crate) async fn expand(
+    store: &Arc<dyn ObjectStore>,
+    bucket: &str,
+    glob: &str,
+    found: &mut Found,
+) -> Result<(), Error> {
+    let url = format!("s3://{bucket}/{glob}");
+    let failed = |error: object_store::Error| Error::from_store(&url, &error);
+    let Some(special) = glob.find(['*', '?', '[']) else {
+        return match store.head(&path(&url, glob)?).await {
+            Ok(object) => found.add(InputFile { path: url.clone(), size: object.size }),
+            Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(failed(error)),
+        };
+    };
+    let pattern = Pattern::new(glob)
+        .map_err(|error| Error::BadGlob { glob: url.clone(), reason: error.msg.to_owned() })?;
+    // The client lists whole directories only, so the prefix ends at the last slash before the first wildcard.
+    let directory = glob[..special].rfind('/').map_or("", |slash| &glob[..slash]);
+    let directory = path(&url, directory)?;
+    let mut objects = store.list(Some(&directory));
+    while let Some(object) = objects.try_next().await.map_err(failed)? {
+        let key = object.location.as_ref();
+        if pattern.matches_with(key, OPTIONS) {
+            found.add(InputFile { path: format!("s3://{bucket}/{key}"), size: object.size })?;
+        }
+    }
+    Ok(())
+}

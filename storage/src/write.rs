@@ -1,0 +1,101 @@
+//! Whole files and objects.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use object_store::ObjectStoreExt;
+
+use crate::location::Location;
+use crate::{Error, object};
+
+/// Makes the names of unfinished files differ within a process; the process id makes them differ between processes.
+static UNFINISHED: AtomicU64 = AtomicU64::new(0);
+
+/// All of a file or object.
+pub async fn read(place: &str) -> Result<Vec<u8>, Error> {
+    match Location::parse(place)? {
+        Location::Local(path) => {
+            tokio::fs::read(path).await.map_err(|error| Error::from_io(place, &error))
+        }
+        Location::S3 { bucket, key } => {
+            let failed = |error: object_store::Error| Error::from_store(place, &error);
+            let store = object::bucket(bucket)?;
+            let found = store.get(&object::path(place, key)?).await.map_err(failed)?;
+            Ok(found.bytes().await.map_err(failed)?.to_vec())
+        }
+    }
+}
+
+/// Writes `prefix/name` and gives its URL. Readers see all of it or nothing, and what was there before is replaced.
+/// Directories are made as needed. `name` may hold slashes.
+pub async fn write(prefix: &str, name: &str, bytes: Vec<u8>) -> Result<String, Error> {
+    let place = format!("{}/{name}", prefix.trim_end_matches('/'));
+    match Location::parse(&place)? {
+        Location::Local(path) => {
+            let path = std::path::absolute(path).map_err(|error| Error::from_io(path, &error))?;
+            let url = format!("file://{}", path.display());
+            let write = tokio::task::spawn_blocking(move || {
+                replace(&path, &bytes)
+                    .map_err(|error| Error::from_io(&path.to_string_lossy(), &error))
+            });
+            write.await.expect("writing does not panic")?;
+            Ok(url)
+        }
+        Location::S3 { bucket, key } => {
+            let store = object::bucket(bucket)?;
+            let put = store.put(&object::path(&place, key)?, bytes.into()).await;
+            put.map_err(|error| Error::from_store(&place, &error))?;
+            Ok(place)
+        }
+    }
+}
+
+/// Writes beside the target and renames: the one way in which a file system changes a file in a single step.
+fn replace(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    let number = UNFINISHED.fetch_add(1, Ordering::Relaxed);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let unfinished = path.with_file_name(format!(".{name}.{}-{number}", std::process::id()));
+    let written = std::fs::File::create(&unfinished).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&unfinished, path)
+    });
+    if written.is_err() {
+        // The first error is the one that matters; a leftover is hidden and harmless.
+        let _ = std::fs::remove_file(&unfinished);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expand::tests::block_on;
+
+    #[test]
+    fn what_was_written_is_read_back_under_its_url() {
+        let root = tempfile::tempdir().unwrap();
+        for prefix in
+            [format!("file://{}/out/", root.path().display()), root.path().display().to_string()]
+        {
+            let url = block_on(write(&prefix, "job/7.jsonl", b"{}\n".to_vec())).unwrap();
+            assert!(url.starts_with("file:///") && url.ends_with("/job/7.jsonl"), "{url}");
+            block_on(write(&prefix, "job/7.jsonl", b"[]\n".to_vec())).unwrap();
+            assert_eq!(block_on(read(&url)).unwrap(), b"[]\n");
+        }
+        let left = std::fs::read_dir(root.path().join("out/job")).unwrap().count();
+        assert_eq!(left, 1, "no unfinished file stays behind");
+    }
+
+    #[test]
+    fn a_place_that_can_not_be_written_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let prefix = file.path().to_str().unwrap();
+        let error = block_on(write(prefix, "x", Vec::new())).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("{prefix}/x: ")), "{error}");
+        assert_eq!(block_on(read("/no/such")).unwrap_err().to_string(), "/no/such: no such file");
+    }
+}
