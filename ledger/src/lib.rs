@@ -76,7 +76,10 @@ pub enum ControlError {
     /// The job's state does not allow it.
     #[error(transparent)]
     Illegal(#[from] IllegalTransition),
-    /// `retry` named subtasks that have not failed (the first of them), or more than [`op::MAX_RETRY_INDICES`].
+    /// `delete` of a job that has not ended.
+    #[error("a job that is {0} can't be deleted; cancel it first")]
+    NotEnded(JobState),
+    /// `retry` named subtasks that have not failed (the first of them), none at all, or more than [`op::MAX_RETRY_INDICES`].
     #[error("{0}")]
     BadIndices(String),
     /// The ledger itself failed.
@@ -97,26 +100,29 @@ pub trait Events: Send {
 pub trait Ledger: Send + Sync + 'static {
     // Jobs
 
-    /// Takes a job in, `queued`, all subtasks waiting. Absent or `rejected` before: `Accepted`. Same digest: `Known`, nothing changes.
-    /// Other digest: `Conflict`, nothing changes.
+    /// Takes a job in, `queued`, all subtasks waiting. Absent or `rejected` before: `Accepted`, and the job is listed as active (and
+    /// nowhere else). Same digest: `Known`, nothing changes. Other digest: `Conflict`, nothing changes.
     async fn admit(&self, admission: &Admission) -> Result<Admitted, Error>;
 
-    /// Shows a job that could not be accepted as `rejected`, with the error, for a day. Does nothing if the id is known.
+    /// Shows a job that could not be accepted as `rejected`, with the error, for a day: listed as finished, submitted and finished
+    /// now, all words empty, all numbers 0, no document. Does nothing if the id is known (as `rejected` or otherwise).
     async fn reject(&self, job: JobId, error: &str) -> Result<(), Error>;
 
     /// Opens up to `open.chunks` new chunks of at most `open.size` subtasks each, `Queued` with epoch 1 and due (for the sweep)
-    /// after `open.publish_within`; gives them in the order opened. None if the job is paused, ended or absent.
+    /// after `open.publish_within`; gives them in the order opened. None if the job is paused, ended or absent, or if `chunks` or
+    /// `size` is 0. More than [`op::MAX_CHUNKS_A_CALL`] counts as that.
     ///
     /// 1. With `max_parallel`, no more than fit beside the open chunks (a chunk runs one subtask at a time).
     /// 2. Due retries first: of the 1,000 that are due longest, sorted by (attempt, deferrals, index), each stretch of consecutive
     ///    indices with equal attempt and deferrals is one chunk (cut at `size`). What finds no chunk stays in the set.
     /// 3. Then from the cursor to the end of the level, attempt 1, stepping over indices that are done already: a chunk
-    ///    ends before the next done index.
+    ///    ends before the next done index. The cursor then stands at the end of the last chunk, or at the end of the level
+    ///    when a chunk was still wanted and nothing was left.
     async fn open(&self, job: JobId, open: &Open) -> Result<Vec<ChunkMessage>, Error>;
 
     /// A worker that got the message of `epoch` asks for the chunk. `token` was drawn before the first try.
     /// Held under this token: `Granted` (a repeat). Else, job absent, paused or ended, or chunk absent: `Gone`. `Queued` with this
-    /// epoch: `Granted`, now `Running`; the first grant of a `queued` job makes it `running` and sets `started_at`. Otherwise `Stale`.
+    /// epoch: `Granted`, now `Running`; a grant makes a `queued` job `running`, the first one ever sets `started_at`. Otherwise `Stale`.
     async fn claim(
         &self,
         job: JobId,
@@ -127,18 +133,24 @@ pub trait Ledger: Send + Sync + 'static {
     ) -> Result<Claim, Error>;
 
     /// Settles a prefix of what is left of a chunk. `Fenced`, and nothing changes, unless `token` holds the chunk (and the job is there and
-    /// not ended). A commit that lies wholly before the chunk's `from` is a repeat: it changes nothing. `Misuse` if it leaves
-    /// a gap, reaches past `to`, or straddles `from`.
+    /// not ended). A commit whose end is at or before the chunk's `from` is a repeat (so is one without runs, there): it changes
+    /// nothing. `Misuse` if it leaves a gap, reaches past `to`, or straddles `from`; and before anything else is looked at, if
+    /// [`Commit::check`] says so.
     ///
-    /// - Success: each bit that flips counts as done; its result is kept. A bit that is set already counts nothing and keeps its result.
-    /// - Retry: into the retry set as attempt + 1 with 0 deferrals. Defer: same attempt, deferrals + 1. Failed: bit set, error kept (the newest 10,000).
-    /// - `attempts` and `busy` grow. A chunk that is settled to its end is removed.
-    /// - `stop_after_failures` reached: the job ends as `failed`, what is open is cancelled.
-    /// - Nothing of the level open any more: some failed -> `failed`; else the next level of the reduce (`reducing`; a paused
-    ///   job stays paused and resumes as `reducing`), or none left -> `succeeded`, also from `paused`.
+    /// - Success: each bit that flips counts as done; its result is kept. A bit that is set already counts nothing and keeps its result:
+    ///   the lines of each newly set stretch are kept as a run of their own (of an `@URL`, `@URL#k`: from line k of the object, from 0).
+    /// - Retry: into the retry set as attempt + 1 with 0 deferrals. Defer: same attempt, deferrals + 1. Failed: bit set, error kept (the
+    ///   newest 10,000) with the chunk's attempt and the holder. None of them does anything to an index that is done already.
+    /// - `attempts` grows by the number of subtasks committed, `busy` by the commit's. A chunk that is settled to its end is removed.
+    /// - Then: `stop_after_failures` reached by the level's failures: the job ends as `failed`, what is open is cancelled. `error` says
+    ///   `F of T subtasks failed; stop_after_failures is N` (`reduce nodes` in place of `subtasks` in a reduce; T counts all of them).
+    /// - Else, nothing of the level open any more: some failed -> `failed` (`F of T subtasks failed`), some cancelled (by an earlier end,
+    ///   see `retry`) -> `failed` (`C of T subtasks were cancelled`, where C leaves out the levels above);
+    ///   else the next level of the reduce (`reducing`; a paused job stays paused and resumes as `reducing`), or none left ->
+    ///   `succeeded`, also from `paused`.
     ///
     /// A job that ends: open chunks and retries are dropped, what was open counts as cancelled (in the subtasks' and the reduce's books),
-    /// `finished_at` is set, all its keys expire after `keep_for`.
+    /// `finished_at` is set, `eta` is gone, all its keys expire after `keep_for`. The cursor stays.
     async fn commit(
         &self,
         job: JobId,
@@ -147,16 +159,20 @@ pub trait Ledger: Send + Sync + 'static {
         commit: &Commit,
     ) -> Result<Committed, Error>;
 
-    /// The holder hands back what it has not settled: `Queued`, epoch + 1, due at once.
+    /// The holder hands back what it has not settled: `Queued`, epoch + 1, due at once. Works while the job is paused; `Fenced` when
+    /// it ended.
     async fn release(&self, job: JobId, chunk: ChunkId, token: Token) -> Result<HandBack, Error>;
 
     /// Takes away everything that `node` holds of the job: each chunk `Queued` with epoch + 1, due at once, its crashes + 1 if the node `died`, and the
-    /// job's `lost` grows by what it had not settled. Gives what was taken, in order of chunk id.
+    /// job's `lost` grows by what it had not settled (whether it died or not). Gives what was taken, in order of chunk id.
     async fn revoke(&self, job: JobId, node: &NodeId, died: bool) -> Result<Vec<Revoked>, Error>;
 
     /// Gives the job as it stands, brings its `rate` and `eta` up to date, and, unless it is paused or ended, the messages of up to `limit` chunks that are
-    /// `Queued` past their due time, in order of chunk id; each is due again after `publish_within` or the time that it has been
-    /// queued, whichever is longer, so that repeats thin out. `None` if the job is absent.
+    /// `Queued` and whose due time has come, in order of chunk id; each is due again after `publish_within` or the time that it has
+    /// been queued (since it was opened, released or revoked), whichever is longer, so that repeats thin out. `None` if the job is absent.
+    ///
+    /// `rate` is a moving average over about 10 s of what was settled (done and failed, reduce nodes too), looked at no more than once
+    /// a second; `eta` is what is open divided by it, `None` at a rate of 0 and unless the job is `running` or `reducing`.
     async fn sweep(
         &self,
         job: JobId,
@@ -164,7 +180,8 @@ pub trait Ledger: Send + Sync + 'static {
         publish_within: Duration,
     ) -> Result<Option<Sweep>, Error>;
 
-    // Control. Each gives the state that the job is in now.
+    // Control. Each gives the state that the job is in now. What `JobState::on` allows without a change (a pause of a paused job,
+    // a resume of one that runs, a cancel of a cancelled one) changes nothing at all.
 
     /// Stops feeding. What runs goes on; claims are refused.
     async fn pause(&self, job: JobId) -> Result<JobState, ControlError>;
@@ -178,15 +195,22 @@ pub trait Ledger: Send + Sync + 'static {
     /// Ends the job as `failed` with this error (its deadline passed).
     async fn fail(&self, job: JobId, error: &str) -> Result<JobState, ControlError>;
 
-    /// Re-opens what failed, under a new generation, with fresh attempts.
+    /// Re-opens what failed, under a new generation, with fresh attempts. The errors of what is re-opened are forgotten. Allowed
+    /// where the table allows [`JobEvent::Retry`](longshore_protocol::state::JobEvent::Retry). A job that had ended is listed as
+    /// active again (and nowhere else), its deadline dropped, `error` and `finished_at` cleared, expiry lifted; `started_at` stays.
     ///
     /// Without `indices`: a job that ended as `failed` goes back to `running` with everything that is not done waiting again (failed bits cleared, cursor back
-    /// to the start of the level that failed, deadline dropped, error cleared, expiry lifted); a job that still runs or is paused gets its failed
-    /// subtasks into the retry set, due at once (at most [`op::MAX_RETRY_INDICES`]). With `indices`: only those, each of which must have failed, into the retry set as attempt 1; in
-    /// a `failed` job the cancelled rest stays cancelled. A job that then ends with some cancelled and none failed is `failed` still.
+    /// to the start of the level that failed; the reduce's cancelled nodes wait again too); a job that still runs or is paused gets its
+    /// failed subtasks of lowest index into the retry set as attempt 1, due at once (at most [`op::MAX_RETRY_INDICES`]); if none failed,
+    /// nothing changes, the generation neither.
+    ///
+    /// With `indices`: only those, each of which must have failed, into the retry set as attempt 1, due at once (repeats in the list count
+    /// once; an empty or too long list is `BadIndices`). In a `failed` job the cancelled rest of the level stays cancelled (the cursor moves
+    /// to the level's end), and so do the levels above if there is such a rest, else they wait again. A job that then ends with some
+    /// cancelled and none failed is `failed` still. Errors are told in this order: `NotFound`, `Illegal`, `BadIndices`.
     async fn retry(&self, job: JobId, indices: Option<&[u64]>) -> Result<JobState, ControlError>;
 
-    /// Forgets an ended job. `Illegal` for one that has not ended.
+    /// Forgets an ended job, in the lists too. `NotEnded` for one that has not.
     async fn delete(&self, job: JobId) -> Result<(), ControlError>;
 
     // Reading
@@ -194,20 +218,22 @@ pub trait Ledger: Send + Sync + 'static {
     /// One job.
     async fn job(&self, job: JobId) -> Result<Option<JobSummary>, Error>;
 
-    /// Jobs that may not have ended; some may just have. In order of submission.
+    /// Jobs that may not have ended; some may just have. In order of submission, then of id.
     async fn active_jobs(&self) -> Result<Vec<JobId>, Error>;
 
-    /// Jobs that ended and are still kept, newest first, at most `limit`.
+    /// Jobs that ended, were archived (or rejected) and are still kept, by `finished_at`, newest first, at most `limit`.
     async fn finished_jobs(&self, limit: usize) -> Result<Vec<JobId>, Error>;
 
-    /// Moves an ended or absent job from the active to the finished list, and drops finished jobs whose keys have expired from it.
+    /// Moves an ended job from the active to the finished list, and takes an absent one off both. Does nothing to a job that has
+    /// not ended. Drops finished jobs whose keys have expired from their list.
     async fn archive(&self, job: JobId) -> Result<(), Error>;
 
     /// The document and the manifest as admitted.
     async fn document(&self, job: JobId) -> Result<Option<StoredDocument>, Error>;
 
     /// Results of indices `from ≤ i < to` in order, up to about `max_bytes` (always at least one run if there is one). The first run may begin before `from` and the last
-    /// end after `to`: runs are given as they were committed.
+    /// end after `to`: runs are given as they were committed. Runs are added until their lines reach `max_bytes`; `next` is then the end of
+    /// the last (at most `to`), and otherwise `to`.
     async fn results(
         &self,
         job: JobId,
@@ -219,15 +245,18 @@ pub trait Ledger: Send + Sync + 'static {
     /// Why subtasks failed, by index, from `from` on, at most `limit`.
     async fn errors(&self, job: JobId, from: u64, limit: usize) -> Result<Vec<ErrorEntry>, Error>;
 
-    /// Recounts the books from the raw keys.
+    /// Recounts the books from the raw keys. Of the current level: done and failed are bits, queued and running the ranges of open chunks,
+    /// retrying the retry set, waiting what is not done from the cursor on (0 once the job ended), cancelled the rest. The levels above
+    /// are cancelled if the job ended or some of the current level is, else waiting.
     async fn audit(&self, job: JobId) -> Result<Option<Audit>, Error>;
 
     // The fleet
 
-    /// A sign of life with all that the worker holds. Tells what to stop and whether to drain.
+    /// A sign of life with all that the worker holds. Tells what to stop and whether to drain. A job that is absent or ended:
+    /// `Ended`; else a chunk that is not held under this token: `Revoked`; else a paused job: `Paused`.
     async fn beat(&self, info: &NodeInfo, seq: u64, held: &[Held]) -> Result<Beat, Error>;
 
-    /// Every worker that beats or has stopped beating and was not forgotten.
+    /// Every worker that beats or has stopped beating and was not forgotten, by id.
     async fn nodes(&self) -> Result<Vec<NodeRecord>, Error>;
 
     /// Asks a worker to drain; it learns of it with its next beat. False if there is no such node.
@@ -236,7 +265,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// Takes a worker that left, or was declared dead, off the list.
     async fn forget(&self, node: &NodeId) -> Result<(), Error>;
 
-    /// A scheduler's sign of life; gives all that beat within `within`, itself included, sorted.
+    /// A scheduler's sign of life; gives all that beat within `within` (inclusive), itself included, sorted.
     async fn attend(
         &self,
         scheduler: &SchedulerId,

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, NodeId, Run, Token,
+    ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, NodeId, RESULT_STRIDE, Run, Token,
+    runs_len,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::Error;
 
 /// Most subtasks that one `retry` puts into the retry set; each takes memory of its own there.
 pub const MAX_RETRY_INDICES: usize = 10_000;
@@ -108,6 +111,32 @@ pub struct Commit {
     pub runs: Vec<Run>,
     /// How long the slot was busy with them.
     pub busy: Duration,
+}
+
+impl Commit {
+    /// One past the last index that the commit covers.
+    pub fn end(&self) -> u64 {
+        self.from.saturating_add(runs_len(&self.runs))
+    }
+
+    /// Whether the runs are well formed, wherever they go: none is empty, and none with results crosses a multiple of
+    /// [`RESULT_STRIDE`]. Every implementation asks this first.
+    pub fn check(&self) -> Result<(), Error> {
+        let misuse = |detail: String| Error::Misuse { operation: "commit", detail };
+        let mut index = self.from;
+        for run in &self.runs {
+            let end = match run.len() {
+                0 => return Err(misuse(format!("the run at {index} is empty"))),
+                len => index.checked_add(len).ok_or_else(|| misuse("index too large".into()))?,
+            };
+            let with_results = matches!(run, Run::Success { results: Some(_), .. });
+            if with_results && index / RESULT_STRIDE != (end - 1) / RESULT_STRIDE {
+                return Err(misuse(format!("results {index}..{end} cross a result stride")));
+            }
+            index = end;
+        }
+        Ok(())
+    }
 }
 
 /// Answer to a commit.
