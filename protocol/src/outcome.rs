@@ -18,6 +18,8 @@ pub enum Outcome {
     NotNow {
         /// Why not, for people; may be empty.
         reason: String,
+        /// When to try again, if the handler knows (an HTTP `Retry-After`); else the job's backoff decides.
+        after: Option<Duration>,
     },
 }
 
@@ -84,7 +86,7 @@ pub fn split_results(from: u64, runs: Vec<Run>) -> Vec<Run> {
         let len = run.len();
         match run {
             Run::Success { count, results: Some(lines) } => {
-                cut_success(index, count, &lines, &mut cut)
+                cut_success(index, count, &lines, &mut cut);
             }
             other => cut.push(other),
         }

@@ -89,6 +89,10 @@ mod tests {
     }
 
     #[test]
+    #[expect(
+        clippy::single_range_in_vec_init,
+        reason = "the tree has one level, and that is a range"
+    )]
     fn one_leaf_still_passes_through_the_reduce_task() {
         let tree = ReduceTree::new(1, 64);
         assert_eq!(tree.levels().collect::<Vec<_>>(), [1..2]);

@@ -77,7 +77,8 @@ impl Manifest {
         }
         if self.files.len() > MAX_FILES {
             let found = format!("the globs match {} files", self.files.len());
-            let allowed = format!("match at most {MAX_FILES}; pack small files, or use several jobs");
+            let allowed =
+                format!("match at most {MAX_FILES}; pack small files, or use several jobs");
             return Err(files_place().invalid(found, allowed));
         }
         match self.files.iter().position(|file| file.path.is_empty()) {

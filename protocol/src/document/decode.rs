@@ -7,9 +7,7 @@ use super::json::{self, Node, quote};
 use super::place::Place;
 use super::reader::{Object, Reader, one_of};
 use super::rules;
-use super::{
-    Axis, Chunk, Invalid, JobDocument, Placement, Reduce, Results, Retry, Split, units,
-};
+use super::{Axis, Chunk, Invalid, JobDocument, Placement, Reduce, Results, Retry, Split, units};
 
 const FIELDS: [&str; 18] = [
     "id",
@@ -135,9 +133,7 @@ fn split(reader: Reader<'_>) -> Result<Split, Invalid> {
             let reader = object.required("axes", "name the axes and their values")?;
             Ok(Split::Grid { axes: axes(reader)? })
         }
-        other => {
-            Err(place.field("by").invalid(format!("unknown kind {}", quote(other)), kinds))
-        }
+        other => Err(place.field("by").invalid(format!("unknown kind {}", quote(other)), kinds)),
     }
 }
 
@@ -236,10 +232,10 @@ fn chunk(reader: Reader<'_>) -> Result<Chunk, Invalid> {
     match reader.as_text() {
         Some("auto") => Ok(Chunk::Auto),
         Some(_) => Err(reader.refuse(CHUNKS)),
-        None => reader.whole(&rules::CHUNK).map(Chunk::Fixed).map_err(|error| Invalid {
-            allowed: CHUNKS.into(),
-            ..error
-        }),
+        None => reader
+            .whole(&rules::CHUNK)
+            .map(Chunk::Fixed)
+            .map_err(|error| Invalid { allowed: CHUNKS.into(), ..error }),
     }
 }
 

@@ -4,15 +4,14 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::ser::{SerializeMap, SerializeSeq};
+use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::{self as document, units};
+use super as document;
+use super::leaves::{Data, DurationText, Name, SizeText};
 use crate::{Digest, JobId};
 
 impl document::JobDocument {
@@ -40,6 +39,7 @@ pub(super) struct JobDocument<'a> {
     /// The idempotency key: the same id with the same content is accepted again and does nothing, with other
     /// content it is a conflict. Chosen on admission when it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"))]
     id: Option<JobId>,
     /// Name of the task that workers run.
     task: Name<'a>,
@@ -88,7 +88,7 @@ pub(super) struct JobDocument<'a> {
     #[schemars(default = "default_keep_for")]
     keep_for: DurationText,
     /// Strings to find it by.
-    #[schemars(default = "default_labels", with = "BTreeMap<String, String>")]
+    #[schemars(default = "default_labels", extend("maxProperties" = 64), with = "BTreeMap<String, String>")]
     labels: &'a BTreeMap<String, String>,
 }
 
@@ -196,11 +196,15 @@ fn default_step() -> i64 {
 impl<'a> Split<'a> {
     fn new(from: &'a document::Split) -> Self {
         match from {
-            document::Split::Items { items } => Self::Items { items: items.iter().map(Data).collect() },
+            document::Split::Items { items } => {
+                Self::Items { items: items.iter().map(Data).collect() }
+            }
             document::Split::Range { start, end, step } => {
                 Self::Range { start: *start, end: *end, step: *step }
             }
-            document::Split::Lines { files, bytes } => Self::Lines { files, bytes: SizeText(*bytes) },
+            document::Split::Lines { files, bytes } => {
+                Self::Lines { files, bytes: SizeText(*bytes) }
+            }
             document::Split::Files { files } => Self::Files { files },
             document::Split::Grid { axes } => Self::Grid { axes: Axes(axes) },
         }
@@ -385,7 +389,10 @@ enum Auto {
 enum Results<'a> {
     Word(ResultsWord),
     /// Written under this URL prefix.
-    Url(#[schemars(regex(pattern = r"^(file:///|s3://[^/\s])\S*$"), length(max = 4_096))] &'a str),
+    Url(
+        #[schemars(regex(pattern = r"^(file:///\S|s3://[^/\s])\S*$"), length(max = 4_096))]
+        &'a str,
+    ),
 }
 
 impl Default for Results<'_> {
@@ -400,105 +407,4 @@ impl Default for Results<'_> {
 enum ResultsWord {
     Keep,
     Discard,
-}
-
-/// The application's own JSON. Keys are written in sorted order, whatever features of `serde_json` the program
-/// around us was built with: a digest is compared between programs.
-struct Data<'a>(&'a Value);
-
-impl Default for Data<'_> {
-    fn default() -> Self {
-        Self(&Value::Null)
-    }
-}
-
-impl Serialize for Data<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Value::Array(values) => {
-                let mut list = serializer.serialize_seq(Some(values.len()))?;
-                for value in values {
-                    list.serialize_element(&Data(value))?;
-                }
-                list.end()
-            }
-            Value::Object(members) => {
-                let mut members = members.iter().collect::<Vec<_>>();
-                members.sort_unstable_by_key(|(key, _)| *key);
-                let mut object = serializer.serialize_map(Some(members.len()))?;
-                for (key, value) in members {
-                    object.serialize_entry(key, &Data(value))?;
-                }
-                object.end()
-            }
-            plain => plain.serialize(serializer),
-        }
-    }
-}
-
-impl JsonSchema for Data<'_> {
-    fn schema_name() -> Cow<'static, str> {
-        "Data".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({})
-    }
-}
-
-/// A text with a form of its own.
-macro_rules! text {
-    ($(#[$doc:meta])* $name:ident $(<$life:lifetime>)? ($inner:ty), $schema:tt, $text:expr) => {
-        $(#[$doc])*
-        struct $name $(<$life>)? ($inner);
-
-        impl $(<$life>)? Serialize for $name $(<$life>)? {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(&$text(self.0))
-            }
-        }
-
-        impl $(<$life>)? JsonSchema for $name $(<$life>)? {
-            fn schema_name() -> Cow<'static, str> {
-                stringify!($name).into()
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!($schema)
-            }
-        }
-    };
-}
-
-text! {
-    /// The name of a task, queue or tenant.
-    Name<'a>(&'a str),
-    { "type": "string", "pattern": "^[A-Za-z0-9._-]{1,100}$" },
-    str::to_owned
-}
-
-text! {
-    /// A duration: numbers with units.
-    DurationText(Duration),
-    {
-        "type": "string",
-        "pattern": "^\\s*([0-9][0-9.\\s]*[A-Za-zµ]+\\s*)+$",
-        "description": "A duration like `30s`, `5m` or `1h 30m`, in whole milliseconds.",
-    },
-    units::format_duration
-}
-
-text! {
-    /// A size: a whole number with its unit.
-    SizeText(u64),
-    {
-        "type": "string",
-        "pattern": "^[0-9]+(B|KiB|MiB|GiB|TiB)$",
-        "description": "A size like `1MiB` or `512KiB`.",
-    },
-    units::format_size
 }

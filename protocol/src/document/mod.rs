@@ -6,6 +6,7 @@
 mod decode;
 mod encode;
 mod json;
+mod leaves;
 pub(crate) mod place;
 mod reader;
 pub(crate) mod rules;
@@ -301,4 +302,3 @@ pub struct Invalid {
     /// What is allowed, as a lowercase fragment.
     pub allowed: String,
 }
-

@@ -130,7 +130,11 @@ impl<'a> Reader<'a> {
 
 impl<'a> Object<'a> {
     /// `place` is the reader's own, kept by the caller so that the members can point at it.
-    pub(super) fn new(reader: Reader<'_>, place: &'a Place<'a>, allowed: &str) -> Result<Self, Invalid> {
+    pub(super) fn new(
+        reader: Reader<'_>,
+        place: &'a Place<'a>,
+        allowed: &str,
+    ) -> Result<Self, Invalid> {
         Ok(Self { place, members: reader.members(allowed)? })
     }
 
@@ -226,6 +230,9 @@ mod tests {
         assert_eq!(suggestion("Max-Parallel", &fields), "did you mean `max_parallel`?");
         assert_eq!(suggestion("quue", &fields), "did you mean `queue`?");
         assert_eq!(suggestion("colour", &fields), "use max_parallel, priority or queue");
-        assert_eq!(suggestion(&"q".repeat(1 << 20), &fields), "use max_parallel, priority or queue");
+        assert_eq!(
+            suggestion(&"q".repeat(1 << 20), &fields),
+            "use max_parallel, priority or queue"
+        );
     }
 }

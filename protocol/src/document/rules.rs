@@ -13,8 +13,8 @@ use super::json::{quote, too_long};
 use super::place::Place;
 use super::units::format_duration;
 use super::{
-    Axis, Chunk, Invalid, JobDocument, MAX_DEPTH, MAX_DOCUMENT_BYTES, MAX_TOTAL, Placement, Results,
-    Retry, Split,
+    Axis, Chunk, Invalid, JobDocument, MAX_DEPTH, MAX_DOCUMENT_BYTES, MAX_TOTAL, Placement,
+    Results, Retry, Split,
 };
 
 /// Longest name of a task, queue or tenant: with prefix and namespace it stays well under AMQP's 255 bytes.
@@ -99,7 +99,9 @@ impl JobDocument {
         whole(place.field("fan_in"), reduce.fan_in, &FAN_IN)?;
         if self.results == Results::Discard {
             let found = r#"stands beside `"results": "discard"`"#;
-            return Err(place.invalid(found, r#"keep the results that it combines: use "keep" or a URL"#));
+            return Err(
+                place.invalid(found, r#"keep the results that it combines: use "keep" or a URL"#)
+            );
         }
         Ok(())
     }
@@ -110,7 +112,7 @@ impl JobDocument {
             return Err(place.invalid(found, format!("use at most {MAX_LABELS}")));
         }
         for (key, value) in &self.labels {
-            key_text(place, "label", key)?;
+            key_text(place, key)?;
             let length = value.chars().count();
             if length > MAX_LABEL_VALUE {
                 let found = format!("{length} characters");
@@ -154,7 +156,8 @@ fn duration(place: Place<'_>, value: Duration, least: Duration) -> Result<(), In
         return Ok(());
     }
     let (found, least) = (format!("`{}`", format_duration(value)), format_duration(least));
-    let allowed = format!("use {least} to {} (100 years), in milliseconds", format_duration(LONGEST));
+    let allowed =
+        format!("use {least} to {} (100 years), in whole milliseconds", format_duration(LONGEST));
     Err(place.invalid(found, allowed))
 }
 
@@ -172,15 +175,15 @@ fn name(place: Place<'_>, name: &str) -> Result<(), Invalid> {
 }
 
 /// The name of an axis or label: free text on one line.
-fn key_text(place: Place<'_>, what: &str, key: &str) -> Result<(), Invalid> {
+fn key_text(place: Place<'_>, key: &str) -> Result<(), Invalid> {
     let length = key.chars().count();
     if (1..=MAX_NAME).contains(&length) && !key.chars().any(char::is_control) {
         return Ok(());
     }
     let found = match length {
-        0 => format!("the name of a {what} is empty"),
-        1..=MAX_NAME => format!("the name of the {what} {} has a control character", quote(key)),
-        _ => format!("the name of a {what} has {length} characters"),
+        0 => "an empty name".into(),
+        1..=MAX_NAME => format!("{} with a control character", quote(key)),
+        _ => format!("a name of {length} characters"),
     };
     Err(place.invalid(found, format!("use 1 to {MAX_NAME} printable characters")))
 }
@@ -217,7 +220,8 @@ fn placement(place: Place<'_>, placement: &Placement) -> Result<(), Invalid> {
 }
 
 fn results_url(place: Place<'_>, url: &str) -> Result<(), Invalid> {
-    const ALLOWED: &str = "use keep, discard, or a URL like file:///absolute/path or s3://bucket/prefix";
+    const ALLOWED: &str =
+        "use keep, discard, or a URL like file:///absolute/path or s3://bucket/prefix";
     let odd = |char: char| char.is_control() || char.is_whitespace();
     let bucket = |path: &str| !path.is_empty() && !path.starts_with('/');
     let fits = url.strip_prefix("file:///").is_some_and(|path| !path.is_empty())
@@ -235,9 +239,7 @@ pub(crate) fn split(place: Place<'_>, split: &Split) -> Result<(), Invalid> {
             Err(place.field("items").invalid("an empty list", "list at least one item"))
         }
         Split::Items { items } => total(place.field("items"), Some(items.len() as u128)),
-        Split::Range { start, end, step } => {
-            total(place, Some(range(place, *start, *end, *step)?))
-        }
+        Split::Range { start, end, step } => total(place, Some(range(place, *start, *end, *step)?)),
         Split::Lines { files, bytes } => {
             globs(place.field("files"), files)?;
             if !WINDOW.contains(bytes) {
@@ -268,8 +270,9 @@ fn range(place: Place<'_>, start: i64, end: i64, step: i64) -> Result<u128, Inva
     }
     match super::range_len(start, end, step) {
         0 => {
-            let found = format!("no numbers from {start} to {end} in steps of {step}");
-            Err(place.invalid(found, "use an end, itself not counted, that the steps lead to"))
+            let found = format!("no numbers from {start} to before {end} in steps of {step}");
+            let side = if step > 0 { "above" } else { "below" };
+            Err(place.invalid(found, format!("use an end {side} the start")))
         }
         count => Ok(count),
     }
@@ -280,12 +283,14 @@ fn grid(place: Place<'_>, axes: &[(String, Axis)]) -> Result<(), Invalid> {
         return Err(place.invalid("no axes", "name at least one"));
     }
     if axes.len() > MAX_AXES {
-        return Err(place.invalid(format!("{} axes", axes.len()), format!("use at most {MAX_AXES}")));
+        return Err(
+            place.invalid(format!("{} axes", axes.len()), format!("use at most {MAX_AXES}"))
+        );
     }
     let mut names = BTreeSet::new();
     let mut count = Some(1u128);
     for (name, axis) in axes {
-        key_text(place, "axis", name)?;
+        key_text(place, name)?;
         if !names.insert(name) {
             return Err(place.twice("axis", name));
         }
@@ -303,13 +308,15 @@ fn grid(place: Place<'_>, axes: &[(String, Axis)]) -> Result<(), Invalid> {
 }
 
 fn globs(place: Place<'_>, globs: &[String]) -> Result<(), Invalid> {
-    const ALLOWED: &str = "write paths with * ? [abc] or **, or URLs that start with file:// or s3://";
+    const ALLOWED: &str =
+        "write paths with * ? [abc] or **, or URLs that start with file:// or s3://";
     if globs.is_empty() {
         return Err(place.invalid("an empty list", "list at least one path or glob"));
     }
     for (index, text) in globs.iter().enumerate() {
         let place = place.index(index);
-        let no_glob = |why: &str| place.invalid(format!("{} is no glob: {why}", quote(text)), ALLOWED);
+        let no_glob =
+            |why: &str| place.invalid(format!("{} is no glob: {why}", quote(text)), ALLOWED);
         if text.is_empty() {
             return Err(place.invalid("an empty path", ALLOWED));
         }
@@ -325,7 +332,7 @@ fn globs(place: Place<'_>, globs: &[String]) -> Result<(), Invalid> {
             return Err(no_glob("unknown scheme"));
         }
         if let Err(error) = glob::Pattern::new(text) {
-            return Err(no_glob(&format!("{} at character {}", error.msg, error.pos + 1)));
+            return Err(no_glob(error.msg));
         }
     }
     Ok(())

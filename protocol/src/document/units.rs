@@ -27,7 +27,7 @@ pub(super) fn format_duration(duration: Duration) -> String {
     if nanos == 0 {
         return "0s".into();
     }
-    match units.into_iter().find(|(size, _)| nanos % size == 0) {
+    match units.into_iter().find(|(size, _)| nanos.is_multiple_of(*size)) {
         Some((size, unit)) => format!("{}{unit}", nanos / size),
         None => format!("{nanos}ns"),
     }

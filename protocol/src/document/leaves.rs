@@ -1,0 +1,112 @@
+//! The leaves of a document's canonical JSON and of its schema: names, durations, sizes, and the application's data.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::ser::{SerializeMap, SerializeSeq};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+use super::units;
+
+/// The application's own JSON. Keys are written in sorted order, whatever features of `serde_json` the program
+/// around us was built with: a digest is compared between programs.
+pub(super) struct Data<'a>(pub(super) &'a Value);
+
+impl Default for Data<'_> {
+    fn default() -> Self {
+        Self(&Value::Null)
+    }
+}
+
+impl Serialize for Data<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Array(values) => {
+                let mut list = serializer.serialize_seq(Some(values.len()))?;
+                for value in values {
+                    list.serialize_element(&Data(value))?;
+                }
+                list.end()
+            }
+            Value::Object(members) => {
+                let mut members = members.iter().collect::<Vec<_>>();
+                members.sort_unstable_by_key(|(key, _)| *key);
+                let mut object = serializer.serialize_map(Some(members.len()))?;
+                for (key, value) in members {
+                    object.serialize_entry(key, &Data(value))?;
+                }
+                object.end()
+            }
+            plain => plain.serialize(serializer),
+        }
+    }
+}
+
+impl JsonSchema for Data<'_> {
+    fn schema_name() -> Cow<'static, str> {
+        "Data".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({})
+    }
+}
+
+/// A text with a form of its own.
+macro_rules! text {
+    ($(#[$doc:meta])* $name:ident $(<$life:lifetime>)? ($inner:ty), $schema:tt, $text:expr) => {
+        $(#[$doc])*
+        pub(super) struct $name $(<$life>)? (pub(super) $inner);
+
+        impl $(<$life>)? Serialize for $name $(<$life>)? {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&$text(self.0))
+            }
+        }
+
+        impl $(<$life>)? JsonSchema for $name $(<$life>)? {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    };
+}
+
+text! {
+    /// The name of a task, queue or tenant.
+    Name<'a>(&'a str),
+    { "type": "string", "pattern": "^[A-Za-z0-9._-]{1,100}$" },
+    str::to_owned
+}
+
+text! {
+    /// A duration: numbers with units.
+    DurationText(Duration),
+    {
+        "type": "string",
+        "pattern": "^\\s*([0-9][0-9.\\s]*[A-Za-zµ]+\\s*)+$",
+        "description": "A duration like `30s`, `5m` or `1h 30m`, in whole milliseconds.",
+    },
+    units::format_duration
+}
+
+text! {
+    /// A size: a whole number with its unit.
+    SizeText(u64),
+    {
+        "type": "string",
+        "pattern": "^[0-9]+(B|KiB|MiB|GiB|TiB)$",
+        "description": "A size like `1MiB` or `512KiB`.",
+    },
+    units::format_size
+}

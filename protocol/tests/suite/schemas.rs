@@ -1,0 +1,94 @@
+//! The schemas in `docs/` are what the types say, and agree with the parser as far as a schema can tell.
+
+use std::path::PathBuf;
+
+use longshore_protocol::document::{chunk_schema, job_schema};
+use longshore_protocol::{ChunkId, ChunkMessage, Epoch, JobDocument, JobId};
+use serde_json::{Value, json};
+
+use crate::bad_documents::table;
+use crate::documents::GOOD;
+
+const BLESS: &str = "LONGSHORE_BLESS";
+
+#[track_caller]
+fn kept_in_docs(name: &str, schema: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+    if std::env::var_os(BLESS).is_some() {
+        std::fs::write(&path, schema).expect("docs/ can be written");
+    }
+    // Compared as values: the order of keys depends on features of serde_json that other crates may turn on.
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    let [kept, schema] =
+        [kept.as_str(), schema].map(|text| serde_json::from_str::<Value>(text).ok());
+    let command = format!("{BLESS}=1 cargo test -p longshore-protocol schema");
+    assert!(kept == schema, "docs/{name} is out of date; write it anew with\n    {command}");
+}
+
+fn validator(schema: &str) -> jsonschema::Validator {
+    let schema: Value = serde_json::from_str(schema).expect("a schema is JSON");
+    jsonschema::draft202012::meta::validate(&schema).expect("the schema obeys its own draft");
+    jsonschema::validator_for(&schema).expect("the schema can be used")
+}
+
+#[test]
+fn the_schema_of_the_document_in_docs_is_the_one_of_the_types() {
+    kept_in_docs("job.schema.json", &job_schema());
+}
+
+#[test]
+fn the_schema_of_the_chunk_message_in_docs_is_the_one_of_the_types() {
+    kept_in_docs("chunk.schema.json", &chunk_schema());
+}
+
+#[test]
+fn the_schema_accepts_what_the_parser_accepts_and_what_it_writes() {
+    let schema = validator(&job_schema());
+    for text in GOOD {
+        let written = JobDocument::parse(text.as_bytes()).expect("a good document").to_json();
+        for text in [text, written.as_str()] {
+            let value: Value = serde_json::from_str(text).expect("a good document is JSON");
+            if let Err(error) = schema.validate(&value) {
+                panic!("{text}\n{}: {error}", error.instance_path);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_schema_refuses_the_bad_documents_whose_shape_is_wrong() {
+    let schema = validator(&job_schema());
+    let mut refused = 0;
+    for row in table() {
+        let Ok(value) = serde_json::from_str::<Value>(&row.document) else { continue };
+        assert_eq!(!schema.is_valid(&value), row.schema_can_tell, "{}", row.document);
+        refused += usize::from(row.schema_can_tell);
+    }
+    assert!(refused >= 40, "the schema refused only {refused} documents");
+}
+
+#[test]
+fn the_schema_of_the_chunk_message_accepts_what_is_written_and_nothing_else() {
+    let schema = validator(&chunk_schema());
+    let message = ChunkMessage {
+        v: ChunkMessage::VERSION,
+        job: JobId::from_uuid(uuid::Uuid::from_u128(7)),
+        chunk: ChunkId(1),
+        from: 0,
+        to: 10,
+        epoch: Epoch(1),
+    };
+    let good = serde_json::to_value(message).expect("a message is JSON");
+    assert!(schema.is_valid(&good), "{good}");
+    for (field, bad) in
+        [("v", json!("1")), ("from", json!(-1)), ("job", json!(7)), ("more", json!(1))]
+    {
+        let mut message = good.clone();
+        message[field] = bad;
+        assert!(!schema.is_valid(&message), "{message}");
+        assert!(serde_json::from_value::<ChunkMessage>(message).is_err(), "{field}");
+    }
+    let mut short = good;
+    short.as_object_mut().expect("an object").remove("epoch");
+    assert!(!schema.is_valid(&short), "{short}");
+}
