@@ -81,12 +81,14 @@ fn lua_says_its_keys(path: &str, text: &str) -> Vec<String> {
     if operation.starts_with('_') {
         return Vec::new();
     }
-    let Some((header, _)) = text.split_once("]]") else {
+    let Some((header, body)) = text.split_once("]]") else {
         return vec![format!("{path}: no header comment --[[ … ]]")];
     };
     let opening = format!("--[[ {operation}:");
-    let wanted = [opening.as_str(), "KEYS", "ARGV", "Output"];
-    let missing = wanted.iter().filter(|word| !header.contains(**word));
+    // An operation without arguments has none to tell of.
+    let takes = ["KEYS", "ARGV"].into_iter().filter(|given| body.contains(given));
+    let wanted = [opening.as_str(), "Output"].into_iter().chain(takes);
+    let missing = wanted.filter(|word| !header.contains(word));
     missing.map(|word| format!("{path}: the header comment lacks `{word}`")).collect()
 }
 
@@ -266,6 +268,8 @@ fn lua_without_its_header_is_caught() {
     accepted("ledger/lua/_books.lua", "local function books() end\n");
     caught("ledger/lua/renew.lua", "return 1\n", "no header");
     caught("ledger/lua/renew.lua", &header.replace("Output", ""), "lacks `Output`");
+    let body = format!("{}return ARGV[1]\n", header.replace("ARGV", "what"));
+    caught("ledger/lua/renew.lua", &body, "lacks `ARGV`");
     caught("ledger/lua/claim.lua", header, "lacks `--[[ claim:`");
 }
 
