@@ -102,8 +102,8 @@ number_id! {
 }
 
 number_id! {
-    /// How often a chunk was handed out: 1 at first, one more with each revoke or release. Compared for
-    /// equality only: after a rollback of Redis an epoch can be issued twice.
+    /// How often a chunk was handed out: 1 at first, one more with each revoke or release. Compared
+    /// for equality only: after a rollback of Redis an epoch can be issued twice.
     Epoch
 }
 

@@ -1,7 +1,8 @@
 //! The words of Longshore: ids, the job document, splits, messages, states and outcomes.
 //!
-//! Pure data and pure functions. Deliberately absent: I/O, clocks, randomness and async. Whatever needs
-//! one of those gets its result handed in (a [`Timestamp`], a random number, the sizes of files).
+//! Pure data and pure functions. Deliberately absent: I/O, clocks, randomness and async. Whatever
+//! needs one of those gets its result handed in (a [`Timestamp`], a random number, the sizes of
+//! files).
 
 pub mod document;
 mod ids;

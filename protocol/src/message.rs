@@ -6,12 +6,14 @@ use serde_json::Value;
 
 use crate::{ChunkId, Epoch, Input, JobId};
 
-/// A hint that the subtasks `from ≤ i < to` of a job wait for a worker. About 120 bytes of JSON. The ledger
-/// has the last word: a message that is lost, late or doubled costs time and nothing else.
+/// A hint that the subtasks `from ≤ i < to` of a job wait for a worker. About 120 bytes of JSON.
+/// The ledger has the last word: a message that is lost, late or doubled costs time and nothing
+/// else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChunkMessage {
     /// Version of the message, 1.
+    #[schemars(range(min = 1, max = 1))]
     pub v: u8,
     /// The job that the chunk belongs to.
     pub job: JobId,

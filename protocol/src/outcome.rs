@@ -18,17 +18,20 @@ pub enum Outcome {
     NotNow {
         /// Why not, for people; may be empty.
         reason: String,
-        /// When to try again, if the handler knows (an HTTP `Retry-After`); else the job's backoff decides.
+        /// When to try again, if the handler knows (an HTTP `Retry-After`); else the job's backoff
+        /// decides.
         after: Option<Duration>,
     },
 }
 
-/// A stretch of consecutive subtasks with the same kind of outcome. A commit is a list of runs that starts
-/// at the chunk's first open subtask and leaves no gap; a long run of successes costs the ledger O(1).
+/// A stretch of consecutive subtasks with the same kind of outcome. A commit is a list of runs that
+/// starts at the chunk's first open subtask and leaves no gap; a long run of successes costs the
+/// ledger O(1).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Run {
-    /// `count` subtasks succeeded. `results` is `None` where the job discards them, else one line of compact
-    /// JSON a subtask, in order, each ended by `\n`; or `@URL` of an object that holds those lines.
+    /// `count` subtasks succeeded. `results` is `None` where the job discards them, else one line
+    /// of compact JSON a subtask, in order, each ended by `\n`; or `@URL` of an object that holds
+    /// those lines.
     Success {
         /// How many, at least 1.
         count: u64,
@@ -47,7 +50,8 @@ pub enum Run {
         /// What went wrong.
         error: String,
     },
-    /// One subtask said "not now": again after `delay`, with the same attempt and one more deferral.
+    /// One subtask said "not now": again after `delay`, with the same attempt and one more
+    /// deferral.
     Defer {
         /// How long to wait.
         delay: Duration,
@@ -74,11 +78,12 @@ pub fn runs_len(runs: &[Run]) -> u64 {
     runs.iter().map(Run::len).sum()
 }
 
-/// Results are kept in runs that never cross a multiple of this, so that any index is found from the multiple
-/// before it in a bounded number of steps.
+/// Results are kept in runs that never cross a multiple of this, so that any index is found from
+/// the multiple before it in a bounded number of steps.
 pub const RESULT_STRIDE: u64 = 256;
 
-/// Cuts each success run with results at multiples of [`RESULT_STRIDE`]. `from` is the index of the first subtask.
+/// Cuts each success run with results at multiples of [`RESULT_STRIDE`]. `from` is the index of the
+/// first subtask.
 pub fn split_results(from: u64, runs: Vec<Run>) -> Vec<Run> {
     let mut index = from;
     let mut cut = Vec::with_capacity(runs.len());

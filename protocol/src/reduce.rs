@@ -1,8 +1,9 @@
-//! The shape of a reduction: a tree whose leaves are the subtasks and whose nodes are numbered after them.
+//! The shape of a reduction: a tree whose leaves are the subtasks and whose nodes are numbered
+//! after them.
 //!
-//! With 10 subtasks and a fan-in of 4, indices 0 to 9 are the subtasks, 10, 11 and 12 combine 0..4, 4..8 and
-//! 8..10, and 13, the root, combines 10..13. So one index space, one bitmap and one kind of chunk serve both,
-//! and only arithmetic tells what a reduce node combines.
+//! With 10 subtasks and a fan-in of 4, indices 0 to 9 are the subtasks, 10, 11 and 12 combine 0..4,
+//! 4..8 and 8..10, and 13, the root, combines 10..13. So one index space, one bitmap and one kind
+//! of chunk serve both, and only arithmetic tells what a reduce node combines.
 
 use std::ops::Range;
 
@@ -32,7 +33,8 @@ impl ReduceTree {
         Self { leaves, fan_in }
     }
 
-    /// The index ranges of the levels above the leaves, bottom first. At least one; the last has one node.
+    /// The index ranges of the levels above the leaves, bottom first. At least one; the last has
+    /// one node.
     pub fn levels(&self) -> impl Iterator<Item = Range<u64>> + use<> {
         let fan_in = self.fan_in;
         let mut below = 0..self.leaves;

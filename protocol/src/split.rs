@@ -1,4 +1,5 @@
-//! From an index to what the subtask is about: pure, and in O(1) memory whatever the size of the job.
+//! From an index to what the subtask is about: pure, and in O(1) memory whatever the size of the
+//! job.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -7,8 +8,9 @@ use crate::document::place::Place;
 use crate::document::{Axis, Split, range_len, rules};
 use crate::{Invalid, JobDocument, ReduceTree};
 
-/// Most files in a manifest. It is kept in the ledger as one value and held in memory by every worker of the job:
-/// a million paths are around 100 MB, and at 500 bytes each still fit Redis's limit of 512 MB a value.
+/// Most files in a manifest. It is kept in the ledger as one value and held in memory by every
+/// worker of the job: a million paths are around 100 MB, and at 500 bytes each still fit Redis's
+/// limit of 512 MB a value.
 pub const MAX_FILES: usize = 1_000_000;
 
 /// What a subtask is about.
@@ -32,8 +34,8 @@ pub enum Input {
     },
 }
 
-/// The lines of `file` that START at `start ≤ offset < end`. A line belongs to the window that holds its first
-/// byte, however far it reaches beyond.
+/// The lines of `file` that START at `start ≤ offset < end`. A line belongs to the window that
+/// holds its first byte, however far it reaches beyond.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LineWindow {
     /// Path or URL.
@@ -53,7 +55,8 @@ pub struct InputFile {
     pub size: u64,
 }
 
-/// What the globs of a `lines` or `files` split matched, in order. Kept in the ledger, so that index -> input never changes.
+/// What the globs of a `lines` or `files` split matched, in order. Kept in the ledger, so that
+/// index -> input never changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Manifest {
@@ -105,18 +108,19 @@ fn files_place() -> Place<'static> {
 pub struct Plan {
     document: JobDocument,
     manifest: Manifest,
-    /// For `lines`: how many windows lie in the files up to and including this one. Files without lines repeat
-    /// the number before them.
+    /// For `lines`: how many windows lie in the files up to and including this one. Files without
+    /// lines repeat the number before them.
     windows: Vec<u64>,
     total: u64,
 }
 
 impl Plan {
-    /// Refuses a job without subtasks or with more than [`crate::document::MAX_TOTAL`]. `manifest` is empty for
-    /// splits without files.
+    /// Refuses a job without subtasks or with more than [`crate::document::MAX_TOTAL`]. `manifest`
+    /// is empty for splits without files.
     pub fn new(document: JobDocument, manifest: Manifest) -> Result<Self, Invalid> {
         let place = Place::Field(&Place::Root, "split");
-        // A document built in Rust may never have met the rules, and the arithmetic below leans on them.
+        // A document built in Rust may never have met the rules, and the arithmetic below leans on
+        // them.
         rules::split(place, &document.split)?;
         manifest.check(&document.split)?;
         let mut windows = Vec::new();
@@ -170,7 +174,8 @@ impl Plan {
         }
     }
 
-    /// What subtask `index` < total is about. Panics past the end: the caller checks against [`Self::total`].
+    /// What subtask `index` < total is about. Panics past the end: the caller checks against
+    /// [`Self::total`].
     pub fn input(&self, index: u64) -> Input {
         assert!(index < self.total, "subtask {index} of {}", self.total);
         match &self.document.split {

@@ -1,7 +1,7 @@
 //! The states of jobs and chunks, and THE one table of transitions of each.
 //!
-//! The memory ledger calls these functions; the Redis ledger's Lua library gets the same table generated
-//! from them, so there is one place to read and one to change.
+//! The memory ledger calls these functions; the Redis ledger's Lua library gets the same table
+//! generated from them, so there is one place to read and one to change.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,13 +16,15 @@ pub enum JobState {
     Queued,
     /// Subtasks run. The commit that settles the last one moves it on.
     Running,
-    /// All subtasks are done and the tree of results is being combined. The root's commit moves it on.
+    /// All subtasks are done and the tree of results is being combined. The root's commit moves it
+    /// on.
     Reducing,
     /// Nothing new starts until somebody resumes it. The ledger remembers the state to return to.
     Paused,
     /// The end: every subtask is done, and reduced where the job asks for it.
     Succeeded,
-    /// The end: some subtask failed for good, or a limit of the job was reached. `retry` re-opens it.
+    /// The end: some subtask failed for good, or a limit of the job was reached. `retry` re-opens
+    /// it.
     Failed,
     /// The end: somebody cancelled it.
     Cancelled,
@@ -74,9 +76,9 @@ impl JobState {
         Self::Rejected,
     ];
 
-    /// Where `event` leads. `resume_to` is the state that a paused job was paused in (ignored otherwise).
-    /// A pause of a paused job, a resume of one that runs and a cancel of a cancelled one change nothing
-    /// and are no error: repeats are how lost replies are settled.
+    /// Where `event` leads. `resume_to` is the state that a paused job was paused in (ignored
+    /// otherwise). A pause of a paused job, a resume of one that runs and a cancel of a cancelled
+    /// one change nothing and are no error: repeats are how lost replies are settled.
     pub fn on(self, event: JobEvent, resume_to: Self) -> Result<Self, IllegalTransition> {
         use JobEvent as E;
         use JobState as S;
@@ -177,14 +179,14 @@ impl fmt::Display for JobEvent {
 /// Where an open chunk stands. A chunk whose last subtask is settled is gone from the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChunkState {
-    /// Its message is on the way to a worker, or lost; the sweep publishes it again when `due` has passed. A
-    /// claim moves it on.
+    /// Its message is on the way to a worker, or lost; the sweep publishes it again when `due` has
+    /// passed. A claim moves it on.
     Queued {
         /// When the sweep is to publish it again (the ledger's clock).
         due: crate::Timestamp,
     },
-    /// A worker runs it. The commit of its last subtask, a release or a revoke moves it on; after a crash it
-    /// stays here until the watcher revokes its token.
+    /// A worker runs it. The commit of its last subtask, a release or a revoke moves it on; after a
+    /// crash it stays here until the watcher revokes its token.
     Running {
         /// Whoever shows this token may commit.
         token: crate::Token,
@@ -205,7 +207,8 @@ pub enum ChunkEvent {
         /// The claimant.
         node: crate::NodeId,
     },
-    /// The holder hands back what it has not settled (drain, shutdown), or the watcher takes it away.
+    /// The holder hands back what it has not settled (drain, shutdown), or the watcher takes it
+    /// away.
     HandBack {
         /// The token that loses its hold.
         token: crate::Token,

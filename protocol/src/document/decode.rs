@@ -1,5 +1,5 @@
-//! From the parsed tree to a document: types, unknown fields and defaults. What the values may be is for
-//! `rules` to say, but for numbers, whose bounds are their type.
+//! From the parsed tree to a document: types, unknown fields and defaults. What the values may be
+//! is for `rules` to say, but for numbers, whose bounds are their type.
 
 use std::collections::BTreeMap;
 
@@ -38,8 +38,8 @@ const AXIS: &str = r#"use a list of values or {"start": 0, "end": 10}"#;
 impl JobDocument {
     /// Reads and validates a document; the first thing that is wrong is the error.
     ///
-    /// Numbers are kept as 64 bits, whole or floating: whole numbers beyond that lose their last digits, so an
-    /// application writes such things as strings.
+    /// Numbers are kept as 64 bits, whole or floating: whole numbers beyond that lose their last
+    /// digits, so an application writes such things as strings.
     pub fn parse(json: &[u8]) -> Result<Self, Invalid> {
         let root = Place::Root;
         let reader = Reader::new(root, json::parse(json)?);

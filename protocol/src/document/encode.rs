@@ -1,6 +1,7 @@
 //! From a document to its canonical JSON: every field written out, in the order of these types.
 //!
-//! The JSON Schema in `docs/` is generated from the same types, so it can't forget a field that is written.
+//! The JSON Schema in `docs/` is generated from the same types, so it can't forget a field that is
+//! written.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,8 +16,8 @@ use super::leaves::{Data, DurationText, Name, SizeText};
 use crate::{Digest, JobId};
 
 impl document::JobDocument {
-    /// The document as canonical JSON: every field written out, in a fixed order, the keys of the application's
-    /// own objects sorted. An id that is not chosen yet is left out.
+    /// The document as canonical JSON: every field written out, in a fixed order, the keys of the
+    /// application's own objects sorted. An id that is not chosen yet is left out.
     pub fn to_json(&self) -> String {
         to_json(&JobDocument::new(self, self.id))
     }
@@ -36,8 +37,8 @@ fn to_json(document: &JobDocument<'_>) -> String {
 #[derive(Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct JobDocument<'a> {
-    /// The idempotency key: the same id with the same content is accepted again and does nothing, with other
-    /// content it is a conflict. Chosen on admission when it is left out.
+    /// The idempotency key: the same id with the same content is accepted again and does nothing,
+    /// with other content it is a conflict. Chosen on admission when it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("pattern" = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"))]
     id: Option<JobId>,
@@ -88,7 +89,8 @@ pub(super) struct JobDocument<'a> {
     #[schemars(default = "default_keep_for")]
     keep_for: DurationText,
     /// Strings to find it by.
-    #[schemars(default = "default_labels", extend("maxProperties" = 64), with = "BTreeMap<String, String>")]
+    #[schemars(default = "default_labels", extend("maxProperties" = 64))]
+    #[schemars(with = "BTreeMap<String, String>")]
     labels: &'a BTreeMap<String, String>,
 }
 
@@ -357,7 +359,8 @@ enum Placement<'a> {
     Shared,
     /// The live nodes in turn.
     RoundRobin,
-    /// Consistent hashing of the value at this JSON pointer (RFC 6901) of the input, over the live nodes.
+    /// Consistent hashing of the value at this JSON pointer (RFC 6901) of the input, over the live
+    /// nodes.
     Hash(#[schemars(regex(pattern = r"^(/([^~]|~[01])*)?$"), length(max = 1_000))] &'a str),
 }
 

@@ -1,5 +1,5 @@
-//! JSON text to a tree that forgets nothing: keys keep their order, and a key that stands twice stands twice.
-//! `serde_json::Value` would keep the last of them in silence.
+//! JSON text to a tree that forgets nothing: keys keep their order, and a key that stands twice
+//! stands twice. `serde_json::Value` would keep the last of them in silence.
 //!
 //! Deliberately absent: what a job document means (see `decode`).
 
@@ -73,8 +73,8 @@ impl Node {
         }
     }
 
-    /// The application's own data: any JSON, but a key that stands twice is refused, because one of its
-    /// values would be lost.
+    /// The application's own data: any JSON, but a key that stands twice is refused, because one of
+    /// its values would be lost.
     pub(super) fn into_value(self, place: Place<'_>) -> Result<Value, Invalid> {
         Ok(match self {
             Self::Null => Value::Null,
@@ -201,8 +201,8 @@ impl<'de> Visitor<'de> for NodeSeed {
 }
 
 impl JobDocument {
-    /// The id of a document that may otherwise be invalid, even cut off after the id, so that it can be shown
-    /// as rejected. `None` if it has no readable id, or several.
+    /// The id of a document that may otherwise be invalid, even cut off after the id, so that it
+    /// can be shown as rejected. `None` if it has no readable id, or several.
     pub fn peek_id(json: &[u8]) -> Option<JobId> {
         let mut id = None;
         let mut deserializer = serde_json::Deserializer::from_slice(json);

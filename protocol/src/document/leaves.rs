@@ -1,4 +1,5 @@
-//! The leaves of a document's canonical JSON and of its schema: names, durations, sizes, and the application's data.
+//! The leaves of a document's canonical JSON and of its schema: names, durations, sizes, and the
+//! application's data.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -10,8 +11,8 @@ use serde_json::Value;
 
 use super::units;
 
-/// The application's own JSON. Keys are written in sorted order, whatever features of `serde_json` the program
-/// around us was built with: a digest is compared between programs.
+/// The application's own JSON. Keys are written in sorted order, whatever features of `serde_json`
+/// the program around us was built with: a digest is compared between programs.
 pub(super) struct Data<'a>(pub(super) &'a Value);
 
 impl Default for Data<'_> {

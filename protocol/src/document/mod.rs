@@ -1,7 +1,8 @@
 //! The job document: what an application publishes.
 //!
-//! The way in is `json` (text to tree), `decode` (tree to types) and `rules` (what the values may be); a document
-//! built in Rust meets the same rules. The way out is `encode`. Deliberately absent: files (see [`crate::Plan`]).
+//! The way in is `json` (text to tree), `decode` (tree to types) and `rules` (what the values may
+//! be); a document built in Rust meets the same rules. The way out is `encode`. Deliberately
+//! absent: files (see [`crate::Plan`]).
 
 mod decode;
 mod encode;
@@ -29,8 +30,8 @@ pub const MAX_TOTAL: u64 = 1 << 40;
 /// Largest document, bytes. RabbitMQ 4.x takes no message over 16 MiB.
 pub const MAX_DOCUMENT_BYTES: usize = 16 << 20;
 
-/// How deep lists and objects may be nested, the document itself included. serde_json reads at most 128 levels,
-/// and a subtask or a result wraps the data in some more.
+/// How deep lists and objects may be nested, the document itself included. serde_json reads at most
+/// 128 levels, and a subtask or a result wraps the data in some more.
 pub const MAX_DEPTH: usize = 100;
 
 const DEFAULT_NAME: &str = "default";
@@ -199,8 +200,8 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// The wait after failed attempt number `attempt` (1 is the first), or `None` if it was the last.
-    /// `random` in 0..1 decides the jitter.
+    /// The wait after failed attempt number `attempt` (1 is the first), or `None` if it was the
+    /// last. `random` in 0..1 decides the jitter.
     pub fn delay_after(&self, attempt: u32, random: f64) -> Option<Duration> {
         if attempt >= self.attempts {
             return None;
@@ -223,7 +224,8 @@ impl Retry {
 }
 
 impl JobDocument {
-    /// A document with all defaults; set the fields that are to differ, then [`validate`](Self::validate).
+    /// A document with all defaults; set the fields that are to differ, then
+    /// [`validate`](Self::validate).
     pub fn new(task: impl Into<String>, split: Split) -> Self {
         Self {
             id: None,

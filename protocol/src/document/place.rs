@@ -1,4 +1,5 @@
-//! Where in a document something stands, as a chain on the stack: a million items cost no million strings.
+//! Where in a document something stands, as a chain on the stack: a million items cost no million
+//! strings.
 
 use std::fmt;
 

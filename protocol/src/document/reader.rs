@@ -154,7 +154,8 @@ impl<'a> Object<'a> {
                 let found = format!("unknown field {}", quote(key));
                 return Err(self.place.invalid(found, suggestion(key, fields)));
             }
-            // Only known fields get here, so the scan is over at most as many as there are of those.
+            // Only known fields get here, so the scan is over at most as many as there are of
+            // those.
             if self.members[..index].iter().any(|(earlier, _)| earlier == key) {
                 return Err(self.place.twice("field", key));
             }
@@ -199,8 +200,8 @@ pub(super) fn one_of(words: &[&str]) -> String {
     }
 }
 
-/// The Levenshtein distance, letter case and `-` for `_` not counted. A key far longer than any field is far
-/// from all of them, and costs nothing.
+/// The Levenshtein distance, letter case and `-` for `_` not counted. A key far longer than any
+/// field is far from all of them, and costs nothing.
 fn edits(found: &str, field: &str) -> usize {
     if found.len() > 2 * field.len() + 2 {
         return found.len();

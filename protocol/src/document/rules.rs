@@ -1,7 +1,9 @@
-//! What a document may say, whoever wrote it: parsed from JSON or built in Rust, it passes through here.
+//! What a document may say, whoever wrote it: parsed from JSON or built in Rust, it passes through
+//! here.
 //!
-//! Each bound has its reason beside it. Deliberately absent: types and unknown fields, which only JSON can get
-//! wrong (see `decode`), and files, which only the ledger's manifest knows (see `crate::Plan`).
+//! Each bound has its reason beside it. Deliberately absent: types and unknown fields, which only
+//! JSON can get wrong (see `decode`), and files, which only the ledger's manifest knows (see
+//! `crate::Plan`).
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -17,7 +19,8 @@ use super::{
     Results, Retry, Split,
 };
 
-/// Longest name of a task, queue or tenant: with prefix and namespace it stays well under AMQP's 255 bytes.
+/// Longest name of a task, queue or tenant: with prefix and namespace it stays well under AMQP's
+/// 255 bytes.
 const MAX_NAME: usize = 100;
 pub(super) const PRIORITY: RangeInclusive<u64> = 0..=9;
 /// A node of the tree gets its results in one message and holds them in memory at once.
@@ -26,12 +29,13 @@ pub(super) const FAN_IN: RangeInclusive<u64> = 2..=10_000;
 pub(super) const ATTEMPTS: RangeInclusive<u64> = 1..=1_000;
 pub(super) const FACTOR: RangeInclusive<f64> = 1.0..=1_000.0;
 pub(super) const JITTER: RangeInclusive<f64> = 0.0..=1.0;
-/// What a worker holds of one chunk, outcomes and results, has to fit in its memory and in one commit.
+/// What a worker holds of one chunk, outcomes and results, has to fit in its memory and in one
+/// commit.
 pub(super) const CHUNK: RangeInclusive<u64> = 1..=1_000_000;
 /// No job has more subtasks, so no larger limit means anything; and Lua counts exactly that far.
 pub(super) const SUBTASKS: RangeInclusive<u64> = 1..=MAX_TOTAL;
-/// Small windows are slow, not wrong, and the largest total bounds them; a larger window than this would be
-/// one subtask of many hours.
+/// Small windows are slow, not wrong, and the largest total bounds them; a larger window than this
+/// would be one subtask of many hours.
 const WINDOW: RangeInclusive<u64> = 1..=1 << 40;
 /// Names in a grid's point, which every subtask carries.
 const MAX_AXES: usize = 64;
@@ -48,10 +52,11 @@ const SHORTEST: Duration = Duration::from_millis(1);
 const SHORTEST_KEPT: Duration = Duration::from_secs(1);
 
 impl JobDocument {
-    /// Whether the document obeys the rules of [`JobDocument::parse`], for one that was built in Rust.
+    /// Whether the document obeys the rules of [`JobDocument::parse`], for one that was built in
+    /// Rust.
     ///
-    /// The rules of names: a task, queue or tenant has 1 to 100 characters out of `A-Z a-z 0-9 . _ -`, because
-    /// they become part of queue names, keys and metrics.
+    /// The rules of names: a task, queue or tenant has 1 to 100 characters out of `A-Z a-z 0-9 . _
+    /// -`, because they become part of queue names, keys and metrics.
     pub fn validate(&self) -> Result<(), Invalid> {
         let root = Place::Root;
         name(root.field("task"), &self.task)?;
@@ -232,7 +237,8 @@ fn results_url(place: Place<'_>, url: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// All that can be said of a split without its files; what is left to count can be counted in 128 bits.
+/// All that can be said of a split without its files; what is left to count can be counted in 128
+/// bits.
 pub(crate) fn split(place: Place<'_>, split: &Split) -> Result<(), Invalid> {
     match split {
         Split::Items { items } if items.is_empty() => {
@@ -358,7 +364,8 @@ fn split_depth(place: Place<'_>, split: &Split) -> Result<(), Invalid> {
     }
 }
 
-/// Refuses data nested so deep that the document could not be read again; `above` levels are around it.
+/// Refuses data nested so deep that the document could not be read again; `above` levels are around
+/// it.
 fn depth(place: Place<'_>, value: &Value, above: usize) -> Result<(), Invalid> {
     fn fits(value: &Value, levels: usize) -> bool {
         match value {

@@ -1,7 +1,8 @@
 //! JSON Schemas (2020-12) of what foreign programs write and read, generated from the types.
 //!
-//! A schema can't tell everything that `JobDocument::parse` checks (sums, products, fields that exclude each
-//! other), so it accepts some documents that are refused, and never refuses one that is accepted.
+//! A schema can't tell everything that `JobDocument::parse` checks (sums, products, fields that
+//! exclude each other), so it accepts some documents that are refused, and never refuses one that
+//! is accepted.
 
 use schemars::generate::SchemaSettings;
 

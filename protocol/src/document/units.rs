@@ -6,15 +6,16 @@ use uuid::Uuid;
 
 use crate::JobId;
 
-/// Reads a humantime string such as `30s`, `1h 30m` or `1day`. `None` if it is none, or has no unit.
+/// Reads a humantime string such as `30s`, `1h 30m` or `1day`. `None` if it is none, or has no
+/// unit.
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     // humantime takes a bare `0`; here every number has its unit.
     let has_unit = text.bytes().any(|byte| byte.is_ascii_alphabetic());
     if has_unit { humantime::parse_duration(text).ok() } else { None }
 }
 
-/// The shortest exact spelling with one unit: `24h`, `5m`, `90s`, `1500ms`. Our own, so that no release of a
-/// library can change the digest of a document.
+/// The shortest exact spelling with one unit: `24h`, `5m`, `90s`, `1500ms`. Our own, so that no
+/// release of a library can change the digest of a document.
 pub(super) fn format_duration(duration: Duration) -> String {
     let nanos = duration.as_nanos();
     let units = [
@@ -53,8 +54,8 @@ pub(super) fn format_size(bytes: u64) -> String {
     format!("{}{unit}", bytes / size)
 }
 
-/// Reads a UUID with its hyphens. The nil UUID is refused: it is what an id looks like that nobody set, and
-/// all such jobs would be one.
+/// Reads a UUID with its hyphens. The nil UUID is refused: it is what an id looks like that nobody
+/// set, and all such jobs would be one.
 pub(super) fn parse_job_id(text: &str) -> Option<JobId> {
     if text.len() != 36 {
         return None;

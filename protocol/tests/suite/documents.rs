@@ -1,4 +1,5 @@
-//! Good documents: their defaults, their canonical form, their digest, and those that are built in Rust.
+//! Good documents: their defaults, their canonical form, their digest, and those that are built in
+//! Rust.
 
 use std::time::Duration;
 
@@ -141,6 +142,7 @@ fn the_digest_is_that_of_the_content() {
             "keep_for":"1day","retry":{"factor":2},"split":{"items":[1],"by":"items"},"task":"t"}"#,
     );
     assert_eq!(one.digest(), other.digest(), "spelling, order and id don't count");
+    assert!(one.to_json().contains(r#""params":{"a":1,"b":{"c":2,"d":3}}"#), "keys are sorted");
     let more = JobDocument { priority: 6, ..one.clone() };
     assert_ne!(one.digest(), more.digest());
     // A digest that changes with a release would turn every repeated submission into a conflict.

@@ -1,4 +1,5 @@
-//! What the words of Longshore promise, seen from outside. One binary, because linking is what takes the time.
+//! What the words of Longshore promise, seen from outside. One binary, because linking is what
+//! takes the time.
 
 mod bad_documents;
 mod delays;

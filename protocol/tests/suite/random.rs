@@ -166,10 +166,13 @@ proptest! {
     }
 
     #[test]
-    fn a_range_has_its_numbers_in_steps((start, end, step) in range(MAX_TOTAL), random in vec(any::<u64>(), 8)) {
+    fn a_range_has_its_numbers_in_steps(
+        (start, end, step) in range(MAX_TOTAL), random in vec(any::<u64>(), 8),
+    ) {
         let document = JobDocument::new("t", Split::Range { start, end, step });
         let plan = Plan::new(document, Manifest::default()).expect("a valid range");
-        let before_end = |number: i128| if step > 0 { number < i128::from(end) } else { number > i128::from(end) };
+        let end = i128::from(end);
+        let before_end = |number: i128| if step > 0 { number < end } else { number > end };
         for index in samples(plan.total(), &random) {
             let expected = i128::from(start) + i128::from(index) * i128::from(step);
             prop_assert!(before_end(expected), "{} of {}", index, plan.total());
@@ -184,7 +187,8 @@ proptest! {
         sizes in vec(prop_oneof![Just(0u64), 1..2000u64], 1..12), bytes in 1..500u64,
     ) {
         let files = sizes.iter().enumerate();
-        let files = files.map(|(number, size)| InputFile { path: format!("/{number:03}"), size: *size });
+        let files =
+            files.map(|(number, size)| InputFile { path: format!("/{number:03}"), size: *size });
         let manifest = Manifest { files: files.collect() };
         let plan = Plan::new(JobDocument::new("t", Split::lines(["/*"], bytes)), manifest.clone());
         if sizes.iter().all(|size| *size == 0) {
@@ -211,10 +215,13 @@ proptest! {
     }
 
     #[test]
-    fn the_points_of_a_grid_count_like_digits(lengths in vec(1..1000i64, 1..5), random in vec(any::<u64>(), 8)) {
+    fn the_points_of_a_grid_count_like_digits(
+        lengths in vec(1..1000i64, 1..5), random in vec(any::<u64>(), 8),
+    ) {
         let names = ["d", "c", "b", "a"];
         let axes = names.into_iter().zip(&lengths);
-        let axes = axes.map(|(name, length)| (name, Axis::Range { start: 0, end: *length, step: 1 }));
+        let axes =
+            axes.map(|(name, length)| (name, Axis::Range { start: 0, end: *length, step: 1 }));
         let document = JobDocument::new("t", Split::grid(axes));
         let total = lengths.iter().product::<i64>() as u64;
         if total > MAX_TOTAL {

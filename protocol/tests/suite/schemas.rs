@@ -1,4 +1,5 @@
-//! The schemas in `docs/` are what the types say, and agree with the parser as far as a schema can tell.
+//! The schemas in `docs/` are what the types say, and agree with the parser as far as a schema can
+//! tell.
 
 use std::path::PathBuf;
 
@@ -17,7 +18,8 @@ fn kept_in_docs(name: &str, schema: &str) {
     if std::env::var_os(BLESS).is_some() {
         std::fs::write(&path, schema).expect("docs/ can be written");
     }
-    // Compared as values: the order of keys depends on features of serde_json that other crates may turn on.
+    // Compared as values: the order of keys depends on features of serde_json that other crates may
+    // turn on.
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
     let [kept, schema] =
         [kept.as_str(), schema].map(|text| serde_json::from_str::<Value>(text).ok());
@@ -80,9 +82,13 @@ fn the_schema_of_the_chunk_message_accepts_what_is_written_and_nothing_else() {
     };
     let good = serde_json::to_value(message).expect("a message is JSON");
     assert!(schema.is_valid(&good), "{good}");
-    for (field, bad) in
-        [("v", json!("1")), ("from", json!(-1)), ("job", json!(7)), ("more", json!(1))]
-    {
+    for (field, bad) in [
+        ("v", json!("1")),
+        ("v", json!(256)),
+        ("from", json!(-1)),
+        ("job", json!(7)),
+        ("more", json!(1)),
+    ] {
         let mut message = good.clone();
         message[field] = bad;
         assert!(!schema.is_valid(&message), "{message}");

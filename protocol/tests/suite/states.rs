@@ -3,7 +3,8 @@
 use longshore_protocol::state::{ChunkEvent, ChunkRefusal, ChunkState, JobEvent, JobState};
 use longshore_protocol::{Epoch, NodeId, Timestamp, Token};
 
-/// A row a state, a column an event, in the order of `ALL`; `-` is an error. Paused jobs were reducing.
+/// A row a state, a column an event, in the order of `ALL`; `-` is an error. Paused jobs were
+/// reducing.
 const JOBS: &str = "
             | start    | reduce   | succeed   | fail   | pause  | resume   | cancel    | retry
   queued    | running  | reducing | succeeded | failed | paused | queued   | cancelled | -
