@@ -5,6 +5,14 @@
 //!
 //! Deliberately absent: any knowledge of jobs. A message is a disposable hint; what it means is the ledger's.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod finding;
+pub mod memory;
+pub mod rabbit;
+
+pub use finding::{Finding, Severity};
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,7 +28,8 @@ pub enum Queue {
     Dead,
     /// `<ns>.work.<queue>`: chunks that wait for any worker of that pool. Durable; its kind is a setting.
     Work(String),
-    /// `<ns>.node.<node>`: chunks placed on one worker. Exclusive to that worker's connection: it goes when the worker goes.
+    /// `<ns>.node.<node>`: chunks placed on one worker. Exclusive to that worker's connection: it goes when the worker
+    /// goes, or stops to consume. Never declared by a publish.
     Node(NodeId),
 }
 
@@ -135,7 +144,7 @@ pub trait Broker: Send + Sync + 'static {
     /// the broker is down.
     async fn subscribe(&self, queue: &Queue, prefetch: u16) -> Box<dyn Subscription>;
 
-    /// How full a queue is; `None` if it does not exist.
+    /// How full a queue is; `None` if it does not exist. A `Node` queue can be looked at by its own worker only.
     async fn depth(&self, queue: &Queue) -> Result<Option<Depth>, Error>;
 
     /// Throws away the messages that wait in a queue.

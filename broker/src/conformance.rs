@@ -1,0 +1,393 @@
+//! What every implementation of [`Broker`] does, written once. An implementation's test walks through [`CASES`] and
+//! gives each a broker of its own, whose queues are empty.
+//!
+//! Deliberately absent: broken connections and restarts; they are tested where they can be made.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, join_all};
+use longshore_protocol::NodeId;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{Broker, Delivery, Depth, Outgoing, PublishError, Queue, Subscription};
+
+/// Everything on a local broker happens within milliseconds; a busy machine may need much more.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// How long nothing has to arrive before a case believes that nothing will.
+const QUIET: Duration = Duration::from_millis(300);
+/// Between two looks at a condition.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+
+/// A case: its name as a sentence, and what to run. It panics when the broker does something else.
+pub type Case = (&'static str, fn(Arc<dyn Broker>) -> BoxFuture<'static, ()>);
+
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        /// All cases.
+        pub const CASES: &[Case] = &[$((stringify!($name), |broker| Box::pin($name(broker)))),*];
+    };
+}
+
+cases![
+    messages_come_in_the_order_in_which_they_were_published,
+    a_message_arrives_as_it_was_sent,
+    a_message_of_a_mebibyte_arrives_whole,
+    an_empty_message_arrives,
+    no_more_than_the_prefetch_is_out_at_a_time,
+    settled_messages_do_not_come_again,
+    a_requeued_message_comes_again,
+    a_requeued_message_comes_before_those_behind_it,
+    unsettled_messages_come_again_when_the_subscription_is_dropped,
+    fetched_messages_go_back_when_the_subscription_is_dropped,
+    a_message_can_be_acknowledged_after_its_subscription_was_dropped,
+    a_message_that_outlives_its_subscription_unsettled_comes_again,
+    two_consumers_share_a_queue,
+    a_node_queue_goes_with_its_consumer,
+    a_node_queue_is_not_made_by_a_publish,
+    depth_counts_what_waits,
+    purge_empties_a_queue,
+    two_thousand_publishes_at_once_all_arrive,
+    a_subscription_may_come_before_the_first_message,
+    jobs_and_dead_letters_are_queues_like_others,
+    close_ends_subscriptions,
+];
+
+fn work() -> Queue {
+    Queue::Work("pool".to_owned())
+}
+
+fn text(body: impl ToString) -> Outgoing {
+    Outgoing { body: Bytes::from(body.to_string()), ..Outgoing::default() }
+}
+
+async fn publish_numbers(broker: &dyn Broker, queue: &Queue, count: usize) {
+    for number in 0..count {
+        broker.publish(queue, text(number)).await.expect("confirmed");
+    }
+}
+
+async fn next(subscription: &mut dyn Subscription) -> Delivery {
+    let delivery = timeout(DEADLINE, subscription.next()).await;
+    delivery.expect("no message came in time").expect("the subscription ended")
+}
+
+async fn expect(subscription: &mut dyn Subscription, body: impl ToString) -> Delivery {
+    let delivery = next(subscription).await;
+    assert_eq!(String::from_utf8_lossy(&delivery.body), body.to_string());
+    delivery
+}
+
+async fn expect_nothing(subscription: &mut dyn Subscription) {
+    if let Ok(delivery) = timeout(QUIET, subscription.next()).await {
+        panic!("nothing should have come, but {delivery:?} did");
+    }
+}
+
+async fn until_depth(broker: &dyn Broker, queue: &Queue, expected: Depth) {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let depth = broker.depth(queue).await.expect("the depth can be asked for");
+        if depth == Some(expected) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{queue:?}: waited for {expected:?}, found {depth:?}");
+        sleep(BETWEEN_LOOKS).await;
+    }
+}
+
+/// Publishes to a queue until it exists: a subscription comes back before its queue is declared.
+async fn publish_once_it_exists(broker: &dyn Broker, queue: &Queue, body: &str) {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match broker.publish(queue, text(body)).await {
+            Ok(()) => return,
+            Err(PublishError::Unroutable(_)) if Instant::now() < deadline => {
+                sleep(BETWEEN_LOOKS).await;
+            }
+            Err(error) => panic!("{queue:?}: {error}"),
+        }
+    }
+}
+
+async fn messages_come_in_the_order_in_which_they_were_published(broker: Arc<dyn Broker>) {
+    publish_numbers(&*broker, &work(), 100).await;
+    let mut subscription = broker.subscribe(&work(), 10).await;
+    for number in 0..100 {
+        let delivery = expect(&mut *subscription, number).await;
+        assert!(!delivery.redelivered);
+        delivery.settle.ack().await;
+    }
+    expect_nothing(&mut *subscription).await;
+}
+
+async fn a_message_arrives_as_it_was_sent(broker: Arc<dyn Broker>) {
+    let headers = vec![
+        ("reason".to_owned(), "split.by: unknown kind `ranges`, 不明".to_owned()),
+        ("tenant".to_owned(), String::new()),
+    ];
+    let message = Outgoing {
+        body: Bytes::from_static(b"\0\xff{}"),
+        message_id: Some("job/7".to_owned()),
+        headers: headers.clone(),
+    };
+    broker.publish(&work(), message).await.expect("confirmed");
+    broker.publish(&work(), text("unnamed")).await.expect("confirmed");
+    let mut subscription = broker.subscribe(&work(), 10).await;
+    let named = next(&mut *subscription).await;
+    assert_eq!(named.body, Bytes::from_static(b"\0\xff{}"));
+    assert_eq!(named.message_id.as_deref(), Some("job/7"));
+    let mut arrived = named.headers.clone();
+    arrived.sort();
+    assert_eq!(arrived, headers);
+    let unnamed = next(&mut *subscription).await;
+    assert!(unnamed.message_id.is_some_and(|id| !id.is_empty()), "an id is drawn at random");
+    assert_eq!(unnamed.headers, []);
+}
+
+async fn a_message_of_a_mebibyte_arrives_whole(broker: Arc<dyn Broker>) {
+    let body: Vec<u8> = (0..1 << 20).map(|i: u32| i.to_le_bytes()[i as usize % 3]).collect();
+    let body = Bytes::from(body);
+    let message = Outgoing { body: body.clone(), ..Outgoing::default() };
+    broker.publish(&work(), message).await.expect("confirmed");
+    let mut subscription = broker.subscribe(&work(), 1).await;
+    let delivery = next(&mut *subscription).await;
+    assert!(delivery.body == body, "{} bytes arrived, or others", delivery.body.len());
+    delivery.settle.ack().await;
+}
+
+async fn an_empty_message_arrives(broker: Arc<dyn Broker>) {
+    broker.publish(&work(), Outgoing::default()).await.expect("confirmed");
+    let mut subscription = broker.subscribe(&work(), 1).await;
+    expect(&mut *subscription, "").await.settle.ack().await;
+}
+
+async fn no_more_than_the_prefetch_is_out_at_a_time(broker: Arc<dyn Broker>) {
+    publish_numbers(&*broker, &work(), 5).await;
+    let mut subscription = broker.subscribe(&work(), 2).await;
+    let first = expect(&mut *subscription, 0).await;
+    let second = expect(&mut *subscription, 1).await;
+    expect_nothing(&mut *subscription).await;
+    first.settle.ack().await;
+    let third = expect(&mut *subscription, 2).await;
+    expect_nothing(&mut *subscription).await;
+    // Dropping a message without settling it leaves it unacknowledged, so it makes no room.
+    drop((second, third));
+    expect_nothing(&mut *subscription).await;
+}
+
+async fn settled_messages_do_not_come_again(broker: Arc<dyn Broker>) {
+    publish_numbers(&*broker, &work(), 3).await;
+    let mut subscription = broker.subscribe(&work(), 3).await;
+    for number in 0..3 {
+        expect(&mut *subscription, number).await.settle.ack().await;
+    }
+    drop(subscription);
+    until_depth(&*broker, &work(), Depth { ready: 0, consumers: 0 }).await;
+    let mut subscription = broker.subscribe(&work(), 3).await;
+    expect_nothing(&mut *subscription).await;
+}
+
+async fn a_requeued_message_comes_again(broker: Arc<dyn Broker>) {
+    broker.publish(&work(), text("again")).await.expect("confirmed");
+    let mut subscription = broker.subscribe(&work(), 1).await;
+    let first = expect(&mut *subscription, "again").await;
+    assert!(!first.redelivered);
+    first.settle.requeue().await;
+    let second = expect(&mut *subscription, "again").await;
+    assert!(second.redelivered);
+    second.settle.ack().await;
+    expect_nothing(&mut *subscription).await;
+}
+
+async fn a_requeued_message_comes_before_those_behind_it(broker: Arc<dyn Broker>) {
+    publish_numbers(&*broker, &work(), 3).await;
+    let mut subscription = broker.subscribe(&work(), 1).await;
+    expect(&mut *subscription, 0).await.settle.requeue().await;
+    for number in 0..3 {
+        expect(&mut *subscription, number).await.settle.ack().await;
+    }
+}
+
+async fn unsettled_messages_come_again_when_the_subscription_is_dropped(broker: Arc<dyn Broker>) {
+    publish_numbers(&*broker, &work(), 3).await;
+    let mut subscription = broker.subscribe(&work(), 3).await;
+    let dropped = expect(&mut *subscription, 0).await;
+    expect(&mut *subscription, 1).await.settle.ack().await;
+    drop(dropped);
+    expect(&mut *subscription, 2).await.settle.ack().await;
+    expect_nothing(&mut *subscription).await;
+    drop(subscription);
+    let mut subscription = broker.subscribe(&work(), 3).await;
+    let again = expect(&mut *subscription, 0).await;
+    assert!(again.redelivered);
+    again.settle.ack().await;
+    expect_nothing(&mut *subscription).await;
+}
+
+async fn fetched_messages_go_back_when_the_subscription_is_dropped(broker: Arc<dyn Broker>) {
+    publish_numbers(&*broker, &work(), 20).await;
+    let mut hoarder = broker.subscribe(&work(), 20).await;
+    let held = expect(&mut *hoarder, 0).await;
+    until_depth(&*broker, &work(), Depth { ready: 0, consumers: 1 }).await;
+    drop(hoarder);
+    until_depth(&*broker, &work(), Depth { ready: 19, consumers: 0 }).await;
+    let mut subscription = broker.subscribe(&work(), 20).await;
+    for number in 1..20 {
+        expect(&mut *subscription, number).await.settle.ack().await;
+    }
+    held.settle.ack().await;
+    expect_nothing(&mut *subscription).await;
+}
+
+async fn a_message_can_be_acknowledged_after_its_subscription_was_dropped(broker: Arc<dyn Broker>) {
+    broker.publish(&work(), text("late")).await.expect("confirmed");
+    let mut subscription = broker.subscribe(&work(), 1).await;
+    let delivery = expect(&mut *subscription, "late").await;
+    drop(subscription);
+    until_depth(&*broker, &work(), Depth { ready: 0, consumers: 0 }).await;
+    delivery.settle.ack().await;
+    let mut subscription = broker.subscribe(&work(), 1).await;
+    expect_nothing(&mut *subscription).await;
+}
+
+async fn a_message_that_outlives_its_subscription_unsettled_comes_again(broker: Arc<dyn Broker>) {
+    broker.publish(&work(), text("orphan")).await.expect("confirmed");
+    let mut subscription = broker.subscribe(&work(), 1).await;
+    let delivery = expect(&mut *subscription, "orphan").await;
+    drop(subscription);
+    until_depth(&*broker, &work(), Depth { ready: 0, consumers: 0 }).await;
+    drop(delivery);
+    let mut subscription = broker.subscribe(&work(), 1).await;
+    let again = expect(&mut *subscription, "orphan").await;
+    assert!(again.redelivered);
+    again.settle.ack().await;
+}
+
+async fn two_consumers_share_a_queue(broker: Arc<dyn Broker>) {
+    let mut left = broker.subscribe(&work(), 1).await;
+    let mut right = broker.subscribe(&work(), 1).await;
+    until_depth(&*broker, &work(), Depth { ready: 0, consumers: 2 }).await;
+    publish_numbers(&*broker, &work(), 2).await;
+    let (one, other) = (next(&mut *left).await, next(&mut *right).await);
+    let mut bodies = [one.body.clone(), other.body.clone()];
+    bodies.sort();
+    assert_eq!(bodies, ["0", "1"].map(Bytes::from));
+    one.settle.ack().await;
+    other.settle.ack().await;
+}
+
+async fn a_node_queue_goes_with_its_consumer(broker: Arc<dyn Broker>) {
+    let queue = Queue::Node(NodeId::new("quay-1"));
+    let mut subscription = broker.subscribe(&queue, 1).await;
+    publish_once_it_exists(&*broker, &queue, "here").await;
+    expect(&mut *subscription, "here").await.settle.ack().await;
+    drop(subscription);
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match broker.publish(&queue, text("gone")).await {
+            Err(PublishError::Unroutable(back)) => {
+                assert_eq!(back, queue);
+                break;
+            }
+            Ok(()) => assert!(Instant::now() < deadline, "the queue outlived its consumer"),
+            Err(error) => panic!("{error}"),
+        }
+        sleep(BETWEEN_LOOKS).await;
+    }
+    assert_eq!(broker.depth(&queue).await.expect("the depth can be asked for"), None);
+    let mut subscription = broker.subscribe(&queue, 1).await;
+    publish_once_it_exists(&*broker, &queue, "back").await;
+    expect(&mut *subscription, "back").await.settle.ack().await;
+}
+
+async fn a_node_queue_is_not_made_by_a_publish(broker: Arc<dyn Broker>) {
+    let queue = Queue::Node(NodeId::new("nobody"));
+    let sent = join_all((0..50).map(|number| {
+        let broker = broker.clone();
+        let queue = if number % 2 == 0 { queue.clone() } else { work() };
+        async move { (number, broker.publish(&queue, text(number)).await) }
+    }));
+    // Each answer belongs to its own message, also when others are on their way.
+    for (number, outcome) in sent.await {
+        match outcome {
+            Err(PublishError::Unroutable(back)) if number % 2 == 0 => assert_eq!(back, queue),
+            Ok(()) if number % 2 == 1 => {}
+            other => panic!("message {number}: {other:?}"),
+        }
+    }
+}
+
+async fn depth_counts_what_waits(broker: Arc<dyn Broker>) {
+    assert_eq!(broker.depth(&work()).await.expect("the depth can be asked for"), None);
+    publish_numbers(&*broker, &work(), 5).await;
+    until_depth(&*broker, &work(), Depth { ready: 5, consumers: 0 }).await;
+    let mut subscription = broker.subscribe(&work(), 2).await;
+    let held = expect(&mut *subscription, 0).await;
+    until_depth(&*broker, &work(), Depth { ready: 3, consumers: 1 }).await;
+    held.settle.ack().await;
+    until_depth(&*broker, &work(), Depth { ready: 2, consumers: 1 }).await;
+}
+
+async fn purge_empties_a_queue(broker: Arc<dyn Broker>) {
+    broker.purge(&work()).await.expect("a queue that does not exist is empty");
+    publish_numbers(&*broker, &work(), 5).await;
+    until_depth(&*broker, &work(), Depth { ready: 5, consumers: 0 }).await;
+    broker.purge(&work()).await.expect("purged");
+    until_depth(&*broker, &work(), Depth { ready: 0, consumers: 0 }).await;
+    let mut subscription = broker.subscribe(&work(), 2).await;
+    expect_nothing(&mut *subscription).await;
+}
+
+async fn two_thousand_publishes_at_once_all_arrive(broker: Arc<dyn Broker>) {
+    const COUNT: usize = 2_000;
+    let publishes = (0..COUNT).map(|number| {
+        let broker = broker.clone();
+        tokio::spawn(async move { broker.publish(&work(), text(number)).await })
+    });
+    for outcome in join_all(publishes).await {
+        outcome.expect("no panic").expect("confirmed");
+    }
+    let mut subscription = broker.subscribe(&work(), 100).await;
+    let mut seen = vec![false; COUNT];
+    for _ in 0..COUNT {
+        let delivery = next(&mut *subscription).await;
+        let number: usize = String::from_utf8_lossy(&delivery.body).parse().expect("a number");
+        assert!(!std::mem::replace(&mut seen[number], true), "{number} came twice");
+        delivery.settle.ack().await;
+    }
+    expect_nothing(&mut *subscription).await;
+}
+
+async fn a_subscription_may_come_before_the_first_message(broker: Arc<dyn Broker>) {
+    let mut subscription = broker.subscribe(&work(), 1).await;
+    expect_nothing(&mut *subscription).await;
+    broker.publish(&work(), text("first")).await.expect("confirmed");
+    expect(&mut *subscription, "first").await.settle.ack().await;
+}
+
+async fn jobs_and_dead_letters_are_queues_like_others(broker: Arc<dyn Broker>) {
+    for queue in [Queue::Jobs, Queue::Dead] {
+        broker.publish(&queue, text(format!("{queue:?}"))).await.expect("confirmed");
+        let mut subscription = broker.subscribe(&queue, 1).await;
+        expect(&mut *subscription, format!("{queue:?}")).await.settle.ack().await;
+        expect_nothing(&mut *subscription).await;
+    }
+}
+
+async fn close_ends_subscriptions(broker: Arc<dyn Broker>) {
+    publish_numbers(&*broker, &work(), 1).await;
+    let mut idle = broker.subscribe(&Queue::Dead, 1).await;
+    let mut busy = broker.subscribe(&work(), 1).await;
+    let held = expect(&mut *busy, 0).await;
+    let waiting = tokio::spawn(async move { idle.next().await.is_none() });
+    broker.close(DEADLINE).await;
+    let ended = timeout(DEADLINE, waiting).await.expect("next() ends in time").expect("no panic");
+    assert!(ended, "an idle subscription still got a message");
+    assert!(timeout(DEADLINE, busy.next()).await.expect("next() ends in time").is_none());
+    // Too late, and harmless.
+    held.settle.ack().await;
+    let refused = broker.publish(&work(), text("late")).await;
+    assert!(matches!(refused, Err(PublishError::Unknown(_))), "{refused:?}");
+}

@@ -1,0 +1,122 @@
+//! Where RabbitMQ is: the URL, checked once, and shown without its password.
+
+use std::fmt;
+
+use lapin::uri::{AMQPScheme, AMQPUri};
+use url::Url;
+
+use crate::Error;
+
+use super::failure::{ACCESS_REFUSED, Failure, NOT_ALLOWED};
+
+/// Seconds between heartbeats unless the URL says otherwise. RabbitMQ recommends 5 to 20; its own default of 60 would
+/// leave a cut cable unnoticed for two minutes.
+const HEARTBEAT: u16 = 10;
+
+/// A parsed URL.
+#[derive(Clone)]
+pub(crate) struct Address {
+    pub(crate) uri: AMQPUri,
+}
+
+impl Address {
+    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
+        let bad = |reason: String| {
+            Error::BadUrl(format!(
+                "{reason}; expected amqp://user:password@host:5672/vhost, or amqps://…"
+            ))
+        };
+        let url = Url::parse(text).map_err(|e| bad(e.to_string()))?;
+        // The parser below takes these for localhost.
+        let host = url.host_str().filter(|host| !host.is_empty());
+        let host = host.ok_or_else(|| bad("no host".to_owned()))?.to_owned();
+        let mut uri: AMQPUri = text.parse().map_err(bad)?;
+        uri.authority.host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        if uri.vhost.is_empty() {
+            // A slash at the end of a URL rarely means the virtual host whose name is empty.
+            "/".clone_into(&mut uri.vhost);
+        }
+        uri.query.heartbeat.get_or_insert(HEARTBEAT);
+        Ok(Self { uri })
+    }
+
+    pub(crate) fn is_tls(&self) -> bool {
+        self.uri.scheme == AMQPScheme::AMQPS
+    }
+
+    pub(crate) fn host_and_port(&self) -> (String, u16) {
+        (self.uri.authority.host.clone(), self.uri.authority.port)
+    }
+
+    pub(crate) fn unreachable(&self, reason: impl Into<String>) -> Error {
+        Error::Unreachable { address: self.to_string(), reason: reason.into() }
+    }
+
+    /// Says in the operator's words why there is no connection.
+    pub(crate) fn explain(&self, failure: &Failure) -> String {
+        let user = &self.uri.authority.userinfo.username;
+        let vhost = &self.uri.vhost;
+        match failure {
+            Failure::Expelled { code, text } | Failure::Refused { code, text } => match *code {
+                ACCESS_REFUSED => format!("login refused for user `{user}`: {text}"),
+                NOT_ALLOWED => format!("virtual host `{vhost}` refused for user `{user}`: {text}"),
+                _ => text.clone(),
+            },
+            Failure::Broken(_) | Failure::TimedOut { .. } => failure.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let authority = &self.uri.authority;
+        if authority.host.contains(':') {
+            return write!(f, "[{}]:{}", authority.host, authority.port);
+        }
+        write!(f, "{}:{}", authority.host, authority.port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(url: &str, expected: Result<(&str, &str), &str>) {
+        let parsed = Address::parse(url);
+        match (parsed, expected) {
+            (Ok(address), Ok((shown, vhost))) => {
+                assert_eq!(address.to_string(), shown, "{url}");
+                assert_eq!(address.uri.vhost, vhost, "{url}");
+            }
+            (Err(error), Err(part)) => {
+                let text = error.to_string();
+                assert!(text.contains(part), "{url}: {text}");
+                assert!(!text.contains("secret"), "{url}: {text} shows the password");
+            }
+            (found, _) => panic!("{url}: {:?}", found.map(|address| address.to_string())),
+        }
+    }
+
+    #[test]
+    fn an_address_is_shown_without_its_password() {
+        check("amqp://user:secret@rabbit:5673/%2f", Ok(("rabbit:5673", "/")));
+        check("amqps://rabbit", Ok(("rabbit:5671", "/")));
+        check("amqp://rabbit/", Ok(("rabbit:5672", "/")));
+        check("amqp://rabbit/harbour", Ok(("rabbit:5672", "harbour")));
+        check("amqp://10.0.0.7", Ok(("10.0.0.7:5672", "/")));
+        check("amqp://[::1]:5672", Ok(("[::1]:5672", "/")));
+        check("redis://user:secret@rabbit", Err("Invalid AMQP scheme: redis"));
+        check("user:secret@rabbit", Err("amqp_url"));
+        check("rabbit", Err("relative URL without a base"));
+        check("amqp://", Err("no host"));
+        check("amqp://rabbit?heartbeat=often", Err("invalid digit"));
+    }
+
+    #[test]
+    fn heartbeats_are_frequent_unless_the_url_says_otherwise() {
+        let heartbeat = |url| Address::parse(url).map(|address| address.uri.query.heartbeat).ok();
+        assert_eq!(heartbeat("amqp://rabbit"), Some(Some(HEARTBEAT)));
+        assert_eq!(heartbeat("amqp://rabbit?heartbeat=30"), Some(Some(30)));
+    }
+}

@@ -1,0 +1,188 @@
+//! Keeps one connection alive: connect, watch, and on any error tear down and begin again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+use super::Config;
+use super::address::Address;
+use super::session::Session;
+
+/// The first pause after a failure.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause: a broker that is back is found within it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A session that lived so long was a good one; the next failure starts from the shortest pause again.
+const GOOD_SESSION: Duration = Duration::from_secs(10);
+
+/// How the connection stands.
+#[derive(Clone)]
+enum State {
+    Down { reason: Option<String> },
+    Up(Arc<Session>),
+}
+
+/// A connection that is kept alive by a task.
+pub(crate) struct Supervised {
+    state: watch::Receiver<State>,
+}
+
+/// Sees the connection come and go.
+#[derive(Clone)]
+pub(crate) struct Follower {
+    state: watch::Receiver<State>,
+}
+
+impl Supervised {
+    pub(crate) fn start(
+        role: &'static str,
+        address: Address,
+        config: &Config,
+        stop: CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Self {
+        let (sender, state) = watch::channel(State::Down { reason: None });
+        let supervisor = Supervisor { role, address, config: config.clone(), state: sender };
+        tasks.spawn(supervisor.run(stop));
+        Self { state }
+    }
+
+    pub(crate) fn follow(&self) -> Follower {
+        Follower { state: self.state.clone() }
+    }
+
+    /// Why there is no connection right now.
+    pub(crate) fn last_failure(&self) -> Option<String> {
+        match &*self.state.borrow() {
+            State::Down { reason } => reason.clone(),
+            State::Up(_) => None,
+        }
+    }
+}
+
+impl Follower {
+    pub(crate) fn is_up(&mut self) -> bool {
+        matches!(&*self.state.borrow_and_update(), State::Up(_))
+    }
+
+    /// Waits for the next change; `false` once there will be none.
+    pub(crate) async fn changed(&mut self) -> bool {
+        self.state.changed().await.is_ok()
+    }
+
+    /// Waits for a session that lives; `None` once there will be none.
+    pub(crate) async fn up(&mut self) -> Option<Arc<Session>> {
+        loop {
+            let found = match &*self.state.borrow_and_update() {
+                State::Up(session) if !session.is_over() => Some(session.clone()),
+                _ => None,
+            };
+            if found.is_some() {
+                return found;
+            }
+            self.state.changed().await.ok()?;
+        }
+    }
+}
+
+struct Supervisor {
+    role: &'static str,
+    address: Address,
+    config: Config,
+    state: watch::Sender<State>,
+}
+
+impl Supervisor {
+    async fn run(self, stop: CancellationToken) {
+        let mut backoff = Backoff::new();
+        while !stop.is_cancelled() {
+            let begun = Instant::now();
+            self.one_session(&stop).await;
+            if begun.elapsed() >= GOOD_SESSION {
+                backoff = Backoff::new();
+            }
+            tokio::select! {
+                () = sleep(backoff.pause()) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+
+    async fn one_session(&self, stop: &CancellationToken) {
+        let (role, address) = (self.role, &self.address);
+        let opened = tokio::select! {
+            opened = Box::pin(Session::open(address, &self.config, role)) => opened,
+            () = stop.cancelled() => return,
+        };
+        let session = match opened {
+            Ok(session) => session,
+            Err(failure) => return self.down(address.explain(&failure), false),
+        };
+        info!(role, %address, "connected to RabbitMQ");
+        self.state.send_replace(State::Up(session.clone()));
+        tokio::select! {
+            reason = session.watch(role) => {
+                session.abort();
+                self.down(reason, true);
+            }
+            () = stop.cancelled() => {
+                session.close().await;
+                self.state.send_replace(State::Down { reason: Some("closed by us".to_owned()) });
+            }
+        }
+    }
+
+    /// One line for each change: the same failure again is only worth a debug line.
+    fn down(&self, reason: String, was_up: bool) {
+        let (role, address) = (self.role, &self.address);
+        let news = was_up
+            || !matches!(&*self.state.borrow(), State::Down { reason: Some(r) } if *r == reason);
+        if was_up {
+            warn!(role, %address, reason, "lost RabbitMQ");
+        } else if news {
+            warn!(role, %address, reason, "can't connect to RabbitMQ");
+        } else {
+            debug!(role, %address, reason, "still can't connect to RabbitMQ");
+        }
+        self.state.send_replace(State::Down { reason: Some(reason) });
+    }
+}
+
+/// Pauses that double, with jitter, so that a fleet does not come back in one wave.
+pub(crate) struct Backoff {
+    next: Duration,
+}
+
+impl Backoff {
+    pub(crate) fn new() -> Self {
+        Self { next: SHORTEST_PAUSE }
+    }
+
+    pub(crate) fn pause(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = (pause * 2).min(LONGEST_PAUSE);
+        pause.mul_f64(rand::random_range(0.5..1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let mut backoff = Backoff::new();
+        let mut expected = SHORTEST_PAUSE;
+        for _ in 0..10 {
+            let pause = backoff.pause();
+            assert!(pause >= expected / 2 && pause <= expected, "{pause:?} for {expected:?}");
+            expected = (expected * 2).min(LONGEST_PAUSE);
+        }
+        assert_eq!(expected, LONGEST_PAUSE);
+    }
+}

@@ -1,0 +1,269 @@
+//! What the exchange and the queues are called, and how they are declared.
+//!
+//! The only queue argument is `x-queue-type`; everything tunable is a policy, so that versions never fight over a
+//! declaration. What exists with another kind, or may not be declared by this user, is used as it is.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lapin::options::{
+    ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions,
+};
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use lapin::{BasicProperties, Channel, ExchangeKind};
+use parking_lot::Mutex;
+use tracing::warn;
+use uuid::Uuid;
+
+use crate::{Depth, Error, Outgoing, PublishError, Queue};
+
+use super::failure::{ACCESS_REFUSED, Failure, PRECONDITION_FAILED};
+use super::session::Session;
+use super::{Config, WorkQueueKind};
+
+/// AMQP's delivery mode for messages that survive a restart.
+const PERSISTENT: u8 = 2;
+/// The routing key of job documents.
+const JOBS_KEY: &str = "jobs";
+/// Leaves room in AMQP's 255 bytes for the longest name of a pool or a node.
+const LONGEST_NAMESPACE: usize = 100;
+
+/// The names of one namespace. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Topology {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    namespace: String,
+    work_queue_kind: WorkQueueKind,
+    /// Queues that were found to be of another kind: one warning each.
+    warned: Mutex<HashSet<String>>,
+}
+
+/// A message with its address on it.
+pub(crate) struct Parcel {
+    pub(crate) exchange: ShortString,
+    pub(crate) key: ShortString,
+    pub(crate) id: String,
+    pub(crate) properties: BasicProperties,
+    pub(crate) body: Bytes,
+}
+
+impl WorkQueueKind {
+    /// The kind as RabbitMQ calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quorum => "quorum",
+            Self::Classic => "classic",
+        }
+    }
+}
+
+impl Topology {
+    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+        let namespace = config.namespace.clone();
+        if namespace.is_empty() || namespace.len() > LONGEST_NAMESPACE {
+            return Err(Error::BadUrl(format!(
+                "namespace `{namespace}`: expected 1 to {LONGEST_NAMESPACE} bytes"
+            )));
+        }
+        let work_queue_kind = config.work_queue_kind;
+        let warned = Mutex::default();
+        Ok(Self { inner: Arc::new(Inner { namespace, work_queue_kind, warned }) })
+    }
+
+    pub(crate) fn name(&self, queue: &Queue) -> String {
+        let namespace = &self.inner.namespace;
+        match queue {
+            Queue::Jobs => format!("{namespace}.jobs"),
+            Queue::Dead => format!("{namespace}.dead"),
+            Queue::Work(pool) => format!("{namespace}.work.{pool}"),
+            Queue::Node(node) => format!("{namespace}.node.{node}"),
+        }
+    }
+
+    /// The kind that the queue is declared as.
+    pub(crate) fn kind(&self, queue: &Queue) -> WorkQueueKind {
+        match queue {
+            Queue::Jobs | Queue::Dead => WorkQueueKind::Quorum,
+            Queue::Work(_) => self.inner.work_queue_kind,
+            // Exclusive queues are never replicated.
+            Queue::Node(_) => WorkQueueKind::Classic,
+        }
+    }
+
+    /// Job documents go through the exchange, where policies and others may listen; the rest goes straight to its queue.
+    pub(crate) fn address(&self, queue: &Queue, message: Outgoing) -> Result<Parcel, PublishError> {
+        let bad = |e: lapin::types::ShortStringError| PublishError::Unknown(e.to_string());
+        let (exchange, key) = match queue {
+            Queue::Jobs => (self.inner.namespace.clone(), JOBS_KEY.to_owned()),
+            _ => (String::new(), self.name(queue)),
+        };
+        let id = message.message_id.unwrap_or_else(|| Uuid::new_v4().to_string());
+        let mut properties = BasicProperties::default()
+            .with_delivery_mode(PERSISTENT)
+            .with_content_type("application/json".into())
+            .with_message_id(ShortString::try_new(id.as_str()).map_err(bad)?);
+        if !message.headers.is_empty() {
+            let mut headers = FieldTable::default();
+            for (name, value) in message.headers {
+                let name = ShortString::try_new(name).map_err(bad)?;
+                headers.insert(name, AMQPValue::LongString(LongString::from(value)));
+            }
+            properties = properties.with_headers(headers);
+        }
+        let exchange = ShortString::try_new(exchange).map_err(bad)?;
+        let key = ShortString::try_new(key).map_err(bad)?;
+        Ok(Parcel { exchange, key, id, properties, body: message.body })
+    }
+
+    /// Makes the queue, and for job documents the exchange, unless they are there.
+    pub(crate) async fn declare(&self, session: &Session, queue: &Queue) -> Result<(), Failure> {
+        let through_exchange = matches!(queue, Queue::Jobs);
+        if through_exchange {
+            self.declare_exchange(session).await?;
+        }
+        let name = short(self.name(queue))?;
+        let declared = self.declare_queue(session, queue, name.clone(), false).await;
+        match declared {
+            Err(Failure::Refused { code: PRECONDITION_FAILED, text }) => {
+                self.declare_queue(session, queue, name.clone(), true).await?;
+                self.warn_once(&name, &text);
+            }
+            Err(Failure::Refused { code: ACCESS_REFUSED, .. }) => {
+                self.declare_queue(session, queue, name.clone(), true).await?;
+            }
+            other => other?,
+        }
+        if through_exchange { self.bind(session, name).await } else { Ok(()) }
+    }
+
+    async fn declare_queue(
+        &self,
+        session: &Session,
+        queue: &Queue,
+        name: ShortString,
+        passive: bool,
+    ) -> Result<(), Failure> {
+        let of_node = matches!(queue, Queue::Node(_));
+        let options = QueueDeclareOptions {
+            passive,
+            durable: !of_node,
+            exclusive: of_node,
+            auto_delete: of_node,
+            nowait: false,
+        };
+        let mut arguments = FieldTable::default();
+        let kind = LongString::from(self.kind(queue).name());
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind));
+        let channel = session.channel().await?;
+        let declare = channel.queue_declare(name, options, arguments);
+        session.within("declaring a queue", declare).await.map(drop)
+    }
+
+    async fn declare_exchange(&self, session: &Session) -> Result<(), Failure> {
+        let name = short(self.inner.namespace.clone())?;
+        let declare = async |passive| {
+            let channel = session.channel().await?;
+            let options = ExchangeDeclareOptions { passive, durable: true, ..Default::default() };
+            let kind = ExchangeKind::Direct;
+            let declare = channel.exchange_declare(name.clone(), kind, options, no_arguments());
+            session.within("declaring the exchange", declare).await
+        };
+        match declare(false).await {
+            Err(Failure::Refused { code: ACCESS_REFUSED, .. }) => declare(true).await,
+            other => other,
+        }
+    }
+
+    async fn bind(&self, session: &Session, queue: ShortString) -> Result<(), Failure> {
+        let channel = session.channel().await?;
+        let exchange = short(self.inner.namespace.clone())?;
+        let options = QueueBindOptions::default();
+        let bind = channel.queue_bind(queue, exchange, JOBS_KEY.into(), options, no_arguments());
+        match session.within("binding a queue", bind).await {
+            // Somebody with more rights has set things up; a missing binding shows as Unroutable.
+            Err(Failure::Refused { code: ACCESS_REFUSED, .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn warn_once(&self, queue: &ShortString, reason: &str) {
+        if self.inner.warned.lock().insert(queue.to_string()) {
+            warn!(%queue, reason, "the queue exists with other properties and is used as it is");
+        }
+    }
+
+    pub(crate) async fn depth(&self, session: &Session, queue: &Queue) -> Result<Depth, Failure> {
+        let channel = session.channel().await?;
+        let name = short(self.name(queue))?;
+        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        let look = channel.queue_declare(name, options, no_arguments());
+        let found = session.within("looking at a queue", look).await?;
+        let (ready, consumers) = (found.message_count(), found.consumer_count());
+        Ok(Depth { ready: ready.into(), consumers: consumers.into() })
+    }
+
+    pub(crate) async fn purge(&self, session: &Session, queue: &Queue) -> Result<(), Failure> {
+        let channel: Channel = session.channel().await?;
+        let purge = channel.queue_purge(short(self.name(queue))?, QueuePurgeOptions::default());
+        session.within("purging a queue", purge).await.map(drop)
+    }
+
+    /// Whether an existing queue is of the kind that it would be declared as.
+    pub(crate) async fn is_of_its_kind(
+        &self,
+        session: &Session,
+        queue: &Queue,
+    ) -> Result<bool, Failure> {
+        match self.declare_queue(session, queue, short(self.name(queue))?, false).await {
+            Ok(()) => Ok(true),
+            Err(Failure::Refused { code: PRECONDITION_FAILED, .. }) => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+fn no_arguments() -> FieldTable {
+    FieldTable::default()
+}
+
+fn short(name: String) -> Result<ShortString, Failure> {
+    ShortString::try_new(name).map_err(|e| Failure::Broken(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use longshore_protocol::NodeId;
+
+    #[track_caller]
+    fn check(queue: Queue, name: &str, exchange: &str, key: &str) {
+        let topology = Topology::new(&Config::new("amqp://localhost", "test")).expect("valid");
+        assert_eq!(topology.name(&queue), name);
+        let parcel = topology.address(&queue, Outgoing::default()).expect("addressed");
+        assert_eq!((parcel.exchange.as_str(), parcel.key.as_str()), (exchange, key));
+    }
+
+    #[test]
+    fn only_job_documents_go_through_the_exchange() {
+        let node = Queue::Node(NodeId::new("quay-7"));
+        check(Queue::Jobs, "longshore.jobs", "longshore", "jobs");
+        check(Queue::Dead, "longshore.dead", "", "longshore.dead");
+        check(Queue::Work("gpu".to_owned()), "longshore.work.gpu", "", "longshore.work.gpu");
+        check(node, "longshore.node.quay-7", "", "longshore.node.quay-7");
+    }
+
+    #[test]
+    fn a_name_that_amqp_has_no_room_for_is_an_error() {
+        let topology = Topology::new(&Config::new("amqp://localhost", "test")).expect("valid");
+        let queue = Queue::Work("x".repeat(300));
+        assert!(topology.address(&queue, Outgoing::default()).is_err());
+        let long_id = Outgoing { message_id: Some("x".repeat(300)), ..Outgoing::default() };
+        assert!(topology.address(&Queue::Jobs, long_id).is_err());
+        let config = Config { namespace: String::new(), ..Config::new("amqp://localhost", "test") };
+        assert!(Topology::new(&config).is_err());
+    }
+}

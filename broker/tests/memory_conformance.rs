@@ -1,0 +1,14 @@
+//! The memory broker does what every broker does.
+
+use std::sync::Arc;
+
+use longshore_broker::conformance::CASES;
+use longshore_broker::memory::MemoryBroker;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_memory_broker_conforms() {
+    for (name, case) in CASES {
+        eprintln!("{name}");
+        case(Arc::new(MemoryBroker::new())).await;
+    }
+}

@@ -1,0 +1,1 @@
+//! RabbitMQ when links break.
