@@ -1,1 +1,33 @@
 //! Does: claims chunks, runs subtasks, commits their outcomes, beats the heart.
+//!
+//! ```text
+//!   broker -- delivery --> pipeline: claim -> resolve -> run -> judge -> commit -> acknowledge --> ledger
+//!                             ^
+//!                          holdings <-- what to stop -- heart (own thread) <-- beats, hints --> ledger
+//! ```
+//!
+//! Deliberately absent: what runs next, where, and in what size; the scheduler decides that. The worker knows the broker
+//! and the ledger by their traits, and whatever happens to either, it ends with every chunk committed or handed back.
+
+mod attempt;
+mod backoff;
+mod batch;
+mod builder;
+mod config;
+mod context;
+mod error;
+mod heart;
+mod holdings;
+mod input;
+mod pipeline;
+mod plans;
+mod task;
+mod worker;
+
+pub use builder::Builder;
+pub use config::Config;
+pub use context::Context;
+pub use error::{BuildError, Error, TaskError, TaskResult};
+pub use task::{Inputs, TaskSpec};
+pub use tokio_util::sync::CancellationToken;
+pub use worker::Worker;

@@ -1,0 +1,177 @@
+//! One attempt at one subtask: resolve its input, run its handler under a time-out, stop it when it must stop.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use longshore_protocol::{Input, Outcome};
+use tokio_util::sync::CancellationToken;
+
+use crate::Context;
+use crate::batch::Batch;
+use crate::input::{NoInput, resolve};
+use crate::pipeline::{Chunk, Pipeline};
+use crate::task::{Handler, panic_text};
+
+/// How an attempt ended.
+pub(crate) enum Ended {
+    /// It has an outcome that counts.
+    Outcome(Outcome),
+    /// It was stopped; whatever it did does not count.
+    Stopped,
+    /// It could not begin, for no fault of its own.
+    Stuck(String),
+}
+
+/// Runs the next subtask of a batch. While it runs, what is settled before it is committed in time.
+pub(crate) async fn attempt(pipeline: &Pipeline, chunk: &Chunk<'_>, batch: &mut Batch) -> Ended {
+    let Some(handler) = chunk.handler else { return Ended::Outcome(unknown(pipeline, chunk)) };
+    if let Some(instantly) = handler.instantly() {
+        let params = &chunk.plan.document().params;
+        return Ended::Outcome(instantly(params, chunk.grant.attempt));
+    }
+    let mut attempt = Box::pin(resolve_and_run(pipeline, chunk, handler, batch.next()));
+    let Some(due) = batch.due_at() else { return attempt.await };
+    tokio::select! {
+        biased;
+        ended = &mut attempt => return ended,
+        () = tokio::time::sleep_until(due) => {}
+    }
+    let (ended, ()) = tokio::join!(attempt, pipeline.commit(chunk, batch));
+    ended
+}
+
+async fn resolve_and_run(
+    pipeline: &Pipeline,
+    chunk: &Chunk<'_>,
+    handler: &dyn Handler,
+    index: u64,
+) -> Ended {
+    let job = chunk.hold.held.job;
+    let input = match resolve(pipeline.ledger.as_ref(), job, &chunk.plan, index).await {
+        Ok(input) => input,
+        Err(NoInput::Failed(outcome)) => return Ended::Outcome(outcome),
+        Err(NoInput::NotNow(reason)) => return Ended::Stuck(reason),
+    };
+    let ctx = Context {
+        job,
+        index,
+        attempt: chunk.grant.attempt,
+        node: pipeline.node.clone(),
+        plan: chunk.plan.clone(),
+        cancel: CancellationToken::new(),
+        max_result: chunk.judge.max_result,
+    };
+    let limits = [chunk.plan.document().timeout, handler.timeout()];
+    run(handler, ctx, input, limits.into_iter().flatten().min(), chunk.hold.cancel()).await
+}
+
+/// Runs a handler until it ends, its time is up, or `stop` says so; then it may wind up, and is dropped.
+async fn run(
+    handler: &dyn Handler,
+    ctx: Context,
+    input: Input,
+    timeout: Option<Duration>,
+    stop: &CancellationToken,
+) -> Ended {
+    let cancel = ctx.cancel.clone();
+    let mut work = AssertUnwindSafe(handler.run(ctx, input)).catch_unwind();
+    let time_is_up = async {
+        match timeout {
+            Some(timeout) => tokio::time::sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+    };
+    let stopped = tokio::select! {
+        biased;
+        () = stop.cancelled() => true,
+        ended = &mut work => return Ended::Outcome(ended.unwrap_or_else(|panic| Outcome::Failure {
+            error: panic_text(panic.as_ref()),
+            retry: true,
+        })),
+        () = time_is_up => false,
+    };
+    cancel.cancel();
+    let wound_up = tokio::time::timeout(handler.wind_up(), work).await;
+    match (stopped, wound_up, timeout) {
+        // It was as good as done: that counts, if there is still somebody to count it.
+        (true, Ok(Ok(success @ Outcome::Success(_))), _) => Ended::Outcome(success),
+        (false, _, Some(timeout)) => Ended::Outcome(Outcome::Failure {
+            error: format!("timed out after {}", humantime::format_duration(timeout)),
+            retry: true,
+        }),
+        _ => Ended::Stopped,
+    }
+}
+
+/// The worker does not know the task. Trying again here would not help, and the scheduler can't know better.
+fn unknown(pipeline: &Pipeline, chunk: &Chunk<'_>) -> Outcome {
+    let known = pipeline.handlers.names().join(", ");
+    let error = format!(
+        "worker {} has no task `{}`; it has {known}. Give the job a `queue` whose workers all have it",
+        pipeline.node,
+        chunk.plan.task(chunk.grant.from)
+    );
+    Outcome::Failure { error, retry: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::TaskResult;
+    use crate::task::asynchronous;
+    use crate::task::fixtures::{context, failure, success};
+
+    #[track_caller]
+    fn outcome(ended: Ended) -> Outcome {
+        match ended {
+            Ended::Outcome(outcome) => outcome,
+            Ended::Stopped => panic!("it was stopped"),
+            Ended::Stuck(reason) => panic!("it was stuck: {reason}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_attempt_times_out() {
+        let forever = asynchronous(|_, _: i64| std::future::pending::<TaskResult<()>>());
+        let limit = Some(Duration::from_secs(5));
+        let stop = CancellationToken::new();
+        let ended = run(&forever, context(&json!(null)), Input::Number(1), limit, &stop).await;
+        assert_eq!(failure(outcome(ended)), ("timed out after 5s".into(), true));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_failed_attempt() {
+        let panics = asynchronous(|_, n: i64| async move {
+            if n == 1 { panic!("hook slipped") } else { TaskResult::Ok(()) }
+        });
+        let stop = CancellationToken::new();
+        let ended = run(&panics, context(&json!(null)), Input::Number(1), None, &stop).await;
+        assert_eq!(failure(outcome(ended)), ("the handler panicked: hook slipped".into(), true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stopped_attempt_that_pays_no_heed_is_dropped_within_a_second() {
+        let forever = asynchronous(|_, _: i64| std::future::pending::<TaskResult<()>>());
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let begun = tokio::time::Instant::now();
+        let ended = run(&forever, context(&json!(null)), Input::Number(1), None, &stop).await;
+        assert!(matches!(ended, Ended::Stopped));
+        assert!(begun.elapsed() < Duration::from_secs(1), "it took {:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stopped_attempt_hears_of_it_and_its_success_still_counts() {
+        let heeds = asynchronous(|ctx: Context, _: i64| async move {
+            ctx.cancelled().await;
+            TaskResult::Ok(ctx.is_cancelled())
+        });
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let ended = run(&heeds, context(&json!(null)), Input::Number(1), None, &stop).await;
+        assert_eq!(outcome(ended), success(true));
+    }
+}

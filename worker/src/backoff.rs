@@ -1,0 +1,96 @@
+//! Asking the ledger again while it can't be reached.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use longshore_ledger::Error;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+const FIRST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// The future of one call of the ledger.
+type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+
+/// Repeats an operation, which is safe to repeat, until the ledger answers. `None` once `until` is cancelled, but not before
+/// the first try has ended or was given up.
+pub(crate) async fn insist<'a, T>(
+    operation: &'static str,
+    until: &CancellationToken,
+    call: impl Fn() -> Call<'a, T>,
+) -> Option<Result<T, Error>> {
+    let mut wait = FIRST;
+    let mut tries = 1;
+    loop {
+        let answer = tokio::select! {
+            answer = call() => answer,
+            () = given_up(until, tries) => return None,
+        };
+        match answer {
+            Err(Error::Unavailable { address, reason }) => {
+                if tries == 1 {
+                    warn!(operation, %address, %reason, "the ledger can't be reached; trying again");
+                }
+            }
+            answer => {
+                if tries > 1 {
+                    info!(operation, tries, "the ledger answers again");
+                }
+                return Some(answer);
+            }
+        }
+        tries += 1;
+        tokio::select! {
+            () = until.cancelled() => return None,
+            () = tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))) => {}
+        }
+        wait = (wait * 2).min(LONGEST);
+    }
+}
+
+/// The first try gets its time even when nobody waits for the answer: a release at the very end is worth it.
+async fn given_up(until: &CancellationToken, tries: u32) {
+    until.cancelled().await;
+    if tries == 1 {
+        tokio::time::sleep(LONGEST).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    fn down() -> Error {
+        Error::Unavailable { address: "127.0.0.1:1".into(), reason: "refused".into() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_operation_is_repeated_until_it_is_answered() {
+        let calls = AtomicU32::new(0);
+        let call = || {
+            let number = calls.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async move { if number < 9 { Err(down()) } else { Ok(number) } })
+                as Call<'_, u32>
+        };
+        let answer = insist("test", &CancellationToken::new(), call).await;
+        assert!(matches!(answer, Some(Ok(9))), "{answer:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_errors_are_answers() {
+        let call = || -> Call<'_, ()> { Box::pin(async { Err(Error::BadUrl("x".into())) }) };
+        let answer = insist("test", &CancellationToken::new(), call).await;
+        assert!(matches!(answer, Some(Err(Error::BadUrl(_)))), "{answer:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_gives_up_when_told_even_if_the_ledger_hangs() {
+        let until = CancellationToken::new();
+        until.cancel();
+        let call = || -> Call<'_, ()> { Box::pin(std::future::pending()) };
+        assert!(insist("test", &until, call).await.is_none());
+    }
+}

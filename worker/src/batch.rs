@@ -1,0 +1,255 @@
+//! Outcomes on their way to the ledger: what is settled but not committed yet.
+//!
+//! Pure but for the clock of its age. Deliberately absent: the ledger and the storage.
+
+use std::time::Duration;
+
+use longshore_protocol::document::Retry;
+use longshore_protocol::{Outcome, Run};
+use tokio::time::Instant;
+
+/// A batch with more bytes of results and errors is committed at once, so that no commit is slow.
+const MAX_BYTES: usize = 256 << 10;
+
+/// A batch with more runs is committed at once; each failure is a run of its own and costs the ledger a step.
+const MAX_RUNS: usize = 1_000;
+
+/// A subtask that says "not now" more often has failed.
+const MAX_DEFERRALS: u32 = 100;
+
+/// Nobody is told to come back later than this.
+const MAX_DEFERRAL: Duration = Duration::from_secs(24 * 3600);
+
+/// Errors are cut at this length: they are for people.
+const MAX_ERROR_BYTES: usize = 8 << 10;
+
+/// How outcomes of one chunk are judged: all its subtasks are at the same attempt.
+#[derive(Clone, Debug)]
+pub(crate) struct Judge {
+    pub(crate) retry: Retry,
+    pub(crate) attempt: u32,
+    pub(crate) deferrals: u32,
+    pub(crate) max_result: usize,
+    /// Whether anybody will look at results.
+    pub(crate) keep_results: bool,
+}
+
+impl Judge {
+    /// What an outcome means for the books. `random` in 0..1 decides the jitter of delays.
+    pub(crate) fn judge(&self, outcome: Outcome, random: f64) -> Run {
+        match outcome {
+            Outcome::Success(json) if json.len() > self.max_result => Run::Failed {
+                error: format!(
+                    "the result is {} bytes long; at most {} are allowed (max_result); \
+                     write it to a file or an object and return its name",
+                    json.len(),
+                    self.max_result
+                ),
+            },
+            Outcome::Success(json) => {
+                let results = self.keep_results.then(|| json + "\n");
+                Run::Success { count: 1, results }
+            }
+            Outcome::Failure { error, retry } => {
+                let error = cut(error);
+                match self.retry.delay_after(self.attempt, random).filter(|_| retry) {
+                    Some(delay) => Run::Retry { error, delay },
+                    None => Run::Failed { error },
+                }
+            }
+            Outcome::NotNow { reason, .. } if self.deferrals >= MAX_DEFERRALS => Run::Failed {
+                error: cut(format!("said \"not now\" {MAX_DEFERRALS} times: {reason}")),
+            },
+            Outcome::NotNow { after, .. } => {
+                let tries = self.deferrals + 1;
+                let delay = after.unwrap_or_else(|| self.retry.backoff_for(tries, random));
+                Run::Defer { delay: delay.min(MAX_DEFERRAL) }
+            }
+        }
+    }
+}
+
+fn cut(mut error: String) -> String {
+    if error.len() > MAX_ERROR_BYTES {
+        error.truncate(error.floor_char_boundary(MAX_ERROR_BYTES));
+        error.push('…');
+    }
+    error
+}
+
+/// Settled subtasks of a chunk from `from` on, without gaps.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    from: u64,
+    next: u64,
+    runs: Vec<Run>,
+    bytes: usize,
+    busy: Duration,
+    commit_every: Duration,
+    opened: Instant,
+}
+
+/// A batch that was taken out to be committed.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Settled {
+    pub(crate) from: u64,
+    pub(crate) runs: Vec<Run>,
+    pub(crate) busy: Duration,
+}
+
+impl Batch {
+    pub(crate) fn new(from: u64, commit_every: Duration) -> Self {
+        let opened = Instant::now();
+        let busy = Duration::ZERO;
+        Self { from, next: from, runs: Vec::new(), bytes: 0, busy, commit_every, opened }
+    }
+
+    /// The next subtask to run.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// One more subtask is settled; `run` covers one.
+    pub(crate) fn push(&mut self, run: Run, took: Duration) {
+        if self.runs.is_empty() {
+            self.opened = Instant::now();
+        }
+        self.next += 1;
+        self.busy += took;
+        self.bytes += match &run {
+            Run::Success { results, .. } => results.as_ref().map_or(0, String::len),
+            Run::Retry { error, .. } | Run::Failed { error } => error.len(),
+            Run::Defer { .. } => 0,
+        };
+        match (self.runs.last_mut(), run) {
+            (
+                Some(Run::Success { count, results: Some(all) }),
+                Run::Success { count: 1, results: Some(line) },
+            ) => {
+                *count += 1;
+                all.push_str(&line);
+            }
+            (
+                Some(Run::Success { count, results: None }),
+                Run::Success { count: 1, results: None },
+            ) => *count += 1,
+            (_, run) => self.runs.push(run),
+        }
+    }
+
+    /// When what is settled is to be committed; `None` while there is nothing.
+    pub(crate) fn due_at(&self) -> Option<Instant> {
+        (!self.runs.is_empty()).then(|| self.opened + self.commit_every)
+    }
+
+    /// Whether it is to be committed now.
+    pub(crate) fn is_due(&self) -> bool {
+        self.bytes > MAX_BYTES
+            || self.runs.len() > MAX_RUNS
+            || self.due_at().is_some_and(|due| due <= Instant::now())
+    }
+
+    /// Takes out what is settled.
+    pub(crate) fn take(&mut self) -> Option<Settled> {
+        if self.runs.is_empty() {
+            return None;
+        }
+        let from = std::mem::replace(&mut self.from, self.next);
+        self.bytes = 0;
+        let runs = std::mem::take(&mut self.runs);
+        Some(Settled { from, runs, busy: std::mem::take(&mut self.busy) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge() -> Judge {
+        let retry = Retry { attempts: 2, jitter: 0.0, ..Retry::default() };
+        Judge { retry, attempt: 1, deferrals: 0, max_result: 10, keep_results: true }
+    }
+
+    #[track_caller]
+    fn becomes(judge: &Judge, outcome: Outcome, run: Run) {
+        assert_eq!(judge.judge(outcome, 0.5), run);
+    }
+
+    fn failure(retry: bool) -> Outcome {
+        Outcome::Failure { error: "e".into(), retry }
+    }
+
+    fn not_now(after: Option<Duration>) -> Outcome {
+        Outcome::NotNow { reason: "full".into(), after }
+    }
+
+    fn success(text: &str) -> Run {
+        Run::Success { count: 1, results: Some(text.into()) }
+    }
+
+    #[test]
+    fn outcomes_become_runs() {
+        let second = Duration::from_secs(1);
+        becomes(&judge(), Outcome::Success("1".into()), success("1\n"));
+        becomes(&judge(), failure(true), Run::Retry { error: "e".into(), delay: second });
+        becomes(&judge(), failure(false), Run::Failed { error: "e".into() });
+        becomes(&judge(), not_now(None), Run::Defer { delay: second });
+        becomes(&judge(), not_now(Some(7 * second)), Run::Defer { delay: 7 * second });
+        becomes(&judge(), not_now(Some(Duration::MAX)), Run::Defer { delay: MAX_DEFERRAL });
+        let discard = Judge { keep_results: false, ..judge() };
+        becomes(&discard, Outcome::Success("1".into()), Run::Success { count: 1, results: None });
+    }
+
+    #[test]
+    fn the_last_attempt_and_the_last_deferral_fail_for_good() {
+        let last = Judge { attempt: 2, ..judge() };
+        becomes(&last, failure(true), Run::Failed { error: "e".into() });
+        let tired = Judge { deferrals: MAX_DEFERRALS, ..judge() };
+        let error = "said \"not now\" 100 times: full".into();
+        becomes(&tired, not_now(None), Run::Failed { error });
+    }
+
+    #[test]
+    fn a_result_that_is_too_long_fails_and_says_what_to_do() {
+        let Run::Failed { error } = judge().judge(Outcome::Success("12345678901".into()), 0.5)
+        else {
+            panic!("expected a failure");
+        };
+        assert!(
+            error.starts_with("the result is 11 bytes long; at most 10 are allowed"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_long_error_is_cut_between_characters() {
+        let error = cut("é".repeat(MAX_ERROR_BYTES));
+        assert_eq!(error.len(), MAX_ERROR_BYTES + "…".len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn successes_grow_together_and_are_due_in_time() {
+        let every = Duration::from_millis(200);
+        let mut batch = Batch::new(5, every);
+        assert_eq!((batch.due_at(), batch.take()), (None, None));
+        batch.push(success("1\n"), every);
+        batch.push(success("2\n"), every);
+        batch.push(Run::Failed { error: "e".into() }, every);
+        assert!(!batch.is_due());
+        tokio::time::advance(every).await;
+        assert!(batch.is_due());
+        let runs = vec![
+            Run::Success { count: 2, results: Some("1\n2\n".into()) },
+            Run::Failed { error: "e".into() },
+        ];
+        assert_eq!(batch.take(), Some(Settled { from: 5, runs, busy: 3 * every }));
+        assert_eq!((batch.next(), batch.due_at(), batch.take()), (8, None, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_bytes_are_due_at_once() {
+        let mut batch = Batch::new(0, Duration::from_secs(1));
+        batch.push(success(&"x".repeat(MAX_BYTES + 1)), Duration::ZERO);
+        assert!(batch.is_due());
+    }
+}

@@ -1,0 +1,218 @@
+//! Putting a worker together.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use longshore_protocol::NodeId;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::heart::host;
+use crate::task::{Handler, Handlers, TaskSpec, asynchronous, blocking};
+use crate::{BuildError, Config, Context, Worker};
+
+pub(crate) type Setup = Box<dyn FnOnce() -> BoxFuture<'static, Result<(), String>> + Send>;
+pub(crate) type Teardown = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
+
+/// Most slots of a worker: prefetch is a number of 16 bits, and more than this is a slip.
+const MAX_SLOTS: u32 = 4096;
+
+/// A worker in the making; see [`Worker::builder`].
+#[derive(Default)]
+pub struct Builder {
+    config: Config,
+    tasks: Vec<(String, Arc<dyn Handler>)>,
+    specs: Vec<(String, TaskSpec)>,
+    setup: Option<Setup>,
+    teardown: Option<Teardown>,
+}
+
+impl Builder {
+    /// A task that awaits. Its input is what the subtask is about, its output the result, both by serde. Errors are
+    /// retried unless they are a [`crate::TaskError`] that says otherwise; a panic is a failed attempt.
+    #[must_use]
+    pub fn task<F, T, Fut, O, E>(mut self, name: impl Into<String>, task: F) -> Self
+    where
+        F: Fn(Context, T) -> Fut + Send + Sync + 'static,
+        T: DeserializeOwned + Send + 'static,
+        Fut: Future<Output = Result<O, E>> + Send + 'static,
+        O: Serialize,
+        E: Display + 'static,
+    {
+        self.tasks.push((name.into(), Arc::new(asynchronous(task))));
+        self
+    }
+
+    /// A task that computes or blocks: it gets a thread of its own. Long ones should look at
+    /// [`Context::is_cancelled`] now and then, since nothing else can stop them.
+    #[must_use]
+    pub fn blocking_task<F, T, O, E>(mut self, name: impl Into<String>, task: F) -> Self
+    where
+        F: Fn(Context, T) -> Result<O, E> + Send + Sync + 'static,
+        T: DeserializeOwned + Send + 'static,
+        O: Serialize + 'static,
+        E: Display + 'static,
+    {
+        self.tasks.push((name.into(), Arc::new(blocking(task))));
+        self
+    }
+
+    /// A task from the configuration: a command, a served command or a URL.
+    #[must_use]
+    pub fn configured_task(mut self, name: impl Into<String>, spec: TaskSpec) -> Self {
+        self.specs.push((name.into(), spec));
+        self
+    }
+
+    /// Runs once before the first claim. If it fails, so does [`Worker::run`], and nothing is claimed.
+    #[must_use]
+    pub fn setup<F, Fut, E>(mut self, setup: F) -> Self
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Display,
+    {
+        self.setup = Some(Box::new(|| {
+            setup().map(|done| done.map_err(|error| format!("{error:#}"))).boxed()
+        }));
+        self
+    }
+
+    /// Runs once after the last subtask ended.
+    #[must_use]
+    pub fn teardown<F, Fut>(mut self, teardown: F) -> Self
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.teardown = Some(Box::new(|| teardown().boxed()));
+        self
+    }
+
+    /// How many chunks run side by side; one a core unless set.
+    #[must_use]
+    pub fn slots(mut self, slots: u32) -> Self {
+        self.config.slots = slots;
+        self
+    }
+
+    /// The queues that the worker consumes; `default` unless set.
+    #[must_use]
+    pub fn queues<S: Into<String>>(mut self, queues: impl IntoIterator<Item = S>) -> Self {
+        self.config.queues = queues.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// What the worker is good for, free text.
+    #[must_use]
+    pub fn labels(mut self, labels: BTreeMap<String, String>) -> Self {
+        self.config.labels = labels;
+        self
+    }
+
+    /// All settings at once.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Checks everything that can be checked before the worker runs.
+    pub fn build(self) -> Result<Worker, BuildError> {
+        check(&self.config)?;
+        let mut own: HashMap<String, Arc<dyn Handler>> = HashMap::new();
+        let configured = self.specs.into_iter().map(|(task, spec)| match spec.handler() {
+            Ok(handler) => Ok((task, handler)),
+            Err(reason) => Err(BuildError::BadTask { task, reason }),
+        });
+        for task in self.tasks.into_iter().map(Ok).chain(configured) {
+            let (name, handler) = task?;
+            if name.trim().is_empty() {
+                return Err(BuildError::UnnamedTask);
+            }
+            if own.insert(name.clone(), handler).is_some() {
+                return Err(BuildError::DuplicateTask(name));
+            }
+        }
+        Ok(Worker {
+            // A new name at every start, so that an old incarnation never looks alive.
+            id: NodeId::new(format!("{}-{}", host(), Uuid::new_v4())),
+            config: self.config,
+            handlers: Arc::new(Handlers::new(own)),
+            setup: self.setup,
+            teardown: self.teardown,
+        })
+    }
+}
+
+fn check(config: &Config) -> Result<(), BuildError> {
+    let bad =
+        |setting, reason: &str| Err(BuildError::BadSetting { setting, reason: reason.into() });
+    if !(1..=MAX_SLOTS).contains(&config.slots) {
+        return bad("slots", &format!("{}; use 1 to {MAX_SLOTS}", config.slots));
+    }
+    if config.queues.is_empty() || config.queues.iter().any(|queue| queue.trim().is_empty()) {
+        return bad("queues", "name at least one queue, as in [\"default\"]");
+    }
+    let mut queues = config.queues.clone();
+    queues.sort_unstable();
+    if queues.windows(2).any(|pair| pair[0] == pair[1]) {
+        return bad("queues", "a queue is named twice");
+    }
+    if config.heartbeat.is_zero() {
+        return bad("heartbeat", "must be longer than 0s");
+    }
+    if config.dead_after < 2 * config.heartbeat {
+        return bad("dead_after", "must be at least twice `heartbeat`");
+    }
+    if config.max_result == 0 {
+        return bad("max_result", "must be at least 1 byte");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[track_caller]
+    fn refused(builder: Builder, complaint: &str) {
+        let error = builder.build().err().expect("it is refused").to_string();
+        assert_eq!(error, complaint);
+    }
+
+    fn task(builder: Builder, name: &str) -> Builder {
+        builder.blocking_task(name, |_, _: u64| Ok::<_, String>(()))
+    }
+
+    #[test]
+    fn mistakes_are_refused_by_name() {
+        let worker = Worker::builder;
+        refused(task(task(worker(), "a"), "a"), "task `a` is defined twice");
+        refused(task(worker(), " "), "a task needs a name");
+        refused(worker().slots(0), "slots: 0; use 1 to 4096");
+        refused(worker().queues([""]), "queues: name at least one queue, as in [\"default\"]");
+        refused(worker().queues(["a", "a"]), "queues: a queue is named twice");
+        let hasty = Config { dead_after: Duration::from_millis(1500), ..Config::default() };
+        refused(worker().config(hasty), "dead_after: must be at least twice `heartbeat`");
+        refused(
+            worker().configured_task("t", TaskSpec::command(["pythn3"])),
+            "task.t: command: no program `pythn3` on this machine",
+        );
+    }
+
+    #[test]
+    fn every_worker_has_the_built_in_tasks_and_a_name_of_its_own() {
+        let one = task(Worker::builder(), "own").build().expect("it is fine");
+        let two = task(Worker::builder(), "sum").build().expect("a name of ours may be taken");
+        assert_ne!(one.id(), two.id());
+        let names = ["concat", "fail", "merge_counts", "noop", "own", "sleep", "sum", "wordcount"];
+        assert_eq!(one.handlers.names(), names);
+    }
+}

@@ -1,0 +1,50 @@
+//! Settings of a worker, with the defaults that hold where nobody says otherwise.
+//!
+//! Deliberately absent: files, flags and the environment; the command line reads those and hands the outcome in here.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How a worker behaves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// How many chunks run side by side, at least 1. One a core unless set.
+    pub slots: u32,
+    /// The queues that the worker consumes, at least one.
+    pub queues: Vec<String>,
+    /// What the worker is good for, free text.
+    pub labels: BTreeMap<String, String>,
+    /// The time from one heartbeat to the next.
+    pub heartbeat: Duration,
+    /// A worker that could not beat for so long stops claiming and stops what it runs.
+    pub dead_after: Duration,
+    /// A chunk that runs for so long is acknowledged early; its claim is durable.
+    pub ack_after: Duration,
+    /// How long a draining worker lets running subtasks go on.
+    pub grace: Duration,
+    /// What is settled is committed at least this often while a chunk runs.
+    pub commit_every: Duration,
+    /// Largest result of one subtask, bytes. A reduce node may return 16 times as much: nodes are few, and
+    /// combining makes results grow.
+    pub max_result: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            slots: u32::try_from(cores).unwrap_or(1),
+            queues: vec!["default".into()],
+            labels: BTreeMap::new(),
+            heartbeat: Duration::from_secs(1),
+            dead_after: Duration::from_secs(5),
+            ack_after: Duration::from_secs(60),
+            grace: Duration::from_secs(30),
+            commit_every: Duration::from_millis(200),
+            max_result: 1 << 20,
+        }
+    }
+}
+
+/// How much larger than `max_result` the result of a reduce node may be.
+pub(crate) const REDUCE_FACTOR: usize = 16;

@@ -1,0 +1,272 @@
+//! The heart: signs of life from a thread of their own, so that no handler can stop them.
+//!
+//! ```text
+//!   ledger (own connections) <-- beat --- heart --- stop, drain ---> holdings, closing
+//!   ledger ------ hints ----------------> heart --- Pulse ---------> slots
+//! ```
+//!
+//! A worker whose heart can't reach the ledger for `dead_after` must expect that others run what it holds: it claims
+//! nothing and stops what it runs (self-fencing) until a beat works again. Hints about ended and paused jobs arrive
+//! here too, since a cancel must get through to a busy worker; the beat repeats whatever a lost hint said.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use longshore_ledger::{Beat, Event, Ledger};
+use longshore_protocol::state::JobState;
+use longshore_protocol::{NodeInfo, NodeState, Timestamp};
+use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::holdings::{Ending, Holdings};
+
+/// What a beat costs the machine is bounded by measuring it no more often than this.
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
+
+/// A failed beat is repeated after this time, or after the usual one if that is shorter.
+const BEAT_AGAIN: Duration = Duration::from_millis(250);
+
+/// The wait before hints are asked for again after the ledger refused them.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+
+/// Whether new work may be claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pulse {
+    /// No beat has worked yet. A node that nobody knows would be missed by nobody. The first beat moves it on.
+    Starting,
+    /// The ledger knows that we live.
+    Beating,
+    /// It can't have heard of us for `dead_after`. The next beat that works moves it on.
+    Fenced,
+}
+
+/// What the heart needs to know of its worker.
+pub(crate) struct Body {
+    /// What stays the same, or was true at the start.
+    pub(crate) info: NodeInfo,
+    pub(crate) heartbeat: Duration,
+    pub(crate) dead_after: Duration,
+    pub(crate) holdings: Arc<Holdings>,
+    /// Cancelled, by the heart too, when nothing new is to be claimed.
+    pub(crate) closing: CancellationToken,
+}
+
+/// A beating heart. Dropping it without [`Heart::stop`] lets the thread end on its own time.
+pub(crate) struct Heart {
+    thread: Option<JoinHandle<()>>,
+    stop: CancellationToken,
+    pulse: watch::Receiver<Pulse>,
+}
+
+impl Heart {
+    /// Starts the thread. `ledger` is used from there alone.
+    pub(crate) fn start(body: Body, ledger: Arc<dyn Ledger>) -> Result<Self, std::io::Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let stop = CancellationToken::new();
+        let (sender, pulse) = watch::channel(Pulse::Starting);
+        let stopped = stop.clone();
+        let thread =
+            std::thread::Builder::new().name("longshore-heart".into()).spawn(move || {
+                runtime.block_on(async move {
+                    let again = Notify::new();
+                    let chest =
+                        Chest { body: &body, ledger: ledger.as_ref(), pulse: sender, again };
+                    tokio::select! {
+                        () = stopped.cancelled() => {}
+                        () = chest.beat() => {}
+                        () = chest.listen() => {}
+                    }
+                });
+            })?;
+        Ok(Self { thread: Some(thread), stop, pulse })
+    }
+
+    pub(crate) fn pulse(&self) -> watch::Receiver<Pulse> {
+        self.pulse.clone()
+    }
+
+    /// Stops the heart and waits for its thread, so that no late beat brings back a node that left.
+    pub(crate) async fn stop(mut self) {
+        self.stop.cancel();
+        let thread = self.thread.take();
+        let joined = tokio::task::spawn_blocking(move || thread.map(JoinHandle::join)).await;
+        if !matches!(joined, Ok(Some(Ok(())))) {
+            error!("the heart's thread panicked");
+        }
+    }
+}
+
+impl Drop for Heart {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// What beats and listens, on the heart's own thread.
+struct Chest<'a> {
+    body: &'a Body,
+    ledger: &'a dyn Ledger,
+    pulse: watch::Sender<Pulse>,
+    /// Asks for a beat at once.
+    again: Notify,
+}
+
+impl Chest<'_> {
+    async fn beat(&self) {
+        let Body { heartbeat, dead_after, .. } = *self.body;
+        let mut body = Measure::new(self.body.info.clone());
+        let mut last_heard = Instant::now();
+        let mut seq = 0;
+        loop {
+            seq += 1;
+            let begun = Instant::now();
+            let info = body.take(self.body, begun);
+            let wait = match self.beat_once(&info, seq, last_heard + dead_after).await {
+                Ok(beat) => {
+                    last_heard = begun;
+                    self.hear(&beat);
+                    heartbeat
+                }
+                Err(reason) => {
+                    debug!(seq, reason, "a heartbeat failed");
+                    heartbeat.min(BEAT_AGAIN)
+                }
+            };
+            self.rest(begun + wait, last_heard + dead_after).await;
+        }
+    }
+
+    /// One beat; fences the worker when `dead_at` comes while it waits for the answer.
+    async fn beat_once(&self, info: &NodeInfo, seq: u64, dead_at: Instant) -> Result<Beat, String> {
+        let held = self.body.holdings.held();
+        let beat = self.ledger.beat(info, seq, &held);
+        let beat = tokio::time::timeout(self.body.dead_after / 2, beat);
+        tokio::pin!(beat);
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut beat => return match answer {
+                    Ok(answer) => answer.map_err(|error| error.to_string()),
+                    Err(_) => Err("no answer in time".into()),
+                },
+                () = tokio::time::sleep_until(dead_at), if self.is_beating() => self.fence(),
+            }
+        }
+    }
+
+    /// Waits for the next beat, or until something is worth one at once.
+    async fn rest(&self, until: Instant, dead_at: Instant) {
+        let was_closing = self.body.closing.is_cancelled();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                () = self.again.notified() => return,
+                () = self.body.closing.cancelled(), if !was_closing => return,
+                () = tokio::time::sleep_until(dead_at), if self.is_beating() => self.fence(),
+            }
+        }
+    }
+
+    fn is_beating(&self) -> bool {
+        *self.pulse.borrow() == Pulse::Beating
+    }
+
+    fn fence(&self) {
+        error!("no heartbeat got through for too long; stopping everything until one does");
+        self.pulse.send_replace(Pulse::Fenced);
+        self.body.holdings.end_all(Ending::Abandon);
+    }
+
+    fn hear(&self, beat: &Beat) {
+        self.body.holdings.stop(&beat.stop);
+        if beat.drain && !self.body.closing.is_cancelled() {
+            info!("asked to drain");
+            self.body.closing.cancel();
+        }
+        if self.pulse.send_replace(Pulse::Beating) == Pulse::Fenced {
+            info!("heartbeats get through again");
+        }
+    }
+
+    async fn listen(&self) {
+        loop {
+            match self.ledger.events().await {
+                Ok(mut events) => loop {
+                    self.follow(events.next().await);
+                },
+                Err(error) => debug!(%error, "no hints from the ledger; heartbeats do without"),
+            }
+            tokio::time::sleep(LISTEN_AGAIN).await;
+        }
+    }
+
+    fn follow(&self, event: Event) {
+        match event {
+            Event::Job { job, state: JobState::Paused } => {
+                self.body.holdings.end_job(job, Ending::Yield);
+            }
+            Event::Job { job, state } if state.is_terminal() => {
+                self.body.holdings.end_job(job, Ending::Abandon);
+            }
+            // The answer to a beat says all that the missed hints did; so does the wish to drain.
+            Event::Gap => self.again.notify_one(),
+            Event::Node { node } if node == self.body.info.id => self.again.notify_one(),
+            Event::Job { .. } | Event::Room { .. } | Event::Node { .. } => {}
+        }
+    }
+}
+
+/// What the worker says of itself, brought up to date.
+struct Measure {
+    info: NodeInfo,
+    system: Option<System>,
+    due: Option<Instant>,
+}
+
+impl Measure {
+    fn new(info: NodeInfo) -> Self {
+        let system =
+            System::new().inspect_err(|error| warn!(%error, "can't measure this process")).ok();
+        Self { info, system, due: None }
+    }
+
+    fn take(&mut self, body: &Body, now: Instant) -> NodeInfo {
+        if self.due.is_none_or(|due| due <= now) {
+            self.due = Some(now + MEASURE_EVERY);
+            self.measure();
+        }
+        self.info.busy = u32::try_from(body.holdings.busy()).unwrap_or(u32::MAX);
+        self.info.state =
+            if body.closing.is_cancelled() { NodeState::Draining } else { NodeState::Active };
+        self.info.clone()
+    }
+
+    fn measure(&mut self) {
+        let Some(system) = &mut self.system else { return };
+        let pid = sysinfo::Pid::from_u32(self.info.pid);
+        let what = ProcessRefreshKind::nothing().with_cpu().with_memory();
+        system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, what);
+        if let Some(process) = system.process(pid) {
+            self.info.cpu = f64::from(process.cpu_usage()) / 100.0;
+            self.info.rss = process.memory();
+        }
+    }
+}
+
+/// The time by this machine's clock. People read it; nothing is decided by it.
+#[expect(clippy::disallowed_methods, reason = "when a worker started is told by its own clock")]
+pub(crate) fn clock() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The machine's name, for ids that people read.
+pub(crate) fn host() -> String {
+    let name = System::host_name().unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "localhost".into() } else { name.to_owned() }
+}

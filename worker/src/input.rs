@@ -1,0 +1,129 @@
+//! What an index is about: a part of the job's rule, or the results that a reduce node combines.
+
+use std::ops::Range;
+
+use longshore_ledger::Ledger;
+use longshore_protocol::{Input, JobId, Outcome, Plan, ResultRun};
+use serde_json::Value;
+
+/// Results are fetched in pages of about this many bytes.
+const PAGE_BYTES: u64 = 4 << 20;
+
+/// Why there is no input.
+#[derive(Debug)]
+pub(crate) enum NoInput {
+    /// Nobody's fault but ours: the subtask is handed back and runs later.
+    NotNow(String),
+    /// The subtask can't be run; this is its outcome.
+    Failed(Outcome),
+}
+
+/// The input of subtask or reduce node `index`.
+pub(crate) async fn resolve(
+    ledger: &dyn Ledger,
+    job: JobId,
+    plan: &Plan,
+    index: u64,
+) -> Result<Input, NoInput> {
+    if index < plan.total() {
+        return Ok(plan.input(index));
+    }
+    let node = plan.reduce_tree().and_then(|tree| tree.node(index));
+    let Some(node) = node else {
+        let error = format!("the job has no subtask and no reduce node {index}");
+        return Err(NoInput::Failed(Outcome::Failure { error, retry: false }));
+    };
+    Ok(Input::Combine { inputs: results(ledger, job, node.children).await? })
+}
+
+/// The results of all of `children`, in order.
+async fn results(
+    ledger: &dyn Ledger,
+    job: JobId,
+    children: Range<u64>,
+) -> Result<Vec<Value>, NoInput> {
+    let count = usize::try_from(children.end - children.start).expect("a fan-in fits memory");
+    let mut found: Vec<Option<Value>> = vec![None; count];
+    let mut next = children.start;
+    while next < children.end {
+        let page = ledger.results(job, next, children.end, PAGE_BYTES).await;
+        let page = page.map_err(|error| NoInput::NotNow(error.to_string()))?;
+        for run in &page.runs {
+            let text = lines(run).await?;
+            for (index, line) in (run.from..run.from + run.count).zip(text.lines()) {
+                if children.contains(&index) {
+                    let value =
+                        serde_json::from_str(line).map_err(|error| garbled(index, &error))?;
+                    let place = usize::try_from(index - children.start).expect("below the count");
+                    found[place] = Some(value);
+                }
+            }
+        }
+        if page.next <= next {
+            break;
+        }
+        next = page.next;
+    }
+    let missing = found.iter().zip(children.clone()).find(|(value, _)| value.is_none());
+    if let Some((_, index)) = missing {
+        return Err(NoInput::NotNow(format!("the result of {index} is not there")));
+    }
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// The lines of a run, from the object that holds them if it is a pointer: `@URL`, or `@URL#k` from line k on.
+async fn lines(run: &ResultRun) -> Result<String, NoInput> {
+    let Some(pointer) = run.lines.strip_prefix('@') else {
+        return Ok(run.lines.clone());
+    };
+    let pointer = pointer.trim_end();
+    let (url, skip) = match pointer.rsplit_once('#') {
+        Some((url, line)) if !line.is_empty() && line.bytes().all(|b| b.is_ascii_digit()) => {
+            (url, line.parse().unwrap_or(usize::MAX))
+        }
+        _ => (pointer, 0),
+    };
+    let bytes = longshore_storage::read(url).await.map_err(|error| {
+        let text = format!("result object: {error}");
+        if error.is_permanent() {
+            NoInput::Failed(Outcome::Failure { error: text, retry: true })
+        } else {
+            NoInput::NotNow(text)
+        }
+    })?;
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(text.split_inclusive('\n').skip(skip).collect())
+}
+
+fn garbled(index: u64, error: &serde_json::Error) -> NoInput {
+    let error = format!("the result of {index} can't be read: {error}");
+    NoInput::Failed(Outcome::Failure { error, retry: true })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(lines: String, count: u64) -> ResultRun {
+        ResultRun { from: 0, lines, count }
+    }
+
+    #[tokio::test]
+    async fn a_pointer_is_followed_and_may_begin_within_its_object() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let prefix = format!("file://{}", folder.path().display());
+        let url = longshore_storage::write(&prefix, "j/0-3.jsonl", b"1\n2\n3\n".to_vec())
+            .await
+            .expect("it can be written");
+        let all = lines(&run(format!("@{url}"), 3)).await.expect("it can be read");
+        assert_eq!(all, "1\n2\n3\n");
+        let rest = lines(&run(format!("@{url}#2"), 1)).await.expect("it can be read");
+        assert_eq!(rest, "3\n");
+    }
+
+    #[tokio::test]
+    async fn an_object_that_is_gone_fails_the_attempt() {
+        let answer = lines(&run("@file:///nowhere/at/all.jsonl".into(), 1)).await;
+        assert!(matches!(answer, Err(NoInput::Failed(_))), "{answer:?}");
+    }
+}

@@ -1,0 +1,137 @@
+//! Documents of jobs at work, fetched from the ledger once and kept while they are used.
+
+use std::sync::Arc;
+
+use longshore_ledger::Ledger;
+use longshore_protocol::{Digest, JobDocument, JobId, Manifest, Plan};
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
+
+/// Most plans kept. A worker's slots work on a few jobs at a time; fairness over more jobs than this costs
+/// a fetch now and then.
+const MAX_PLANS: usize = 64;
+
+/// Most bytes of documents and manifests kept, as they stand in the ledger; the newest is kept whatever its size.
+const MAX_BYTES: usize = 256 << 20;
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The ledger has no document of this digest for the job.
+    #[error("the job's document is gone")]
+    Gone,
+    /// The document was accepted by another version that knows more.
+    #[error("this worker (version {version}) can't read the job's document: {0}", version = env!("CARGO_PKG_VERSION"))]
+    Unreadable(String),
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] longshore_ledger::Error),
+}
+
+/// The plans of the jobs worked on lately.
+#[derive(Default)]
+pub(crate) struct Plans {
+    /// The least recently used first.
+    entries: Mutex<Vec<Entry>>,
+}
+
+struct Entry {
+    job: JobId,
+    digest: Digest,
+    cell: Arc<OnceCell<Arc<Plan>>>,
+    bytes: usize,
+}
+
+impl Plans {
+    /// The plan of a job; slots that ask at the same time share one fetch.
+    pub(crate) async fn get(
+        &self,
+        ledger: &dyn Ledger,
+        job: JobId,
+        digest: &Digest,
+    ) -> Result<Arc<Plan>, Error> {
+        let cell = self.cell(job, digest);
+        let plan = cell
+            .get_or_try_init(|| async {
+                let stored = ledger.document(job).await?;
+                let stored = stored.filter(|stored| stored.digest == *digest).ok_or(Error::Gone)?;
+                let manifest = stored.manifest.as_deref();
+                let plan = read(&stored.document, manifest).map_err(Error::Unreadable)?;
+                self.weigh(job, digest, stored.document.len() + manifest.map_or(0, str::len));
+                Ok::<_, Error>(Arc::new(plan))
+            })
+            .await?;
+        Ok(plan.clone())
+    }
+
+    fn cell(&self, job: JobId, digest: &Digest) -> Arc<OnceCell<Arc<Plan>>> {
+        let mut entries = self.entries.lock();
+        let found = entries.iter().position(|entry| entry.job == job && entry.digest == *digest);
+        let entry = match found {
+            Some(place) => entries.remove(place),
+            None => Entry { job, digest: digest.clone(), cell: Arc::default(), bytes: 0 },
+        };
+        let cell = entry.cell.clone();
+        entries.push(entry);
+        if entries.len() > MAX_PLANS {
+            entries.remove(0);
+        }
+        cell
+    }
+
+    fn weigh(&self, job: JobId, digest: &Digest, bytes: usize) {
+        let mut entries = self.entries.lock();
+        if let Some(entry) = entries.iter_mut().find(|e| e.job == job && e.digest == *digest) {
+            entry.bytes = bytes;
+        }
+        let mut total: usize = entries.iter().map(|entry| entry.bytes).sum();
+        while total > MAX_BYTES && entries.len() > 1 {
+            total -= entries.remove(0).bytes;
+        }
+    }
+}
+
+fn read(document: &str, manifest: Option<&str>) -> Result<Plan, String> {
+    let document = JobDocument::parse(document.as_bytes()).map_err(|error| error.to_string())?;
+    let manifest = match manifest {
+        Some(json) => serde_json::from_str(json).map_err(|error| format!("manifest: {error}"))?,
+        None => Manifest::default(),
+    };
+    Plan::new(document, manifest).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(number: usize) -> JobId {
+        JobId::from_uuid(uuid::Uuid::from_u128(number as u128))
+    }
+
+    #[test]
+    fn the_least_recently_used_plan_makes_room() {
+        let plans = Plans::default();
+        let digest = Digest::new("d");
+        for number in 0..MAX_PLANS {
+            plans.cell(job(number), &digest);
+        }
+        let kept = plans.cell(job(0), &digest);
+        plans.cell(job(MAX_PLANS), &digest);
+        assert!(Arc::ptr_eq(&kept, &plans.cell(job(0), &digest)), "job 0 was used just now");
+        let jobs: Vec<JobId> = plans.entries.lock().iter().map(|entry| entry.job).collect();
+        assert_eq!(jobs.len(), MAX_PLANS);
+        assert!(!jobs.contains(&job(1)), "job 1 was used least recently");
+    }
+
+    #[test]
+    fn large_documents_make_room_but_the_newest_stays() {
+        let plans = Plans::default();
+        let digest = Digest::new("d");
+        for number in 0..3 {
+            plans.cell(job(number), &digest);
+            plans.weigh(job(number), &digest, MAX_BYTES);
+        }
+        let jobs: Vec<JobId> = plans.entries.lock().iter().map(|entry| entry.job).collect();
+        assert_eq!(jobs, [job(2)]);
+    }
+}

@@ -1,0 +1,128 @@
+//! The tasks that every worker has.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use longshore_protocol::{Input, Outcome};
+use serde_json::Value;
+
+use super::combine::{Combine, concat, merge_counts, sum};
+use super::wordcount::Wordcount;
+use super::{Handler, Instantly, permanent, retryable};
+use crate::Context;
+
+/// All of them by name.
+pub(super) fn all() -> HashMap<String, Arc<dyn Handler>> {
+    let tasks: [(&str, Arc<dyn Handler>); 7] = [
+        ("noop", Arc::new(Instant(noop))),
+        ("fail", Arc::new(Instant(fail))),
+        ("sleep", Arc::new(Sleep)),
+        ("wordcount", Arc::new(Wordcount)),
+        ("merge_counts", Arc::new(Combine(merge_counts))),
+        ("sum", Arc::new(Combine(sum))),
+        ("concat", Arc::new(Combine(concat))),
+    ];
+    tasks.into_iter().map(|(name, task)| (name.to_owned(), task)).collect()
+}
+
+struct Instant(Instantly);
+
+#[async_trait]
+impl Handler for Instant {
+    fn instantly(&self) -> Option<Instantly> {
+        Some(self.0)
+    }
+
+    async fn run(&self, ctx: Context, _input: Input) -> Outcome {
+        (self.0)(&ctx.plan.document().params, ctx.attempt)
+    }
+}
+
+/// Does nothing; its result is `null`.
+fn noop(_params: &Value, _attempt: u32) -> Outcome {
+    Outcome::Success("null".into())
+}
+
+/// Fails, for tests and demonstrations. `params` may hold `error` (the text), `retry` (whether to try again, true unless
+/// given) and `times` (how many attempts fail before one succeeds).
+fn fail(params: &Value, attempt: u32) -> Outcome {
+    let times = params.get("times").and_then(Value::as_u64);
+    if times.is_some_and(|times| u64::from(attempt) > times) {
+        return Outcome::Success("null".into());
+    }
+    let error = params.get("error").and_then(Value::as_str).unwrap_or("failed as asked");
+    match params.get("retry").and_then(Value::as_bool) {
+        Some(false) => permanent(error),
+        _ => retryable(error),
+    }
+}
+
+/// Waits `params.ms` milliseconds, else as many as its input says; its result is that number.
+struct Sleep;
+
+/// No subtask sleeps longer; more is a slip of the unit.
+const LONGEST_SLEEP_MS: u64 = 7 * 24 * 3_600_000;
+
+#[async_trait]
+impl Handler for Sleep {
+    async fn run(&self, ctx: Context, input: Input) -> Outcome {
+        let given = ctx.plan.document().params.get("ms").and_then(Value::as_u64);
+        let ms = given.or_else(|| match &input {
+            Input::Item(value) => value.as_u64(),
+            Input::Number(number) => u64::try_from(*number).ok(),
+            _ => None,
+        });
+        match ms {
+            Some(ms @ ..=LONGEST_SLEEP_MS) => {
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+                Outcome::Success(ms.to_string())
+            }
+            _ => permanent(format!(
+                "sleep needs `params.ms`, or an input, of 0 to {LONGEST_SLEEP_MS} milliseconds"
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::fixtures::{context, failure, success};
+    use super::*;
+
+    async fn run(task: &str, params: Value, input: Input) -> Outcome {
+        all()[task].run(context(&params), input).await
+    }
+
+    #[tokio::test]
+    async fn noop_returns_null() {
+        assert_eq!(run("noop", json!(null), Input::Number(1)).await, success(Value::Null));
+    }
+
+    #[test]
+    fn fail_fails_as_often_as_it_is_told() {
+        assert_eq!(fail(&json!(null), 99), retryable("failed as asked"));
+        assert_eq!(fail(&json!({"error": "rain", "retry": false}), 1), permanent("rain"));
+        assert_eq!(fail(&json!({"times": 2}), 2), retryable("failed as asked"));
+        assert_eq!(fail(&json!({"times": 2}), 3), success(Value::Null));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sleep_takes_its_time_from_params_first() {
+        let begun = tokio::time::Instant::now();
+        assert_eq!(run("sleep", json!({"ms": 5000}), Input::Number(1)).await, success(5000));
+        assert_eq!(begun.elapsed(), Duration::from_secs(5));
+        assert_eq!(run("sleep", json!(null), Input::Number(70)).await, success(70));
+        assert_eq!(begun.elapsed(), Duration::from_millis(5070));
+    }
+
+    #[tokio::test]
+    async fn sleep_without_a_time_says_what_it_needs() {
+        let (error, retry) = failure(run("sleep", json!({}), Input::Number(-5)).await);
+        assert!(error.starts_with("sleep needs `params.ms`"), "{error}");
+        assert!(!retry);
+    }
+}

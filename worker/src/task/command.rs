@@ -1,0 +1,255 @@
+//! A command: one process an attempt, the subtask on its standard input, the result on its standard output.
+
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use longshore_protocol::{Input, Outcome};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+
+use super::process::{self, Group, Pipes, Program, Tail, with_tail};
+use super::{Handler, permanent, result_of_text, retryable, subtask_line};
+use crate::Context;
+
+/// The exit code of a command that wants to be tried again later (`EX_TEMPFAIL` of sysexits.h).
+const NOT_NOW: i32 = 75;
+
+/// How long after the end of a command its output is still read: what it started may hold the pipes open for ever.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// Runs a command for each attempt.
+pub(super) struct CommandTask {
+    pub(super) program: Program,
+    pub(super) timeout: Option<Duration>,
+}
+
+/// How the conversation with a command ended.
+enum End {
+    Exited(ExitStatus),
+    TooMuchOutput,
+    Cancelled,
+    Lost(std::io::Error),
+}
+
+#[async_trait]
+impl Handler for CommandTask {
+    async fn run(&self, ctx: Context, input: Input) -> Outcome {
+        let (mut group, pipes) = match self.program.spawn(&process::environment(&ctx)) {
+            Ok(started) => started,
+            Err(error) => {
+                let name = self.program.name();
+                return retryable(format!("can't start the command `{name}`: {error}"));
+            }
+        };
+        let mut line = subtask_line(&ctx, &input);
+        line.push('\n');
+        let mut output = Vec::new();
+        let mut tail = Tail::default();
+        match talk(&mut group, pipes, &ctx, line, &mut output, &mut tail).await {
+            End::Exited(status) => classify(status, &output, &mut tail),
+            End::TooMuchOutput => {
+                permanent(format!("stdout is longer than {} bytes (max_result)", ctx.max_result))
+            }
+            End::Cancelled => retryable("stopped"),
+            End::Lost(error) => retryable(format!("lost the command: {error}")),
+        }
+    }
+
+    fn wind_up(&self) -> Duration {
+        process::WIND_UP
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+}
+
+/// Feeds the command, reads what it says and waits for its end, all at once. The group is empty afterwards.
+async fn talk(
+    group: &mut Group,
+    pipes: Pipes,
+    ctx: &Context,
+    line: String,
+    output: &mut Vec<u8>,
+    tail: &mut Tail,
+) -> End {
+    let Pipes { mut stdin, stdout, stderr } = pipes;
+    let conversation = async {
+        let feed = async {
+            // A command that does not read its input is fine.
+            let _ = stdin.write_all(line.as_bytes()).await;
+            drop(stdin);
+            Ok(())
+        };
+        // White space around the JSON is not counted against anybody: allow as much again, and a little.
+        let limit = ctx.max_result.saturating_mul(2).saturating_add(1024);
+        tokio::try_join!(feed, read_all(stdout, output, limit), read_tail(stderr, tail))
+    };
+    tokio::pin!(conversation);
+    let end = tokio::select! {
+        () = ctx.cancelled() => End::Cancelled,
+        status = group.wait() => match status {
+            Ok(status) => match tokio::time::timeout(LINGER, &mut conversation).await {
+                Ok(Err(TooMuch)) => End::TooMuchOutput,
+                Ok(Ok(_)) | Err(_) => End::Exited(status),
+            },
+            Err(error) => End::Lost(error),
+        },
+        Err(TooMuch) = &mut conversation => End::TooMuchOutput,
+    };
+    match end {
+        End::Exited(_) | End::Lost(_) => group.kill(),
+        End::Cancelled | End::TooMuchOutput => group.end().await,
+    }
+    end
+}
+
+struct TooMuch;
+
+async fn read_all(
+    mut pipe: impl AsyncRead + Unpin,
+    all: &mut Vec<u8>,
+    limit: usize,
+) -> Result<(), TooMuch> {
+    // A broken pipe is an end like any other; the exit status says what it means.
+    while pipe.read_buf(all).await.is_ok_and(|read| read > 0) {
+        if all.len() > limit {
+            return Err(TooMuch);
+        }
+    }
+    Ok(())
+}
+
+async fn read_tail(mut pipe: impl AsyncRead + Unpin, tail: &mut Tail) -> Result<(), TooMuch> {
+    let mut buffer = vec![0; 4096];
+    while let Ok(read @ 1..) = pipe.read(&mut buffer).await {
+        tail.push(&buffer[..read]);
+    }
+    Ok(())
+}
+
+fn classify(status: ExitStatus, output: &[u8], tail: &mut Tail) -> Outcome {
+    if status.success() {
+        return match result_of_text(output) {
+            Ok(json) => Outcome::Success(json),
+            Err(outcome) => outcome,
+        };
+    }
+    if status.code() == Some(NOT_NOW) {
+        return Outcome::NotNow { reason: tail.text(), after: None };
+    }
+    retryable(with_tail(process::describe(status), tail))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use serde_json::json;
+
+    use super::super::fixtures::{context, failure, success};
+    use super::*;
+
+    fn shell(script: &str) -> CommandTask {
+        let argv = ["sh", "-c", script].map(str::to_owned).to_vec();
+        let program = Program { argv, env: [("COLOUR".into(), "red".into())].into(), cwd: None };
+        CommandTask { program, timeout: None }
+    }
+
+    async fn run(script: &str) -> Outcome {
+        shell(script).run(context(&json!({"p": 1})), Input::Number(3)).await
+    }
+
+    #[tokio::test]
+    async fn a_command_reads_the_subtask_and_its_json_is_the_result() {
+        let expected = json!({
+            "job": "00000000-0000-0000-0000-000000000010", "index": 7, "attempt": 1,
+            "params": {"p": 1}, "input": 3,
+        });
+        assert_eq!(run("cat").await, success(expected));
+    }
+
+    #[tokio::test]
+    async fn the_environment_names_the_subtask() {
+        let script =
+            "echo $LONGSHORE_JOB $LONGSHORE_INDEX $LONGSHORE_ATTEMPT $LONGSHORE_NODE $COLOUR";
+        let expected = "00000000-0000-0000-0000-000000000010 7 1 quay-1 red";
+        assert_eq!(run(script).await, success(expected));
+    }
+
+    #[tokio::test]
+    async fn a_failed_command_says_why_on_stderr() {
+        assert_eq!(run("echo no crane >&2; exit 3").await, retryable("exit code 3: no crane"));
+        assert_eq!(run("exit 1").await, retryable("exit code 1"));
+        assert_eq!(run("kill -SEGV $$").await, retryable("killed by SIGSEGV"));
+    }
+
+    #[tokio::test]
+    async fn exit_code_75_means_not_now() {
+        let expected = Outcome::NotNow { reason: "berth taken".into(), after: None };
+        assert_eq!(run("echo berth taken >&2; exit 75").await, expected);
+    }
+
+    #[tokio::test]
+    async fn a_command_that_does_not_exist_is_named() {
+        let argv = vec!["/no/such/program".to_owned()];
+        let program = Program { argv, env: Default::default(), cwd: None };
+        let task = CommandTask { program, timeout: None };
+        let (error, retry) = failure(task.run(context(&json!(null)), Input::Number(1)).await);
+        assert!(error.starts_with("can't start the command `/no/such/program`"), "{error}");
+        assert!(retry, "another worker may have it");
+    }
+
+    #[tokio::test]
+    async fn input_that_nobody_reads_does_not_fail_the_command() {
+        let big = "x".repeat(1 << 20);
+        let outcome = shell("exec 0<&-; echo 1").run(context(&json!(big)), Input::Number(3)).await;
+        assert_eq!(outcome, success(1));
+    }
+
+    #[tokio::test]
+    async fn too_much_output_ends_the_command() {
+        let (error, retry) = failure(run("yes").await);
+        assert_eq!(error, "stdout is longer than 1000 bytes (max_result)");
+        assert!(!retry);
+    }
+
+    #[tokio::test]
+    async fn a_grandchild_that_keeps_the_pipes_open_hangs_nobody() {
+        let begun = Instant::now();
+        assert_eq!(run("sleep 60 & echo 5").await, success(5));
+        assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn cancelling_ends_a_group_that_ignores_sigterm_grandchildren_included() {
+        let pid_file = tempfile::NamedTempFile::new().expect("a temporary file");
+        let path = pid_file.path().display().to_string();
+        let script = format!("trap '' TERM; sleep 300 & echo $! > {path}; wait; sleep 300");
+        let ctx = context(&json!(null));
+        let cancel = ctx.cancel.clone();
+        let running = tokio::spawn(async move { shell(&script).run(ctx, Input::Number(1)).await });
+        let pid = wait_for_pid(pid_file.path()).await;
+        cancel.cancel();
+        assert_eq!(running.await.expect("no panic"), retryable("stopped"));
+        assert!(!is_alive(pid), "grandchild {pid} is still there");
+    }
+
+    async fn wait_for_pid(path: &std::path::Path) -> i32 {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            if let Ok(pid) = text.trim().parse() {
+                return pid;
+            }
+            assert!(Instant::now() < deadline, "waited for a pid in {}", path.display());
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A zombie that nobody reaps is dead too.
+    fn is_alive(pid: i32) -> bool {
+        std::fs::read_to_string(format!("/proc/{pid}/stat"))
+            .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").trim().starts_with('Z'))
+    }
+}

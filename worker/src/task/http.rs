@@ -1,0 +1,205 @@
+//! A task behind a URL: each attempt is a POST of the subtask as JSON.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use longshore_protocol::{Input, Outcome};
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::{Client, Response, StatusCode, Url};
+
+use super::{Handler, permanent, result_of_text, retryable, subtask_line};
+use crate::Context;
+
+/// How long the connection may take to come about; the answer may take as long as the job allows.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// How much of an error's body is shown.
+const SHOWN: usize = 400;
+
+/// Posts subtasks to a URL.
+pub(super) struct HttpTask {
+    url: Url,
+    client: Client,
+    timeout: Option<Duration>,
+}
+
+impl HttpTask {
+    /// The error is for people: the URL is none, or the machine has no roots of trust.
+    pub(super) fn new(url: &str, timeout: Option<Duration>) -> Result<Self, String> {
+        let url = Url::parse(url).map_err(|error| format!("http: `{url}` is no URL: {error}"))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(format!("http: `{url}`: use an http:// or https:// URL"));
+        }
+        let mut builder = Client::builder().connect_timeout(CONNECT);
+        if url.scheme() == "http" {
+            // No certificate will be looked at, so a machine without any can do without.
+            builder = builder.tls_certs_only([]);
+        }
+        let client = builder.build().map_err(|error| format!("http: {}", causes(&error)))?;
+        Ok(Self { url, client, timeout })
+    }
+
+    async fn post(&self, ctx: &Context, input: &Input) -> Result<Outcome, reqwest::Error> {
+        let mut response = self
+            .client
+            .post(self.url.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .header("Idempotency-Key", ctx.idempotency_key())
+            .body(subtask_line(ctx, input))
+            .send()
+            .await?;
+        let status = response.status();
+        let after = retry_after(&response);
+        let limit = if status.is_success() { ctx.max_result.saturating_mul(2) } else { SHOWN };
+        let (body, complete) = read(&mut response, limit).await?;
+        Ok(match status {
+            _ if status.is_success() && !complete => permanent(format!(
+                "the answer is longer than {} bytes (max_result)",
+                ctx.max_result
+            )),
+            _ if status.is_success() => match result_of_text(&body) {
+                Ok(json) => Outcome::Success(json),
+                Err(outcome) => outcome,
+            },
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                Outcome::NotNow { reason: refusal(status, &body), after }
+            }
+            _ if status.is_client_error() => permanent(refusal(status, &body)),
+            _ => retryable(refusal(status, &body)),
+        })
+    }
+}
+
+#[async_trait]
+impl Handler for HttpTask {
+    async fn run(&self, ctx: Context, input: Input) -> Outcome {
+        match self.post(&ctx, &input).await {
+            Ok(outcome) => outcome,
+            Err(error) => retryable(format!("POST {}: {}", self.url, causes(&error.without_url()))),
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+}
+
+/// Reads a body up to a limit; tells whether that was all.
+async fn read(response: &mut Response, limit: usize) -> Result<(Vec<u8>, bool), reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(bytes) = response.chunk().await? {
+        body.extend_from_slice(&bytes);
+        if body.len() > limit {
+            body.truncate(limit);
+            return Ok((body, false));
+        }
+    }
+    Ok((body, true))
+}
+
+/// The header in its form of seconds; the form of a date is left to the job's backoff.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+fn refusal(status: StatusCode, body: &[u8]) -> String {
+    let body = String::from_utf8_lossy(body);
+    let body = body.trim();
+    if body.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {body}") }
+}
+
+/// The library's own text leaves out why.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::super::fixtures::{context, failure, success};
+    use super::*;
+
+    /// Answers one request with these head lines and body, and gives the request.
+    async fn exchange(head: &str, body: &str) -> (Outcome, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/run", listener.local_addr().expect("it is bound"));
+        let length = body.len();
+        let answer = format!(
+            "HTTP/1.1 {head}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        );
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a request");
+            let mut request = Vec::new();
+            while !request.ends_with(b"}") {
+                assert!(stream.read_buf(&mut request).await.expect("a request") > 0);
+            }
+            stream.write_all(answer.as_bytes()).await.expect("the client listens");
+            String::from_utf8(request).expect("text")
+        });
+        let task = HttpTask::new(&url, None).expect("a good URL");
+        let outcome = task.run(context(&json!(null)), Input::Number(3)).await;
+        (outcome, server.await.expect("no panic"))
+    }
+
+    #[tokio::test]
+    async fn the_subtask_is_posted_and_the_body_is_the_result() {
+        let (outcome, request) = exchange("200 OK", "{\"a\": [1]}").await;
+        assert_eq!(outcome, Outcome::Success(r#"{"a":[1]}"#.into()));
+        assert!(request.starts_with("POST /run HTTP/1.1\r\n"), "{request}");
+        assert!(request.contains("idempotency-key: 00000000-0000-0000-0000-000000000010/7\r\n"));
+        assert!(
+            request.ends_with(r#""index":7,"attempt":1,"params":null,"input":3}"#),
+            "{request}"
+        );
+    }
+
+    #[tokio::test]
+    async fn statuses_say_whether_to_try_again() {
+        assert_eq!(exchange("204 No Content", "").await.0, success(""));
+        assert_eq!(exchange("404 Not Found", "x").await.0, permanent("HTTP 404 Not Found: x"));
+        let broken = retryable("HTTP 500 Internal Server Error");
+        assert_eq!(exchange("500 Oh", "").await.0, broken);
+        let full = Outcome::NotNow { reason: "HTTP 503 Service Unavailable".into(), after: None };
+        assert_eq!(exchange("503 Full", "").await.0, full);
+        let later = Outcome::NotNow {
+            reason: "HTTP 429 Too Many Requests".into(),
+            after: Some(Duration::from_secs(7)),
+        };
+        assert_eq!(exchange("429 Slow\r\nretry-after: 7", "").await.0, later);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_long_fails_for_good() {
+        let (error, retry) = failure(exchange("200 OK", &"x".repeat(5000)).await.0);
+        assert_eq!(error, "the answer is longer than 1000 bytes (max_result)");
+        assert!(!retry);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_tried_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("it is bound");
+        drop(listener);
+        let task = HttpTask::new(&format!("http://{address}/"), None).expect("a good URL");
+        let (error, retry) = failure(task.run(context(&json!(null)), Input::Number(3)).await);
+        assert!(error.contains("refused"), "{error}");
+        assert!(retry);
+    }
+
+    #[test]
+    fn a_bad_url_is_refused_before_the_worker_starts() {
+        let error = HttpTask::new("ftp://x/", None).err();
+        assert_eq!(error.as_deref(), Some("http: `ftp://x/`: use an http:// or https:// URL"));
+        assert!(HttpTask::new("nonsense", None).is_err());
+    }
+}

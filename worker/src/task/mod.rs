@@ -1,0 +1,232 @@
+//! Everything that runs a subtask: Rust functions, commands, served commands, HTTP, and what is built in.
+//!
+//! A handler turns one input into one outcome. Deliberately absent: time-outs, limits of size, retries and commits;
+//! those are the pipeline's, the same for every kind.
+
+mod builtin;
+mod combine;
+mod command;
+mod http;
+mod process;
+mod rust;
+mod serve;
+mod spec;
+mod wordcount;
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use longshore_protocol::{Input, Outcome, Subtask};
+use serde_json::Value;
+
+use crate::Context;
+pub use rust::Inputs;
+pub(crate) use rust::{asynchronous, blocking};
+pub use spec::TaskSpec;
+
+/// An outcome that is known at once from `params` and the attempt's number, without a look at the input.
+pub(crate) type Instantly = fn(&Value, u32) -> Outcome;
+
+/// Runs attempts of one task.
+#[async_trait]
+pub(crate) trait Handler: Send + Sync {
+    /// Tasks that need neither their input nor any waiting run without a future of their own, so that ten thousand
+    /// of them take milliseconds.
+    fn instantly(&self) -> Option<Instantly> {
+        None
+    }
+
+    /// One attempt. When `ctx` is cancelled it should end soon; what it answers then does not count.
+    async fn run(&self, ctx: Context, input: Input) -> Outcome;
+
+    /// How long a cancelled attempt may take to wind up before its future is dropped.
+    fn wind_up(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// A limit of the task's own, beside the job's.
+    fn timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Called once when the worker leaves.
+    async fn teardown(&self) {}
+}
+
+/// The tasks of a worker by name.
+pub(crate) struct Handlers {
+    by_name: HashMap<String, Arc<dyn Handler>>,
+}
+
+impl Handlers {
+    /// The built-in tasks, hidden by those of `own` that have the same name.
+    pub(crate) fn new(own: HashMap<String, Arc<dyn Handler>>) -> Self {
+        let mut by_name = builtin::all();
+        by_name.extend(own);
+        Self { by_name }
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<&dyn Handler> {
+        self.by_name.get(name).map(AsRef::as_ref)
+    }
+
+    /// All names, sorted.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.by_name.keys().cloned().collect();
+        names.sort_unstable();
+        names
+    }
+
+    pub(crate) async fn teardown(&self) {
+        for handler in self.by_name.values() {
+            handler.teardown().await;
+        }
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a value that is no text");
+    format!("the handler panicked: {text}")
+}
+
+fn retryable(error: impl Into<String>) -> Outcome {
+    Outcome::Failure { error: error.into(), retry: true }
+}
+
+fn permanent(error: impl Into<String>) -> Outcome {
+    Outcome::Failure { error: error.into(), retry: false }
+}
+
+/// The outcome of input that could not be read.
+fn unreadable(error: &longshore_storage::Error) -> Outcome {
+    Outcome::Failure { error: format!("input: {error}"), retry: !error.is_permanent() }
+}
+
+/// The subtask as one line of JSON, without a line end.
+fn subtask_line(ctx: &Context, input: &Input) -> String {
+    let subtask = Subtask {
+        job: ctx.job,
+        index: ctx.index,
+        attempt: ctx.attempt,
+        params: &ctx.plan.document().params,
+        input,
+    };
+    serde_json::to_string(&subtask).expect("a subtask has only text for keys")
+}
+
+/// What a program answered, as the result of a subtask: its JSON in compact form, else a string of its text without the
+/// one line end that programs print.
+fn result_of_text(text: &[u8]) -> Result<String, Outcome> {
+    let text = std::str::from_utf8(text)
+        .map_err(|error| permanent(format!("the output is neither JSON nor UTF-8: {error}")))?;
+    if serde_json::from_str::<Value>(text).is_ok() {
+        return Ok(compact(text));
+    }
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    Ok(Value::from(line).to_string())
+}
+
+/// JSON without the white space between its parts. Numbers stay as they were written: a detour over `f64` would
+/// change those of more than 53 bits.
+fn compact(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    let mut in_string = false;
+    let mut escaped = false;
+    for char in json.chars() {
+        if in_string {
+            out.push(char);
+            match char {
+                _ if escaped => escaped = false,
+                '\\' => escaped = true,
+                '"' => in_string = false,
+                _ => {}
+            }
+        } else if !char.is_ascii_whitespace() {
+            in_string = char == '"';
+            out.push(char);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+pub(crate) mod fixtures {
+    use longshore_protocol::{JobDocument, JobId, Manifest, NodeId, Plan};
+    use serde_json::json;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    /// The context of attempt 1 at subtask 7 of a job with these `params`.
+    pub(crate) fn context(params: &Value) -> Context {
+        let document = json!({
+            "task": "t", "split": {"by": "range", "start": 0, "end": 10}, "params": params,
+        });
+        let document = JobDocument::parse(document.to_string().as_bytes()).expect("it is valid");
+        Context {
+            job: JobId::from_uuid(uuid::Uuid::from_u128(0x10)),
+            index: 7,
+            attempt: 1,
+            node: NodeId::new("quay-1"),
+            plan: Arc::new(Plan::new(document, Manifest::default()).expect("ten subtasks")),
+            cancel: CancellationToken::new(),
+            max_result: 1000,
+        }
+    }
+
+    pub(crate) fn success(value: impl Into<Value>) -> Outcome {
+        Outcome::Success(value.into().to_string())
+    }
+
+    /// The text of a failure, and whether another attempt may help.
+    #[track_caller]
+    pub(crate) fn failure(outcome: Outcome) -> (String, bool) {
+        match outcome {
+            Outcome::Failure { error, retry } => (error, retry),
+            other => panic!("expected a failure, got {other:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn text(output: &str, result: &str) {
+        assert_eq!(result_of_text(output.as_bytes()), Ok(result.to_owned()), "{output:?}");
+    }
+
+    #[test]
+    fn output_is_json_if_it_can_be_and_a_string_otherwise() {
+        text("{ \"a\" : [1, 2] ,\n \"b\": \"x \\\" y\" }\n", r#"{"a":[1,2],"b":"x \" y"}"#);
+        text("18446744073709551616\n", "18446744073709551616");
+        text("0.10\n", "0.10");
+        text("two words\n", r#""two words""#);
+        text("two lines\n\n", r#""two lines\n""#);
+        text("", r#""""#);
+        text("1 2\n", r#""1 2""#);
+    }
+
+    #[test]
+    fn output_that_is_no_text_is_a_failure_and_not_a_garbled_result() {
+        let (error, retry) = fixtures::failure(result_of_text(b"\xff").unwrap_err());
+        assert!(error.starts_with("the output is neither JSON nor UTF-8"), "{error}");
+        assert!(!retry);
+    }
+
+    #[test]
+    fn a_panic_says_what_it_said() {
+        let panic = std::panic::catch_unwind(|| panic!("number {}", 3)).unwrap_err();
+        assert_eq!(panic_text(panic.as_ref()), "the handler panicked: number 3");
+    }
+}

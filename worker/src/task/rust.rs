@@ -1,0 +1,180 @@
+//! Tasks that are Rust functions of the application, typed by serde.
+
+use std::any::Any;
+use std::fmt::Display;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use longshore_protocol::{Input, Outcome};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Handler, panic_text, permanent, retryable};
+use crate::error::TaskErrorKind;
+use crate::{Context, TaskError};
+
+/// The input of a reduce task: results of other subtasks, in index order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inputs<T> {
+    /// At least one.
+    pub inputs: Vec<T>,
+}
+
+/// A future that ignores its cancellation is dropped after this time; so a cancel reaches it within a second.
+const WIND_UP: Duration = Duration::from_millis(500);
+
+/// A Rust function behind the one shape that the pipeline knows.
+pub(crate) struct RustTask {
+    run: Box<dyn Fn(Context, Input) -> BoxFuture<'static, Outcome> + Send + Sync>,
+}
+
+/// A task that awaits.
+pub(crate) fn asynchronous<F, T, Fut, O, E>(task: F) -> RustTask
+where
+    F: Fn(Context, T) -> Fut + Send + Sync + 'static,
+    T: DeserializeOwned + Send + 'static,
+    Fut: Future<Output = Result<O, E>> + Send + 'static,
+    O: Serialize,
+    E: Display + 'static,
+{
+    let run = move |ctx: Context, input: Input| match decode(input) {
+        Ok(input) => task(ctx, input).map(|result| encode(&result)).boxed(),
+        Err(outcome) => std::future::ready(outcome).boxed(),
+    };
+    RustTask { run: Box::new(run) }
+}
+
+/// A task that computes, on a thread of its own. When it ignores its cancellation, the thread goes on to its
+/// end (nothing can stop it), and what it returns is dropped.
+pub(crate) fn blocking<F, T, O, E>(task: F) -> RustTask
+where
+    F: Fn(Context, T) -> Result<O, E> + Send + Sync + 'static,
+    T: DeserializeOwned + Send + 'static,
+    O: Serialize + 'static,
+    E: Display + 'static,
+{
+    let task = std::sync::Arc::new(task);
+    let run = move |ctx: Context, input: Input| {
+        let task = task.clone();
+        let work = move || match decode(input) {
+            Ok(input) => encode(&task(ctx, input)),
+            Err(outcome) => outcome,
+        };
+        on_a_thread(work).boxed()
+    };
+    RustTask { run: Box::new(run) }
+}
+
+/// Computes on a thread where blocking is allowed; a panic there is a failed attempt.
+pub(super) async fn on_a_thread(work: impl FnOnce() -> Outcome + Send + 'static) -> Outcome {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => retryable(panic_text(panic.as_ref())),
+            Err(error) => retryable(error.to_string()),
+        },
+    }
+}
+
+#[async_trait]
+impl Handler for RustTask {
+    async fn run(&self, ctx: Context, input: Input) -> Outcome {
+        (self.run)(ctx, input).await
+    }
+
+    fn wind_up(&self) -> Duration {
+        WIND_UP
+    }
+}
+
+fn decode<T: DeserializeOwned>(input: Input) -> Result<T, Outcome> {
+    let value = match input {
+        Input::Item(value) => value,
+        Input::Point(map) => Value::Object(map),
+        other => serde_json::to_value(other)
+            .map_err(|error| permanent(format!("input can't be written as JSON: {error}")))?,
+    };
+    serde_json::from_value(value)
+        .map_err(|error| permanent(format!("the task can't read this input: {error}")))
+}
+
+fn encode<O: Serialize, E: Display + 'static>(result: &Result<O, E>) -> Outcome {
+    match result {
+        Ok(value) => match serde_json::to_string(value) {
+            Ok(json) => Outcome::Success(json),
+            Err(error) => permanent(format!("the result can't be written as JSON: {error}")),
+        },
+        Err(error) => {
+            let kind = (error as &dyn Any).downcast_ref::<TaskError>().map(|error| error.kind);
+            // The alternate form prints the causes too, where the application's error type has one.
+            let text = format!("{error:#}");
+            match kind {
+                Some(TaskErrorKind::Permanent) => permanent(text),
+                Some(TaskErrorKind::NotNow) => Outcome::NotNow { reason: text, after: None },
+                Some(TaskErrorKind::Retryable) | None => retryable(text),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::fixtures::{context, failure, success};
+    use super::*;
+    use crate::TaskResult;
+
+    async fn run(task: RustTask, input: Input) -> Outcome {
+        task.run(context(&json!({"scale": 10})), input).await
+    }
+
+    #[tokio::test]
+    async fn a_task_gets_its_input_typed_and_its_output_becomes_the_result() {
+        #[derive(Deserialize)]
+        struct Params {
+            scale: i64,
+        }
+        let task = asynchronous(|ctx: Context, n: i64| async move {
+            TaskResult::Ok(n * ctx.params::<Params>()?.scale)
+        });
+        assert_eq!(run(task, Input::Number(4)).await, success(40));
+    }
+
+    #[tokio::test]
+    async fn a_reduce_task_gets_the_inputs() {
+        let task = asynchronous(|_, all: Inputs<u64>| async move {
+            Ok::<_, String>(all.inputs.iter().sum::<u64>())
+        });
+        let input = Input::Combine { inputs: vec![json!(1), json!(2)] };
+        assert_eq!(run(task, input).await, success(3));
+    }
+
+    #[tokio::test]
+    async fn input_of_another_shape_fails_for_good() {
+        let task = blocking(|_, n: u8| Ok::<_, String>(n));
+        let (error, retry) = failure(run(task, Input::Number(-1)).await);
+        assert!(error.starts_with("the task can't read this input: "), "{error}");
+        assert!(!retry);
+    }
+
+    #[tokio::test]
+    async fn errors_are_retried_unless_they_say_otherwise() {
+        let plain = blocking(|_, _: i64| Err::<(), _>("plain"));
+        assert_eq!(run(plain, Input::Number(1)).await, retryable("plain"));
+        let permanent_one = blocking(|_, _: i64| Err::<(), _>(TaskError::permanent("no use")));
+        assert_eq!(run(permanent_one, Input::Number(1)).await, permanent("no use"));
+        let later = asynchronous(|_, _: i64| async { Err::<(), _>(TaskError::not_now("full")) });
+        let expected = Outcome::NotNow { reason: "full".into(), after: None };
+        assert_eq!(run(later, Input::Number(1)).await, expected);
+    }
+
+    #[tokio::test]
+    async fn a_panic_on_the_blocking_thread_is_a_failed_attempt() {
+        let task = blocking(|_, n: i64| if n == 1 { panic!("one") } else { Ok::<_, String>(n) });
+        assert_eq!(run(task, Input::Number(1)).await, retryable("the handler panicked: one"));
+    }
+}

@@ -1,0 +1,290 @@
+//! A served command: a process that lives on and answers one line for each subtask, one process a busy slot.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use longshore_protocol::{Input, Outcome};
+use parking_lot::Mutex;
+use serde_json::value::RawValue;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
+use tracing::debug;
+
+use super::process::{self, Group, Pipes, Program, Tail, with_tail};
+use super::{Handler, compact, permanent, retryable, subtask_line};
+use crate::Context;
+
+/// How long a process that closed its output may take to exit, so that its status and last words are known.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Room for `{"ok":}` and white space around a result of the largest size.
+const ENVELOPE: usize = 1024;
+
+/// Keeps processes between attempts. There are never more than the worker has slots, since each attempt takes one.
+pub(super) struct ServeTask {
+    program: Program,
+    timeout: Option<Duration>,
+    idle: Mutex<Vec<Served>>,
+}
+
+struct Served {
+    group: Group,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+    tail: Arc<Mutex<Tail>>,
+    said_all: tokio::task::JoinHandle<()>,
+}
+
+impl ServeTask {
+    pub(super) fn new(program: Program, timeout: Option<Duration>) -> Self {
+        Self { program, timeout, idle: Mutex::default() }
+    }
+
+    /// An idle process that is still well, else a new one.
+    fn take(&self, ctx: &Context) -> Result<Served, std::io::Error> {
+        while let Some(mut served) = { self.idle.lock().pop() } {
+            if served.is_ready() {
+                return Ok(served);
+            }
+        }
+        // The process outlives the subtask, so only what stays true is in its environment.
+        let (group, pipes) = self.program.spawn(&[("LONGSHORE_NODE", ctx.node.to_string())])?;
+        Ok(Served::new(group, pipes, self.program.name()))
+    }
+}
+
+#[async_trait]
+impl Handler for ServeTask {
+    async fn run(&self, ctx: Context, input: Input) -> Outcome {
+        let mut served = match self.take(&ctx) {
+            Ok(served) => served,
+            Err(error) => {
+                let name = self.program.name();
+                return retryable(format!("can't start the command `{name}`: {error}"));
+            }
+        };
+        let mut line = subtask_line(&ctx, &input);
+        line.push('\n');
+        let answer = tokio::select! {
+            () = ctx.cancelled() => Err(retryable("stopped")),
+            answer = served.exchange(&line, ctx.max_result) => answer,
+        };
+        match answer {
+            Ok(outcome) => {
+                self.idle.lock().push(served);
+                outcome
+            }
+            Err(outcome) => {
+                served.group.end().await;
+                outcome
+            }
+        }
+    }
+
+    fn wind_up(&self) -> Duration {
+        process::WIND_UP
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    async fn teardown(&self) {
+        let idle = std::mem::take(&mut *self.idle.lock());
+        join_all(idle.into_iter().map(|served| async move {
+            // The end of its input is the politest way to say that no more will come.
+            let Served { mut group, stdin, .. } = served;
+            drop(stdin);
+            let _ = tokio::time::timeout(LAST_WORDS, group.wait()).await;
+            group.end().await;
+        }))
+        .await;
+    }
+}
+
+impl Served {
+    fn new(group: Group, pipes: Pipes, name: &str) -> Self {
+        let Pipes { stdin, stdout, stderr } = pipes;
+        let tail = Arc::new(Mutex::new(Tail::default()));
+        let said_all = tokio::spawn(listen(stderr, tail.clone(), name.to_owned()));
+        Self { group, stdin, stdout: BufReader::new(stdout), tail, said_all }
+    }
+
+    /// Whether it runs and has said nothing unasked: a line too many would be taken for the next answer.
+    fn is_ready(&mut self) -> bool {
+        self.group.is_running() && self.stdout.buffer().is_empty()
+    }
+
+    /// One line out, one line in. `Err` if the process can't be used any more.
+    async fn exchange(&mut self, line: &str, max_result: usize) -> Result<Outcome, Outcome> {
+        // If the process is gone, reading finds out and tells more.
+        let _ = self.stdin.write_all(line.as_bytes()).await;
+        let limit = max_result.saturating_add(ENVELOPE);
+        let mut answer = Vec::new();
+        let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+        let read = (&mut self.stdout).take(bound).read_until(b'\n', &mut answer).await;
+        match read {
+            Ok(_) if answer.ends_with(b"\n") => {
+                parse(&answer).map_err(|what| retryable(with_tail(what, &mut self.tail.lock())))
+            }
+            Ok(length) if length > limit => {
+                Err(permanent(format!("the answer is longer than {max_result} bytes (max_result)")))
+            }
+            Ok(_) => Err(retryable(self.last_words().await)),
+            Err(error) => Err(retryable(format!("lost the served command: {error}"))),
+        }
+    }
+
+    /// How the process ended and what it said.
+    async fn last_words(&mut self) -> String {
+        let what = match tokio::time::timeout(LAST_WORDS, self.group.wait()).await {
+            Ok(Ok(status)) => process::describe(status),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it closed its output".into(),
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, &mut self.said_all).await;
+        with_tail(
+            format!("the served command ended without an answer: {what}"),
+            &mut self.tail.lock(),
+        )
+    }
+}
+
+/// `{"ok": value}` or `{"error": "text", "retry": false}`; anything else says what is wrong with it.
+fn parse(answer: &[u8]) -> Result<Outcome, String> {
+    let wrong = |why: &str| {
+        let start = String::from_utf8_lossy(&answer[..answer.len().min(80)]).trim_end().to_owned();
+        format!("the served command answered {start:?}: {why}")
+    };
+    let fields: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(answer)
+        .map_err(|error| wrong(&format!("not a line of JSON with `ok` or `error` ({error})")))?;
+    let unknown = fields.keys().find(|name| !["ok", "error", "retry"].contains(&name.as_str()));
+    if let Some(name) = unknown {
+        return Err(wrong(&format!("unknown field `{name}`; use `ok`, or `error` and `retry`")));
+    }
+    match (fields.get("ok"), fields.get("error")) {
+        (Some(value), None) if !fields.contains_key("retry") => {
+            Ok(Outcome::Success(compact(value.get())))
+        }
+        (None, Some(error)) => {
+            let error = serde_json::from_str::<String>(error.get())
+                .map_err(|_| wrong("`error` must be a string"))?;
+            let retry = match fields.get("retry") {
+                Some(retry) => serde_json::from_str::<bool>(retry.get())
+                    .map_err(|_| wrong("`retry` must be true or false"))?,
+                None => true,
+            };
+            Ok(Outcome::Failure { error, retry })
+        }
+        _ => Err(wrong("exactly one of `ok` and `error` is needed, `retry` goes with `error`")),
+    }
+}
+
+/// What a served command says on its standard error goes to the log; the last of it explains its end.
+async fn listen(mut stderr: ChildStderr, tail: Arc<Mutex<Tail>>, command: String) {
+    let mut buffer = vec![0; 4096];
+    while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
+        tail.lock().push(&buffer[..read]);
+        debug!(%command, stderr = %String::from_utf8_lossy(&buffer[..read]).trim_end(), "said");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::fixtures::{context, failure, success};
+    use super::*;
+
+    fn python(body: &str) -> ServeTask {
+        let script = format!("import sys, json, os, time\nfor line in sys.stdin:\n{body}");
+        let argv = ["python3", "-u", "-c", &script].map(str::to_owned).to_vec();
+        ServeTask::new(Program { argv, env: BTreeMap::new(), cwd: None }, None)
+    }
+
+    async fn ask(task: &ServeTask, input: i64) -> Outcome {
+        task.run(context(&json!(null)), Input::Number(input)).await
+    }
+
+    #[tokio::test]
+    async fn one_process_answers_many_subtasks() {
+        let task =
+            python(" print(json.dumps({'ok': [os.getpid(), json.loads(line)['input'] * 2]}))\n");
+        let Outcome::Success(first) = ask(&task, 4).await else { panic!("an answer") };
+        let Outcome::Success(second) = ask(&task, 5).await else { panic!("an answer") };
+        let parts = |text: &str| serde_json::from_str::<(u32, i64)>(text).expect("pid and number");
+        assert_eq!(parts(&first).0, parts(&second).0, "the same process");
+        assert_eq!((parts(&first).1, parts(&second).1), (8, 10));
+        task.teardown().await;
+        assert!(task.idle.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn null_is_an_answer_and_an_error_says_whether_to_retry() {
+        let task = python(
+            " n = json.loads(line)['input']\n \
+             print(['{\"ok\": null}', '{\"error\": \"e\"}', '{\"error\": \"e\", \"retry\": false}'][n])\n",
+        );
+        assert_eq!(ask(&task, 0).await, success(serde_json::Value::Null));
+        assert_eq!(ask(&task, 1).await, retryable("e"));
+        assert_eq!(ask(&task, 2).await, permanent("e"));
+    }
+
+    #[tokio::test]
+    async fn a_process_that_dies_fails_the_attempt_and_is_replaced() {
+        let task = python(
+            " if json.loads(line)['input'] == 1: print('rope broke', file=sys.stderr); sys.exit(4)\n \
+             print('{\"ok\": 1}')\n",
+        );
+        let (error, retry) = failure(ask(&task, 1).await);
+        let expected = "the served command ended without an answer: exit code 4: rope broke";
+        assert_eq!((error.as_str(), retry), (expected, true));
+        assert_eq!(ask(&task, 2).await, success(1));
+    }
+
+    #[tokio::test]
+    async fn a_garbled_answer_fails_the_attempt() {
+        let task = python(" print('hello')\n");
+        let (error, retry) = failure(ask(&task, 1).await);
+        assert!(
+            error.starts_with("the served command answered \"hello\": not a line of"),
+            "{error}"
+        );
+        assert!(retry);
+        assert!(task.idle.lock().is_empty(), "the process was not kept");
+    }
+
+    #[tokio::test]
+    async fn a_line_too_many_is_never_taken_for_the_next_answer() {
+        let task = python(" print('{\"ok\": 1}\\n{\"ok\": 99}', flush=True)\n");
+        assert_eq!(ask(&task, 1).await, success(1));
+        assert_eq!(ask(&task, 2).await, success(1));
+    }
+
+    #[tokio::test]
+    async fn cancelling_ends_the_process() {
+        let task = python(" time.sleep(600)\n");
+        let ctx = context(&json!(null));
+        ctx.cancel.cancel();
+        assert_eq!(task.run(ctx, Input::Number(1)).await, retryable("stopped"));
+        assert!(task.idle.lock().is_empty());
+    }
+
+    #[test]
+    fn answers_are_read_strictly() {
+        for (answer, complaint) in [
+            ("{}", "exactly one of"),
+            (r#"{"ok":1,"error":"e"}"#, "exactly one of"),
+            (r#"{"ok":1,"retry":true}"#, "exactly one of"),
+            (r#"{"okay":1}"#, "unknown field `okay`"),
+            (r#"{"error":1}"#, "`error` must be a string"),
+            (r#"{"error":"e","retry":1}"#, "`retry` must be true or false"),
+        ] {
+            let error = parse(answer.as_bytes()).expect_err(answer);
+            assert!(error.contains(complaint), "{answer}: {error}");
+        }
+    }
+}

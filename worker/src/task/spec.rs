@@ -1,0 +1,177 @@
+//! Tasks as they stand in a worker's configuration, never in a job.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::Handler;
+use super::command::CommandTask;
+use super::http::HttpTask;
+use super::process::Program;
+use super::serve::ServeTask;
+
+/// One `[task.NAME]` of a worker: exactly one of `command`, `serve` and `http`; for programs `env` and `cwd`; for all
+/// `timeout`, a humantime string, beside the job's own.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Fields")]
+pub struct TaskSpec {
+    how: How,
+    timeout: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum How {
+    Command(Program),
+    Serve(Program),
+    Http(String),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    command: Option<Vec<String>>,
+    serve: Option<Vec<String>>,
+    http: Option<String>,
+    env: Option<BTreeMap<String, String>>,
+    cwd: Option<PathBuf>,
+    timeout: Option<String>,
+}
+
+impl TryFrom<Fields> for TaskSpec {
+    type Error = String;
+
+    fn try_from(fields: Fields) -> Result<Self, String> {
+        let Fields { command, serve, http, env, cwd, timeout } = fields;
+        let is_program = command.is_some() || serve.is_some();
+        if !is_program && (env.is_some() || cwd.is_some()) {
+            return Err("`env` and `cwd` go with `command` or `serve`".into());
+        }
+        let program = |argv: Vec<String>| match argv.first() {
+            Some(name) if !name.is_empty() => {
+                Ok(Program { argv, env: env.clone().unwrap_or_default(), cwd: cwd.clone() })
+            }
+            _ => Err("name a program, as in command = [\"python3\", \"thumbnail.py\"]".to_owned()),
+        };
+        let how = match (command, serve, http) {
+            (Some(argv), None, None) => How::Command(program(argv)?),
+            (None, Some(argv), None) => How::Serve(program(argv)?),
+            (None, None, Some(url)) => How::Http(url),
+            _ => return Err("use exactly one of `command`, `serve` and `http`".into()),
+        };
+        let timeout = timeout
+            .map(|text| match humantime::parse_duration(&text) {
+                Ok(duration) if !duration.is_zero() => Ok(duration),
+                _ => Err(format!("timeout: `{text}` is no duration; write it like \"30s\"")),
+            })
+            .transpose()?;
+        Ok(Self { how, timeout })
+    }
+}
+
+impl TaskSpec {
+    /// A command: a process an attempt.
+    pub fn command<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
+        Self { how: How::Command(Program::new(argv)), timeout: None }
+    }
+
+    /// A served command: a process a slot that answers line by line.
+    pub fn serve<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
+        Self { how: How::Serve(Program::new(argv)), timeout: None }
+    }
+
+    /// A POST to a URL an attempt.
+    pub fn http(url: impl Into<String>) -> Self {
+        Self { how: How::Http(url.into()), timeout: None }
+    }
+
+    /// The handler, once it is known that it can work here at all: that its program exists, that its URL is one.
+    pub(crate) fn handler(&self) -> Result<Arc<dyn Handler>, String> {
+        let timeout = self.timeout;
+        Ok(match &self.how {
+            How::Command(program) => {
+                program.check().map_err(|error| format!("command: {error}"))?;
+                Arc::new(CommandTask { program: program.clone(), timeout })
+            }
+            How::Serve(program) => {
+                program.check().map_err(|error| format!("serve: {error}"))?;
+                Arc::new(ServeTask::new(program.clone(), timeout))
+            }
+            How::Http(url) => Arc::new(HttpTask::new(url, timeout)?),
+        })
+    }
+}
+
+impl Program {
+    fn new<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
+        let argv = argv.into_iter().map(Into::into).collect();
+        Self { argv, env: BTreeMap::new(), cwd: None }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if let Some(cwd) = self.cwd.as_ref().filter(|cwd| !cwd.is_dir()) {
+            return Err(format!("cwd: no directory `{}`", cwd.display()));
+        }
+        let Some(name) = self.argv.first().filter(|name| !name.is_empty()) else {
+            return Err("no program".into());
+        };
+        let program = Path::new(name);
+        let base = self.cwd.as_deref().unwrap_or(Path::new("."));
+        let found = if name.contains('/') {
+            base.join(program).is_file()
+        } else {
+            let path =
+                self.env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH"));
+            let path = path.unwrap_or_default();
+            std::env::split_paths(&path).any(|folder| base.join(folder).join(program).is_file())
+        };
+        if found { Ok(()) } else { Err(format!("no program `{name}` on this machine")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[track_caller]
+    fn refused(fields: serde_json::Value, complaint: &str) {
+        let error = serde_json::from_value::<TaskSpec>(fields.clone()).expect_err("it is wrong");
+        assert!(error.to_string().contains(complaint), "{fields}: {error}");
+    }
+
+    #[test]
+    fn a_spec_is_read_from_the_configuration() {
+        let fields = json!({
+            "command": ["sh", "-c", "true"], "env": {"A": "b"}, "cwd": "/", "timeout": "1m 30s",
+        });
+        let spec: TaskSpec = serde_json::from_value(fields).expect("it is valid");
+        assert_eq!(spec.timeout, Some(Duration::from_secs(90)));
+        assert!(matches!(&spec.how, How::Command(program) if program.env["A"] == "b"));
+        assert!(spec.handler().is_ok());
+    }
+
+    #[test]
+    fn mistakes_in_a_spec_are_named() {
+        refused(json!({}), "use exactly one of `command`, `serve` and `http`");
+        refused(json!({"command": ["a"], "http": "http://x"}), "use exactly one of");
+        refused(json!({"command": []}), "name a program");
+        refused(json!({"serve": [""]}), "name a program");
+        refused(json!({"command": ["a"], "shell": true}), "unknown field `shell`");
+        refused(json!({"http": "http://x", "cwd": "/"}), "`env` and `cwd` go with");
+        refused(json!({"http": "http://x", "timeout": "5"}), "`5` is no duration");
+        refused(json!({"command": "a b"}), "expected a sequence");
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_found_out_at_the_start() {
+        let error = TaskSpec::command(["pythn3", "x.py"]).handler().err();
+        assert_eq!(error.as_deref(), Some("command: no program `pythn3` on this machine"));
+        let error = TaskSpec::serve(["./nowhere"]).handler().err();
+        assert_eq!(error.as_deref(), Some("serve: no program `./nowhere` on this machine"));
+    }
+}

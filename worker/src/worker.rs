@@ -1,0 +1,201 @@
+//! The life of a worker: set-up, heart, consuming, draining, leaving.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_broker::{Broker, Queue};
+use longshore_ledger::Ledger;
+use longshore_protocol::{NodeId, NodeInfo, NodeState};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::builder::{Builder, Setup, Teardown};
+use crate::heart::{Body, Heart, Pulse, clock, host};
+use crate::holdings::{Ending, Holdings};
+use crate::pipeline::Pipeline;
+use crate::plans::Plans;
+use crate::task::Handlers;
+use crate::{Config, Error};
+
+/// After `grace` what still runs is stopped; that takes the wind-up of a command and a commit.
+const LEAVE: Duration = Duration::from_secs(6);
+
+/// The last chance of releases that the ledger has not answered.
+const LAST_TRY: Duration = Duration::from_secs(2);
+
+/// A worker, ready to run.
+pub struct Worker {
+    pub(crate) id: NodeId,
+    pub(crate) config: Config,
+    pub(crate) handlers: Arc<Handlers>,
+    pub(crate) setup: Option<Setup>,
+    pub(crate) teardown: Option<Teardown>,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker")
+            .field("id", &self.id)
+            .field("config", &self.config)
+            .field("tasks", &self.handlers.names())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    /// Starts to put a worker together.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// The name under which the worker will be known.
+    pub fn id(&self) -> &NodeId {
+        &self.id
+    }
+
+    /// The tasks that it knows, sorted.
+    pub fn tasks(&self) -> Vec<String> {
+        self.handlers.names()
+    }
+
+    /// Works until `shutdown` is cancelled or somebody asks the node to drain; then finishes what runs within `grace`,
+    /// releases the rest and leaves. Waits for the broker and the ledger while they can't be reached.
+    pub async fn run(
+        self,
+        broker: Arc<dyn Broker>,
+        ledger: Arc<dyn Ledger>,
+        shutdown: CancellationToken,
+    ) -> Result<(), Error> {
+        let Self { id, config, handlers, setup, teardown } = self;
+        if let Some(setup) = setup {
+            setup().await.map_err(Error::Setup)?;
+        }
+        let holdings = Arc::new(Holdings::default());
+        let closing = CancellationToken::new();
+        let body = Body {
+            info: info(&id, &config, &handlers),
+            heartbeat: config.heartbeat,
+            dead_after: config.dead_after,
+            holdings: holdings.clone(),
+            closing: closing.clone(),
+        };
+        let heart = Heart::start(body, ledger.separate())?;
+        let pipeline = Arc::new(Pipeline {
+            slots: Semaphore::new(config.slots as usize),
+            node: id.clone(),
+            ledger: ledger.clone(),
+            handlers: handlers.clone(),
+            holdings: holdings.clone(),
+            plans: Plans::default(),
+            pulse: heart.pulse(),
+            closing: closing.clone(),
+            over: CancellationToken::new(),
+            left_behind: CancellationToken::new(),
+            config,
+        });
+        let running = TaskTracker::new();
+        let outcome = consume(&pipeline, broker.as_ref(), &running, &shutdown).await;
+        drain(&pipeline, &running).await;
+        handlers.teardown().await;
+        if let Some(teardown) = teardown {
+            teardown().await;
+        }
+        heart.stop().await;
+        if !pipeline.left_behind.is_cancelled() {
+            let forgotten = tokio::time::timeout(LAST_TRY, ledger.forget(&id)).await;
+            if !matches!(forgotten, Ok(Ok(()))) {
+                warn!(node = %id, "the ledger does not know that the worker left");
+            }
+        }
+        info!(node = %id, "the worker left");
+        outcome
+    }
+}
+
+/// Takes deliveries until it is told to stop, or the broker was closed.
+async fn consume(
+    pipeline: &Arc<Pipeline>,
+    broker: &dyn Broker,
+    running: &TaskTracker,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
+    let closing = &pipeline.closing;
+    let mut pulse = pipeline.pulse.clone();
+    tokio::select! {
+        () = shutdown.cancelled() => { closing.cancel(); return Ok(()) }
+        _ = pulse.wait_for(|pulse| *pulse == Pulse::Beating) => {}
+    }
+    let config = &pipeline.config;
+    info!(node = %pipeline.node, slots = config.slots, queues = ?config.queues, "the worker runs");
+    let prefetch = u16::try_from(config.slots + 1).unwrap_or(u16::MAX);
+    let queues = config.queues.iter().cloned().map(Queue::Work);
+    let mut pumps = JoinSet::new();
+    for queue in queues.chain([Queue::Node(pipeline.node.clone())]) {
+        let mut subscription = broker.subscribe(&queue, prefetch).await;
+        let (pipeline, running) = (pipeline.clone(), running.clone());
+        pumps.spawn(async move {
+            loop {
+                tokio::select! {
+                    biased;
+                    () = pipeline.closing.cancelled() => return Ok(()),
+                    delivery = subscription.next() => match delivery {
+                        // As many as the prefetch allows, so this is bounded.
+                        Some(delivery) => running.spawn(pipeline.clone().work_off(delivery)),
+                        None => return Err(Error::BrokerClosed),
+                    },
+                };
+            }
+        });
+    }
+    let ended = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        () = closing.cancelled() => Ok(()),
+        Some(ended) = pumps.join_next() => ended.unwrap_or(Ok(())),
+    };
+    closing.cancel();
+    // Subscriptions are dropped before the chunks that run are waited for: what was fetched goes to others at once.
+    while pumps.join_next().await.is_some() {}
+    if shutdown.is_cancelled() { Ok(()) } else { ended }
+}
+
+/// Lets what runs finish within the grace, stops what does not, and sees that everything is handed back.
+async fn drain(pipeline: &Pipeline, running: &TaskTracker) {
+    let Pipeline { holdings, config, over, left_behind, .. } = pipeline;
+    running.close();
+    info!(busy = holdings.busy(), grace = ?config.grace, "draining");
+    holdings.close(Ending::Yield);
+    if tokio::time::timeout(config.grace, running.wait()).await.is_ok() {
+        return;
+    }
+    warn!(busy = holdings.busy(), "the grace is over; stopping what runs");
+    holdings.close(Ending::Leave);
+    if tokio::time::timeout(LEAVE, running.wait()).await.is_ok() {
+        return;
+    }
+    holdings.close(Ending::Abandon);
+    over.cancel();
+    if tokio::time::timeout(LAST_TRY, running.wait()).await.is_err() {
+        left_behind.cancel();
+    }
+}
+
+fn info(id: &NodeId, config: &Config, handlers: &Handlers) -> NodeInfo {
+    NodeInfo {
+        id: id.clone(),
+        host: host(),
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        queues: config.queues.clone(),
+        tasks: handlers.names(),
+        labels: config.labels.clone(),
+        slots: config.slots,
+        busy: 0,
+        state: NodeState::Active,
+        started_at: clock(),
+        cpu: 0.0,
+        rss: 0,
+    }
+}
