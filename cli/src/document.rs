@@ -1,0 +1,188 @@
+//! Where a verb gets its job document: a file, standard input, or flags.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use longshore_protocol::JobDocument;
+use longshore_protocol::document::MAX_DOCUMENT_BYTES;
+use serde_json::{Map, Value, json};
+
+use crate::failure::Failure;
+
+/// A document's file, or the flags of the quick form.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct JobArguments {
+    /// The job document; `-` is standard input
+    #[arg(value_name = "JOB.json", required_unless_present = "task", conflicts_with = "task")]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    quick: QuickForm,
+}
+
+/// A job without a file.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "In place of a document")]
+struct QuickForm {
+    /// The task to run
+    #[arg(long, value_name = "TASK", requires = "split")]
+    task: Option<String>,
+    /// A subtask for each value: JSON, or else a string
+    #[arg(long, value_name = "VALUE", num_args = 1.., group = "split", requires = "task", allow_negative_numbers = true)]
+    items: Option<Vec<String>>,
+    /// A subtask for each number, as in 0..1000 or 0..1000..5
+    #[arg(
+        long,
+        value_name = "A..B[..STEP]",
+        group = "split",
+        requires = "task",
+        allow_hyphen_values = true
+    )]
+    range: Option<String>,
+    /// A subtask for each byte window of these files, for the lines that start in it
+    #[arg(long, value_name = "GLOB", num_args = 1.., group = "split", requires = "task")]
+    lines: Option<Vec<String>>,
+    /// A subtask for each of these files
+    #[arg(long, value_name = "GLOB", num_args = 1.., group = "split", requires = "task")]
+    files: Option<Vec<String>>,
+    /// The size of a window, with --lines [default: 1MiB]
+    #[arg(long, value_name = "SIZE", requires = "lines")]
+    bytes: Option<String>,
+    /// Given to every subtask
+    #[arg(long, value_name = "JSON", requires = "task", allow_hyphen_values = true)]
+    params: Option<String>,
+    /// Combine the results by this task
+    #[arg(long, value_name = "TASK", requires = "task")]
+    reduce: Option<String>,
+    /// The pool of workers [default: default]
+    #[arg(long, value_name = "NAME", requires = "task")]
+    queue: Option<String>,
+    /// 0 (last) to 9 (first) [default: 5]
+    #[arg(long, value_name = "N", requires = "task", allow_negative_numbers = true)]
+    priority: Option<i64>,
+    /// The job's id, a UUID: submitting it twice makes one job
+    #[arg(long, value_name = "UUID", requires = "task")]
+    id: Option<String>,
+}
+
+impl JobArguments {
+    /// The document, valid.
+    pub(crate) fn document(&self) -> Result<JobDocument, Failure> {
+        match (&self.file, &self.quick.task) {
+            (Some(file), _) if file == Path::new("-") => {
+                parse(&read_bounded(std::io::stdin().lock()).map_err(Failure::other)?, "<stdin>")
+            }
+            (Some(file), _) => from_file(file),
+            (None, Some(task)) => {
+                let document = self.quick.document(task)?;
+                parse(document.to_string().as_bytes(), "flags")
+            }
+            (None, None) => unreachable!("clap asks for a file or a task"),
+        }
+    }
+}
+
+/// The document in a file, valid.
+pub(crate) fn from_file(path: &Path) -> Result<JobDocument, Failure> {
+    let bytes = std::fs::File::open(path)
+        .and_then(read_bounded)
+        .map_err(|error| Failure::unreadable(path, &error))?;
+    parse(&bytes, &path.display().to_string())
+}
+
+/// Reads a document; an error says where it came from.
+pub(crate) fn parse(bytes: &[u8], source: &str) -> Result<JobDocument, Failure> {
+    JobDocument::parse(bytes).map_err(|error| Failure::invalid(source, &error))
+}
+
+/// One byte more than a document may have is enough to refuse it.
+fn read_bounded(reader: impl Read) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader.take(MAX_DOCUMENT_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+impl QuickForm {
+    fn document(&self, task: &str) -> Result<Value, Failure> {
+        let mut document = Map::new();
+        document.insert("task".into(), task.into());
+        document.insert("split".into(), self.split()?);
+        if let Some(text) = &self.params {
+            let params: Value = serde_json::from_str(text)
+                .map_err(|error| Failure::usage(format!("--params: not JSON: {error}")))?;
+            document.insert("params".into(), params);
+        }
+        if let Some(task) = &self.reduce {
+            document.insert("reduce".into(), json!({ "task": task }));
+        }
+        let texts = [("queue", &self.queue), ("id", &self.id)];
+        for (name, text) in texts {
+            if let Some(text) = text {
+                document.insert(name.into(), text.as_str().into());
+            }
+        }
+        if let Some(priority) = self.priority {
+            document.insert("priority".into(), priority.into());
+        }
+        Ok(Value::Object(document))
+    }
+
+    fn split(&self) -> Result<Value, Failure> {
+        if let Some(items) = &self.items {
+            let items: Vec<Value> = items.iter().map(|item| value(item)).collect();
+            return Ok(json!({"by": "items", "items": items}));
+        }
+        if let Some(text) = &self.range {
+            let (start, end, step) = range(text)?;
+            return Ok(json!({"by": "range", "start": start, "end": end, "step": step}));
+        }
+        if let Some(files) = &self.files {
+            return Ok(json!({"by": "files", "files": files}));
+        }
+        let bytes = self.bytes.as_deref().unwrap_or("1MiB");
+        Ok(json!({"by": "lines", "files": self.lines, "bytes": bytes}))
+    }
+}
+
+/// JSON where it is JSON, else the text itself, so that words need no quotes.
+fn value(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| text.into())
+}
+
+fn range(text: &str) -> Result<(i64, i64, i64), Failure> {
+    let wrong = || {
+        Failure::usage(format!(
+            "--range: `{text}` is no range; write START..END or START..END..STEP, like 0..1000"
+        ))
+    };
+    let numbers: Option<Vec<i64>> = text.split("..").map(|part| part.trim().parse().ok()).collect();
+    match numbers.as_deref() {
+        Some([start, end]) => Ok((*start, *end, 1)),
+        Some([start, end, step]) => Ok((*start, *end, *step)),
+        _ => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_have_two_or_three_whole_numbers() {
+        assert_eq!(range("0..10").unwrap(), (0, 10, 1));
+        assert_eq!(range("-5..5..2").unwrap(), (-5, 5, 2));
+        for bad in ["", "5", "a..b", "0..", "0..=9", "1..2..3..4", "0-9"] {
+            let error = range(bad).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("--range: `{bad}` is no range; ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn items_are_json_or_else_words() {
+        assert_eq!(value("3"), json!(3));
+        assert_eq!(value("\"3\""), json!("3"));
+        assert_eq!(value("[1,2]"), json!([1, 2]));
+        assert_eq!(value("plain words"), json!("plain words"));
+        assert_eq!(value(""), json!(""));
+    }
+}

@@ -1,0 +1,128 @@
+//! Longshore in one process: scheduler, worker, broker and ledger, without services.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_broker::memory::MemoryBroker;
+use longshore_ledger::memory::{MemoryLedger, SystemClock};
+use longshore_producer::{Client, JobDocument};
+use longshore_protocol::SchedulerId;
+use longshore_scheduler::Scheduler;
+use longshore_worker::Worker;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::Failure;
+use crate::settings::Settings;
+
+/// How long scheduler and worker may take to stop once nothing runs any more. Commands get some seconds between
+/// SIGTERM and SIGKILL.
+const STOP_WITHIN: Duration = Duration::from_secs(8);
+
+/// A running fleet of one.
+pub(crate) struct Embedded {
+    client: Client,
+    stop: CancellationToken,
+    scheduler: JoinHandle<Result<(), longshore_scheduler::Error>>,
+    worker: JoinHandle<Result<(), longshore_worker::Error>>,
+}
+
+impl Embedded {
+    /// Starts with a worker that was built from [`worker`].
+    pub(crate) fn start(worker: Worker, settings: &Settings) -> Self {
+        let broker = Arc::new(MemoryBroker::new());
+        let ledger = Arc::new(MemoryLedger::new(Arc::new(SystemClock)));
+        let client = Client::new(broker.clone(), ledger.clone());
+        let stop = CancellationToken::new();
+        let mut config = longshore_scheduler::Config::new(scheduler_id());
+        config.dead_after = settings.dead_after;
+        let scheduler = Scheduler::new(config, broker.clone(), ledger.clone());
+        let scheduler = tokio::spawn(scheduler.run(stop.clone()));
+        let worker = tokio::spawn(worker.run(broker, ledger, stop.clone()));
+        Self { client, stop, scheduler, worker }
+    }
+
+    /// Submits and follows jobs.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Waits for the scheduler or the worker to end, which neither does by itself unless something is wrong.
+    pub(crate) async fn broken(&mut self) -> Failure {
+        tokio::select! {
+            ended = &mut self.scheduler => match ended {
+                Ok(Err(error)) => Failure::other(error),
+                Ok(Ok(())) => Failure::other("the scheduler stopped by itself"),
+                Err(error) => Failure::other(format_args!("the scheduler: {error}")),
+            },
+            ended = &mut self.worker => match ended {
+                Ok(Err(error)) => Failure::other(error),
+                Ok(Ok(())) => Failure::other("the worker stopped by itself"),
+                Err(error) => Failure::other(format_args!("the worker: {error}")),
+            },
+        }
+    }
+
+    /// Stops both. What still runs gets the worker's grace.
+    pub(crate) async fn stop(self, grace: Duration) {
+        self.stop.cancel();
+        let ended = async {
+            // One that ended before was told by `broken`.
+            if !self.worker.is_finished() {
+                let _ = self.worker.await;
+            }
+            if !self.scheduler.is_finished() {
+                let _ = self.scheduler.await;
+            }
+        };
+        // What hangs beyond this dies with the process.
+        let _ = tokio::time::timeout(grace + STOP_WITHIN, ended).await;
+    }
+}
+
+/// A new name for a scheduler of this process.
+pub(crate) fn scheduler_id() -> SchedulerId {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    let host = host.ok().filter(|name| !name.trim().is_empty());
+    let host = host.as_deref().map_or("scheduler", str::trim);
+    SchedulerId::new(format!("{host}-{}", uuid::Uuid::new_v4()))
+}
+
+/// The worker that the settings describe, for these queues.
+pub(crate) fn worker(
+    settings: &Settings,
+    queues: Vec<String>,
+    grace: Duration,
+) -> Result<Worker, Failure> {
+    let mut config = longshore_worker::Config {
+        queues,
+        labels: settings.labels.clone(),
+        heartbeat: settings.heartbeat,
+        dead_after: settings.dead_after,
+        ack_after: settings.ack_after,
+        grace,
+        ..longshore_worker::Config::default()
+    };
+    if let Some(slots) = settings.slots {
+        config.slots = slots;
+    }
+    let mut builder = Worker::builder().config(config);
+    for (name, spec) in &settings.tasks {
+        builder = builder.configured_task(name, spec.clone());
+    }
+    builder.build().map_err(Failure::usage)
+}
+
+/// Refuses a document that the one worker of this process could never run.
+pub(crate) fn check_tasks(document: &JobDocument, known: &[String]) -> Result<(), Failure> {
+    let reduce = document.reduce.as_ref().map(|reduce| ("reduce.task", reduce.task.as_str()));
+    for (place, task) in std::iter::once(("task", document.task.as_str())).chain(reduce) {
+        if !known.iter().any(|name| name == task) {
+            return Err(Failure::usage(format!(
+                "{place}: unknown task `{task}`; use {}, or declare [task.{task}] in longshore.toml",
+                known.join(", ")
+            )));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! Why a command did not do as asked, and THE one table of exit codes.
+
+use std::fmt;
+use std::path::Path;
+
+use longshore_producer as producer;
+use longshore_protocol::{Invalid, JobId};
+
+/// Everything that ends a command otherwise than well.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The job ended, but not as `succeeded`; what went wrong was told already.
+    #[error("{0}")]
+    JobFailed(String),
+    /// Bad flags, settings or input.
+    #[error("{0}")]
+    Usage(String),
+    /// A service can't be reached, or refuses us.
+    #[error("{0}")]
+    Unreachable(String),
+    /// No such job or node.
+    #[error("{0}")]
+    NotFound(String),
+    /// Something was looked at and is not as it should be; the output says what.
+    #[error("{0}")]
+    Unwell(String),
+    /// Whoever reads our output has gone: nothing is left to say, and nobody to say it to.
+    #[error("the output was closed")]
+    Closed,
+    /// Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Failure {
+    /// 0 is success, 1 a job that failed (or anything unforeseen), 2 bad usage or input, 3 a service that can't be
+    /// reached, 4 not found.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Closed => 0,
+            Self::JobFailed(_) | Self::Unwell(_) | Self::Other(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Unreachable(_) => 3,
+            Self::NotFound(_) => 4,
+            // As shells count: 128 and the signal's number.
+            Self::Interrupted => 130,
+        }
+    }
+
+    pub(crate) fn usage(text: impl fmt::Display) -> Self {
+        Self::Usage(text.to_string())
+    }
+
+    pub(crate) fn other(text: impl fmt::Display) -> Self {
+        Self::Other(text.to_string())
+    }
+
+    pub(crate) fn no_such_job(job: JobId) -> Self {
+        Self::NotFound(format!("no such job: {job}"))
+    }
+
+    /// A document that is not valid, and where it came from.
+    pub(crate) fn invalid(source: &str, error: &Invalid) -> Self {
+        Self::Usage(format!("{source}: {error}"))
+    }
+
+    /// A file that can't be read.
+    pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> Self {
+        let path = path.display();
+        Self::Usage(match error.kind() {
+            std::io::ErrorKind::NotFound => format!("{path}: no such file"),
+            std::io::ErrorKind::PermissionDenied => format!("{path}: permission denied"),
+            std::io::ErrorKind::IsADirectory => format!("{path}: is a directory"),
+            std::io::ErrorKind::InvalidData => format!("{path}: is not UTF-8 text"),
+            _ => format!("{path}: {error}"),
+        })
+    }
+}
+
+impl From<longshore_ledger::Error> for Failure {
+    fn from(error: longshore_ledger::Error) -> Self {
+        use longshore_ledger::Error as E;
+        match error {
+            E::BadUrl(_) => Self::Usage(error.to_string()),
+            E::Unavailable { .. } => Self::Unreachable(error.to_string()),
+            E::Corrupt { .. } | E::Misuse { .. } => Self::Other(error.to_string()),
+        }
+    }
+}
+
+impl From<longshore_broker::Error> for Failure {
+    fn from(error: longshore_broker::Error) -> Self {
+        use longshore_broker::Error as E;
+        match error {
+            E::BadUrl(_) => Self::Usage(error.to_string()),
+            E::Unreachable { .. } => Self::Unreachable(error.to_string()),
+        }
+    }
+}
+
+impl From<longshore_storage::Error> for Failure {
+    fn from(error: longshore_storage::Error) -> Self {
+        if error.is_users_fault() {
+            Self::Usage(error.to_string())
+        } else {
+            Self::Unreachable(error.to_string())
+        }
+    }
+}
+
+impl From<producer::ConnectError> for Failure {
+    fn from(error: producer::ConnectError) -> Self {
+        match error {
+            producer::ConnectError::Broker(error) => error.into(),
+            producer::ConnectError::Ledger(error) => error.into(),
+        }
+    }
+}
+
+impl From<producer::SubmitError> for Failure {
+    fn from(error: producer::SubmitError) -> Self {
+        use producer::SubmitError as E;
+        match error {
+            E::Invalid(_) | E::Rejected { .. } | E::Conflict { .. } => {
+                Self::Usage(error.to_string())
+            }
+            E::Storage(error) => error.into(),
+            E::Ledger(error) => error.into(),
+            E::NotPublished { .. } | E::NotAccepted { .. } => Self::Unreachable(error.to_string()),
+        }
+    }
+}
+
+impl From<producer::Error> for Failure {
+    fn from(error: producer::Error) -> Self {
+        use longshore_ledger::ControlError;
+        use producer::Error as E;
+        match error {
+            E::NotFound(job) => Self::no_such_job(job),
+            E::Refused { reason: ControlError::BadIndices(_), .. } => {
+                Self::Usage(error.to_string())
+            }
+            E::Ledger(error) => error.into(),
+            E::Storage(error) => error.into(),
+            E::Refused { .. } | E::NoValue { .. } | E::Corrupt { .. } => {
+                Self::Other(error.to_string())
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Progress of a job on standard error, and only on a terminal.
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use longshore_protocol::JobSummary;
+
+use super::is_watched;
+use super::job::seconds;
+
+/// A bar, or nothing at all where nobody watches.
+pub(crate) struct Bar(Option<ProgressBar>);
+
+/// Several bars, one below the other.
+pub(crate) struct Bars(MultiProgress);
+
+impl Bar {
+    /// Drawn with the first report.
+    pub(crate) fn new() -> Self {
+        Self(is_watched().then(|| {
+            // indicatif asks the terminal for its width and leaves colours out; the style has none.
+            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
+                .with_style(style("{bar:32} {pos}/{len} {msg}"))
+        }))
+    }
+
+    /// Whether anybody sees it.
+    pub(crate) fn is_drawn(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Shows how the job stands.
+    pub(crate) fn report(&self, job: &JobSummary) {
+        let Some(bar) = &self.0 else {
+            return;
+        };
+        bar.set_length(job.books.total);
+        bar.set_position(job.books.done + job.books.failed + job.books.cancelled);
+        bar.set_message(message(job));
+    }
+
+    /// Takes the bar off the terminal, so that what follows stands alone.
+    pub(crate) fn clear(&self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Bars {
+    pub(crate) fn new() -> Self {
+        Self(MultiProgress::with_draw_target(ProgressDrawTarget::stderr()))
+    }
+
+    /// One more bar, headed by the job's id.
+    pub(crate) fn add(&self, job: &JobSummary) -> Bar {
+        let bar = ProgressBar::no_length().with_style(style("{prefix} {bar:24} {pos}/{len} {msg}"));
+        let bar = self.0.add(bar).with_prefix(job.id.to_string());
+        Bar(Some(bar))
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the template is right").progress_chars("=> ")
+}
+
+fn message(job: &JobSummary) -> String {
+    let mut words = Vec::new();
+    if !matches!(job.state.as_str(), "running" | "queued") {
+        words.push(job.state.as_str().to_owned());
+    }
+    if job.reduce.total > 0 && job.reduce.done > 0 {
+        words.push(format!("combined {}/{}", job.reduce.done, job.reduce.total));
+    }
+    if job.rate > 0.0 && !job.state.is_terminal() {
+        words.push(format!("{:.0}/s", job.rate));
+    }
+    words.extend(job.eta.map(|eta| format!("{} to go", seconds(eta))));
+    if job.books.failed > 0 {
+        words.push(format!("{} failed", job.books.failed));
+    }
+    words.join(", ")
+}

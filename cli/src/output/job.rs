@@ -1,0 +1,235 @@
+//! Jobs, for people and for programs.
+
+use std::time::Duration;
+
+use longshore_protocol::state::JobState;
+use longshore_protocol::{Audit, Books, ErrorEntry, JobId, JobSummary, Timestamp};
+use serde::Serialize;
+
+use super::Output;
+use super::table::table;
+use crate::failure::Failure;
+
+/// A job as `--json` shows it: flat, with the words of `HGETALL longshore:{J}`.
+#[derive(Serialize)]
+struct View<'a> {
+    id: JobId,
+    state: JobState,
+    task: &'a str,
+    queue: &'a str,
+    tenant: &'a str,
+    priority: u8,
+    total: u64,
+    done: u64,
+    failed: u64,
+    cancelled: u64,
+    running: u64,
+    queued: u64,
+    retrying: u64,
+    waiting: u64,
+    /// The nodes of the reduce tree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reduce: Option<Books>,
+    generation: u64,
+    attempts: u64,
+    lost: u64,
+    busy_ms: u64,
+    submitted_at: Timestamp,
+    started_at: Option<Timestamp>,
+    finished_at: Option<Timestamp>,
+    deadline_at: Option<Timestamp>,
+    rate: f64,
+    eta_ms: Option<u64>,
+    error: Option<&'a str>,
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl<'a> View<'a> {
+    fn new(job: &'a JobSummary) -> Self {
+        Self {
+            id: job.id,
+            state: job.state,
+            task: &job.task,
+            queue: &job.queue,
+            tenant: &job.tenant,
+            priority: job.priority,
+            total: job.books.total,
+            done: job.books.done,
+            failed: job.books.failed,
+            cancelled: job.books.cancelled,
+            running: job.books.running,
+            queued: job.books.queued,
+            retrying: job.books.retrying,
+            waiting: job.books.waiting,
+            reduce: (job.reduce.total > 0).then_some(job.reduce),
+            generation: job.generation,
+            attempts: job.attempts,
+            lost: job.lost,
+            busy_ms: millis(job.busy),
+            submitted_at: job.submitted_at,
+            started_at: job.started_at,
+            finished_at: job.finished_at,
+            deadline_at: job.deadline_at,
+            rate: job.rate,
+            eta_ms: job.eta.map(millis),
+            error: job.error.as_deref(),
+        }
+    }
+}
+
+/// All that is known of one job.
+pub(crate) fn summary(output: &mut Output, job: &JobSummary) -> Result<(), Failure> {
+    if output.is_json() {
+        return output.json(&View::new(job));
+    }
+    let mut facts = vec![
+        ("job", job.id.to_string()),
+        ("state", job.state.as_str().to_owned()),
+        ("task", job.task.clone()),
+        ("queue", format!("{}, priority {}, tenant {}", job.queue, job.priority, job.tenant)),
+        ("subtasks", books(&job.books)),
+    ];
+    if job.reduce.total > 0 {
+        facts.push(("reduce", books(&job.reduce)));
+    }
+    facts.push(("attempts", format!("{}, {} lost with their node", job.attempts, job.lost)));
+    facts.extend(pace(job));
+    facts.extend(job.error.clone().map(|error| ("error", error)));
+    for (name, fact) in facts {
+        output.line(format_args!("{name:<9} {fact}"))?;
+    }
+    Ok(())
+}
+
+fn pace(job: &JobSummary) -> Vec<(&'static str, String)> {
+    let mut facts = Vec::new();
+    if let (Some(start), Some(end)) = (job.started_at, job.finished_at) {
+        facts.push(("took", seconds(end.since(start))));
+    } else if !job.state.is_terminal() {
+        let eta = job.eta.map_or_else(String::new, |eta| format!(", {} to go", seconds(eta)));
+        facts.push(("rate", format!("{:.1} a second{eta}", job.rate)));
+    }
+    facts
+}
+
+/// `1000: 600 done, 3 failed, …`, without what is zero.
+fn books(books: &Books) -> String {
+    let parts: Vec<String> = [
+        (books.done, "done"),
+        (books.failed, "failed"),
+        (books.cancelled, "cancelled"),
+        (books.running, "running"),
+        (books.queued, "queued"),
+        (books.retrying, "retrying"),
+        (books.waiting, "waiting"),
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, word)| format!("{count} {word}"))
+    .collect();
+    format!("{}: {}", books.total, parts.join(", "))
+}
+
+/// Tenths of a second for what is short, whole units for what is long.
+pub(crate) fn seconds(duration: Duration) -> String {
+    if duration < Duration::from_secs(60) {
+        return format!("{:.1}s", duration.as_secs_f64());
+    }
+    humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
+}
+
+/// Many jobs, a row each.
+pub(crate) fn list(output: &mut Output, jobs: &[JobSummary]) -> Result<(), Failure> {
+    if output.is_json() {
+        return output.json(&jobs.iter().map(View::new).collect::<Vec<_>>());
+    }
+    let header = ["JOB", "STATE", "TASK", "QUEUE", "DONE", "FAILED", "TOTAL", "RATE", "ETA"];
+    let rows: Vec<Vec<String>> = jobs
+        .iter()
+        .map(|job| {
+            let is_moving = !job.state.is_terminal();
+            vec![
+                job.id.to_string(),
+                job.state.as_str().to_owned(),
+                job.task.clone(),
+                job.queue.clone(),
+                job.books.done.to_string(),
+                job.books.failed.to_string(),
+                job.books.total.to_string(),
+                if is_moving { format!("{:.1}/s", job.rate) } else { "-".into() },
+                job.eta.filter(|_| is_moving).map_or_else(|| "-".into(), seconds),
+            ]
+        })
+        .collect();
+    output.text(&table(&header, &rows))
+}
+
+/// One line about a job that has moved or ended.
+pub(crate) fn line(output: &mut Output, job: &JobSummary, from: &str) -> Result<(), Failure> {
+    if output.is_json() {
+        return output.json(&View::new(job));
+    }
+    let took = match (job.started_at, job.finished_at) {
+        (Some(start), Some(end)) => format!(" in {}", seconds(end.since(start))),
+        _ => String::new(),
+    };
+    let failed = match job.books.failed {
+        0 => String::new(),
+        failed => format!(", {failed} failed"),
+    };
+    let from = if from.is_empty() { String::new() } else { format!(" ({from})") };
+    output.line(format_args!(
+        "{} {}: {} of {} done{failed}{took}{from}",
+        job.id, job.state, job.books.done, job.books.total
+    ))
+}
+
+/// A job and the state that it is in now.
+pub(crate) fn state(output: &mut Output, job: JobId, state: &str) -> Result<(), Failure> {
+    if output.is_json() {
+        output.json(&serde_json::json!({ "id": job, "state": state }))
+    } else {
+        output.line(format_args!("{job} {state}"))
+    }
+}
+
+/// The id of a job that was just accepted.
+pub(crate) fn id(output: &mut Output, job: JobId) -> Result<(), Failure> {
+    if output.is_json() { output.json(&serde_json::json!({ "id": job })) } else { output.line(job) }
+}
+
+/// Why one subtask failed, as people read it.
+pub(crate) fn failed_subtask(entry: &ErrorEntry, total: u64) -> String {
+    let attempts = if entry.attempts == 1 { "attempt" } else { "attempts" };
+    let what = if entry.index < total { "subtask" } else { "reduce node" };
+    // A traceback has many lines; the first column says where the next entry begins.
+    let error = entry.error.trim_end().replace('\n', "\n    ");
+    format!("{what} {}: {error} ({} {attempts})", entry.index, entry.attempts)
+}
+
+/// Why one subtask failed.
+pub(crate) fn error(output: &mut Output, entry: &ErrorEntry, total: u64) -> Result<(), Failure> {
+    if output.is_json() { output.json(entry) } else { output.line(failed_subtask(entry, total)) }
+}
+
+/// The books as kept and as counted.
+pub(crate) fn audit(output: &mut Output, audit: &Audit) -> Result<(), Failure> {
+    if output.is_json() {
+        return output.json(audit);
+    }
+    output.line(format_args!("job      {}", audit.job))?;
+    output.line(format_args!("state    {}", audit.state))?;
+    output.line(format_args!("kept     {}", books(&audit.kept)))?;
+    output.line(format_args!("counted  {}", books(&audit.counted)))?;
+    if audit.reduce_kept.total > 0 {
+        output.line(format_args!("reduce   {}", books(&audit.reduce_kept)))?;
+        output.line(format_args!("counted  {}", books(&audit.reduce_counted)))?;
+    }
+    for finding in &audit.findings {
+        output.line(format_args!("wrong    {finding}"))?;
+    }
+    if audit.is_clean() { output.line("the books balance") } else { Ok(()) }
+}

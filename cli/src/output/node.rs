@@ -1,0 +1,51 @@
+//! Workers, for people and for programs.
+
+use longshore_protocol::{NodeRecord, NodeState, Timestamp};
+
+use super::Output;
+use super::job::seconds;
+use super::table::table;
+use crate::failure::Failure;
+
+/// All workers, a row each. `now` is the ledger's clock.
+pub(crate) fn list(
+    output: &mut Output,
+    nodes: &[NodeRecord],
+    now: Timestamp,
+) -> Result<(), Failure> {
+    if output.is_json() {
+        let flat: Vec<serde_json::Value> = nodes.iter().map(flat).collect();
+        return output.json(&flat);
+    }
+    let header = ["NODE", "STATE", "BUSY", "SLOTS", "CPU", "MEMORY", "BEAT", "QUEUES", "LABELS"];
+    let rows: Vec<Vec<String>> = nodes
+        .iter()
+        .map(|node| {
+            let info = &node.info;
+            let labels = info.labels.iter().map(|(name, value)| format!("{name}={value}"));
+            vec![
+                info.id.to_string(),
+                match info.state {
+                    NodeState::Active => "active".to_owned(),
+                    NodeState::Draining => "draining".to_owned(),
+                },
+                info.busy.to_string(),
+                info.slots.to_string(),
+                format!("{:.0}%", info.cpu * 100.0),
+                format!("{} MiB", info.rss >> 20),
+                format!("{} ago", seconds(now.since(node.beat_at))),
+                info.queues.join(","),
+                labels.collect::<Vec<_>>().join(","),
+            ]
+        })
+        .collect();
+    output.text(&table(&header, &rows))
+}
+
+/// What the worker said, with the ledger's two words beside it.
+fn flat(node: &NodeRecord) -> serde_json::Value {
+    let mut flat = serde_json::to_value(&node.info).unwrap_or_default();
+    flat["seq"] = node.seq.into();
+    flat["beat_at"] = node.beat_at.as_millis().into();
+    flat
+}

@@ -1,0 +1,97 @@
+//! What a job gave, and why it did not.
+
+use futures_util::{StreamExt, TryStreamExt, pin_mut};
+use longshore_producer::{Job, JobDocument};
+use longshore_protocol::JobSummary;
+use longshore_protocol::document::Results;
+use longshore_protocol::state::JobState;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{Output, job, talk};
+use crate::failure::Failure;
+
+/// How many errors a failed job shows by itself; `longshore errors` shows all.
+const ERRORS_SHOWN: usize = 10;
+
+#[derive(Serialize)]
+struct Indexed<'a> {
+    index: u64,
+    result: &'a RawValue,
+}
+
+#[derive(Serialize)]
+struct Reduced<'a> {
+    result: &'a RawValue,
+}
+
+/// The reduced value of a job that has one; otherwise a line for each subtask that is done, in index order.
+pub(crate) async fn print(
+    output: &mut Output,
+    job: &Job,
+    document: &JobDocument,
+    summary: &JobSummary,
+) -> Result<(), Failure> {
+    if document.results == Results::Discard {
+        return Ok(());
+    }
+    if document.reduce.is_some() && summary.state == JobState::Succeeded {
+        let value = job.value().await?;
+        if output.is_json() {
+            output.json(&Reduced { result: &value })?;
+        } else {
+            output.line(value)?;
+        }
+    } else if document.reduce.is_none() {
+        let results = job.results();
+        pin_mut!(results);
+        while let Some((index, value)) = results.try_next().await? {
+            if output.is_json() {
+                output.json(&Indexed { index, result: &value })?;
+            } else {
+                output.line(value)?;
+            }
+        }
+    }
+    output.flush()
+}
+
+/// The results of a job that has ended, the first errors, and whether all is well.
+pub(crate) async fn outcome(
+    output: &mut Output,
+    job: &Job,
+    document: &JobDocument,
+    summary: &JobSummary,
+) -> Result<(), Failure> {
+    print(output, job, document, summary).await?;
+    if summary.state == JobState::Succeeded {
+        return Ok(());
+    }
+    let errors = job.errors().take(ERRORS_SHOWN + 1);
+    pin_mut!(errors);
+    let mut shown = 0;
+    while let Some(entry) = errors.try_next().await? {
+        if shown == ERRORS_SHOWN {
+            talk("…");
+            break;
+        }
+        talk(job::failed_subtask(&entry, summary.books.total));
+        shown += 1;
+    }
+    Err(failed(summary))
+}
+
+/// How a job that did not succeed ended.
+pub(crate) fn failed(summary: &JobSummary) -> Failure {
+    let reason = summary.error.as_deref().map_or_else(String::new, |error| format!(": {error}"));
+    Failure::JobFailed(format!("the job {}{reason}", ended(summary.state)))
+}
+
+fn ended(state: JobState) -> &'static str {
+    match state {
+        JobState::Failed => "failed",
+        JobState::Cancelled => "was cancelled",
+        JobState::Rejected => "was rejected",
+        _ => "has not succeeded",
+    }
+}

@@ -1,0 +1,119 @@
+//! The services that most verbs speak to, and how to wait for them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_broker::rabbit::{self, Rabbit};
+use longshore_ledger::redis::{self, RedisLedger};
+use longshore_ledger::{Error, Ledger};
+use longshore_producer::{Client, Jobs};
+use tracing::{info, warn};
+
+use crate::failure::Failure;
+use crate::settings::Settings;
+
+/// How long a command that somebody waits for tries to reach RabbitMQ.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// The wait between two looks at a service that is not there yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// How long a good-bye to RabbitMQ may take.
+pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Most connections of a scheduler or worker to Redis.
+const FLEET_POOL: usize = 16;
+
+/// The ledger. Connects when it is first asked something.
+pub(crate) fn ledger(settings: &Settings) -> Result<RedisLedger, Failure> {
+    Ok(RedisLedger::connect(redis::Config::new(&settings.redis_url, &settings.namespace))?)
+}
+
+/// Jobs to read and control.
+pub(crate) fn jobs(settings: &Settings) -> Result<Jobs, Failure> {
+    Ok(Jobs::new(Arc::new(ledger(settings)?)))
+}
+
+/// How to reach RabbitMQ; `name` is what it shows for us.
+pub(crate) fn rabbit_config(settings: &Settings, name: &str) -> rabbit::Config {
+    let mut config = rabbit::Config::new(&settings.amqp_url, name);
+    config.namespace.clone_from(&settings.namespace);
+    config.work_queue_kind = settings.work_queues;
+    config
+}
+
+/// Both services, there and ready.
+pub(crate) async fn client(settings: &Settings) -> Result<Client, Failure> {
+    let ledger = ledger(settings)?;
+    let rabbit = Rabbit::start(rabbit_config(settings, "longshore submit"))?;
+    ledger.now().await?;
+    rabbit.connected(CONNECT_WITHIN).await?;
+    Ok(Client::new(Arc::new(rabbit), Arc::new(ledger)))
+}
+
+/// Both services for a scheduler or a worker. Waits until they are there, with a line for each change; gives up only
+/// where waiting can't help: bad URLs and refused logins.
+pub(crate) async fn fleet(
+    settings: &Settings,
+    name: &str,
+) -> Result<(Arc<Rabbit>, Arc<RedisLedger>), Failure> {
+    let mut config = redis::Config::new(&settings.redis_url, &settings.namespace);
+    config.pool_size = FLEET_POOL;
+    let ledger = RedisLedger::connect(config)?;
+    let rabbit = Rabbit::start(rabbit_config(settings, name))?;
+    await_ledger(&ledger).await?;
+    await_rabbit(&rabbit).await?;
+    Ok((Arc::new(rabbit), Arc::new(ledger)))
+}
+
+async fn await_ledger(ledger: &RedisLedger) -> Result<(), Failure> {
+    let mut told = String::new();
+    loop {
+        let reason = match ledger.load_functions().await {
+            Ok(()) => {
+                info!(ledger = %ledger.describe(), "connected");
+                return Ok(());
+            }
+            Err(Error::Unavailable { reason, .. }) if !is_refusal(&reason) => reason,
+            Err(error) => return Err(error.into()),
+        };
+        if told != reason {
+            warn!(ledger = %ledger.describe(), %reason, "waiting");
+            told = reason;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+async fn await_rabbit(rabbit: &Rabbit) -> Result<(), Failure> {
+    let mut told = String::new();
+    loop {
+        let error = match rabbit.connected(LOOK_AGAIN).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error.to_string(),
+        };
+        if is_refusal(&error) {
+            return Err(Failure::Unreachable(error));
+        }
+        if told != error {
+            warn!(reason = %error, "waiting");
+            told = error;
+        }
+    }
+}
+
+/// Whether the service is there and does not want us: then no waiting helps. Both services say so in words only.
+fn is_refusal(reason: &str) -> bool {
+    const WORDS: [&str; 8] = [
+        "ACCESS_REFUSED",
+        "NOT_ALLOWED",
+        "WRONGPASS",
+        "NOAUTH",
+        "NOPERM",
+        "AuthenticationFailed",
+        "password authentication failed",
+        "invalid username-password",
+    ];
+    let reason = reason.to_ascii_lowercase();
+    WORDS.iter().any(|word| reason.contains(&word.to_ascii_lowercase()))
+}

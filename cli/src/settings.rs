@@ -1,0 +1,439 @@
+//! Settings, in layers: flags over the environment over a file over the built-in defaults.
+//!
+//! Deliberately absent: defaults in code. They live in `defaults.toml`, which is read like any other layer.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use longshore_broker::rabbit::WorkQueueKind;
+use longshore_worker::TaskSpec;
+use serde::{Deserialize, Deserializer};
+
+use crate::failure::Failure;
+
+/// The built-in settings, commented.
+pub(crate) const DEFAULTS: &str = include_str!("defaults.toml");
+
+/// The file that is read if it is there and no other is named.
+const USUAL_FILE: &str = "longshore.toml";
+
+/// Most slots of one worker: each may be a process, and RabbitMQ counts prefetch in 16 bits.
+const MAX_SLOTS: u32 = 4096;
+
+/// Settings that every verb takes as flags. Flags of single verbs are in a [`Layer`] of their own.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Flags {
+    /// Read settings from this file instead of ./longshore.toml
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "LONGSHORE_CONFIG",
+        help_heading = "Settings"
+    )]
+    config: Option<PathBuf>,
+    /// Where RabbitMQ is [env: LONGSHORE_AMQP_URL]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Settings")]
+    amqp_url: Option<String>,
+    /// Where Redis is [env: LONGSHORE_REDIS_URL]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Settings")]
+    redis_url: Option<String>,
+    /// What all names in both begin with [env: LONGSHORE_NAMESPACE]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Settings")]
+    namespace: Option<String>,
+}
+
+/// Flags of the verbs that run a worker.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct WorkerFlags {
+    /// How many chunks run side by side [default: one a core] [env: LONGSHORE_SLOTS]
+    #[arg(long, value_name = "N")]
+    slots: Option<u32>,
+    /// How long running subtasks may go on after a request to stop [env: LONGSHORE_GRACE]
+    #[arg(long, value_name = "DURATION")]
+    grace: Option<String>,
+}
+
+/// Flags of `longshore worker` alone.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct FleetFlags {
+    /// The queues to take work from [env: LONGSHORE_QUEUES]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    queues: Option<Vec<String>>,
+    /// What the worker is good for, as name=value [env: LONGSHORE_LABELS]
+    #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',')]
+    labels: Option<Vec<String>>,
+}
+
+/// All settings, complete and checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) amqp_url: String,
+    pub(crate) redis_url: String,
+    pub(crate) namespace: String,
+    pub(crate) work_queues: WorkQueueKind,
+    pub(crate) dead_after: Duration,
+    pub(crate) slots: Option<u32>,
+    pub(crate) queues: Vec<String>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) heartbeat: Duration,
+    pub(crate) ack_after: Duration,
+    pub(crate) grace: Duration,
+    pub(crate) tasks: BTreeMap<String, TaskSpec>,
+    /// The file that was read, if one was.
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// What one source of settings says; absent is what it is silent about.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Layer {
+    amqp_url: Option<String>,
+    redis_url: Option<String>,
+    namespace: Option<String>,
+    #[serde(default, deserialize_with = "kind")]
+    work_queues: Option<WorkQueueKind>,
+    #[serde(default, deserialize_with = "duration")]
+    dead_after: Option<Duration>,
+    slots: Option<u32>,
+    queues: Option<Vec<String>>,
+    labels: Option<BTreeMap<String, String>>,
+    #[serde(default, deserialize_with = "duration")]
+    heartbeat: Option<Duration>,
+    #[serde(default, deserialize_with = "duration")]
+    ack_after: Option<Duration>,
+    #[serde(default, deserialize_with = "duration")]
+    grace: Option<Duration>,
+    task: Option<BTreeMap<String, TaskSpec>>,
+}
+
+impl Settings {
+    /// Reads all layers. `variable` looks up the environment.
+    pub(crate) fn load(
+        flags: &Flags,
+        worker: &WorkerFlags,
+        fleet: &FleetFlags,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, Failure> {
+        let (file, from_file) = read_file(flags.config.as_deref())?;
+        let layers = [
+            from_flags(flags, worker, fleet)?,
+            from_environment(variable)?,
+            from_file,
+            parse(DEFAULTS, "the built-in defaults")?,
+        ];
+        let merged = layers.into_iter().reduce(Layer::or).expect("there are layers");
+        merged.complete(file)
+    }
+}
+
+impl Layer {
+    /// What `self` says, and what `below` says of the rest. Tasks of both count, those of `self` first.
+    fn or(self, below: Self) -> Self {
+        let tasks = match (self.task, below.task) {
+            (Some(mut ours), Some(theirs)) => {
+                for (name, spec) in theirs {
+                    ours.entry(name).or_insert(spec);
+                }
+                Some(ours)
+            }
+            (ours, theirs) => ours.or(theirs),
+        };
+        Self {
+            amqp_url: self.amqp_url.or(below.amqp_url),
+            redis_url: self.redis_url.or(below.redis_url),
+            namespace: self.namespace.or(below.namespace),
+            work_queues: self.work_queues.or(below.work_queues),
+            dead_after: self.dead_after.or(below.dead_after),
+            slots: self.slots.or(below.slots),
+            queues: self.queues.or(below.queues),
+            labels: self.labels.or(below.labels),
+            heartbeat: self.heartbeat.or(below.heartbeat),
+            ack_after: self.ack_after.or(below.ack_after),
+            grace: self.grace.or(below.grace),
+            task: tasks,
+        }
+    }
+
+    fn complete(self, file: Option<PathBuf>) -> Result<Settings, Failure> {
+        const BUILT_IN: &str = "defaults.toml has a value for it";
+        let settings = Settings {
+            amqp_url: self.amqp_url.expect(BUILT_IN),
+            redis_url: self.redis_url.expect(BUILT_IN),
+            namespace: self.namespace.expect(BUILT_IN),
+            work_queues: self.work_queues.expect(BUILT_IN),
+            dead_after: self.dead_after.expect(BUILT_IN),
+            slots: self.slots,
+            queues: self.queues.expect(BUILT_IN),
+            labels: self.labels.expect(BUILT_IN),
+            heartbeat: self.heartbeat.expect(BUILT_IN),
+            ack_after: self.ack_after.expect(BUILT_IN),
+            grace: self.grace.expect(BUILT_IN),
+            tasks: self.task.unwrap_or_default(),
+            file,
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+}
+
+impl Settings {
+    /// What each value must be whichever layer it comes from.
+    fn check(&self) -> Result<(), Failure> {
+        let wrong = |setting: &str, found: String, allowed: &str| {
+            Err(Failure::usage(format!("{setting}: {found}; {allowed}")))
+        };
+        if let Some(slots) = self.slots.filter(|slots| !(1..=MAX_SLOTS).contains(slots)) {
+            return wrong("slots", slots.to_string(), "use 1 to 4096");
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        if self.namespace.is_empty()
+            || self.namespace.len() > 64
+            || !self.namespace.chars().all(plain)
+        {
+            let found = format!("`{}`", self.namespace);
+            return wrong("namespace", found, "use 1 to 64 letters, digits, `_`, `-` and `.`");
+        }
+        if self.queues.is_empty() || self.queues.iter().any(String::is_empty) {
+            return wrong("queues", "a name is missing".into(), "name at least one queue");
+        }
+        if self.heartbeat < Duration::from_millis(50) {
+            let found = humantime::format_duration(self.heartbeat).to_string();
+            return wrong("heartbeat", found, "use at least 50ms");
+        }
+        if self.dead_after < self.heartbeat * 2 {
+            let found = humantime::format_duration(self.dead_after).to_string();
+            let twice = humantime::format_duration(self.heartbeat * 2);
+            return wrong(
+                "dead_after",
+                found,
+                &format!("use at least twice the heartbeat, {twice}"),
+            );
+        }
+        if self.ack_after.is_zero() {
+            return wrong("ack_after", "0s".into(), "use a duration above zero");
+        }
+        Ok(())
+    }
+}
+
+fn from_flags(flags: &Flags, worker: &WorkerFlags, fleet: &FleetFlags) -> Result<Layer, Failure> {
+    Ok(Layer {
+        amqp_url: flags.amqp_url.clone(),
+        redis_url: flags.redis_url.clone(),
+        namespace: flags.namespace.clone(),
+        slots: worker.slots,
+        grace: worker.grace.as_deref().map(|text| duration_from("--grace", text)).transpose()?,
+        queues: fleet.queues.clone(),
+        labels: match &fleet.labels {
+            Some(pairs) => Some(labels_from("--labels", pairs.iter().map(String::as_str))?),
+            None => None,
+        },
+        ..Layer::default()
+    })
+}
+
+fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Layer, Failure> {
+    let duration = |name: &str| variable(name).map(|text| duration_from(name, &text)).transpose();
+    let list = |text: &str| text.split(',').map(|part| part.trim().to_owned()).collect();
+    let slots = |text: String| {
+        text.trim().parse().map_err(|_| {
+            Failure::usage(format!("LONGSHORE_SLOTS: `{text}` is no whole number; use 1 to 4096"))
+        })
+    };
+    let kind = |text: String| {
+        kind_from(&text).map_err(|error| Failure::usage(format!("LONGSHORE_WORK_QUEUES: {error}")))
+    };
+    Ok(Layer {
+        amqp_url: variable("LONGSHORE_AMQP_URL"),
+        redis_url: variable("LONGSHORE_REDIS_URL"),
+        namespace: variable("LONGSHORE_NAMESPACE"),
+        work_queues: variable("LONGSHORE_WORK_QUEUES").map(kind).transpose()?,
+        dead_after: duration("LONGSHORE_DEAD_AFTER")?,
+        slots: variable("LONGSHORE_SLOTS").map(slots).transpose()?,
+        queues: variable("LONGSHORE_QUEUES").map(|text| list(&text)),
+        labels: variable("LONGSHORE_LABELS")
+            .map(|text| labels_from("LONGSHORE_LABELS", text.split(',')))
+            .transpose()?,
+        heartbeat: duration("LONGSHORE_HEARTBEAT")?,
+        ack_after: duration("LONGSHORE_ACK_AFTER")?,
+        grace: duration("LONGSHORE_GRACE")?,
+        task: None,
+    })
+}
+
+fn read_file(named: Option<&Path>) -> Result<(Option<PathBuf>, Layer), Failure> {
+    let path = named.unwrap_or(Path::new(USUAL_FILE));
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok((Some(path.to_owned()), parse(&text, &path.display().to_string())?)),
+        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+            Ok((None, Layer::default()))
+        }
+        Err(error) => Err(Failure::unreadable(path, &error)),
+    }
+}
+
+/// Reads TOML; an error names the file, the line and the column.
+fn parse(text: &str, name: &str) -> Result<Layer, Failure> {
+    toml::from_str(text).map_err(|error: toml::de::Error| {
+        let before = &text[..error.span().map_or(0, |span| span.start).min(text.len())];
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        let message = error.message().lines().collect::<Vec<_>>().join(", ");
+        Failure::usage(format!("{name}:{line}:{column}: {message}"))
+    })
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let has_unit = text.bytes().any(|byte| byte.is_ascii_alphabetic());
+    humantime::parse_duration(text).ok().filter(|_| has_unit).ok_or_else(|| {
+        format!("`{text}` is no duration; write one like \"30s\", \"5m\" or \"1h 30m\"")
+    })
+}
+
+fn duration_from(place: &str, text: &str) -> Result<Duration, Failure> {
+    parse_duration(text).map_err(|error| Failure::usage(format!("{place}: {error}")))
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn kind_from(text: &str) -> Result<WorkQueueKind, String> {
+    match text {
+        "classic" => Ok(WorkQueueKind::Classic),
+        "quorum" => Ok(WorkQueueKind::Quorum),
+        _ => Err(format!("unknown kind `{text}`; use classic or quorum")),
+    }
+}
+
+fn kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<WorkQueueKind>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    kind_from(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn labels_from<'a>(
+    place: &str,
+    pairs: impl Iterator<Item = &'a str>,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let pair = |pair: &str| match pair.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => {
+            Ok((name.trim().to_owned(), value.trim().to_owned()))
+        }
+        _ => Err(Failure::usage(format!("{place}: `{pair}` is no label; write name=value"))),
+    };
+    pairs.filter(|pair| !pair.trim().is_empty()).map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(
+        toml: &str,
+        environment: &[(&str, &str)],
+        slots: Option<u32>,
+    ) -> Result<Settings, String> {
+        let file = tempfile(toml);
+        let flags = Flags { config: Some(file.clone()), ..Flags::default() };
+        let worker = WorkerFlags { slots, ..WorkerFlags::default() };
+        let variable = |name: &str| {
+            environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        };
+        let loaded = Settings::load(&flags, &worker, &FleetFlags::default(), variable);
+        let name = file.display().to_string();
+        std::fs::remove_file(&file).unwrap();
+        loaded.map_err(|failure| failure.to_string().replace(&name, "FILE"))
+    }
+
+    fn tempfile(text: &str) -> PathBuf {
+        let name = format!("longshore-{}.toml", uuid::Uuid::new_v4());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    #[track_caller]
+    fn refused(toml: &str, environment: &[(&str, &str)], message: &str) {
+        assert_eq!(load(toml, environment, None).unwrap_err(), message);
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment_and_that_over_the_file_and_that_over_the_defaults() {
+        let file = "slots = 2\ngrace = \"1m\"\nnamespace = \"file\"";
+        let environment = [("LONGSHORE_SLOTS", "3"), ("LONGSHORE_GRACE", "2m")];
+        let settings = load(file, &environment, Some(4)).unwrap();
+        assert_eq!(settings.slots, Some(4));
+        assert_eq!(settings.grace, Duration::from_secs(120));
+        assert_eq!(settings.namespace, "file");
+        assert_eq!(settings.dead_after, Duration::from_secs(5));
+        assert_eq!(load(file, &environment, None).unwrap().slots, Some(3));
+        assert_eq!(load(file, &[], None).unwrap().slots, Some(2));
+        assert_eq!(load("", &[], None).unwrap().slots, None);
+    }
+
+    #[test]
+    fn lists_and_labels_come_from_the_environment_too() {
+        let environment = [("LONGSHORE_QUEUES", "a, b"), ("LONGSHORE_LABELS", "gpu=true,zone=x=y")];
+        let settings = load("", &environment, None).unwrap();
+        assert_eq!(settings.queues, ["a", "b"]);
+        assert_eq!(settings.labels["gpu"], "true");
+        assert_eq!(settings.labels["zone"], "x=y");
+    }
+
+    #[test]
+    fn tasks_are_read_from_their_tables() {
+        let file = "[task.a]\ncommand = [\"sh\"]\n[task.b]\nhttp = \"http://127.0.0.1/\"";
+        let settings = load(file, &[], None).unwrap();
+        assert_eq!(settings.tasks.keys().collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place() {
+        refused(
+            "\n  slot = 4",
+            &[],
+            "FILE:2:3: unknown field `slot`, expected one of `amqp_url`, `redis_url`, `namespace`, \
+             `work_queues`, `dead_after`, `slots`, `queues`, `labels`, `heartbeat`, `ack_after`, \
+             `grace`, `task`",
+        );
+        refused("slots = 0", &[], "slots: 0; use 1 to 4096");
+        refused("queues = []", &[], "queues: a name is missing; name at least one queue");
+        refused("dead_after = \"1s\"", &[], "dead_after: 1s; use at least twice the heartbeat, 2s");
+        refused("heartbeat = \"0s\"", &[], "heartbeat: 0s; use at least 50ms");
+        refused("ack_after = \"0s\"", &[], "ack_after: 0s; use a duration above zero");
+        refused(
+            "grace = \"5\"",
+            &[],
+            "FILE:1:9: `5` is no duration; write one like \"30s\", \"5m\" or \"1h 30m\"",
+        );
+        refused(
+            "work_queues = \"stream\"",
+            &[],
+            "FILE:1:15: unknown kind `stream`; use classic or quorum",
+        );
+        refused(
+            "",
+            &[("LONGSHORE_SLOTS", "four")],
+            "LONGSHORE_SLOTS: `four` is no whole number; use 1 to 4096",
+        );
+        refused(
+            "",
+            &[("LONGSHORE_WORK_QUEUES", "x")],
+            "LONGSHORE_WORK_QUEUES: unknown kind `x`; use classic or quorum",
+        );
+        refused(
+            "",
+            &[("LONGSHORE_LABELS", "gpu")],
+            "LONGSHORE_LABELS: `gpu` is no label; write name=value",
+        );
+        refused(
+            "namespace = \"a b\"",
+            &[],
+            "namespace: `a b`; use 1 to 64 letters, digits, `_`, `-` and `.`",
+        );
+    }
+}

@@ -1,0 +1,32 @@
+//! `longshore audit`: recounts the books of a job from the raw keys.
+
+use clap::Args;
+
+use super::JobArgument;
+use crate::failure::Failure;
+use crate::output::{Output, job};
+use crate::services;
+use crate::settings::Settings;
+
+/// Recount a job's books from the raw keys; exit code 1 if they don't balance
+#[derive(Args)]
+pub(crate) struct Audit {
+    #[command(flatten)]
+    job: JobArgument,
+}
+
+impl Audit {
+    pub(crate) async fn perform(
+        self,
+        settings: &Settings,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        let audit = services::jobs(settings)?.job(self.job.job).audit().await?;
+        job::audit(output, &audit)?;
+        if audit.is_clean() {
+            return Ok(());
+        }
+        output.flush()?;
+        Err(Failure::Unwell(format!("the books of job {} are not in order", audit.job)))
+    }
+}

@@ -1,0 +1,40 @@
+//! `longshore delete`: forgets a job that has ended.
+
+use clap::Args;
+use longshore_producer::Error;
+
+use super::JobArgument;
+use crate::failure::Failure;
+use crate::output::{Output, job};
+use crate::services;
+use crate::settings::Settings;
+
+/// Forget a job that has ended, its results and its errors
+#[derive(Args)]
+pub(crate) struct Delete {
+    #[command(flatten)]
+    job: JobArgument,
+    /// Cancel it first if it has not ended
+    #[arg(long)]
+    force: bool,
+}
+
+impl Delete {
+    pub(crate) async fn perform(
+        self,
+        settings: &Settings,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        let id = self.job.job;
+        let handle = services::jobs(settings)?.job(id);
+        if self.force {
+            match handle.cancel().await {
+                // Refused: it has ended already, which is all that matters here.
+                Ok(_) | Err(Error::Refused { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        handle.delete().await?;
+        job::state(output, id, "deleted")
+    }
+}

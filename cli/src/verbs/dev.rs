@@ -1,0 +1,194 @@
+//! `longshore dev`: many jobs in this process, without services.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use longshore_producer::{Client, JobDocument};
+use longshore_protocol::JobSummary;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
+use tokio::task::JoinSet;
+
+use super::environment;
+use crate::document;
+use crate::embedded::{self, Embedded};
+use crate::failure::Failure;
+use crate::interrupt::Interrupts;
+use crate::output::{Output, job, talk};
+use crate::settings::{Flags, FleetFlags, Settings, WorkerFlags};
+
+/// Most jobs at once; more wait on standard input or in the folder.
+const MAX_JOBS: usize = 1_000;
+
+/// The time between two looks into the folder.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Run a scheduler and a worker here, without services, and feed them jobs
+///
+/// Takes a job document a line from standard input, or each *.json that appears in a folder, and prints a line for
+/// each job that ends. Goes on until Ctrl-C; without --jobs also until standard input and its jobs have ended. There is
+/// no HTTP API and no dashboard yet, and results go with the process: have jobs write them ("results": "file:///…"),
+/// or use `longshore run`.
+#[derive(Args)]
+pub(crate) struct Dev {
+    /// Watch this folder in place of standard input; each file is submitted once
+    #[arg(long, value_name = "DIR")]
+    jobs: Option<PathBuf>,
+    #[command(flatten)]
+    worker: WorkerFlags,
+}
+
+/// A job that ended, or never began, and where it came from.
+type Ended = (String, Result<JobSummary, Failure>);
+
+impl Dev {
+    pub(crate) async fn perform(self, flags: &Flags, output: &mut Output) -> Result<(), Failure> {
+        let settings = Settings::load(flags, &self.worker, &FleetFlags::default(), environment)?;
+        let source = Source::open(self.jobs)?;
+        let worker = embedded::worker(&settings, settings.queues.clone(), Duration::ZERO)?;
+        let known = Known { tasks: worker.tasks(), queues: settings.queues.clone() };
+        let mut interrupts = Interrupts::follow()?;
+        let mut fleet = Embedded::start(worker, &settings);
+        let client = fleet.client().clone();
+        let outcome = tokio::select! {
+            outcome = feed(source, &client, &known, output) => outcome,
+            failure = fleet.broken() => Err(failure),
+            () = interrupts.next() => Ok(()),
+        };
+        fleet.stop(Duration::ZERO).await;
+        outcome
+    }
+}
+
+/// What the worker of this process can do.
+struct Known {
+    tasks: Vec<String>,
+    queues: Vec<String>,
+}
+
+impl Known {
+    fn check(&self, document: &JobDocument) -> Result<(), Failure> {
+        embedded::check_tasks(document, &self.tasks)?;
+        if self.queues.contains(&document.queue) {
+            return Ok(());
+        }
+        let (queue, queues) = (&document.queue, self.queues.join(", "));
+        Err(Failure::usage(format!("queue: no worker takes `{queue}` here; use {queues}")))
+    }
+}
+
+async fn feed(
+    mut source: Source,
+    client: &Client,
+    known: &Known,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let mut running: JoinSet<Ended> = JoinSet::new();
+    let mut is_open = true;
+    while is_open || !running.is_empty() {
+        tokio::select! {
+            next = source.next(), if is_open && running.len() < MAX_JOBS => match next? {
+                Some((name, document)) => {
+                    let client = client.clone();
+                    let document =
+                        document.and_then(|document| known.check(&document).map(|()| document));
+                    running.spawn(async move {
+                        let ended = async { Ok(client.submit(&document?).await?.wait().await?) };
+                        (name, ended.await)
+                    });
+                }
+                None => is_open = false,
+            },
+            Some(ended) = running.join_next() => {
+                let (name, ended) = ended.map_err(Failure::other)?;
+                match ended {
+                    Ok(summary) => job::line(output, &summary, &name)?,
+                    Err(failure) => talk(format_args!("{name}: {failure}")),
+                }
+                output.flush()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where documents come from.
+enum Source {
+    Input { lines: Lines<BufReader<Stdin>>, number: u64 },
+    Folder { path: PathBuf, seen: HashMap<PathBuf, (SystemTime, u64)>, found: Vec<PathBuf> },
+}
+
+impl Source {
+    fn open(folder: Option<PathBuf>) -> Result<Self, Failure> {
+        let Some(path) = folder else {
+            let lines = BufReader::new(tokio::io::stdin()).lines();
+            return Ok(Self::Input { lines, number: 0 });
+        };
+        std::fs::read_dir(&path).map_err(|error| Failure::unreadable(&path, &error))?;
+        Ok(Self::Folder { path, seen: HashMap::new(), found: Vec::new() })
+    }
+
+    /// The next document, valid or not, and its name. `None` at the end of standard input.
+    async fn next(&mut self) -> Result<Option<(String, Result<JobDocument, Failure>)>, Failure> {
+        match self {
+            Self::Input { lines, number } => loop {
+                let Some(line) = lines.next_line().await.map_err(Failure::other)? else {
+                    return Ok(None);
+                };
+                *number += 1;
+                if !line.trim().is_empty() {
+                    let name = format!("line {number}");
+                    let parsed = JobDocument::parse(line.as_bytes()).map_err(Failure::usage);
+                    return Ok(Some((name, parsed)));
+                }
+            },
+            Self::Folder { path, seen, found } => loop {
+                if let Some(file) = found.pop() {
+                    let name = file.display().to_string();
+                    return Ok(Some((name, read(&file))));
+                }
+                *found = new_files(path, seen)?;
+                if found.is_empty() {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+            },
+        }
+    }
+}
+
+/// The document in a file. The name of the file is told by whoever reports the failure.
+fn read(file: &Path) -> Result<JobDocument, Failure> {
+    document::from_file(file).map_err(|failure| {
+        let prefix = format!("{}: ", file.display());
+        let text = failure.to_string();
+        Failure::usage(text.strip_prefix(&prefix).unwrap_or(&text))
+    })
+}
+
+/// The documents that are new, or changed since they were seen last: a file that was caught half-written comes again.
+/// A job that was submitted already is found by its file's unchanged time and size, and not submitted twice. Sorted
+/// from last to first.
+fn new_files(
+    folder: &Path,
+    seen: &mut HashMap<PathBuf, (SystemTime, u64)>,
+) -> Result<Vec<PathBuf>, Failure> {
+    let failed = |error: &std::io::Error| Failure::unreadable(folder, error);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(|error| failed(&error))? {
+        let path = entry.map_err(|error| failed(&error))?.path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        // One that is gone by now needs no report.
+        let Ok(metadata) = std::fs::metadata(&path) else {
+            continue;
+        };
+        let state = (metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH), metadata.len());
+        if metadata.is_file() && seen.insert(path.clone(), state) != Some(state) {
+            found.push(path);
+        }
+    }
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(found)
+}

@@ -1,0 +1,170 @@
+//! `longshore doctor`: what is wrong, and what to do about it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use longshore_broker::rabbit::Rabbit;
+use longshore_broker::{Broker, Queue};
+use longshore_ledger::{Finding, Ledger, Severity};
+use longshore_producer::Jobs;
+use longshore_protocol::{NodeState, Timestamp};
+
+use crate::failure::Failure;
+use crate::output::{Output, findings};
+use crate::services::{self, CLOSE_WITHIN, rabbit_config};
+use crate::settings::Settings;
+
+/// A machine whose clock differs from Redis's by more gives times that confuse people.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
+
+/// Workers that were silent for so many times `dead_after` don't count as there.
+const SILENCE: u32 = 2;
+
+/// Look at settings, RabbitMQ, Redis, schedulers and workers; exit code 3 if a service can't be reached, 1 if
+/// something else is wrong
+#[derive(Args)]
+pub(crate) struct Doctor {}
+
+impl Doctor {
+    pub(crate) async fn perform(
+        self,
+        settings: &impl Fn() -> Result<Settings, Failure>,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        let settings = settings()?;
+        let mut found = vec![fine(
+            "config",
+            match &settings.file {
+                Some(file) => format!("{} and the defaults", file.display()),
+                None => "the defaults; there is no longshore.toml here".to_owned(),
+            },
+        )];
+        let ledger = services::ledger(&settings)?;
+        let redis = ledger.examine().await;
+        let has_redis = redis.iter().all(|finding| finding.severity != Severity::Error);
+        found.extend(redis);
+        let mut pools: BTreeSet<String> = settings.queues.iter().cloned().collect();
+        if has_redis {
+            found.extend(clock(&ledger).await);
+            let (workers, busy) = workers(ledger, &settings).await?;
+            found.extend(workers);
+            pools.extend(busy);
+        }
+        let rabbit = Rabbit::start(rabbit_config(&settings, "longshore doctor"))?;
+        let pools: Vec<String> = pools.into_iter().collect();
+        let broker = rabbit.examine(&pools).await;
+        let has_rabbit =
+            broker.iter().all(|finding| finding.severity != longshore_broker::Severity::Error);
+        found.extend(broker.into_iter().map(from_broker));
+        if has_rabbit {
+            found.extend(schedulers(&rabbit).await);
+        }
+        rabbit.close(CLOSE_WITHIN).await;
+        findings::list(output, &found)?;
+        output.flush()?;
+        verdict(&found)
+    }
+}
+
+fn verdict(found: &[Finding]) -> Result<(), Failure> {
+    let wrong: Vec<&Finding> =
+        found.iter().filter(|finding| finding.severity == Severity::Error).collect();
+    let is_service = |finding: &&Finding| {
+        ["reachable", "handshake", "login", "auth", "version"]
+            .iter()
+            .any(|word| finding.check.ends_with(word))
+    };
+    match wrong.first() {
+        None => Ok(()),
+        Some(_) if wrong.iter().any(is_service) => {
+            Err(Failure::Unreachable("a service can't be used".into()))
+        }
+        Some(_) => {
+            Err(Failure::Unwell(format!("{} of {} checks failed", wrong.len(), found.len())))
+        }
+    }
+}
+
+fn fine(check: &str, found: impl Into<String>) -> Finding {
+    let (check, found) = (check.to_owned(), found.into());
+    Finding { severity: Severity::Ok, check, found, remedy: String::new() }
+}
+
+fn wrong(severity: Severity, check: &str, found: impl Into<String>, remedy: &str) -> Finding {
+    Finding { severity, check: check.to_owned(), found: found.into(), remedy: remedy.to_owned() }
+}
+
+fn from_broker(finding: longshore_broker::Finding) -> Finding {
+    use longshore_broker::Severity as S;
+    let severity = match finding.severity {
+        S::Ok => Severity::Ok,
+        S::Warning => Severity::Warning,
+        S::Error => Severity::Error,
+    };
+    let longshore_broker::Finding { check, found, remedy, .. } = finding;
+    Finding { severity, check, found, remedy }
+}
+
+async fn clock(ledger: &dyn Ledger) -> Option<Finding> {
+    #[expect(clippy::disallowed_methods, reason = "to compare clocks is what this is for")]
+    let ours =
+        Timestamp::default().plus(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+    let theirs = ledger.now().await.ok()?;
+    let off = ours.since(theirs).max(theirs.since(ours));
+    let found = format!("{:.1}s from Redis's", off.as_secs_f64());
+    Some(if off <= CLOCK_TOLERANCE {
+        fine("clock", found)
+    } else {
+        let remedy = "set both machines' clocks, best by NTP; nothing breaks, but times look odd";
+        wrong(Severity::Warning, "clock", found, remedy)
+    })
+}
+
+async fn schedulers(broker: &dyn Broker) -> Option<Finding> {
+    let depth = broker.depth(&Queue::Jobs).await.ok()?.unwrap_or_default();
+    Some(if depth.consumers > 0 {
+        fine("schedulers", format!("{} take jobs", depth.consumers))
+    } else {
+        let found = format!("none runs, {} documents wait", depth.ready);
+        wrong(Severity::Error, "schedulers", found, "start one with `longshore scheduler`")
+    })
+}
+
+/// Looks for queues that have work and nobody to do it. Gives the queues of all active jobs, too.
+async fn workers(
+    ledger: impl Ledger,
+    settings: &Settings,
+) -> Result<(Vec<Finding>, BTreeSet<String>), Failure> {
+    let nodes = ledger.nodes().await?;
+    let now = ledger.now().await?;
+    let silent = settings.dead_after * SILENCE;
+    let mut takers: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut live = 0;
+    for node in nodes
+        .iter()
+        .filter(|node| node.info.state == NodeState::Active && now.since(node.beat_at) <= silent)
+    {
+        live += 1;
+        for queue in &node.info.queues {
+            *takers.entry(queue).or_default() += 1;
+        }
+    }
+    let jobs = Jobs::new(std::sync::Arc::new(ledger)).list(0).await?;
+    let busy: BTreeSet<String> =
+        jobs.iter().filter(|job| !job.state.is_terminal()).map(|job| job.queue.clone()).collect();
+    let mut found = vec![if live > 0 {
+        fine("workers", format!("{live} beat"))
+    } else {
+        let remedy = "start one with `longshore worker`";
+        wrong(Severity::Warning, "workers", "none beats", remedy)
+    }];
+    for queue in &busy {
+        if !takers.contains_key(queue.as_str()) {
+            let remedy = format!("start one with `longshore worker --queues {queue}`");
+            let text = format!("jobs wait in queue `{queue}`, and no worker takes from it");
+            found.push(wrong(Severity::Error, "workers.queue", text, &remedy));
+        }
+    }
+    Ok((found, busy))
+}

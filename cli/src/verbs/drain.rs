@@ -1,0 +1,36 @@
+//! `longshore drain`: asks a worker to leave.
+
+use clap::Args;
+use longshore_ledger::Ledger;
+use longshore_protocol::NodeId;
+
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::services;
+use crate::settings::Settings;
+
+/// Ask a worker to finish what it runs, take nothing new, and leave
+#[derive(Args)]
+pub(crate) struct Drain {
+    /// The worker's id, as `longshore nodes` lists them
+    #[arg(value_name = "NODE")]
+    node: String,
+}
+
+impl Drain {
+    pub(crate) async fn perform(
+        self,
+        settings: &Settings,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        let node = NodeId::new(self.node);
+        if !services::ledger(settings)?.drain(&node).await? {
+            return Err(Failure::NotFound(format!("no such node: {node}")));
+        }
+        if output.is_json() {
+            output.json(&serde_json::json!({ "node": node, "state": "draining" }))
+        } else {
+            output.line(format_args!("{node} draining"))
+        }
+    }
+}

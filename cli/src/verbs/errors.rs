@@ -1,0 +1,34 @@
+//! `longshore errors`: why subtasks failed.
+
+use clap::Args;
+use futures_util::{TryStreamExt, pin_mut};
+
+use super::JobArgument;
+use crate::failure::Failure;
+use crate::output::{Output, job};
+use crate::services;
+use crate::settings::Settings;
+
+/// Print why subtasks of a job failed for good, by index; with --json an object a line
+#[derive(Args)]
+pub(crate) struct Errors {
+    #[command(flatten)]
+    job: JobArgument,
+}
+
+impl Errors {
+    pub(crate) async fn perform(
+        self,
+        settings: &Settings,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        let handle = services::jobs(settings)?.job(self.job.job);
+        let total = handle.summary().await?.books.total;
+        let errors = handle.errors();
+        pin_mut!(errors);
+        while let Some(entry) = errors.try_next().await? {
+            job::error(output, &entry, total)?;
+        }
+        Ok(())
+    }
+}

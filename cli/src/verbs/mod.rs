@@ -1,0 +1,107 @@
+//! The verbs of the command line, one a file.
+
+mod audit;
+mod cancel;
+mod completions;
+mod config;
+mod delete;
+mod dev;
+mod doctor;
+mod drain;
+mod errors;
+mod nodes;
+mod pause;
+mod results;
+mod resume;
+mod retry;
+mod run;
+mod scheduler;
+mod status;
+mod submit;
+mod worker;
+
+use clap::{Args, Subcommand};
+use longshore_protocol::JobId;
+
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::settings::{Flags, FleetFlags, Settings, WorkerFlags};
+
+/// What to do.
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    Run(run::Run),
+    Dev(dev::Dev),
+    Scheduler(scheduler::Scheduler),
+    Worker(worker::Worker),
+    Submit(submit::Submit),
+    Status(status::Status),
+    Results(results::Results),
+    Errors(errors::Errors),
+    Audit(audit::Audit),
+    Pause(pause::Pause),
+    Resume(resume::Resume),
+    Cancel(cancel::Cancel),
+    Delete(delete::Delete),
+    Retry(retry::Retry),
+    Nodes(nodes::Nodes),
+    Drain(drain::Drain),
+    Config(config::Config),
+    Doctor(doctor::Doctor),
+    Completions(completions::Completions),
+}
+
+/// A job that is there already.
+#[derive(Args)]
+pub(crate) struct JobArgument {
+    /// The job's id
+    #[arg(value_name = "JOB", value_parser = job_id)]
+    job: JobId,
+}
+
+/// Reads an id as clap wants it.
+pub(crate) fn job_id(text: &str) -> Result<JobId, String> {
+    text.parse().map_err(|_| "a job's id is a UUID, as `longshore status` lists them".to_owned())
+}
+
+impl Verb {
+    /// What is logged while RUST_LOG is unset. Services tell what they do; commands only what goes wrong.
+    pub(crate) fn default_log(&self) -> &'static str {
+        match self {
+            // lapin logs the same failures that our own supervision tells in one line.
+            Self::Scheduler(_) | Self::Worker(_) => "info,lapin=off",
+            _ => "error,lapin=off",
+        }
+    }
+
+    pub(crate) async fn perform(self, flags: &Flags, output: &mut Output) -> Result<(), Failure> {
+        let plain =
+            || Settings::load(flags, &WorkerFlags::default(), &FleetFlags::default(), environment);
+        match self {
+            Self::Run(verb) => Box::pin(verb.perform(flags, output)).await,
+            Self::Dev(verb) => Box::pin(verb.perform(flags, output)).await,
+            Self::Scheduler(verb) => Box::pin(verb.perform(&plain()?)).await,
+            Self::Worker(verb) => Box::pin(verb.perform(flags)).await,
+            Self::Submit(verb) => Box::pin(verb.perform(&plain()?, output)).await,
+            Self::Status(verb) => Box::pin(verb.perform(&plain()?, output)).await,
+            Self::Results(verb) => verb.perform(&plain()?, output).await,
+            Self::Errors(verb) => verb.perform(&plain()?, output).await,
+            Self::Audit(verb) => verb.perform(&plain()?, output).await,
+            Self::Pause(verb) => verb.perform(&plain()?, output).await,
+            Self::Resume(verb) => verb.perform(&plain()?, output).await,
+            Self::Cancel(verb) => verb.perform(&plain()?, output).await,
+            Self::Delete(verb) => verb.perform(&plain()?, output).await,
+            Self::Retry(verb) => verb.perform(&plain()?, output).await,
+            Self::Nodes(verb) => verb.perform(&plain()?, output).await,
+            Self::Drain(verb) => verb.perform(&plain()?, output).await,
+            Self::Config(verb) => verb.perform(output),
+            Self::Doctor(verb) => Box::pin(verb.perform(&plain, output)).await,
+            Self::Completions(verb) => verb.perform(output),
+        }
+    }
+}
+
+/// A variable of the environment; one that is empty counts as unset.
+pub(crate) fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}

@@ -1,0 +1,28 @@
+//! `longshore pause`: stops feeding a job.
+
+use clap::Args;
+
+use super::JobArgument;
+use crate::failure::Failure;
+use crate::output::{Output, job};
+use crate::services;
+use crate::settings::Settings;
+
+/// Stop feeding a job; what runs is finished, nothing new starts
+#[derive(Args)]
+pub(crate) struct Pause {
+    #[command(flatten)]
+    job: JobArgument,
+}
+
+impl Pause {
+    pub(crate) async fn perform(
+        self,
+        settings: &Settings,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        let id = self.job.job;
+        let state = services::jobs(settings)?.job(id).pause().await?;
+        job::state(output, id, state.as_str())
+    }
+}

@@ -1,0 +1,47 @@
+//! `longshore results`: what a job gave.
+
+use clap::Args;
+use longshore_protocol::document::Results as Keep;
+use longshore_protocol::state::JobState;
+
+use super::JobArgument;
+use crate::failure::Failure;
+use crate::output::{Output, results};
+use crate::services;
+use crate::settings::Settings;
+
+/// Print a job's results: the reduced value as a line of JSON, or without a reduce a line of JSON for each subtask
+/// that is done, in index order
+///
+/// With --json each line is an object: {"index": 0, "result": …}, or {"result": …} for the reduced value.
+#[derive(Args)]
+pub(crate) struct Results {
+    #[command(flatten)]
+    job: JobArgument,
+}
+
+impl Results {
+    pub(crate) async fn perform(
+        self,
+        settings: &Settings,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        let job = services::jobs(settings)?.job(self.job.job);
+        let summary = job.summary().await?;
+        if summary.state == JobState::Rejected {
+            return Err(results::failed(&summary));
+        }
+        let document = job.document().await?;
+        if document.results == Keep::Discard {
+            return Err(Failure::other(format_args!(
+                "job {}: its results are discarded",
+                job.id()
+            )));
+        }
+        if document.reduce.is_some() && summary.state != JobState::Succeeded {
+            // Says why there is none, with the right exit code.
+            job.value().await?;
+        }
+        results::print(output, &job, &document, &summary).await
+    }
+}

@@ -1,0 +1,32 @@
+//! `longshore retry`: tries again what failed.
+
+use clap::Args;
+
+use super::JobArgument;
+use crate::failure::Failure;
+use crate::output::{Output, job};
+use crate::services;
+use crate::settings::Settings;
+
+/// Try again what failed, each with fresh attempts
+#[derive(Args)]
+pub(crate) struct Retry {
+    #[command(flatten)]
+    job: JobArgument,
+    /// Only these subtasks; each must have failed [default: all that failed]
+    #[arg(short, long, value_name = "INDEX", num_args = 1..)]
+    index: Vec<u64>,
+}
+
+impl Retry {
+    pub(crate) async fn perform(
+        self,
+        settings: &Settings,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        let id = self.job.job;
+        let indices = (!self.index.is_empty()).then_some(self.index.as_slice());
+        let state = services::jobs(settings)?.job(id).retry(indices).await?;
+        job::state(output, id, state.as_str())
+    }
+}

@@ -1,0 +1,74 @@
+//! `longshore run`: one job in this process, without services.
+
+use std::time::Duration;
+
+use clap::Args;
+use longshore_producer::JobDocument;
+
+use super::environment;
+use super::submit::watch;
+use crate::document::JobArguments;
+use crate::embedded::{self, Embedded};
+use crate::failure::Failure;
+use crate::interrupt::Interrupts;
+use crate::output::{Output, results};
+use crate::settings::{Flags, FleetFlags, Settings, WorkerFlags};
+
+/// How long an interrupted run waits for its cancel to be noted.
+const CANCEL_WITHIN: Duration = Duration::from_secs(2);
+
+/// Run a job here and now: one process, all cores, no services
+///
+/// Prints the reduced value as one line of JSON, or without a reduce one line of JSON for each subtask that is done,
+/// in index order. With --json each line is an object: {"result": …}, or {"index": 0, "result": …}. Progress is shown
+/// on a terminal. Ctrl-C cancels the job.
+#[derive(Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    job: JobArguments,
+    #[command(flatten)]
+    worker: WorkerFlags,
+}
+
+impl Run {
+    pub(crate) async fn perform(self, flags: &Flags, output: &mut Output) -> Result<(), Failure> {
+        let settings = Settings::load(flags, &self.worker, &FleetFlags::default(), environment)?;
+        let document = self.job.document()?;
+        // Whatever the queue is called, its only worker is here; and there is nothing to wait for at the end.
+        let worker = embedded::worker(&settings, vec![document.queue.clone()], Duration::ZERO)?;
+        embedded::check_tasks(&document, &worker.tasks())?;
+        let mut interrupts = Interrupts::follow()?;
+        let mut fleet = Embedded::start(worker, &settings);
+        let client = fleet.client().clone();
+        let outcome = tokio::select! {
+            outcome = run(&client, &document, output) => outcome,
+            failure = fleet.broken() => Err(failure),
+            () = interrupts.next() => {
+                cancel_all(&client).await;
+                Err(Failure::Interrupted)
+            }
+        };
+        fleet.stop(Duration::ZERO).await;
+        outcome
+    }
+}
+
+async fn run(
+    client: &longshore_producer::Client,
+    document: &JobDocument,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let job = client.submit(document).await?;
+    let summary = watch(&job).await?;
+    results::outcome(output, &job, document, &summary).await
+}
+
+/// Ends whatever there is; the process is about to end, so nothing that goes wrong here matters.
+async fn cancel_all(client: &longshore_producer::Client) {
+    let cancel = async {
+        for job in client.jobs().list(0).await.unwrap_or_default() {
+            let _ = client.job(job.id).cancel().await;
+        }
+    };
+    let _ = tokio::time::timeout(CANCEL_WITHIN, cancel).await;
+}

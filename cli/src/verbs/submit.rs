@@ -1,0 +1,81 @@
+//! `longshore submit`: brings a job in.
+
+use std::time::Duration;
+
+use clap::Args;
+use futures_util::{TryStreamExt, pin_mut};
+use longshore_producer::Job;
+use longshore_protocol::JobSummary;
+
+use crate::document::JobArguments;
+use crate::failure::Failure;
+use crate::interrupt::Interrupts;
+use crate::output::bar::Bar;
+use crate::output::{Output, job, results, talk};
+use crate::services::{self, CLOSE_WITHIN};
+use crate::settings::Settings;
+
+/// Submit a job to the fleet; prints its id once a scheduler has accepted it
+#[derive(Args)]
+pub(crate) struct Submit {
+    #[command(flatten)]
+    job: JobArguments,
+    /// Wait for the end and print what `longshore results` would print; exit code 1 if the job fails
+    #[arg(long, conflicts_with = "detach")]
+    wait: bool,
+    /// Don't wait for a scheduler either: return once RabbitMQ has the job
+    #[arg(long)]
+    detach: bool,
+    /// How long to wait for a scheduler to accept the job
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    within: Duration,
+}
+
+impl Submit {
+    pub(crate) async fn perform(
+        self,
+        settings: &Settings,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        let document = self.job.document()?;
+        let client = services::client(settings).await?;
+        let outcome = async {
+            if self.detach {
+                return job::id(output, client.publish(&document).await?);
+            }
+            let job = client.submit_within(&document, self.within).await?;
+            if !self.wait {
+                return job::id(output, job.id());
+            }
+            let mut interrupts = Interrupts::follow()?;
+            let summary = tokio::select! {
+                summary = watch(&job) => summary?,
+                () = interrupts.next() => {
+                    talk(format_args!("the job goes on; `longshore status {}` shows it", job.id()));
+                    return Err(Failure::Interrupted);
+                }
+            };
+            results::outcome(output, &job, &document, &summary).await
+        };
+        let outcome = outcome.await;
+        client.broker().close(CLOSE_WITHIN).await;
+        outcome
+    }
+}
+
+/// Waits for the job's end, with a bar on a terminal.
+pub(crate) async fn watch(job: &Job) -> Result<JobSummary, Failure> {
+    let bar = Bar::new();
+    if !bar.is_drawn() {
+        return Ok(job.wait().await?);
+    }
+    let progress = job.progress();
+    pin_mut!(progress);
+    let mut last = None;
+    while let Some(summary) = progress.try_next().await? {
+        bar.report(&summary);
+        last = Some(summary);
+    }
+    bar.clear();
+    last.ok_or_else(|| Failure::no_such_job(job.id()))
+}

@@ -1,0 +1,232 @@
+//! One job, from outside: how it stands, what came out of it, and what to do with it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{Stream, try_unfold};
+use futures_util::{StreamExt, pin_mut};
+use longshore_ledger::ControlError;
+use longshore_protocol::document::{JobDocument, Results};
+use longshore_protocol::state::JobState;
+use longshore_protocol::{Audit, ErrorEntry, JobId, JobSummary, ReduceTree};
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use crate::hints::JobHints;
+use crate::patience::{Outage, Pace};
+use crate::{Error, Jobs, NoValue, results};
+
+/// The shortest time between two reports of progress.
+const REPORT_AT_MOST_EVERY: Duration = Duration::from_millis(100);
+
+/// The longest time between two reports of progress.
+const REPORT_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
+
+/// How many errors are asked of the ledger at once.
+const ERRORS_A_PAGE: usize = 500;
+
+/// A job, by its id. Cheap to clone; dropping it changes nothing for the job.
+#[derive(Clone)]
+pub struct Job {
+    jobs: Jobs,
+    id: JobId,
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Job {
+    pub(crate) fn new(jobs: Jobs, id: JobId) -> Self {
+        Self { jobs, id }
+    }
+
+    /// Its name, and idempotency key.
+    pub fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// How the job stands now.
+    pub async fn summary(&self) -> Result<JobSummary, Error> {
+        self.jobs.ledger().job(self.id).await?.ok_or(Error::NotFound(self.id))
+    }
+
+    /// Waits until the job has ended, however it ends. Bears with a ledger that is away for up to 30 s.
+    pub async fn wait(&self) -> Result<JobSummary, Error> {
+        let mut hints = self.jobs.hints(self.id);
+        let mut pace = Pace::new();
+        let mut outage = Outage::default();
+        loop {
+            let summary = self.look(&mut outage).await?;
+            if let Some(summary) = summary.filter(|summary| summary.state.is_terminal()) {
+                return Ok(summary);
+            }
+            hints.changed(pace.next()).await;
+        }
+    }
+
+    /// How the job stands, now and with each change until it has ended; the last report is of the end. Reports come
+    /// at most every 100 ms, and every second if nothing changes.
+    pub fn progress(&self) -> impl Stream<Item = Result<JobSummary, Error>> + Send + 'static {
+        let progress = Progress {
+            job: self.clone(),
+            hints: self.jobs.hints(self.id),
+            outage: Outage::default(),
+            last: None,
+        };
+        try_unfold(progress, |mut progress| async move {
+            Ok(progress.next().await?.map(|summary| (summary, progress)))
+        })
+    }
+
+    /// The results that are there, in index order, each with its index; of a job that has not ended, those of the
+    /// subtasks that have. Failed and cancelled subtasks have none, and neither has a job that discards its results.
+    /// Takes constant memory, whatever the size of the job.
+    pub fn results(
+        &self,
+    ) -> impl Stream<Item = Result<(u64, Box<RawValue>), Error>> + Send + 'static {
+        let job = self.clone();
+        let found = async move {
+            let summary = job.summary().await?;
+            let ledger = Arc::clone(job.jobs.ledger());
+            Ok(results::stream(ledger, job.id, 0, summary.books.total))
+        };
+        futures_util::stream::once(found).flat_map(|found| match found {
+            Ok(results) => results.left_stream(),
+            Err(error) => futures_util::stream::iter([Err(error)]).right_stream(),
+        })
+    }
+
+    /// The reduced value of a job that has succeeded.
+    pub async fn value(&self) -> Result<Box<RawValue>, Error> {
+        let summary = self.summary().await?;
+        let no_value = |reason| Error::NoValue { job: self.id, reason };
+        if summary.state != JobState::Succeeded {
+            return Err(no_value(NoValue::Unfinished(summary.state)));
+        }
+        let document = self.document().await?;
+        let reduce = document.reduce.ok_or_else(|| no_value(NoValue::NotReduced))?;
+        if document.results == Results::Discard {
+            return Err(no_value(NoValue::Discarded));
+        }
+        let root = ReduceTree::new(summary.books.total, reduce.fan_in).root();
+        let ledger = Arc::clone(self.jobs.ledger());
+        let found = results::stream(ledger, self.id, root, root + 1);
+        pin_mut!(found);
+        match found.next().await {
+            Some(result) => Ok(result?.1),
+            None => Err(self.corrupt("the result of the reduce's root is missing")),
+        }
+    }
+
+    /// The job's document as it was admitted, every default written out.
+    pub async fn document(&self) -> Result<JobDocument, Error> {
+        let stored = self.jobs.ledger().document(self.id).await?;
+        let stored = stored.ok_or(Error::NotFound(self.id))?;
+        JobDocument::parse(stored.document.as_bytes())
+            .map_err(|error| self.corrupt(format!("its document: {error}")))
+    }
+
+    /// Why subtasks failed for good, by index; of more than 10,000 the newest.
+    pub fn errors(&self) -> impl Stream<Item = Result<ErrorEntry, Error>> + Send + 'static {
+        let job = self.clone();
+        let start = (job, Vec::new().into_iter(), Some(0));
+        try_unfold(start, |(job, mut page, mut next)| async move {
+            loop {
+                if let Some(entry) = page.next() {
+                    return Ok(Some((entry, (job, page, next))));
+                }
+                let Some(from) = next else {
+                    return Ok(None);
+                };
+                if from == 0 {
+                    // An unknown job has no errors, which is not the same as a job without errors.
+                    job.summary().await?;
+                }
+                let entries = job.jobs.ledger().errors(job.id, from, ERRORS_A_PAGE).await?;
+                let is_full = entries.len() == ERRORS_A_PAGE;
+                next = entries.last().filter(|_| is_full).map(|entry: &ErrorEntry| entry.index + 1);
+                page = entries.into_iter();
+            }
+        })
+    }
+
+    /// The books, recounted from the ledger's raw keys.
+    pub async fn audit(&self) -> Result<Audit, Error> {
+        self.jobs.ledger().audit(self.id).await?.ok_or(Error::NotFound(self.id))
+    }
+
+    /// Stops feeding the job. What runs is finished, nothing new starts.
+    pub async fn pause(&self) -> Result<JobState, Error> {
+        self.control(self.jobs.ledger().pause(self.id).await)
+    }
+
+    /// Goes on after a pause.
+    pub async fn resume(&self) -> Result<JobState, Error> {
+        self.control(self.jobs.ledger().resume(self.id).await)
+    }
+
+    /// Ends the job; what runs is stopped within a second.
+    pub async fn cancel(&self) -> Result<JobState, Error> {
+        self.control(self.jobs.ledger().cancel(self.id).await)
+    }
+
+    /// Tries again what failed: all of it, or only `indices`. Each gets fresh attempts.
+    pub async fn retry(&self, indices: Option<&[u64]>) -> Result<JobState, Error> {
+        self.control(self.jobs.ledger().retry(self.id, indices).await)
+    }
+
+    /// Forgets the job, its results and its errors. Only for jobs that have ended.
+    pub async fn delete(&self) -> Result<(), Error> {
+        self.control(self.jobs.ledger().delete(self.id).await)
+    }
+
+    fn control<T>(&self, answer: Result<T, ControlError>) -> Result<T, Error> {
+        answer.map_err(|error| Error::from_control(self.id, error))
+    }
+
+    fn corrupt(&self, detail: impl Into<String>) -> Error {
+        Error::Corrupt { job: self.id, detail: detail.into() }
+    }
+
+    /// How the job stands; `None` while the ledger is away.
+    async fn look(&self, outage: &mut Outage) -> Result<Option<JobSummary>, Error> {
+        match outage.bear(self.jobs.ledger().job(self.id).await)? {
+            Some(None) => Err(Error::NotFound(self.id)),
+            Some(found) => Ok(found),
+            None => Ok(None),
+        }
+    }
+}
+
+struct Progress {
+    job: Job,
+    hints: JobHints,
+    outage: Outage,
+    last: Option<(JobSummary, Instant)>,
+}
+
+impl Progress {
+    async fn next(&mut self) -> Result<Option<JobSummary>, Error> {
+        if let Some((last, at)) = &self.last {
+            if last.state.is_terminal() {
+                return Ok(None);
+            }
+            tokio::time::sleep_until(*at + REPORT_AT_MOST_EVERY).await;
+        }
+        loop {
+            if let Some(summary) = self.job.look(&mut self.outage).await? {
+                let is_due = self.last.as_ref().is_none_or(|(last, at)| {
+                    *last != summary || at.elapsed() >= REPORT_AT_LEAST_EVERY
+                });
+                if is_due {
+                    self.last = Some((summary.clone(), Instant::now()));
+                    return Ok(Some(summary));
+                }
+            }
+            self.hints.moved(REPORT_AT_MOST_EVERY).await;
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Results in index order, a page at a time.
+
+use std::sync::Arc;
+
+use futures_util::Stream;
+use futures_util::stream::try_unfold;
+use longshore_ledger::Ledger;
+use longshore_protocol::{JobId, ResultRun};
+use serde_json::value::RawValue;
+
+use crate::Error;
+
+/// How much is asked of the ledger at once: the memory that a stream of results takes, whatever the job's size.
+const PAGE_BYTES: u64 = 1 << 20;
+
+/// The results of `next ≤ i < end` that the ledger has, in order.
+pub(crate) fn stream(
+    ledger: Arc<dyn Ledger>,
+    job: JobId,
+    next: u64,
+    end: u64,
+) -> impl Stream<Item = Result<(u64, Box<RawValue>), Error>> + Send + 'static {
+    let (runs, lines) = (Vec::new(), Lines::default());
+    let reader = Reader { ledger, job, next, end, upto: next, runs, lines };
+    try_unfold(reader, |mut reader| async move {
+        Ok(reader.next().await?.map(|result| (result, reader)))
+    })
+}
+
+struct Reader {
+    ledger: Arc<dyn Ledger>,
+    job: JobId,
+    /// The first index that was neither given nor found missing.
+    next: u64,
+    end: u64,
+    /// Where the next page begins.
+    upto: u64,
+    /// Runs of the page that are still to be read, last first.
+    runs: Vec<ResultRun>,
+    lines: Lines,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Result<Option<(u64, Box<RawValue>)>, Error> {
+        loop {
+            while let Some((index, line)) = self.lines.next() {
+                // A run may begin before what was asked, and end after it.
+                if index < self.next || index >= self.end {
+                    continue;
+                }
+                let value = RawValue::from_string(line.to_owned()).map_err(|error| {
+                    let detail = format!("the result of subtask {index} is not JSON: {error}");
+                    Error::Corrupt { job: self.job, detail }
+                })?;
+                self.next = index + 1;
+                return Ok(Some((index, value)));
+            }
+            if self.lines.left > 0 {
+                let detail =
+                    format!("{} results before {} are missing", self.lines.left, self.upto);
+                return Err(Error::Corrupt { job: self.job, detail });
+            }
+            if let Some(run) = self.runs.pop() {
+                self.lines = self.open(run).await?;
+            } else if !self.page().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Reads the next page; false if there is none.
+    async fn page(&mut self) -> Result<bool, Error> {
+        self.next = self.next.max(self.upto);
+        if self.next >= self.end {
+            return Ok(false);
+        }
+        let page = self.ledger.results(self.job, self.next, self.end, PAGE_BYTES).await?;
+        if page.next <= self.next {
+            let detail = format!("results stop at {} of {}", page.next, self.end);
+            return Err(Error::Corrupt { job: self.job, detail });
+        }
+        self.upto = page.next;
+        self.runs = page.runs;
+        self.runs.reverse();
+        Ok(true)
+    }
+
+    /// The lines of a run, fetched if they lie elsewhere.
+    async fn open(&self, run: ResultRun) -> Result<Lines, Error> {
+        let Some(place) = run.lines.trim_end().strip_prefix('@') else {
+            return Ok(Lines { text: run.lines, at: 0, index: run.from, left: run.count });
+        };
+        let (url, skip) = split_line_number(place);
+        let bytes = longshore_storage::read(url).await?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| Error::Corrupt { job: self.job, detail: format!("{url} is not UTF-8") })?;
+        let mut lines = Lines { text, at: 0, index: 0, left: skip };
+        while lines.next().is_some() {}
+        Ok(Lines { index: run.from, left: run.count, ..lines })
+    }
+}
+
+/// `URL#k` is the object from its line k on, counted from 0.
+fn split_line_number(place: &str) -> (&str, u64) {
+    place
+        .rsplit_once('#')
+        .and_then(|(url, number)| Some((url, number.parse().ok()?)))
+        .unwrap_or((place, 0))
+}
+
+/// Lines of one run, with the index of each.
+#[derive(Default)]
+struct Lines {
+    text: String,
+    /// Where the next line begins.
+    at: usize,
+    /// The index of the next line.
+    index: u64,
+    /// How many more lines belong to the run.
+    left: u64,
+}
+
+impl Lines {
+    fn next(&mut self) -> Option<(u64, &str)> {
+        let rest = &self.text[self.at..];
+        if self.left == 0 || rest.is_empty() {
+            return None;
+        }
+        let line = rest.split('\n').next().unwrap_or(rest);
+        self.at = (self.at + line.len() + 1).min(self.text.len());
+        self.left -= 1;
+        self.index += 1;
+        Some((self.index - 1, line))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(mut lines: Lines) -> Vec<(u64, String)> {
+        std::iter::from_fn(|| lines.next().map(|(index, line)| (index, line.to_owned()))).collect()
+    }
+
+    #[test]
+    fn lines_carry_their_indices_and_stop_with_the_run() {
+        let lines = Lines { text: "1\n2\n3\n".into(), at: 0, index: 7, left: 2 };
+        assert_eq!(all(lines), [(7, "1".to_owned()), (8, "2".to_owned())]);
+        let lines = Lines { text: "1\n2".into(), at: 0, index: 0, left: 9 };
+        assert_eq!(all(lines), [(0, "1".to_owned()), (1, "2".to_owned())]);
+        assert_eq!(all(Lines::default()), []);
+    }
+
+    #[test]
+    fn a_place_may_name_the_line_to_begin_at() {
+        assert_eq!(split_line_number("file:///r/1#12"), ("file:///r/1", 12));
+        assert_eq!(split_line_number("file:///r/1"), ("file:///r/1", 0));
+        assert_eq!(split_line_number("file:///r#x/1"), ("file:///r#x/1", 0));
+    }
+}

@@ -1,0 +1,154 @@
+//! Bringing a job in: publish, then watch the ledger until it shows what became of it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use longshore_broker::{Broker, Outgoing, PublishError, Queue};
+use longshore_ledger::Ledger;
+use longshore_protocol::document::{JobDocument, MAX_DOCUMENT_BYTES, Split};
+use longshore_protocol::state::JobState;
+use longshore_protocol::{Digest, Invalid, JobId};
+use tokio::time::Instant;
+use tracing::debug;
+use uuid::Uuid;
+
+use crate::SubmitError;
+use crate::hints::JobHints;
+use crate::patience::{Outage, Pace};
+
+/// How long an earlier rejection of the same id is taken for the answer to the earlier message. The ledger shows one
+/// rejection an id, so a second one with the same words can't be told from the first.
+const OLD_REJECTION: Duration = Duration::from_secs(3);
+
+/// A document that is ready to be published.
+pub(crate) struct Submission {
+    pub(crate) job: JobId,
+    pub(crate) digest: Digest,
+    body: Bytes,
+}
+
+impl Submission {
+    /// Gives the document an id if it has none, and makes its globs mean the same everywhere.
+    pub(crate) fn new(document: &JobDocument) -> Result<Self, SubmitError> {
+        let mut document = document.clone();
+        let job = *document.id.get_or_insert_with(|| JobId::from_uuid(Uuid::now_v7()));
+        if let Split::Lines { files, .. } | Split::Files { files } = &mut document.split {
+            for glob in files {
+                *glob = longshore_storage::absolute(glob)?;
+            }
+        }
+        let body = document.to_json();
+        if body.len() > MAX_DOCUMENT_BYTES {
+            return Err(SubmitError::Invalid(Invalid {
+                place: "document".into(),
+                found: format!("{} bytes", body.len()),
+                allowed: format!("use at most {MAX_DOCUMENT_BYTES}"),
+            }));
+        }
+        Ok(Self { job, digest: document.digest(), body: body.into() })
+    }
+}
+
+/// Publishes until the broker confirms, or has not for the time `within`. The id makes a second copy harmless.
+pub(crate) async fn publish(
+    broker: &dyn Broker,
+    submission: &Submission,
+    within: Duration,
+) -> Result<(), SubmitError> {
+    let started = Instant::now();
+    let mut pace = Pace::new();
+    loop {
+        let message = Outgoing {
+            body: submission.body.clone(),
+            message_id: Some(submission.job.to_string()),
+            headers: Vec::new(),
+        };
+        let error = match broker.publish(&Queue::Jobs, message).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        debug!(job = %submission.job, %error, "publishing again");
+        let reason = match error {
+            PublishError::Unroutable(_) => "no queue takes jobs".to_owned(),
+            PublishError::Unknown(reason) => reason,
+        };
+        if started.elapsed() >= within {
+            return Err(SubmitError::NotPublished { job: submission.job, reason });
+        }
+        tokio::time::sleep(pace.next()).await;
+    }
+}
+
+/// What the ledger says of the submission.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Verdict {
+    /// Nothing yet.
+    Unknown,
+    /// It was accepted, now or before.
+    Accepted,
+    /// Another job has the id.
+    Conflict,
+    /// It was rejected, for this reason.
+    Rejected(String),
+}
+
+/// Looks once.
+pub(crate) async fn look(
+    ledger: &dyn Ledger,
+    submission: &Submission,
+) -> Result<Verdict, longshore_ledger::Error> {
+    if let Some(stored) = ledger.document(submission.job).await? {
+        let same = stored.digest == submission.digest;
+        return Ok(if same { Verdict::Accepted } else { Verdict::Conflict });
+    }
+    Ok(match ledger.job(submission.job).await? {
+        Some(job) if job.state == JobState::Rejected => {
+            Verdict::Rejected(job.error.unwrap_or_default())
+        }
+        _ => Verdict::Unknown,
+    })
+}
+
+/// Waits until the ledger shows what became of the published submission. `before` is what it said earlier.
+pub(crate) async fn settled(
+    broker: &dyn Broker,
+    ledger: &dyn Ledger,
+    submission: &Submission,
+    before: &Verdict,
+    mut hints: JobHints,
+    within: Duration,
+) -> Result<(), SubmitError> {
+    let job = submission.job;
+    let started = Instant::now();
+    let mut pace = Pace::new();
+    let mut outage = Outage::default();
+    loop {
+        let verdict = outage.bear(look(ledger, submission).await).map_err(SubmitError::Ledger)?;
+        match verdict.unwrap_or(Verdict::Unknown) {
+            Verdict::Accepted => return Ok(()),
+            Verdict::Conflict => return Err(SubmitError::Conflict { job }),
+            verdict if verdict == *before && started.elapsed() < OLD_REJECTION => {}
+            Verdict::Rejected(error) => return Err(SubmitError::Rejected { job, error }),
+            Verdict::Unknown => {}
+        }
+        if started.elapsed() >= within {
+            let missing = missing(broker).await;
+            return Err(SubmitError::NotAccepted { job, waited: within, missing });
+        }
+        hints.changed(pace.next()).await;
+    }
+}
+
+/// Who should have taken the job and did not.
+async fn missing(broker: &dyn Broker) -> String {
+    match broker.depth(&Queue::Jobs).await {
+        Ok(Some(depth)) if depth.consumers == 0 => {
+            "no scheduler is running; start one with `longshore scheduler`".to_owned()
+        }
+        Ok(Some(depth)) if depth.ready > 0 => {
+            format!("the schedulers are behind, {} documents wait", depth.ready)
+        }
+        Ok(_) => "a scheduler has it but could not admit it yet; its log says why".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
