@@ -1,0 +1,218 @@
+//! Takes job documents from the jobs queue into the ledger: parse -> expand -> plan -> admit -> acknowledge.
+//!
+//! What can't be accepted goes to the dead queue with the reason, and is shown as rejected where its id can be read.
+//! While the ledger or the broker is away a delivery is held and tried again; it never goes round the queue.
+
+use std::sync::Arc;
+
+use longshore_broker::{Broker, Delivery, Outgoing, Queue};
+use longshore_ledger::{Admission, Admitted, Event as Hint, Ledger};
+use longshore_protocol::document::Split;
+use longshore_protocol::state::JobState;
+use longshore_protocol::{Invalid, JobDocument, JobId, Manifest, Plan};
+use tokio::sync::mpsc::Sender;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::engine::Event;
+use crate::health::{Backoff, Health};
+use crate::naming;
+
+/// Documents in work at once: enough to hide the ledger's and the file system's delays, few enough that 32 of 16 MiB
+/// each fit anywhere.
+const PREFETCH: u16 = 32;
+
+/// Headers have to fit into one frame of AMQP beside everything else.
+const LONGEST_REASON: usize = 4_000;
+
+struct Admitter {
+    broker: Arc<dyn Broker>,
+    ledger: Arc<dyn Ledger>,
+    allow_relative: bool,
+    inbox: Sender<Event>,
+    ledger_health: Health,
+    storage_health: Health,
+    dead_health: Health,
+}
+
+/// Why a document is not taken in.
+enum Refusal {
+    /// It can't be accepted; its id, if there is one, is shown as rejected.
+    Invalid(String),
+    /// Its id belongs to another job, which goes on undisturbed.
+    Conflict(JobId),
+}
+
+/// Works until it is dropped; what is not acknowledged then comes again.
+pub(crate) async fn run(
+    broker: Arc<dyn Broker>,
+    ledger: Arc<dyn Ledger>,
+    allow_relative: bool,
+    inbox: Sender<Event>,
+) {
+    let mut documents = broker.subscribe(&Queue::Jobs, PREFETCH).await;
+    let admitter = Arc::new(Admitter {
+        broker,
+        ledger,
+        allow_relative,
+        inbox,
+        ledger_health: Health::new("admitting jobs to the ledger"),
+        storage_health: Health::new("expanding globs"),
+        dead_health: Health::new("publishing refused documents"),
+    });
+    let mut in_work = JoinSet::new();
+    while let Some(delivery) = documents.next().await {
+        let admitter = admitter.clone();
+        in_work.spawn(async move { admitter.handle(delivery).await });
+        while in_work.try_join_next().is_some() {}
+    }
+    // The broker was closed: so shall we be.
+    std::future::pending::<()>().await;
+}
+
+impl Admitter {
+    async fn handle(&self, delivery: Delivery) {
+        match self.admit(&delivery).await {
+            Ok(job) => {
+                let hint = Hint::Job { job, state: JobState::Queued };
+                let _ = self.inbox.send(Event::Hint(hint)).await;
+            }
+            Err(refusal) => self.refuse(&delivery, refusal).await,
+        }
+        delivery.settle.ack().await;
+    }
+
+    async fn admit(&self, delivery: &Delivery) -> Result<JobId, Refusal> {
+        let mut document = JobDocument::parse(&delivery.body)?;
+        let message_id = delivery.message_id.as_deref();
+        let job = document.id.unwrap_or_else(|| naming::name(&document, message_id));
+        document.id = Some(job);
+        let manifest = self.expand(&document).await?;
+        let plan = Plan::new(document, manifest)?;
+        match self.persist(&admission(job, &plan)).await {
+            Admitted::Accepted => {
+                info!(%job, task = plan.document().task, total = plan.total(), "job accepted");
+                Ok(job)
+            }
+            Admitted::Known => Ok(job),
+            Admitted::Conflict => Err(Refusal::Conflict(job)),
+        }
+    }
+
+    async fn expand(&self, document: &JobDocument) -> Result<Manifest, Refusal> {
+        let (Split::Lines { files: globs, .. } | Split::Files { files: globs }) = &document.split
+        else {
+            return Ok(Manifest::default());
+        };
+        let relative = |glob: &String| !longshore_storage::is_absolute(glob);
+        if let Some(at) = globs.iter().position(relative).filter(|_| !self.allow_relative) {
+            return Err(Refusal::from(Invalid {
+                place: format!("split.files[{at}]"),
+                found: format!("`{}` is relative", globs[at]),
+                allowed:
+                    "write an absolute path or a URL; `longshore submit` makes relative paths \
+                          absolute"
+                        .into(),
+            }));
+        }
+        let mut backoff = Backoff::new();
+        loop {
+            match longshore_storage::expand(globs).await {
+                Ok(manifest) => {
+                    self.storage_health.worked();
+                    return Ok(manifest);
+                }
+                Err(error) if error.is_users_fault() => {
+                    return Err(Refusal::Invalid(format!("split.files: {error}")));
+                }
+                Err(error) => {
+                    self.storage_health.failed(&error);
+                    backoff.wait().await;
+                }
+            }
+        }
+    }
+
+    async fn persist(&self, admission: &Admission) -> Admitted {
+        let mut backoff = Backoff::new();
+        loop {
+            match self.ledger_health.note(self.ledger.admit(admission).await) {
+                Ok(admitted) => return admitted,
+                Err(_) => backoff.wait().await,
+            }
+        }
+    }
+
+    async fn refuse(&self, delivery: &Delivery, refusal: Refusal) {
+        let (id, reason) = match refusal {
+            Refusal::Invalid(reason) => {
+                let id = JobDocument::peek_id(&delivery.body);
+                if let Some(id) = id {
+                    self.show_rejected(id, &reason).await;
+                }
+                (id, reason)
+            }
+            Refusal::Conflict(id) => (
+                Some(id),
+                "id: another job with other content has this id; choose a new one".into(),
+            ),
+        };
+        warn!(job = id.map(tracing::field::display), reason, "job document refused");
+        let mut headers = vec![("reason".to_owned(), shortened(&reason))];
+        headers.extend(id.map(|id| ("id".to_owned(), id.to_string())));
+        let message = Outgoing {
+            body: delivery.body.clone(),
+            message_id: delivery.message_id.clone(),
+            headers,
+        };
+        let mut backoff = Backoff::new();
+        loop {
+            let published = self.broker.publish(&Queue::Dead, message.clone()).await;
+            if self.dead_health.note(published).is_ok() {
+                return;
+            }
+            backoff.wait().await;
+        }
+    }
+
+    async fn show_rejected(&self, id: JobId, reason: &str) {
+        let mut backoff = Backoff::new();
+        while self.ledger_health.note(self.ledger.reject(id, reason).await).is_err() {
+            backoff.wait().await;
+        }
+    }
+}
+
+impl From<Invalid> for Refusal {
+    fn from(invalid: Invalid) -> Self {
+        Self::Invalid(invalid.to_string())
+    }
+}
+
+pub(crate) fn admission(job: JobId, plan: &Plan) -> Admission {
+    let document = plan.document();
+    let with_files = matches!(document.split, Split::Lines { .. } | Split::Files { .. });
+    let manifest =
+        || serde_json::to_string(plan.manifest()).expect("a manifest is strings and numbers");
+    Admission {
+        job,
+        digest: document.digest(),
+        document: document.to_json(),
+        manifest: with_files.then(manifest),
+        total: plan.total(),
+        task: document.task.clone(),
+        queue: document.queue.clone(),
+        tenant: document.tenant.clone(),
+        priority: document.priority,
+        fan_in: document.reduce.as_ref().map(|reduce| reduce.fan_in),
+        max_parallel: document.max_parallel,
+        stop_after_failures: document.stop_after_failures,
+        deadline: document.deadline,
+        keep_for: document.keep_for,
+    }
+}
+
+fn shortened(reason: &str) -> String {
+    let end = reason.floor_char_boundary(LONGEST_REASON);
+    reason[..end].to_owned()
+}

@@ -1,0 +1,160 @@
+//! How many subtasks travel in one message: the seam behind the job's `chunk` field.
+//!
+//! Deliberately absent: how many chunks there are at a time (see `window`) and whose they are (see `shares`).
+
+use std::time::Duration;
+
+use longshore_protocol::document::Chunk;
+
+/// What a chunk of automatic size aims at: long enough that the four round trips of a chunk cost little, short
+/// enough that a lost node repeats little and that a pause or a newcomer waits for little.
+pub const AIM: Duration = Duration::from_millis(250);
+
+/// Largest automatic chunk. The ledger marks 10,000 contiguous subtasks in some tens of microseconds; beyond that
+/// the cost of a message is no longer measurable, and what a crash repeats grows.
+pub const LARGEST: u64 = 10_000;
+
+/// A chunk may be at most so many times as large as those that taught us how long a subtask takes: the first
+/// subtasks of a job are often not like the rest.
+const GROWTH: u64 = 8;
+
+/// How much a new measurement counts against the earlier ones.
+const NEWEST: f64 = 0.3;
+
+/// How long a subtask of one job takes, from the differences between what the ledger's counters said.
+#[derive(Clone, Debug, Default)]
+pub struct Meter {
+    busy: Duration,
+    attempts: u64,
+    mean_us: Option<f64>,
+}
+
+impl Meter {
+    /// Takes in the job's counters; tells whether attempts ended since the last time.
+    pub fn observe(&mut self, busy: Duration, attempts: u64) -> bool {
+        let ended = attempts.saturating_sub(self.attempts);
+        let took = busy.saturating_sub(self.busy);
+        (self.busy, self.attempts) = (busy, attempts);
+        if ended == 0 {
+            return false;
+        }
+        // Never zero: work that costs nothing would give its job an infinite share.
+        let sample = (took.as_secs_f64() * 1e6 / ended as f64).max(1.0);
+        self.mean_us = Some(match self.mean_us {
+            Some(mean) => mean + NEWEST * (sample - mean),
+            None => sample,
+        });
+        true
+    }
+
+    /// Mean duration of an attempt in microseconds; `None` before the first one has ended.
+    pub fn mean_us(&self) -> Option<f64> {
+        self.mean_us
+    }
+
+    /// Another kind of work begins (the reduce): what was learnt says nothing about it.
+    pub fn forget(&mut self) {
+        self.mean_us = None;
+    }
+}
+
+/// The size of a job's next chunks.
+#[derive(Clone, Debug)]
+pub struct Sizer {
+    learnt: u64,
+}
+
+impl Sizer {
+    /// Starts with single subtasks.
+    pub fn new() -> Self {
+        Self { learnt: 1 }
+    }
+
+    /// Attempts have ended, and take `mean_us` on the average.
+    pub fn learn(&mut self, mean_us: f64) {
+        let wish = (AIM.as_secs_f64() * 1e6 / mean_us) as u64;
+        self.learnt = wish.clamp(1, (self.learnt * GROWTH).min(LARGEST));
+    }
+
+    /// The size when `remaining` subtasks were not handed out yet and `slots` run side by side. Automatic sizes
+    /// shrink near the end, so that no slot gets a long last chunk while others have nothing.
+    pub fn size(&self, chunk: Chunk, remaining: u64, slots: u64) -> u64 {
+        match chunk {
+            Chunk::Fixed(size) => size,
+            Chunk::Auto => self.learnt.min(remaining / (4 * slots.max(1))).max(1),
+        }
+    }
+
+    /// The size within a level of the reduce, whatever the document says about subtasks: two chunks a slot,
+    /// since a level has to end before the next can start.
+    pub fn reduce_size(&self, remaining: u64, slots: u64) -> u64 {
+        self.learnt.min(remaining / (2 * slots.max(1))).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLENTY: u64 = 1 << 40;
+
+    #[track_caller]
+    fn sizes(mean_us: f64, remaining: u64, slots: u64, expected: &[u64]) {
+        let mut sizer = Sizer::new();
+        let mut seen = vec![sizer.size(Chunk::Auto, remaining, slots)];
+        while seen.len() < expected.len() {
+            sizer.learn(mean_us);
+            seen.push(sizer.size(Chunk::Auto, remaining, slots));
+        }
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn sizes_grow_by_eight_until_a_chunk_takes_a_quarter_of_a_second() {
+        sizes(1_000.0, PLENTY, 8, &[1, 8, 64, 250, 250]);
+        sizes(100_000.0, PLENTY, 8, &[1, 2, 2]);
+        sizes(10_000_000.0, PLENTY, 8, &[1, 1]);
+    }
+
+    #[test]
+    fn no_size_passes_ten_thousand() {
+        sizes(1.0, PLENTY, 8, &[1, 8, 64, 512, 4096, 10_000, 10_000]);
+    }
+
+    #[test]
+    fn sizes_shrink_towards_the_end() {
+        for (remaining, size) in [(100_000, 250), (3_200, 100), (320, 10), (33, 1), (3, 1)] {
+            sizes(1_000.0, remaining, 8, &[size.min(1), size.min(8), size.min(64), size]);
+        }
+    }
+
+    #[test]
+    fn sizes_shrink_at_once_when_subtasks_turn_out_long() {
+        let mut sizer = Sizer::new();
+        for mean in [10.0, 10.0, 10.0, 50_000.0] {
+            sizer.learn(mean);
+        }
+        assert_eq!(sizer.size(Chunk::Auto, PLENTY, 8), 5);
+    }
+
+    #[test]
+    fn a_fixed_size_stays_but_not_in_the_reduce() {
+        let sizer = Sizer::new();
+        assert_eq!(sizer.size(Chunk::Fixed(500), 10, 8), 500);
+        assert_eq!(sizer.reduce_size(1_000, 8), 1);
+    }
+
+    #[test]
+    fn the_meter_follows_the_newest_measurements() {
+        let mut meter = Meter::default();
+        assert!(!meter.observe(Duration::ZERO, 0));
+        assert_eq!(meter.mean_us(), None);
+        assert!(meter.observe(Duration::from_millis(10), 10));
+        assert_eq!(meter.mean_us(), Some(1_000.0));
+        assert!(!meter.observe(Duration::from_millis(10), 10));
+        for round in 1..30 {
+            meter.observe(Duration::from_millis(10 + round * 100), 10 + round * 10);
+        }
+        assert!((meter.mean_us().unwrap() - 10_000.0).abs() < 10.0);
+    }
+}

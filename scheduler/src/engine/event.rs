@@ -1,0 +1,177 @@
+//! What the engine is told, and what it wants done.
+
+use longshore_broker::Queue;
+use longshore_ledger::Event as Hint;
+use longshore_protocol::document::{Chunk, Placement};
+use longshore_protocol::{
+    ChunkMessage, JobDocument, JobId, JobSummary, NodeId, NodeRecord, SchedulerId, Timestamp,
+};
+
+/// Something that happened. Answers to actions carry what the ledger said, nothing of ours.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The ledger's list of jobs that may not have ended.
+    Active(Vec<JobId>),
+    /// The ledger hinted at a change, or a job was admitted here.
+    Hint(Hint),
+    /// Answer to [`Action::Look`] and [`Action::Sweep`].
+    Looked {
+        /// The job.
+        job: JobId,
+        /// As it stands; `None` if it is gone.
+        summary: Option<Box<JobSummary>>,
+        /// Chunks whose messages are to be published again.
+        overdue: Vec<Keyed>,
+    },
+    /// Answer to [`Action::Study`].
+    Studied {
+        /// The job.
+        job: JobId,
+        /// What its document says.
+        terms: Terms,
+    },
+    /// Answer to [`Action::Open`].
+    Opened {
+        /// The job.
+        job: JobId,
+        /// What was opened, in order.
+        chunks: Vec<Keyed>,
+    },
+    /// Answer to [`Action::Fail`] and [`Action::Archive`].
+    Closed {
+        /// The job.
+        job: JobId,
+    },
+    /// The ledger did not answer a question about a job; whether it did as asked is unknown.
+    Unanswered {
+        /// The job.
+        job: JobId,
+    },
+    /// No queue took the message: its node is gone.
+    Returned {
+        /// Of the job's pool.
+        node: NodeId,
+        /// What was to be published.
+        chunk: Keyed,
+    },
+    /// The ledger's list of workers.
+    Nodes(Vec<NodeRecord>),
+    /// Answer to [`Action::Bury`].
+    Buried {
+        /// The worker.
+        node: NodeId,
+        /// Whether all of it worked.
+        complete: bool,
+    },
+    /// The schedulers that live, this one among them.
+    Peers(Vec<SchedulerId>),
+    /// The ledger's clock, now.
+    Clock(Timestamp),
+    /// Whether the broker can be reached.
+    Link {
+        /// It can.
+        up: bool,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// A chunk's message, and the hash of its key where the job is placed by hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keyed {
+    /// The message.
+    pub message: ChunkMessage,
+    /// Hash of the value at the pointer; `None` for other placements and for nodes of the reduce.
+    pub key: Option<u64>,
+}
+
+/// What the engine needs to know of a job's document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// How many subtasks travel in one message.
+    pub chunk: Chunk,
+    /// Most subtasks at once.
+    pub max_parallel: Option<u64>,
+    /// Which worker gets what.
+    pub placement: Placement,
+    /// Of the reduce, if there is one.
+    pub fan_in: Option<u64>,
+}
+
+impl Terms {
+    /// Those of a document.
+    pub fn of(document: &JobDocument) -> Self {
+        Self {
+            chunk: document.chunk,
+            max_parallel: document.max_parallel,
+            placement: document.placement.clone(),
+            fan_in: document.reduce.as_ref().map(|reduce| reduce.fan_in),
+        }
+    }
+}
+
+/// Something to do. Nothing is left to choose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Read how the job stands.
+    Look {
+        /// The job.
+        job: JobId,
+    },
+    /// Read how the job stands, and which of its messages are overdue.
+    Sweep {
+        /// The job.
+        job: JobId,
+        /// Whether chunks are placed by key: then their keys are wanted.
+        keyed: bool,
+        /// Where overdue messages may still wait, with the number of chunks that other jobs have waiting there: a queue
+        /// that holds as many messages as chunks wait has lost none. `None`: don't ask.
+        unless_in: Option<(Queue, u64)>,
+    },
+    /// Read the job's document.
+    Study {
+        /// The job.
+        job: JobId,
+    },
+    /// Open chunks.
+    Open {
+        /// The job.
+        job: JobId,
+        /// At most so many.
+        chunks: u32,
+        /// Of at most so many subtasks.
+        size: u64,
+        /// Whether chunks are placed by key: then their keys are wanted.
+        keyed: bool,
+    },
+    /// Publish a message, once.
+    Publish {
+        /// Where.
+        queue: Queue,
+        /// What.
+        chunk: Keyed,
+    },
+    /// End the job as failed.
+    Fail {
+        /// The job.
+        job: JobId,
+        /// Why.
+        error: String,
+    },
+    /// Move an ended job to the finished ones.
+    Archive {
+        /// The job.
+        job: JobId,
+    },
+    /// Take from a worker what it holds, of each of these jobs, then take it off the list if `forget`.
+    Bury {
+        /// The worker.
+        node: NodeId,
+        /// All jobs that may have something to take.
+        jobs: Vec<JobId>,
+        /// Whether it died with its work, or left.
+        died: bool,
+        /// Whether to take it off the list, once all the rest has worked.
+        forget: bool,
+    },
+}

@@ -1,0 +1,256 @@
+//! Which workers live, and which have fallen silent for too long.
+//!
+//! Silence is counted on our own clock, and only over time in which our own reads of the ledger worked: a ledger that
+//! froze, or a paused machine of ours, kills nobody. Deliberately absent: what is done about the dead (see
+//! `burials`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use longshore_protocol::{NodeId, NodeInfo, NodeRecord, NodeState, Timestamp};
+
+use super::window::Hands;
+
+/// Between two reads at most this much counts as silence; more means that we could not listen. Twice the usual
+/// interval of the reads, so that ordinary delays count fully.
+const LONGEST_LISTEN: Duration = Duration::from_secs(1);
+
+/// From so many nodes on, silence of many at once points at something that they share rather than at them.
+const CROWD: usize = 4;
+
+/// The part of a crowd that counts as many, per cent.
+const MANY_PERCENT: usize = 30;
+
+/// The workers as far as one scheduler knows.
+#[derive(Debug)]
+pub(super) struct Fleet {
+    dead_after: Duration,
+    nodes: BTreeMap<NodeId, Node>,
+    read_at: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+struct Node {
+    info: NodeInfo,
+    seq: u64,
+    silent: Duration,
+    /// It fell silent together with many others, and gets twice the time, once.
+    spared: bool,
+    dead: bool,
+}
+
+/// What a look at the list of workers brought.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    /// Whether anybody who takes work came or went, or changed what it takes.
+    pub(super) hands: bool,
+    /// Went off the list without having been declared dead.
+    pub(super) left: Vec<NodeId>,
+}
+
+impl Fleet {
+    /// Nobody yet.
+    pub(super) fn new(dead_after: Duration) -> Self {
+        Self { dead_after, nodes: BTreeMap::new(), read_at: None }
+    }
+
+    /// Takes in the ledger's list as read at `now`.
+    pub(super) fn observe(&mut self, now: Timestamp, records: Vec<NodeRecord>) -> Changes {
+        let listened = self.read_at.map_or(Duration::ZERO, |at| now.since(at)).min(LONGEST_LISTEN);
+        self.read_at = Some(now);
+        let mut changes = Changes::default();
+        let mut listed = BTreeSet::new();
+        for record in records {
+            let id = record.info.id.clone();
+            changes.hands |= self.hear(record, listened);
+            listed.insert(id);
+        }
+        self.nodes.retain(|id, node| {
+            let stays = listed.contains(id);
+            if !stays && !node.dead {
+                changes.left.push(id.clone());
+                changes.hands = true;
+            }
+            stays
+        });
+        changes.hands |= self.judge();
+        changes
+    }
+
+    /// One node's record; tells whether it changed what can be handed out.
+    fn hear(&mut self, record: NodeRecord, listened: Duration) -> bool {
+        let NodeRecord { info, seq, .. } = record;
+        let Some(node) = self.nodes.get_mut(&info.id) else {
+            let (silent, spared, dead) = (Duration::ZERO, false, false);
+            self.nodes.insert(info.id.clone(), Node { info, seq, silent, spared, dead });
+            return true;
+        };
+        let revived = node.dead && node.seq != seq;
+        if node.seq == seq {
+            node.silent += listened;
+        } else {
+            (node.silent, node.spared, node.dead) = (Duration::ZERO, false, false);
+        }
+        let changed = revived
+            || node.info.slots != info.slots
+            || node.info.state != info.state
+            || node.info.queues != info.queues;
+        (node.info, node.seq) = (info, seq);
+        changed
+    }
+
+    /// Declares dead whoever has been silent for too long; tells whether there was one.
+    fn judge(&mut self) -> bool {
+        let alive = self.nodes.values().filter(|node| !node.dead).count();
+        let suspect = |node: &Node| !node.dead && node.silent >= self.dead_after / 2;
+        let suspects = self.nodes.values().filter(|node| suspect(node)).count();
+        if alive >= CROWD && suspects * 100 > alive * MANY_PERCENT {
+            for node in self.nodes.values_mut() {
+                node.spared |= !node.dead && node.silent >= self.dead_after / 2;
+            }
+        }
+        let mut died = false;
+        for node in self.nodes.values_mut().filter(|node| !node.dead) {
+            let grace = if node.spared { 2 * self.dead_after } else { self.dead_after };
+            node.dead = node.silent >= grace;
+            died |= node.dead;
+        }
+        died
+    }
+
+    /// Those that were declared dead and are still on the list.
+    pub(super) fn dead(&self) -> impl Iterator<Item = &NodeId> {
+        self.nodes.iter().filter(|(_, node)| node.dead).map(|(id, _)| id)
+    }
+
+    /// Whether a node was declared dead and has not beaten since.
+    pub(super) fn is_dead(&self, id: &NodeId) -> bool {
+        self.nodes.get(id).is_some_and(|node| node.dead)
+    }
+
+    /// Whether a node is on the list and was not declared dead.
+    pub(super) fn is_alive(&self, id: &NodeId) -> bool {
+        self.nodes.get(id).is_some_and(|node| !node.dead)
+    }
+
+    /// Who takes chunks of a queue, in the order of names.
+    pub(super) fn takers(&self, queue: &str) -> (Hands, Vec<NodeId>) {
+        let mut hands = Hands::default();
+        let mut ids = Vec::new();
+        for (id, node) in &self.nodes {
+            let takes = node.info.queues.iter().any(|name| name == queue);
+            if takes && !node.dead && node.info.state == NodeState::Active && node.info.slots > 0 {
+                hands.workers += 1;
+                hands.slots += u64::from(node.info.slots);
+                ids.push(id.clone());
+            }
+        }
+        (hands, ids)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(crate) fn record(name: &str, queue: &str, slots: u32, seq: u64) -> NodeRecord {
+        let info = NodeInfo {
+            id: NodeId::new(name),
+            host: "host".into(),
+            pid: 1,
+            version: "0".into(),
+            queues: vec![queue.into()],
+            tasks: vec!["noop".into()],
+            labels: BTreeMap::new(),
+            slots,
+            busy: 0,
+            state: NodeState::Active,
+            started_at: Timestamp::from_millis(0),
+            cpu: 0.0,
+            rss: 0,
+        };
+        NodeRecord { info, seq, beat_at: Timestamp::from_millis(0) }
+    }
+
+    /// `nodes` workers beat once a second; from second 10 on the first `silent` of them are silent. We read twice a
+    /// second, but not in `deaf` (seconds). Gives the second in which the first was declared dead.
+    fn first_death(nodes: usize, silent: usize, deaf: std::ops::Range<u64>) -> Option<f64> {
+        let mut fleet = Fleet::new(Duration::from_secs(5));
+        for half in 0..120 {
+            let second = half / 2;
+            if deaf.contains(&second) {
+                continue;
+            }
+            let records = (0..nodes)
+                .map(|i| {
+                    let seq = if i < silent { second.min(10) } else { second };
+                    // While the ledger can't be read it can't be written either.
+                    let seq = if deaf.contains(&seq) { deaf.start - 1 } else { seq };
+                    record(&format!("n{i:02}"), "default", 1, seq)
+                })
+                .collect();
+            fleet.observe(Timestamp::from_millis(half * 500), records);
+            if fleet.dead().next().is_some() {
+                assert_eq!(fleet.dead().count(), silent, "only those who are silent die");
+                return Some(half as f64 / 2.0);
+            }
+        }
+        None
+    }
+
+    #[track_caller]
+    fn dies_after(nodes: usize, silent: usize, expected: Option<f64>) {
+        let after = first_death(nodes, silent, 0..0).map(|second| second - 10.0);
+        assert_eq!(after, expected);
+    }
+
+    #[test]
+    fn a_node_is_dead_after_five_seconds_of_silence() {
+        dies_after(1, 1, Some(5.0));
+        dies_after(3, 3, Some(5.0));
+        dies_after(10, 1, Some(5.0));
+        dies_after(10, 3, Some(5.0));
+    }
+
+    #[test]
+    fn a_crowd_that_falls_silent_together_gets_twice_the_time_once() {
+        dies_after(10, 4, Some(10.0));
+        dies_after(4, 4, Some(10.0));
+    }
+
+    #[test]
+    fn nobody_dies_who_beats() {
+        dies_after(10, 0, None);
+    }
+
+    #[test]
+    fn time_in_which_we_could_not_read_kills_nobody() {
+        assert_eq!(first_death(3, 0, 20..50), None);
+    }
+
+    #[test]
+    fn time_in_which_we_could_not_read_is_no_silence() {
+        // Silent from second 10; at 12 we go deaf for 20 seconds, of which one counts.
+        assert_eq!(first_death(3, 1, 12..32), Some(34.5));
+    }
+
+    #[test]
+    fn a_beat_revives_and_a_drain_takes_the_slots_away() {
+        let mut fleet = Fleet::new(Duration::from_secs(1));
+        for ms in [0, 1_000] {
+            fleet.observe(Timestamp::from_millis(ms), vec![record("n", "gpu", 4, 7)]);
+        }
+        assert!(fleet.is_dead(&NodeId::new("n")));
+        assert_eq!(fleet.takers("gpu").0, Hands::default());
+        let changes = fleet.observe(Timestamp::from_millis(1_500), vec![record("n", "gpu", 4, 8)]);
+        assert!(changes.hands);
+        assert_eq!(fleet.takers("gpu").0, Hands { workers: 1, slots: 4 });
+        assert_eq!(fleet.takers("default").0, Hands::default());
+        let mut draining = record("n", "gpu", 4, 9);
+        draining.info.state = NodeState::Draining;
+        assert!(fleet.observe(Timestamp::from_millis(2_000), vec![draining]).hands);
+        assert_eq!(fleet.takers("gpu").0, Hands::default());
+        let changes = fleet.observe(Timestamp::from_millis(2_500), vec![]);
+        assert_eq!(changes.left, [NodeId::new("n")]);
+    }
+}

@@ -1,0 +1,315 @@
+//! One job that this scheduler feeds: what is left to open, what it costs, and when to look at it again.
+//!
+//! The summary is the ledger's as last seen, brought up to date with what was opened since. Deliberately absent: other
+//! jobs.
+
+use std::time::Duration;
+
+use longshore_protocol::state::JobState;
+use longshore_protocol::{JobSummary, ReduceTree, Timestamp};
+
+use super::chunk::{AIM, Meter, Sizer};
+use super::event::{Keyed, Terms};
+use super::window::{Load, UNMEASURED};
+
+/// How often a job with open chunks is swept.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// How often a job without open chunks is looked at. Hints tell sooner; this is for those that get lost.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// After a hint the next sweep comes this long after the last: soon for what was handed back, rare enough for a job
+/// that closes thousands of chunks a second.
+const SWEEP_AFTER_HINT: Duration = Duration::from_millis(50);
+
+/// First and longest wait after the ledger opened nothing though the summary promised something.
+const DRY: Duration = Duration::from_millis(20);
+const DRY_LONGEST: Duration = Duration::from_secs(1);
+
+/// A job is asked to fail once a second until it has.
+const FAIL_EVERY: Duration = Duration::from_secs(1);
+
+/// More than any chunk takes, small enough that the sum over all jobs of a queue fits: three years.
+const LONGEST_WORK_US: f64 = 1e14;
+
+/// What could be opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Offer {
+    /// At most so many chunks.
+    pub(super) chunks: u64,
+    /// Of at most so many subtasks.
+    pub(super) size: u64,
+}
+
+/// Chunks that the ledger was asked to open and has not answered for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Opening {
+    /// How many.
+    pub(super) chunks: u64,
+    /// Of how many subtasks.
+    pub(super) size: u64,
+}
+
+/// A job of a queue that this scheduler feeds.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// As the ledger last said, plus what was opened since.
+    pub(super) summary: JobSummary,
+    /// From its document; `None` until that was read.
+    pub(super) terms: Option<Terms>,
+    /// What the pool's load contains of it.
+    pub(super) counted: Load,
+    meter: Meter,
+    sizer: Sizer,
+    in_reduce: bool,
+    /// What it had used when we first saw it.
+    used_before: Duration,
+    /// What it was charged, µs of worker time.
+    charged_us: f64,
+    next_sweep: Timestamp,
+    swept_at: Timestamp,
+    dry_until: Timestamp,
+    dry: Duration,
+    fail_from: Timestamp,
+}
+
+impl Job {
+    /// Seen for the first time.
+    pub(super) fn new(now: Timestamp, summary: JobSummary) -> Self {
+        let mut job = Self {
+            terms: None,
+            counted: Load::default(),
+            meter: Meter::default(),
+            sizer: Sizer::new(),
+            in_reduce: false,
+            used_before: summary.busy,
+            charged_us: 0.0,
+            next_sweep: now,
+            swept_at: Timestamp::default(),
+            dry_until: Timestamp::default(),
+            dry: DRY,
+            fail_from: Timestamp::default(),
+            summary,
+        };
+        job.learn();
+        job
+    }
+
+    /// The ledger said how it stands.
+    pub(super) fn update(&mut self, summary: JobSummary) {
+        self.summary = summary;
+        self.learn();
+    }
+
+    fn learn(&mut self) {
+        let in_reduce = self.summary.cursor >= self.summary.books.total
+            && self.summary.books.open() == 0
+            && self.summary.reduce.total > 0;
+        let measured = self.meter.observe(self.summary.busy, self.summary.attempts);
+        if in_reduce != self.in_reduce {
+            // What combines results takes another time than what makes them.
+            self.in_reduce = in_reduce;
+            self.meter.forget();
+            self.sizer = Sizer::new();
+        } else if let (true, Some(mean)) = (measured, self.meter.mean_us()) {
+            self.sizer.learn(mean);
+        }
+    }
+
+    /// The ledger opened chunks; tells whether the summary still says all, or a look is needed.
+    pub(super) fn opened(&mut self, now: Timestamp, asked: u64, chunks: &[Keyed]) -> bool {
+        let mut complete = chunks.len() as u64 == asked;
+        for Keyed { message, .. } in chunks {
+            let summary = &mut self.summary;
+            let books = if message.from < summary.books.total {
+                &mut summary.books
+            } else {
+                &mut summary.reduce
+            };
+            let count = message.to - message.from;
+            if message.from >= summary.cursor {
+                books.waiting = books.waiting.saturating_sub(count);
+                summary.cursor = message.to;
+            } else {
+                books.retrying = books.retrying.saturating_sub(count);
+                complete = false;
+            }
+            books.queued += count;
+            summary.queued_chunks += 1;
+        }
+        if chunks.is_empty() {
+            self.dry_until = now.plus(self.dry);
+            self.dry = (self.dry * 2).min(DRY_LONGEST);
+        } else {
+            self.dry = DRY;
+        }
+        complete
+    }
+
+    /// How many subtasks of the level in work were never handed out.
+    fn fresh(&self) -> u64 {
+        let summary = &self.summary;
+        let total = summary.books.total;
+        if summary.cursor < total {
+            return summary.books.waiting.min(total - summary.cursor);
+        }
+        let Some(fan_in) = self.terms.as_ref().and_then(|terms| terms.fan_in) else { return 0 };
+        let unsettled = [&summary.books, &summary.reduce]
+            .iter()
+            .map(|books| books.queued + books.running + books.retrying)
+            .sum::<u64>();
+        match ReduceTree::new(total, fan_in).levels().find(|l| l.contains(&summary.cursor)) {
+            // At the start of a level whose inputs are still being made.
+            Some(level) if level.start == summary.cursor && unsettled > 0 => 0,
+            Some(level) => summary.reduce.waiting.min(level.end - summary.cursor),
+            None => 0,
+        }
+    }
+
+    /// What could be opened now, with `slots` in the pool.
+    pub(super) fn offer(&self, now: Timestamp, ledger_now: Option<Timestamp>, slots: u64) -> Offer {
+        let feeds =
+            matches!(self.summary.state, JobState::Queued | JobState::Running | JobState::Reducing);
+        let Some(terms) = self.terms.as_ref().filter(|_| feeds && now >= self.dry_until) else {
+            return Offer::default();
+        };
+        let fresh = self.fresh();
+        let due = match (self.summary.next_retry_at, ledger_now) {
+            (Some(at), Some(ledger_now)) if at <= ledger_now => {
+                self.summary.books.retrying + self.summary.reduce.retrying
+            }
+            _ => 0,
+        };
+        let by_key = matches!(terms.placement, longshore_protocol::document::Placement::Hash(_));
+        let slots = terms.max_parallel.map_or(slots, |most| most.min(slots));
+        let size = match (by_key, self.in_reduce) {
+            // Neighbours have other keys.
+            (true, false) => 1,
+            (_, true) => self.sizer.reduce_size(fresh + due, slots),
+            (false, false) => self.sizer.size(terms.chunk, fresh + due, slots),
+        };
+        let open = self.summary.queued_chunks + self.summary.running_chunks;
+        let fit = terms.max_parallel.map_or(u64::MAX, |most| most.saturating_sub(open));
+        Offer { chunks: (fresh.div_ceil(size) + due).min(fit), size }
+    }
+
+    /// What one more chunk is charged at first.
+    pub(super) fn price_us(&self, size: u64, ledger_now: Option<Timestamp>) -> f64 {
+        match self.meter.mean_us() {
+            Some(mean) => mean * size as f64,
+            None => self.unmeasured_us(AIM, ledger_now),
+        }
+    }
+
+    /// A chunk of which no attempt has ended takes at least as long as the first has been running.
+    fn unmeasured_us(&self, at_least: Duration, ledger_now: Option<Timestamp>) -> f64 {
+        let running = self.summary.running_chunks > 0 && self.summary.attempts == 0;
+        let elapsed = match (running, self.summary.started_at, ledger_now) {
+            (true, Some(started), Some(ledger_now)) => ledger_now.since(started),
+            _ => Duration::ZERO,
+        };
+        elapsed.max(at_least).as_secs_f64() * 1e6
+    }
+
+    /// Charged with another chunk by whoever hands out.
+    pub(super) fn pay(&mut self, price_us: f64) {
+        self.charged_us += price_us;
+    }
+
+    /// What it used since we know it, and will use with what is open, less what it was charged: to be charged now.
+    pub(super) fn owes_us(&mut self, ledger_now: Option<Timestamp>) -> f64 {
+        let summary = &self.summary;
+        let used = summary.busy.saturating_sub(self.used_before).as_secs_f64() * 1e6;
+        let open = match self.meter.mean_us() {
+            Some(mean) => {
+                let subtasks = summary.books.queued
+                    + summary.books.running
+                    + summary.reduce.queued
+                    + summary.reduce.running;
+                mean * subtasks as f64
+            }
+            None => {
+                let chunks = summary.queued_chunks + summary.running_chunks;
+                chunks as f64 * self.unmeasured_us(AIM, ledger_now)
+            }
+        };
+        let owed = used + open - self.charged_us;
+        self.charged_us += owed;
+        owed
+    }
+
+    /// What it adds to the load of its pool.
+    pub(super) fn load(&self, opening: Option<Opening>, ledger_now: Option<Timestamp>) -> Load {
+        let summary = &self.summary;
+        let opening = opening.unwrap_or(Opening { chunks: 0, size: 0 });
+        let waiting = summary.queued_chunks + opening.chunks;
+        let work = match self.meter.mean_us() {
+            Some(mean) => {
+                let opened = opening.chunks.saturating_mul(opening.size);
+                let subtasks = summary.books.queued.saturating_add(summary.reduce.queued);
+                mean * subtasks.saturating_add(opened) as f64
+            }
+            None => waiting as f64 * self.unmeasured_us(UNMEASURED, ledger_now),
+        };
+        Load { waiting, running: summary.running_chunks, work_us: work.min(LONGEST_WORK_US) as u64 }
+    }
+
+    /// Whether its deadline has passed and it should be told so.
+    pub(super) fn is_overdue(&self, now: Timestamp, ledger_now: Option<Timestamp>) -> bool {
+        let passed = self.summary.deadline_at.zip(ledger_now).is_some_and(|(at, is)| at <= is);
+        passed && now >= self.fail_from
+    }
+
+    /// It is being told.
+    pub(super) fn failing(&mut self, now: Timestamp) {
+        self.fail_from = now.plus(FAIL_EVERY);
+    }
+
+    /// Whether it is to be swept.
+    pub(super) fn sweep_is_due(&self, now: Timestamp) -> bool {
+        now >= self.next_sweep
+    }
+
+    /// It was swept; `hinted` if something has changed meanwhile.
+    pub(super) fn swept(&mut self, now: Timestamp, hinted: bool) {
+        self.swept_at = now;
+        let open = self.summary.queued_chunks + self.summary.running_chunks > 0;
+        self.next_sweep = now.plus(match (hinted, open) {
+            (true, _) => SWEEP_AFTER_HINT,
+            (false, true) => SWEEP_EVERY,
+            (false, false) => LOOK_EVERY,
+        });
+    }
+
+    /// Something about it changed.
+    pub(super) fn hinted(&mut self, now: Timestamp) {
+        self.dry_until = now.min(self.dry_until);
+        self.next_sweep = self.next_sweep.min(self.swept_at.plus(SWEEP_AFTER_HINT));
+    }
+
+    /// Sweep it as soon as can be.
+    pub(super) fn sweep_now(&mut self, now: Timestamp) {
+        self.next_sweep = now;
+    }
+
+    /// When there is something to do for it without any event, after `now`.
+    pub(super) fn wake(&self, now: Timestamp, ledger_now: Option<Timestamp>) -> Option<Timestamp> {
+        let local = |at: Option<Timestamp>| {
+            let (at, ledger_now) = at.zip(ledger_now)?;
+            // A millisecond more, since the ledger's clock is known to about that.
+            (at > ledger_now).then(|| now.plus(at.since(ledger_now) + Duration::from_millis(1)))
+        };
+        let paused = self.summary.state == JobState::Paused;
+        [
+            Some(self.next_sweep),
+            Some(self.dry_until),
+            Some(self.fail_from),
+            local(self.summary.deadline_at),
+            local(self.summary.next_retry_at).filter(|_| !paused),
+        ]
+        .into_iter()
+        .flatten()
+        .filter(|at| *at > now)
+        .min()
+    }
+}

@@ -1,0 +1,288 @@
+//! The life of an entry: seen, studied, fed, over.
+
+use longshore_broker::Queue;
+use longshore_ledger::Event as Hint;
+use longshore_protocol::document::Placement;
+use longshore_protocol::{JobId, JobSummary, NodeId, Timestamp};
+
+use super::event::{Action, Keyed, Terms};
+use super::job::Job;
+use super::pool::Pool;
+use super::shares::Standing;
+use super::{Engine, Entry, Known, Lane, TROUBLE, TROUBLE_LONGEST, Trouble};
+
+impl Engine {
+    pub(super) fn active(&mut self, now: Timestamp, jobs: &[JobId]) {
+        for id in jobs {
+            self.meet(now, *id);
+        }
+        let listed: std::collections::BTreeSet<&JobId> = jobs.iter().collect();
+        let mut gone = Vec::new();
+        for (id, entry) in &mut self.jobs {
+            let missing = !listed.contains(id);
+            // Missing once can be a list that was read before the job was admitted.
+            if missing && entry.missed && entry.lane == Lane::Idle {
+                gone.push(*id);
+            }
+            entry.missed = missing;
+        }
+        gone.into_iter().for_each(|id| self.drop_job(id));
+    }
+
+    fn meet(&mut self, now: Timestamp, id: JobId) {
+        if self.jobs.contains_key(&id) {
+            return;
+        }
+        let entry = Entry {
+            known: Known::Unseen,
+            lane: Lane::Idle,
+            wanted: true,
+            in_line: false,
+            wake: None,
+            missed: false,
+        };
+        self.jobs.insert(id, entry);
+        self.reconsider(now, id);
+    }
+
+    fn drop_job(&mut self, id: JobId) {
+        self.become_known(id, Known::Over);
+        if let Some(wake) = self.jobs.remove(&id).and_then(|entry| entry.wake) {
+            self.timers.remove(&(wake, id));
+        }
+    }
+
+    /// What we know of a job is of another kind now: its pool takes it in or lets it go.
+    pub(super) fn become_known(&mut self, id: JobId, known: Known) {
+        let Some(entry) = self.jobs.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut entry.known, known);
+        if let Known::Ours(job) = before
+            && let Some(pool) = self.pools.get_mut(&job.summary.queue)
+        {
+            pool.shares.leave(id);
+            pool.load.replace(job.counted, super::window::Load::default());
+            pool.jobs.remove(&id);
+            self.touched.insert(job.summary.queue.clone());
+            if pool.jobs.is_empty() {
+                self.pools.remove(&job.summary.queue);
+            }
+        }
+        match &self.jobs[&id].known {
+            Known::Ours(job) => {
+                let queue = &job.summary.queue;
+                let fleet = &self.fleet;
+                let pool =
+                    self.pools.entry(queue.clone()).or_insert_with(|| Pool::new(queue, fleet));
+                pool.jobs.insert(id);
+                pool.shares.join(id, &job.summary.tenant, job.summary.priority);
+            }
+            Known::Unseen => self.want(id),
+            Known::Elsewhere(_) | Known::Over => {}
+        }
+    }
+
+    fn want(&mut self, id: JobId) {
+        if let Some(entry) = self.jobs.get_mut(&id) {
+            entry.wanted = true;
+        }
+    }
+
+    pub(super) fn hint(&mut self, now: Timestamp, hint: &Hint) {
+        match hint {
+            Hint::Job { job, state } => {
+                self.meet(now, *job);
+                let over = matches!(self.jobs[job].known, Known::Over);
+                if over && !state.is_terminal() {
+                    self.become_known(*job, Known::Unseen);
+                }
+                self.hinted(now, *job);
+            }
+            Hint::Room { job } => self.hinted(now, *job),
+            Hint::Node { .. } => {}
+            Hint::Gap => {
+                let ids: Vec<JobId> = self.jobs.keys().copied().collect();
+                ids.into_iter().for_each(|id| self.hinted(now, id));
+            }
+        }
+    }
+
+    fn hinted(&mut self, now: Timestamp, id: JobId) {
+        if let Some(Entry { known: Known::Ours(job), wanted, .. }) = self.jobs.get_mut(&id) {
+            job.hinted(now);
+            *wanted = true;
+            self.reconsider(now, id);
+        }
+    }
+
+    /// A call about a job was answered: its lane is free. Gives what was under way.
+    fn answered(&mut self, id: JobId) -> Lane {
+        self.trouble = None;
+        self.free_lane(id)
+    }
+
+    fn free_lane(&mut self, id: JobId) -> Lane {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        match self.jobs.get_mut(&id) {
+            Some(entry) => std::mem::replace(&mut entry.lane, Lane::Idle),
+            None => Lane::Idle,
+        }
+    }
+
+    pub(super) fn looked(
+        &mut self,
+        now: Timestamp,
+        id: JobId,
+        summary: Option<Box<JobSummary>>,
+        overdue: &[Keyed],
+    ) {
+        let lane = self.answered(id);
+        let Some(entry) = self.jobs.get_mut(&id) else { return };
+        match summary {
+            Some(summary) if !summary.state.is_terminal() => {
+                if let Known::Ours(job) = &mut entry.known {
+                    job.update(*summary);
+                } else if self.is_mine(&summary.queue) {
+                    let job = Job::new(now, *summary);
+                    self.become_known(id, Known::Ours(Box::new(job)));
+                } else {
+                    self.become_known(id, Known::Elsewhere(summary.queue));
+                }
+            }
+            Some(summary) if !self.is_mine(&summary.queue) => {
+                self.become_known(id, Known::Elsewhere(summary.queue));
+            }
+            _ => self.become_known(id, Known::Over),
+        }
+        // While the broker is away nothing can be published again, so a look does in place of a sweep.
+        if (lane == Lane::Sweeping || !self.link_up)
+            && let Some(Entry { known: Known::Ours(job), wanted, .. }) = self.jobs.get_mut(&id)
+        {
+            job.swept(now, *wanted);
+        }
+        self.publish(now, id, overdue);
+        self.reconsider(now, id);
+    }
+
+    pub(super) fn studied(&mut self, now: Timestamp, id: JobId, terms: Terms) {
+        self.answered(id);
+        if let Some(Entry { known: Known::Ours(job), .. }) = self.jobs.get_mut(&id) {
+            job.terms = Some(terms);
+        }
+        self.reconsider(now, id);
+    }
+
+    pub(super) fn opened(&mut self, now: Timestamp, id: JobId, chunks: &[Keyed]) {
+        let lane = self.answered(id);
+        if let (Lane::Opening(asked), Some(Entry { known: Known::Ours(job), wanted, .. })) =
+            (lane, self.jobs.get_mut(&id))
+        {
+            *wanted |= !job.opened(now, asked.chunks, chunks);
+        }
+        self.publish(now, id, chunks);
+        self.reconsider(now, id);
+    }
+
+    pub(super) fn closed(&mut self, now: Timestamp, id: JobId) {
+        self.answered(id);
+        match self.jobs.get(&id).map(|entry| &entry.known) {
+            Some(Known::Over) => self.drop_job(id),
+            Some(_) => {
+                self.want(id);
+                self.reconsider(now, id);
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn unanswered(&mut self, now: Timestamp, id: JobId) {
+        self.free_lane(id);
+        let pause = match self.trouble {
+            // One of many that were under way when the trouble began.
+            Some(trouble) if now < trouble.until => None,
+            Some(trouble) => Some((trouble.pause * 2).min(TROUBLE_LONGEST)),
+            None => Some(TROUBLE),
+        };
+        if let Some(pause) = pause {
+            self.trouble = Some(Trouble { until: now.plus(pause), pause });
+        }
+        self.want(id);
+        self.reconsider(now, id);
+    }
+
+    /// A chunk goes to where the job wants it. One that can't be placed any more, because the job went to another
+    /// scheduler, is left to the sweep.
+    fn publish(&mut self, now: Timestamp, id: JobId, chunks: &[Keyed]) {
+        let Some(Entry { known: Known::Ours(job), .. }) = self.jobs.get(&id) else { return };
+        let Some(pool) = self.pools.get_mut(&job.summary.queue) else { return };
+        let placement = job.terms.as_ref().map_or(&Placement::Shared, |terms| &terms.placement);
+        for chunk in chunks {
+            let queue = pool.placer.place(now, placement, *chunk);
+            self.actions.push(Action::Publish { queue, chunk: *chunk });
+        }
+    }
+
+    pub(super) fn returned(&mut self, now: Timestamp, node: &NodeId, chunk: Keyed) {
+        for pool in self.pools.values_mut() {
+            pool.placer.shun(now, node);
+        }
+        self.publish(now, chunk.message.job, &[chunk]);
+    }
+
+    pub(super) fn wake_jobs(&mut self, now: Timestamp) {
+        while let Some((at, id)) = self.timers.first().copied()
+            && at <= now
+        {
+            self.timers.pop_first();
+            if let Some(entry) = self.jobs.get_mut(&id) {
+                entry.wake = None;
+            }
+            self.reconsider(now, id);
+        }
+    }
+
+    /// Brings everything that follows from what is known of a job up to date: its part of the pool's load, what it
+    /// owes, whether it takes part in the sharing, its place in the line, and its timer.
+    pub(super) fn reconsider(&mut self, now: Timestamp, id: JobId) {
+        let ledger_now = self.ledger_now(now);
+        let Some(entry) = self.jobs.get_mut(&id) else { return };
+        let mut wake = None;
+        if let Known::Ours(job) = &mut entry.known
+            && let Some(pool) = self.pools.get_mut(&job.summary.queue)
+        {
+            let opening =
+                if let Lane::Opening(opening) = entry.lane { Some(opening) } else { None };
+            let load = job.load(opening, ledger_now);
+            pool.load.replace(job.counted, load);
+            job.counted = load;
+            if opening.is_none() {
+                pool.shares.charge(id, job.owes_us(ledger_now));
+            }
+            let standing = match (job.offer(now, ledger_now, pool.hands.slots).chunks, entry.lane) {
+                (0, _) => Standing::Idle,
+                (_, Lane::Idle) => Standing::Ready,
+                _ => Standing::Busy,
+            };
+            pool.shares.stand(id, standing);
+            wake = job.wake(now, ledger_now);
+            self.touched.insert(job.summary.queue.clone());
+        }
+        if entry.wake != wake {
+            if let Some(old) = entry.wake.take() {
+                self.timers.remove(&(old, id));
+            }
+            if let Some(new) = wake {
+                self.timers.insert((new, id));
+            }
+            entry.wake = wake;
+        }
+        self.line_up(now, id);
+    }
+
+    /// Where messages of a job that are overdue may still wait.
+    pub(super) fn resting_place(&self, job: &Job) -> Option<(Queue, u64)> {
+        let shared = job.terms.as_ref().is_none_or(|terms| terms.placement == Placement::Shared);
+        let pool = self.pools.get(&job.summary.queue).filter(|_| shared)?;
+        let others = pool.load.waiting.saturating_sub(job.counted.waiting);
+        Some((Queue::Work(job.summary.queue.clone()), others))
+    }
+}

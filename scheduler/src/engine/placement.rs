@@ -1,0 +1,172 @@
+//! Which queue a chunk goes to: its pool's, or one worker's.
+//!
+//! Deliberately absent: the key of a subtask (the service computes it from the job's plan; here it is a number).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use longshore_broker::Queue;
+use longshore_protocol::document::Placement;
+use longshore_protocol::{NodeId, Timestamp};
+
+use super::event::Keyed;
+use super::ring::Ring;
+
+/// A worker whose queue was not there is passed over for so long; by then the list of workers knows.
+const SHUNNED_FOR: Duration = Duration::from_secs(5);
+
+/// The load of a worker is what was placed on it lately: each second this part of it is forgotten.
+const FORGOTTEN_A_SECOND: f64 = 0.1;
+
+/// Places the chunks of one pool.
+#[derive(Debug)]
+pub(super) struct Placer {
+    pool: String,
+    live: Vec<NodeId>,
+    ring: Ring,
+    turn: usize,
+    placed: BTreeMap<NodeId, f64>,
+    aged_at: Timestamp,
+    shunned: BTreeMap<NodeId, Timestamp>,
+}
+
+impl Placer {
+    /// Without workers.
+    pub(super) fn new(pool: &str) -> Self {
+        Self {
+            pool: pool.to_owned(),
+            live: Vec::new(),
+            ring: Ring::default(),
+            turn: 0,
+            placed: BTreeMap::new(),
+            aged_at: Timestamp::default(),
+            shunned: BTreeMap::new(),
+        }
+    }
+
+    /// The workers that take chunks of this pool now.
+    pub(super) fn set_live(&mut self, live: Vec<NodeId>) {
+        if live == self.live {
+            return;
+        }
+        self.ring = Ring::new(&live);
+        self.placed.retain(|node, _| live.contains(node));
+        self.live = live;
+    }
+
+    /// The queue of this worker is not there.
+    pub(super) fn shun(&mut self, now: Timestamp, node: &NodeId) {
+        self.shunned.insert(node.clone(), now.plus(SHUNNED_FOR));
+    }
+
+    /// Where a chunk goes. A job that asks for a worker gets the pool where none is left.
+    pub(super) fn place(&mut self, now: Timestamp, placement: &Placement, chunk: Keyed) -> Queue {
+        self.shunned.retain(|_, until| *until > now);
+        self.age(now);
+        let node = match (placement, chunk.key) {
+            (Placement::Shared, _) | (Placement::Hash(_), None) => None,
+            (Placement::RoundRobin, _) => self.next_in_turn(),
+            (Placement::Hash(_), Some(key)) => {
+                let load = |node: &NodeId| {
+                    let takes_part = !self.shunned.contains_key(node);
+                    takes_part.then(|| self.placed.get(node).copied().unwrap_or(0.0))
+                };
+                self.ring.pick(key, load).cloned()
+            }
+        };
+        match node {
+            Some(node) => {
+                *self.placed.entry(node.clone()).or_insert(0.0) += 1.0;
+                Queue::Node(node)
+            }
+            None => Queue::Work(self.pool.clone()),
+        }
+    }
+
+    fn next_in_turn(&mut self) -> Option<NodeId> {
+        for _ in 0..self.live.len() {
+            self.turn = (self.turn + 1) % self.live.len();
+            let node = &self.live[self.turn];
+            if !self.shunned.contains_key(node) {
+                return Some(node.clone());
+            }
+        }
+        None
+    }
+
+    fn age(&mut self, now: Timestamp) {
+        let seconds = now.since(self.aged_at).as_secs();
+        if seconds > 0 {
+            let kept = (1.0 - FORGOTTEN_A_SECOND).powi(i32::try_from(seconds).unwrap_or(i32::MAX));
+            self.placed.values_mut().for_each(|load| *load *= kept);
+            self.aged_at = now;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_protocol::{ChunkId, ChunkMessage, Epoch, JobId};
+
+    use super::*;
+
+    fn chunk(key: Option<u64>) -> Keyed {
+        let job = JobId::from_uuid(uuid::Uuid::from_u128(1));
+        let (chunk, epoch) = (ChunkId(1), Epoch(1));
+        Keyed { message: ChunkMessage { v: 1, job, chunk, from: 0, to: 1, epoch }, key }
+    }
+
+    fn placer(nodes: usize) -> Placer {
+        let mut placer = Placer::new("pool");
+        placer.set_live((0..nodes).map(|i| NodeId::new(format!("n{i}"))).collect());
+        placer
+    }
+
+    #[track_caller]
+    fn placed(placer: &mut Placer, placement: &Placement, keys: &[u64], expected: &[&str]) {
+        let now = Timestamp::from_millis(1);
+        let names: Vec<String> = keys
+            .iter()
+            .map(|key| match placer.place(now, placement, chunk(Some(*key))) {
+                Queue::Node(node) => node.to_string(),
+                Queue::Work(pool) => pool,
+                other => panic!("no place for a chunk: {other:?}"),
+            })
+            .collect();
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn nodes_take_turns() {
+        let keys = [0; 4];
+        placed(&mut placer(3), &Placement::RoundRobin, &keys, &["n1", "n2", "n0", "n1"]);
+        placed(&mut placer(3), &Placement::Shared, &keys[..1], &["pool"]);
+        placed(&mut placer(0), &Placement::RoundRobin, &keys[..1], &["pool"]);
+    }
+
+    #[test]
+    fn who_has_no_queue_is_passed_over_for_a_while() {
+        let mut placer = placer(2);
+        placer.shun(Timestamp::from_millis(0), &NodeId::new("n1"));
+        placed(&mut placer, &Placement::RoundRobin, &[0, 0], &["n0", "n0"]);
+        placer.shun(Timestamp::from_millis(0), &NodeId::new("n0"));
+        placed(&mut placer, &Placement::RoundRobin, &[0], &["pool"]);
+        let later =
+            placer.place(Timestamp::from_millis(5_000), &Placement::RoundRobin, chunk(None));
+        assert!(matches!(later, Queue::Node(_)));
+    }
+
+    #[test]
+    fn equal_keys_meet_on_one_node_and_reduce_nodes_go_anywhere() {
+        let hash = Placement::Hash("/customer".into());
+        let mut placer = placer(5);
+        let now = Timestamp::from_millis(1);
+        let first: Vec<Queue> =
+            (0..50).map(|i| placer.place(now, &hash, chunk(Some(u64::MAX / 50 * i)))).collect();
+        let again: Vec<Queue> =
+            (0..50).map(|i| placer.place(now, &hash, chunk(Some(u64::MAX / 50 * i)))).collect();
+        let same = first.iter().zip(&again).filter(|(a, b)| a == b).count();
+        assert!(same >= 40, "{same} of 50 keys went to the same node");
+        assert_eq!(placer.place(now, &hash, chunk(None)), Queue::Work("pool".into()));
+    }
+}

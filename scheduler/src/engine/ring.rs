@@ -1,0 +1,171 @@
+//! Who gets what by hash: the consistent-hashing ring with bounded loads, and rendezvous hashing.
+//!
+//! The hash is written out here because schedulers of different builds have to agree on it. Consistent hashing with
+//! bounded loads after Mirrokni, Thorup and Zadimoghaddam (2016): a key goes to the first node clockwise from it
+//! that is not full. Deliberately absent: which nodes are alive (see `fleet`).
+
+use std::collections::BTreeMap;
+
+use longshore_protocol::{NodeId, SchedulerId};
+
+/// Points of a node on the ring. With 128 the shares of nodes differ by about a tenth.
+const POINTS: u64 = 128;
+
+/// A node is full when it carries so many times the mean load.
+const BOUND: f64 = 1.25;
+
+/// 64 bits of a text: FNV-1a, then the finalizer of SplitMix64, which spreads short and similar texts.
+pub fn hash(bytes: &[u8]) -> u64 {
+    let fnv = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    mix(fnv)
+}
+
+fn mix(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Whose the thing called `name` is, by rendezvous hashing: of all `owners` the one with the greatest hash of both
+/// names together. An owner that leaves gives away only what was its own.
+pub fn owner<'a>(name: &str, owners: &'a [SchedulerId]) -> Option<&'a SchedulerId> {
+    let name = hash(name.as_bytes());
+    owners.iter().max_by_key(|owner| (mix(name ^ hash(owner.as_str().as_bytes())), *owner))
+}
+
+/// Live nodes on a circle of hashes.
+#[derive(Clone, Debug, Default)]
+pub struct Ring {
+    points: BTreeMap<u64, NodeId>,
+    nodes: usize,
+}
+
+impl Ring {
+    /// Puts the nodes on the circle.
+    pub fn new<'a>(nodes: impl IntoIterator<Item = &'a NodeId>) -> Self {
+        let mut ring = Self::default();
+        for node in nodes {
+            let seed = hash(node.as_str().as_bytes());
+            for point in 0..POINTS {
+                ring.points.insert(mix(seed ^ mix(point)), node.clone());
+            }
+            ring.nodes += 1;
+        }
+        ring
+    }
+
+    /// The node for a key: the first one clockwise that takes part (`load` is not `None`) and carries less than
+    /// the bound; `None` if none takes part.
+    pub fn pick(&self, key: u64, load: impl Fn(&NodeId) -> Option<f64>) -> Option<&NodeId> {
+        let mut loads: BTreeMap<&NodeId, f64> = BTreeMap::new();
+        for node in self.points.values() {
+            if loads.len() == self.nodes {
+                break;
+            }
+            if !loads.contains_key(node)
+                && let Some(load) = load(node)
+            {
+                loads.insert(node, load);
+            }
+        }
+        if loads.is_empty() {
+            return None;
+        }
+        let full = (BOUND * (loads.values().sum::<f64>() + 1.0) / loads.len() as f64).ceil();
+        self.points
+            .range(key..)
+            .chain(self.points.range(..key))
+            .map(|(_, node)| node)
+            .find(|node| loads.get(node).is_some_and(|load| load + 1.0 <= full))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    fn nodes(count: usize) -> Vec<NodeId> {
+        (0..count).map(|i| NodeId::new(format!("host-{i}"))).collect()
+    }
+
+    fn keys() -> impl Iterator<Item = u64> {
+        (0..10_000).map(|i: u32| hash(format!("customer-{i}").as_bytes()))
+    }
+
+    fn unloaded(ring: &Ring) -> Vec<NodeId> {
+        keys().map(|key| ring.pick(key, |_| Some(0.0)).unwrap().clone()).collect()
+    }
+
+    #[track_caller]
+    fn moved(before: usize, after: usize) {
+        let one = unloaded(&Ring::new(&nodes(before)));
+        let two = unloaded(&Ring::new(&nodes(after)));
+        let moved = one.iter().zip(&two).filter(|(a, b)| a != b).count() as f64 / 10_000.0;
+        let fair = 1.0 / before.max(after) as f64;
+        assert!((0.5 * fair..1.6 * fair).contains(&moved), "{moved} of the keys moved, not {fair}");
+    }
+
+    #[test]
+    fn a_node_that_joins_or_leaves_moves_its_share_of_the_keys() {
+        moved(4, 5);
+        moved(5, 4);
+        moved(10, 11);
+        moved(20, 19);
+    }
+
+    #[test]
+    fn keys_move_only_to_the_newcomer() {
+        let newcomer = NodeId::new("host-5");
+        let before = unloaded(&Ring::new(&nodes(5)));
+        let after = unloaded(&Ring::new(&nodes(6)));
+        assert!(before.iter().zip(&after).all(|(a, b)| a == b || *b == newcomer));
+    }
+
+    #[test]
+    fn one_hot_key_overflows_to_others_and_nobody_passes_the_bound() {
+        let ring = Ring::new(&nodes(4));
+        let loads: RefCell<BTreeMap<NodeId, f64>> = RefCell::default();
+        for _ in 0..1_000 {
+            let load = |node: &NodeId| Some(*loads.borrow().get(node).unwrap_or(&0.0));
+            let node = ring.pick(hash(b"hot"), load).unwrap();
+            *loads.borrow_mut().entry(node.clone()).or_default() += 1.0;
+        }
+        let greatest = loads.borrow().values().copied().fold(0.0, f64::max);
+        assert!(greatest <= 1.25 * 1_000.0 / 4.0 + 1.0, "{greatest}");
+        assert_eq!(loads.borrow().values().sum::<f64>(), 1_000.0);
+    }
+
+    #[test]
+    fn nobody_is_picked_where_nobody_takes_part() {
+        assert_eq!(Ring::new(&[]).pick(7, |_| Some(0.0)), None);
+        assert_eq!(Ring::new(&nodes(3)).pick(7, |_| None), None);
+    }
+
+    #[test]
+    fn queues_spread_over_owners_and_move_only_from_the_one_that_left() {
+        let owners: Vec<SchedulerId> =
+            (0..4).map(|i| SchedulerId::new(format!("scheduler-{i}"))).collect();
+        let mut counts = BTreeMap::new();
+        for i in 0..1_000 {
+            let queue = format!("queue-{i}");
+            let before = owner(&queue, &owners).unwrap();
+            let after = owner(&queue, &owners[..3]).unwrap();
+            assert!(before == after || *before == owners[3]);
+            *counts.entry(before).or_insert(0) += 1;
+        }
+        assert_eq!(counts.len(), 4);
+        assert!(counts.values().all(|count| (200..300).contains(count)), "{counts:?}");
+        assert_eq!(owner("queue", &[]), None);
+    }
+
+    #[test]
+    fn the_hash_never_changes() {
+        assert_eq!(hash(b""), hash(b""));
+        assert_eq!(hash(b"default"), 0);
+    }
+}

@@ -1,0 +1,309 @@
+//! A world for the engine's tests: a real memory ledger on a clock that stands still unless told, one work queue, workers
+//! that only pretend to work. Millisecond by millisecond, without threads, the same each time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::FutureExt;
+use longshore_broker::Queue;
+use longshore_ledger::memory::{Clock, MemoryLedger};
+use longshore_ledger::{Claim, Commit, Events, Ledger, Open};
+use longshore_protocol::{
+    ChunkMessage, JobDocument, JobId, JobSummary, NodeId, Run, SchedulerId, Timestamp, Token,
+};
+
+use super::fleet::tests::record;
+use super::*;
+
+/// The ledger's clock is far from ours, as in life.
+const LEDGER_AHEAD_MS: u64 = 1_700_000_000_000;
+
+/// How long a call to the ledger takes, there and back.
+const LATENCY_MS: u64 = 1;
+
+#[derive(Default)]
+struct ManualClock(AtomicU64);
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.load(Ordering::Relaxed) + LEDGER_AHEAD_MS)
+    }
+}
+
+/// A slot's work: until when (µs), and what.
+struct Running {
+    until_us: u64,
+    since_us: u64,
+    message: ChunkMessage,
+    token: Token,
+}
+
+struct Node {
+    id: NodeId,
+    slots: Vec<Option<Running>>,
+    /// Messages in its own queue.
+    own: VecDeque<ChunkMessage>,
+    alive: bool,
+}
+
+pub(super) struct World {
+    pub(super) ledger: MemoryLedger,
+    pub(super) engine: Engine,
+    clock: Arc<ManualClock>,
+    events: Box<dyn Events>,
+    now_ms: u64,
+    answers: VecDeque<(u64, Event)>,
+    queue: VecDeque<ChunkMessage>,
+    nodes: Vec<Node>,
+    /// What each job is like: µs a subtask.
+    takes_us: BTreeMap<JobId, u64>,
+    /// When the first subtask of a job began, ms.
+    pub(super) began_ms: BTreeMap<JobId, u64>,
+    /// Sizes of the chunks of a job in the order of their claims.
+    pub(super) sizes: BTreeMap<JobId, Vec<u64>>,
+    pub(super) most_waiting: usize,
+    drawn: u128,
+}
+
+/// The answer of a future that never waits.
+pub(super) fn at_once<T>(future: impl Future<Output = T>) -> T {
+    future.now_or_never().expect("the memory ledger never waits")
+}
+
+impl World {
+    pub(super) fn new(nodes: usize, slots: usize) -> Self {
+        let clock = Arc::new(ManualClock::default());
+        let ledger = MemoryLedger::new(clock.clone());
+        let events = at_once(ledger.events()).unwrap();
+        let me = SchedulerId::new("me");
+        let mut engine = Engine::new(Config { me: me.clone(), dead_after: Duration::from_secs(5) });
+        engine.step(Timestamp::default(), Event::Peers(vec![me]));
+        let node = |i| Node {
+            id: NodeId::new(format!("n{i}")),
+            slots: (0..slots).map(|_| None).collect(),
+            own: VecDeque::new(),
+            alive: true,
+        };
+        Self {
+            ledger,
+            engine,
+            clock,
+            events,
+            now_ms: 0,
+            answers: VecDeque::new(),
+            queue: VecDeque::new(),
+            nodes: (0..nodes).map(node).collect(),
+            takes_us: BTreeMap::new(),
+            began_ms: BTreeMap::new(),
+            sizes: BTreeMap::new(),
+            most_waiting: 0,
+            drawn: 0,
+        }
+    }
+
+    /// Admits a job of `total` subtasks of `takes_us` each; `fields` are more fields of its document.
+    pub(super) fn submit(&mut self, total: u64, takes_us: u64, fields: &str) -> JobId {
+        self.drawn += 1;
+        let job = JobId::from_uuid(uuid::Uuid::from_u128(self.drawn));
+        let json = format!(
+            r#"{{"id":"{job}","task":"noop",
+                "split":{{"by":"range","start":0,"end":{total}}}{fields}}}"#
+        );
+        let document = JobDocument::parse(json.as_bytes()).unwrap();
+        let plan = longshore_protocol::Plan::new(document, Default::default()).unwrap();
+        at_once(self.ledger.admit(&crate::admitter::admission(job, &plan))).unwrap();
+        self.takes_us.insert(job, takes_us);
+        job
+    }
+
+    pub(super) fn summary(&self, job: JobId) -> JobSummary {
+        at_once(self.ledger.job(job)).unwrap().unwrap()
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    pub(super) fn kill(&mut self, node: usize) {
+        self.nodes[node].alive = false;
+    }
+
+    pub(super) fn run_for(&mut self, ms: u64) {
+        self.run_until(ms, "", |_| false);
+    }
+
+    /// Runs until `done`; fails after `ms` unless `what` is empty.
+    #[track_caller]
+    pub(super) fn run_until(&mut self, ms: u64, what: &str, done: impl Fn(&Self) -> bool) {
+        let end = self.now_ms + ms;
+        while self.now_ms < end {
+            if done(self) {
+                return;
+            }
+            self.tick();
+        }
+        assert!(what.is_empty() || done(self), "waited {ms} ms for {what}");
+    }
+
+    fn tick(&mut self) {
+        self.now_ms += 1;
+        self.clock.0.store(self.now_ms, Ordering::Relaxed);
+        if self.now_ms % 500 == 1 {
+            self.read_lists();
+        }
+        while let Some(hint) = self.events.next().now_or_never() {
+            self.step(Event::Hint(hint));
+        }
+        while self.answers.front().is_some_and(|(at, _)| *at <= self.now_ms) {
+            let (_, event) = self.answers.pop_front().expect("just seen");
+            self.step(event);
+        }
+        if self.engine.next_wake().is_some_and(|at| at.as_millis() <= self.now_ms) {
+            self.step(Event::Tick);
+        }
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].alive {
+                self.work(node);
+            }
+        }
+        self.most_waiting = self.most_waiting.max(self.queue.len());
+    }
+
+    fn read_lists(&mut self) {
+        let second = self.now_ms / 1_000;
+        for node in self.nodes.iter().filter(|node| node.alive) {
+            let info = record(node.id.as_str(), "default", node.slots.len() as u32, 0).info;
+            at_once(self.ledger.beat(&info, second, &[])).unwrap();
+        }
+        let nodes = at_once(self.ledger.nodes()).unwrap();
+        self.step(Event::Nodes(nodes));
+        let active = at_once(self.ledger.active_jobs()).unwrap();
+        self.step(Event::Active(active));
+        self.step(Event::Clock(self.clock.now()));
+    }
+
+    pub(super) fn step(&mut self, event: Event) {
+        for action in self.engine.step(Timestamp::from_millis(self.now_ms), event) {
+            if let Some(answer) = self.perform(action) {
+                self.answers.push_back((self.now_ms + LATENCY_MS, answer));
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action) -> Option<Event> {
+        let ledger = &self.ledger;
+        // Keys by index are as good as any.
+        let keyed = |message: ChunkMessage| Keyed {
+            key: Some(ring::hash(&message.from.to_be_bytes())),
+            message,
+        };
+        Some(match action {
+            Action::Look { job } => {
+                let summary = at_once(ledger.job(job)).unwrap().map(Box::new);
+                Event::Looked { job, summary, overdue: vec![] }
+            }
+            Action::Sweep { job, .. } => {
+                let sweep = at_once(ledger.sweep(job, 1_000, Duration::from_secs(5))).unwrap()?;
+                let overdue = sweep.publish.into_iter().map(keyed).collect();
+                Event::Looked { job, summary: Some(Box::new(sweep.summary)), overdue }
+            }
+            Action::Study { job } => {
+                let stored = at_once(ledger.document(job)).unwrap()?;
+                let document = JobDocument::parse(stored.document.as_bytes()).unwrap();
+                Event::Studied { job, terms: Terms::of(&document) }
+            }
+            Action::Open { job, chunks, size, .. } => {
+                let open = Open { chunks, size, publish_within: Duration::from_secs(5) };
+                let opened = at_once(ledger.open(job, &open)).unwrap();
+                Event::Opened { job, chunks: opened.into_iter().map(keyed).collect() }
+            }
+            Action::Publish { queue: Queue::Node(id), chunk } => {
+                match self.nodes.iter_mut().find(|node| node.id == id && node.alive) {
+                    Some(node) => node.own.push_back(chunk.message),
+                    None => return Some(Event::Returned { node: id, chunk }),
+                }
+                return None;
+            }
+            Action::Publish { chunk, .. } => {
+                self.queue.push_back(chunk.message);
+                return None;
+            }
+            Action::Fail { job, error } => {
+                at_once(ledger.fail(job, &error)).unwrap();
+                Event::Closed { job }
+            }
+            Action::Archive { job } => {
+                at_once(ledger.archive(job)).unwrap();
+                Event::Closed { job }
+            }
+            Action::Bury { node, jobs, died, forget } => {
+                for job in jobs {
+                    at_once(ledger.revoke(job, &node, died)).unwrap();
+                }
+                if forget {
+                    at_once(ledger.forget(&node)).unwrap();
+                }
+                Event::Buried { node, complete: true }
+            }
+        })
+    }
+
+    /// Every slot of a node ends what is due and takes the next, until this millisecond is over.
+    fn work(&mut self, node: usize) {
+        let now_us = self.now_ms * 1_000;
+        for slot in 0..self.nodes[node].slots.len() {
+            let mut free_us = now_us;
+            if let Some(running) = &self.nodes[node].slots[slot] {
+                if running.until_us > now_us {
+                    continue;
+                }
+                free_us = running.until_us;
+            }
+            loop {
+                if let Some(running) = self.nodes[node].slots[slot].take() {
+                    self.commit(&running);
+                }
+                let Some(running) = self.claim(node, free_us) else { break };
+                free_us = running.until_us;
+                self.nodes[node].slots[slot] = Some(running);
+                if free_us > now_us {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn claim(&mut self, node: usize, since_us: u64) -> Option<Running> {
+        loop {
+            let own = self.nodes[node].own.pop_front();
+            let message = own.or_else(|| self.queue.pop_front())?;
+            self.drawn += 1;
+            let token = Token::from_bytes(self.drawn.to_be_bytes());
+            let claim = self.ledger.claim(
+                message.job,
+                message.chunk,
+                message.epoch,
+                token,
+                &self.nodes[node].id,
+            );
+            let Claim::Granted(grant) = at_once(claim).unwrap() else { continue };
+            let count = grant.to - grant.from;
+            self.began_ms.entry(message.job).or_insert(self.now_ms);
+            self.sizes.entry(message.job).or_default().push(count);
+            let until_us = since_us + count * self.takes_us[&message.job];
+            let message = ChunkMessage { from: grant.from, to: grant.to, ..message };
+            return Some(Running { until_us, since_us, message, token });
+        }
+    }
+
+    fn commit(&self, running: &Running) {
+        let Running { message, token, .. } = running;
+        let commit = Commit {
+            from: message.from,
+            runs: vec![Run::Success { count: message.to - message.from, results: None }],
+            busy: Duration::from_micros(running.until_us - running.since_us),
+        };
+        at_once(self.ledger.commit(message.job, message.chunk, *token, &commit)).unwrap();
+    }
+}

@@ -1,0 +1,316 @@
+//! What the engine promises, on the world of `simulation`.
+
+use longshore_protocol::JobId;
+use longshore_protocol::state::JobState;
+
+use super::simulation::{World, at_once};
+use super::*;
+use longshore_ledger::Ledger as _;
+
+const ENDLESS: u64 = 10_000_000;
+
+#[track_caller]
+fn ends(world: &mut World, ms: u64, job: JobId) {
+    world.run_until(ms, "the job's end", |world| world.summary(job).state == JobState::Succeeded);
+    let summary = world.summary(job);
+    assert_eq!(summary.books.done, summary.books.total);
+    assert_eq!(summary.books.imbalance(), 0);
+}
+
+/// Jobs as (subtasks, µs a subtask, fields, weight): after 30 s each has received its part of the workers' time.
+#[track_caller]
+fn shares(jobs: &[(u64, u64, String, f64)]) {
+    let mut world = World::new(2, 8);
+    let ids: Vec<JobId> =
+        jobs.iter().map(|(total, us, fields, _)| world.submit(*total, *us, fields)).collect();
+    world.run_for(30_000);
+    let busy: Vec<f64> = ids.iter().map(|id| world.summary(*id).busy.as_secs_f64()).collect();
+    let all: f64 = busy.iter().sum();
+    let weights: f64 = jobs.iter().map(|(.., weight)| weight).sum();
+    assert!(all > 0.97 * 30.0 * 16.0, "the slots were busy for {all} s of 480");
+    for (busy, (total, us, fields, weight)) in busy.iter().zip(jobs) {
+        let (share, fair) = (busy / all, weight / weights);
+        let off = (share - fair).abs() / fair;
+        assert!(off < 0.1, "{total} x {us} us {fields} got {share:.4}, not {fair:.4}");
+    }
+}
+
+#[test]
+fn ten_tenants_of_very_different_sizes_get_equal_shares() {
+    let jobs: Vec<_> = (0..10_u32)
+        .map(|i| {
+            // From 20,000,000 subtasks of 1 ms to 40,000 of half a second.
+            let us =
+                [1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 300_000, 500_000]
+                    [i as usize];
+            (20_000_000_000 / us, us, format!(r#","tenant":"t{i}""#), 1.0)
+        })
+        .collect();
+    shares(&jobs);
+}
+
+#[test]
+fn ten_tenants_get_shares_by_their_weights() {
+    let jobs: Vec<_> = (0..10_u8)
+        .map(|i| {
+            let fields = format!(r#","tenant":"t{i}","priority":{i}"#);
+            (ENDLESS / (u64::from(i) + 1), 5_000, fields, shares::weight(i))
+        })
+        .collect();
+    shares(&jobs);
+}
+
+#[test]
+fn jobs_of_one_tenant_share_what_it_gets() {
+    let job = |fields: &str, weight| (ENDLESS, 10_000, fields.to_owned(), weight);
+    shares(&[
+        job(r#","tenant":"a""#, 0.5),
+        job(r#","tenant":"b","priority":5"#, 0.125),
+        job(r#","tenant":"b","priority":5"#, 0.125),
+        job(r#","tenant":"b","priority":5"#, 0.125),
+        job(r#","tenant":"b","priority":5"#, 0.125),
+    ]);
+}
+
+/// A job of one subtask comes 10 s after a job of 10,000,000 of `us` each; gives the ms until it began.
+fn newcomer_waits(us: u64, fields: &str) -> u64 {
+    let mut world = World::new(1, 4);
+    let big = world.submit(ENDLESS, us, fields);
+    world.run_for(10_000);
+    assert!(world.summary(big).books.done > 0 || us > 10_000_000);
+    let small = world.submit(1, 1_000, r#","tenant":"other""#);
+    let before = world.now_ms();
+    world.run_until(us / 1_000 + 10_000, "the newcomer to begin", |world| {
+        world.began_ms.contains_key(&small)
+    });
+    world.began_ms[&small] - before
+}
+
+#[test]
+fn one_subtask_behind_ten_million_starts_within_a_second() {
+    for us in [10, 1_000, 5_000, 250_000] {
+        let waited = newcomer_waits(us, "");
+        assert!(waited <= 1_000, "{waited} ms behind subtasks of {us} us");
+    }
+    let waited = newcomer_waits(5_000, r#","priority":9"#);
+    assert!(waited <= 1_000, "{waited} ms behind a job of the highest priority");
+}
+
+#[test]
+fn one_subtask_behind_long_ones_starts_when_the_second_slot_frees() {
+    // 4 slots with staggered ends would free one every 5 s; all began together, so the next ends come 20 s apart.
+    let waited = newcomer_waits(20_000_000, "");
+    assert!(waited <= 20_000, "{waited} ms");
+}
+
+#[test]
+fn a_newcomers_first_chunk_is_opened_at_once() {
+    let mut world = World::new(1, 4);
+    world.submit(ENDLESS, 60_000_000, "");
+    world.run_for(1_000);
+    let small = world.submit(1, 1_000, "");
+    world.run_for(60_000);
+    assert!(world.began_ms.contains_key(&small), "it is before the next of the big job");
+}
+
+#[track_caller]
+fn waits_at_most(nodes: usize, slots: usize, us: u64, expected: usize) {
+    let mut world = World::new(nodes, slots);
+    let job = world.submit(ENDLESS, us, r#","chunk":1"#);
+    // The first second measures.
+    world.run_for(1_000 + us / 1_000);
+    world.most_waiting = 0;
+    world.run_for(5_000 + us / 1_000);
+    assert!(world.most_waiting <= expected, "{} chunks waited", world.most_waiting);
+    let busy = world.summary(job).busy.as_secs_f64();
+    let floor = if us < 1_000 { 0.0 } else { 0.8 };
+    let run = world.now_ms() as f64 / 1_000.0 * (nodes * slots) as f64;
+    assert!(busy >= floor * (run - us as f64 / 1e6 * (nodes * slots) as f64), "{busy} s of {run}");
+}
+
+#[test]
+fn what_waits_is_half_a_second_of_work() {
+    waits_at_most(1, 4, 100, 8);
+    waits_at_most(2, 8, 50_000, 32);
+    waits_at_most(2, 8, 1_000_000, 8);
+    waits_at_most(2, 8, 5_000_000, 2);
+}
+
+#[test]
+fn nothing_is_opened_without_workers_and_nothing_while_the_broker_is_away() {
+    let mut world = World::new(0, 1);
+    let job = world.submit(100, 1_000, "");
+    world.run_for(3_000);
+    assert_eq!(world.summary(job).cursor, 0);
+
+    let mut world = World::new(1, 1);
+    world.step(Event::Link { up: false });
+    let job = world.submit(100, 1_000, "");
+    world.run_for(3_000);
+    assert_eq!(world.summary(job).cursor, 0);
+    world.step(Event::Link { up: true });
+    ends(&mut world, 10_000, job);
+}
+
+#[test]
+fn chunks_grow_to_a_quarter_of_a_second_and_shrink_at_the_end() {
+    let mut world = World::new(1, 4);
+    let job = world.submit(40_000, 1_000, "");
+    ends(&mut world, 15_000, job);
+    let sizes = &world.sizes[&job];
+    assert_eq!(sizes[0], 1);
+    assert_eq!(sizes.iter().max(), Some(&250));
+    assert!(sizes[sizes.len() - 4..].iter().all(|size| *size <= 4), "{sizes:?}");
+    // 40 s of work on 4 slots: the tail costs next to nothing.
+    assert!(world.now_ms() < 10_400, "{} ms", world.now_ms());
+}
+
+#[test]
+fn max_parallel_is_never_passed_and_is_used() {
+    let mut world = World::new(2, 8);
+    let job = world.submit(200, 50_000, r#","max_parallel":3"#);
+    world.run_until(10_000, "the job's end", |world| {
+        let summary = world.summary(job);
+        assert!(summary.queued_chunks + summary.running_chunks <= 3);
+        summary.state == JobState::Succeeded
+    });
+    // 10 s of work, three at a time.
+    assert!(world.now_ms() < 4_200, "{} ms", world.now_ms());
+}
+
+#[test]
+fn idle_capacity_goes_to_whoever_has_work() {
+    let mut world = World::new(1, 4);
+    world.submit(ENDLESS, 10_000, r#","max_parallel":1,"tenant":"a","priority":9"#);
+    let other = world.submit(ENDLESS, 10_000, r#","tenant":"b","priority":0"#);
+    world.run_for(10_000);
+    let busy = world.summary(other).busy.as_secs_f64();
+    assert!(busy > 28.0, "{busy} s of 30");
+}
+
+#[test]
+fn what_a_dead_node_held_runs_elsewhere() {
+    let mut world = World::new(3, 2);
+    let job = world.submit(60, 500_000, "");
+    world.run_for(2_000);
+    world.kill(1);
+    let killed = world.now_ms();
+    world.run_until(7_000, "the revoke", |world| world.summary(job).lost > 0);
+    let after = world.now_ms() - killed;
+    assert!((4_000..=6_000).contains(&after), "revoked after {after} ms");
+    ends(&mut world, 30_000, job);
+    assert_eq!(at_once(world.ledger.nodes()).unwrap().len(), 2, "it is off the list");
+}
+
+#[test]
+fn what_was_placed_on_a_dead_node_is_placed_again() {
+    for placement in [r#""round_robin""#, r#"{"hash":""}"#] {
+        let mut world = World::new(4, 2);
+        let job = world.submit(400, 20_000, &format!(r#","placement":{placement}"#));
+        world.run_for(300);
+        world.kill(2);
+        ends(&mut world, 60_000, job);
+    }
+}
+
+#[test]
+fn a_paused_job_gets_nothing_and_goes_on_when_resumed() {
+    let mut world = World::new(1, 4);
+    let job = world.submit(2_000, 10_000, "");
+    world.run_for(1_000);
+    at_once(world.ledger.pause(job)).unwrap();
+    world.run_for(500);
+    let paused_at = world.summary(job).books.done;
+    world.run_for(3_000);
+    assert_eq!(world.summary(job).books.done, paused_at);
+    at_once(world.ledger.resume(job)).unwrap();
+    let resumed = world.now_ms();
+    world.run_until(100, "work to go on", |world| world.summary(job).books.done > paused_at);
+    assert!(world.now_ms() - resumed < 100);
+    ends(&mut world, 20_000, job);
+}
+
+#[test]
+fn a_deadline_fails_the_job_when_it_passes() {
+    let mut world = World::new(1, 1);
+    let job = world.submit(ENDLESS, 10_000, r#","deadline":"3s""#);
+    world.run_until(4_000, "the deadline", |world| world.summary(job).state == JobState::Failed);
+    assert!((3_000..3_050).contains(&world.now_ms()), "{} ms", world.now_ms());
+    assert_eq!(world.summary(job).error.as_deref(), Some("the deadline has passed"));
+}
+
+#[test]
+fn a_finished_job_is_archived() {
+    let mut world = World::new(1, 1);
+    let job = world.submit(3, 1_000, "");
+    ends(&mut world, 2_000, job);
+    world.run_for(100);
+    assert_eq!(at_once(world.ledger.active_jobs()).unwrap(), []);
+    assert_eq!(at_once(world.ledger.finished_jobs(9)).unwrap(), [job]);
+    assert!(world.engine.jobs.is_empty() && world.engine.pools.is_empty());
+    assert!(world.engine.timers.is_empty() && world.engine.in_flight == 0);
+}
+
+#[test]
+fn a_reduce_runs_level_by_level() {
+    let mut world = World::new(2, 4);
+    let job = world.submit(1_000, 1_000, r#","reduce":{"task":"sum","fan_in":10}"#);
+    ends(&mut world, 10_000, job);
+    let summary = world.summary(job);
+    assert_eq!((summary.reduce.total, summary.reduce.done), (111, 111));
+}
+
+#[test]
+fn a_thousand_jobs_end() {
+    let mut world = World::new(4, 8);
+    let jobs: Vec<JobId> = (0..1_000)
+        .map(|i| world.submit(1 + i % 40, 1_000, &format!(r#","tenant":"t{}""#, i % 7)))
+        .collect();
+    for job in jobs {
+        ends(&mut world, 20_000, job);
+    }
+}
+
+#[test]
+fn a_queue_of_another_scheduler_is_left_alone_until_it_is_gone() {
+    let other = SchedulerId::new("other");
+    let me = SchedulerId::new("me");
+    let mut peers = vec![me.clone(), other.clone()];
+    peers.sort();
+    let theirs = (0..)
+        .map(|i| format!("queue{i}"))
+        .find(|queue| ring::owner(queue, &peers) == Some(&other))
+        .unwrap();
+    let mut world = World::new(1, 4);
+    world.engine.step(Timestamp::default(), Event::Peers(peers));
+    let job = world.submit(10, 1_000, &format!(r#","queue":"{theirs}""#));
+    world.run_for(2_000);
+    assert!(matches!(world.engine.jobs[&job].known, Known::Elsewhere(_)));
+    let now = Timestamp::from_millis(world.now_ms());
+    let actions = world.engine.step(now, Event::Peers(vec![me]));
+    assert_eq!(actions, [Action::Look { job }]);
+}
+
+#[test]
+fn a_ledger_that_does_not_answer_is_asked_ever_less_and_one_question_at_a_time() {
+    let me = SchedulerId::new("me");
+    let mut engine = Engine::new(Config { me: me.clone(), dead_after: Duration::from_secs(5) });
+    engine.step(Timestamp::default(), Event::Peers(vec![me]));
+    let jobs: Vec<JobId> =
+        (1..=1_000_u128).map(|i| JobId::from_uuid(uuid::Uuid::from_u128(i))).collect();
+    let mut asked = engine.step(Timestamp::default(), Event::Active(jobs));
+    assert_eq!(asked.len(), 128);
+    let mut questions = 0;
+    for ms in 0..60_000 {
+        let now = Timestamp::from_millis(ms);
+        for action in std::mem::take(&mut asked) {
+            let Action::Look { job } = action else { panic!("asked for {action:?}") };
+            asked.extend(engine.step(now, Event::Unanswered { job }));
+            questions += 1;
+        }
+        if engine.next_wake().is_some_and(|at| at <= now) {
+            asked.extend(engine.step(now, Event::Tick));
+        }
+    }
+    assert!((128 + 30..128 + 40).contains(&questions), "{questions} questions in a minute");
+}

@@ -1,0 +1,43 @@
+//! Follows the ledger's hints and the broker's link.
+
+use std::sync::Arc;
+
+use longshore_broker::{Broker, Link};
+use longshore_ledger::{Event as Hint, Ledger};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::Sender;
+
+use crate::engine::Event;
+use crate::health::{Backoff, Health};
+
+/// Passes hints on until it is dropped.
+pub(crate) async fn run(ledger: Arc<dyn Ledger>, fleet: Arc<Notify>, inbox: Sender<Event>) {
+    let health = Health::new("following the ledger's hints");
+    let mut backoff = Backoff::new();
+    let mut hints = loop {
+        match health.note(ledger.events().await) {
+            Ok(hints) => break hints,
+            Err(_) => backoff.wait().await,
+        }
+    };
+    loop {
+        let hint = hints.next().await;
+        if matches!(hint, Hint::Node { .. } | Hint::Gap) {
+            fleet.notify_one();
+        }
+        let _ = inbox.send(Event::Hint(hint)).await;
+    }
+}
+
+/// Tells whether the broker can be reached until it is dropped.
+pub(crate) async fn follow_link(broker: Arc<dyn Broker>, inbox: Sender<Event>) {
+    let mut link = broker.link();
+    loop {
+        let up = *link.borrow_and_update() == Link::Up;
+        let _ = inbox.send(Event::Link { up }).await;
+        if link.changed().await.is_err() {
+            // The broker is gone for good: whoever closed it will stop us too.
+            std::future::pending::<()>().await;
+        }
+    }
+}

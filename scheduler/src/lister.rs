@@ -1,0 +1,23 @@
+//! Reads the list of active jobs once a second: whatever hint got lost, a job is found.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_ledger::Ledger;
+use tokio::sync::mpsc::Sender;
+
+use crate::engine::Event;
+use crate::health::Health;
+
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Works until it is dropped.
+pub(crate) async fn run(ledger: Arc<dyn Ledger>, inbox: Sender<Event>) {
+    let health = Health::new("reading the list of jobs");
+    loop {
+        if let Ok(jobs) = health.note(ledger.active_jobs().await) {
+            let _ = inbox.send(Event::Active(jobs)).await;
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}

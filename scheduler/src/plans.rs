@@ -1,0 +1,136 @@
+//! What the engine needs of job documents: their terms, and the keys of chunks that are placed by hash.
+//!
+//! Terms are read once a job. Plans are kept for jobs that are placed by hash only, few at a time, since a document can be
+//! 16 MiB.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use longshore_ledger::{Error, Ledger, StoredDocument};
+use longshore_protocol::document::{Chunk, Placement};
+use longshore_protocol::{ChunkMessage, JobDocument, JobId, Manifest, Plan};
+use tracing::warn;
+
+use crate::engine::ring;
+use crate::engine::{Keyed, Terms};
+
+/// Plans kept at once. One that is needed again is read again.
+const KEPT: usize = 16;
+
+/// Documents of jobs.
+pub(crate) struct Plans {
+    ledger: Arc<dyn Ledger>,
+    kept: Mutex<VecDeque<(JobId, Arc<Plan>)>>,
+}
+
+impl Plans {
+    pub(crate) fn new(ledger: Arc<dyn Ledger>) -> Self {
+        Self { ledger, kept: Mutex::default() }
+    }
+
+    /// The terms of a job; `None` if it is gone.
+    pub(crate) async fn terms(&self, job: JobId) -> Result<Option<Terms>, Error> {
+        let Some(stored) = self.ledger.document(job).await? else { return Ok(None) };
+        let document = JobDocument::parse(stored.document.as_bytes()).inspect_err(|error| {
+            // Admitted by a later version. The ledger still keeps its limits, so the job goes on.
+            warn!(%job, %error, "the stored document can't be read; default terms are used");
+        });
+        let unread = Terms {
+            chunk: Chunk::Auto,
+            max_parallel: None,
+            placement: Placement::Shared,
+            fan_in: None,
+        };
+        Ok(Some(document.map_or(unread, |document| Terms::of(&document))))
+    }
+
+    /// The messages with the hashes of their keys, if the job is placed by hash.
+    pub(crate) async fn keyed(
+        &self,
+        job: JobId,
+        messages: Vec<ChunkMessage>,
+        keyed: bool,
+    ) -> Result<Vec<Keyed>, Error> {
+        let plan = if keyed && !messages.is_empty() { self.plan(job).await? } else { None };
+        let key = |message: &ChunkMessage| key_of(plan.as_ref()?, message.from);
+        Ok(messages.into_iter().map(|message| Keyed { key: key(&message), message }).collect())
+    }
+
+    /// A job has ended.
+    pub(crate) fn forget(&self, job: JobId) {
+        self.lock().retain(|(kept, _)| *kept != job);
+    }
+
+    async fn plan(&self, job: JobId) -> Result<Option<Arc<Plan>>, Error> {
+        if let Some((_, plan)) = self.lock().iter().find(|(kept, _)| *kept == job) {
+            return Ok(Some(plan.clone()));
+        }
+        let Some(stored) = self.ledger.document(job).await? else { return Ok(None) };
+        let plan = match read(&stored) {
+            Ok(plan) => Arc::new(plan),
+            Err(error) => {
+                warn!(%job, error, "the stored document can't be read; its chunks go to anybody");
+                return Ok(None);
+            }
+        };
+        let mut kept = self.lock();
+        if kept.len() == KEPT {
+            kept.pop_front();
+        }
+        kept.push_back((job, plan.clone()));
+        Ok(Some(plan))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(JobId, Arc<Plan>)>> {
+        self.kept.lock().expect("nothing panics while it holds the lock")
+    }
+}
+
+fn read(stored: &StoredDocument) -> Result<Plan, String> {
+    let document = JobDocument::parse(stored.document.as_bytes()).map_err(|e| e.to_string())?;
+    let manifest = match &stored.manifest {
+        Some(json) => serde_json::from_str(json).map_err(|e| e.to_string())?,
+        None => Manifest::default(),
+    };
+    Plan::new(document, manifest).map_err(|e| e.to_string())
+}
+
+/// Equal values at the pointer give equal keys; where there is none it counts as `null`.
+fn key_of(plan: &Plan, index: u64) -> Option<u64> {
+    let Placement::Hash(pointer) = &plan.document().placement else { return None };
+    if index >= plan.total() {
+        return None;
+    }
+    let input = serde_json::to_value(plan.input(index)).ok()?;
+    let value = input.pointer(pointer).unwrap_or(&serde_json::Value::Null);
+    Some(ring::hash(value.to_string().as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn keys(split: &str, pointer: &str, same: &[(u64, u64, bool)]) {
+        let json = format!(
+            r#"{{"task":"noop","split":{split},"placement":{{"hash":"{pointer}"}},"reduce":{{"task":"sum"}}}}"#
+        );
+        let document = JobDocument::parse(json.as_bytes()).unwrap();
+        let plan = Plan::new(document, Manifest::default()).unwrap();
+        for (a, b, equal) in same {
+            let (a, b) = (key_of(&plan, *a), key_of(&plan, *b));
+            assert!(a.is_some());
+            assert_eq!(a == b, *equal);
+        }
+        assert_eq!(key_of(&plan, plan.total()), None, "nodes of the reduce have no key");
+    }
+
+    #[test]
+    fn equal_values_at_the_pointer_have_equal_keys() {
+        let items =
+            r#"{"by":"items","items":[{"c":{"id":7}},{"c":{"id":8}},{"c":{"id":7},"x":1},{}]}"#;
+        keys(items, "/c/id", &[(0, 1, false), (0, 2, true), (0, 3, false)]);
+        keys(r#"{"by":"range","start":0,"end":9}"#, "", &[(0, 1, false), (3, 3, true)]);
+        keys(r#"{"by":"grid","axes":{"a":[1,2],"b":[3,4]}}"#, "/a", &[(0, 1, true), (1, 2, false)]);
+    }
+}
