@@ -1,0 +1,141 @@
+//! The suite that every ledger has to pass, written once.
+//!
+//! A case gets a fresh, empty ledger, plays some moves of schedulers and workers, and asserts every answer; each ends with
+//! an audit. Cases tell time only by "due at once" and "not for hours", so that they run on any clock.
+//! Deliberately absent: anything that knows an implementation.
+
+mod admission;
+mod control;
+mod fleet;
+mod handing_out;
+mod holding;
+mod play;
+mod reading;
+mod reducing;
+mod retrying;
+mod settling;
+pub mod walk;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+
+use crate::Ledger;
+
+/// One case of the suite.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// What it shows, as a sentence with underscores.
+    pub name: &'static str,
+    /// Plays it on a fresh ledger; panics if something is not as it should be.
+    pub run: fn(Arc<dyn Ledger>) -> LocalBoxFuture<'static, ()>,
+}
+
+macro_rules! cases {
+    ($($file:ident: $($name:ident)*;)*) => {
+        /// All cases.
+        pub const CASES: &[Case] = &[
+            $($(Case {
+                name: stringify!($name),
+                run: |ledger| Box::pin($file::$name(ledger)),
+            },)*)*
+        ];
+    };
+}
+
+cases! {
+    admission:
+        a_new_job_is_queued_and_all_waiting
+        the_same_content_is_known_and_other_content_a_conflict
+        a_rejected_job_is_shown_and_can_be_admitted_later
+        a_reduce_is_counted_in_books_of_its_own
+        a_document_is_given_back_as_admitted
+        an_ended_job_is_forgotten_after_its_time
+        jobs_move_from_the_active_to_the_finished_list;
+    handing_out:
+        chunks_are_opened_in_order_up_to_the_end
+        max_parallel_counts_open_chunks
+        due_retries_come_first_grouped_by_attempt
+        retries_that_are_not_due_wait
+        nothing_is_opened_of_a_job_that_does_not_feed
+        what_is_done_is_stepped_over
+        the_sweep_publishes_what_is_due
+        the_sweep_leaves_alone_what_is_not_due
+        a_paused_job_is_swept_without_messages;
+    holding:
+        a_claim_is_granted_once_and_repeated_to_its_holder
+        the_first_claim_starts_the_job
+        a_claim_of_nothing_is_gone
+        a_released_rest_waits_for_somebody_else
+        a_revoke_takes_all_that_a_node_holds
+        a_token_that_lost_its_hold_is_fenced;
+    settling:
+        a_chunk_settles_in_parts_and_closes
+        a_repeated_commit_changes_nothing
+        a_commit_that_breaks_the_rules_is_misuse
+        failures_are_retried_deferred_or_final
+        a_limit_of_failures_ends_the_job
+        a_job_with_failures_fails_when_all_is_settled
+        a_paused_job_is_finished_by_what_runs;
+    reducing:
+        the_tree_is_worked_off_level_by_level
+        a_paused_job_goes_on_to_its_reduce_when_resumed
+        failed_leaves_give_up_the_tree_until_a_retry
+        a_failed_reduce_node_can_be_retried
+        a_limit_of_failures_holds_in_the_reduce_too;
+    control:
+        pause_and_resume_move_between_states
+        a_resumed_job_has_its_queued_chunks_due
+        an_ended_job_counts_what_was_open_as_cancelled
+        controls_refuse_what_the_table_does_not_allow
+        controls_of_an_absent_job_find_nothing
+        an_ended_job_can_be_deleted;
+    retrying:
+        a_failed_job_is_retried_whole
+        a_failed_job_is_retried_by_index
+        a_running_job_gets_its_failed_subtasks_back
+        a_retry_of_bad_indices_changes_nothing;
+    reading:
+        results_come_in_index_order
+        results_are_paged_by_bytes
+        results_are_found_from_the_middle
+        discarded_results_cost_no_search
+        errors_are_paged_by_index;
+    fleet:
+        a_beat_tells_what_to_stop
+        nodes_come_drain_and_go
+        schedulers_see_each_other
+        events_tell_of_changes
+        a_separate_handle_is_the_same_ledger;
+}
+
+/// Runs all cases, each on a ledger of its own, and panics with the names of those that failed. Their own messages are on stderr.
+///
+/// # Panics
+/// When a case fails.
+pub async fn check_all<F>(fresh: F)
+where
+    F: AsyncFn() -> Arc<dyn Ledger>,
+{
+    let mut failed = Vec::new();
+    for case in CASES {
+        let ledger = fresh().await;
+        if AssertUnwindSafe((case.run)(ledger)).catch_unwind().await.is_err() {
+            failed.push(case.name);
+        }
+    }
+    assert!(failed.is_empty(), "{} of {} cases failed: {failed:#?}", failed.len(), CASES.len());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryLedger;
+
+    #[tokio::test]
+    async fn the_memory_ledger_passes() {
+        check_all(async || Arc::new(MemoryLedger::default()) as Arc<dyn Ledger>).await;
+    }
+}

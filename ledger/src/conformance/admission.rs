@@ -1,0 +1,158 @@
+//! Jobs come in, are listed, and go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_protocol::Books;
+use longshore_protocol::state::JobState;
+
+use super::play::{Play, admission, await_that, check_audit, job_id, ok_lines};
+use crate::Ledger;
+use crate::op::{Admitted, StoredDocument};
+
+pub(super) async fn a_new_job_is_queued_and_all_waiting(ledger: Arc<dyn Ledger>) {
+    let before = ledger.now().await.unwrap();
+    let play = Play::with(&ledger, 7, |a| a.deadline = Some(Duration::from_secs(60))).await;
+    let summary = play.summary().await;
+    assert_eq!(summary.id, play.job);
+    assert_eq!(summary.state, JobState::Queued);
+    let words = [&summary.task, &summary.queue, &summary.tenant];
+    assert_eq!(words, ["noop", "default", "tenant"]);
+    assert_eq!(summary.priority, 5);
+    assert_eq!(summary.books, Books::new(7));
+    assert_eq!(summary.reduce, Books::default());
+    assert_eq!((summary.cursor, summary.queued_chunks, summary.running_chunks), (0, 0, 0));
+    assert_eq!((summary.generation, summary.attempts, summary.lost), (0, 0, 0));
+    assert_eq!(summary.busy, Duration::ZERO);
+    assert!(summary.submitted_at >= before);
+    assert_eq!(
+        (summary.started_at, summary.finished_at, summary.next_retry_at),
+        (None, None, None)
+    );
+    let deadline = summary.submitted_at.plus(Duration::from_secs(60));
+    assert_eq!(summary.deadline_at, Some(deadline));
+    assert_eq!((summary.rate, summary.eta, summary.error), (0.0, None, None));
+    assert_eq!(ledger.job(job_id(2)).await.unwrap(), None);
+    assert_eq!(ledger.audit(job_id(2)).await.unwrap(), None);
+    play.check().await;
+}
+
+pub(super) async fn the_same_content_is_known_and_other_content_a_conflict(
+    ledger: Arc<dyn Ledger>,
+) {
+    let play = Play::of(&ledger, 3).await;
+    play.open(1, 1).await;
+    let before = play.summary().await;
+    assert_eq!(ledger.admit(&admission(1, 3)).await.unwrap(), Admitted::Known);
+    let mut other = admission(2, 3);
+    other.job = job_id(1);
+    assert_eq!(ledger.admit(&other).await.unwrap(), Admitted::Conflict);
+    assert_eq!(play.summary().await, before, "nothing changed");
+    ledger.cancel(play.job).await.unwrap();
+    assert_eq!(ledger.admit(&admission(1, 3)).await.unwrap(), Admitted::Known);
+    assert_eq!(ledger.admit(&other).await.unwrap(), Admitted::Conflict);
+    assert_eq!(play.summary().await.state, JobState::Cancelled);
+    play.check().await;
+}
+
+pub(super) async fn a_rejected_job_is_shown_and_can_be_admitted_later(ledger: Arc<dyn Ledger>) {
+    ledger.reject(job_id(1), "split: empty").await.unwrap();
+    ledger.reject(job_id(1), "another reason").await.unwrap();
+    let shown = ledger.job(job_id(1)).await.unwrap().expect("it is shown");
+    assert_eq!(shown.state, JobState::Rejected);
+    assert_eq!(shown.error.as_deref(), Some("split: empty"));
+    assert_eq!((shown.books, shown.reduce), (Books::default(), Books::default()));
+    assert_eq!((shown.task.as_str(), shown.queue.as_str(), shown.tenant.as_str()), ("", "", ""));
+    assert_eq!(shown.finished_at, Some(shown.submitted_at));
+    assert_eq!(ledger.document(job_id(1)).await.unwrap(), None);
+    assert_eq!(ledger.active_jobs().await.unwrap(), []);
+    assert_eq!(ledger.finished_jobs(9).await.unwrap(), [job_id(1)]);
+    check_audit(&ledger, job_id(1)).await;
+
+    let play = Play::of(&ledger, 3).await;
+    let summary = play.summary().await;
+    assert_eq!((summary.state, summary.error), (JobState::Queued, None));
+    assert_eq!((summary.books, summary.finished_at), (Books::new(3), None));
+    assert_eq!(ledger.active_jobs().await.unwrap(), [job_id(1)]);
+    assert_eq!(ledger.finished_jobs(9).await.unwrap(), []);
+    ledger.reject(job_id(1), "too late").await.unwrap();
+    assert_eq!(play.summary().await.state, JobState::Queued);
+    play.check().await;
+}
+
+pub(super) async fn a_reduce_is_counted_in_books_of_its_own(ledger: Arc<dyn Ledger>) {
+    let play = Play::with(&ledger, 10, |a| a.fan_in = Some(4)).await;
+    let summary = play.summary().await;
+    assert_eq!((summary.books, summary.reduce), (Books::new(10), Books::new(4)));
+    play.check().await;
+}
+
+pub(super) async fn a_document_is_given_back_as_admitted(ledger: Arc<dyn Ledger>) {
+    let manifest = "{\"files\":[\"a\\u0000b\"]}".to_owned();
+    let mut wanted = admission(1, 3);
+    wanted.document = "{\"task\":\"wörter\"}".into();
+    wanted.manifest = Some(manifest);
+    ledger.admit(&wanted).await.unwrap();
+    let expected = StoredDocument {
+        digest: wanted.digest.clone(),
+        document: wanted.document.clone(),
+        manifest: wanted.manifest.clone(),
+    };
+    assert_eq!(ledger.document(job_id(1)).await.unwrap(), Some(expected));
+    ledger.admit(&admission(2, 3)).await.unwrap();
+    assert_eq!(ledger.document(job_id(2)).await.unwrap().expect("admitted").manifest, None);
+    assert_eq!(ledger.document(job_id(3)).await.unwrap(), None);
+    check_audit(&ledger, job_id(1)).await;
+}
+
+pub(super) async fn an_ended_job_is_forgotten_after_its_time(ledger: Arc<dyn Ledger>) {
+    let play = Play::with(&ledger, 1, |a| a.keep_for = Duration::ZERO).await;
+    let held = play.take(1).await;
+    play.check().await;
+    let state = play.commit(held.chunk, 0, vec![ok_lines(0, 1)]).await;
+    assert_eq!(state, JobState::Succeeded);
+    await_that("the job is forgotten", async || ledger.job(play.job).await.unwrap().is_none())
+        .await;
+    assert_eq!(ledger.document(play.job).await.unwrap(), None);
+    assert_eq!(ledger.results(play.job, 0, 1, 99).await.unwrap().runs, []);
+    ledger.archive(play.job).await.unwrap();
+    assert_eq!(ledger.active_jobs().await.unwrap(), []);
+    assert_eq!(ledger.finished_jobs(9).await.unwrap(), []);
+    let again = ledger.admit(&admission(1, 2)).await.unwrap();
+    assert_eq!(again, Admitted::Accepted, "the id is free again");
+    play.check().await;
+}
+
+pub(super) async fn jobs_move_from_the_active_to_the_finished_list(ledger: Arc<dyn Ledger>) {
+    for n in 1..=3 {
+        ledger.admit(&admission(n, 2)).await.unwrap();
+    }
+    let [one, two, three] = [1, 2, 3].map(job_id);
+    assert_eq!(ledger.active_jobs().await.unwrap(), [one, two, three]);
+    ledger.archive(one).await.unwrap();
+    assert_eq!(ledger.active_jobs().await.unwrap(), [one, two, three], "it has not ended");
+    ledger.fail(one, "deadline").await.unwrap();
+    ledger.cancel(two).await.unwrap();
+    assert_eq!(ledger.active_jobs().await.unwrap(), [one, two, three], "not archived yet");
+    assert_eq!(ledger.finished_jobs(9).await.unwrap(), []);
+    ledger.archive(one).await.unwrap();
+    ledger.archive(two).await.unwrap();
+    ledger.archive(two).await.unwrap();
+    ledger.archive(job_id(4)).await.unwrap();
+    assert_eq!(ledger.active_jobs().await.unwrap(), [three]);
+    assert_eq!(ledger.finished_jobs(9).await.unwrap().len(), 2);
+    let ended = |job| {
+        let ledger = Arc::clone(&ledger);
+        async move { ledger.job(job).await.unwrap().expect("kept").finished_at }
+    };
+    if ended(one).await < ended(two).await {
+        assert_eq!(ledger.finished_jobs(9).await.unwrap(), [two, one], "newest first");
+        assert_eq!(ledger.finished_jobs(1).await.unwrap(), [two]);
+    }
+    ledger.retry(one, None).await.unwrap();
+    assert_eq!(ledger.active_jobs().await.unwrap(), [one, three], "re-opened, in its old place");
+    assert_eq!(ledger.finished_jobs(9).await.unwrap(), [two]);
+    for job in [one, two, three] {
+        check_audit(&ledger, job).await;
+    }
+}

@@ -1,0 +1,167 @@
+//! Workers, schedulers and hints.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_protocol::state::JobState;
+use longshore_protocol::{ChunkId, NodeInfo, NodeState, SchedulerId, Timestamp};
+
+use super::play::{NEVER, Play, await_event, job_id, node, ok, token};
+use crate::Ledger;
+use crate::op::{Beat, Claim, Event, Held, Severity, StopReason};
+
+fn info(name: &str) -> NodeInfo {
+    NodeInfo {
+        id: node(name),
+        host: "host".into(),
+        pid: 42,
+        version: "0.1.0".into(),
+        queues: vec!["default".into(), "gpu".into()],
+        tasks: vec!["noop".into()],
+        labels: BTreeMap::from([("zone".into(), "north".into())]),
+        slots: 4,
+        busy: 1,
+        state: NodeState::Active,
+        started_at: Timestamp::from_millis(1_700_000_000_000),
+        cpu: 0.25,
+        rss: 1 << 33,
+    }
+}
+
+pub(super) async fn a_beat_tells_what_to_stop(ledger: Arc<dyn Ledger>) {
+    let play = Play::of(&ledger, 8).await;
+    play.open(3, 2).await;
+    for chunk in [1, 2] {
+        assert!(matches!(play.claim(chunk, 1, chunk, "a").await, Claim::Granted(_)));
+    }
+    let other = Play::with(&ledger, 8, |a| a.job = job_id(2)).await;
+    other.take(2).await;
+    let held = |job: u64, chunk: u64, shown: u64| Held {
+        job: job_id(job),
+        chunk: ChunkId(chunk),
+        token: token(shown),
+    };
+    let all = [
+        held(9, 1, 1),  // there is no such job
+        held(1, 1, 1),  // fine
+        held(1, 2, 22), // under another token
+        held(1, 3, 3),  // queued
+        held(1, 4, 4),  // there is no such chunk
+        held(2, 1, 1),  // fine
+    ];
+    let beat = async |seq: u64| -> Vec<(u64, u64, StopReason)> {
+        let beat = ledger.beat(&info("a"), seq, &all).await.unwrap();
+        assert!(!beat.drain);
+        let told = beat.stop.into_iter().map(|stop| {
+            let at = all.iter().position(|held| *held == stop.held).expect("one of ours");
+            (at as u64, stop.held.chunk.0, stop.reason)
+        });
+        told.collect()
+    };
+    use StopReason::{Ended, Paused, Revoked};
+    let always = [(0, 1, Ended), (2, 2, Revoked), (3, 3, Revoked), (4, 4, Revoked)];
+    assert_eq!(beat(1).await, always);
+    ledger.pause(job_id(2)).await.unwrap();
+    assert_eq!(beat(2).await, [&always[..], &[(5, 1, Paused)]].concat());
+    ledger.cancel(job_id(2)).await.unwrap();
+    ledger.pause(job_id(1)).await.unwrap();
+    let [first, rest @ ..] = always;
+    let expected = [&[first, (1, 1, Paused)], &rest[..], &[(5, 1, Ended)]].concat();
+    assert_eq!(beat(3).await, expected, "revoked weighs more than paused");
+    let nothing = ledger.beat(&info("a"), 4, &[]).await.unwrap();
+    assert_eq!(nothing, Beat::default());
+    play.check().await;
+    other.check().await;
+}
+
+pub(super) async fn nodes_come_drain_and_go(ledger: Arc<dyn Ledger>) {
+    assert_eq!(ledger.nodes().await.unwrap(), []);
+    assert!(!ledger.drain(&node("a")).await.unwrap(), "there is no such node");
+    let before = ledger.now().await.unwrap();
+    ledger.beat(&info("b"), 1, &[]).await.unwrap();
+    ledger.beat(&info("a"), 7, &[]).await.unwrap();
+    let nodes = ledger.nodes().await.unwrap();
+    let told: Vec<_> = nodes.iter().map(|n| (n.info.clone(), n.seq)).collect();
+    assert_eq!(told, [(info("a"), 7), (info("b"), 1)]);
+    assert!(nodes.iter().all(|node| node.beat_at >= before));
+
+    assert!(ledger.drain(&node("a")).await.unwrap());
+    assert!(ledger.beat(&info("a"), 8, &[]).await.unwrap().drain);
+    let draining = NodeInfo { state: NodeState::Draining, cpu: 1.5, ..info("a") };
+    assert!(ledger.beat(&draining, 9, &[]).await.unwrap().drain, "it is told again");
+    assert!(!ledger.beat(&info("b"), 2, &[]).await.unwrap().drain);
+    let nodes = ledger.nodes().await.unwrap();
+    assert_eq!((nodes[0].info.clone(), nodes[0].seq), (draining, 9));
+
+    ledger.forget(&node("a")).await.unwrap();
+    ledger.forget(&node("a")).await.unwrap();
+    let names: Vec<_> = ledger.nodes().await.unwrap().into_iter().map(|n| n.info.id).collect();
+    assert_eq!(names, [node("b")]);
+    let fresh = ledger.beat(&info("a"), 1, &[]).await.unwrap();
+    assert!(!fresh.drain, "who comes back is not drained");
+}
+
+pub(super) async fn schedulers_see_each_other(ledger: Arc<dyn Ledger>) {
+    let [one, two] = ["s-one", "s-two"].map(SchedulerId::new);
+    let only = std::slice::from_ref(&two);
+    assert_eq!(ledger.attend(&two, NEVER).await.unwrap(), only);
+    assert_eq!(ledger.attend(&one, NEVER).await.unwrap(), [one.clone(), two.clone()]);
+    assert!(ledger.attend(&two, Duration::ZERO).await.unwrap().contains(&two));
+    ledger.withdraw(&one).await.unwrap();
+    ledger.withdraw(&one).await.unwrap();
+    assert_eq!(ledger.attend(&two, NEVER).await.unwrap(), only);
+}
+
+pub(super) async fn events_tell_of_changes(ledger: Arc<dyn Ledger>) {
+    let mut events = ledger.events().await.unwrap();
+    let job = job_id(1);
+    let is = |state| Event::Job { job, state };
+    let play = Play::with(&ledger, 8, |a| a.fan_in = Some(8)).await;
+    await_event(&mut events, &is(JobState::Queued)).await;
+    ledger.pause(job).await.unwrap();
+    await_event(&mut events, &is(JobState::Paused)).await;
+    ledger.resume(job).await.unwrap();
+    await_event(&mut events, &is(JobState::Queued)).await;
+    let held = play.take(4).await;
+    play.release(held.chunk.0, held.chunk.0).await;
+    await_event(&mut events, &Event::Room { job }).await;
+    assert!(matches!(play.claim(1, 2, 1, "a").await, Claim::Granted(_)));
+    ledger.revoke(job, &node("a"), false).await.unwrap();
+    await_event(&mut events, &Event::Room { job }).await;
+    assert!(matches!(play.claim(1, 3, 1, "a").await, Claim::Granted(_)));
+    play.commit(ChunkId(1), 0, vec![ok(4)]).await;
+    await_event(&mut events, &Event::Room { job }).await;
+    let held = play.take(4).await;
+    play.succeed(&held).await;
+    await_event(&mut events, &is(JobState::Reducing)).await;
+    ledger.fail(job, "deadline").await.unwrap();
+    await_event(&mut events, &is(JobState::Failed)).await;
+    ledger.retry(job, None).await.unwrap();
+    await_event(&mut events, &is(JobState::Running)).await;
+    ledger.cancel(job).await.unwrap();
+    await_event(&mut events, &is(JobState::Cancelled)).await;
+
+    let came = Event::Node { node: node("a") };
+    ledger.beat(&info("a"), 1, &[]).await.unwrap();
+    await_event(&mut events, &came).await;
+    ledger.beat(&NodeInfo { state: NodeState::Draining, ..info("a") }, 2, &[]).await.unwrap();
+    await_event(&mut events, &came).await;
+    ledger.forget(&node("a")).await.unwrap();
+    await_event(&mut events, &came).await;
+    play.check().await;
+}
+
+pub(super) async fn a_separate_handle_is_the_same_ledger(ledger: Arc<dyn Ledger>) {
+    let play = Play::of(&ledger, 2).await;
+    let other = ledger.separate();
+    assert_eq!(other.job(play.job).await.unwrap(), Some(play.summary().await));
+    assert_eq!(other.describe(), ledger.describe());
+    other.cancel(play.job).await.unwrap();
+    assert_eq!(play.summary().await.state, JobState::Cancelled);
+    let findings = other.examine().await;
+    assert!(!findings.is_empty());
+    let broken: Vec<_> = findings.iter().filter(|f| f.severity == Severity::Error).collect();
+    assert!(broken.is_empty(), "{broken:?}");
+    play.check().await;
+}

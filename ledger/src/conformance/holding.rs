@@ -1,0 +1,144 @@
+//! Who holds a chunk: claim, release and revoke.
+
+use std::sync::Arc;
+
+use longshore_protocol::state::JobState;
+use longshore_protocol::{ChunkId, Epoch};
+
+use super::play::{NEVER, Play, again, job_id, node, ok, token};
+use crate::Ledger;
+use crate::op::{Claim, Commit, Committed, Grant, HandBack, Revoked};
+
+pub(super) async fn a_claim_is_granted_once_and_repeated_to_its_holder(ledger: Arc<dyn Ledger>) {
+    let play = Play::of(&ledger, 4).await;
+    let opened = play.open(1, 4).await;
+    assert_eq!(play.claim(1, 2, 7, "a").await, Claim::Stale, "there was no epoch 2");
+    let digest = ledger.document(play.job).await.unwrap().expect("admitted").digest;
+    let grant = Grant { from: 0, to: 4, attempt: 1, deferrals: 0, digest };
+    assert_eq!(play.claim(1, 1, 7, "a").await, Claim::Granted(grant.clone()));
+    assert_eq!(play.claim(1, 1, 7, "a").await, Claim::Granted(grant.clone()), "a repeat");
+    assert_eq!(play.claim(1, 9, 7, "a").await, Claim::Granted(grant.clone()), "by the token alone");
+    assert_eq!(play.claim(1, 1, 8, "b").await, Claim::Stale);
+    let summary = play.summary().await;
+    assert_eq!((summary.books.running, summary.running_chunks), (4, 1));
+    // After a partial commit a repeat grants what is left; a pause does not touch it.
+    assert!(matches!(
+        play.try_commit(opened[0].chunk.0, 7, 0, vec![ok(1)]).await,
+        Ok(Committed::Settled { .. })
+    ));
+    ledger.pause(play.job).await.unwrap();
+    let rest = Grant { from: 1, ..grant };
+    assert_eq!(play.claim(1, 1, 7, "a").await, Claim::Granted(rest));
+    play.check().await;
+}
+
+pub(super) async fn the_first_claim_starts_the_job(ledger: Arc<dyn Ledger>) {
+    let play = Play::of(&ledger, 4).await;
+    let opened = play.open(2, 1).await;
+    assert_eq!(play.summary().await.state, JobState::Queued);
+    play.hold(&opened[0]).await;
+    let started = play.summary().await;
+    assert_eq!(started.state, JobState::Running);
+    assert!(started.started_at.is_some_and(|at| at >= started.submitted_at));
+    play.hold(&opened[1]).await;
+    assert_eq!(play.summary().await.started_at, started.started_at);
+    play.check().await;
+}
+
+pub(super) async fn a_claim_of_nothing_is_gone(ledger: Arc<dyn Ledger>) {
+    let play = Play::of(&ledger, 4).await;
+    play.open(2, 1).await;
+    assert_eq!(play.claim(3, 1, 3, "a").await, Claim::Gone, "no such chunk");
+    let absent = ledger.claim(job_id(9), ChunkId(1), Epoch(1), token(1), &node("a")).await.unwrap();
+    assert_eq!(absent, Claim::Gone);
+    ledger.pause(play.job).await.unwrap();
+    assert_eq!(play.claim(1, 1, 1, "a").await, Claim::Gone);
+    ledger.resume(play.job).await.unwrap();
+    assert!(matches!(play.claim(1, 1, 1, "a").await, Claim::Granted(_)));
+    ledger.cancel(play.job).await.unwrap();
+    assert_eq!(play.claim(1, 1, 1, "a").await, Claim::Gone, "its holder too");
+    assert_eq!(play.claim(2, 1, 2, "a").await, Claim::Gone);
+    play.check().await;
+}
+
+pub(super) async fn a_released_rest_waits_for_somebody_else(ledger: Arc<dyn Ledger>) {
+    let play = Play::of(&ledger, 6).await;
+    let held = play.take(6).await;
+    play.commit(held.chunk, 0, vec![ok(1), again(NEVER)]).await;
+    assert_eq!(play.release(1, 99).await, HandBack::Fenced, "another token");
+    assert_eq!(play.release(2, 1).await, HandBack::Fenced, "no such chunk");
+    assert_eq!(play.release(1, 1).await, HandBack::Queued);
+    assert_eq!(play.release(1, 1).await, HandBack::Fenced, "it let go already");
+    let summary = play.summary().await;
+    assert_eq!((summary.books.queued, summary.books.running), (4, 0));
+    assert_eq!((summary.queued_chunks, summary.running_chunks, summary.lost), (1, 0, 0));
+    assert_eq!(play.sweep(9, NEVER).await, [(2, 6, 2)], "due at once, under a new epoch");
+    assert_eq!(play.claim(1, 1, 2, "b").await, Claim::Stale, "the first message is old");
+    let Claim::Granted(grant) = play.claim(1, 2, 2, "b").await else {
+        panic!("the new epoch is granted")
+    };
+    assert_eq!((grant.from, grant.to, grant.attempt), (2, 6, 1));
+    ledger.pause(play.job).await.unwrap();
+    assert_eq!(play.release(1, 2).await, HandBack::Queued, "a pause does not keep it");
+    let absent = ledger.release(job_id(9), ChunkId(1), token(1)).await.unwrap();
+    assert_eq!(absent, HandBack::Fenced);
+    play.check().await;
+}
+
+pub(super) async fn a_revoke_takes_all_that_a_node_holds(ledger: Arc<dyn Ledger>) {
+    let play = Play::of(&ledger, 40).await;
+    play.open(12, 2).await;
+    for chunk in [11, 2, 5] {
+        assert!(matches!(play.claim(chunk, 1, chunk, "a").await, Claim::Granted(_)));
+    }
+    assert!(matches!(play.claim(3, 1, 3, "b").await, Claim::Granted(_)));
+    play.commit(ChunkId(5), 8, vec![ok(1)]).await;
+    assert_eq!(ledger.revoke(play.job, &node("c"), true).await.unwrap(), []);
+    assert_eq!(ledger.revoke(job_id(9), &node("a"), true).await.unwrap(), []);
+    ledger.pause(play.job).await.unwrap();
+    let taken = |chunk, from, to| Revoked { chunk: ChunkId(chunk), from, to, epoch: Epoch(2) };
+    let expected = [taken(2, 2, 4), taken(5, 9, 10), taken(11, 20, 22)];
+    assert_eq!(ledger.revoke(play.job, &node("a"), true).await.unwrap(), expected);
+    assert_eq!(ledger.revoke(play.job, &node("a"), true).await.unwrap(), [], "a repeat");
+    ledger.resume(play.job).await.unwrap();
+    let summary = play.summary().await;
+    assert_eq!((summary.lost, summary.running_chunks, summary.queued_chunks), (5, 1, 11));
+    assert_eq!((summary.books.running, summary.books.queued, summary.attempts), (2, 21, 1));
+    let again = ledger.revoke(play.job, &node("b"), false).await.unwrap();
+    assert_eq!(again, [taken(3, 4, 6)]);
+    assert_eq!(play.summary().await.lost, 7);
+    play.check().await;
+}
+
+pub(super) async fn a_token_that_lost_its_hold_is_fenced(ledger: Arc<dyn Ledger>) {
+    let play = Play::of(&ledger, 9).await;
+    let opened = play.open(3, 3).await;
+    for message in &opened {
+        play.hold(message).await;
+    }
+    let fenced = async |chunk: u64, shown: u64| {
+        let before = play.summary().await;
+        let from = (chunk - 1) * 3;
+        let answer = play.try_commit(chunk, shown, from, vec![ok(3)]).await.unwrap();
+        assert_eq!(answer, Committed::Fenced);
+        assert_eq!(play.summary().await, before, "nothing changed");
+    };
+    fenced(1, 2).await;
+    fenced(4, 4).await;
+    play.release(1, 1).await;
+    fenced(1, 1).await;
+    ledger.revoke(play.job, &node("a"), true).await.unwrap();
+    fenced(2, 2).await;
+    assert!(matches!(play.claim(2, 2, 22, "b").await, Claim::Granted(_)));
+    fenced(2, 2).await;
+    let settled = play.try_commit(2, 22, 3, vec![ok(3)]).await.unwrap();
+    assert_eq!(settled, Committed::Settled { state: JobState::Running });
+    fenced(2, 22).await;
+    assert!(matches!(play.claim(3, 2, 33, "b").await, Claim::Granted(_)));
+    ledger.cancel(play.job).await.unwrap();
+    fenced(3, 33).await;
+    let commit = Commit { from: 0, runs: vec![ok(1)], busy: NEVER };
+    let absent = ledger.commit(job_id(9), ChunkId(1), token(1), &commit).await.unwrap();
+    assert_eq!(absent, Committed::Fenced);
+    play.check().await;
+}

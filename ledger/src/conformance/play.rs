@@ -1,0 +1,218 @@
+//! The moves that cases are made of: one job, and short words for what schedulers and workers do with it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_protocol::state::JobState;
+use longshore_protocol::{
+    ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, NodeId, Run, Token,
+};
+
+use crate::op::{Admission, Admitted, Claim, Commit, Committed, Event, Grant, HandBack, Open};
+use crate::{Events, Ledger};
+
+/// "Not while this case runs."
+pub(super) const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a case waits for a thing that must happen.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) fn job_id(n: u64) -> JobId {
+    format!("00000000-0000-4000-8000-{n:012x}").parse().expect("a UUID")
+}
+
+pub(super) fn token(n: u64) -> Token {
+    Token::from_bytes(u128::from(n).to_be_bytes())
+}
+
+pub(super) fn node(name: &str) -> NodeId {
+    NodeId::new(name)
+}
+
+pub(super) fn admission(n: u64, total: u64) -> Admission {
+    Admission {
+        job: job_id(n),
+        digest: Digest::new(format!("{n:064x}")),
+        document: format!("{{\"document\":{n}}}"),
+        manifest: None,
+        total,
+        task: "noop".into(),
+        queue: "default".into(),
+        tenant: "tenant".into(),
+        priority: 5,
+        fan_in: None,
+        max_parallel: None,
+        stop_after_failures: None,
+        deadline: None,
+        keep_for: NEVER,
+    }
+}
+
+pub(super) fn ok(count: u64) -> Run {
+    Run::Success { count, results: None }
+}
+
+/// Successes whose results are their own indices.
+pub(super) fn ok_lines(from: u64, to: u64) -> Run {
+    let lines = (from..to).map(|index| format!("{index}\n")).collect();
+    Run::Success { count: to - from, results: Some(lines) }
+}
+
+pub(super) fn failed(error: &str) -> Run {
+    Run::Failed { error: error.into() }
+}
+
+pub(super) fn again(delay: Duration) -> Run {
+    Run::Retry { error: "try again".into(), delay }
+}
+
+pub(super) fn later(delay: Duration) -> Run {
+    Run::Defer { delay }
+}
+
+/// (from, to, epoch) of messages, in their order.
+pub(super) fn shape(messages: &[ChunkMessage]) -> Vec<(u64, u64, u64)> {
+    messages.iter().map(|message| (message.from, message.to, message.epoch.0)).collect()
+}
+
+/// A job on a ledger.
+pub(super) struct Play {
+    pub(super) ledger: Arc<dyn Ledger>,
+    pub(super) job: JobId,
+}
+
+impl Play {
+    pub(super) async fn of(ledger: &Arc<dyn Ledger>, total: u64) -> Self {
+        Self::with(ledger, total, |_| {}).await
+    }
+
+    /// Admits job 1 after `change` was made to its admission.
+    pub(super) async fn with(
+        ledger: &Arc<dyn Ledger>,
+        total: u64,
+        change: impl FnOnce(&mut Admission),
+    ) -> Self {
+        let mut admission = admission(1, total);
+        change(&mut admission);
+        let admitted = ledger.admit(&admission).await.expect("admit");
+        assert_eq!(admitted, Admitted::Accepted);
+        Self { ledger: Arc::clone(ledger), job: admission.job }
+    }
+
+    /// Opens chunks that the sweep leaves alone.
+    pub(super) async fn open(&self, chunks: u32, size: u64) -> Vec<ChunkMessage> {
+        self.open_within(chunks, size, NEVER).await
+    }
+
+    pub(super) async fn open_within(
+        &self,
+        chunks: u32,
+        size: u64,
+        publish_within: Duration,
+    ) -> Vec<ChunkMessage> {
+        let open = Open { chunks, size, publish_within };
+        self.ledger.open(self.job, &open).await.expect("open")
+    }
+
+    pub(super) async fn claim(&self, chunk: u64, epoch: u64, shown: u64, by: &str) -> Claim {
+        let (chunk, epoch) = (ChunkId(chunk), Epoch(epoch));
+        self.ledger.claim(self.job, chunk, epoch, token(shown), &node(by)).await.expect("claim")
+    }
+
+    /// Claims for node `a`, with the chunk's number as the token's.
+    pub(super) async fn hold(&self, message: &ChunkMessage) -> Grant {
+        match self.claim(message.chunk.0, message.epoch.0, message.chunk.0, "a").await {
+            Claim::Granted(grant) => grant,
+            refused => panic!("{message:?} was refused: {refused:?}"),
+        }
+    }
+
+    /// Opens one chunk and claims it for node `a`.
+    pub(super) async fn take(&self, size: u64) -> ChunkMessage {
+        let opened = self.open(1, size).await;
+        assert_eq!(opened.len(), 1, "one chunk can be opened");
+        self.hold(&opened[0]).await;
+        opened[0]
+    }
+
+    pub(super) async fn try_commit(
+        &self,
+        chunk: u64,
+        shown: u64,
+        from: u64,
+        runs: Vec<Run>,
+    ) -> Result<Committed, crate::Error> {
+        let commit = Commit { from, runs, busy: Duration::from_millis(10) };
+        self.ledger.commit(self.job, ChunkId(chunk), token(shown), &commit).await
+    }
+
+    /// Commits under the chunk's own token; gives the job's state after it.
+    pub(super) async fn commit(&self, chunk: ChunkId, from: u64, runs: Vec<Run>) -> JobState {
+        match self.try_commit(chunk.0, chunk.0, from, runs).await.expect("commit") {
+            Committed::Settled { state } => state,
+            Committed::Fenced => panic!("the commit to chunk {chunk} was fenced"),
+        }
+    }
+
+    /// All of a held chunk succeeds, without results.
+    pub(super) async fn succeed(&self, held: &ChunkMessage) -> JobState {
+        self.commit(held.chunk, held.from, vec![ok(held.to - held.from)]).await
+    }
+
+    /// Opens, claims and succeeds whatever the level still has to hand out.
+    pub(super) async fn succeed_level(&self) -> JobState {
+        let opened = self.open(100, 3).await;
+        assert!(!opened.is_empty(), "the level has something to hand out");
+        let mut state = None;
+        for message in &opened {
+            self.hold(message).await;
+            state = Some(self.succeed(message).await);
+        }
+        state.expect("something was opened")
+    }
+
+    pub(super) async fn release(&self, chunk: u64, shown: u64) -> HandBack {
+        self.ledger.release(self.job, ChunkId(chunk), token(shown)).await.expect("release")
+    }
+
+    pub(super) async fn summary(&self) -> JobSummary {
+        self.ledger.job(self.job).await.expect("job").expect("the job is known")
+    }
+
+    /// (from, to, epoch) of what a sweep publishes.
+    pub(super) async fn sweep(&self, limit: u32, publish_within: Duration) -> Vec<(u64, u64, u64)> {
+        let swept = self.ledger.sweep(self.job, limit, publish_within).await.expect("sweep");
+        shape(&swept.expect("the job is known").publish)
+    }
+
+    /// The books must balance and agree with a recount.
+    pub(super) async fn check(&self) {
+        check_audit(&self.ledger, self.job).await;
+    }
+}
+
+pub(super) async fn check_audit(ledger: &Arc<dyn Ledger>, job: JobId) {
+    let audit = ledger.audit(job).await.expect("audit").expect("the job is known");
+    assert!(audit.is_clean(), "{audit:#?}");
+    assert_eq!((audit.kept.imbalance(), audit.reduce_kept.imbalance()), (0, 0));
+    assert_eq!((audit.kept, audit.reduce_kept), (audit.counted, audit.reduce_counted));
+    let summary = ledger.job(job).await.expect("job").expect("the job is known");
+    assert_eq!((audit.kept, audit.reduce_kept), (summary.books, summary.reduce));
+    assert_eq!(audit.state, summary.state);
+}
+
+/// Waits for a hint that `wanted` recognises.
+pub(super) async fn await_event(events: &mut Box<dyn Events>, wanted: &Event) {
+    let found = tokio::time::timeout(PATIENCE, async { while events.next().await != *wanted {} });
+    found.await.unwrap_or_else(|_| panic!("no {wanted:?} within {PATIENCE:?}"));
+}
+
+/// Asks again and again until the answer is yes.
+pub(super) async fn await_that(what: &str, asked: impl AsyncFn() -> bool) {
+    let found = tokio::time::timeout(PATIENCE, async {
+        while !asked().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    found.await.unwrap_or_else(|_| panic!("not so within {PATIENCE:?}: {what}"));
+}

@@ -1,0 +1,117 @@
+//! Results and errors, page by page.
+
+use std::sync::Arc;
+
+use longshore_protocol::{RESULT_STRIDE, Run};
+
+use super::play::{NEVER, Play, again, failed, job_id, ok, ok_lines};
+use crate::Ledger;
+
+/// (from, count) of the runs of a page, and where to go on.
+async fn page(play: &Play, from: u64, to: u64, max_bytes: u64) -> (Vec<(u64, u64)>, u64) {
+    let page = play.ledger.results(play.job, from, to, max_bytes).await.unwrap();
+    for run in &page.runs {
+        let expected: String = (run.from..run.from + run.count).map(|i| format!("{i}\n")).collect();
+        assert_eq!(run.lines, expected);
+    }
+    (page.runs.iter().map(|run| (run.from, run.count)).collect(), page.next)
+}
+
+pub(super) async fn results_come_in_index_order(ledger: Arc<dyn Ledger>) {
+    let play = Play::of(&ledger, 20).await;
+    let (first, second) = (play.take(10).await, play.take(10).await);
+    play.commit(second.chunk, 10, vec![ok_lines(10, 14)]).await;
+    play.commit(first.chunk, 0, vec![ok_lines(0, 3), failed("no"), ok_lines(4, 6)]).await;
+    play.commit(first.chunk, 6, vec![again(NEVER), ok_lines(7, 8)]).await;
+    let all = vec![(0, 3), (4, 2), (7, 1), (10, 4)];
+    assert_eq!(page(&play, 0, 20, 1 << 20).await, (all.clone(), 20));
+    assert_eq!(page(&play, 0, 14, 1 << 20).await, (all, 14));
+    assert_eq!(page(&play, 14, 20, 1 << 20).await, (vec![], 20));
+    assert_eq!(page(&play, 3, 3, 1 << 20).await, (vec![], 3));
+    let absent = ledger.results(job_id(9), 3, 8, 99).await.unwrap();
+    assert_eq!((absent.runs, absent.next), (vec![], 8));
+    play.check().await;
+}
+
+pub(super) async fn results_are_paged_by_bytes(ledger: Arc<dyn Ledger>) {
+    let play = Play::of(&ledger, 9).await;
+    let held = play.take(9).await;
+    let runs = vec![ok_lines(0, 2), ok_lines(2, 5), ok_lines(5, 6), failed("no"), ok_lines(7, 9)];
+    play.commit(held.chunk, 0, runs).await;
+    // Each line takes two bytes.
+    assert_eq!(page(&play, 0, 9, 0).await, (vec![(0, 2)], 2), "always at least one");
+    assert_eq!(page(&play, 0, 9, 4).await, (vec![(0, 2)], 2));
+    assert_eq!(page(&play, 0, 9, 5).await, (vec![(0, 2), (2, 3)], 5));
+    assert_eq!(page(&play, 2, 9, 8).await, (vec![(2, 3), (5, 1)], 6));
+    assert_eq!(page(&play, 6, 9, 1).await, (vec![(7, 2)], 9));
+    assert_eq!(page(&play, 0, 4, 10).await, (vec![(0, 2), (2, 3)], 4), "no further than asked");
+    play.check().await;
+}
+
+pub(super) async fn results_are_found_from_the_middle(ledger: Arc<dyn Ledger>) {
+    let stride = RESULT_STRIDE;
+    let play = Play::of(&ledger, 3 * stride).await;
+    let held = play.take(3 * stride).await;
+    let runs = vec![
+        ok_lines(0, stride),
+        ok_lines(stride, stride + 100),
+        failed("no"),
+        ok_lines(stride + 101, 2 * stride),
+        ok_lines(2 * stride, 3 * stride),
+    ];
+    play.commit(held.chunk, 0, runs).await;
+    let (second, third) = ((stride, 100), (stride + 101, stride - 101));
+    assert_eq!(page(&play, 5, 9, 99).await, (vec![(0, stride)], 9));
+    assert_eq!(page(&play, stride - 1, stride, 99).await, (vec![(0, stride)], stride));
+    let from = stride + 50;
+    assert_eq!(page(&play, from, from + 60, 1 << 20).await, (vec![second, third], from + 60));
+    let gap = stride + 100;
+    assert_eq!(page(&play, gap, gap + 1, 99).await, (vec![], gap + 1));
+    assert_eq!(page(&play, gap, gap + 2, 99).await, (vec![third], gap + 2));
+    let last = (2 * stride, stride);
+    assert_eq!(page(&play, 3 * stride - 1, u64::MAX, 1 << 20).await, (vec![last], u64::MAX));
+    // An object's address stands for its lines.
+    let other = Play::with(&ledger, 3, |a| a.job = job_id(2)).await;
+    let held = other.take(3).await;
+    let object = Run::Success { count: 3, results: Some("@s3://bucket/object".into()) };
+    other.commit(held.chunk, 0, vec![object]).await;
+    let found = ledger.results(other.job, 1, 2, 99).await.unwrap();
+    assert_eq!((found.runs[0].lines.as_str(), found.runs[0].count), ("@s3://bucket/object", 3));
+    play.check().await;
+}
+
+pub(super) async fn discarded_results_cost_no_search(ledger: Arc<dyn Ledger>) {
+    let total = 10_000_000;
+    let play = Play::of(&ledger, total).await;
+    while let [message] = play.open(1, 2_500_000).await[..] {
+        play.hold(&message).await;
+        play.succeed(&message).await;
+    }
+    let summary = play.summary().await;
+    assert_eq!((summary.books.done, summary.books.open()), (total, 0));
+    assert_eq!(page(&play, 0, total, 1 << 20).await, (vec![], total));
+    assert_eq!(page(&play, 4_999_999, 5_000_001, 99).await, (vec![], 5_000_001));
+    play.check().await;
+}
+
+pub(super) async fn errors_are_paged_by_index(ledger: Arc<dyn Ledger>) {
+    let play = Play::of(&ledger, 30).await;
+    assert_eq!(ledger.errors(play.job, 0, 9).await.unwrap(), []);
+    assert_eq!(ledger.errors(job_id(9), 0, 9).await.unwrap(), []);
+    let (first, second) = (play.take(15).await, play.take(10).await);
+    // In an order that is neither that of numbers nor that of words.
+    play.commit(second.chunk, 15, vec![failed("15"), ok(4), failed("20")]).await;
+    play.commit(first.chunk, 0, vec![ok(2), failed("2"), ok(6), failed("9"), failed("10")]).await;
+    let told = async |from, limit| -> Vec<u64> {
+        let errors = ledger.errors(play.job, from, limit).await.unwrap();
+        assert!(errors.iter().all(|entry| entry.error == entry.index.to_string()));
+        errors.iter().map(|entry| entry.index).collect()
+    };
+    assert_eq!(told(0, 99).await, [2, 9, 10, 15, 20]);
+    assert_eq!(told(0, 2).await, [2, 9]);
+    assert_eq!(told(10, 2).await, [10, 15]);
+    assert_eq!(told(16, 2).await, [20]);
+    assert_eq!(told(21, 2).await, Vec::<u64>::new());
+    assert_eq!(told(0, 0).await, Vec::<u64>::new());
+    play.check().await;
+}

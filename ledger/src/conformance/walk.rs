@@ -1,0 +1,368 @@
+//! Random walks: a list of numbers is played as moves of schedulers, workers and users, and every answer is written down.
+//!
+//! Two ledgers that get the same numbers must write the same text. What may differ between two of them (times, rates, the
+//! words of a misuse) is left out of it. Right moves are made often enough to get somewhere, wrong ones often enough to
+//! hurt: stale epochs, foreign tokens, repeats, gaps. Delays are zero or hours, so that the text does not hang on the clock.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_protocol::state::JobState;
+use longshore_protocol::{
+    ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, NodeId, NodeInfo, NodeState, Run,
+    SchedulerId, Timestamp, Token,
+};
+
+use super::play::{admission, job_id, node, token};
+use crate::op::{Admission, Claim, Commit, Committed, Held, Open};
+use crate::{ControlError, Error, Ledger};
+
+/// Far beyond the length of a walk.
+const HOURS: Duration = Duration::from_secs(100 * 60 * 60);
+
+/// What the two jobs of a walk are like.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// How many subtasks.
+    pub total: u64,
+    /// Of the reduce, if there is one.
+    pub fan_in: Option<u64>,
+    /// Most chunks open at once.
+    pub max_parallel: Option<u64>,
+    /// Give up after so many failures.
+    pub stop_after_failures: Option<u64>,
+}
+
+/// Four numbers that decide one move.
+pub type Draw = (u8, u64, u64, u64);
+
+/// A chunk as somebody believes to hold it.
+#[derive(Clone, Copy, Debug)]
+struct Holding {
+    job: JobId,
+    chunk: ChunkId,
+    token: Token,
+    from: u64,
+    to: u64,
+}
+
+/// A walk on one ledger.
+pub struct Walk {
+    ledger: Arc<dyn Ledger>,
+    shapes: [Shape; 2],
+    messages: Vec<ChunkMessage>,
+    holdings: Vec<Holding>,
+    tokens: u64,
+    beats: u64,
+}
+
+impl Walk {
+    /// Begins on an empty ledger.
+    pub fn new(ledger: Arc<dyn Ledger>, shapes: [Shape; 2]) -> Self {
+        let (messages, holdings) = (Vec::new(), Vec::new());
+        Self { ledger, shapes, messages, holdings, tokens: 0, beats: 0 }
+    }
+
+    /// The jobs of the walk.
+    pub fn jobs(&self) -> [JobId; 2] {
+        [job_id(1), job_id(2)]
+    }
+
+    /// Makes one move; gives the answer, in words.
+    ///
+    /// # Panics
+    /// When the ledger can't be reached.
+    pub async fn step(&mut self, draw: Draw) -> String {
+        let (kind, a, b, c) = draw;
+        // Most of what happens happens to the first job.
+        let job = job_id(if c % 4 == 3 { 2 } else { 1 });
+        match kind % 48 {
+            0..=7 => self.open(job, a, b).await,
+            8..=17 => self.claim(a, b, c).await,
+            18..=31 => self.commit(a, b, c).await,
+            32 | 33 => self.release(a, b).await,
+            34 => said(self.ledger.revoke(job, &a_node(a), b % 2 == 0).await),
+            35 => self.sweep(job, a).await,
+            36 => controlled(self.ledger.pause(job).await),
+            37 | 38 => controlled(self.ledger.resume(job).await),
+            39 if a % 3 == 0 => controlled(self.ledger.cancel(job).await),
+            39 if a % 3 == 1 => controlled(self.ledger.fail(job, "the deadline passed").await),
+            39 => controlled(self.ledger.delete(job).await),
+            40 | 41 => controlled(self.ledger.retry(job, None).await),
+            42 | 43 => self.retry_some(job, a, b).await,
+            44 => self.admit(job, a).await,
+            45 => said(self.ledger.archive(job).await),
+            46 => self.beat(a, b).await,
+            _ => self.read(job, a, b, c).await,
+        }
+    }
+
+    /// Everything that can be seen of the ledger, in words.
+    ///
+    /// # Panics
+    /// When the ledger can't be reached, or when its books don't balance.
+    pub async fn view(&self) -> String {
+        let ledger = &self.ledger;
+        let now = ledger.now().await.expect("now");
+        let mut view = String::new();
+        for job in self.jobs() {
+            let summary = ledger.job(job).await.expect("job");
+            let Some(summary) = summary else {
+                let _ = writeln!(view, "{job}: absent");
+                continue;
+            };
+            let audit = ledger.audit(job).await.expect("audit").expect("it was there just now");
+            assert!(audit.is_clean(), "{audit:#?}");
+            assert_eq!((audit.kept.imbalance(), audit.reduce_kept.imbalance()), (0, 0));
+            assert_eq!((audit.kept, audit.reduce_kept), (audit.counted, audit.reduce_counted));
+            assert_eq!((audit.kept, audit.reduce_kept), (summary.books, summary.reduce));
+            let _ = writeln!(view, "{}", masked_summary(&summary, now));
+            let _ = writeln!(view, "{:?}", ledger.document(job).await.expect("document"));
+            let page = ledger.results(job, 0, 1_000, 1 << 20).await.expect("results");
+            let ends = page.runs.iter().map(|run| run.from + run.count);
+            let overlap = ends.zip(page.runs.iter().skip(1)).find(|(end, run)| *end > run.from);
+            assert!(overlap.is_none(), "an index has two results: {page:?}");
+            let _ = writeln!(view, "{page:?}");
+            for entry in ledger.errors(job, 0, 1_000).await.expect("errors") {
+                let (index, error) = (entry.index, entry.error);
+                let _ = writeln!(view, "{index} {error} {} {}", entry.attempts, entry.node);
+            }
+        }
+        let mut active = ledger.active_jobs().await.expect("active");
+        let mut finished = ledger.finished_jobs(9).await.expect("finished");
+        active.sort();
+        finished.sort();
+        let _ = writeln!(view, "active {active:?} finished {finished:?}");
+        for node in ledger.nodes().await.expect("nodes") {
+            let _ = writeln!(view, "{} {:?}", node.seq, node.info);
+        }
+        view
+    }
+
+    async fn admit(&self, job: JobId, a: u64) -> String {
+        let n = if job == job_id(1) { 1 } else { 2 };
+        let Shape { total, fan_in, max_parallel, stop_after_failures } = self.shapes[n - 1];
+        let mut wanted = Admission {
+            fan_in,
+            max_parallel,
+            stop_after_failures,
+            ..admission(n as u64, total)
+        };
+        match a % 4 {
+            0 => return said(self.ledger.reject(job, "no such task").await),
+            1 => wanted.digest = Digest::new("f".repeat(64)),
+            _ => {}
+        }
+        said(self.ledger.admit(&wanted).await)
+    }
+
+    async fn open(&mut self, job: JobId, a: u64, b: u64) -> String {
+        let publish_within = if b.is_multiple_of(2) { HOURS } else { Duration::ZERO };
+        let open = Open { chunks: (a % 5) as u32, size: b % 8, publish_within };
+        let opened = self.ledger.open(job, &open).await;
+        self.messages.extend(opened.iter().flatten());
+        said(opened)
+    }
+
+    async fn claim(&mut self, a: u64, b: u64, c: u64) -> String {
+        let Some(message) = recent(&self.messages, a) else {
+            return "nothing to claim".into();
+        };
+        let epoch = if b % 8 == 7 { Epoch(message.epoch.0 + 1) } else { message.epoch };
+        let shown = match recent(&self.holdings, b) {
+            Some(held) if c % 8 == 7 => held.token,
+            _ => {
+                self.tokens += 1;
+                token(self.tokens)
+            }
+        };
+        let (job, chunk) = (message.job, message.chunk);
+        let claim = self.ledger.claim(job, chunk, epoch, shown, &a_node(c)).await;
+        if let Ok(Claim::Granted(grant)) = &claim {
+            let (from, to) = (grant.from, grant.to);
+            self.holdings.push(Holding { job, chunk, token: shown, from, to });
+        }
+        said(claim)
+    }
+
+    async fn commit(&mut self, a: u64, b: u64, c: u64) -> String {
+        let Some(at) = recent_position(self.holdings.len(), a) else {
+            return "nothing to commit".into();
+        };
+        let Holding { job, chunk, token: held, from, to } = self.holdings[at];
+        let shown = if b % 16 == 15 { token(u64::MAX) } else { held };
+        let from = match b / 16 % 16 {
+            0 => from.saturating_sub(1),
+            1 => from + 1,
+            _ => from,
+        };
+        let (mut left, mut numbers) = (to.saturating_sub(from), c);
+        if b / 256 % 16 == 0 {
+            left += 1;
+        }
+        let mut runs = Vec::new();
+        let mut index = from;
+        while left > 0 && (numbers > 0 || runs.is_empty()) && runs.len() < 8 {
+            let run = a_run(index, left, &mut numbers);
+            index += run.len();
+            left -= run.len();
+            runs.push(run);
+        }
+        let commit = Commit { from, runs, busy: Duration::from_millis(b % 100) };
+        let committed = self.ledger.commit(job, chunk, shown, &commit).await;
+        if matches!(committed, Ok(Committed::Settled { .. })) {
+            self.holdings[at].from = self.holdings[at].from.max(commit.end());
+        }
+        format!("{commit:?} -> {}", said(committed))
+    }
+
+    async fn release(&self, a: u64, b: u64) -> String {
+        let Some(held) = recent(&self.holdings, a) else {
+            return "nothing to release".into();
+        };
+        let shown = if b % 8 == 7 { token(u64::MAX) } else { held.token };
+        said(self.ledger.release(held.job, held.chunk, shown).await)
+    }
+
+    async fn sweep(&mut self, job: JobId, a: u64) -> String {
+        let now = self.ledger.now().await.expect("now");
+        // For hours: how soon a chunk is due again depends on the clock otherwise.
+        match self.ledger.sweep(job, (a % 9) as u32, HOURS).await {
+            Ok(Some(sweep)) => {
+                self.messages.extend(&sweep.publish);
+                format!("{} {:?}", masked_summary(&sweep.summary, now), sweep.publish)
+            }
+            other => said(other),
+        }
+    }
+
+    async fn retry_some(&self, job: JobId, a: u64, b: u64) -> String {
+        let errors = self.ledger.errors(job, 0, 99).await.expect("errors");
+        let mut indices: Vec<u64> =
+            errors.iter().map(|entry| entry.index).filter(|index| a >> (index % 64) & 1 == 1).collect();
+        if b.is_multiple_of(4) {
+            indices.push(b / 4 % 50);
+        }
+        format!("{indices:?} -> {}", controlled(self.ledger.retry(job, Some(&indices)).await))
+    }
+
+    async fn beat(&mut self, a: u64, b: u64) -> String {
+        let name = a_node(a);
+        match b % 8 {
+            0 => return said(self.ledger.drain(&name).await),
+            1 => return said(self.ledger.forget(&name).await),
+            2 => {
+                let scheduler = SchedulerId::new(format!("s{}", a % 3));
+                return said(self.ledger.attend(&scheduler, HOURS).await);
+            }
+            3 => {
+                let scheduler = SchedulerId::new(format!("s{}", a % 3));
+                return said(self.ledger.withdraw(&scheduler).await);
+            }
+            _ => {}
+        }
+        self.beats += 1;
+        let recent = self.holdings.iter().rev().take(6);
+        let held: Vec<Held> = recent
+            .map(|held| Held { job: held.job, chunk: held.chunk, token: held.token })
+            .collect();
+        said(self.ledger.beat(&an_info(name, b), self.beats, &held).await)
+    }
+
+    async fn read(&self, job: JobId, a: u64, b: u64, c: u64) -> String {
+        let page = self.ledger.results(job, a % 60, b % 60, c % 40).await;
+        let errors = self.ledger.errors(job, a % 60, (b % 4) as usize).await.expect("errors");
+        let errors: Vec<u64> = errors.iter().map(|entry| entry.index).collect();
+        format!("{} {errors:?}", said(page))
+    }
+}
+
+/// A run of what is left: mostly successes, with their indices as results or without.
+fn a_run(index: u64, left: u64, numbers: &mut u64) -> Run {
+    let number = *numbers % 64;
+    *numbers /= 64;
+    let delay = if number.is_multiple_of(2) { Duration::ZERO } else { HOURS };
+    let count = (number / 8 + 1).min(left);
+    match number % 8 {
+        0 => Run::Failed { error: format!("no {number}") },
+        1 | 2 => Run::Retry { error: "once more".into(), delay },
+        3 => Run::Defer { delay },
+        4 | 5 => Run::Success { count, results: None },
+        6 => Run::Success { count, results: Some(format!("@file:///results/{index}")) },
+        _ => {
+            let lines = (index..index + count).map(|index| format!("{index}\n")).collect();
+            Run::Success { count, results: Some(lines) }
+        }
+    }
+}
+
+fn a_node(n: u64) -> NodeId {
+    node(["a", "b", "c"][(n % 3) as usize])
+}
+
+fn an_info(id: NodeId, b: u64) -> NodeInfo {
+    NodeInfo {
+        id,
+        host: "host".into(),
+        pid: 1,
+        version: "1".into(),
+        queues: vec!["default".into()],
+        tasks: Vec::new(),
+        labels: Default::default(),
+        slots: 2,
+        busy: (b % 3) as u32,
+        state: if b.is_multiple_of(2) { NodeState::Active } else { NodeState::Draining },
+        started_at: Timestamp::from_millis(5),
+        cpu: 0.5,
+        rss: 1,
+    }
+}
+
+/// Mostly the newest, sometimes an old one.
+fn recent_position(len: usize, n: u64) -> Option<usize> {
+    let back = (if n.is_multiple_of(8) { n / 8 } else { n % 4 }) as usize;
+    (len > 0).then(|| len - 1 - back % len)
+}
+
+fn recent<T: Copy>(list: &[T], n: u64) -> Option<T> {
+    recent_position(list.len(), n).map(|at| list[at])
+}
+
+/// The summary without what depends on the clock.
+fn masked_summary(summary: &JobSummary, now: Timestamp) -> String {
+    let retry = summary.next_retry_at.map(|at| if at > now.plus(HOURS / 2) { "hours" } else { "now" });
+    let started = summary.started_at.is_some();
+    let finished = summary.finished_at.is_some();
+    let ended = summary.state.is_terminal();
+    assert_eq!(finished, ended, "{summary:?}");
+    assert!(!ended || summary.books.open() + summary.reduce.open() == 0, "{summary:?}");
+    assert!(summary.state != JobState::Succeeded || summary.books.done == summary.books.total);
+    let masked = JobSummary {
+        submitted_at: Timestamp::default(),
+        started_at: None,
+        finished_at: None,
+        next_retry_at: None,
+        rate: 0.0,
+        eta: None,
+        ..summary.clone()
+    };
+    format!("{masked:?} started {started} finished {finished} retry {retry:?}")
+}
+
+fn said<A: std::fmt::Debug>(answer: Result<A, Error>) -> String {
+    match answer {
+        Ok(answer) => format!("{answer:?}"),
+        Err(Error::Misuse { operation, .. }) => format!("misuse of {operation}"),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn controlled<A: std::fmt::Debug>(answer: Result<A, ControlError>) -> String {
+    match answer {
+        Ok(answer) => format!("{answer:?}"),
+        Err(ControlError::Ledger(error)) => panic!("{error}"),
+        Err(ControlError::BadIndices(_)) => "bad indices".into(),
+        Err(refusal) => format!("{refusal:?}"),
+    }
+}

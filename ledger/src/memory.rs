@@ -1,0 +1,323 @@
+//! The ledger in this process: for `longshore run` and `dev`, and for simulations.
+//!
+//! `memory/job.rs` and its neighbours are the ledger proper, pure and synchronous; this file puts a lock, a clock and a
+//! channel of events around it. Each operation locks once, so each is atomic; none waits for anything while it holds the lock.
+//! What ended is forgotten when the first operation after its time looks. Deliberately absent: persistence.
+
+mod audit;
+mod bitmap;
+mod chunks;
+mod job;
+mod results;
+mod retries;
+mod store;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use longshore_protocol::state::JobState;
+use longshore_protocol::{
+    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, JobId, JobSummary, NodeId, NodeInfo,
+    NodeRecord, ResultsPage, SchedulerId, Timestamp, Token,
+};
+use parking_lot::Mutex;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use self::job::Job;
+use self::store::Store;
+use crate::op::{
+    Admission, Admitted, Beat, Claim, Commit, Committed, Event, Finding, HandBack, Held, Open,
+    Revoked, Severity, StoredDocument, Sweep,
+};
+use crate::{ControlError, Error, Events, Ledger};
+
+/// Hints that a slow follower may be behind before it is told of a gap instead.
+const EVENTS_KEPT: usize = 1_024;
+
+/// Where a memory ledger gets its time from.
+pub trait Clock: Send + Sync + 'static {
+    /// The time now. It may stand still or jump; nothing breaks but the measured rate.
+    fn now(&self) -> Timestamp;
+}
+
+/// The machine's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that the ledger owns")]
+    fn now(&self) -> Timestamp {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp::default().plus(since_epoch)
+    }
+}
+
+/// A ledger in memory. Clones share their contents.
+#[derive(Clone)]
+pub struct MemoryLedger {
+    store: Arc<Mutex<Store>>,
+    clock: Arc<dyn Clock>,
+    events: broadcast::Sender<Event>,
+}
+
+impl MemoryLedger {
+    /// An empty ledger that reads its time from `clock`.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { store: Arc::default(), clock, events: broadcast::Sender::new(EVENTS_KEPT) }
+    }
+
+    /// Runs one operation under the lock, then tells what it wants told.
+    fn run<A>(&self, op: impl FnOnce(&mut Store, Timestamp, &mut Vec<Event>) -> A) -> A {
+        let mut events = Vec::new();
+        let mut store = self.store.lock();
+        let now = self.clock.now();
+        store.expire(now);
+        let answer = op(&mut store, now, &mut events);
+        // Sent under the lock, so that events come in the order of what they tell of.
+        for event in events {
+            // Nobody listens: then nobody needs to know.
+            let _ = self.events.send(event);
+        }
+        answer
+    }
+
+    fn change<A>(
+        &self,
+        job: JobId,
+        op: impl FnOnce(&mut Job, Timestamp, &mut Vec<Event>) -> A,
+    ) -> Option<A> {
+        self.run(|store, now, events| store.change(job, |job| op(job, now, events)))
+    }
+
+    fn control(
+        &self,
+        job: JobId,
+        op: impl FnOnce(&mut Job, Timestamp, &mut Vec<Event>) -> Result<JobState, ControlError>,
+    ) -> Result<JobState, ControlError> {
+        self.change(job, op).unwrap_or(Err(ControlError::NotFound))
+    }
+
+    fn read<A>(&self, job: JobId, op: impl FnOnce(&Job) -> A) -> Option<A> {
+        self.run(|store, _, _| store.job(job).map(op))
+    }
+}
+
+impl Default for MemoryLedger {
+    fn default() -> Self {
+        Self::new(Arc::new(SystemClock))
+    }
+}
+
+impl fmt::Debug for MemoryLedger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryLedger").finish_non_exhaustive()
+    }
+}
+
+struct Following(broadcast::Receiver<Event>);
+
+#[async_trait]
+impl Events for Following {
+    async fn next(&mut self) -> Event {
+        match self.0.recv().await {
+            Ok(event) => event,
+            Err(RecvError::Lagged(_)) => Event::Gap,
+            // The ledger is gone, so nothing will ever happen again.
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+#[async_trait]
+impl Ledger for MemoryLedger {
+    async fn admit(&self, admission: &Admission) -> Result<Admitted, Error> {
+        Ok(self.run(|store, now, events| store.admit(admission, now, events)))
+    }
+
+    async fn reject(&self, job: JobId, error: &str) -> Result<(), Error> {
+        self.run(|store, now, events| store.reject(job, error, now, events));
+        Ok(())
+    }
+
+    async fn open(&self, job: JobId, open: &Open) -> Result<Vec<ChunkMessage>, Error> {
+        Ok(self.change(job, |job, now, _| job.open(open, now)).unwrap_or_default())
+    }
+
+    async fn claim(
+        &self,
+        job: JobId,
+        chunk: ChunkId,
+        epoch: Epoch,
+        token: Token,
+        node: &NodeId,
+    ) -> Result<Claim, Error> {
+        let claim = self.change(job, |job, now, _| job.claim(chunk, epoch, token, node, now));
+        Ok(claim.unwrap_or(Claim::Gone))
+    }
+
+    async fn commit(
+        &self,
+        job: JobId,
+        chunk: ChunkId,
+        token: Token,
+        commit: &Commit,
+    ) -> Result<Committed, Error> {
+        commit.check()?;
+        self.change(job, |job, now, events| job.commit(chunk, token, commit, now, events))
+            .unwrap_or(Ok(Committed::Fenced))
+    }
+
+    async fn release(&self, job: JobId, chunk: ChunkId, token: Token) -> Result<HandBack, Error> {
+        let answer = self.change(job, |job, now, events| job.release(chunk, token, now, events));
+        Ok(answer.unwrap_or(HandBack::Fenced))
+    }
+
+    async fn revoke(&self, job: JobId, node: &NodeId, died: bool) -> Result<Vec<Revoked>, Error> {
+        let revoked = self.change(job, |job, now, events| job.revoke(node, died, now, events));
+        Ok(revoked.unwrap_or_default())
+    }
+
+    async fn sweep(
+        &self,
+        job: JobId,
+        limit: u32,
+        publish_within: Duration,
+    ) -> Result<Option<Sweep>, Error> {
+        Ok(self.change(job, |job, now, _| {
+            let publish = job.sweep(limit, publish_within, now);
+            Sweep { summary: job.summary(), publish }
+        }))
+    }
+
+    async fn pause(&self, job: JobId) -> Result<JobState, ControlError> {
+        self.control(job, |job, _, events| job.pause(events))
+    }
+
+    async fn resume(&self, job: JobId) -> Result<JobState, ControlError> {
+        self.control(job, Job::resume)
+    }
+
+    async fn cancel(&self, job: JobId) -> Result<JobState, ControlError> {
+        self.control(job, Job::cancel)
+    }
+
+    async fn fail(&self, job: JobId, error: &str) -> Result<JobState, ControlError> {
+        self.control(job, |job, now, events| job.fail(error, now, events))
+    }
+
+    async fn retry(&self, job: JobId, indices: Option<&[u64]>) -> Result<JobState, ControlError> {
+        self.control(job, |job, now, events| job.retry(indices, now, events))
+    }
+
+    async fn delete(&self, job: JobId) -> Result<(), ControlError> {
+        self.run(|store, _, _| store.delete(job))
+    }
+
+    async fn job(&self, job: JobId) -> Result<Option<JobSummary>, Error> {
+        Ok(self.read(job, Job::summary))
+    }
+
+    async fn active_jobs(&self) -> Result<Vec<JobId>, Error> {
+        Ok(self.run(|store, _, _| store.active_jobs()))
+    }
+
+    async fn finished_jobs(&self, limit: usize) -> Result<Vec<JobId>, Error> {
+        Ok(self.run(|store, _, _| store.finished_jobs(limit)))
+    }
+
+    async fn archive(&self, job: JobId) -> Result<(), Error> {
+        self.run(|store, _, _| store.archive(job));
+        Ok(())
+    }
+
+    async fn document(&self, job: JobId) -> Result<Option<StoredDocument>, Error> {
+        let document = self.read(job, |job| {
+            (job.state != JobState::Rejected).then(|| StoredDocument {
+                digest: job.admission.digest.clone(),
+                document: job.admission.document.clone(),
+                manifest: job.admission.manifest.clone(),
+            })
+        });
+        Ok(document.flatten())
+    }
+
+    async fn results(
+        &self,
+        job: JobId,
+        from: u64,
+        to: u64,
+        max_bytes: u64,
+    ) -> Result<ResultsPage, Error> {
+        let page = self.read(job, |job| job.results.page(from..to, max_bytes));
+        Ok(page.unwrap_or(ResultsPage { runs: Vec::new(), next: to }))
+    }
+
+    async fn errors(&self, job: JobId, from: u64, limit: usize) -> Result<Vec<ErrorEntry>, Error> {
+        Ok(self.read(job, |job| job.errors.page(from, limit)).unwrap_or_default())
+    }
+
+    async fn audit(&self, job: JobId) -> Result<Option<Audit>, Error> {
+        Ok(self.read(job, Job::audit))
+    }
+
+    async fn beat(&self, info: &NodeInfo, seq: u64, held: &[Held]) -> Result<Beat, Error> {
+        Ok(self.run(|store, now, events| store.beat(info, seq, held, now, events)))
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRecord>, Error> {
+        Ok(self.run(|store, _, _| store.nodes()))
+    }
+
+    async fn drain(&self, node: &NodeId) -> Result<bool, Error> {
+        Ok(self.run(|store, _, events| store.drain(node, events)))
+    }
+
+    async fn forget(&self, node: &NodeId) -> Result<(), Error> {
+        self.run(|store, _, events| store.forget_node(node, events));
+        Ok(())
+    }
+
+    async fn attend(
+        &self,
+        scheduler: &SchedulerId,
+        within: Duration,
+    ) -> Result<Vec<SchedulerId>, Error> {
+        Ok(self.run(|store, now, _| store.attend(scheduler, within, now)))
+    }
+
+    async fn withdraw(&self, scheduler: &SchedulerId) -> Result<(), Error> {
+        self.run(|store, _, _| store.withdraw(scheduler));
+        Ok(())
+    }
+
+    async fn events(&self) -> Result<Box<dyn Events>, Error> {
+        Ok(Box::new(Following(self.events.subscribe())))
+    }
+
+    async fn now(&self) -> Result<Timestamp, Error> {
+        Ok(self.clock.now())
+    }
+
+    async fn examine(&self) -> Vec<Finding> {
+        vec![Finding {
+            severity: Severity::Ok,
+            check: "ledger.memory".into(),
+            found: "the ledger is kept in this process and ends with it".into(),
+            remedy: String::new(),
+        }]
+    }
+
+    fn separate(&self) -> Arc<dyn Ledger> {
+        Arc::new(self.clone())
+    }
+
+    fn describe(&self) -> String {
+        "memory".into()
+    }
+}

@@ -1,0 +1,346 @@
+//! How a job is handed out and settled: open, claim, commit, release, revoke, sweep.
+
+use std::time::Duration;
+
+use longshore_protocol::state::{ChunkEvent, ChunkState, JobEvent, JobState};
+use longshore_protocol::{ChunkId, ChunkMessage, Epoch, ErrorEntry, NodeId, Run, Timestamp, Token};
+
+use super::job::{Chunk, Job};
+use super::retries::{Stretch, Waiting};
+use crate::Error;
+use crate::op::{
+    Claim, Commit, Committed, Event, Grant, HandBack, MAX_CHUNKS_A_CALL, Open, Revoked,
+};
+
+impl Job {
+    pub(super) fn open(&mut self, open: &Open, now: Timestamp) -> Vec<ChunkMessage> {
+        if !self.feeds() || open.size == 0 {
+            return Vec::new();
+        }
+        let open_now = self.chunks.len() as u64;
+        let room = self.admission.max_parallel.map_or(u64::MAX, |max| max.saturating_sub(open_now));
+        let wanted = u64::from(open.chunks.min(MAX_CHUNKS_A_CALL)).min(room) as usize;
+        let due = now.plus(open.publish_within);
+
+        let mut opened = Vec::with_capacity(wanted);
+        for stretch in self.retries.take_due(now, wanted, open.size) {
+            let count = stretch.range.end - stretch.range.start;
+            let books = self.level_books();
+            books.retrying -= count;
+            books.queued += count;
+            opened.push(self.open_chunk(stretch, due, now));
+        }
+        while opened.len() < wanted {
+            let Some(from) = self.done.next_zero(self.cursor..self.level.end) else {
+                self.cursor = self.level.end;
+                break;
+            };
+            let end = from.saturating_add(open.size).min(self.level.end);
+            let to = self.done.next_one(from..end).unwrap_or(end);
+            self.cursor = to;
+            let books = self.level_books();
+            books.waiting -= to - from;
+            books.queued += to - from;
+            let stretch = Stretch { range: from..to, attempt: 1, deferrals: 0 };
+            opened.push(self.open_chunk(stretch, due, now));
+        }
+        opened
+    }
+
+    fn open_chunk(&mut self, stretch: Stretch, due: Timestamp, now: Timestamp) -> ChunkMessage {
+        self.last_chunk += 1;
+        let id = ChunkId(self.last_chunk);
+        let Stretch { range, attempt, deferrals } = stretch;
+        let chunk = Chunk {
+            range,
+            attempt,
+            deferrals,
+            epoch: Epoch(1),
+            crashes: 0,
+            queued_at: now,
+            state: ChunkState::Queued { due },
+        };
+        let message = chunk.message(self.id(), id);
+        self.chunks.insert(id, chunk);
+        message
+    }
+
+    pub(super) fn claim(
+        &mut self,
+        id: ChunkId,
+        epoch: Epoch,
+        token: Token,
+        node: &NodeId,
+        now: Timestamp,
+    ) -> Claim {
+        let digest = self.admission.digest.clone();
+        let feeds = self.feeds();
+        let Some(chunk) = self.chunks.get_mut(&id) else {
+            return Claim::Gone;
+        };
+        let grant = Grant {
+            from: chunk.range.start,
+            to: chunk.range.end,
+            attempt: chunk.attempt,
+            deferrals: chunk.deferrals,
+            digest,
+        };
+        if chunk.holder(token).is_some() {
+            return Claim::Granted(grant);
+        }
+        if !feeds {
+            return Claim::Gone;
+        }
+        let event = ChunkEvent::Claim { epoch, token, node: node.clone() };
+        let Ok(running) = chunk.state.clone().on(chunk.epoch, event) else {
+            return Claim::Stale;
+        };
+        chunk.state = running;
+        let books = self.level_books();
+        books.queued -= grant.to - grant.from;
+        books.running += grant.to - grant.from;
+        self.state = self
+            .state
+            .on(JobEvent::Start, self.resume_to)
+            .expect("a job that feeds can start a chunk");
+        self.started_at.get_or_insert(now);
+        Claim::Granted(grant)
+    }
+
+    pub(super) fn commit(
+        &mut self,
+        id: ChunkId,
+        token: Token,
+        commit: &Commit,
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) -> Result<Committed, Error> {
+        commit.check()?;
+        let Some(chunk) = self.chunks.get_mut(&id) else {
+            return Ok(Committed::Fenced);
+        };
+        let Ok(state) = chunk.state.clone().on(chunk.epoch, ChunkEvent::Commit { token }) else {
+            return Ok(Committed::Fenced);
+        };
+        let (from, to, end) = (chunk.range.start, chunk.range.end, commit.end());
+        if end <= from {
+            return Ok(Committed::Settled { state: self.state });
+        }
+        if commit.from != from || end > to {
+            let (operation, start) = ("commit", commit.from);
+            let detail = format!("{start}..{end} is no beginning of {from}..{to}");
+            return Err(Error::Misuse { operation, detail });
+        }
+        let ChunkState::Running { node, .. } = &state else {
+            unreachable!("only a chunk that runs takes a commit");
+        };
+        let (node, attempt, deferrals) = (node.clone(), chunk.attempt, chunk.deferrals);
+        chunk.state = state;
+        chunk.range.start = end;
+        let closed = end == to;
+        if closed {
+            self.chunks.remove(&id);
+            events.push(Event::Room { job: self.id() });
+        }
+        self.settle(commit, attempt, deferrals, &node, now);
+        self.conclude(now, events);
+        Ok(Committed::Settled { state: self.state })
+    }
+
+    /// Enters the runs into the bitmaps, the retry set and the books.
+    fn settle(
+        &mut self,
+        commit: &Commit,
+        attempt: u32,
+        deferrals: u32,
+        node: &NodeId,
+        now: Timestamp,
+    ) {
+        let mut index = commit.from;
+        let (mut done, mut failed, mut retrying) = (0, 0, 0);
+        for run in &commit.runs {
+            let from = index;
+            index += run.len();
+            let (again, delay) = match run {
+                Run::Success { results, .. } => {
+                    if let Some(lines) = results {
+                        for stretch in self.done.clear_stretches(from..index) {
+                            self.results.keep(from, stretch, lines);
+                        }
+                    }
+                    done += self.done.set_range(from..index);
+                    continue;
+                }
+                _ if self.done.get(from) => continue,
+                Run::Failed { error } => {
+                    failed += self.failed.set_range(from..index);
+                    self.errors.keep(ErrorEntry {
+                        index: from,
+                        error: error.clone(),
+                        attempts: attempt,
+                        node: node.clone(),
+                        at: now,
+                    });
+                    continue;
+                }
+                Run::Retry { delay, .. } => {
+                    (Waiting { attempt: attempt + 1, deferrals: 0, index: from }, *delay)
+                }
+                Run::Defer { delay } => {
+                    (Waiting { attempt, deferrals: deferrals + 1, index: from }, *delay)
+                }
+            };
+            self.retries.insert(again, now.plus(delay));
+            retrying += 1;
+        }
+        let books = self.level_books();
+        books.running -= index - commit.from;
+        books.done += done;
+        books.failed += failed;
+        books.retrying += retrying;
+        self.attempts += index - commit.from;
+        self.busy += commit.busy;
+    }
+
+    /// Ends the job, or takes it to its next level, if what was settled calls for it.
+    fn conclude(&mut self, now: Timestamp, events: &mut Vec<Event>) {
+        let own = self.own_books();
+        let noun = if self.at_leaves() { "subtasks" } else { "reduce nodes" };
+        let limit = self.admission.stop_after_failures.filter(|limit| own.failed >= *limit);
+        let failure = match limit {
+            Some(limit) => {
+                let counts = format!("{} of {} {noun} failed", own.failed, own.total);
+                Some(format!("{counts}; stop_after_failures is {limit}"))
+            }
+            None if own.open() > 0 => return,
+            None if own.failed > 0 => {
+                Some(format!("{} of {} {noun} failed", own.failed, own.total))
+            }
+            None if own.cancelled > 0 => {
+                Some(format!("{} of {} {noun} were cancelled", own.cancelled, own.total))
+            }
+            None => None,
+        };
+        let next_level =
+            self.tree.and_then(|tree| tree.levels().find(|level| level.start == self.level.end));
+        let resume_to = self.resume_to;
+        let on = |state: JobState, event| {
+            state.on(event, resume_to).expect("a commit finds no job that has ended")
+        };
+        match (failure, next_level) {
+            (Some(error), _) => self.end(on(self.state, JobEvent::Fail), Some(error), now, events),
+            (None, None) => self.end(on(self.state, JobEvent::Succeed), None, now, events),
+            (None, Some(level)) => {
+                let reducing = |state| match state {
+                    // Already there since an earlier level.
+                    JobState::Reducing => state,
+                    _ => on(state, JobEvent::Reduce),
+                };
+                if self.state == JobState::Paused {
+                    self.resume_to = reducing(self.resume_to);
+                } else {
+                    self.state = reducing(self.state);
+                }
+                self.cursor = level.start;
+                self.level = level;
+                events.push(self.changed());
+            }
+        }
+    }
+
+    pub(super) fn release(
+        &mut self,
+        id: ChunkId,
+        token: Token,
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) -> HandBack {
+        if self.hand_back(id, token, now).is_none() {
+            return HandBack::Fenced;
+        }
+        events.push(Event::Room { job: self.id() });
+        HandBack::Queued
+    }
+
+    pub(super) fn revoke(
+        &mut self,
+        node: &NodeId,
+        died: bool,
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) -> Vec<Revoked> {
+        let held: Vec<(ChunkId, Token)> = self
+            .chunks
+            .iter()
+            .filter_map(|(id, chunk)| match &chunk.state {
+                ChunkState::Running { token, node: holder } if holder == node => {
+                    Some((*id, *token))
+                }
+                _ => None,
+            })
+            .collect();
+        let mut revoked = Vec::with_capacity(held.len());
+        for (id, token) in held {
+            let chunk = self.hand_back(id, token, now).expect("it is held under this token");
+            chunk.crashes += u32::from(died);
+            let (from, to, epoch) = (chunk.range.start, chunk.range.end, chunk.epoch);
+            revoked.push(Revoked { chunk: id, from, to, epoch });
+            self.lost += to - from;
+        }
+        if !revoked.is_empty() {
+            events.push(Event::Room { job: self.id() });
+        }
+        revoked
+    }
+
+    /// Queues what is left of a held chunk for somebody else, due at once.
+    fn hand_back(&mut self, id: ChunkId, token: Token, now: Timestamp) -> Option<&mut Chunk> {
+        let chunk = self.chunks.get_mut(&id)?;
+        let event = ChunkEvent::HandBack { token, due: now };
+        chunk.state = chunk.state.clone().on(chunk.epoch, event).ok()?;
+        chunk.epoch = Epoch(chunk.epoch.0 + 1);
+        chunk.queued_at = now;
+        let count = chunk.len();
+        let books = self.level_books();
+        books.running -= count;
+        books.queued += count;
+        self.chunks.get_mut(&id)
+    }
+
+    pub(super) fn sweep(
+        &mut self,
+        limit: u32,
+        publish_within: Duration,
+        now: Timestamp,
+    ) -> Vec<ChunkMessage> {
+        self.measure(now);
+        if !self.feeds() {
+            return Vec::new();
+        }
+        let job = self.id();
+        let limit = limit.min(MAX_CHUNKS_A_CALL) as usize;
+        self.chunks
+            .iter_mut()
+            .filter_map(|(id, chunk)| {
+                let ChunkState::Queued { due } = &mut chunk.state else { return None };
+                if *due > now {
+                    return None;
+                }
+                // Changed only as far as `take` lets it: the iterator is lazy.
+                *due = now.plus(publish_within.max(now.since(chunk.queued_at)));
+                Some(chunk.message(job, *id))
+            })
+            .take(limit)
+            .collect()
+    }
+}
+
+impl Chunk {
+    /// The node that holds the chunk under this token.
+    pub(super) fn holder(&self, shown: Token) -> Option<&NodeId> {
+        match &self.state {
+            ChunkState::Running { token, node } if *token == shown => Some(node),
+            ChunkState::Running { .. } | ChunkState::Queued { .. } => None,
+        }
+    }
+}

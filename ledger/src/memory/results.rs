@@ -1,0 +1,146 @@
+//! Results and errors of one job, found by index.
+//!
+//! A result run is kept as it was committed, so a run costs one entry however many subtasks it covers. Runs never
+//! cross a multiple of `RESULT_STRIDE`, which bounds how far before an index its run may begin.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use longshore_protocol::{ErrorEntry, RESULT_STRIDE, ResultRun, ResultsPage};
+
+use crate::op::MAX_ERRORS;
+
+/// Results by the index of their run's first subtask.
+#[derive(Debug, Default)]
+pub(super) struct Results {
+    runs: BTreeMap<u64, Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    count: u64,
+    lines: String,
+}
+
+impl Results {
+    /// Keeps the part of a committed run that is `kept`; `lines` are those of the whole run from `from` on.
+    pub(super) fn keep(&mut self, from: u64, kept: Range<u64>, lines: &str) {
+        let lines = cut_lines(lines, kept.start - from, kept.end - kept.start);
+        self.runs.insert(kept.start, Kept { count: kept.end - kept.start, lines });
+    }
+
+    /// The runs that touch `range`, until their lines reach `max_bytes`.
+    pub(super) fn page(&self, range: Range<u64>, max_bytes: u64) -> ResultsPage {
+        let mut page = ResultsPage { runs: Vec::new(), next: range.end };
+        if range.is_empty() {
+            return page;
+        }
+        let mut bytes = 0;
+        let first = range.start - range.start % RESULT_STRIDE;
+        for (&from, kept) in self.runs.range(first..range.end) {
+            let end = from + kept.count;
+            if end <= range.start {
+                continue;
+            }
+            page.runs.push(ResultRun { from, lines: kept.lines.clone(), count: kept.count });
+            bytes += kept.lines.len() as u64;
+            if bytes >= max_bytes {
+                page.next = end.min(range.end);
+                break;
+            }
+        }
+        page
+    }
+}
+
+/// `count` lines of a run's text after the first `skip`; of an object, where in it they begin.
+fn cut_lines(lines: &str, skip: u64, count: u64) -> String {
+    if lines.starts_with('@') {
+        return if skip == 0 { lines.to_owned() } else { format!("{lines}#{skip}") };
+    }
+    let take = |n: u64| usize::try_from(n).expect("a run with results is at most a stride long");
+    lines.split_inclusive('\n').skip(take(skip)).take(take(count)).collect()
+}
+
+/// Why subtasks failed; the newest [`MAX_ERRORS`].
+#[derive(Debug, Default)]
+pub(super) struct Errors {
+    entries: BTreeMap<u64, (u64, ErrorEntry)>,
+    by_age: BTreeMap<u64, u64>,
+    next_age: u64,
+}
+
+impl Errors {
+    pub(super) fn keep(&mut self, entry: ErrorEntry) {
+        let index = entry.index;
+        self.forget(index);
+        self.by_age.insert(self.next_age, index);
+        self.entries.insert(index, (self.next_age, entry));
+        self.next_age += 1;
+        if self.entries.len() > MAX_ERRORS {
+            let (_, oldest) = self.by_age.pop_first().expect("as long as the entries");
+            self.entries.remove(&oldest);
+        }
+    }
+
+    pub(super) fn forget(&mut self, index: u64) {
+        if let Some((age, _)) = self.entries.remove(&index) {
+            self.by_age.remove(&age);
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(super) fn page(&self, from: u64, limit: usize) -> Vec<ErrorEntry> {
+        self.entries.range(from..).take(limit).map(|(_, (_, entry))| entry.clone()).collect()
+    }
+
+    pub(super) fn indices(&self) -> impl Iterator<Item = u64> + '_ {
+        self.entries.keys().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_protocol::{NodeId, Timestamp};
+
+    use super::*;
+
+    #[track_caller]
+    fn check_cut(lines: &str, skip: u64, count: u64, expected: &str) {
+        assert_eq!(cut_lines(lines, skip, count), expected);
+    }
+
+    #[test]
+    fn a_part_of_a_run_keeps_its_own_lines() {
+        check_cut("0\n1\n2\n3\n", 0, 4, "0\n1\n2\n3\n");
+        check_cut("0\n1\n2\n3\n", 1, 2, "1\n2\n");
+        check_cut("0\n1\n2\n3\n", 3, 1, "3\n");
+        check_cut("@s3://b/o", 0, 2, "@s3://b/o");
+        check_cut("@s3://b/o", 7, 2, "@s3://b/o#7");
+    }
+
+    #[test]
+    fn of_too_many_errors_the_newest_are_kept() {
+        let mut errors = Errors::default();
+        let entry = |index| ErrorEntry {
+            index,
+            error: "no".into(),
+            attempts: 1,
+            node: NodeId::new("n"),
+            at: Timestamp::from_millis(1),
+        };
+        for index in 0..MAX_ERRORS as u64 {
+            errors.keep(entry(index));
+        }
+        // Index 0 fails again and is the newest now; one more pushes out index 1.
+        errors.keep(entry(0));
+        errors.keep(entry(MAX_ERRORS as u64));
+        let kept: Vec<u64> = errors.page(0, 2).iter().map(|entry| entry.index).collect();
+        assert_eq!(kept, [0, 2]);
+        assert_eq!(errors.page(0, usize::MAX).len(), MAX_ERRORS);
+        assert_eq!(errors.by_age.len(), MAX_ERRORS);
+    }
+}

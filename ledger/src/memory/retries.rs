@@ -1,0 +1,129 @@
+//! What failed or was deferred and waits for its next attempt, by due time and by index.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use longshore_protocol::Timestamp;
+
+/// How many due retries one `open` looks at: bounds the time that the ledger is busy with it.
+const LOOKED_AT: usize = 1_000;
+
+/// An index that waits. The order of the fields is the order in which retries are handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Waiting {
+    pub(super) attempt: u32,
+    pub(super) deferrals: u32,
+    pub(super) index: u64,
+}
+
+/// Consecutive indices with equal attempt and deferrals.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Stretch {
+    pub(super) range: Range<u64>,
+    pub(super) attempt: u32,
+    pub(super) deferrals: u32,
+}
+
+impl Stretch {
+    fn goes_on_with(&self, attempt: u32, deferrals: u32, index: u64, size: u64) -> bool {
+        self.range.end == index
+            && (self.attempt, self.deferrals) == (attempt, deferrals)
+            && self.range.end - self.range.start < size
+    }
+}
+
+/// The retry set. An index is in it at most once.
+#[derive(Debug, Default)]
+pub(super) struct Retries {
+    by_due: BTreeSet<(Timestamp, u64)>,
+    by_index: BTreeMap<u64, (Timestamp, u32, u32)>,
+}
+
+impl Retries {
+    pub(super) fn len(&self) -> u64 {
+        self.by_index.len() as u64
+    }
+
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        self.by_due.first().map(|(due, _)| *due)
+    }
+
+    pub(super) fn indices(&self) -> impl Iterator<Item = u64> + '_ {
+        self.by_index.keys().copied()
+    }
+
+    pub(super) fn insert(&mut self, waiting: Waiting, due: Timestamp) {
+        let Waiting { attempt, deferrals, index } = waiting;
+        if let Some((old, ..)) = self.by_index.insert(index, (due, attempt, deferrals)) {
+            self.by_due.remove(&(old, index));
+        }
+        self.by_due.insert((due, index));
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Takes out up to `chunks` stretches of at most `size` of what is due.
+    pub(super) fn take_due(&mut self, now: Timestamp, chunks: usize, size: u64) -> Vec<Stretch> {
+        if chunks == 0 || self.next_due().is_none_or(|due| due > now) {
+            return Vec::new();
+        }
+        let mut due: Vec<Waiting> = self
+            .by_due
+            .iter()
+            .take_while(|(due, _)| *due <= now)
+            .take(LOOKED_AT)
+            .map(|&(_, index)| {
+                let (_, attempt, deferrals) = self.by_index[&index];
+                Waiting { attempt, deferrals, index }
+            })
+            .collect();
+        due.sort_unstable();
+        let mut taken: Vec<Stretch> = Vec::new();
+        for Waiting { attempt, deferrals, index } in due {
+            let full = taken.len() == chunks;
+            match taken.last_mut() {
+                Some(last) if last.goes_on_with(attempt, deferrals, index, size) => {
+                    last.range.end += 1;
+                }
+                _ if full => break,
+                _ => taken.push(Stretch { range: index..index + 1, attempt, deferrals }),
+            }
+            let (due, ..) = self.by_index.remove(&index).expect("listed under its due time");
+            self.by_due.remove(&(due, index));
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::from_millis(ms)
+    }
+
+    #[test]
+    fn due_retries_are_grouped_by_attempt_and_what_finds_no_chunk_stays() {
+        let mut retries = Retries::default();
+        for (index, attempt, due) in
+            [(3, 2, 0), (1, 2, 5), (2, 2, 0), (4, 3, 0), (8, 2, 0), (5, 2, 99)]
+        {
+            retries.insert(Waiting { attempt, deferrals: 0, index }, at(due));
+        }
+        let taken = retries.take_due(at(5), 2, 2);
+        assert_eq!(
+            taken,
+            [
+                Stretch { range: 1..3, attempt: 2, deferrals: 0 },
+                Stretch { range: 3..4, attempt: 2, deferrals: 0 },
+            ]
+        );
+        assert_eq!(retries.indices().collect::<Vec<_>>(), [4, 5, 8]);
+        assert_eq!(retries.take_due(at(5), 9, 9).len(), 2);
+        assert_eq!(retries.next_due(), Some(at(99)));
+        assert_eq!(retries.take_due(at(98), 9, 9), []);
+    }
+}

@@ -1,0 +1,230 @@
+//! All jobs, nodes and schedulers of a memory ledger, and which jobs are listed where.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use longshore_protocol::{JobId, NodeId, NodeInfo, NodeRecord, NodeState, SchedulerId, Timestamp};
+
+use super::job::Job;
+use crate::ControlError;
+use crate::op::{Admission, Admitted, Beat, Event, Held, Stop, StopReason};
+
+use longshore_protocol::state::JobState;
+
+/// A scheduler that was silent for so long is dropped from memory; nobody asks for longer.
+const SCHEDULER_FORGOTTEN: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What the lock guards.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    jobs: HashMap<JobId, Job>,
+    /// By the time of submission.
+    active: BTreeMap<JobId, Timestamp>,
+    /// By the time of the end.
+    finished: BTreeMap<JobId, Timestamp>,
+    expiring: BTreeSet<(Timestamp, JobId)>,
+    nodes: BTreeMap<NodeId, Node>,
+    schedulers: BTreeMap<SchedulerId, Timestamp>,
+}
+
+#[derive(Debug)]
+struct Node {
+    record: NodeRecord,
+    drain: bool,
+}
+
+impl Store {
+    /// Forgets the jobs whose time has passed. Cheap when there is none, so every operation asks first.
+    pub(super) fn expire(&mut self, now: Timestamp) {
+        while self.expiring.first().is_some_and(|(at, _)| *at <= now) {
+            if let Some((_, job)) = self.expiring.pop_first() {
+                self.jobs.remove(&job);
+                self.finished.remove(&job);
+            }
+        }
+    }
+
+    pub(super) fn job(&self, job: JobId) -> Option<&Job> {
+        self.jobs.get(&job)
+    }
+
+    /// Does something to a job, and follows up on what that means for its lists and its expiry.
+    pub(super) fn change<A>(&mut self, id: JobId, op: impl FnOnce(&mut Job) -> A) -> Option<A> {
+        let job = self.jobs.get_mut(&id)?;
+        let before = job.expires_at();
+        let answer = op(job);
+        let after = job.expires_at();
+        let submitted_at = job.submitted_at;
+        if before != after {
+            self.expiring.extend(after.map(|at| (at, id)));
+            if let Some(at) = before {
+                self.expiring.remove(&(at, id));
+                self.active.insert(id, submitted_at);
+                self.finished.remove(&id);
+            }
+        }
+        Some(answer)
+    }
+
+    pub(super) fn admit(
+        &mut self,
+        admission: &Admission,
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) -> Admitted {
+        let id = admission.job;
+        match self.jobs.get(&id) {
+            Some(known) if known.state != JobState::Rejected => {
+                return if known.admission.digest == admission.digest {
+                    Admitted::Known
+                } else {
+                    Admitted::Conflict
+                };
+            }
+            Some(_) => self.forget_job(id),
+            None => {}
+        }
+        let job = Job::admit(admission, now);
+        events.push(job.changed());
+        self.active.insert(id, now);
+        self.jobs.insert(id, job);
+        Admitted::Accepted
+    }
+
+    pub(super) fn reject(
+        &mut self,
+        id: JobId,
+        error: &str,
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) {
+        if self.jobs.contains_key(&id) {
+            return;
+        }
+        let job = Job::reject(id, error, now);
+        events.push(job.changed());
+        self.expiring.extend(job.expires_at().map(|at| (at, id)));
+        self.active.remove(&id);
+        self.finished.insert(id, now);
+        self.jobs.insert(id, job);
+    }
+
+    pub(super) fn delete(&mut self, id: JobId) -> Result<(), ControlError> {
+        let state = self.jobs.get(&id).ok_or(ControlError::NotFound)?.state;
+        if !state.is_terminal() {
+            return Err(ControlError::NotEnded(state));
+        }
+        self.forget_job(id);
+        Ok(())
+    }
+
+    fn forget_job(&mut self, id: JobId) {
+        if let Some(at) = self.jobs.remove(&id).and_then(|job| job.expires_at()) {
+            self.expiring.remove(&(at, id));
+        }
+        self.active.remove(&id);
+        self.finished.remove(&id);
+    }
+
+    pub(super) fn archive(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else {
+            self.active.remove(&id);
+            self.finished.remove(&id);
+            return;
+        };
+        if let Some(at) = job.finished_at {
+            self.active.remove(&id);
+            self.finished.insert(id, at);
+        }
+    }
+
+    pub(super) fn active_jobs(&self) -> Vec<JobId> {
+        by_time(&self.active).map(|(_, job)| job).collect()
+    }
+
+    pub(super) fn finished_jobs(&self, limit: usize) -> Vec<JobId> {
+        by_time(&self.finished).rev().take(limit).map(|(_, job)| job).collect()
+    }
+
+    // The fleet
+
+    pub(super) fn beat(
+        &mut self,
+        info: &NodeInfo,
+        seq: u64,
+        held: &[Held],
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) -> Beat {
+        let record = NodeRecord { info: info.clone(), seq, beat_at: now };
+        let known = self.nodes.get(&info.id);
+        let drain = known.is_some_and(|node| node.drain);
+        let was = known.map(|node| node.record.info.state);
+        let begins_to_drain = was == Some(NodeState::Active) && info.state == NodeState::Draining;
+        if was.is_none() || begins_to_drain {
+            events.push(Event::Node { node: info.id.clone() });
+        }
+        self.nodes.insert(info.id.clone(), Node { record, drain });
+        let stop = held
+            .iter()
+            .filter_map(|held| {
+                let reason = self.why_stop(held)?;
+                Some(Stop { held: held.clone(), reason })
+            })
+            .collect();
+        Beat { stop, drain }
+    }
+
+    fn why_stop(&self, held: &Held) -> Option<StopReason> {
+        let job = match self.jobs.get(&held.job) {
+            Some(job) if !job.state.is_terminal() => job,
+            _ => return Some(StopReason::Ended),
+        };
+        let chunk = job.chunks.get(&held.chunk);
+        if chunk.and_then(|chunk| chunk.holder(held.token)).is_none() {
+            return Some(StopReason::Revoked);
+        }
+        (job.state == JobState::Paused).then_some(StopReason::Paused)
+    }
+
+    pub(super) fn nodes(&self) -> Vec<NodeRecord> {
+        self.nodes.values().map(|node| node.record.clone()).collect()
+    }
+
+    pub(super) fn drain(&mut self, id: &NodeId, events: &mut Vec<Event>) -> bool {
+        let Some(node) = self.nodes.get_mut(id) else {
+            return false;
+        };
+        node.drain = true;
+        events.push(Event::Node { node: id.clone() });
+        true
+    }
+
+    pub(super) fn forget_node(&mut self, id: &NodeId, events: &mut Vec<Event>) {
+        if self.nodes.remove(id).is_some() {
+            events.push(Event::Node { node: id.clone() });
+        }
+    }
+
+    pub(super) fn attend(
+        &mut self,
+        scheduler: &SchedulerId,
+        within: Duration,
+        now: Timestamp,
+    ) -> Vec<SchedulerId> {
+        self.schedulers.insert(scheduler.clone(), now);
+        self.schedulers.retain(|_, at| now.since(*at) <= within.max(SCHEDULER_FORGOTTEN));
+        let present = self.schedulers.iter().filter(|(_, at)| now.since(**at) <= within);
+        present.map(|(id, _)| id.clone()).collect()
+    }
+
+    pub(super) fn withdraw(&mut self, scheduler: &SchedulerId) {
+        self.schedulers.remove(scheduler);
+    }
+}
+
+fn by_time(list: &BTreeMap<JobId, Timestamp>) -> std::vec::IntoIter<(Timestamp, JobId)> {
+    let mut sorted: Vec<_> = list.iter().map(|(job, at)| (*at, *job)).collect();
+    sorted.sort_unstable();
+    sorted.into_iter()
+}

@@ -1,0 +1,320 @@
+//! Random walks on the memory ledger alone, and what only a clock of our own or a look inside can show.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use longshore_protocol::state::JobState;
+use longshore_protocol::{ChunkId, Digest, Epoch, JobId, NodeId, Run, Timestamp, Token};
+use proptest::prelude::*;
+
+use super::*;
+use crate::conformance::walk::{Draw, Shape, Walk};
+
+/// A clock that goes when it is told to.
+#[derive(Default)]
+struct ManualClock(AtomicU64);
+
+impl ManualClock {
+    fn advance(&self, by: Duration) {
+        self.0.fetch_add(by.as_millis() as u64, Ordering::Relaxed);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_000 + self.0.load(Ordering::Relaxed))
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn manual() -> (Arc<ManualClock>, MemoryLedger) {
+    let clock = Arc::new(ManualClock::default());
+    (Arc::clone(&clock), MemoryLedger::new(clock))
+}
+
+fn job() -> JobId {
+    "00000000-0000-4000-8000-000000000001".parse().unwrap()
+}
+
+fn admission(total: u64) -> Admission {
+    Admission {
+        job: job(),
+        digest: Digest::new("d"),
+        document: "{}".into(),
+        manifest: None,
+        total,
+        task: "noop".into(),
+        queue: "default".into(),
+        tenant: "default".into(),
+        priority: 5,
+        fan_in: None,
+        max_parallel: None,
+        stop_after_failures: None,
+        deadline: None,
+        keep_for: HOUR,
+    }
+}
+
+fn token(n: u8) -> Token {
+    Token::from_bytes([n; 16])
+}
+
+fn successes(from: u64, count: u64) -> Commit {
+    Commit { from, runs: vec![Run::Success { count, results: None }], busy: Duration::ZERO }
+}
+
+async fn open(ledger: &MemoryLedger, chunks: u32, size: u64, within: Duration) -> Vec<ChunkMessage> {
+    let open = Open { chunks, size, publish_within: within };
+    ledger.open(job(), &open).await.unwrap()
+}
+
+async fn claim(ledger: &MemoryLedger, message: &ChunkMessage) -> Claim {
+    let node = NodeId::new("n");
+    ledger.claim(job(), message.chunk, message.epoch, token(1), &node).await.unwrap()
+}
+
+/// Hands out and settles whatever is left, as often as it takes.
+async fn finish(ledger: &MemoryLedger, clock: &ManualClock, job: JobId) {
+    for _ in 0..200 {
+        // Beyond every delay of a walk, yet within the time that ended jobs are kept.
+        match ledger.job(job).await.unwrap() {
+            None => return,
+            Some(summary) if summary.state.is_terminal() => return,
+            Some(summary) if summary.state == JobState::Paused => {
+                ledger.resume(job).await.unwrap();
+            }
+            Some(summary) if summary.next_retry_at.is_some_and(|due| due > clock.now()) => {
+                clock.advance(Duration::from_secs(100 * 3_600));
+            }
+            Some(_) => {}
+        }
+        for node in ["a", "b", "c", "n"] {
+            ledger.revoke(job, &NodeId::new(node), true).await.unwrap();
+        }
+        let open = Open { chunks: 9, size: 9, publish_within: Duration::ZERO };
+        ledger.open(job, &open).await.unwrap();
+        ledger.pause(job).await.unwrap();
+        ledger.resume(job).await.unwrap();
+        let swept = ledger.sweep(job, 99, Duration::ZERO).await.unwrap();
+        for (n, message) in swept.into_iter().flat_map(|sweep| sweep.publish).enumerate() {
+            let token = token(n as u8);
+            let node = NodeId::new("n");
+            let claimed = ledger.claim(job, message.chunk, message.epoch, token, &node).await;
+            if let Ok(Claim::Granted(grant)) = claimed {
+                let commit = successes(grant.from, grant.to - grant.from);
+                ledger.commit(job, message.chunk, token, &commit).await.unwrap();
+            }
+        }
+    }
+    panic!("{job} does not come to an end: {:#?}", ledger.job(job).await.unwrap());
+}
+
+fn shape() -> impl Strategy<Value = Shape> {
+    (1..=40u64, prop::option::of(2..=5u64), prop::option::of(1..=4u64), prop::option::of(1..=4u64))
+        .prop_map(|(total, fan_in, max_parallel, stop_after_failures)| Shape {
+            total,
+            fan_in,
+            max_parallel,
+            stop_after_failures,
+        })
+}
+
+fn draws() -> impl Strategy<Value = Vec<Draw>> {
+    prop::collection::vec(any::<Draw>(), 1..120)
+}
+
+proptest! {
+    #[test]
+    fn books_balance_after_every_move_and_every_job_can_be_brought_to_its_end(
+        shapes in [shape(), shape()],
+        draws in draws(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (clock, ledger) = manual();
+            let mut walk = Walk::new(ledger.separate(), shapes);
+            walk.step((44, 2, 0, 0)).await;
+            walk.step((44, 2, 0, 3)).await;
+            for draw in draws {
+                walk.step(draw).await;
+                // The view checks the books, and that no index has two results.
+                walk.view().await;
+                clock.advance(Duration::from_millis(7));
+            }
+            for job in walk.jobs() {
+                finish(&ledger, &clock, job).await;
+            }
+            walk.view().await;
+        });
+    }
+}
+
+#[tokio::test]
+async fn repeats_of_a_message_thin_out_with_the_time_that_it_waits() {
+    let (clock, ledger) = manual();
+    ledger.admit(&admission(4)).await.unwrap();
+    let within = Duration::from_secs(10);
+    open(&ledger, 1, 4, within).await;
+    let mut published = Vec::new();
+    for second in 0..=100u64 {
+        let swept = ledger.sweep(job(), 9, within).await.unwrap().unwrap();
+        published.extend(swept.publish.iter().map(|_| second));
+        clock.advance(Duration::from_secs(1));
+    }
+    assert_eq!(published, [10, 20, 40, 80]);
+}
+
+#[tokio::test]
+async fn an_ended_job_is_kept_for_its_time_and_not_longer() {
+    let (clock, ledger) = manual();
+    ledger.admit(&admission(4)).await.unwrap();
+    ledger.cancel(job()).await.unwrap();
+    ledger.archive(job()).await.unwrap();
+    clock.advance(HOUR - Duration::from_millis(1));
+    assert!(ledger.job(job()).await.unwrap().is_some());
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(ledger.job(job()).await.unwrap(), None);
+    assert_eq!(ledger.finished_jobs(9).await.unwrap(), []);
+    // A retry lifts it.
+    ledger.admit(&admission(4)).await.unwrap();
+    ledger.fail(job(), "deadline").await.unwrap();
+    ledger.retry(job(), None).await.unwrap();
+    clock.advance(HOUR * 48);
+    assert!(ledger.job(job()).await.unwrap().is_some());
+    ledger.reject("00000000-0000-4000-8000-000000000002".parse().unwrap(), "no").await.unwrap();
+    clock.advance(HOUR * 24);
+    assert_eq!(ledger.finished_jobs(9).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn the_rate_is_that_of_the_last_seconds_and_tells_when_it_will_end() {
+    let (clock, ledger) = manual();
+    ledger.admit(&admission(10_000)).await.unwrap();
+    let opened = open(&ledger, 1, 10_000, HOUR).await;
+    claim(&ledger, &opened[0]).await;
+    for second in 0..60 {
+        let commit = successes(second * 100, 100);
+        ledger.commit(job(), ChunkId(1), token(1), &commit).await.unwrap();
+        clock.advance(Duration::from_secs(1));
+        ledger.sweep(job(), 0, HOUR).await.unwrap();
+    }
+    let summary = ledger.job(job()).await.unwrap().unwrap();
+    assert!((summary.rate - 100.0).abs() < 1.0, "{}", summary.rate);
+    let eta = summary.eta.expect("it moves");
+    assert!((eta.as_secs_f64() - 40.0).abs() < 1.0, "{eta:?}");
+    clock.advance(HOUR);
+    let swept = ledger.sweep(job(), 0, HOUR).await.unwrap().unwrap();
+    assert!(swept.summary.rate < 1.0, "nothing was settled for an hour");
+    ledger.pause(job()).await.unwrap();
+    assert_eq!(ledger.job(job()).await.unwrap().unwrap().eta, None);
+}
+
+#[tokio::test]
+async fn schedulers_that_fell_silent_are_left_out() {
+    let (clock, ledger) = manual();
+    let [one, two] = ["one", "two"].map(SchedulerId::new);
+    let within = Duration::from_secs(5);
+    ledger.attend(&one, within).await.unwrap();
+    clock.advance(within);
+    assert_eq!(ledger.attend(&two, within).await.unwrap(), [one, two.clone()]);
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(ledger.attend(&two, within).await.unwrap(), [two]);
+}
+
+#[tokio::test]
+async fn a_follower_that_falls_behind_is_told_of_the_gap() {
+    let ledger = MemoryLedger::default();
+    let mut events = ledger.events().await.unwrap();
+    ledger.admit(&admission(4)).await.unwrap();
+    for _ in 0..EVENTS_KEPT {
+        ledger.pause(job()).await.unwrap();
+        ledger.resume(job()).await.unwrap();
+    }
+    assert_eq!(events.next().await, Event::Gap);
+    assert!(matches!(events.next().await, Event::Job { .. }));
+}
+
+#[test]
+fn a_bit_that_is_set_counts_once_and_keeps_its_result() {
+    let now = Timestamp::from_millis(1);
+    let mut books = Job::admit(&admission(8), now);
+    let opened = books.open(&Open { chunks: 1, size: 8, publish_within: HOUR }, now);
+    books.claim(opened[0].chunk, Epoch(1), token(1), &NodeId::new("n"), now);
+    // Somebody else was first with 2, 3 and 6.
+    books.done.set_range(2..4);
+    books.done.set_range(6..7);
+    let results = Some("0\n1\n2\n3\n4\n5\n6\n".to_owned());
+    let runs = vec![Run::Success { count: 7, results }];
+    let commit = Commit { from: 0, runs, busy: Duration::ZERO };
+    let mut events = Vec::new();
+    books.commit(opened[0].chunk, token(1), &commit, now, &mut events).unwrap();
+    assert_eq!(books.books.done, 4);
+    let page = books.results.page(0..8, 99);
+    let kept: Vec<_> = page.runs.iter().map(|run| (run.from, run.lines.as_str())).collect();
+    assert_eq!(kept, [(0, "0\n1\n"), (4, "4\n5\n")]);
+    // Failures of what is done are no failures.
+    books.done.set_range(7..8);
+    let runs = vec![Run::Failed { error: "late".into() }];
+    let commit = Commit { from: 7, runs, busy: Duration::ZERO };
+    books.commit(opened[0].chunk, token(1), &commit, now, &mut events).unwrap();
+    assert_eq!((books.books.failed, books.errors.page(0, 9)), (0, vec![]));
+}
+
+#[test]
+fn the_audit_sees_what_is_wrong() {
+    #[track_caller]
+    fn check(break_it: fn(&mut Job), expected: &str) {
+        let now = Timestamp::from_millis(1);
+        let mut job = Job::admit(&Admission { fan_in: Some(4), ..admission(12) }, now);
+        let opened = job.open(&Open { chunks: 2, size: 3, publish_within: HOUR }, now);
+        job.claim(opened[0].chunk, Epoch(1), token(1), &NodeId::new("n"), now);
+        let runs = vec![
+            Run::Failed { error: "no".into() },
+            Run::Retry { error: "again".into(), delay: HOUR },
+        ];
+        let commit = Commit { from: 0, runs, busy: Duration::ZERO };
+        job.commit(opened[0].chunk, token(1), &commit, now, &mut Vec::new()).unwrap();
+        assert_eq!(job.audit().findings, Vec::<String>::new());
+        break_it(&mut job);
+        let found = job.audit().findings.join("; ");
+        assert!(found.contains(expected), "{found:?} does not say {expected:?}");
+    }
+    check(|job| job.books.done += 1, "off by -1");
+    check(|job| job.books.done += 1, "1 subtasks are kept as done, 0 counted");
+    check(|job| job.reduce.waiting -= 1, "the books of the reduce nodes are off by 1");
+    check(|job| drop(job.chunks.pop_last()), "3 subtasks are kept as queued, 0 counted");
+    check(|job| job.retries.clear(), "1 subtasks are kept as retrying, 0 counted");
+    check(|job| job.cursor = 9, "kept as waiting, 3 counted");
+    check(|job| _ = job.done.set_range(4..5), "chunk 2 has subtasks open that are settled");
+    check(|job| _ = job.done.set_range(0..1), "0 is both done and failed");
+    check(|job| _ = job.done.set_range(1..2), "1 waits for a retry and is settled");
+    check(|job| _ = job.failed.clear_range(0..1), "0 has an error and has not failed");
+    check(|job| job.chunks.get_mut(&ChunkId(1)).unwrap().range.end = 5, "chunks 1 and 2 overlap");
+    check(|job| job.chunks.get_mut(&ChunkId(2)).unwrap().range.end = 13, "outside the level");
+}
+
+#[tokio::test]
+async fn ten_million_subtasks_cost_bits_and_not_rows() {
+    let ledger = MemoryLedger::default();
+    let total = 10_000_000;
+    ledger.admit(&admission(total)).await.unwrap();
+    loop {
+        let opened = open(&ledger, 100, 1_000, HOUR).await;
+        if opened.is_empty() {
+            break;
+        }
+        for message in opened {
+            claim(&ledger, &message).await;
+            let commit = successes(message.from, message.to - message.from);
+            ledger.commit(job(), message.chunk, token(1), &commit).await.unwrap();
+        }
+    }
+    let summary = ledger.job(job()).await.unwrap().unwrap();
+    assert_eq!((summary.state, summary.books.done), (JobState::Succeeded, total));
+    ledger.read(job(), |job| {
+        assert_eq!(job.chunks.len(), 0);
+        assert_eq!(job.results.page(0..total, 1).runs, []);
+    });
+}
