@@ -1,1 +1,291 @@
-//! RabbitMQ when links break.
+//! RabbitMQ when links break: everything goes on by itself, and nothing that was confirmed is lost.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use longshore_broker::rabbit::{Config, Rabbit, Timeouts, WorkQueueKind};
+use longshore_broker::{
+    Broker, Delivery, Error, Link, Outgoing, PublishError, Queue, Severity, Subscription,
+};
+use longshore_test_servers::{Rabbit as Server, free_port};
+use tokio::task::{JoinHandle, block_in_place};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// A restart of RabbitMQ takes some ten seconds, more on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// Between two tries of something that is expected to work again soon.
+const BETWEEN_TRIES: Duration = Duration::from_millis(20);
+
+fn config(server: &Server, namespace: &str) -> Config {
+    Config { namespace: namespace.to_owned(), ..Config::new(server.url(), "links") }
+}
+
+async fn start(server: &Server, namespace: &str) -> Arc<Rabbit> {
+    let rabbit = Rabbit::start(config(server, namespace)).expect("the URL is good");
+    rabbit.connected(DEADLINE).await.expect("connected");
+    Arc::new(rabbit)
+}
+
+fn work() -> Queue {
+    Queue::Work("pool".to_owned())
+}
+
+fn text(body: impl ToString) -> Outgoing {
+    Outgoing { body: Bytes::from(body.to_string()), ..Outgoing::default() }
+}
+
+fn number(delivery: &Delivery) -> u64 {
+    String::from_utf8_lossy(&delivery.body).parse().expect("a number")
+}
+
+async fn next(subscription: &mut dyn Subscription, what: &str) -> Delivery {
+    let delivery = timeout(DEADLINE, subscription.next()).await;
+    delivery.unwrap_or_else(|_| panic!("waited in vain for {what}")).expect("a delivery")
+}
+
+/// Publishes numbers until `stop`, and gives back which were confirmed, and how many were not.
+fn publish_until(stop: CancellationToken, rabbit: Arc<Rabbit>) -> JoinHandle<(HashSet<u64>, u64)> {
+    tokio::spawn(async move {
+        let (mut confirmed, mut unknown, mut next) = (HashSet::new(), 0, 0);
+        while !stop.is_cancelled() {
+            match rabbit.publish(&work(), text(next)).await {
+                Ok(()) => {
+                    confirmed.insert(next);
+                }
+                Err(PublishError::Unknown(_)) => unknown += 1,
+                Err(error) => panic!("message {next}: {error}"),
+            }
+            next += 1;
+        }
+        (confirmed, unknown)
+    })
+}
+
+/// Consumes and acknowledges until every number that `wanted` will name has come.
+async fn consume_all(
+    mut subscription: Box<dyn Subscription>,
+    wanted: JoinHandle<(HashSet<u64>, u64)>,
+) -> (HashSet<u64>, u64) {
+    let mut seen = HashSet::new();
+    while !wanted.is_finished() {
+        // A pause in the stream is expected here; only the end counts.
+        if let Ok(delivery) = timeout(BETWEEN_TRIES, subscription.next()).await {
+            let delivery = delivery.expect("the subscription lives on");
+            seen.insert(number(&delivery));
+            delivery.settle.ack().await;
+        }
+    }
+    let (confirmed, unknown) = wanted.await.expect("no panic");
+    while !confirmed.is_subset(&seen) {
+        let missing = confirmed.difference(&seen).count();
+        let delivery = next(&mut *subscription, &format!("{missing} confirmed messages")).await;
+        seen.insert(number(&delivery));
+        delivery.settle.ack().await;
+    }
+    (confirmed, unknown)
+}
+
+/// Publishes and consumes while `disturb` breaks the links; nothing confirmed may be lost, and it has to go on.
+async fn survives(rabbit: Arc<Rabbit>, disturb: impl FnOnce() + Send) {
+    let stop = CancellationToken::new();
+    let publishing = publish_until(stop.clone(), rabbit.clone());
+    let subscription = rabbit.subscribe(&work(), 20).await;
+    let consuming = tokio::spawn(consume_all(subscription, publishing));
+    let mut link = rabbit.link();
+    block_in_place(disturb);
+    let up = timeout(DEADLINE, link.wait_for(|link| *link == Link::Up)).await;
+    assert_eq!(*up.expect("the link comes back in time").expect("the broker lives"), Link::Up);
+    let deadline = Instant::now() + DEADLINE;
+    while let Err(error) = rabbit.publish(&Queue::Dead, text("after")).await {
+        assert!(Instant::now() < deadline, "publishing does not go on: {error}");
+    }
+    stop.cancel();
+    let done = timeout(DEADLINE, consuming).await.expect("consuming goes on").expect("no panic");
+    let (confirmed, unknown) = done;
+    eprintln!("{} confirmed, {unknown} unknown", confirmed.len());
+    assert!(confirmed.len() > 10, "too few messages to show anything");
+    rabbit.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_of_the_broker_loses_nothing_that_was_confirmed() {
+    for kind in [WorkQueueKind::Classic, WorkQueueKind::Quorum] {
+        let mut server = block_in_place(Server::start);
+        let config = Config { work_queue_kind: kind, ..config(&server, "restart") };
+        let rabbit = Arc::new(Rabbit::start(config).expect("the URL is good"));
+        rabbit.connected(DEADLINE).await.expect("connected");
+        rabbit.publish(&work(), text(0)).await.expect("confirmed");
+        survives(rabbit, || {
+            server.kill9();
+            server.restart();
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closed_connections_come_back() {
+    let server = block_in_place(Server::start);
+    let rabbit = start(&server, "closed").await;
+    rabbit.publish(&work(), text(0)).await.expect("confirmed");
+    survives(rabbit, || {
+        for _ in 0..3 {
+            server.ctl(&["close_all_connections", "test"]);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_deleted_under_its_consumer_is_declared_and_consumed_again() {
+    let server = block_in_place(Server::shared);
+    let rabbit = start(server, "deleted").await;
+    let mut subscription = rabbit.subscribe(&work(), 5).await;
+    rabbit.publish(&work(), text(1)).await.expect("confirmed");
+    next(&mut *subscription, "the first message").await.settle.ack().await;
+    block_in_place(|| server.ctl(&["delete_queue", "deleted.work.pool"]));
+    let deadline = Instant::now() + DEADLINE;
+    while let Err(error) = rabbit.publish(&work(), text(2)).await {
+        assert!(Instant::now() < deadline, "the queue does not come back: {error}");
+        sleep(BETWEEN_TRIES).await;
+    }
+    let delivery = next(&mut *subscription, "a message after the queue was deleted").await;
+    assert_eq!(number(&delivery), 2);
+    delivery.settle.ack().await;
+    assert_eq!(*rabbit.link().borrow(), Link::Up, "the connections had no reason to break");
+    rabbit.close(Duration::from_secs(5)).await;
+}
+
+#[track_caller]
+fn names(found: Result<(), Error>, parts: &[&str]) {
+    let text = found.expect_err("there is nothing to connect to").to_string();
+    for part in parts {
+        assert!(text.contains(part), "expected `{part}` in: {text}");
+    }
+    assert!(!text.contains("sesame"), "{text} shows the password");
+}
+
+async fn connect(url: &str) -> (Result<(), Error>, Vec<String>) {
+    let rabbit = Rabbit::start(Config::new(url, "links")).expect("the URL is good");
+    let connected = rabbit.connected(Duration::from_secs(8)).await;
+    let findings = rabbit.examine(&[]).await;
+    let errors = findings.into_iter().filter(|finding| finding.severity == Severity::Error);
+    let checks = errors.map(|finding| {
+        assert!(!finding.remedy.is_empty(), "{finding:?}");
+        finding.check
+    });
+    (connected, checks.collect())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_is_named() {
+    let server = block_in_place(Server::shared);
+    let port = server.port();
+    let (found, checks) = connect(&format!("amqp://guest:sesame@127.0.0.1:{port}/%2f")).await;
+    names(found, &[&format!("127.0.0.1:{port}"), "login refused for user `guest`"]);
+    assert_eq!(checks, ["rabbitmq.login"]);
+
+    let (found, checks) = connect(&format!("amqp://guest:guest@127.0.0.1:{port}/nowhere")).await;
+    names(found, &["virtual host `nowhere` refused"]);
+    assert_eq!(checks, ["rabbitmq.vhost"]);
+
+    let free = free_port().expect("a free port");
+    let (found, checks) = connect(&format!("amqp://guest:sesame@127.0.0.1:{free}")).await;
+    names(found, &[&format!("127.0.0.1:{free}"), "onnection refused"]);
+    assert_eq!(checks, ["rabbitmq.reachable"]);
+
+    // Something listens there, but never says a word.
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let mute = mute.local_addr().map(|at| (mute, at.port())).expect("its port");
+    let (found, checks) = connect(&format!("amqp://guest:sesame@127.0.0.1:{}", mute.1)).await;
+    names(found, &["no answer within 5s"]);
+    assert_eq!(checks, ["rabbitmq.handshake"]);
+
+    let (found, checks) = connect(&server.url()).await;
+    found.expect("this one is right");
+    assert_eq!(checks, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blocked_broker_holds_up_publishes_but_not_acknowledgements() {
+    let server = block_in_place(Server::start);
+    let limit = Duration::from_secs(2);
+    let timeouts = Timeouts { publish: limit, ..Timeouts::default() };
+    let config = Config { timeouts, ..config(&server, "blocked") };
+    let rabbit = Rabbit::start(config).expect("the URL is good");
+    rabbit.connected(DEADLINE).await.expect("connected");
+    for body in 0..20 {
+        rabbit.publish(&work(), text(body)).await.expect("confirmed");
+    }
+    let mut subscription = rabbit.subscribe(&work(), 2).await;
+    let first = next(&mut *subscription, "the first message").await;
+    block_in_place(|| server.ctl(&["set_vm_memory_high_watermark", "0.0001"]));
+    for _ in 0..2 {
+        let begun = Instant::now();
+        let refused = rabbit.publish(&work(), text("stuck")).await;
+        assert!(matches!(refused, Err(PublishError::Unknown(_))), "{refused:?}");
+        assert!(begun.elapsed() < limit * 2, "it took {:?}", begun.elapsed());
+    }
+    // With a prefetch of 2, each further message needs an acknowledgement that has reached RabbitMQ.
+    first.settle.ack().await;
+    for body in 1..20 {
+        let delivery = next(&mut *subscription, "a message during the alarm").await;
+        assert_eq!(number(&delivery), body);
+        delivery.settle.ack().await;
+    }
+    block_in_place(|| server.ctl(&["set_vm_memory_high_watermark", "absolute", "1GB"]));
+    let deadline = Instant::now() + DEADLINE;
+    while let Err(error) = rabbit.publish(&work(), text(21)).await {
+        assert!(Instant::now() < deadline, "publishing does not go on: {error}");
+    }
+    rabbit.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_broker_is_given_up_and_found_again() {
+    let mut server = block_in_place(Server::start);
+    let short = Duration::from_secs(2);
+    let timeouts = Timeouts { connect: short, publish: short, call: short };
+    let url = format!("{}?heartbeat=2", server.url());
+    let config = Config { url, timeouts, ..config(&server, "frozen") };
+    let rabbit = Arc::new(Rabbit::start(config).expect("the URL is good"));
+    rabbit.connected(DEADLINE).await.expect("connected");
+    rabbit.publish(&work(), text(0)).await.expect("confirmed");
+    let mut link = rabbit.link();
+    let watcher = rabbit.clone();
+    let runtime = tokio::runtime::Handle::current();
+    survives(rabbit, || {
+        server.freeze();
+        let down = link.wait_for(|link| *link == Link::Down);
+        let down = runtime.block_on(timeout(DEADLINE, down));
+        down.expect("a frozen broker is noticed").expect("the broker lives");
+        let refused = runtime.block_on(watcher.publish(&work(), text(0)));
+        assert!(matches!(refused, Err(PublishError::Unknown(_))), "{refused:?}");
+        server.thaw();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_existing_queue_of_another_kind_is_used_as_it_is() {
+    let server = block_in_place(Server::shared);
+    let as_kind = |kind| Config { work_queue_kind: kind, ..config(server, "kinds") };
+    let classic = Rabbit::start(as_kind(WorkQueueKind::Classic)).expect("the URL is good");
+    let quorum = Rabbit::start(as_kind(WorkQueueKind::Quorum)).expect("the URL is good");
+    classic.publish(&work(), text(1)).await.expect("confirmed");
+    quorum.publish(&work(), text(2)).await.expect("confirmed");
+    let mut subscription = quorum.subscribe(&work(), 5).await;
+    for expected in 1..=2 {
+        let delivery = next(&mut *subscription, "a message of the other kind's queue").await;
+        assert_eq!(number(&delivery), expected);
+        delivery.settle.ack().await;
+    }
+    let findings = quorum.examine(&["pool".to_owned()]).await;
+    let odd = findings.iter().find(|finding| finding.found.contains("kinds.work.pool"));
+    assert_eq!(odd.map(|finding| finding.severity), Some(Severity::Warning), "{findings:?}");
+    classic.close(Duration::from_secs(5)).await;
+    quorum.close(Duration::from_secs(5)).await;
+}
