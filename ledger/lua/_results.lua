@@ -1,0 +1,51 @@
+--[[ _results: runs of results in the hash `:results`, under the index of their first subtask.
+  A run is the lines themselves, or `@COUNT URL` for an object that holds COUNT lines (`URL#k`: from its line k on). Runs never
+  cross a multiple of 256. ]]
+
+local results = {}
+
+-- How many subtasks a kept run covers.
+function results.count(value)
+  local count = string.match(value, '^@(%d+) ')
+  if count then
+    return tonumber(count)
+  end
+  local _, lines = string.gsub(value, '\n', '')
+  return math.max(1, lines)
+end
+
+-- What the caller gets to see of a kept run.
+function results.shown(value)
+  local url = string.match(value, '^@%d+ (.*)$')
+  return url and '@' .. url or value
+end
+
+-- Keeps the run of subtasks [from, to), none of which had one.
+function results.keep(key, from, to, lines)
+  if string.sub(lines, 1, 1) == '@' then
+    lines = string.format('@%.0f %s', to - from, string.sub(lines, 2))
+  end
+  redis.call('HSET', key, from, lines)
+end
+
+-- Keeps what belongs to subtasks of [from, to) that are not done yet. Called before their bits are set.
+function results.keep_new(key, done, from, to, lines)
+  local by_line = {}
+  if string.sub(lines, 1, 1) ~= '@' then
+    for line in string.gmatch(lines, '[^\n]*\n') do
+      by_line[#by_line + 1] = line
+    end
+  end
+  local at = bits.next_clear(done, from, to)
+  while at do
+    local stop = bits.next_set(done, at, to) or to
+    local stretch
+    if #by_line > 0 then
+      stretch = table.concat(by_line, '', at - from + 1, math.min(stop - from, #by_line))
+    else
+      stretch = string.format('%s#%.0f', lines, at - from)
+    end
+    results.keep(key, at, stop, stretch)
+    at = bits.next_clear(done, stop, to)
+  end
+end

@@ -1,0 +1,123 @@
+--[[ _settle: the books of a job, and how it goes on or ends.
+  Subtasks and reduce nodes have books of their own (`done`, `reduce_done`, …). A job works on one level at a time; `level`
+  gives the prefix of the books that it belongs to. ]]
+
+local settle = {}
+
+local OPEN = { 'waiting', 'queued', 'running', 'retrying' }
+
+function settle.level(it)
+  return job.num(it, 'level_from') >= job.num(it, 'total') and 'reduce_' or ''
+end
+
+-- How many reduce nodes there are above the current level.
+function settle.above(it)
+  return job.num(it, 'total') + job.num(it, 'reduce_total') - job.num(it, 'level_to')
+end
+
+-- How many of the current level were cancelled by an earlier end; if there are any, the levels above are cancelled too.
+function settle.cancelled(it)
+  if settle.level(it) == '' then
+    return job.num(it, 'cancelled')
+  end
+  return math.max(0, job.num(it, 'reduce_cancelled') - settle.above(it))
+end
+
+local function open_in_books(it, prefix)
+  local open = 0
+  for _, name in ipairs(OPEN) do
+    open = open + job.num(it, prefix .. name)
+  end
+  return open
+end
+
+-- How many of the current level still have to end.
+function settle.open(it)
+  local prefix = settle.level(it)
+  local open = open_in_books(it, prefix)
+  if prefix == 'reduce_' and job.num(it, 'reduce_cancelled') == 0 then
+    open = open - settle.above(it)
+  end
+  return open
+end
+
+local function cancel_open(it, prefix)
+  job.add(it, prefix .. 'cancelled', open_in_books(it, prefix))
+  for _, name in ipairs(OPEN) do
+    job.set(it, prefix .. name, 0)
+  end
+end
+
+-- Ends the job by `event`: drops open chunks and retries, counts what was open as cancelled, lets all keys expire. Saves.
+function settle.finish(it, keys, now, event, failure)
+  job.set(it, 'state', job.next(it, event))
+  cancel_open(it, '')
+  if it.fields.reduce_total then
+    cancel_open(it, 'reduce_')
+  end
+  job.set(it, 'queued_chunks', 0)
+  job.set(it, 'running_chunks', 0)
+  job.set(it, 'finished_at', now)
+  job.drop(it, 'paused_from')
+  job.drop(it, 'eta_ms')
+  if failure then
+    job.set(it, 'error', failure)
+  end
+  job.save(it)
+  redis.call('DEL', keys.chunks, keys.retry)
+  for _, key in ipairs(keys.all) do
+    redis.call('PEXPIRE', key, it.fields.keep_for_ms)
+  end
+end
+
+-- Starts the level above: its nodes combine `fan_in` results each.
+local function climb(it)
+  local from, to = job.num(it, 'level_from'), job.num(it, 'level_to')
+  job.set(it, 'level_from', to)
+  job.set(it, 'level_to', to + math.ceil((to - from) / job.num(it, 'fan_in')))
+  job.set(it, 'cursor', to)
+  if job.state(it) == 'paused' then
+    job.set(it, 'paused_from', 'reducing')
+  elseif job.state(it) ~= 'reducing' then
+    job.set(it, 'state', job.next(it, 'reduce'))
+  end
+end
+
+-- After a commit: ends the job, takes it to its next level, or leaves it. Gives whether it changed. Saves.
+function settle.advance(it, keys, now)
+  local prefix = settle.level(it)
+  local failed, limit = job.num(it, prefix .. 'failed'), tonumber(it.fields.stop_after_failures)
+  local of = string.format('of %.0f %s', job.num(it, prefix .. 'total'),
+    prefix == '' and 'subtasks' or 'reduce nodes')
+  local failure = string.format('%.0f %s failed', failed, of)
+  if limit and failed >= limit then
+    failure = string.format('%s; stop_after_failures is %.0f', failure, limit)
+    settle.finish(it, keys, now, 'fail', failure)
+    return true
+  end
+  if settle.open(it) > 0 then
+    job.save(it)
+    return false
+  end
+  local cancelled = settle.cancelled(it)
+  if failed > 0 then
+    settle.finish(it, keys, now, 'fail', failure)
+  elseif cancelled > 0 then
+    settle.finish(it, keys, now, 'fail', string.format('%.0f %s were cancelled', cancelled, of))
+  elseif settle.above(it) > 0 then
+    climb(it)
+    job.save(it)
+  else
+    settle.finish(it, keys, now, 'succeed')
+  end
+  return true
+end
+
+-- All keys of a job in the order in which every operation that may end one declares them.
+function settle.keys(KEYS)
+  return {
+    job = KEYS[1], doc = KEYS[2], manifest = KEYS[3], done = KEYS[4], failed = KEYS[5],
+    errors = KEYS[6], order = KEYS[7], chunks = KEYS[8], retry = KEYS[9], results = KEYS[10],
+    all = KEYS,
+  }
+end

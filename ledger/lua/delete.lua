@@ -1,0 +1,22 @@
+--[[ delete: forget an ended job.
+  KEYS[1] job            longshore:{J}
+  KEYS[2] document       longshore:{J}:doc
+  KEYS[3] manifest       longshore:{J}:manifest
+  KEYS[4] done           longshore:{J}:done
+  KEYS[5] failed         longshore:{J}:failed
+  KEYS[6] errors         longshore:{J}:errors
+  KEYS[7] error order    longshore:{J}:errors:order
+  KEYS[8] chunks         longshore:{J}:chunks
+  KEYS[9] retry set      longshore:{J}:retry
+  KEYS[10] results       longshore:{J}:results
+  Output  {"deleted"} | {"not_ended", state} | {"absent"}
+  Flags   allow-oom ]]
+local it = job.load(KEYS[1])
+if not it then
+  return { 'absent' }
+end
+if not job.has_ended(it) then
+  return { 'not_ended', job.state(it) }
+end
+redis.call('DEL', unpack(KEYS))
+return { 'deleted' }

@@ -1,0 +1,10 @@
+--[[ drain: ask a worker to drain; its next beat tells it.
+  KEYS[1] node           longshore:node:N
+  Output  {"asked"} | {"absent"} ]]
+local key = KEYS[1]
+
+if redis.call('EXISTS', key) == 0 then
+  return { 'absent' }
+end
+redis.call('HSET', key, 'drain', 'asked')
+return { 'asked' }

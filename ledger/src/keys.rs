@@ -1,0 +1,182 @@
+//! Every key of the ledger in Redis, each a function. What stands in braces decides the slot in a Redis Cluster: all keys of a
+//! job share one, so that an operation on a job is one call.
+
+use longshore_protocol::{JobId, NodeId};
+
+/// The keys under one namespace (`longshore` unless configured).
+#[derive(Clone, Debug)]
+pub struct Keys {
+    namespace: String,
+}
+
+/// Index of the job's hash in [`Keys::all_of_job`].
+pub const JOB_HASH: usize = 0;
+
+impl Keys {
+    /// Keys that begin with `namespace:`.
+    pub fn new(namespace: impl Into<String>) -> Self {
+        Self { namespace: namespace.into() }
+    }
+
+    /// Hash: where the job stands.
+    pub fn job(&self, job: JobId) -> String {
+        format!("{}:{{{job}}}", self.namespace)
+    }
+
+    /// String: the job document.
+    pub fn document(&self, job: JobId) -> String {
+        self.part(job, "doc")
+    }
+
+    /// String: the manifest of a split over files, as JSON.
+    pub fn manifest(&self, job: JobId) -> String {
+        self.part(job, "manifest")
+    }
+
+    /// Bitmap: bit i is set when index i succeeded.
+    pub fn done(&self, job: JobId) -> String {
+        self.part(job, "done")
+    }
+
+    /// Bitmap: bit i is set when index i failed for good.
+    pub fn failed(&self, job: JobId) -> String {
+        self.part(job, "failed")
+    }
+
+    /// Hash: index -> why it failed.
+    pub fn errors(&self, job: JobId) -> String {
+        self.part(job, "errors")
+    }
+
+    /// Sorted set: index -> the order in which it failed.
+    pub fn error_order(&self, job: JobId) -> String {
+        self.part(job, "errors:order")
+    }
+
+    /// Hash: chunk -> record, open chunks only.
+    pub fn chunks(&self, job: JobId) -> String {
+        self.part(job, "chunks")
+    }
+
+    /// Sorted set: `i:attempt` or `i:attempt:deferrals` -> due, ms.
+    pub fn retry(&self, job: JobId) -> String {
+        self.part(job, "retry")
+    }
+
+    /// Hash: index of a run's first subtask -> its results.
+    pub fn results(&self, job: JobId) -> String {
+        self.part(job, "results")
+    }
+
+    /// All keys of a job, in the order in which the functions that touch them all declare them.
+    pub fn all_of_job(&self, job: JobId) -> [String; 10] {
+        [
+            self.job(job),
+            self.document(job),
+            self.manifest(job),
+            self.done(job),
+            self.failed(job),
+            self.errors(job),
+            self.error_order(job),
+            self.chunks(job),
+            self.retry(job),
+            self.results(job),
+        ]
+    }
+
+    /// Sorted set: job -> submitted, ms. Jobs that may not have ended.
+    pub fn active(&self) -> String {
+        self.name("jobs:active")
+    }
+
+    /// Sorted set: job -> finished, ms. Jobs that ended.
+    pub fn finished(&self) -> String {
+        self.name("jobs:finished")
+    }
+
+    /// Sorted set: job -> when its keys expire, ms. Tells what to take off the finished list.
+    pub fn expiring(&self) -> String {
+        self.name("jobs:expiring")
+    }
+
+    /// Sorted set: node -> last heartbeat, ms.
+    pub fn nodes(&self) -> String {
+        self.name("nodes")
+    }
+
+    /// Hash: what the node said of itself last.
+    pub fn node(&self, node: &NodeId) -> String {
+        format!("{}:node:{node}", self.namespace)
+    }
+
+    /// Sorted set: scheduler -> last sign of life, ms.
+    pub fn schedulers(&self) -> String {
+        self.name("schedulers")
+    }
+
+    /// Channel (pub/sub): hints.
+    pub fn events(&self) -> String {
+        self.name("events")
+    }
+
+    fn name(&self, name: &str) -> String {
+        format!("{}:{name}", self.namespace)
+    }
+
+    fn part(&self, job: JobId, part: &str) -> String {
+        format!("{}:{{{job}}}:{part}", self.namespace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JOB: &str = "0190b0a2-0000-7000-8000-000000000001";
+
+    fn keys() -> (Keys, JobId) {
+        (Keys::new("longshore"), JOB.parse().expect("a UUID"))
+    }
+
+    #[test]
+    fn the_keys_of_a_job_read_as_documented() {
+        let (keys, job) = keys();
+        let tag = format!("longshore:{{{JOB}}}");
+        assert_eq!(keys.job(job), tag);
+        let parts = [
+            "doc",
+            "manifest",
+            "done",
+            "failed",
+            "errors",
+            "errors:order",
+            "chunks",
+            "retry",
+            "results",
+        ];
+        let all = keys.all_of_job(job);
+        assert_eq!(all[JOB_HASH], tag);
+        assert_eq!(all[1..], parts.map(|part| format!("{tag}:{part}")));
+    }
+
+    #[test]
+    fn all_keys_of_a_job_share_one_slot() {
+        let (keys, job) = keys();
+        for key in keys.all_of_job(job) {
+            let open = key.find('{').expect("a hash tag opens");
+            let close = key.find('}').expect("a hash tag closes");
+            assert_eq!(&key[open + 1..close], JOB, "{key}");
+        }
+    }
+
+    #[test]
+    fn the_keys_of_the_fleet_read_as_documented() {
+        let keys = Keys::new("ls");
+        assert_eq!(keys.active(), "ls:jobs:active");
+        assert_eq!(keys.finished(), "ls:jobs:finished");
+        assert_eq!(keys.nodes(), "ls:nodes");
+        assert_eq!(keys.node(&NodeId::new("box-1")), "ls:node:box-1");
+        assert_eq!(keys.schedulers(), "ls:schedulers");
+        assert_eq!(keys.events(), "ls:events");
+    }
+}

@@ -1,0 +1,159 @@
+//! One call of a function: its keys and arguments on the way there, its errors on the way back, and the library when it is missing.
+
+use redis::{Cmd, ToRedisArgs, Value};
+use tracing::{debug, info};
+
+use super::RedisLedger;
+use super::library::{self, LIBRARY};
+use super::reply::{Reply, corrupt, word};
+use super::transport::Failure;
+use crate::Error;
+
+/// A function with its keys and arguments.
+pub(super) struct Call {
+    operation: &'static str,
+    keys: Vec<String>,
+    arguments: Vec<Vec<u8>>,
+}
+
+impl Call {
+    pub(super) fn new(operation: &'static str, keys: impl IntoIterator<Item = String>) -> Self {
+        Self { operation, keys: keys.into_iter().collect(), arguments: Vec::new() }
+    }
+
+    pub(super) fn arg(mut self, argument: impl ToRedisArgs) -> Self {
+        self.push(argument);
+        self
+    }
+
+    pub(super) fn push(&mut self, argument: impl ToRedisArgs) {
+        self.arguments.extend(argument.to_redis_args());
+    }
+
+    pub(super) fn command(&self) -> Cmd {
+        let verb = if library::is_read_only(self.operation) { "FCALL_RO" } else { "FCALL" };
+        let mut cmd = redis::cmd(verb);
+        cmd.arg(library::function(self.operation)).arg(self.keys.len());
+        for key in &self.keys {
+            cmd.arg(key);
+        }
+        for argument in &self.arguments {
+            cmd.arg(argument.as_slice());
+        }
+        cmd
+    }
+}
+
+impl RedisLedger {
+    /// Calls a function. If Redis has lost the library (a `FUNCTION FLUSH`, an empty replica that was promoted), loads it and calls again:
+    /// the first call did nothing.
+    pub(super) async fn call(&self, call: &Call) -> Result<Reply, Error> {
+        let command = call.command();
+        let first = self.transport().run(&command).await;
+        let value = match first {
+            Err(failure) if is_missing(&failure) => {
+                self.load_library().await?;
+                self.transport().run(&command).await
+            }
+            other => other,
+        };
+        let value = value.map_err(|failure| self.error(call.operation, &failure))?;
+        Reply::list(call.operation, value)
+    }
+
+    /// Sends commands of any kind together, and gives their answers.
+    pub(super) async fn call_all(
+        &self,
+        operation: &'static str,
+        commands: &[Cmd],
+    ) -> Result<Vec<Value>, Error> {
+        let values = match self.transport().run_all(commands).await {
+            Err(failure) if is_missing(&failure) => {
+                self.load_library().await?;
+                self.transport().run_all(commands).await
+            }
+            other => other,
+        };
+        let values = values.map_err(|failure| self.error(operation, &failure))?;
+        if values.len() != commands.len() {
+            let detail = format!("{} answers to {} commands", values.len(), commands.len());
+            return Err(corrupt(operation, detail));
+        }
+        Ok(values)
+    }
+
+    /// Sends one plain command.
+    pub(super) async fn send(
+        &self,
+        operation: &'static str,
+        command: &Cmd,
+    ) -> Result<Value, Error> {
+        let sent = self.transport().run(command).await;
+        sent.map_err(|failure| self.error(operation, &failure))
+    }
+
+    /// The failure in the words of the trait.
+    pub(super) fn error(&self, operation: &'static str, failure: &Failure) -> Error {
+        if let (Failure::Redis(error), Some("MISUSE")) = (failure, failure.code()) {
+            let detail = error.detail().unwrap_or_default().to_owned();
+            return Error::Misuse { operation, detail };
+        }
+        // The function itself gave up: it came upon a record that it can't read.
+        if matches!(failure, Failure::Redis(e) if e.to_string().contains("script: longshore_")) {
+            return corrupt(operation, failure.reason());
+        }
+        debug!(operation, reason = failure.reason(), "Redis did not do as asked");
+        Error::Unavailable {
+            address: self.transport().address().to_string(),
+            reason: failure.reason(),
+        }
+    }
+
+    /// Loads the library unless this very one is there already.
+    pub(super) async fn ensure_library(&self) -> Result<(), Error> {
+        // In a cluster the question would be answered by one node only; loading again is cheap and reaches all.
+        if !self.transport().is_cluster() {
+            match self.loaded_digest().await {
+                Ok(Some(digest)) if digest == LIBRARY.digest => return Ok(()),
+                Ok(_) => {}
+                Err(failure) => return Err(self.error("version", &failure)),
+            }
+        }
+        self.load_library().await
+    }
+
+    /// The digest of the library that is there; `None` if there is none.
+    pub(super) async fn loaded_digest(&self) -> Result<Option<String>, Failure> {
+        let mut ask = redis::cmd("FCALL_RO");
+        ask.arg(library::VERSION_FUNCTION).arg(0);
+        match self.transport().run_anywhere(&ask).await {
+            Ok(value) => Ok(word("version", value).ok()),
+            Err(failure) if is_missing(&failure) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn load_library(&self) -> Result<(), Error> {
+        let mut load = redis::cmd("FUNCTION");
+        load.arg("LOAD").arg("REPLACE").arg(&LIBRARY.source);
+        match self.transport().run(&load).await {
+            Ok(_) => {
+                info!(library = library::NAME, digest = LIBRARY.digest, "functions loaded");
+                Ok(())
+            }
+            Err(failure) if failure.is_forbidden() => Err(Error::Unavailable {
+                address: self.transport().address().to_string(),
+                reason: format!(
+                    "the function library {} is missing, and this user may not load it; start a \
+                     scheduler, or load it as a user that may run FUNCTION LOAD",
+                    library::NAME
+                ),
+            }),
+            Err(failure) => Err(self.error("load_functions", &failure)),
+        }
+    }
+}
+
+fn is_missing(failure: &Failure) -> bool {
+    matches!(failure, Failure::Redis(error) if error.to_string().contains("Function not found"))
+}

@@ -1,0 +1,213 @@
+//! Pause, resume, cancel, fail, retry, delete; and the two lists of jobs that they move between.
+
+use longshore_protocol::JobId;
+use longshore_protocol::state::{IllegalTransition, JobEvent, JobState};
+use redis::{Value, cmd};
+
+use super::RedisLedger;
+use super::call::Call;
+use super::jobs::{clock_millis, hget, zadd, zrem};
+use super::reply::{Reply, corrupt, optional_word, parse, word};
+use crate::op::MAX_RETRY_INDICES;
+use crate::{ControlError, Error};
+
+/// How many expired jobs one `archive` takes off the list: bounds a call that is made once a job.
+const MOST_EXPIRED: usize = 100;
+
+impl RedisLedger {
+    pub(super) async fn pause_job(&self, job: JobId) -> Result<JobState, ControlError> {
+        let call = Call::new("pause", [self.keys().job(job)]);
+        self.control(job, JobEvent::Pause, call).await
+    }
+
+    pub(super) async fn resume_job(&self, job: JobId) -> Result<JobState, ControlError> {
+        let call = Call::new("resume", [self.keys().job(job), self.keys().chunks(job)]);
+        self.control(job, JobEvent::Resume, call).await
+    }
+
+    pub(super) async fn cancel_job(&self, job: JobId) -> Result<JobState, ControlError> {
+        let call = Call::new("cancel", self.keys().all_of_job(job));
+        self.control(job, JobEvent::Cancel, call).await
+    }
+
+    pub(super) async fn fail_job(&self, job: JobId, error: &str) -> Result<JobState, ControlError> {
+        let call = Call::new("fail", self.keys().all_of_job(job));
+        let call = call.arg(self.keys().events()).arg(job.to_string()).arg(error);
+        outcome(JobEvent::Fail, self.call(&call).await?)
+    }
+
+    async fn control(
+        &self,
+        job: JobId,
+        event: JobEvent,
+        call: Call,
+    ) -> Result<JobState, ControlError> {
+        let call = call.arg(self.keys().events()).arg(job.to_string());
+        outcome(event, self.call(&call).await?)
+    }
+
+    /// The job goes on the active list before it is re-opened and, should an `archive` have crossed it, after.
+    pub(super) async fn retry_job(
+        &self,
+        job: JobId,
+        indices: Option<&[u64]>,
+    ) -> Result<JobState, ControlError> {
+        const OPERATION: &str = "retry";
+        let keys = self.keys();
+        let name = job.to_string();
+        let mut look = cmd("HMGET");
+        look.arg(keys.job(job)).arg("state").arg("submitted_at");
+        let mut look = Reply::list(OPERATION, self.send(OPERATION, &look).await?)?;
+        let state = optional_word(OPERATION, look.next()?)?;
+        let had_ended = state.as_deref() == Some(JobState::Failed.as_str());
+        let submitted: u64 = match optional_word(OPERATION, look.next()?)? {
+            Some(submitted) => parse(OPERATION, &submitted)?,
+            None => 0,
+        };
+        let list = zadd(keys.active(), Some("NX"), submitted, &name);
+        if had_ended {
+            self.send(OPERATION, &list).await?;
+        }
+        let retried = self.call(&self.retry_call(job, indices)).await?;
+        let retried = outcome(JobEvent::Retry, retried).map_err(|error| match (error, indices) {
+            (ControlError::BadIndices(text), Some(indices)) if text.is_empty() => {
+                ControlError::BadIndices(bad_list(indices.len()))
+            }
+            (error, _) => error,
+        });
+        match &retried {
+            Ok(_) if had_ended => {
+                let lists = [list, zrem(keys.finished(), &name), zrem(keys.expiring(), &name)];
+                self.call_all(OPERATION, &lists).await?;
+            }
+            Err(_) if had_ended => self.archive_job(job).await?,
+            _ => {}
+        }
+        retried
+    }
+
+    fn retry_call(&self, job: JobId, indices: Option<&[u64]>) -> Call {
+        let mut call = Call::new("retry", self.keys().all_of_job(job))
+            .arg(self.keys().events())
+            .arg(job.to_string());
+        match indices {
+            None => call.push("all"),
+            Some(indices) if indices.is_empty() || indices.len() > MAX_RETRY_INDICES => {
+                call.push("unlisted");
+            }
+            Some(indices) => {
+                call.push("these");
+                for index in indices {
+                    call.push(index);
+                }
+            }
+        }
+        call
+    }
+
+    pub(super) async fn delete_job(&self, job: JobId) -> Result<(), ControlError> {
+        const OPERATION: &str = "delete";
+        let call = Call::new(OPERATION, self.keys().all_of_job(job));
+        let mut reply = self.call(&call).await?;
+        match reply.word()?.as_str() {
+            "deleted" => Ok(self.take_off_lists(OPERATION, job).await?),
+            "not_ended" => Err(ControlError::NotEnded(reply.parse()?)),
+            "absent" => Err(ControlError::NotFound),
+            other => Err(reply.unexpected(other).into()),
+        }
+    }
+
+    async fn take_off_lists(&self, operation: &'static str, job: JobId) -> Result<(), Error> {
+        let (keys, name) = (self.keys(), job.to_string());
+        let lists = [keys.active(), keys.finished(), keys.expiring()];
+        let lists: Vec<_> = lists.into_iter().map(|list| zrem(list, &name)).collect();
+        self.call_all(operation, &lists).await.map(drop)
+    }
+
+    /// The state is looked at again after the job has left the active list: a `retry` may have re-opened it meanwhile.
+    pub(super) async fn archive_job(&self, job: JobId) -> Result<(), Error> {
+        const OPERATION: &str = "archive";
+        let (keys, name) = (self.keys(), job.to_string());
+        let mut look = cmd("HMGET");
+        look.arg(keys.job(job));
+        look.arg(&["state", "finished_at", "keep_for_ms", "submitted_at"]);
+        let mut look = Reply::list(OPERATION, self.send(OPERATION, &look).await?)?;
+        match optional_word(OPERATION, look.next()?)? {
+            None => self.take_off_lists(OPERATION, job).await?,
+            Some(state) if parse::<JobState>(OPERATION, &state)?.is_terminal() => {
+                let finished: u64 = look.parse()?;
+                let keep_for = optional_word(OPERATION, look.next()?)?;
+                let mut moves = vec![zadd(keys.finished(), None, finished, &name)];
+                // A rejected job has no time of its own; its place on the list was made when it was rejected.
+                if let Some(keep_for) = keep_for {
+                    let expires = finished + parse::<u64>(OPERATION, &keep_for)?;
+                    moves.push(zadd(keys.expiring(), None, expires, &name));
+                }
+                moves.push(zrem(keys.active(), &name));
+                moves.push(hget(keys.job(job), "state"));
+                let mut answers = self.call_all(OPERATION, &moves).await?;
+                let again = optional_word(OPERATION, answers.pop().unwrap_or(Value::Nil))?;
+                let again = again.map(|state| parse::<JobState>(OPERATION, &state)).transpose()?;
+                if again.is_some_and(|state| !state.is_terminal()) {
+                    let submitted: u64 = look.parse()?;
+                    let back = [
+                        zadd(keys.active(), Some("NX"), submitted, &name),
+                        zrem(keys.finished(), &name),
+                        zrem(keys.expiring(), &name),
+                    ];
+                    self.call_all(OPERATION, &back).await?;
+                }
+            }
+            Some(_) => {}
+        }
+        self.drop_expired(OPERATION).await
+    }
+
+    async fn drop_expired(&self, operation: &'static str) -> Result<(), Error> {
+        let keys = self.keys();
+        let now = self.transport().run_anywhere(&cmd("TIME")).await;
+        let now = now.map_err(|failure| self.error(operation, &failure))?;
+        let now = clock_millis(operation, now)?;
+        let mut expired = cmd("ZRANGEBYSCORE");
+        expired.arg(keys.expiring()).arg("-inf").arg(now);
+        expired.arg("LIMIT").arg(0).arg(MOST_EXPIRED);
+        let expired = self.send(operation, &expired).await?;
+        let expired = Reply::list(operation, expired)?.words()?;
+        let mut looks = Vec::new();
+        for name in &expired {
+            let mut look = cmd("EXISTS");
+            look.arg(keys.job(parse(operation, name)?));
+            looks.push(look);
+        }
+        let answers = self.call_all(operation, &looks).await?;
+        let mut lists = Vec::new();
+        for (name, exists) in expired.iter().zip(answers) {
+            if word(operation, exists)? == "0" {
+                lists.push(zrem(keys.finished(), name));
+                lists.push(zrem(keys.expiring(), name));
+            }
+        }
+        self.call_all(operation, &lists).await.map(drop)
+    }
+}
+
+fn outcome(event: JobEvent, mut reply: Reply) -> Result<JobState, ControlError> {
+    match reply.word()?.as_str() {
+        "now" => Ok(reply.parse()?),
+        "absent" => Err(ControlError::NotFound),
+        "illegal" => Err(IllegalTransition { state: reply.parse()?, event }.into()),
+        // Only the caller knows how long the list was.
+        "unlisted" => Err(ControlError::BadIndices(String::new())),
+        "not_failed" => {
+            Err(ControlError::BadIndices(format!("subtask {} has not failed", reply.word()?)))
+        }
+        other => Err(corrupt(event.as_str(), format!("`{other}`")).into()),
+    }
+}
+
+fn bad_list(length: usize) -> String {
+    match length {
+        0 => "no subtasks named".to_owned(),
+        _ => format!("{length} subtasks named; at most {MAX_RETRY_INDICES}"),
+    }
+}

@@ -1,0 +1,268 @@
+//! Workers and schedulers: signs of life, what to stop, who is there.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use longshore_protocol::{NodeId, NodeInfo, NodeRecord, NodeState, SchedulerId};
+use redis::{Cmd, cmd};
+
+use super::call::Call;
+use super::jobs::{zadd, zrem};
+use super::reply::{Reply, corrupt};
+use super::summary::Fields;
+use super::{RedisLedger, millis};
+use crate::{Beat, Error, Event, Held, Stop, StopReason};
+
+/// A worker that was never forgotten by name is forgotten after this silence.
+const FORGET_AFTER: Duration = Duration::from_hours(24);
+
+impl RedisLedger {
+    /// Two round trips: the node's own hash, then the list of nodes together with one question a job held.
+    pub(super) async fn beat_node(
+        &self,
+        info: &NodeInfo,
+        seq: u64,
+        held: &[Held],
+    ) -> Result<Beat, Error> {
+        const OPERATION: &str = "beat";
+        let keys = self.keys();
+        let mut call = Call::new(OPERATION, [keys.node(&info.id)]).arg(millis(FORGET_AFTER));
+        for (field, value) in node_fields(info, seq)? {
+            call.push(field);
+            call.push(value);
+        }
+        let mut reply = self.call(&call).await?;
+        let (now, news, drain): (u64, _, _) = (reply.parse()?, reply.word()?, reply.word()?);
+
+        let mut by_job: Vec<(Vec<usize>, Call)> = Vec::new();
+        let mut place = HashMap::new();
+        for (at, one) in held.iter().enumerate() {
+            let slot = *place.entry(one.job).or_insert_with(|| {
+                let call = Call::new("held", [keys.job(one.job), keys.chunks(one.job)]);
+                by_job.push((Vec::new(), call));
+                by_job.len() - 1
+            });
+            let (positions, call) = &mut by_job[slot];
+            positions.push(at);
+            call.push(one.chunk.0);
+            call.push(one.token.to_string());
+        }
+        let mut commands: Vec<Cmd> = by_job.iter().map(|(_, call)| call.command()).collect();
+        commands.push(zadd(keys.nodes(), None, now, info.id.as_str()));
+        if news != "known" {
+            commands.push(self.announcement(&info.id)?);
+        }
+        let answers = self.call_all(OPERATION, &commands).await?;
+
+        let mut verdicts = vec![String::new(); held.len()];
+        for ((positions, _), answer) in by_job.iter().zip(answers) {
+            let words = Reply::list(OPERATION, answer)?.words()?;
+            for (at, word) in positions.iter().zip(words) {
+                verdicts[*at] = word;
+            }
+        }
+        let stop = held
+            .iter()
+            .zip(verdicts)
+            .filter_map(|(held, verdict)| {
+                let stop = |reason| Some(Ok(Stop { held: held.clone(), reason }));
+                match verdict.as_str() {
+                    "ok" => None,
+                    "ended" => stop(StopReason::Ended),
+                    "revoked" => stop(StopReason::Revoked),
+                    "paused" => stop(StopReason::Paused),
+                    other => Some(Err(corrupt(OPERATION, format!("`{other}`")))),
+                }
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Beat { stop, drain: drain == "drain" })
+    }
+
+    pub(super) async fn read_nodes(&self) -> Result<Vec<NodeRecord>, Error> {
+        const OPERATION: &str = "nodes";
+        let keys = self.keys();
+        let mut list = cmd("ZRANGE");
+        list.arg(keys.nodes()).arg(0).arg(-1);
+        let names = Reply::list(OPERATION, self.send(OPERATION, &list).await?)?.words()?;
+        let looks: Vec<Cmd> = names
+            .iter()
+            .map(|name| {
+                let mut look = cmd("HGETALL");
+                look.arg(keys.node(&NodeId::new(name)));
+                look
+            })
+            .collect();
+        let answers = self.call_all(OPERATION, &looks).await?;
+        let (mut records, mut vanished) = (Vec::new(), Vec::new());
+        for (name, answer) in names.into_iter().zip(answers) {
+            let fields = fields(OPERATION, answer)?;
+            if fields.is_empty() {
+                vanished.push(zrem(keys.nodes(), &name));
+            } else {
+                records.push(node_record(OPERATION, name, fields)?);
+            }
+        }
+        self.call_all(OPERATION, &vanished).await?;
+        records.sort_by(|a, b| a.info.id.cmp(&b.info.id));
+        Ok(records)
+    }
+
+    pub(super) async fn drain_node(&self, node: &NodeId) -> Result<bool, Error> {
+        const OPERATION: &str = "drain";
+        let call = Call::new(OPERATION, [self.keys().node(node)]);
+        if self.call(&call).await?.word()? != "asked" {
+            return Ok(false);
+        }
+        self.send(OPERATION, &self.announcement(node)?).await?;
+        Ok(true)
+    }
+
+    pub(super) async fn forget_node(&self, node: &NodeId) -> Result<(), Error> {
+        const OPERATION: &str = "forget";
+        let mut delete = cmd("DEL");
+        delete.arg(self.keys().node(node));
+        let commands = [delete, zrem(self.keys().nodes(), node.as_str()), self.announcement(node)?];
+        self.call_all(OPERATION, &commands).await.map(drop)
+    }
+
+    fn announcement(&self, node: &NodeId) -> Result<Cmd, Error> {
+        let event = serde_json::to_string(&Event::Node { node: node.clone() })
+            .map_err(|e| corrupt("events", e.to_string()))?;
+        let mut publish = cmd("PUBLISH");
+        publish.arg(self.keys().events()).arg(event);
+        Ok(publish)
+    }
+
+    pub(super) async fn attend_as(
+        &self,
+        scheduler: &SchedulerId,
+        within: Duration,
+    ) -> Result<Vec<SchedulerId>, Error> {
+        let call = Call::new("attend", [self.keys().schedulers()])
+            .arg(scheduler.as_str())
+            .arg(millis(within));
+        let names = self.call(&call).await?.words()?;
+        let mut present: Vec<SchedulerId> = names.into_iter().map(SchedulerId::new).collect();
+        present.sort();
+        Ok(present)
+    }
+
+    pub(super) async fn withdraw_as(&self, scheduler: &SchedulerId) -> Result<(), Error> {
+        let leave = zrem(self.keys().schedulers(), scheduler.as_str());
+        self.send("withdraw", &leave).await.map(drop)
+    }
+}
+
+/// `HGETALL` answers with a list under RESP2 and with a map under RESP3.
+fn fields(operation: &'static str, answer: redis::Value) -> Result<HashMap<String, String>, Error> {
+    let list = match answer {
+        redis::Value::Map(pairs) => {
+            redis::Value::Array(pairs.into_iter().flat_map(|(k, v)| [k, v]).collect())
+        }
+        other => other,
+    };
+    Reply::list(operation, list)?.fields()
+}
+
+/// Lists and labels are JSON, since names may hold any character.
+fn node_fields(info: &NodeInfo, seq: u64) -> Result<[(&'static str, String); 13], Error> {
+    let json = |e: serde_json::Error| corrupt("beat", e.to_string());
+    let state = match info.state {
+        NodeState::Active => "active",
+        NodeState::Draining => "draining",
+    };
+    Ok([
+        ("host", info.host.clone()),
+        ("pid", info.pid.to_string()),
+        ("version", info.version.clone()),
+        ("queues", serde_json::to_string(&info.queues).map_err(json)?),
+        ("tasks", serde_json::to_string(&info.tasks).map_err(json)?),
+        ("labels", serde_json::to_string(&info.labels).map_err(json)?),
+        ("slots", info.slots.to_string()),
+        ("busy", info.busy.to_string()),
+        ("state", state.to_owned()),
+        ("started_at", info.started_at.to_string()),
+        ("cpu", info.cpu.to_string()),
+        ("rss", info.rss.to_string()),
+        ("seq", seq.to_string()),
+    ])
+}
+
+fn node_record(
+    operation: &'static str,
+    name: String,
+    map: HashMap<String, String>,
+) -> Result<NodeRecord, Error> {
+    let list = |field: &str| -> Result<Vec<String>, Error> { from_json(operation, &map, field) };
+    let (queues, tasks) = (list("queues")?, list("tasks")?);
+    let labels = from_json(operation, &map, "labels")?;
+    let fields = Fields::new(operation, map);
+    let state = match fields.text("state").as_str() {
+        "active" => NodeState::Active,
+        "draining" => NodeState::Draining,
+        other => return Err(corrupt(operation, format!("{name} is `{other}`"))),
+    };
+    Ok(NodeRecord {
+        info: NodeInfo {
+            id: NodeId::new(name),
+            host: fields.text("host"),
+            pid: fields.number("pid")?,
+            version: fields.text("version"),
+            queues,
+            tasks,
+            labels,
+            slots: fields.number("slots")?,
+            busy: fields.number("busy")?,
+            state,
+            started_at: fields.time("started_at")?.unwrap_or_default(),
+            cpu: fields.number("cpu")?,
+            rss: fields.number("rss")?,
+        },
+        seq: fields.number("seq")?,
+        beat_at: fields.time("beat_at")?.unwrap_or_default(),
+    })
+}
+
+fn from_json<T: serde::de::DeserializeOwned + Default>(
+    operation: &'static str,
+    map: &HashMap<String, String>,
+    field: &str,
+) -> Result<T, Error> {
+    match map.get(field) {
+        None => Ok(T::default()),
+        Some(text) => {
+            serde_json::from_str(text).map_err(|e| corrupt(operation, format!("{field}: {e}")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_protocol::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn a_node_reads_back_as_it_was_written() {
+        let info = NodeInfo {
+            id: NodeId::new("box-1"),
+            host: "box".into(),
+            pid: 7,
+            version: "0.1.0".into(),
+            queues: vec!["default".into(), "with, comma".into()],
+            tasks: vec!["noop".into()],
+            labels: [("gpu".to_owned(), "true".to_owned())].into(),
+            slots: 4,
+            busy: 1,
+            state: NodeState::Draining,
+            started_at: Timestamp::from_millis(1_700_000_000_000),
+            cpu: 0.25,
+            rss: 1 << 20,
+        };
+        let written = node_fields(&info, 9).expect("serializable");
+        let map = written.into_iter().map(|(field, value)| (field.to_owned(), value)).collect();
+        let record = node_record("nodes", "box-1".into(), map).expect("readable");
+        assert_eq!(record.info, info);
+        assert_eq!(record.seq, 9);
+    }
+}

@@ -1,0 +1,296 @@
+//! The ledger in Redis 7 or later (or Valkey): alone, with Sentinel, or a Cluster. The only code that names the redis crates.
+//!
+//! Every operation on a job is one call of a function of the library `longshore_v1` ([`library`]), whose keys share a slot. The lists of
+//! jobs, workers and schedulers live in slots of their own and are touched by plain commands around those calls, in an order
+//! that leaves a job on one list too many rather than on none.
+//!
+//! ```text
+//! Ledger ──> jobs, control, reading, fleet ──> Call ──> Transport ──> pool of connections
+//! ```
+//!
+//! Deliberately absent: retries after errors of unknown outcome (callers repeat, operations are idempotent), and any memory of jobs.
+
+mod address;
+mod audit;
+mod call;
+mod control;
+mod events;
+mod examine;
+mod fleet;
+mod jobs;
+pub mod library;
+mod reading;
+mod reply;
+mod summary;
+mod transport;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use longshore_protocol::state::JobState;
+use longshore_protocol::{
+    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, JobId, JobSummary, NodeId, NodeInfo,
+    NodeRecord, ResultsPage, SchedulerId, Timestamp, Token,
+};
+
+use crate::keys::Keys;
+use crate::{
+    Admission, Admitted, Beat, Claim, Commit, Committed, ControlError, Error, Events, Finding,
+    HandBack, Held, Ledger, Open, Revoked, StoredDocument, Sweep,
+};
+use transport::Transport;
+
+/// How to reach Redis.
+#[derive(Clone)]
+pub struct Config {
+    /// `redis://`, `rediss://`, `unix://`, `redis+sentinel://h1:p1,h2:p2/master` or `redis+cluster://h1:p1,h2:p2`.
+    pub url: String,
+    /// All keys begin with it.
+    pub namespace: String,
+    /// Most connections at once. Each carries one request at a time, so this is also the most requests in flight.
+    pub pool_size: usize,
+    /// How long to wait for an answer. After that the outcome is unknown.
+    pub response_timeout: Duration,
+    /// How long to wait for a connection.
+    pub connect_timeout: Duration,
+}
+
+impl Config {
+    /// Ten connections, two seconds for an answer, one for a connection.
+    pub fn new(url: impl Into<String>, namespace: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            namespace: namespace.into(),
+            pool_size: 10,
+            response_timeout: Duration::from_secs(2),
+            connect_timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+/// The ledger in Redis. Clones share their connections.
+#[derive(Clone)]
+pub struct RedisLedger {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    keys: Keys,
+    transport: Transport,
+}
+
+impl RedisLedger {
+    /// Checks the address. Connects when it is first needed, so that it succeeds while Redis is down.
+    pub fn connect(config: Config) -> Result<Self, Error> {
+        let transport = Transport::new(&config)?;
+        let keys = Keys::new(config.namespace.clone());
+        Ok(Self { inner: Arc::new(Inner { config, keys, transport }) })
+    }
+
+    /// Loads the functions where those of this build are not there yet. Schedulers do so when they start; operations do so when Redis
+    /// says that a function is missing.
+    pub async fn load_functions(&self) -> Result<(), Error> {
+        self.ensure_library().await
+    }
+
+    fn keys(&self) -> &Keys {
+        &self.inner.keys
+    }
+
+    fn transport(&self) -> &Transport {
+        &self.inner.transport
+    }
+}
+
+/// As milliseconds that a double holds exactly, with room for the time of day: at most about 1,100 years.
+fn millis(duration: Duration) -> u64 {
+    const MOST: u64 = 1 << 45;
+    u64::try_from(duration.as_millis()).unwrap_or(MOST).min(MOST)
+}
+
+#[async_trait]
+impl Ledger for RedisLedger {
+    async fn admit(&self, admission: &Admission) -> Result<Admitted, Error> {
+        self.admit_job(admission).await
+    }
+
+    async fn reject(&self, job: JobId, error: &str) -> Result<(), Error> {
+        self.reject_job(job, error).await
+    }
+
+    async fn open(&self, job: JobId, open: &Open) -> Result<Vec<ChunkMessage>, Error> {
+        self.open_chunks(job, open).await
+    }
+
+    async fn claim(
+        &self,
+        job: JobId,
+        chunk: ChunkId,
+        epoch: Epoch,
+        token: Token,
+        node: &NodeId,
+    ) -> Result<Claim, Error> {
+        self.claim_chunk(job, chunk, epoch, token, node).await
+    }
+
+    async fn commit(
+        &self,
+        job: JobId,
+        chunk: ChunkId,
+        token: Token,
+        commit: &Commit,
+    ) -> Result<Committed, Error> {
+        self.commit_chunk(job, chunk, token, commit).await
+    }
+
+    async fn release(&self, job: JobId, chunk: ChunkId, token: Token) -> Result<HandBack, Error> {
+        self.release_chunk(job, chunk, token).await
+    }
+
+    async fn revoke(&self, job: JobId, node: &NodeId, died: bool) -> Result<Vec<Revoked>, Error> {
+        self.revoke_node(job, node, died).await
+    }
+
+    async fn sweep(
+        &self,
+        job: JobId,
+        limit: u32,
+        publish_within: Duration,
+    ) -> Result<Option<Sweep>, Error> {
+        self.sweep_job(job, limit, publish_within).await
+    }
+
+    async fn pause(&self, job: JobId) -> Result<JobState, ControlError> {
+        self.pause_job(job).await
+    }
+
+    async fn resume(&self, job: JobId) -> Result<JobState, ControlError> {
+        self.resume_job(job).await
+    }
+
+    async fn cancel(&self, job: JobId) -> Result<JobState, ControlError> {
+        self.cancel_job(job).await
+    }
+
+    async fn fail(&self, job: JobId, error: &str) -> Result<JobState, ControlError> {
+        self.fail_job(job, error).await
+    }
+
+    async fn retry(&self, job: JobId, indices: Option<&[u64]>) -> Result<JobState, ControlError> {
+        self.retry_job(job, indices).await
+    }
+
+    async fn delete(&self, job: JobId) -> Result<(), ControlError> {
+        self.delete_job(job).await
+    }
+
+    async fn job(&self, job: JobId) -> Result<Option<JobSummary>, Error> {
+        self.read_job(job).await
+    }
+
+    async fn active_jobs(&self) -> Result<Vec<JobId>, Error> {
+        self.read_active().await
+    }
+
+    async fn finished_jobs(&self, limit: usize) -> Result<Vec<JobId>, Error> {
+        self.read_finished(limit).await
+    }
+
+    async fn archive(&self, job: JobId) -> Result<(), Error> {
+        self.archive_job(job).await
+    }
+
+    async fn document(&self, job: JobId) -> Result<Option<StoredDocument>, Error> {
+        self.read_document(job).await
+    }
+
+    async fn results(
+        &self,
+        job: JobId,
+        from: u64,
+        to: u64,
+        max_bytes: u64,
+    ) -> Result<ResultsPage, Error> {
+        self.read_results(job, from, to, max_bytes).await
+    }
+
+    async fn errors(&self, job: JobId, from: u64, limit: usize) -> Result<Vec<ErrorEntry>, Error> {
+        self.read_errors(job, from, limit).await
+    }
+
+    async fn audit(&self, job: JobId) -> Result<Option<Audit>, Error> {
+        self.audit_job(job).await
+    }
+
+    async fn beat(&self, info: &NodeInfo, seq: u64, held: &[Held]) -> Result<Beat, Error> {
+        self.beat_node(info, seq, held).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRecord>, Error> {
+        self.read_nodes().await
+    }
+
+    async fn drain(&self, node: &NodeId) -> Result<bool, Error> {
+        self.drain_node(node).await
+    }
+
+    async fn forget(&self, node: &NodeId) -> Result<(), Error> {
+        self.forget_node(node).await
+    }
+
+    async fn attend(
+        &self,
+        scheduler: &SchedulerId,
+        within: Duration,
+    ) -> Result<Vec<SchedulerId>, Error> {
+        self.attend_as(scheduler, within).await
+    }
+
+    async fn withdraw(&self, scheduler: &SchedulerId) -> Result<(), Error> {
+        self.withdraw_as(scheduler).await
+    }
+
+    async fn events(&self) -> Result<Box<dyn Events>, Error> {
+        self.follow_events().await
+    }
+
+    async fn now(&self) -> Result<Timestamp, Error> {
+        self.read_clock().await
+    }
+
+    async fn examine(&self) -> Vec<Finding> {
+        self.examine_redis().await
+    }
+
+    fn separate(&self) -> Arc<dyn Ledger> {
+        let config = Config { pool_size: 1, ..self.inner.config.clone() };
+        let apart = Self::connect(config).expect("the same address was accepted before");
+        Arc::new(apart)
+    }
+
+    fn describe(&self) -> String {
+        format!("Redis at {}", self.transport().address())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ledger_describes_itself_without_its_password() {
+        let ledger =
+            RedisLedger::connect(Config::new("redis://u:secret@cache:7000/2", "longshore"));
+        let ledger = ledger.unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(ledger.describe(), "Redis at cache:7000");
+        assert_eq!(ledger.separate().describe(), "Redis at cache:7000");
+    }
+
+    #[test]
+    fn durations_stay_within_what_a_double_holds() {
+        assert_eq!(millis(Duration::from_millis(1500)), 1500);
+        assert_eq!(millis(Duration::MAX), 1 << 45);
+    }
+}

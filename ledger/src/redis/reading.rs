@@ -1,0 +1,180 @@
+//! Reading: one job, the lists, the document, pages of results and errors, the clock.
+
+use longshore_protocol::{
+    Digest, ErrorEntry, JobId, JobSummary, NodeId, ResultRun, ResultsPage, Timestamp,
+};
+use redis::cmd;
+use serde::Deserialize;
+
+use super::RedisLedger;
+use super::call::Call;
+use super::jobs::{clock_millis, hget, take};
+use super::reply::{Reply, corrupt, optional_word, parse, word};
+use super::summary::Fields;
+use crate::{Error, StoredDocument};
+
+/// How many finished jobs one round trip asks for.
+const PAGE: usize = 100;
+
+/// The value of a field of the hash `:errors`.
+#[derive(Deserialize)]
+struct KeptError {
+    error: String,
+    attempts: u32,
+    node: String,
+    at: u64,
+}
+
+impl RedisLedger {
+    pub(super) async fn read_job(&self, job: JobId) -> Result<Option<JobSummary>, Error> {
+        const OPERATION: &str = "job";
+        let call = Call::new(OPERATION, [self.keys().job(job), self.keys().retry(job)]);
+        let mut reply = self.call(&call).await?;
+        if reply.is_empty() {
+            return Ok(None);
+        }
+        let fields = Fields::new(OPERATION, reply.reply()?.fields()?);
+        fields.summary(job, &reply.word()?).map(Some)
+    }
+
+    pub(super) async fn read_active(&self) -> Result<Vec<JobId>, Error> {
+        const OPERATION: &str = "active_jobs";
+        let mut list = cmd("ZRANGE");
+        list.arg(self.keys().active()).arg(0).arg(-1);
+        let names = Reply::list(OPERATION, self.send(OPERATION, &list).await?)?.words()?;
+        names.iter().map(|name| parse(OPERATION, name)).collect()
+    }
+
+    /// Jobs whose keys have expired since are left out.
+    pub(super) async fn read_finished(&self, limit: usize) -> Result<Vec<JobId>, Error> {
+        const OPERATION: &str = "finished_jobs";
+        let mut jobs = Vec::new();
+        let mut start = 0;
+        while jobs.len() < limit {
+            let mut list = cmd("ZREVRANGE");
+            list.arg(self.keys().finished()).arg(start).arg(start + PAGE - 1);
+            let names = Reply::list(OPERATION, self.send(OPERATION, &list).await?)?.words()?;
+            let page: Vec<JobId> =
+                names.iter().map(|name| parse(OPERATION, name)).collect::<Result<_, _>>()?;
+            let looks: Vec<_> = page
+                .iter()
+                .map(|job| {
+                    let mut look = cmd("EXISTS");
+                    look.arg(self.keys().job(*job));
+                    look
+                })
+                .collect();
+            let answers = self.call_all(OPERATION, &looks).await?;
+            for (job, exists) in page.iter().zip(answers) {
+                if word(OPERATION, exists)? == "1" {
+                    jobs.push(*job);
+                }
+            }
+            if page.len() < PAGE {
+                break;
+            }
+            start += PAGE;
+        }
+        jobs.truncate(limit);
+        Ok(jobs)
+    }
+
+    pub(super) async fn read_document(&self, job: JobId) -> Result<Option<StoredDocument>, Error> {
+        const OPERATION: &str = "document";
+        let keys = self.keys();
+        let get = |key: String| {
+            let mut command = cmd("GET");
+            command.arg(key);
+            command
+        };
+        let asked =
+            [hget(keys.job(job), "digest"), get(keys.document(job)), get(keys.manifest(job))];
+        let [digest, document, manifest] =
+            take(OPERATION, self.call_all(OPERATION, &asked).await?)?;
+        let digest = optional_word(OPERATION, digest)?;
+        let document = optional_word(OPERATION, document)?;
+        let manifest = optional_word(OPERATION, manifest)?;
+        Ok(digest.zip(document).map(|(digest, document)| StoredDocument {
+            digest: Digest::new(digest),
+            document,
+            manifest,
+        }))
+    }
+
+    pub(super) async fn read_results(
+        &self,
+        job: JobId,
+        from: u64,
+        to: u64,
+        max_bytes: u64,
+    ) -> Result<ResultsPage, Error> {
+        // No job has more indices than a bitmap has bits; larger numbers would lose digits on the way.
+        const MOST: u64 = 1 << 41;
+        let call = Call::new("results", [self.keys().results(job), self.keys().done(job)])
+            .arg(from.min(MOST))
+            .arg(to.min(MOST))
+            .arg(max_bytes.min(1 << 52));
+        let mut reply = self.call(&call).await?;
+        let mut next: u64 = reply.parse()?;
+        if next == MOST {
+            next = to;
+        }
+        let mut runs = Vec::new();
+        while !reply.is_empty() {
+            let (from, count) = (reply.parse()?, reply.parse()?);
+            runs.push(ResultRun { from, count, lines: reply.word()? });
+        }
+        Ok(ResultsPage { runs, next })
+    }
+
+    pub(super) async fn read_errors(
+        &self,
+        job: JobId,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<ErrorEntry>, Error> {
+        const OPERATION: &str = "errors";
+        let key = self.keys().errors(job);
+        let mut list = cmd("HKEYS");
+        list.arg(&key);
+        let names = Reply::list(OPERATION, self.send(OPERATION, &list).await?)?.words()?;
+        let mut indices: Vec<u64> =
+            names.iter().map(|name| parse(OPERATION, name)).collect::<Result<_, _>>()?;
+        indices.retain(|index| *index >= from);
+        indices.sort_unstable();
+        indices.truncate(limit);
+        if indices.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut page = cmd("HMGET");
+        page.arg(&key).arg(&indices);
+        let mut page = Reply::list(OPERATION, self.send(OPERATION, &page).await?)?;
+        let mut entries = Vec::with_capacity(indices.len());
+        for index in indices {
+            // It may have been dropped, or the subtask re-opened, between the two questions.
+            if let Some(text) = optional_word(OPERATION, page.next()?)? {
+                entries.push(error_entry(index, &text)?);
+            }
+        }
+        Ok(entries)
+    }
+
+    pub(super) async fn read_clock(&self) -> Result<Timestamp, Error> {
+        const OPERATION: &str = "now";
+        let time = self.transport().run_anywhere(&cmd("TIME")).await;
+        let time = time.map_err(|failure| self.error(OPERATION, &failure))?;
+        Ok(Timestamp::from_millis(clock_millis(OPERATION, time)?))
+    }
+}
+
+fn error_entry(index: u64, text: &str) -> Result<ErrorEntry, Error> {
+    let kept: KeptError = serde_json::from_str(text)
+        .map_err(|e| corrupt("errors", format!("subtask {index}: {e}")))?;
+    Ok(ErrorEntry {
+        index,
+        error: kept.error,
+        attempts: kept.attempts,
+        node: NodeId::new(kept.node),
+        at: Timestamp::from_millis(kept.at),
+    })
+}

@@ -1,0 +1,100 @@
+//! Reading what the functions answer: words and numbers, one after the other.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt::Display;
+use std::str::FromStr;
+
+use redis::Value;
+
+use crate::Error;
+
+/// The items of one answer, read from the front.
+pub(super) struct Reply {
+    operation: &'static str,
+    items: VecDeque<Value>,
+}
+
+impl Reply {
+    /// An answer that is a list.
+    pub(super) fn list(operation: &'static str, value: Value) -> Result<Self, Error> {
+        match value {
+            Value::Array(items) => Ok(Self { operation, items: items.into() }),
+            Value::Nil => Ok(Self { operation, items: VecDeque::new() }),
+            other => Err(corrupt(operation, format!("expected a list, got {other:?}"))),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    pub(super) fn next(&mut self) -> Result<Value, Error> {
+        self.items.pop_front().ok_or_else(|| corrupt(self.operation, "an item is missing".into()))
+    }
+
+    pub(super) fn word(&mut self) -> Result<String, Error> {
+        let value = self.next()?;
+        word(self.operation, value)
+    }
+
+    pub(super) fn parse<T: FromStr<Err: Display>>(&mut self) -> Result<T, Error> {
+        let word = self.word()?;
+        parse(self.operation, &word)
+    }
+
+    pub(super) fn reply(&mut self) -> Result<Self, Error> {
+        let value = self.next()?;
+        Self::list(self.operation, value)
+    }
+
+    /// The rest as words.
+    pub(super) fn words(self) -> Result<Vec<String>, Error> {
+        self.items.into_iter().map(|value| word(self.operation, value)).collect()
+    }
+
+    /// An error about an item that was understood but can't be right.
+    pub(super) fn unexpected(&self, what: &str) -> Error {
+        corrupt(self.operation, what.to_owned())
+    }
+
+    /// The rest as fields and values.
+    pub(super) fn fields(self) -> Result<HashMap<String, String>, Error> {
+        let words = self.words()?;
+        Ok(words.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect())
+    }
+}
+
+/// Text, or a number as text. `None` for nil.
+pub(super) fn optional_word(
+    operation: &'static str,
+    value: Value,
+) -> Result<Option<String>, Error> {
+    match value {
+        Value::Nil => Ok(None),
+        other => word(operation, other).map(Some),
+    }
+}
+
+pub(super) fn word(operation: &'static str, value: Value) -> Result<String, Error> {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes)
+            .map_err(|_| corrupt(operation, "text that is not UTF-8".to_owned())),
+        Value::SimpleString(text) => Ok(text),
+        Value::Okay => Ok("OK".to_owned()),
+        Value::Int(number) => Ok(number.to_string()),
+        Value::Double(number) => Ok(number.to_string()),
+        Value::VerbatimString { text, .. } => Ok(text),
+        other => Err(corrupt(operation, format!("expected a word, got {other:?}"))),
+    }
+}
+
+pub(super) fn parse<T: FromStr<Err: Display>>(
+    operation: &'static str,
+    word: &str,
+) -> Result<T, Error> {
+    word.parse().map_err(|e| corrupt(operation, format!("`{word}`: {e}")))
+}
+
+pub(super) fn corrupt(operation: &'static str, detail: String) -> Error {
+    Error::Corrupt { operation, detail }
+}

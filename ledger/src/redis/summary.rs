@@ -1,0 +1,98 @@
+//! A job's hash as a [`JobSummary`].
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::str::FromStr;
+use std::time::Duration;
+
+use longshore_protocol::state::JobState;
+use longshore_protocol::{Books, JobId, JobSummary, Timestamp};
+
+use super::reply::parse;
+use crate::Error;
+
+/// The fields of a job's hash. A field that is absent reads as nothing: 0, empty, or `None`.
+pub(super) struct Fields {
+    operation: &'static str,
+    map: HashMap<String, String>,
+}
+
+impl Fields {
+    pub(super) fn new(operation: &'static str, map: HashMap<String, String>) -> Self {
+        Self { operation, map }
+    }
+
+    pub(super) fn optional<T: FromStr<Err: Display>>(
+        &self,
+        name: &str,
+    ) -> Result<Option<T>, Error> {
+        self.map.get(name).map(|word| parse(self.operation, word)).transpose()
+    }
+
+    pub(super) fn number<T: FromStr<Err: Display> + Default>(
+        &self,
+        name: &str,
+    ) -> Result<T, Error> {
+        Ok(self.optional(name)?.unwrap_or_default())
+    }
+
+    pub(super) fn text(&self, name: &str) -> String {
+        self.map.get(name).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn time(&self, name: &str) -> Result<Option<Timestamp>, Error> {
+        Ok(self.optional(name)?.map(Timestamp::from_millis))
+    }
+
+    pub(super) fn state(&self) -> Result<JobState, Error> {
+        parse(self.operation, self.map.get("state").map_or("", String::as_str))
+    }
+
+    /// The books whose fields begin with `prefix` (empty, or `reduce_`).
+    pub(super) fn books(&self, prefix: &str) -> Result<Books, Error> {
+        let number = |name: &str| self.number(&format!("{prefix}{name}"));
+        Ok(Books {
+            total: number("total")?,
+            waiting: number("waiting")?,
+            queued: number("queued")?,
+            running: number("running")?,
+            retrying: number("retrying")?,
+            done: number("done")?,
+            failed: number("failed")?,
+            cancelled: number("cancelled")?,
+        })
+    }
+
+    /// The job as the trait shows it. `next_retry` is the due time of the first retry, or empty.
+    pub(super) fn summary(&self, id: JobId, next_retry: &str) -> Result<JobSummary, Error> {
+        let next_retry_at = match next_retry {
+            "" => None,
+            due => Some(Timestamp::from_millis(parse(self.operation, due)?)),
+        };
+        Ok(JobSummary {
+            id,
+            state: self.state()?,
+            task: self.text("task"),
+            queue: self.text("queue"),
+            tenant: self.text("tenant"),
+            priority: self.number("priority")?,
+            books: self.books("")?,
+            reduce: self.books("reduce_")?,
+            cursor: self.number("cursor")?,
+            queued_chunks: self.number("queued_chunks")?,
+            running_chunks: self.number("running_chunks")?,
+            generation: self.number("generation")?,
+            attempts: self.number("attempts")?,
+            busy: Duration::from_millis(self.number("busy_ms")?),
+            lost: self.number("lost")?,
+            next_retry_at,
+            submitted_at: self.time("submitted_at")?.unwrap_or_default(),
+            started_at: self.time("started_at")?,
+            finished_at: self.time("finished_at")?,
+            deadline_at: self.time("deadline_at")?,
+            rate: self.number("rate")?,
+            eta: self.optional("eta_ms")?.map(Duration::from_millis),
+            error: self.map.get("error").cloned(),
+        })
+    }
+}
