@@ -22,10 +22,11 @@ use tempfile::TempDir;
 
 use crate::wait::holds_within;
 
-/// Orders are single lines: `start`, or `signal NAME`. Each answers with one line.
+/// Orders are single lines: `start`, `signal NAME`, `signal-group NAME`. Each is answered by one.
 ///
 /// `setsid` makes the server the leader of a process group, so that its children go with it. The
 /// shell reaps a server only when it dies itself, so a process id is never reused while we hold it.
+/// The folder is removed in several tries: what was just killed may still be writing to it.
 const SCRIPT: &str = r#"
 dir=$1; shift
 pid=
@@ -37,7 +38,10 @@ while read -r order name; do
   esac
 done
 if [ -n "$pid" ]; then kill -s KILL -- "-$pid" 2>/dev/null; fi
-while ! rm -rf "$dir" 2>/dev/null; do sleep 0.05; done
+for try in 1 2 3 4 5 6 7 8 9 10; do
+  rm -rf "$dir" 2>/dev/null && exit
+  sleep 0.1
+done
 "#;
 
 /// How long a killed process may stay in the process table. Only a stuck disk comes near it.
@@ -64,9 +68,11 @@ impl Guardian {
                 None => shell.env_remove(name),
             };
         }
+        // Core and crash dumps go where everything goes.
+        shell.current_dir(folder.path());
         // In a process group of its own, Ctrl-C at the terminal leaves it alive to clean up. It
         // holds none of the test's output pipes, which others may be reading to their end.
-        shell.process_group(0).current_dir("/");
+        shell.process_group(0);
         let mut shell =
             shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let orders = shell.stdin.take();
