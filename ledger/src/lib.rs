@@ -17,7 +17,12 @@
 //! `from`. What failed and is to be tried again waits in the retry set as (index, attempt, deferrals). Bit i of `done` is set
 //! when index i succeeded, bit i of `failed` when it failed for good. Subtasks and reduce nodes have separate [`Books`].
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub mod keys;
+pub mod memory;
 pub mod op;
+pub mod redis;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -143,12 +143,8 @@ impl Walk {
     async fn admit(&self, job: JobId, a: u64) -> String {
         let n = if job == job_id(1) { 1 } else { 2 };
         let Shape { total, fan_in, max_parallel, stop_after_failures } = self.shapes[n - 1];
-        let mut wanted = Admission {
-            fan_in,
-            max_parallel,
-            stop_after_failures,
-            ..admission(n as u64, total)
-        };
+        let mut wanted =
+            Admission { fan_in, max_parallel, stop_after_failures, ..admission(n as u64, total) };
         match a % 4 {
             0 => return said(self.ledger.reject(job, "no such task").await),
             1 => wanted.digest = Digest::new("f".repeat(64)),
@@ -239,8 +235,11 @@ impl Walk {
 
     async fn retry_some(&self, job: JobId, a: u64, b: u64) -> String {
         let errors = self.ledger.errors(job, 0, 99).await.expect("errors");
-        let mut indices: Vec<u64> =
-            errors.iter().map(|entry| entry.index).filter(|index| a >> (index % 64) & 1 == 1).collect();
+        let mut indices: Vec<u64> = errors
+            .iter()
+            .map(|entry| entry.index)
+            .filter(|index| a >> (index % 64) & 1 == 1)
+            .collect();
         if b.is_multiple_of(4) {
             indices.push(b / 4 % 50);
         }
@@ -331,7 +330,8 @@ fn recent<T: Copy>(list: &[T], n: u64) -> Option<T> {
 
 /// The summary without what depends on the clock.
 fn masked_summary(summary: &JobSummary, now: Timestamp) -> String {
-    let retry = summary.next_retry_at.map(|at| if at > now.plus(HOURS / 2) { "hours" } else { "now" });
+    let retry =
+        summary.next_retry_at.map(|at| if at > now.plus(HOURS / 2) { "hours" } else { "now" });
     let started = summary.started_at.is_some();
     let finished = summary.finished_at.is_some();
     let ended = summary.state.is_terminal();

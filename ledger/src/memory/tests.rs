@@ -65,7 +65,12 @@ fn successes(from: u64, count: u64) -> Commit {
     Commit { from, runs: vec![Run::Success { count, results: None }], busy: Duration::ZERO }
 }
 
-async fn open(ledger: &MemoryLedger, chunks: u32, size: u64, within: Duration) -> Vec<ChunkMessage> {
+async fn open(
+    ledger: &MemoryLedger,
+    chunks: u32,
+    size: u64,
+    within: Duration,
+) -> Vec<ChunkMessage> {
     let open = Open { chunks, size, publish_within: within };
     ledger.open(job(), &open).await.unwrap()
 }
