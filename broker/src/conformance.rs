@@ -58,13 +58,13 @@ fn work() -> Queue {
     Queue::Work("pool".to_owned())
 }
 
-fn text(body: impl ToString) -> Outgoing {
+fn text(body: &(impl ToString + ?Sized)) -> Outgoing {
     Outgoing { body: Bytes::from(body.to_string()), ..Outgoing::default() }
 }
 
 async fn publish_numbers(broker: &dyn Broker, queue: &Queue, count: usize) {
     for number in 0..count {
-        broker.publish(queue, text(number)).await.expect("confirmed");
+        broker.publish(queue, text(&number)).await.expect("confirmed");
     }
 }
 
@@ -101,7 +101,7 @@ async fn until_depth(broker: &dyn Broker, queue: &Queue, expected: Depth) {
 async fn publish_once_it_exists(broker: &dyn Broker, queue: &Queue, body: &str) {
     let deadline = Instant::now() + DEADLINE;
     loop {
-        match broker.publish(queue, text(body)).await {
+        match broker.publish(queue, text(&body)).await {
             Ok(()) => return,
             Err(PublishError::Unroutable(_)) if Instant::now() < deadline => {
                 sleep(BETWEEN_LOOKS).await;
@@ -316,7 +316,7 @@ async fn a_node_queue_is_not_made_by_a_publish(broker: Arc<dyn Broker>) {
     let sent = join_all((0..50).map(|number| {
         let broker = broker.clone();
         let queue = if number % 2 == 0 { queue.clone() } else { work() };
-        async move { (number, broker.publish(&queue, text(number)).await) }
+        async move { (number, broker.publish(&queue, text(&number)).await) }
     }));
     // Each answer belongs to its own message, also when others are on their way.
     for (number, outcome) in sent.await {
@@ -353,7 +353,7 @@ async fn two_thousand_publishes_at_once_all_arrive(broker: Arc<dyn Broker>) {
     const COUNT: usize = 2_000;
     let publishes = (0..COUNT).map(|number| {
         let broker = broker.clone();
-        tokio::spawn(async move { broker.publish(&work(), text(number)).await })
+        tokio::spawn(async move { broker.publish(&work(), text(&number)).await })
     });
     for outcome in join_all(publishes).await {
         outcome.expect("no panic").expect("confirmed");
@@ -378,7 +378,7 @@ async fn a_subscription_may_come_before_the_first_message(broker: Arc<dyn Broker
 
 async fn jobs_and_dead_letters_are_queues_like_others(broker: Arc<dyn Broker>) {
     for queue in [Queue::Jobs, Queue::Dead] {
-        broker.publish(&queue, text(format!("{queue:?}"))).await.expect("confirmed");
+        broker.publish(&queue, text(&format!("{queue:?}"))).await.expect("confirmed");
         let mut subscription = broker.subscribe(&queue, 1).await;
         expect(&mut *subscription, format!("{queue:?}")).await.settle.ack().await;
         expect_nothing(&mut *subscription).await;

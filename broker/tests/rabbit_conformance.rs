@@ -1,4 +1,5 @@
 //! RabbitMQ does what every broker does, with both kinds of work queue.
+#![expect(clippy::print_stderr, reason = "a failing run shows how far it came")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -179,7 +179,8 @@ impl Feed {
         let text = failure.to_string();
         let queue = &self.queue;
         match failure {
-            Failure::Refused { .. } | Failure::Expelled { .. } if !session.is_over() => {
+            // A queue whose leader is lost answers no declaration; other queues must not suffer for it.
+            Failure::Refused { .. } | Failure::TimedOut { .. } if !session.is_over() => {
                 if trouble.as_ref() != Some(&text) {
                     warn!(?queue, reason = text, "can't consume, trying again");
                 }

@@ -3,8 +3,9 @@
 //! One task, because lapin counts a publish before it queues its frames: two tasks on one channel could swap places in
 //! between and get each other's confirm. Many publishes are in flight; each is answered when its own confirm arrives.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::StreamExt;
@@ -36,7 +37,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// A publish, and whom to tell.
 pub(crate) struct Request {
     pub(crate) queue: Queue,
-    pub(crate) message: Parcel,
+    pub(crate) message: Box<Parcel>,
     pub(crate) reply: oneshot::Sender<Result<(), PublishError>>,
 }
 
@@ -48,7 +49,20 @@ struct Ticket {
     reply: oneshot::Sender<Result<(), PublishError>>,
 }
 
-type Landed = (u64, Result<Confirmation, Failure>);
+/// RabbitMQ's answer to a publish, and the label of a returned message that came with it.
+type Answer = (Verdict, Option<Label>);
+
+/// What the lane waits for.
+enum Task {
+    Declare(Arc<Session>, Topology, Queue),
+    Publish(Arc<Channel>, u64, Box<Parcel>),
+}
+
+/// What has come of it.
+enum Landed {
+    Declared(Queue, Result<(), Failure>),
+    Published(u64, Result<Answer, Failure>),
+}
 
 pub(crate) struct Lane {
     link: Follower,
@@ -59,9 +73,11 @@ pub(crate) struct Lane {
 /// The lane during one session.
 struct Run<'a> {
     lane: &'a Lane,
-    session: &'a Session,
-    channel: Channel,
+    session: &'a Arc<Session>,
+    channel: Arc<Channel>,
     declared: HashSet<Queue>,
+    /// Requests whose queue is being declared. One queue's trouble must not hold up the others.
+    held: HashMap<Queue, Vec<Request>>,
     tickets: BTreeMap<u64, Ticket>,
     confirms: Confirms<Ticket>,
     next: u64,
@@ -91,8 +107,9 @@ impl Lane {
             let run = Run {
                 lane: &self,
                 session: &session,
-                channel,
+                channel: Arc::new(channel),
                 declared: HashSet::new(),
+                held: HashMap::new(),
                 tickets: BTreeMap::new(),
                 confirms: Confirms::new(),
                 next: 0,
@@ -120,7 +137,7 @@ impl Run<'_> {
         loop {
             let is_blocked = *blocked.borrow_and_update();
             // What is written while RabbitMQ does not read would pile up in lapin without end.
-            let room = flights.len() < MOST_IN_FLIGHT && !is_blocked;
+            let room = self.waiting() < MOST_IN_FLIGHT && !is_blocked;
             tokio::select! {
                 biased;
                 reason = &mut ended => {
@@ -129,7 +146,7 @@ impl Run<'_> {
                 }
                 () = poll_fn(|cx| drain(&mut flights, &mut landed, cx)), if !flights.is_empty() => {
                     for arrival in landed.drain(..) {
-                        self.land(arrival);
+                        flights.extend(self.land(arrival).into_iter().map(perform));
                     }
                     self.answer();
                 }
@@ -137,11 +154,8 @@ impl Run<'_> {
                     if taken == 0 {
                         return true;
                     }
-                    for request in batch.drain(..) {
-                        if let Some((number, parcel)) = self.admit(request).await {
-                            flights.push(fly(self.channel.clone(), number, parcel));
-                        }
-                    }
+                    let tasks = batch.drain(..).filter_map(|request| self.admit(request));
+                    flights.extend(tasks.map(perform));
                 }
                 _ = look.tick() => {
                     if is_blocked {
@@ -163,46 +177,76 @@ impl Run<'_> {
         }
     }
 
-    /// Makes a request ready to fly: its queue exists as far as we know.
-    async fn admit(&mut self, request: Request) -> Option<(u64, Parcel)> {
+    /// What to do for a request: publish it, or declare its queue first; nothing if that is under way.
+    fn admit(&mut self, request: Request) -> Option<Task> {
+        let queue = &request.queue;
+        if matches!(queue, Queue::Node(_)) || self.declared.contains(queue) {
+            return self.publish(request);
+        }
+        if let Some(held) = self.held.get_mut(queue) {
+            held.push(request);
+            return None;
+        }
+        let queue = queue.clone();
+        self.held.insert(queue.clone(), vec![request]);
+        Some(Task::Declare(self.session.clone(), self.lane.topology.clone(), queue))
+    }
+
+    fn publish(&mut self, request: Request) -> Option<Task> {
         let Request { queue, message, reply } = request;
         // Whoever has given up waiting must not find the message published later.
         if reply.is_closed() {
             return None;
-        }
-        if !matches!(queue, Queue::Node(_)) && !self.declared.contains(&queue) {
-            if let Err(failure) = self.lane.topology.declare(self.session, &queue).await {
-                if !matches!(failure, Failure::Refused { .. }) {
-                    self.session.fail(failure.to_string());
-                }
-                tell(reply, Err(PublishError::Unknown(failure.to_string())));
-                return None;
-            }
-            self.declared.insert(queue.clone());
         }
         let label = (message.id.clone(), message.key.to_string());
         self.confirms.sent(label.clone());
         let number = self.next;
         self.next += 1;
         self.tickets.insert(number, Ticket { queue, label, sent: Instant::now(), reply });
-        Some((number, message))
+        Some(Task::Publish(self.channel.clone(), number, message))
     }
 
-    fn land(&mut self, (number, outcome): Landed) {
-        let Some(ticket) = self.tickets.remove(&number) else { return };
-        let (verdict, returned) = match outcome {
-            Ok(Confirmation::Ack(returned)) => (Verdict::Confirmed, returned),
-            Ok(Confirmation::Nack(returned)) => (Verdict::Unknown("nack".to_owned()), returned),
-            Ok(Confirmation::NotRequested) => {
-                (Verdict::Unknown("the channel does not confirm".to_owned()), None)
+    fn land(&mut self, landed: Landed) -> Vec<Task> {
+        match landed {
+            Landed::Declared(queue, outcome) => self.declared(queue, outcome),
+            Landed::Published(number, outcome) => {
+                self.published(number, outcome);
+                Vec::new()
+            }
+        }
+    }
+
+    /// The requests that waited for the declaration are published now, or told why not.
+    fn declared(&mut self, queue: Queue, outcome: Result<(), Failure>) -> Vec<Task> {
+        let held = self.held.remove(&queue).unwrap_or_default();
+        match outcome {
+            Ok(()) => {
+                self.declared.insert(queue);
+                held.into_iter().filter_map(|request| self.publish(request)).collect()
             }
             Err(failure) => {
-                self.session.fail(failure.to_string());
-                (Verdict::Unknown(failure.to_string()), None)
+                if matches!(failure, Failure::Expelled { .. } | Failure::Broken(_)) {
+                    self.session.fail(failure.to_string());
+                }
+                for request in held {
+                    tell(request.reply, Err(PublishError::Unknown(failure.to_string())));
+                }
+                Vec::new()
             }
-        };
-        let returned = returned.as_deref().and_then(label_of);
+        }
+    }
+
+    fn published(&mut self, number: u64, outcome: Result<Answer, Failure>) {
+        let Some(ticket) = self.tickets.remove(&number) else { return };
+        let (verdict, returned) = outcome.unwrap_or_else(|failure| {
+            self.session.fail(failure.to_string());
+            (Verdict::Unknown(failure.to_string()), None)
+        });
         self.confirms.arrived(ticket.label.clone(), ticket, verdict, returned);
+    }
+
+    fn waiting(&self) -> usize {
+        self.tickets.len() + self.held.values().map(Vec::len).sum::<usize>()
     }
 
     fn answer(&mut self) {
@@ -231,9 +275,10 @@ impl Run<'_> {
     }
 
     fn give_up(self, reason: &str) {
-        let waiting = self.tickets.into_values().chain(self.confirms.give_up());
-        for ticket in waiting {
-            tell(ticket.reply, Err(PublishError::Unknown(reason.to_owned())));
+        let tickets = self.tickets.into_values().chain(self.confirms.give_up());
+        let held = self.held.into_values().flatten().map(|request| request.reply);
+        for reply in tickets.map(|ticket| ticket.reply).chain(held) {
+            tell(reply, Err(PublishError::Unknown(reason.to_owned())));
         }
     }
 }
@@ -256,16 +301,30 @@ fn drain<F: Future<Output = Landed>>(
     if landed.is_empty() { Poll::Pending } else { Poll::Ready(()) }
 }
 
+async fn perform(task: Task) -> Landed {
+    match task {
+        Task::Declare(session, topology, queue) => {
+            let outcome = topology.declare(&session, &queue).await;
+            Landed::Declared(queue, outcome)
+        }
+        Task::Publish(channel, number, parcel) => {
+            Landed::Published(number, publish(&channel, *parcel).await.map_err(Failure::from))
+        }
+    }
+}
+
 /// Hands one message to lapin and waits for its confirm; the session's end ends the wait.
-async fn fly(channel: Channel, number: u64, parcel: Parcel) -> Landed {
+async fn publish(channel: &Channel, parcel: Parcel) -> lapin::Result<Answer> {
     let Parcel { exchange, key, id: _, properties, body } = parcel;
     let options = BasicPublishOptions { mandatory: true, immediate: false };
-    let published = channel.basic_publish(exchange, key, options, &body, properties).await;
-    let confirmed = match published {
-        Ok(confirm) => confirm.await,
-        Err(error) => Err(error),
+    let confirm = channel.basic_publish(exchange, key, options, &body, properties).await?;
+    let unknown = |reason: &str| Verdict::Unknown(reason.to_owned());
+    let (verdict, returned) = match confirm.await? {
+        Confirmation::Ack(returned) => (Verdict::Confirmed, returned),
+        Confirmation::Nack(returned) => (unknown("nack"), returned),
+        Confirmation::NotRequested => (unknown("the channel does not confirm"), None),
     };
-    (number, confirmed.map_err(Failure::from))
+    Ok((verdict, returned.as_deref().and_then(label_of)))
 }
 
 fn label_of(returned: &lapin::message::Delivery) -> Option<Label> {

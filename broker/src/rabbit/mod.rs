@@ -232,7 +232,7 @@ impl Broker for Rabbit {
             return Err(closed());
         }
         let _underway = self.underway.token();
-        let message = self.topology.address(queue, message)?;
+        let message = Box::new(self.topology.address(queue, message)?);
         let (reply, answer) = oneshot::channel();
         let request = Request { queue: queue.clone(), message, reply };
         let attempt = async {

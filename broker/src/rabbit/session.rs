@@ -123,9 +123,14 @@ impl Session {
         Ok(Arc::new(session))
     }
 
-    /// A new channel.
+    /// A new channel. Nothing but a broken connection keeps RabbitMQ from opening one, so a time-out here ends the
+    /// session; a time-out of a declaration may be one queue's own trouble.
     pub(crate) async fn channel(&self) -> Result<Channel, Failure> {
-        self.within("opening a channel", self.connection.create_channel()).await
+        let opened = self.within("opening a channel", self.connection.create_channel()).await;
+        if let Err(failure @ Failure::TimedOut { .. }) = &opened {
+            self.fail(failure.to_string());
+        }
+        opened
     }
 
     /// A new channel whose publishes are confirmed.
