@@ -46,7 +46,7 @@ struct QuickForm {
     #[arg(long, value_name = "GLOB", num_args = 1.., group = "split", requires = "task")]
     files: Option<Vec<String>>,
     /// The size of a window, with --lines [default: 1MiB]
-    #[arg(long, value_name = "SIZE", requires = "lines")]
+    #[arg(long, value_name = "SIZE", conflicts_with_all = ["items", "range", "files"], requires = "task")]
     bytes: Option<String>,
     /// Given to every subtask
     #[arg(long, value_name = "JSON", requires = "task", allow_hyphen_values = true)]
@@ -66,16 +66,26 @@ struct QuickForm {
 }
 
 impl JobArguments {
+    /// Where the document comes from, for whoever has to correct it.
+    pub(crate) fn source(&self) -> String {
+        match &self.file {
+            Some(file) if file == Path::new("-") => "<stdin>".into(),
+            Some(file) => file.display().to_string(),
+            None => "flags".into(),
+        }
+    }
+
     /// The document, valid.
     pub(crate) fn document(&self) -> Result<JobDocument, Failure> {
+        let source = self.source();
         match (&self.file, &self.quick.task) {
             (Some(file), _) if file == Path::new("-") => {
-                parse(&read_bounded(std::io::stdin().lock()).map_err(Failure::other)?, "<stdin>")
+                parse(&read_bounded(std::io::stdin().lock()).map_err(Failure::other)?, &source)
             }
             (Some(file), _) => from_file(file),
             (None, Some(task)) => {
                 let document = self.quick.document(task)?;
-                parse(document.to_string().as_bytes(), "flags")
+                parse(document.to_string().as_bytes(), &source)
             }
             (None, None) => unreachable!("clap asks for a file or a task"),
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use longshore_broker::Broker;
 use longshore_broker::rabbit::{self, Rabbit};
 use longshore_ledger::redis::{self, RedisLedger};
 use longshore_ledger::{Error, Ledger};
@@ -42,28 +43,45 @@ pub(crate) fn rabbit_config(settings: &Settings, name: &str) -> rabbit::Config {
     config
 }
 
-/// Both services, there and ready.
+/// Both services, there and ready, for a command that somebody waits for.
 pub(crate) async fn client(settings: &Settings) -> Result<Client, Failure> {
     let ledger = ledger(settings)?;
-    let rabbit = Rabbit::start(rabbit_config(settings, "longshore submit"))?;
     ledger.now().await?;
-    rabbit.connected(CONNECT_WITHIN).await?;
+    let rabbit = Rabbit::start(rabbit_config(settings, "longshore submit"))?;
+    if let Err(error) = rabbit.connected(CONNECT_WITHIN).await {
+        rabbit.close(Duration::ZERO).await;
+        return Err(error.into());
+    }
     Ok(Client::new(Arc::new(rabbit), Arc::new(ledger)))
 }
 
-/// Both services for a scheduler or a worker. Waits until they are there, with a line for each change; gives up only
-/// where waiting can't help: bad URLs and refused logins.
-pub(crate) async fn fleet(
-    settings: &Settings,
-    name: &str,
-) -> Result<(Arc<Rabbit>, Arc<RedisLedger>), Failure> {
-    let mut config = redis::Config::new(&settings.redis_url, &settings.namespace);
-    config.pool_size = FLEET_POOL;
-    let ledger = RedisLedger::connect(config)?;
-    let rabbit = Rabbit::start(rabbit_config(settings, name))?;
-    await_ledger(&ledger).await?;
-    await_rabbit(&rabbit).await?;
-    Ok((Arc::new(rabbit), Arc::new(ledger)))
+/// Both services, for a scheduler or a worker.
+pub(crate) struct Services {
+    pub(crate) broker: Arc<Rabbit>,
+    pub(crate) ledger: Arc<RedisLedger>,
+}
+
+impl Services {
+    /// Starts to connect to both.
+    pub(crate) fn start(settings: &Settings, name: &str) -> Result<Self, Failure> {
+        let mut config = redis::Config::new(&settings.redis_url, &settings.namespace);
+        config.pool_size = FLEET_POOL;
+        let ledger = Arc::new(RedisLedger::connect(config)?);
+        let broker = Arc::new(Rabbit::start(rabbit_config(settings, name))?);
+        Ok(Self { broker, ledger })
+    }
+
+    /// Waits until both are there, with a line for each change; gives up only where waiting can't help: when they
+    /// refuse the login.
+    pub(crate) async fn ready(&self) -> Result<(), Failure> {
+        await_ledger(&self.ledger).await?;
+        await_rabbit(&self.broker).await
+    }
+
+    /// Says good-bye to RabbitMQ; Redis needs none.
+    pub(crate) async fn close(&self) {
+        self.broker.close(CLOSE_WITHIN).await;
+    }
 }
 
 async fn await_ledger(ledger: &RedisLedger) -> Result<(), Failure> {

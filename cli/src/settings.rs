@@ -286,7 +286,8 @@ fn parse(text: &str, name: &str) -> Result<Layer, Failure> {
     })
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+/// Reads a humantime string; a bare number is refused.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let has_unit = text.bytes().any(|byte| byte.is_ascii_alphabetic());
     humantime::parse_duration(text).ok().filter(|_| has_unit).ok_or_else(|| {
         format!("`{text}` is no duration; write one like \"30s\", \"5m\" or \"1h 30m\"")

@@ -1,6 +1,8 @@
 //! One subscription to the ledger's hints, shared by everybody who waits in this process.
 //!
-//!     ledger.events() ──▶ one task ──▶ broadcast ──▶ each waiting job
+//! ```text
+//! ledger.events() ──▶ one task ──▶ broadcast ──▶ each waiting job
+//! ```
 //!
 //! Hints make waiting quick; polling makes it certain. So nothing here can fail: a hint that is lost costs half a
 //! second.

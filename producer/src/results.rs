@@ -157,4 +157,25 @@ mod tests {
         assert_eq!(split_line_number("file:///r/1"), ("file:///r/1", 0));
         assert_eq!(split_line_number("file:///r#x/1"), ("file:///r#x/1", 0));
     }
+
+    #[tokio::test]
+    async fn an_object_may_be_read_from_a_line_within() {
+        use longshore_ledger::memory::{MemoryLedger, SystemClock};
+
+        let file = tempfile::NamedTempFile::new().expect("a folder for it");
+        std::fs::write(file.path(), "0\n1\n2\n3\n").expect("written");
+        let reader = Reader {
+            ledger: Arc::new(MemoryLedger::new(Arc::new(SystemClock))),
+            job: JobId::from_uuid(uuid::Uuid::nil()),
+            next: 0,
+            end: 9,
+            upto: 0,
+            runs: Vec::new(),
+            lines: Lines::default(),
+        };
+        let lines = format!("@file://{}#2\n", file.path().display());
+        let run = ResultRun { from: 7, lines, count: 2 };
+        let lines = reader.open(run).await.expect("it can be read");
+        assert_eq!(all(lines), [(7, "2".to_owned()), (8, "3".to_owned())]);
+    }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use longshore_producer::JobDocument;
+use longshore_producer::{Client, JobDocument, SubmitError};
 
 use super::environment;
 use super::submit::watch;
@@ -33,7 +33,7 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) async fn perform(self, flags: &Flags, output: &mut Output) -> Result<(), Failure> {
         let settings = Settings::load(flags, &self.worker, &FleetFlags::default(), environment)?;
-        let document = self.job.document()?;
+        let (source, document) = (self.job.source(), self.job.document()?);
         // Whatever the queue is called, its only worker is here; and there is nothing to wait for at the end.
         let worker = embedded::worker(&settings, vec![document.queue.clone()], Duration::ZERO)?;
         embedded::check_tasks(&document, &worker.tasks())?;
@@ -41,7 +41,7 @@ impl Run {
         let mut fleet = Embedded::start(worker, &settings);
         let client = fleet.client().clone();
         let outcome = tokio::select! {
-            outcome = run(&client, &document, output) => outcome,
+            outcome = run(&client, &document, &source, output) => outcome,
             failure = fleet.broken() => Err(failure),
             () = interrupts.next() => {
                 cancel_all(&client).await;
@@ -54,17 +54,22 @@ impl Run {
 }
 
 async fn run(
-    client: &longshore_producer::Client,
+    client: &Client,
     document: &JobDocument,
+    source: &str,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let job = client.submit(document).await?;
+    let job = client.submit(document).await.map_err(|error| match error {
+        // The id was drawn a moment ago and means nothing to anybody.
+        SubmitError::Rejected { error, .. } => Failure::usage(format!("{source}: {error}")),
+        error => error.into(),
+    })?;
     let summary = watch(&job).await?;
     results::outcome(output, &job, document, &summary).await
 }
 
 /// Ends whatever there is; the process is about to end, so nothing that goes wrong here matters.
-async fn cancel_all(client: &longshore_producer::Client) {
+async fn cancel_all(client: &Client) {
     let cancel = async {
         for job in client.jobs().list(0).await.unwrap_or_default() {
             let _ = client.job(job.id).cancel().await;

@@ -1,13 +1,12 @@
 //! `longshore scheduler`: decides for the fleet.
 
 use clap::Args;
-use longshore_broker::Broker;
 use tokio_util::sync::CancellationToken;
 
 use crate::embedded::scheduler_id;
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
-use crate::services::{self, CLOSE_WITHIN};
+use crate::services::Services;
 use crate::settings::Settings;
 
 /// Run a scheduler until SIGTERM or Ctrl-C; any number may run at once
@@ -19,24 +18,35 @@ pub(crate) struct Scheduler {}
 impl Scheduler {
     pub(crate) async fn perform(self, settings: &Settings) -> Result<(), Failure> {
         let mut interrupts = Interrupts::follow()?;
-        let (broker, ledger) = tokio::select! {
-            services = services::fleet(settings, "longshore scheduler") => services?,
-            () = interrupts.next() => return Ok(()),
-        };
-        let mut config = longshore_scheduler::Config::new(scheduler_id());
-        config.dead_after = settings.dead_after;
-        let scheduler = longshore_scheduler::Scheduler::new(config, broker.clone(), ledger);
-        let stop = CancellationToken::new();
-        let running = scheduler.run(stop.clone());
-        tokio::pin!(running);
-        let outcome = tokio::select! {
-            outcome = &mut running => outcome,
-            () = interrupts.next() => {
-                stop.cancel();
-                running.await
-            }
-        };
-        broker.close(CLOSE_WITHIN).await;
-        outcome.map_err(Failure::other)
+        let services = Services::start(settings, "longshore scheduler")?;
+        let outcome = schedule(settings, &services, &mut interrupts).await;
+        services.close().await;
+        outcome
     }
+}
+
+async fn schedule(
+    settings: &Settings,
+    services: &Services,
+    interrupts: &mut Interrupts,
+) -> Result<(), Failure> {
+    tokio::select! {
+        ready = services.ready() => ready?,
+        () = interrupts.next() => return Ok(()),
+    }
+    let mut config = longshore_scheduler::Config::new(scheduler_id());
+    config.dead_after = settings.dead_after;
+    let (broker, ledger) = (services.broker.clone(), services.ledger.clone());
+    let scheduler = longshore_scheduler::Scheduler::new(config, broker, ledger);
+    let stop = CancellationToken::new();
+    let running = scheduler.run(stop.clone());
+    tokio::pin!(running);
+    let outcome = tokio::select! {
+        outcome = &mut running => outcome,
+        () = interrupts.next() => {
+            stop.cancel();
+            running.await
+        }
+    };
+    outcome.map_err(Failure::other)
 }

@@ -13,7 +13,7 @@ use crate::interrupt::Interrupts;
 use crate::output::bar::Bar;
 use crate::output::{Output, job, results, talk};
 use crate::services::{self, CLOSE_WITHIN};
-use crate::settings::Settings;
+use crate::settings::{Settings, parse_duration};
 
 /// Submit a job to the fleet; prints its id once a scheduler has accepted it
 #[derive(Args)]
@@ -27,7 +27,7 @@ pub(crate) struct Submit {
     #[arg(long)]
     detach: bool,
     /// How long to wait for a scheduler to accept the job
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     within: Duration,
 }
 

@@ -1,7 +1,8 @@
 //! `longshore worker`: runs subtasks for the fleet.
 
+use std::time::Duration;
+
 use clap::Args;
-use longshore_broker::Broker;
 use tokio_util::sync::CancellationToken;
 
 use super::environment;
@@ -9,8 +10,11 @@ use crate::embedded;
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::output::talk;
-use crate::services::{self, CLOSE_WITHIN};
+use crate::services::Services;
 use crate::settings::{Flags, FleetFlags, Settings, WorkerFlags};
+
+/// How long a good-bye to RabbitMQ may take when somebody wants us gone.
+const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// Run a worker until SIGTERM or Ctrl-C
 ///
@@ -29,29 +33,44 @@ impl Worker {
         let settings = Settings::load(flags, &self.worker, &self.fleet, environment)?;
         let worker = embedded::worker(&settings, settings.queues.clone(), settings.grace)?;
         let mut interrupts = Interrupts::follow()?;
-        let (broker, ledger) = tokio::select! {
-            services = services::fleet(&settings, "longshore worker") => services?,
-            () = interrupts.next() => return Ok(()),
-        };
-        let stop = CancellationToken::new();
-        let running = worker.run(broker.clone(), ledger, stop.clone());
-        tokio::pin!(running);
-        let outcome = tokio::select! {
-            outcome = &mut running => outcome,
-            () = interrupts.next() => {
-                stop.cancel();
-                talk("draining; once more to stop at once");
-                tokio::select! {
-                    outcome = &mut running => outcome,
-                    () = interrupts.next() => return Err(Failure::Interrupted),
-                }
-            }
-        };
-        broker.close(CLOSE_WITHIN).await;
-        outcome.map_err(|error| match error {
-            longshore_worker::Error::Broker(error) => error.into(),
-            longshore_worker::Error::Ledger(error) => error.into(),
-            other => Failure::other(other),
-        })
+        let services = Services::start(&settings, "longshore worker")?;
+        let outcome = work(worker, &services, &mut interrupts).await;
+        if matches!(outcome, Err(Failure::Interrupted)) {
+            // "At once" leaves no time for a good-bye to a service that may not answer.
+            let _ = tokio::time::timeout(AT_ONCE, services.close()).await;
+        } else {
+            services.close().await;
+        }
+        outcome
     }
+}
+
+async fn work(
+    worker: longshore_worker::Worker,
+    services: &Services,
+    interrupts: &mut Interrupts,
+) -> Result<(), Failure> {
+    tokio::select! {
+        ready = services.ready() => ready?,
+        () = interrupts.next() => return Ok(()),
+    }
+    let stop = CancellationToken::new();
+    let running = worker.run(services.broker.clone(), services.ledger.clone(), stop.clone());
+    tokio::pin!(running);
+    let outcome = tokio::select! {
+        outcome = &mut running => outcome,
+        () = interrupts.next() => {
+            stop.cancel();
+            talk("draining; once more to stop at once");
+            tokio::select! {
+                outcome = &mut running => outcome,
+                () = interrupts.next() => return Err(Failure::Interrupted),
+            }
+        }
+    };
+    outcome.map_err(|error| match error {
+        longshore_worker::Error::Broker(error) => error.into(),
+        longshore_worker::Error::Ledger(error) => error.into(),
+        other => Failure::other(other),
+    })
 }

@@ -1,0 +1,345 @@
+//! Each mistake gets its error, on one line of standard error, and its exit code; standard output stays empty.
+
+mod given;
+
+use given::Given;
+
+#[track_caller]
+fn refused(given: &Given, arguments: &[&str], code: i32, error: &str) {
+    let left = given.longshore(arguments);
+    let first = left.stderr.lines().next().unwrap_or_default();
+    let folder = given.folder().canonicalize().expect("it is there");
+    let first = first.replace(folder.to_str().expect("UTF-8"), "FOLDER");
+    assert_eq!(first, error, "{arguments:?}");
+    assert_eq!(left.code, Some(code), "{arguments:?}: {error}");
+    assert_eq!(left.stdout, "", "{arguments:?}: {error}");
+}
+
+#[track_caller]
+fn flags(arguments: &[&str], error: &str) {
+    refused(&Given::nothing(), arguments, 2, error);
+}
+
+/// `longshore run --task noop --items 1` and then these.
+#[track_caller]
+fn quick(more: &[&str], error: &str) {
+    let arguments: Vec<&str> =
+        ["run", "--task", "noop", "--items", "1"].iter().chain(more).copied().collect();
+    flags(&arguments, error);
+}
+
+#[track_caller]
+fn document(text: &str, error: &str) {
+    let given = Given::nothing().file("job.json", text);
+    refused(&given, &["run", "job.json"], 2, &format!("error: job.json: {error}"));
+}
+
+#[track_caller]
+fn settings(toml: &str, error: &str) {
+    let given = Given::nothing().file("longshore.toml", toml);
+    refused(&given, &["run", "--task", "noop", "--items", "1"], 2, error);
+}
+
+#[track_caller]
+fn variable(name: &str, value: &str, error: &str) {
+    let given = Given::nothing().variable(name, value);
+    refused(&given, &["run", "--task", "noop", "--items", "1"], 2, error);
+}
+
+const JOB: &str = "01900000-0000-7000-8000-000000000000";
+const NOWHERE: &str = "redis://127.0.0.1:1";
+
+#[test]
+fn flags_that_make_no_sense() {
+    flags(&["fly"], "error: unrecognized subcommand 'fly'");
+    flags(&["run"], "error: the following required arguments were not provided:");
+    flags(&["run", "a.json", "b.json"], "error: unexpected argument 'b.json' found");
+    flags(&["run", "--task", "noop"], "error: the following required arguments were not provided:");
+    flags(&["run", "--items", "1"], "error: the following required arguments were not provided:");
+    flags(
+        &["run", "job.json", "--task", "noop", "--items", "1"],
+        "error: the argument '[JOB.json]' cannot be used with '--task <TASK>'",
+    );
+    flags(
+        &["run", "--task", "noop", "--items"],
+        "error: a value is required for '--items <VALUE>...' but none was supplied",
+    );
+    quick(
+        &["--range", "0..5"],
+        "error: the argument '--items <VALUE>...' cannot be used with '--range <A..B[..STEP]>'",
+    );
+    quick(
+        &["--bytes", "1MiB"],
+        "error: the argument '--items <VALUE>...' cannot be used with '--bytes <SIZE>'",
+    );
+    quick(&["--slots", "0"], "error: slots: 0; use 1 to 4096");
+    quick(
+        &["--slots", "many"],
+        "error: invalid value 'many' for '--slots <N>': invalid digit found in string",
+    );
+    quick(
+        &["--grace", "5"],
+        "error: --grace: `5` is no duration; write one like \"30s\", \"5m\" or \"1h 30m\"",
+    );
+    quick(
+        &["--json=yes"],
+        "error: unexpected value 'yes' for '--json' found; no more were expected",
+    );
+    flags(
+        &["submit", "--wait", "--detach", "--task", "noop", "--items", "1"],
+        "error: the argument '--wait' cannot be used with '--detach'",
+    );
+    flags(
+        &["submit", "--task", "noop", "--items", "1", "--within", "soon"],
+        "error: invalid value 'soon' for '--within <DURATION>': `soon` is no duration; write one \
+         like \"30s\", \"5m\" or \"1h 30m\"",
+    );
+    flags(
+        &["status", "seven"],
+        "error: invalid value 'seven' for '[JOB]': a job's id is a UUID, as `longshore status` \
+         lists them",
+    );
+    flags(
+        &["status", "--watch"],
+        "error: --watch without a job needs a terminal on standard error; name a job",
+    );
+    flags(&["pause"], "error: the following required arguments were not provided:");
+    flags(
+        &["retry", JOB, "--index", "x"],
+        "error: invalid value 'x' for '--index <INDEX>...': invalid digit found in string",
+    );
+    flags(&["completions", "tcsh"], "error: invalid value 'tcsh' for '<SHELL>'");
+    flags(
+        &["config", "--log-format", "xml"],
+        "error: invalid value 'xml' for '--log-format <FORMAT>'",
+    );
+    flags(&["worker", "--labels", "gpu"], "error: --labels: `gpu` is no label; write name=value");
+    flags(
+        &["worker", "--queues", ","],
+        "error: queues: a name is missing; name at least one queue",
+    );
+    flags(&["dev", "--jobs", "nowhere"], "error: nowhere: no such file");
+}
+
+#[test]
+fn quick_forms_that_make_no_job() {
+    let range = |range: &str, error: &str| {
+        flags(&["run", "--task", "noop", "--range", range], error);
+    };
+    range(
+        "0-5",
+        "error: --range: `0-5` is no range; write START..END or START..END..STEP, like 0..1000",
+    );
+    range(
+        "5..0",
+        "error: flags: split: no numbers from 5 to before 0 in steps of 1; use an end above the \
+         start",
+    );
+    range("0..9..0", "error: flags: split.step: `0`; use a step that leads from start to end");
+    range(
+        "0..9223372036854775807",
+        "error: flags: split: 9223372036854775807 subtasks; use at most 1099511627776 (2^40)",
+    );
+    quick(
+        &["--params", "{a"],
+        "error: --params: not JSON: key must be a string at line 1 column 2",
+    );
+    quick(&["--priority", "11"], "error: flags: priority: `11`; use a whole number from 0 to 9");
+    quick(&["--priority", "-1"], "error: flags: priority: `-1`; use a whole number from 0 to 9");
+    quick(
+        &["--id", "seven"],
+        "error: flags: id: `seven`; write a UUID like 01890a5d-ac96-774b-bcce-b302099a8057, or \
+         leave it out",
+    );
+    quick(
+        &["--queue", ""],
+        "error: flags: queue: an empty name; use 1 to 100 characters out of A-Z a-z 0-9 . _ -",
+    );
+    quick(
+        &["--reduce", "nope"],
+        "error: reduce.task: unknown task `nope`; use concat, fail, merge_counts, noop, sleep, \
+         sum, wordcount, or declare [task.nope] in longshore.toml",
+    );
+    flags(
+        &["run", "--task", "nope", "--items", "1"],
+        "error: task: unknown task `nope`; use concat, fail, merge_counts, noop, sleep, sum, \
+         wordcount, or declare [task.nope] in longshore.toml",
+    );
+}
+
+#[test]
+fn globs_without_files() {
+    let lines = |glob: &str, error: &str| {
+        flags(&["run", "--task", "wordcount", "--lines", glob], error);
+    };
+    lines("*.txt", "error: flags: split.files: no file matches `FOLDER/*.txt`");
+    lines("/nowhere/a.txt", "error: flags: split.files: no file matches `/nowhere/a.txt`");
+    let allowed = "write paths with * ? [abc] or **, or URLs that start with file:// or s3://";
+    lines(
+        "[x",
+        &format!("error: flags: split.files[0]: `[x` is no glob: invalid range pattern; {allowed}"),
+    );
+    lines(
+        "gs://b/k",
+        &format!("error: flags: split.files[0]: `gs://b/k` is no glob: unknown scheme; {allowed}"),
+    );
+    flags(
+        &["run", "--task", "wordcount", "--lines", "x", "--bytes", "1000"],
+        "error: flags: split.bytes: `1000` is no size; write a whole number with B, KiB, MiB, GiB \
+         or TiB, like \"1MiB\"",
+    );
+}
+
+#[test]
+fn documents_that_are_none() {
+    document(
+        "",
+        "document: not JSON: EOF while parsing a value at line 1 column 0; write one JSON object",
+    );
+    document("[]", "document: a list; write one JSON object");
+    document(
+        "{\"task\":\"noop\"",
+        "document: not JSON: EOF while parsing an object at line 1 column 14; write one JSON object",
+    );
+    document(
+        r#"{"task":"noop","split":{"by":"ranges"}}"#,
+        "split.by: unknown kind `ranges`; use items, range, lines, files or grid",
+    );
+    document(
+        r#"{"task":"noop","split":{"by":"items","items":[]}}"#,
+        "split.items: an empty list; list at least one item",
+    );
+    document(
+        r#"{"task":"noop","split":{"by":"items","items":[1]},"timeout":30}"#,
+        "timeout: `30` has no unit; write \"30s\"",
+    );
+    document(
+        r#"{"task":"noop","split":{"by":"items","items":[1]},"prority":3}"#,
+        "document: unknown field `prority`; did you mean `priority`?",
+    );
+    let given = Given::nothing().file("latin.json", b"\xff\xfe");
+    refused(
+        &given,
+        &["run", "latin.json"],
+        2,
+        "error: latin.json: document: not UTF-8 at line 1 column 1; write JSON in UTF-8",
+    );
+    let given = Given::nothing().stdin("{}");
+    let left = given.longshore(&["run", "-"]);
+    assert!(left.stderr.starts_with("error: <stdin>: task: missing; "), "{}", left.stderr);
+    assert_eq!(left.code, Some(2));
+}
+
+#[test]
+fn files_that_can_not_be_read() {
+    flags(&["run", "nowhere.json"], "error: nowhere.json: no such file");
+    flags(&["run", "."], "error: .: is a directory");
+    flags(&["status", "--config", "nowhere.toml"], "error: nowhere.toml: no such file");
+    let given = Given::nothing().variable("LONGSHORE_CONFIG", "elsewhere.toml");
+    refused(&given, &["status"], 2, "error: elsewhere.toml: no such file");
+    let given = Given::nothing().file("longshore.toml", b"\xff");
+    refused(&given, &["status"], 2, "error: longshore.toml: is not UTF-8 text");
+}
+
+#[test]
+fn settings_that_make_no_sense() {
+    let run = "error: longshore.toml";
+    settings(
+        "slots = ",
+        &format!("{run}:1:9: string values must be quoted, expected literal string"),
+    );
+    settings(
+        "slot = 4",
+        &format!(
+            "{run}:1:1: unknown field `slot`, expected one of `amqp_url`, `redis_url`, \
+             `namespace`, `work_queues`, `dead_after`, `slots`, `queues`, `labels`, `heartbeat`, \
+             `ack_after`, `grace`, `task`"
+        ),
+    );
+    settings("slots = \"4\"", &format!("{run}:1:9: invalid type: string \"4\", expected u32"));
+    settings("slots = 0", "error: slots: 0; use 1 to 4096");
+    settings("dead_after = \"1s\"", "error: dead_after: 1s; use at least twice the heartbeat, 2s");
+    settings(
+        "\ngrace = \"5\"",
+        &format!("{run}:2:9: `5` is no duration; write one like \"30s\", \"5m\" or \"1h 30m\""),
+    );
+    settings(
+        "work_queues = \"stream\"",
+        &format!("{run}:1:15: unknown kind `stream`; use classic or quorum"),
+    );
+    settings(
+        "[task.a]\ncommand = [\"no-such-program\"]",
+        "error: task.a: command: no program `no-such-program` on this machine",
+    );
+    settings(
+        "[task.a]\ncommand = [\"sh\"]\nhttp = \"http://127.0.0.1/\"",
+        &format!("{run}:1:1: use exactly one of `command`, `serve` and `http`"),
+    );
+    variable(
+        "LONGSHORE_SLOTS",
+        "four",
+        "error: LONGSHORE_SLOTS: `four` is no whole number; use 1 to 4096",
+    );
+    variable("LONGSHORE_HEARTBEAT", "0s", "error: heartbeat: 0s; use at least 50ms");
+    variable(
+        "LONGSHORE_NAMESPACE",
+        "a b",
+        "error: namespace: `a b`; use 1 to 64 letters, digits, `_`, `-` and `.`",
+    );
+    variable(
+        "LONGSHORE_WORK_QUEUES",
+        "fast",
+        "error: LONGSHORE_WORK_QUEUES: unknown kind `fast`; use classic or quorum",
+    );
+}
+
+#[test]
+fn services_that_are_not_there() {
+    let refusal = "error: Redis at 127.0.0.1:1: Connection refused (os error 111)";
+    for verb in [
+        &["status"][..],
+        &["status", JOB],
+        &["results", JOB],
+        &["errors", JOB],
+        &["audit", JOB],
+        &["pause", JOB],
+        &["resume", JOB],
+        &["cancel", JOB],
+        &["delete", JOB],
+        &["delete", JOB, "--force"],
+        &["retry", JOB],
+        &["nodes"],
+        &["drain", "node"],
+        &["submit", "--task", "noop", "--items", "1"],
+    ] {
+        let given = Given::nothing().variable("LONGSHORE_REDIS_URL", NOWHERE);
+        refused(&given, verb, 3, refusal);
+    }
+    let left = Given::nothing()
+        .variable("LONGSHORE_REDIS_URL", NOWHERE)
+        .variable("LONGSHORE_AMQP_URL", "amqp://127.0.0.1:1")
+        .longshore(&["doctor"]);
+    assert_eq!(left.code, Some(3));
+    for line in [
+        "error    redis.reachable: 127.0.0.1:1: Connection refused (os error 111)",
+        "error    rabbitmq.reachable: 127.0.0.1:1: Connection refused (os error 111)",
+    ] {
+        assert!(left.stdout.lines().any(|printed| printed == line), "{}", left.stdout);
+    }
+}
+
+#[test]
+fn addresses_that_are_none() {
+    flags(
+        &["status", "--redis-url", "http://x"],
+        "error: redis_url: unknown scheme `http`; use redis://, rediss://, unix://, \
+         redis+sentinel://, rediss+sentinel://, redis+cluster:// or rediss+cluster://",
+    );
+    let left = Given::nothing().longshore(&["scheduler", "--amqp-url", "http://x"]);
+    assert_eq!(left.code, Some(2));
+    assert_eq!(
+        left.stderr,
+        "error: amqp_url: Invalid AMQP scheme: http; expected \
+         amqp://user:password@host:5672/vhost, or amqps://…\n"
+    );
+}

@@ -1,0 +1,74 @@
+//! `longshore dev`: jobs from standard input and from a folder. Also the verbs that only print.
+
+mod given;
+
+use std::io::{BufRead, BufReader};
+use std::process::Command;
+
+use given::Given;
+
+const JOB: &str = r#"{"task":"noop","split":{"by":"range","start":0,"end":5}}"#;
+
+#[test]
+fn jobs_from_standard_input_end_with_a_line_each() {
+    let input = format!("{JOB}\n\nnonsense\n{}\n{}\n", JOB.replace("noop", "nope"), JOB);
+    let left = Given::nothing().stdin(input).longshore(&["dev"]);
+    assert_eq!(left.code, Some(0), "{left:?}");
+    let mut lines: Vec<&str> = left.stdout.lines().collect();
+    lines.sort_unstable_by_key(|line| line.rsplit('(').next());
+    assert_eq!(lines.len(), 2, "{left:?}");
+    for (line, from) in lines.iter().zip(["(line 1)", "(line 5)"]) {
+        assert!(line.contains(" succeeded: 5 of 5 done in "), "{line}");
+        assert!(line.ends_with(from), "{line}");
+    }
+    let mut errors: Vec<&str> = left.stderr.lines().collect();
+    errors.sort_unstable();
+    assert!(errors[0].starts_with("line 3: document: not JSON: "), "{left:?}");
+    assert!(errors[1].starts_with("line 4: task: unknown task `nope`; use "), "{left:?}");
+}
+
+#[test]
+fn each_file_of_a_folder_is_submitted_once() {
+    let given = Given::nothing().file("jobs/a.json", JOB).file("jobs/readme.txt", "no job");
+    let mut child = given.start(&["dev", "--jobs", "jobs", "--json"]);
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let mut next = || -> serde_json::Value {
+        serde_json::from_str(&lines.next().expect("a line").expect("text")).expect("JSON")
+    };
+    let first = next();
+    assert_eq!((&first["state"], &first["done"]), (&"succeeded".into(), &5.into()));
+    let given = given.file("jobs/b.json", JOB);
+    assert_ne!(next()["id"], first["id"]);
+    let given = given.file("jobs/c.json", "{");
+    let given = given.file("jobs/d.json", JOB);
+    assert_eq!(next()["done"], 5);
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+    let left = given::finish(child);
+    assert_eq!(left.code, Some(0), "{left:?}");
+    assert!(left.stderr.starts_with("jobs/c.json: document: not JSON: "), "{left:?}");
+    assert!(lines.next().is_none(), "nothing ran twice");
+    drop(given);
+}
+
+#[test]
+fn the_printed_settings_are_the_defaults_and_a_file_that_can_be_used() {
+    let printed = Given::nothing().longshore(&["config"]);
+    assert_eq!(printed.code, Some(0));
+    assert!(printed.stdout.contains("\namqp_url = \"amqp://guest:guest@127.0.0.1:5672/%2f\"\n"));
+    let given = Given::nothing().file("longshore.toml", &printed.stdout);
+    let left = given.longshore(&["run", "--task", "noop", "--items", "1"]);
+    assert_eq!((left.code, left.stderr.as_str()), (Some(0), ""));
+    let json = Given::nothing().longshore(&["config", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
+    assert_eq!(json["namespace"], "longshore");
+}
+
+#[test]
+fn completions_know_the_verbs() {
+    for shell in ["bash", "zsh", "fish"] {
+        let left = Given::nothing().longshore(&["completions", shell]);
+        assert_eq!(left.code, Some(0));
+        assert!(left.stdout.contains("doctor") && left.stdout.contains("--amqp-url"), "{shell}");
+    }
+}

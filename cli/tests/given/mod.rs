@@ -1,0 +1,78 @@
+//! A folder of its own, and `longshore` run in it with nothing of the caller's environment but PATH.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// What a command is given.
+pub struct Given {
+    folder: tempfile::TempDir,
+    environment: Vec<(String, String)>,
+    stdin: Vec<u8>,
+}
+
+/// What a finished command left.
+#[derive(Debug)]
+pub struct Left {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Given {
+    pub fn nothing() -> Self {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        Self { folder, environment: Vec::new(), stdin: Vec::new() }
+    }
+
+    pub fn file(self, name: &str, contents: impl AsRef<[u8]>) -> Self {
+        let path = self.folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("it lies in the folder")).expect("made");
+        std::fs::write(path, contents).expect("written");
+        self
+    }
+
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn stdin(mut self, text: impl Into<Vec<u8>>) -> Self {
+        self.stdin = text.into();
+        self
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts the command; its standard input stays open.
+    pub fn start(&self, arguments: &[&str]) -> Child {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_longshore"));
+        command.args(arguments).current_dir(self.folder()).env_clear();
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("longshore starts");
+        let stdin = child.stdin.as_mut().expect("it is a pipe");
+        // A command that refuses its flags closes the pipe without reading.
+        let _ = stdin.write_all(&self.stdin);
+        child
+    }
+
+    /// Runs the command to its end.
+    pub fn longshore(&self, arguments: &[&str]) -> Left {
+        finish(self.start(arguments))
+    }
+}
+
+/// Closes a command's standard input and waits for its end.
+pub fn finish(mut child: Child) -> Left {
+    drop(child.stdin.take());
+    let output = child.wait_with_output().expect("it ends");
+    Left {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).expect("text"),
+        stderr: String::from_utf8(output.stderr).expect("text"),
+    }
+}

@@ -1,0 +1,195 @@
+//! `longshore run` and its like without any service: what goes in, what comes out.
+
+mod given;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use given::Given;
+
+#[track_caller]
+fn prints(given: &Given, arguments: &[&str], stdout: &str) {
+    let left = given.longshore(arguments);
+    assert_eq!(left.stderr, "", "{arguments:?}");
+    assert_eq!(left.stdout, stdout, "{arguments:?}");
+    assert_eq!(left.code, Some(0), "{arguments:?}");
+}
+
+/// `longshore run --task T …`, split at spaces.
+#[track_caller]
+fn quick(line: &str, stdout: &str) {
+    let arguments: Vec<&str> = ["run", "--task"].into_iter().chain(line.split(' ')).collect();
+    prints(&Given::nothing().file("a.txt", "b a\nA\n").file("b.txt", "c"), &arguments, stdout);
+}
+
+/// A command that gives back what its subtask is about.
+const ECHO: &str = r#"
+[task.echo]
+command = ["python3", "-c", "import json,sys; print(json.dumps(json.load(sys.stdin)['input']))"]
+"#;
+
+#[test]
+fn items_give_a_line_each_in_order() {
+    quick("sum --items [1,2] [3] [4,5,6]", "3\n3\n15\n");
+    quick("concat --items [\"a\",\"b\"]", "\"ab\"\n");
+    quick("noop --items a 1 null", "null\nnull\nnull\n");
+}
+
+#[test]
+fn ranges_give_a_line_for_each_number() {
+    quick("noop --range 0..3", "null\nnull\nnull\n");
+    quick("noop --range -4..4..4", "null\nnull\n");
+    let given = Given::nothing().file("longshore.toml", ECHO);
+    prints(&given, &["run", "--task", "echo", "--range", "5..-1..-3"], "5\n2\n");
+}
+
+#[test]
+fn lines_and_files_are_read_where_they_are() {
+    quick("wordcount --lines *.txt --bytes 4B", "{\"a\":1,\"b\":1}\n{\"a\":1}\n{\"c\":1}\n");
+    quick("wordcount --files *.txt", "{\"a\":2,\"b\":1}\n{\"c\":1}\n");
+    quick("wordcount --files b.txt a.txt", "{\"a\":2,\"b\":1}\n{\"c\":1}\n");
+    quick("wordcount --lines *.txt --reduce merge_counts", "{\"a\":2,\"b\":1,\"c\":1}\n");
+}
+
+#[test]
+fn a_grid_has_a_subtask_for_each_combination_last_axis_fastest() {
+    let job = r#"{"task": "echo", "split": {"by": "grid", "axes": {
+        "lr": [0.1, 0.01], "seed": {"start": 0, "end": 2}}}}"#;
+    let given = Given::nothing().file("job.json", job).file("longshore.toml", ECHO);
+    prints(
+        &given,
+        &["run", "job.json"],
+        "{\"lr\":0.1,\"seed\":0}\n{\"lr\":0.1,\"seed\":1}\n\
+         {\"lr\":0.01,\"seed\":0}\n{\"lr\":0.01,\"seed\":1}\n",
+    );
+}
+
+#[test]
+fn a_document_may_come_from_standard_input_and_a_reduce_gives_one_value() {
+    let job = r#"{"task": "sum", "split": {"by": "items", "items": [[1], [2], [3], [4], [5]]},
+        "reduce": {"task": "sum", "fan_in": 2}, "queue": "anything"}"#;
+    prints(&Given::nothing().stdin(job), &["run", "-"], "15\n");
+    prints(&Given::nothing().stdin(job), &["run", "-", "--json"], "{\"result\":15}\n");
+}
+
+#[test]
+fn json_names_the_index_of_each_result() {
+    quick("sum --items [1] [2] --json", "{\"index\":0,\"result\":1}\n{\"index\":1,\"result\":2}\n");
+}
+
+#[test]
+fn discarded_results_print_nothing() {
+    let job = r#"{"task": "noop", "split": {"by": "range", "start": 0, "end": 9},
+        "results": "discard"}"#;
+    prints(&Given::nothing().file("job.json", job), &["run", "job.json"], "");
+}
+
+#[test]
+fn results_that_are_written_to_files_are_read_back() {
+    let given = Given::nothing();
+    let url = format!("file://{}/out", given.folder().display());
+    let job = format!(
+        r#"{{"task": "sum", "split": {{"by": "items", "items": [[1], [2], [3]]}}, "results": "{url}"}}"#
+    );
+    let given = given.file("job.json", job);
+    prints(&given, &["run", "job.json"], "1\n2\n3\n");
+    assert!(given.folder().join("out").is_dir());
+}
+
+#[test]
+fn a_job_that_fails_prints_what_is_done_and_says_what_is_not() {
+    let job = r#"{"task": "odd", "split": {"by": "range", "start": 0, "end": 4},
+        "retry": {"attempts": 2, "backoff": "1ms"}}"#;
+    let task = r#"
+[task.odd]
+command = ["sh", "-c", "[ $((LONGSHORE_INDEX % 2)) = 1 ] && echo $LONGSHORE_INDEX || { echo even >&2; exit 1; }"]
+"#;
+    let given = Given::nothing().file("job.json", job).file("longshore.toml", task);
+    let left = given.longshore(&["run", "job.json"]);
+    assert_eq!(left.code, Some(1), "{left:?}");
+    assert_eq!(left.stdout, "1\n3\n");
+    let lines: Vec<&str> = left.stderr.lines().collect();
+    assert!(lines[0].starts_with("subtask 0: ") && lines[0].contains("even"), "{left:?}");
+    assert!(lines[0].ends_with(" (2 attempts)"), "{left:?}");
+    assert!(lines[1].starts_with("subtask 2: "), "{left:?}");
+    assert_eq!(lines[2], "error: the job failed: 2 of 4 subtasks failed");
+    assert_eq!(lines.len(), 3);
+}
+
+#[test]
+fn of_many_errors_the_first_ten_are_shown() {
+    let job = r#"{"task": "fail", "split": {"by": "range", "start": 0, "end": 30},
+        "retry": {"attempts": 1}}"#;
+    let left = Given::nothing().file("job.json", job).longshore(&["run", "job.json"]);
+    assert_eq!(left.code, Some(1));
+    let lines: Vec<&str> = left.stderr.lines().collect();
+    assert!(lines[9].starts_with("subtask 9: ") && lines[9].ends_with(" (1 attempt)"), "{left:?}");
+    assert_eq!(lines[10..], ["…", "error: the job failed: 30 of 30 subtasks failed"]);
+}
+
+#[test]
+fn ctrl_c_cancels_and_exits_130() {
+    let given = Given::nothing();
+    let child = given.start(&[
+        "run",
+        "--task",
+        "sleep",
+        "--items",
+        "600000",
+        "--params",
+        "{\"ms\":600000}",
+    ]);
+    let pid = child.id().to_string();
+    // The handler is there once the worker has threads of its own; until then the default action ends it by signal.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let tasks = format!("/proc/{pid}/task");
+    while std::fs::read_dir(&tasks).map_or(0, Iterator::count) < 4 {
+        assert!(std::time::Instant::now() < deadline, "the worker's threads start");
+        std::thread::yield_now();
+    }
+    assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill runs").success());
+    let left = given::finish(child);
+    assert_eq!(left.code, Some(130), "{left:?}");
+    assert_eq!((left.stdout.as_str(), left.stderr.as_str()), ("", ""));
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let given = Given::nothing();
+    let mut child = given.start(&["run", "--task", "noop", "--range", "0..100000"]);
+    drop(child.stdout.take());
+    let left = given::finish(child);
+    assert_eq!((left.code, left.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn the_word_count_of_the_readme_is_that_of_tr_sort_and_uniq() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("cli/ lies in it");
+    let run = Command::new(env!("CARGO_BIN_EXE_longshore"))
+        .args(["run", "examples/wordcount.json"])
+        .current_dir(repository)
+        .env_remove("RUST_LOG")
+        .output()
+        .expect("longshore starts");
+    assert_eq!(String::from_utf8_lossy(&run.stderr), "");
+    let ours: BTreeMap<String, u64> = serde_json::from_slice(&run.stdout).expect("a map of counts");
+    let pipeline =
+        "cat examples/text/*.txt | tr -cs A-Za-z '\\n' | tr A-Z a-z | grep . | sort | uniq -c";
+    let theirs = Command::new("sh")
+        .args(["-c", pipeline])
+        .current_dir(repository)
+        .env("LC_ALL", "C")
+        .output()
+        .expect("sh runs");
+    let theirs: BTreeMap<String, u64> = String::from_utf8_lossy(&theirs.stdout)
+        .lines()
+        .map(|line| line.trim().split_once(' ').expect("a count and a word"))
+        .map(|(count, word)| (word.to_owned(), count.parse().expect("a number")))
+        .collect();
+    assert!(theirs.len() > 100, "there is something to count");
+    assert_eq!(ours, theirs);
+    let keys: Vec<&str> =
+        std::str::from_utf8(&run.stdout).expect("text").split('"').skip(1).step_by(2).collect();
+    assert!(keys.is_sorted(), "the words stand in order");
+}

@@ -1,0 +1,264 @@
+//! A client over the memory broker and ledger, with a scheduler and a worker played by hand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, pin_mut};
+use longshore_broker::Broker;
+use longshore_broker::memory::MemoryBroker;
+use longshore_ledger::memory::{MemoryLedger, SystemClock};
+use longshore_ledger::{Admission, Claim, Commit, Committed, Ledger, Open};
+use longshore_producer::{Client, Error, Job, JobDocument, NoValue, SubmitError};
+use longshore_protocol::document::Split;
+use longshore_protocol::state::JobState;
+use longshore_protocol::{NodeId, Run, Token};
+use serde_json::json;
+
+const SOON: Duration = Duration::from_secs(5);
+
+struct Stage {
+    broker: Arc<MemoryBroker>,
+    ledger: Arc<MemoryLedger>,
+    client: Client,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let broker = Arc::new(MemoryBroker::new());
+        let ledger = Arc::new(MemoryLedger::new(Arc::new(SystemClock)));
+        let client = Client::new(broker.clone(), ledger.clone());
+        Self { broker, ledger, client }
+    }
+
+    /// Takes the next document off the queue and admits it with so many subtasks, or rejects it.
+    async fn decide(&self, verdict: Result<u64, &str>) -> JobDocument {
+        let mut jobs = self.broker.subscribe(&longshore_broker::Queue::Jobs, 1).await;
+        let delivery = jobs.next().await.expect("the broker is open");
+        let document = JobDocument::parse(&delivery.body).expect("clients publish valid documents");
+        let job = document.id.expect("clients choose an id");
+        assert_eq!(delivery.message_id, Some(job.to_string()));
+        match verdict {
+            Ok(total) => {
+                let admission = Admission {
+                    job,
+                    digest: document.digest(),
+                    document: document.to_json(),
+                    manifest: None,
+                    total,
+                    task: document.task.clone(),
+                    queue: document.queue.clone(),
+                    tenant: document.tenant.clone(),
+                    priority: document.priority,
+                    fan_in: document.reduce.as_ref().map(|reduce| reduce.fan_in),
+                    max_parallel: None,
+                    stop_after_failures: None,
+                    deadline: None,
+                    keep_for: document.keep_for,
+                };
+                self.ledger.admit(&admission).await.expect("memory does not fail");
+            }
+            Err(error) => self.ledger.reject(job, error).await.expect("memory does not fail"),
+        }
+        delivery.settle.ack().await;
+        document
+    }
+
+    async fn submit(&self, document: &JobDocument, total: u64) -> Job {
+        let (job, _) = tokio::join!(self.client.submit(document), self.decide(Ok(total)));
+        job.expect("it is admitted")
+    }
+
+    /// Opens, claims and settles one chunk of up to `size` with these runs.
+    async fn settle(&self, job: &Job, size: u64, runs: impl FnOnce(u64, u64) -> Vec<Run>) {
+        let open = Open { chunks: 1, size, publish_within: SOON };
+        let opened = self.ledger.open(job.id(), &open).await.expect("memory does not fail");
+        let chunk = opened.first().expect("there is a chunk to open");
+        let token = Token::from_bytes([7; 16]);
+        let node = NodeId::new("stage");
+        let claim = self.ledger.claim(job.id(), chunk.chunk, chunk.epoch, token, &node).await;
+        assert!(matches!(claim, Ok(Claim::Granted(_))), "{claim:?}");
+        let runs = runs(chunk.from, chunk.to);
+        let commit = Commit { from: chunk.from, runs, busy: Duration::from_millis(1) };
+        let committed = self.ledger.commit(job.id(), chunk.chunk, token, &commit).await;
+        assert!(matches!(committed, Ok(Committed::Settled { .. })), "{committed:?}");
+    }
+}
+
+/// Each subtask gives its own index.
+fn indices(from: u64, to: u64) -> Vec<Run> {
+    let lines = (from..to).map(|index| format!("{index}\n")).collect();
+    let run = Run::Success { count: to - from, results: Some(lines) };
+    longshore_protocol::split_results(from, vec![run])
+}
+
+fn document(mut fields: serde_json::Value) -> JobDocument {
+    fields["task"] = "t".into();
+    if fields.get("split").is_none() {
+        fields["split"] = json!({"by": "range", "start": 0, "end": 1000});
+    }
+    JobDocument::parse(fields.to_string().as_bytes()).expect("it is valid")
+}
+
+async fn results(job: &Job) -> Vec<(u64, String)> {
+    let results = job.results().map_ok(|(index, value)| (index, value.get().to_owned()));
+    results.try_collect().await.expect("results can be read")
+}
+
+#[tokio::test]
+async fn a_submission_returns_once_the_ledger_shows_the_job() {
+    let stage = Stage::new();
+    let job = stage.submit(&document(json!({})), 1000).await;
+    let summary = job.summary().await.expect("it is there");
+    assert_eq!((summary.state, summary.books.total), (JobState::Queued, 1000));
+    assert_eq!(stage.client.jobs().list(9).await.expect("a list"), [summary]);
+}
+
+#[tokio::test]
+async fn the_same_document_again_is_the_same_job_and_other_content_is_a_conflict() {
+    let stage = Stage::new();
+    let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+    let first = stage.submit(&document(json!({"id": id})), 1000).await;
+    let again = stage.client.submit(&document(json!({"id": id}))).await.expect("it is known");
+    assert_eq!(first.id(), again.id());
+    let other = stage.client.submit(&document(json!({"id": id, "priority": 9}))).await;
+    let error = other.expect_err("it is another job");
+    assert_eq!(
+        error.to_string(),
+        format!("job {id} exists already, with other content; choose another id or leave it out")
+    );
+}
+
+#[tokio::test]
+async fn a_rejection_says_why_and_the_corrected_document_is_accepted_under_the_same_id() {
+    let stage = Stage::new();
+    let document = document(json!({"id": "01890a5d-ac96-774b-bcce-b302099a8057"}));
+    let rejection = stage.decide(Err("split.files: no file matches `/x`"));
+    let (rejected, _) = tokio::join!(stage.client.submit(&document), rejection);
+    let error = rejected.expect_err("it is rejected").to_string();
+    assert!(error.ends_with("was rejected: split.files: no file matches `/x`"), "{error}");
+    let job = stage.submit(&document, 1000).await;
+    assert_eq!(job.summary().await.expect("it is there").state, JobState::Queued);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_scheduler_the_error_says_so() {
+    let stage = Stage::new();
+    let error = stage.client.submit(&document(json!({}))).await.expect_err("nobody admits it");
+    assert!(matches!(error, SubmitError::NotAccepted { .. }));
+    let text = error.to_string();
+    let missing = "was published but not accepted within 30s: no scheduler is running; \
+                   start one with `longshore scheduler`";
+    assert!(text.ends_with(missing), "{text}");
+}
+
+#[tokio::test]
+async fn relative_globs_are_made_absolute_before_they_travel() {
+    let stage = Stage::new();
+    let split = json!({"by": "files", "files": ["src/*.rs", "/x", "s3://b/k"]});
+    let published = document(json!({ "split": split }));
+    stage.client.publish(&published).await.expect("memory takes it");
+    let travelled = stage.decide(Ok(1)).await;
+    let Split::Files { files } = travelled.split else { panic!("{:?}", travelled.split) };
+    let here = std::env::current_dir().expect("there is one");
+    assert_eq!(files, [format!("{}/src/*.rs", here.display()), "/x".into(), "s3://b/k".into()]);
+}
+
+#[tokio::test]
+async fn results_come_in_index_order_without_those_that_failed() {
+    let stage = Stage::new();
+    let job = stage.submit(&document(json!({})), 1000).await;
+    stage.settle(&job, 600, indices).await;
+    assert_eq!(results(&job).await.len(), 600);
+    stage
+        .settle(&job, 100, |from, to| {
+            let failed = (from..to).map(|_| Run::Failed { error: "no".into() });
+            failed.collect()
+        })
+        .await;
+    stage.settle(&job, 300, indices).await;
+    let end = job.wait().await.expect("it has ended");
+    assert_eq!((end.state, end.books.done, end.books.failed), (JobState::Failed, 900, 100));
+    let expected: Vec<(u64, String)> =
+        (0..600).chain(700..1000).map(|index| (index, index.to_string())).collect();
+    assert_eq!(results(&job).await, expected);
+    let errors: Vec<_> = job.errors().try_collect().await.expect("errors can be read");
+    let failed: Vec<u64> = errors.iter().map(|entry| entry.index).collect();
+    assert_eq!(failed, (600..700).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn results_that_lie_in_files_are_read_from_there() {
+    let stage = Stage::new();
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("0.jsonl");
+    std::fs::write(&file, "\"a\"\n\"b\"\n\"c\"\n").expect("written");
+    let job = stage.submit(&document(json!({})), 4).await;
+    let open = Open { chunks: 1, size: 4, publish_within: SOON };
+    let opened = stage.ledger.open(job.id(), &open).await.expect("memory does not fail");
+    let (token, node) = (Token::from_bytes([1; 16]), NodeId::new("stage"));
+    let chunk = opened[0].chunk;
+    stage.ledger.claim(job.id(), chunk, opened[0].epoch, token, &node).await.expect("granted");
+    let lines = format!("@file://{}\n", file.display());
+    let runs = vec![Run::Success { count: 3, results: Some(lines) }];
+    let commit = Commit { from: 0, runs, busy: Duration::ZERO };
+    stage.ledger.commit(job.id(), chunk, token, &commit).await.expect("settled");
+    let found = results(&job).await;
+    let expected = [(0, "\"a\"".to_owned()), (1, "\"b\"".to_owned()), (2, "\"c\"".to_owned())];
+    assert_eq!(found, expected);
+    std::fs::write(&file, "\"a\"\n").expect("written");
+    let cut: Result<Vec<_>, Error> = job.results().try_collect().await;
+    let error = cut.expect_err("two lines are gone").to_string();
+    assert!(error.ends_with("2 results before 4 are missing"), "{error}");
+}
+
+#[tokio::test]
+async fn the_reduced_value_is_that_of_the_root() {
+    let stage = Stage::new();
+    let reduce = json!({"reduce": {"task": "sum", "fan_in": 2}});
+    let job = stage.submit(&document(reduce), 3).await;
+    let early = job.value().await.expect_err("it is not there yet");
+    let queued = NoValue::Unfinished(JobState::Queued);
+    assert!(matches!(early, Error::NoValue { reason, .. } if reason == queued), "{early}");
+    // Three leaves, then two nodes, then the root, each giving its own index.
+    for size in [3, 2, 1] {
+        stage.settle(&job, size, indices).await;
+    }
+    assert_eq!(job.wait().await.expect("it has ended").state, JobState::Succeeded);
+    assert_eq!(job.value().await.expect("it is there").get(), "5");
+    assert_eq!(results(&job).await.len(), 3, "reduce nodes are no subtasks");
+}
+
+#[tokio::test]
+async fn progress_reports_each_change_and_ends_with_the_end() {
+    let stage = Stage::new();
+    let job = stage.submit(&document(json!({})), 20).await;
+    let progress = job.progress();
+    pin_mut!(progress);
+    let mut next =
+        async || progress.next().await.map(|summary| summary.expect("memory").books.done);
+    assert_eq!(next().await, Some(0));
+    stage.settle(&job, 10, indices).await;
+    assert_eq!(next().await, Some(10));
+    stage.settle(&job, 10, indices).await;
+    assert_eq!(next().await, Some(20));
+    assert_eq!(next().await, None);
+}
+
+#[tokio::test]
+async fn controls_reach_the_ledger_and_refusals_say_why() {
+    let stage = Stage::new();
+    let job = stage.submit(&document(json!({})), 20).await;
+    assert_eq!(job.pause().await.expect("allowed"), JobState::Paused);
+    assert_eq!(job.resume().await.expect("allowed"), JobState::Queued);
+    let error = job.delete().await.expect_err("it has not ended").to_string();
+    let refusal = "a job that is queued can't be deleted; cancel it first";
+    assert_eq!(error, format!("job {}: {refusal}", job.id()));
+    assert_eq!(job.cancel().await.expect("allowed"), JobState::Cancelled);
+    assert!(job.audit().await.expect("it is there").is_clean());
+    let error = job.pause().await.expect_err("it has ended").to_string();
+    assert_eq!(error, format!("job {}: a job that is cancelled can't pause", job.id()));
+    job.delete().await.expect("it has ended");
+    assert!(matches!(job.summary().await, Err(Error::NotFound(id)) if id == job.id()));
+    let errors: Result<Vec<_>, Error> = job.errors().try_collect().await;
+    assert!(matches!(errors, Err(Error::NotFound(_))));
+}
