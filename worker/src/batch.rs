@@ -171,8 +171,8 @@ mod tests {
     }
 
     #[track_caller]
-    fn becomes(judge: &Judge, outcome: Outcome, run: Run) {
-        assert_eq!(judge.judge(outcome, 0.5), run);
+    fn becomes(judge: &Judge, outcome: Outcome, run: &Run) {
+        assert_eq!(judge.judge(outcome, 0.5), *run);
     }
 
     fn failure(retry: bool) -> Outcome {
@@ -190,23 +190,23 @@ mod tests {
     #[test]
     fn outcomes_become_runs() {
         let second = Duration::from_secs(1);
-        becomes(&judge(), Outcome::Success("1".into()), success("1\n"));
-        becomes(&judge(), failure(true), Run::Retry { error: "e".into(), delay: second });
-        becomes(&judge(), failure(false), Run::Failed { error: "e".into() });
-        becomes(&judge(), not_now(None), Run::Defer { delay: second });
-        becomes(&judge(), not_now(Some(7 * second)), Run::Defer { delay: 7 * second });
-        becomes(&judge(), not_now(Some(Duration::MAX)), Run::Defer { delay: MAX_DEFERRAL });
+        becomes(&judge(), Outcome::Success("1".into()), &success("1\n"));
+        becomes(&judge(), failure(true), &Run::Retry { error: "e".into(), delay: second });
+        becomes(&judge(), failure(false), &Run::Failed { error: "e".into() });
+        becomes(&judge(), not_now(None), &Run::Defer { delay: second });
+        becomes(&judge(), not_now(Some(7 * second)), &Run::Defer { delay: 7 * second });
+        becomes(&judge(), not_now(Some(Duration::MAX)), &Run::Defer { delay: MAX_DEFERRAL });
         let discard = Judge { keep_results: false, ..judge() };
-        becomes(&discard, Outcome::Success("1".into()), Run::Success { count: 1, results: None });
+        becomes(&discard, Outcome::Success("1".into()), &Run::Success { count: 1, results: None });
     }
 
     #[test]
     fn the_last_attempt_and_the_last_deferral_fail_for_good() {
         let last = Judge { attempt: 2, ..judge() };
-        becomes(&last, failure(true), Run::Failed { error: "e".into() });
+        becomes(&last, failure(true), &Run::Failed { error: "e".into() });
         let tired = Judge { deferrals: MAX_DEFERRALS, ..judge() };
         let error = "said \"not now\" 100 times: full".into();
-        becomes(&tired, not_now(None), Run::Failed { error });
+        becomes(&tired, not_now(None), &Run::Failed { error });
     }
 
     #[test]

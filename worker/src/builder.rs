@@ -183,7 +183,7 @@ mod tests {
 
     #[track_caller]
     fn refused(builder: Builder, complaint: &str) {
-        let error = builder.build().err().expect("it is refused").to_string();
+        let error = builder.build().expect_err("it is refused").to_string();
         assert_eq!(error, complaint);
     }
 

@@ -97,6 +97,12 @@ pub enum Error {
     /// The operating system refused the thread of the heart.
     #[error("can't start the heart: {0}")]
     Heart(#[from] std::io::Error),
+    /// The operating system does not let us hear of signals.
+    #[error("can't listen for signals: {0}")]
+    Signals(#[source] std::io::Error),
+    /// A second signal came while the worker drained; what it held runs elsewhere once it is missed.
+    #[error("interrupted before the drain was over")]
+    Interrupted,
     /// The broker can't be used.
     #[error(transparent)]
     Broker(#[from] longshore_broker::Error),

@@ -85,7 +85,8 @@ async fn lines(run: &ResultRun) -> Result<String, NoInput> {
     };
     let bytes = longshore_storage::read(url).await.map_err(|error| {
         let text = format!("result object: {error}");
-        if error.is_permanent() {
+        // An object that is gone or closed to us does not come back by itself; a store that is away does.
+        if error.is_users_fault() {
             NoInput::Failed(Outcome::Failure { error: text, retry: true })
         } else {
             NoInput::NotNow(text)

@@ -15,6 +15,7 @@ mod batch;
 mod builder;
 mod config;
 mod context;
+mod env;
 mod error;
 mod heart;
 mod holdings;

@@ -155,6 +155,8 @@ async fn consume(
         () = closing.cancelled() => Ok(()),
         Some(ended) = pumps.join_next() => ended.unwrap_or(Ok(())),
     };
+    // In this order, so that a node that is seen to drain begins nothing any more.
+    pipeline.holdings.close(Ending::Yield);
     closing.cancel();
     // Subscriptions are dropped before the chunks that run are waited for: what was fetched goes to others at once.
     while pumps.join_next().await.is_some() {}
@@ -166,7 +168,6 @@ async fn drain(pipeline: &Pipeline, running: &TaskTracker) {
     let Pipeline { holdings, config, over, left_behind, .. } = pipeline;
     running.close();
     info!(busy = holdings.busy(), grace = ?config.grace, "draining");
-    holdings.close(Ending::Yield);
     if tokio::time::timeout(config.grace, running.wait()).await.is_ok() {
         return;
     }

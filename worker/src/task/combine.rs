@@ -39,9 +39,9 @@ impl Handler for Combine {
 /// the sum a floating-point number.
 pub(super) fn sum(inputs: Vec<Value>) -> Result<Value, String> {
     let mut total = Total::default();
-    for (place, input) in inputs.iter().enumerate() {
-        let Value::Number(number) = input else {
-            return Err(format!("sum: inputs[{place}] is {}, not a number", kind(input)));
+    for (place, input) in inputs.into_iter().enumerate() {
+        let Value::Number(number) = &input else {
+            return Err(format!("sum: inputs[{place}] is {}, not a number", kind(&input)));
         };
         total.add(number);
     }

@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn refused(fields: serde_json::Value, complaint: &str) {
+    fn refused(fields: &serde_json::Value, complaint: &str) {
         let error = serde_json::from_value::<TaskSpec>(fields.clone()).expect_err("it is wrong");
         assert!(error.to_string().contains(complaint), "{fields}: {error}");
     }
@@ -157,14 +157,14 @@ mod tests {
 
     #[test]
     fn mistakes_in_a_spec_are_named() {
-        refused(json!({}), "use exactly one of `command`, `serve` and `http`");
-        refused(json!({"command": ["a"], "http": "http://x"}), "use exactly one of");
-        refused(json!({"command": []}), "name a program");
-        refused(json!({"serve": [""]}), "name a program");
-        refused(json!({"command": ["a"], "shell": true}), "unknown field `shell`");
-        refused(json!({"http": "http://x", "cwd": "/"}), "`env` and `cwd` go with");
-        refused(json!({"http": "http://x", "timeout": "5"}), "`5` is no duration");
-        refused(json!({"command": "a b"}), "expected a sequence");
+        refused(&json!({}), "use exactly one of `command`, `serve` and `http`");
+        refused(&json!({"command": ["a"], "http": "http://x"}), "use exactly one of");
+        refused(&json!({"command": []}), "name a program");
+        refused(&json!({"serve": [""]}), "name a program");
+        refused(&json!({"command": ["a"], "shell": true}), "unknown field `shell`");
+        refused(&json!({"http": "http://x", "cwd": "/"}), "`env` and `cwd` go with");
+        refused(&json!({"http": "http://x", "timeout": "5"}), "`5` is no duration");
+        refused(&json!({"command": "a b"}), "expected a sequence");
     }
 
     #[test]

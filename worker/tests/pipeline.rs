@@ -1,0 +1,263 @@
+//! What a worker makes of chunks: results, retries, failures, reductions.
+
+mod yard;
+
+use std::time::{Duration, Instant};
+
+use longshore_broker::{Outgoing, Queue};
+use longshore_protocol::state::JobState;
+use longshore_worker::{Config, Context, Inputs, TaskError, TaskResult, TaskSpec, Worker};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use yard::{Yard, config, eventually};
+
+fn range(task: &str, end: u64, more: &Value) -> Value {
+    let mut document = json!({"task": task, "split": {"by": "range", "start": 0, "end": end}});
+    let fields = document.as_object_mut().expect("it is an object");
+    fields.extend(more.as_object().expect("it is an object").clone());
+    document
+}
+
+/// A job of one subtask with one attempt, whose task fails: gives the error.
+async fn failure(worker: Worker, document: &Value) -> String {
+    let yard = Yard::new();
+    let worker = yard.start(worker);
+    let job = yard.submit(document).await;
+    let summary = yard.ended(job).await;
+    assert_eq!((summary.state, summary.books.failed), (JobState::Failed, 1));
+    let error = yard.error(job).await;
+    worker.leave().await;
+    error
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn results_come_back_by_index_whatever_the_chunks() {
+    let yard = Yard::new();
+    let doubling = Worker::builder()
+        .config(config())
+        .task("double", |_, n: u64| async move { TaskResult::Ok(n * 2) })
+        .build()
+        .expect("a good worker");
+    let worker = yard.start(doubling);
+    let job = yard.submit(&range("double", 1000, &json!({"chunk": 77}))).await;
+    let summary = yard.ended(job).await;
+    assert_eq!((summary.state, summary.books.done), (JobState::Succeeded, 1000));
+    assert_eq!(summary.attempts, 1000);
+    let expected: Vec<String> = (0..1000).map(|n| (n * 2).to_string()).collect();
+    assert_eq!(yard.results(job, 0, 1000).await, expected);
+    worker.leave().await;
+    assert_eq!(yard.ledger.nodes().await.expect("memory"), [], "it was forgotten");
+}
+
+#[tokio::test]
+async fn what_is_settled_is_committed_while_the_next_subtask_runs() {
+    let yard = Yard::new();
+    let (open, gate) = watch::channel(false);
+    let slow = Worker::builder()
+        .config(config())
+        .task("slow", move |_, n: u64| {
+            let mut gate = gate.clone();
+            async move {
+                if n == 2 {
+                    gate.wait_for(|open| *open).await?;
+                }
+                TaskResult::Ok(())
+            }
+        })
+        .build()
+        .expect("a good worker");
+    let worker = yard.start(slow);
+    let job = yard.submit(&range("slow", 4, &json!({"chunk": 4}))).await;
+    eventually("the first two are done", async || yard.job(job).await.books.done == 2).await;
+    open.send_replace(true);
+    assert_eq!(yard.ended(job).await.books.done, 4);
+    worker.leave().await;
+}
+
+#[tokio::test]
+async fn failed_attempts_are_tried_again() {
+    let yard = Yard::new();
+    let worker = yard.start(Worker::builder().config(config()).build().expect("a good worker"));
+    let retry = json!({"attempts": 3, "backoff": "1ms"});
+    let document = range("fail", 5, &json!({"params": {"times": 2}, "retry": retry, "chunk": 5}));
+    let summary = yard.ended(yard.submit(&document).await).await;
+    assert_eq!((summary.state, summary.books.done), (JobState::Succeeded, 5));
+    assert_eq!(summary.attempts, 15);
+    worker.leave().await;
+}
+
+#[tokio::test]
+async fn each_kind_of_failure_says_what_happened() {
+    let once = json!({"retry": {"attempts": 1}});
+    let builtins = || Worker::builder().config(config());
+    let build = |builder: longshore_worker::Builder| builder.build().expect("a good worker");
+
+    let mut timed = range("sleep", 1, &once);
+    timed["params"] = json!({"ms": 60_000});
+    timed["timeout"] = json!("50ms");
+    assert_eq!(failure(build(builtins()), &timed).await, "timed out after 50ms");
+
+    let panics = builtins().task("panics", |_, n: u64| async move {
+        if n == 0 { panic!("the rope broke") } else { TaskResult::Ok(()) }
+    });
+    let error = failure(build(panics), &range("panics", 1, &once)).await;
+    assert_eq!(error, "the handler panicked: the rope broke");
+
+    let big = builtins()
+        .config(Config { max_result: 100, ..config() })
+        .task("big", |_, _: u64| async { TaskResult::Ok("x".repeat(101)) });
+    let error = failure(build(big), &range("big", 1, &json!({}))).await;
+    assert!(error.starts_with("the result is 103 bytes long; at most 100 are allowed"), "{error}");
+
+    let error = failure(build(builtins()), &range("unheard_of", 1, &json!({}))).await;
+    assert!(error.contains("has no task `unheard_of`; it has concat, fail,"), "{error}");
+
+    let permanent = builtins().task("refuses", |ctx: Context, _: u64| async move {
+        Err::<(), _>(TaskError::permanent(ctx.idempotency_key()))
+    });
+    let error = failure(build(permanent), &range("refuses", 1, &json!({}))).await;
+    assert!(error.ends_with("/0"), "{error}");
+}
+
+#[tokio::test]
+async fn not_now_comes_again_without_using_up_an_attempt() {
+    let yard = Yard::new();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let script =
+        "test -e ready && echo \"attempt $LONGSHORE_ATTEMPT\" || { touch ready; exit 75; }";
+    let spec = json!({"command": ["sh", "-c", script], "cwd": folder.path()});
+    let spec: TaskSpec = serde_json::from_value(spec).expect("a good spec");
+    let builder = Worker::builder().config(config()).configured_task("patient", spec);
+    let worker = yard.start(builder.build().expect("a good worker"));
+    let retry = json!({"attempts": 1, "backoff": "1ms"});
+    let job = yard.submit(&range("patient", 1, &json!({"retry": retry}))).await;
+    assert_eq!(yard.ended(job).await.state, JobState::Succeeded);
+    assert_eq!(yard.results(job, 0, 1).await, [r#""attempt 1""#]);
+    worker.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn results_are_reduced_in_a_tree() {
+    let yard = Yard::new();
+    let builder = Worker::builder()
+        .config(config())
+        .task("same", |_, n: u64| async move { TaskResult::Ok(n) })
+        .task("add", |_, all: Inputs<u64>| async move {
+            TaskResult::Ok(all.inputs.iter().sum::<u64>())
+        });
+    let worker = yard.start(builder.build().expect("a good worker"));
+    for reduce in ["add", "sum"] {
+        let reduce = json!({"reduce": {"task": reduce, "fan_in": 4}, "chunk": 9});
+        let job = yard.submit(&range("same", 100, &reduce)).await;
+        assert_eq!(yard.ended(job).await.state, JobState::Succeeded);
+        // 25 + 7 + 2 nodes stand above the leaves, then the root.
+        assert_eq!(yard.results(job, 134, 135).await, ["4950"]);
+    }
+    worker.leave().await;
+}
+
+#[tokio::test]
+async fn results_are_written_to_objects_and_reduced_from_there() {
+    let yard = Yard::new();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let builder = Worker::builder()
+        .config(config())
+        .task("same", |_, n: u64| async move { TaskResult::Ok(n) });
+    let worker = yard.start(builder.build().expect("a good worker"));
+    let prefix = format!("file://{}", folder.path().display());
+    let more = json!({"results": prefix, "reduce": {"task": "sum", "fan_in": 1000}, "chunk": 300});
+    let job = yard.submit(&range("same", 300, &more)).await;
+    assert_eq!(yard.ended(job).await.state, JobState::Succeeded);
+    let pointers = yard.results(job, 0, 301).await;
+    assert!(pointers.iter().all(|pointer| pointer.starts_with("@file://")), "{pointers:?}");
+    let root = pointers.last().expect("the root's").trim_start_matches("@file://");
+    assert_eq!(std::fs::read_to_string(root).expect("the object is there"), "44850\n");
+    worker.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn words_are_counted_over_windows_of_files() {
+    let yard = Yard::new();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = "The quay and the crane.\nA crane, the crane!\n".repeat(500);
+    std::fs::write(folder.path().join("text.txt"), text).expect("it can be written");
+    let worker = yard.start(Worker::builder().config(config()).build().expect("a good worker"));
+    let files = format!("{}/*.txt", folder.path().display());
+    let job = yard
+        .submit(&json!({
+            "task": "wordcount", "split": {"by": "lines", "files": [files], "bytes": "1KiB"},
+            "reduce": {"task": "merge_counts", "fan_in": 3},
+        }))
+        .await;
+    let summary = yard.ended(job).await;
+    assert_eq!(summary.state, JobState::Succeeded);
+    let root = summary.books.total + summary.reduce.total - 1;
+    let expected = r#"{"a":500,"and":500,"crane":1500,"quay":500,"the":1500}"#;
+    assert_eq!(yard.results(job, root, root + 1).await, [expected]);
+    worker.leave().await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_no_chunk_is_dropped_and_the_worker_goes_on() {
+    let yard = Yard::new();
+    let worker = yard.start(Worker::builder().config(config()).build().expect("a good worker"));
+    for body in ["", "{}", "\u{1}", r#"{"v":2}"#] {
+        let message = Outgoing { body: body.into(), ..Outgoing::default() };
+        yard.broker.publish(&Queue::Work("default".into()), message).await.expect("memory");
+    }
+    let summary = yard.ended(yard.submit(&range("noop", 3, &json!({}))).await).await;
+    assert_eq!(summary.books.done, 3);
+    worker.leave().await;
+}
+
+#[tokio::test]
+async fn a_failed_set_up_stops_the_worker_before_it_claims() {
+    let yard = Yard::new();
+    let builder = Worker::builder().config(config()).setup(|| async { Err("no crane") });
+    let worker = yard.start(builder.build().expect("a good worker"));
+    let error = worker.ended().await.expect_err("the set-up failed");
+    assert_eq!(error.to_string(), "set-up failed: no crane");
+    assert_eq!(yard.ledger.nodes().await.expect("memory"), []);
+}
+
+#[tokio::test]
+async fn set_up_runs_first_and_tear_down_last() {
+    let yard = Yard::new();
+    let (log, seen) = watch::channel(Vec::new());
+    let log = std::sync::Arc::new(log);
+    let note = |word: &'static str| {
+        let log = log.clone();
+        move || log.send_modify(|words: &mut Vec<&str>| words.push(word))
+    };
+    let (first, between, last) = (note("set up"), note("run"), note("tear down"));
+    let builder = Worker::builder()
+        .config(config())
+        .setup(move || async move {
+            first();
+            TaskResult::Ok(())
+        })
+        .task("note", move |_, _: u64| {
+            between();
+            async { TaskResult::Ok(()) }
+        })
+        .teardown(move || async move { last() });
+    let worker = yard.start(builder.build().expect("a good worker"));
+    yard.ended(yard.submit(&range("note", 2, &json!({"chunk": 2}))).await).await;
+    worker.leave().await;
+    assert_eq!(*seen.borrow(), ["set up", "run", "run", "tear down"]);
+}
+
+#[tokio::test]
+async fn ten_thousand_instant_subtasks_take_no_time_to_speak_of() {
+    let yard = Yard::new();
+    let worker = yard.start(Worker::builder().config(config()).build().expect("a good worker"));
+    let document = range("noop", 10_000, &json!({"chunk": 10_000, "results": "discard"}));
+    let begun = Instant::now();
+    let summary = yard.ended(yard.submit(&document).await).await;
+    assert_eq!(summary.books.done, 10_000);
+    // Some 10 ms without optimisation; a future for each of them would take far longer.
+    assert!(summary.busy < Duration::from_secs(1), "the slot was busy for {:?}", summary.busy);
+    assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());
+    worker.leave().await;
+}
