@@ -17,8 +17,10 @@ use proptest::test_runner::TestCaseError;
 /// Enough to reach ends, retries of ended jobs and several levels of a reduce, and done within a minute.
 const WALKS: u32 = 64;
 
+/// Mostly small, so that ends are reached; some longer than a result stride.
 fn shape() -> impl Strategy<Value = Shape> {
-    (1..=40u64, prop::option::of(2..=5u64), prop::option::of(1..=4u64), prop::option::of(1..=4u64))
+    let total = prop_oneof![4 => 1..=40u64, 1 => 250..=300u64];
+    (total, prop::option::of(2..=5u64), prop::option::of(1..=4u64), prop::option::of(1..=4u64))
         .prop_map(|(total, fan_in, max_parallel, stop_after_failures)| Shape {
             total,
             fan_in,

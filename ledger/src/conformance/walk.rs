@@ -194,7 +194,7 @@ impl Walk {
             _ => from,
         };
         let (mut left, mut numbers) = (to.saturating_sub(from), c);
-        if b / 256 % 16 == 0 {
+        if (b / 256).is_multiple_of(16) {
             left += 1;
         }
         let mut runs = Vec::new();
