@@ -1,11 +1,9 @@
 //! `longshore dev`: jobs from standard input and from a folder. Also the verbs that only print.
 
-mod given;
-
 use std::io::{BufRead, BufReader};
 use std::process::Command;
 
-use given::Given;
+use crate::given::{self, Given};
 
 const JOB: &str = r#"{"task":"noop","split":{"by":"range","start":0,"end":5}}"#;
 
@@ -69,6 +67,6 @@ fn completions_know_the_verbs() {
     for shell in ["bash", "zsh", "fish"] {
         let left = Given::nothing().longshore(&["completions", shell]);
         assert_eq!(left.code, Some(0));
-        assert!(left.stdout.contains("doctor") && left.stdout.contains("--amqp-url"), "{shell}");
+        assert!(left.stdout.contains("doctor") && left.stdout.contains("amqp-url"), "{shell}");
     }
 }

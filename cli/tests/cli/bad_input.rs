@@ -1,8 +1,6 @@
 //! Each mistake gets its error, on one line of standard error, and its exit code; standard output stays empty.
 
-mod given;
-
-use given::Given;
+use crate::given::Given;
 
 #[track_caller]
 fn refused(given: &Given, arguments: &[&str], code: i32, error: &str) {

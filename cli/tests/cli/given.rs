@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// What a command is given.
-pub struct Given {
+pub(crate) struct Given {
     folder: tempfile::TempDir,
     environment: Vec<(String, String)>,
     stdin: Vec<u8>,
@@ -13,45 +13,51 @@ pub struct Given {
 
 /// What a finished command left.
 #[derive(Debug)]
-pub struct Left {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Left {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Given {
-    pub fn nothing() -> Self {
+    pub(crate) fn nothing() -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
         Self { folder, environment: Vec::new(), stdin: Vec::new() }
     }
 
-    pub fn file(self, name: &str, contents: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn file(self, name: &str, contents: impl AsRef<[u8]>) -> Self {
         let path = self.folder.path().join(name);
         std::fs::create_dir_all(path.parent().expect("it lies in the folder")).expect("made");
         std::fs::write(path, contents).expect("written");
         self
     }
 
-    pub fn variable(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    pub fn stdin(mut self, text: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn stdin(mut self, text: impl Into<Vec<u8>>) -> Self {
         self.stdin = text.into();
         self
     }
 
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Starts the command; its standard input stays open.
-    pub fn start(&self, arguments: &[&str]) -> Child {
+    /// The command, ready to start.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_longshore"));
         command.args(arguments).current_dir(self.folder()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Starts the command; its standard input stays open.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Child {
+        let mut command = self.command(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("longshore starts");
         let stdin = child.stdin.as_mut().expect("it is a pipe");
@@ -61,13 +67,13 @@ impl Given {
     }
 
     /// Runs the command to its end.
-    pub fn longshore(&self, arguments: &[&str]) -> Left {
+    pub(crate) fn longshore(&self, arguments: &[&str]) -> Left {
         finish(self.start(arguments))
     }
 }
 
 /// Closes a command's standard input and waits for its end.
-pub fn finish(mut child: Child) -> Left {
+pub(crate) fn finish(mut child: Child) -> Left {
     drop(child.stdin.take());
     let output = child.wait_with_output().expect("it ends");
     Left {

@@ -1,0 +1,7 @@
+//! The command line as people and programs meet it: arguments, files and standard input in; standard output, standard
+//! error and an exit code out. Needs no service.
+
+mod bad_input;
+mod dev;
+mod given;
+mod run;

@@ -1,0 +1,260 @@
+//! The verbs that speak to RabbitMQ and Redis, against real ones: a fleet of one scheduler and one worker.
+
+#[path = "cli/given.rs"]
+mod given;
+
+use std::process::Command;
+use std::time::Duration;
+
+use given::Given;
+use longshore_test_servers::{Process, Rabbit, Redis, RedisOptions, free_port, wait_until};
+use serde_json::Value;
+
+const LONG: Duration = Duration::from_secs(30);
+const UNKNOWN: &str = "01900000-0000-7000-8000-000000000000";
+
+/// A namespace of its own on the services that the tests of this file share.
+struct Fleet {
+    given: Given,
+    processes: Vec<Process>,
+}
+
+impl Fleet {
+    fn new(namespace: &str) -> Self {
+        let given = Given::nothing()
+            .variable("LONGSHORE_AMQP_URL", &Rabbit::shared().url())
+            .variable("LONGSHORE_REDIS_URL", &Redis::shared().url())
+            .variable("LONGSHORE_NAMESPACE", namespace);
+        Self { given, processes: Vec::new() }
+    }
+
+    fn start(&mut self, arguments: &[&str]) -> &mut Process {
+        self.processes.push(Process::start(&self.given.command(arguments)));
+        self.processes.last_mut().expect("just pushed")
+    }
+
+    #[track_caller]
+    fn ok(&self, arguments: &[&str]) -> String {
+        let left = self.given.longshore(arguments);
+        assert_eq!(left.code, Some(0), "{arguments:?}: {left:?}");
+        assert_eq!(left.stderr, "", "{arguments:?}");
+        left.stdout
+    }
+
+    #[track_caller]
+    fn json(&self, arguments: &[&str]) -> Value {
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
+        let printed = self.ok(&arguments);
+        serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error}: {printed}"))
+    }
+
+    #[track_caller]
+    fn fails(&self, arguments: &[&str], code: i32, error: &str) {
+        let left = self.given.longshore(arguments);
+        assert_eq!(left.stderr, format!("{error}\n"), "{arguments:?}");
+        assert_eq!(left.code, Some(code), "{arguments:?}");
+    }
+
+    #[track_caller]
+    fn await_worker(&self) -> String {
+        let mut node = Value::Null;
+        wait_until("the worker beats", LONG, || {
+            node = self.json(&["nodes"])[0]["id"].clone();
+            node.is_string()
+        });
+        node.as_str().expect("a name").to_owned()
+    }
+
+    #[track_caller]
+    fn await_state(&self, job: &str, state: &str) {
+        wait_until(&format!("the job is {state}"), LONG, || {
+            self.json(&["status", job])["state"] == state
+        });
+    }
+}
+
+/// What `doctor` says of one check.
+#[track_caller]
+fn finding<'a>(findings: &'a Value, check: &str) -> &'a Value {
+    let list = findings.as_array().expect("a list");
+    list.iter().find(|finding| finding["check"] == check).unwrap_or_else(|| panic!("{findings:#}"))
+}
+
+#[test]
+fn a_job_s_life_through_every_verb() {
+    let mut fleet = Fleet::new("life");
+    fleet.start(&["scheduler"]);
+    fleet.start(&["worker", "--slots", "2", "--labels", "zone=a"]);
+    let node = fleet.await_worker();
+    let nodes = fleet.ok(&["nodes"]);
+    assert!(nodes.starts_with("NODE ") && nodes.contains("zone=a"), "{nodes}");
+
+    assert_eq!(fleet.ok(&["submit", "--wait", "--task", "sum", "--items", "[1,2]", "[3]"]), "3\n3\n");
+    let reduced = ["submit", "--wait", "--task", "sum", "--items", "[1,2]", "[3]", "--reduce", "sum"];
+    assert_eq!(fleet.ok(&reduced), "6\n");
+
+    let id = fleet.ok(&["submit", "--task", "noop", "--range", "0..3"]).trim().to_owned();
+    fleet.await_state(&id, "succeeded");
+    assert_eq!(fleet.ok(&["results", &id]), "null\nnull\nnull\n");
+    let status = fleet.ok(&["status", &id]);
+    assert!(status.contains("\nsubtasks  3: 3 done\n"), "{status}");
+    let watched = fleet.ok(&["status", &id, "--watch"]);
+    assert!(watched.starts_with(&format!("{id} succeeded: 3 of 3 done in ")), "{watched}");
+    assert!(fleet.ok(&["audit", &id]).ends_with("the books balance\n"));
+    let list = fleet.ok(&["status"]);
+    assert_eq!(list.lines().count(), 4, "a header and three jobs: {list}");
+    let illegal = format!("error: job {id}: a job that is succeeded can't pause");
+    fleet.fails(&["pause", &id], 1, &illegal);
+    assert_eq!(fleet.ok(&["delete", &id]), format!("{id} deleted\n"));
+    fleet.fails(&["status", &id], 4, &format!("error: no such job: {id}"));
+
+    let sleep = ["submit", "--task", "sleep", "--range", "1000..2000"];
+    let slow = fleet.json(&sleep)["id"].as_str().expect("an id").to_owned();
+    assert_eq!(fleet.ok(&["pause", &slow]), format!("{slow} paused\n"));
+    let refusal = format!("error: job {slow}: a job that is paused can't be deleted; cancel it first");
+    fleet.fails(&["delete", &slow], 1, &refusal);
+    assert_eq!(fleet.json(&["resume", &slow])["id"], slow.as_str());
+    assert_eq!(fleet.ok(&["cancel", &slow]), format!("{slow} cancelled\n"));
+    assert_eq!(fleet.ok(&["delete", &slow, "--force"]), format!("{slow} deleted\n"));
+
+    assert_eq!(fleet.ok(&["drain", &node]), format!("{node} draining\n"));
+    wait_until("the worker leaves", LONG, || !fleet.processes[1].is_running());
+    fleet.processes[0].signal("TERM");
+    wait_until("the scheduler leaves", LONG, || !fleet.processes[0].is_running());
+}
+
+#[test]
+fn a_failed_job_shows_its_errors_and_can_be_retried() {
+    let mut fleet = Fleet::new("failed");
+    fleet.start(&["scheduler"]);
+    fleet.start(&["worker"]);
+    let job = r#"{"task": "fail", "split": {"by": "range", "start": 0, "end": 2},
+        "retry": {"attempts": 1}}"#;
+    std::fs::write(fleet.given.folder().join("job.json"), job).expect("written");
+    let left = fleet.given.longshore(&["submit", "--wait", "job.json"]);
+    assert_eq!(left.code, Some(1), "{left:?}");
+    assert!(left.stderr.ends_with("error: the job failed: 2 of 2 subtasks failed\n"), "{left:?}");
+    let failed = fleet.json(&["status"]);
+    let id = failed[0]["id"].as_str().expect("an id");
+    let errors = fleet.ok(&["errors", id]);
+    assert!(errors.starts_with("subtask 0: ") && errors.lines().count() == 2, "{errors}");
+    let first = fleet.ok(&["errors", id, "--json"]);
+    let first: Value = serde_json::from_str(first.lines().next().expect("a line")).expect("JSON");
+    assert_eq!((&first["index"], &first["attempts"]), (&0.into(), &1.into()));
+    let wrong = fleet.given.longshore(&["retry", id, "--index", "7"]);
+    assert_eq!(wrong.code, Some(2), "{wrong:?}");
+    assert_eq!(fleet.json(&["retry", id, "--index", "1"])["id"], id);
+    fleet.await_state(id, "failed");
+    assert_eq!(fleet.json(&["status", id])["attempts"], 3);
+}
+
+#[test]
+fn what_is_not_there_exits_4_and_what_is_rejected_2() {
+    let mut fleet = Fleet::new("missing");
+    for verb in ["status", "results", "errors", "audit", "pause", "resume", "cancel", "delete", "retry"] {
+        fleet.fails(&[verb, UNKNOWN], 4, &format!("error: no such job: {UNKNOWN}"));
+    }
+    fleet.fails(&["drain", "nobody"], 4, "error: no such node: nobody");
+    fleet.fails(&["delete", UNKNOWN, "--force"], 4, &format!("error: no such job: {UNKNOWN}"));
+    let left = fleet.given.longshore(&["submit", "--task", "noop", "--items", "1", "--within", "1s"]);
+    assert_eq!(left.code, Some(3));
+    let missing = "was published but not accepted within 1s: no scheduler is running; start one \
+                   with `longshore scheduler`\n";
+    assert!(left.stderr.ends_with(missing), "{left:?}");
+    fleet.start(&["scheduler"]);
+    let submit = ["submit", "--id", UNKNOWN, "--task", "wordcount", "--files", "/nowhere/*"];
+    let reason = "split.files: no file matches `/nowhere/*`";
+    fleet.fails(&submit, 2, &format!("error: job {UNKNOWN} was rejected: {reason}"));
+    fleet.fails(&["results", UNKNOWN], 1, &format!("error: the job was rejected: {reason}"));
+    assert_eq!(fleet.json(&["status", UNKNOWN])["error"], reason);
+}
+
+#[test]
+fn the_doctor_names_what_is_wrong() {
+    let mut fleet = Fleet::new("doctor");
+    let left = fleet.given.longshore(&["doctor", "--json"]);
+    assert_eq!(left.code, Some(1), "{left:?}");
+    let found: Value = serde_json::from_str(&left.stdout).expect("JSON");
+    assert_eq!(finding(&found, "schedulers")["severity"], "error");
+    assert_eq!(finding(&found, "schedulers")["remedy"], "start one with `longshore scheduler`");
+    assert_eq!(finding(&found, "workers")["severity"], "warning");
+    assert_eq!(finding(&found, "clock")["severity"], "ok");
+
+    fleet.start(&["scheduler"]);
+    fleet.start(&["worker"]);
+    fleet.await_worker();
+    let found = fleet.json(&["doctor"]);
+    for check in ["schedulers", "workers", "redis.functions", "rabbitmq.login"] {
+        assert_eq!(finding(&found, check)["severity"], "ok", "{found:#}");
+    }
+    fleet.ok(&["submit", "--task", "noop", "--items", "1", "--queue", "gpu"]);
+    let left = fleet.given.longshore(&["doctor", "--json"]);
+    let found: Value = serde_json::from_str(&left.stdout).expect("JSON");
+    let remedy = &finding(&found, "workers.queue")["remedy"];
+    assert_eq!(remedy, "start one with `longshore worker --queues gpu`");
+    assert_eq!(left.code, Some(1));
+}
+
+#[test]
+fn a_refused_login_ends_every_verb_with_3() {
+    let options = RedisOptions { lines: vec!["requirepass secret".into()], ..Default::default() };
+    let redis = Redis::start_with(&options);
+    let wrong = format!("redis://:wrong@127.0.0.1:{}", redis.port());
+    let given = Given::nothing()
+        .variable("LONGSHORE_AMQP_URL", &Rabbit::shared().url())
+        .variable("LONGSHORE_REDIS_URL", &wrong);
+    for verb in [&["status"][..], &["scheduler"], &["worker"], &["doctor"]] {
+        let left = given.longshore(verb);
+        assert_eq!(left.code, Some(3), "{verb:?}: {left:?}");
+        assert!(!left.stderr.contains("wrong@"), "no password is shown: {left:?}");
+    }
+    let amqp = format!("amqp://guest:wrong@127.0.0.1:{}/%2f", Rabbit::shared().port());
+    let given = Given::nothing()
+        .variable("LONGSHORE_AMQP_URL", &amqp)
+        .variable("LONGSHORE_REDIS_URL", &Redis::shared().url());
+    for verb in [&["scheduler"][..], &["worker"], &["submit", "--task", "noop", "--items", "1"], &["doctor"]] {
+        let left = given.longshore(verb);
+        assert_eq!(left.code, Some(3), "{verb:?}: {left:?}");
+        assert!(!left.stderr.contains("wrong@"), "no password is shown: {left:?}");
+    }
+}
+
+#[test]
+fn a_scheduler_and_a_worker_wait_for_services_that_come_late() {
+    let port = free_port();
+    let mut fleet = Fleet::new("late");
+    let url = format!("redis://127.0.0.1:{port}");
+    fleet.given = fleet.given.variable("LONGSHORE_REDIS_URL", &url);
+    fleet.start(&["scheduler"]);
+    fleet.start(&["worker"]);
+    wait_until("both say that they wait", LONG, || {
+        fleet.processes.iter().all(|process| process.tail().contains("waiting"))
+    });
+    let options = RedisOptions { port: Some(port), ..Default::default() };
+    let _redis = Redis::start_with(&options);
+    fleet.await_worker();
+    assert_eq!(fleet.ok(&["submit", "--wait", "--task", "noop", "--items", "1"]), "null\n");
+    for process in &fleet.processes {
+        let waited = process.tail().lines().filter(|line| line.contains("waiting")).count();
+        assert_eq!(waited, 1, "one line a change: {}", process.tail());
+    }
+}
+
+#[test]
+fn a_second_signal_stops_a_worker_at_once() {
+    let mut fleet = Fleet::new("second");
+    fleet.start(&["scheduler"]);
+    let worker = fleet.given.start(&["worker", "--grace", "10m"]);
+    fleet.await_worker();
+    let id = fleet.ok(&["submit", "--task", "sleep", "--items", "600000"]).trim().to_owned();
+    wait_until("it runs", LONG, || fleet.json(&["status", &id])["running"] == 1);
+    let pid = worker.id().to_string();
+    let interrupt = || Command::new("kill").args(["-INT", &pid]).status().expect("kill runs");
+    assert!(interrupt().success());
+    wait_until("it drains", LONG, || fleet.json(&["nodes"])[0]["state"] == "draining");
+    assert!(interrupt().success());
+    let left = given::finish(worker);
+    assert_eq!(left.code, Some(130), "{left:?}");
+    assert!(left.stderr.contains("draining; once more to stop at once\n"), "{left:?}");
+    fleet.ok(&["cancel", &id]);
+}
