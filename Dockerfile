@@ -10,7 +10,7 @@ RUN cargo build --release --locked --package longshore --bin longshore
 
 FROM ${BASE_IMAGE}
 # A user without rights: workers run commands that jobs parametrise.
-RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/longshore longshore
+RUN useradd --uid 10001 --create-home --home-dir /var/lib/longshore longshore
 # Copied, so that this stage needs no package and no network.
 COPY --from=builder /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=builder /src/target/release/longshore /usr/local/bin/longshore
