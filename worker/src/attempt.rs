@@ -1,4 +1,5 @@
-//! One attempt at one subtask: resolve its input, run its handler under a time-out, stop it when it must stop.
+//! One attempt at one subtask: resolve its input, run its handler under a time-out, stop it when it
+//! must stop.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -66,7 +67,8 @@ async fn resolve_and_run(
     run(handler, ctx, input, limits.into_iter().flatten().min(), chunk.hold.cancel()).await
 }
 
-/// Runs a handler until it ends, its time is up, or `stop` says so; then it may wind up, and is dropped.
+/// Runs a handler until it ends, its time is up, or `stop` says so; then it may wind up, and is
+/// dropped.
 async fn run(
     handler: &dyn Handler,
     ctx: Context,
@@ -104,11 +106,13 @@ async fn run(
     }
 }
 
-/// The worker does not know the task. Trying again here would not help, and the scheduler can't know better.
+/// The worker does not know the task. Trying again here would not help, and the scheduler can't
+/// know better.
 fn unknown(pipeline: &Pipeline, chunk: &Chunk<'_>) -> Outcome {
     let known = pipeline.handlers.names().join(", ");
     let error = format!(
-        "worker {} has no task `{}`; it has {known}. Give the job a `queue` whose workers all have it",
+        "worker {} has no task `{}`; it has {known}; \
+         give the job a `queue` whose workers all have the task",
         pipeline.node,
         chunk.plan.task(chunk.grant.from)
     );

@@ -13,8 +13,8 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// The future of one call of the ledger.
 type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
-/// Repeats an operation, which is safe to repeat, until the ledger answers. `None` once `until` is cancelled, but not before
-/// the first try has ended or was given up.
+/// Repeats an operation, which is safe to repeat, until the ledger answers. `None` once `until` is
+/// cancelled, but not before the first try has ended or was given up.
 pub(crate) async fn insist<'a, T>(
     operation: &'static str,
     until: &CancellationToken,
@@ -30,7 +30,7 @@ pub(crate) async fn insist<'a, T>(
         match answer {
             Err(Error::Unavailable { address, reason }) => {
                 if tries == 1 {
-                    warn!(operation, %address, %reason, "the ledger can't be reached; trying again");
+                    warn!(operation, %address, %reason, "the ledger is away; trying again");
                 }
             }
             answer => {
@@ -49,7 +49,8 @@ pub(crate) async fn insist<'a, T>(
     }
 }
 
-/// The first try gets its time even when nobody waits for the answer: a release at the very end is worth it.
+/// The first try gets its time even when nobody waits for the answer: a release at the very end is
+/// worth it.
 async fn given_up(until: &CancellationToken, tries: u32) {
     until.cancelled().await;
     if tries == 1 {

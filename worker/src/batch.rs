@@ -11,7 +11,8 @@ use tokio::time::Instant;
 /// A batch with more bytes of results and errors is committed at once, so that no commit is slow.
 const MAX_BYTES: usize = 256 << 10;
 
-/// A batch with more runs is committed at once; each failure is a run of its own and costs the ledger a step.
+/// A batch with more runs is committed at once; each failure is a run of its own and costs the
+/// ledger a step.
 const MAX_RUNS: usize = 1_000;
 
 /// A subtask that says "not now" more often has failed.

@@ -32,8 +32,9 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// A task that awaits. Its input is what the subtask is about, its output the result, both by serde. Errors are
-    /// retried unless they are a [`crate::TaskError`] that says otherwise; a panic is a failed attempt.
+    /// A task that awaits. Its input is what the subtask is about, its output the result, both by
+    /// serde. Errors are retried unless they are a [`crate::TaskError`] that says otherwise; a
+    /// panic is a failed attempt.
     #[must_use]
     pub fn task<F, T, Fut, O, E>(mut self, name: impl Into<String>, task: F) -> Self
     where
@@ -68,7 +69,8 @@ impl Builder {
         self
     }
 
-    /// Runs once before the first claim. If it fails, so does [`Worker::run`], and nothing is claimed.
+    /// Runs once before the first claim. If it fails, so does [`Worker::run`], and nothing is
+    /// claimed.
     #[must_use]
     pub fn setup<F, Fut, E>(mut self, setup: F) -> Self
     where

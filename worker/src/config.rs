@@ -1,6 +1,7 @@
 //! Settings of a worker, with the defaults that hold where nobody says otherwise.
 //!
-//! Deliberately absent: files, flags and the environment; the command line reads those and hands the outcome in here.
+//! Deliberately absent: files, flags and the environment; the command line reads those and hands
+//! the outcome in here.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,8 +25,8 @@ pub struct Config {
     pub grace: Duration,
     /// What is settled is committed at least this often while a chunk runs.
     pub commit_every: Duration,
-    /// Largest result of one subtask, bytes. A reduce node may return 16 times as much: nodes are few, and
-    /// combining makes results grow.
+    /// Largest result of one subtask, bytes. A reduce node may return 16 times as much: nodes are
+    /// few, and combining makes results grow.
     pub max_result: usize,
 }
 

@@ -16,9 +16,9 @@ use crate::{Error, Worker};
 const CLOSE: Duration = Duration::from_secs(2);
 
 impl Worker {
-    /// Runs against the RabbitMQ of `LONGSHORE_AMQP_URL` and the Redis of `LONGSHORE_REDIS_URL`, under the names of
-    /// `LONGSHORE_NAMESPACE`; on this machine and as `longshore` where they are not set. SIGTERM and Ctrl-C drain;
-    /// a second signal ends the worker at once.
+    /// Runs against the RabbitMQ of `LONGSHORE_AMQP_URL` and the Redis of `LONGSHORE_REDIS_URL`,
+    /// under the names of `LONGSHORE_NAMESPACE`; on this machine and as `longshore` where they are
+    /// not set. SIGTERM and Ctrl-C drain; a second signal ends the worker at once.
     ///
     /// ```no_run
     /// use longshore_worker::{Context, TaskResult, Worker};

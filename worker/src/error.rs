@@ -4,8 +4,8 @@ use std::fmt;
 
 /// Why a subtask did not succeed, and what to do about it.
 ///
-/// Any `std::error::Error` becomes a retryable one by `?`. Like `anyhow::Error` it is no `Error` itself: that is
-/// what makes the conversion possible.
+/// Any `std::error::Error` becomes a retryable one by `?`. Like `anyhow::Error` it is no `Error`
+/// itself: that is what makes the conversion possible.
 #[derive(Debug)]
 pub struct TaskError {
     pub(crate) kind: TaskErrorKind,
@@ -100,7 +100,8 @@ pub enum Error {
     /// The operating system does not let us hear of signals.
     #[error("can't listen for signals: {0}")]
     Signals(#[source] std::io::Error),
-    /// A second signal came while the worker drained; what it held runs elsewhere once it is missed.
+    /// A second signal came while the worker drained; what it held runs elsewhere once it is
+    /// missed.
     #[error("interrupted before the drain was over")]
     Interrupted,
     /// The broker can't be used.

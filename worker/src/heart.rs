@@ -5,9 +5,10 @@
 //!   ledger ------ hints ----------------> heart --- Pulse ---------> slots
 //! ```
 //!
-//! A worker whose heart can't reach the ledger for `dead_after` must expect that others run what it holds: it claims
-//! nothing and stops what it runs (self-fencing) until a beat works again. Hints about ended and paused jobs arrive
-//! here too, since a cancel must get through to a busy worker; the beat repeats whatever a lost hint said.
+//! A worker whose heart can't reach the ledger for `dead_after` must expect that others run what it
+//! holds: it claims nothing and stops what it runs (self-fencing) until a beat works again. Hints
+//! about ended and paused jobs arrive here too, since a cancel must get through to a busy worker;
+//! the beat repeats whatever a lost hint said.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -36,7 +37,8 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// Whether new work may be claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pulse {
-    /// No beat has worked yet. A node that nobody knows would be missed by nobody. The first beat moves it on.
+    /// No beat has worked yet. A node that nobody knows would be missed by nobody. The first beat
+    /// moves it on.
     Starting,
     /// The ledger knows that we live.
     Beating,

@@ -1,11 +1,13 @@
-//! What this worker holds: the one place where the pipeline, the heart and the hints of the ledger meet.
+//! What this worker holds: the one place where the pipeline, the heart and the hints of the ledger
+//! meet.
 //!
 //! ```text
 //!   pipeline --- take, drop ---> Holdings <--- stop --- heart (beats, fencing, hints)
 //!   pipeline <-- wind_up, leave, abandon --- Hold
 //! ```
 //!
-//! Deliberately absent: the ledger. A hold tells what to do with a chunk; doing it is the pipeline's.
+//! Deliberately absent: the ledger. A hold tells what to do with a chunk; doing it is the
+//! pipeline's.
 
 use std::collections::HashMap;
 use std::sync::Arc;

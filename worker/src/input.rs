@@ -71,7 +71,8 @@ async fn results(
     Ok(found.into_iter().flatten().collect())
 }
 
-/// The lines of a run, from the object that holds them if it is a pointer: `@URL`, or `@URL#k` from line k on.
+/// The lines of a run, from the object that holds them if it is a pointer: `@URL`, or `@URL#k` from
+/// line k on.
 async fn lines(run: &ResultRun) -> Result<String, NoInput> {
     let Some(pointer) = run.lines.strip_prefix('@') else {
         return Ok(run.lines.clone());
@@ -85,7 +86,8 @@ async fn lines(run: &ResultRun) -> Result<String, NoInput> {
     };
     let bytes = longshore_storage::read(url).await.map_err(|error| {
         let text = format!("result object: {error}");
-        // An object that is gone or closed to us does not come back by itself; a store that is away does.
+        // An object that is gone or closed to us does not come back by itself; a store that is away
+        // does.
         if error.is_users_fault() {
             NoInput::Failed(Outcome::Failure { error: text, retry: true })
         } else {

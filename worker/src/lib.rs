@@ -1,13 +1,14 @@
 //! Does: claims chunks, runs subtasks, commits their outcomes, beats the heart.
 //!
 //! ```text
-//!   broker -- delivery --> pipeline: claim -> resolve -> run -> judge -> commit -> acknowledge --> ledger
+//!   broker -- delivery --> pipeline: claim, resolve, run, judge, commit, acknowledge --> ledger
 //!                             ^
-//!                          holdings <-- what to stop -- heart (own thread) <-- beats, hints --> ledger
+//!                          holdings <-- what to stop -- heart <-- beats, hints --> ledger
 //! ```
 //!
-//! Deliberately absent: what runs next, where, and in what size; the scheduler decides that. The worker knows the broker
-//! and the ledger by their traits, and whatever happens to either, it ends with every chunk committed or handed back.
+//! Deliberately absent: what runs next, where, and in what size; the scheduler decides that. The
+//! worker knows the broker and the ledger by their traits, and whatever happens to either, it ends
+//! with every chunk committed or handed back.
 
 mod attempt;
 mod backoff;

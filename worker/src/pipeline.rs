@@ -1,9 +1,12 @@
-//! A chunk from the message to the acknowledgement: claim, resolve, run under a time-out, judge, commit, acknowledge.
+//! A chunk from the message to the acknowledgement: claim, resolve, run under a time-out, judge,
+//! commit, acknowledge.
 //!
-//! Whatever happens, a chunk that was granted ends in one of three ways: it is committed to its end, the ledger says
-//! that it is ours no more, or it is released. Anything else would leave it with a live worker that has forgotten it.
+//! Whatever happens, a chunk that was granted ends in one of three ways: it is committed to its
+//! end, the ledger says that it is ours no more, or it is released. Anything else would leave it
+//! with a live worker that has forgotten it.
 //!
-//! Deliberately absent: what a task does (`task`), who decides that a chunk must stop (`holdings`, `heart`).
+//! Deliberately absent: what a task does (`task`), who decides that a chunk must stop (`holdings`,
+//! `heart`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,8 +33,8 @@ use crate::holdings::{Ending, Hold, Holdings, Taken};
 use crate::plans::{self, Plans};
 use crate::task::{Handler, Handlers};
 
-/// A chunk that can't run here and now, for no fault of its own, is kept this long before it is released: it comes back
-/// at once, and the trouble should have a chance to pass.
+/// A chunk that can't run here and now, for no fault of its own, is kept this long before it is
+/// released: it comes back at once, and the trouble should have a chance to pass.
 const STALL: Duration = Duration::from_secs(1);
 
 /// How often a result object is written again before its subtasks are failed attempts.
@@ -51,8 +54,8 @@ pub(crate) struct Pipeline {
     pub(crate) closing: CancellationToken,
     /// Cancelled when there is no more time, even to release.
     pub(crate) over: CancellationToken,
-    /// Cancelled when a chunk may have been left behind: then the ledger must not forget this node, since its
-    /// silence is what frees the chunk.
+    /// Cancelled when a chunk may have been left behind: then the ledger must not forget this node,
+    /// since its silence is what frees the chunk.
     pub(crate) left_behind: CancellationToken,
 }
 
@@ -89,7 +92,8 @@ impl Pipeline {
         if tokio::time::timeout(self.config.ack_after, &mut work).await.is_ok() {
             return settle.ack().await;
         }
-        // The claim is durable, so the message has served; the broker must not wait for a long task.
+        // The claim is durable, so the message has served; the broker must not wait for a long
+        // task.
         settle.ack().await;
         work.await;
     }
@@ -149,7 +153,8 @@ impl Pipeline {
 
     async fn claim(&self, message: &ChunkMessage) -> Claimed {
         let &ChunkMessage { job, chunk, epoch, .. } = message;
-        // Drawn before the first try and repeated by the others, so that a lost answer does no harm.
+        // Drawn before the first try and repeated by the others, so that a lost answer does no
+        // harm.
         let token = Token::from_bytes(rand::random());
         let hold = self.holdings.take(Held { job, chunk, token });
         let ask = || self.ledger.claim(job, chunk, epoch, token, &self.node);
@@ -201,7 +206,8 @@ impl Pipeline {
         Ok(Chunk { hold, grant, plan, handler, judge })
     }
 
-    /// Commits what is settled so far, and insists until the ledger has answered or the chunk is not ours any more.
+    /// Commits what is settled so far, and insists until the ledger has answered or the chunk is
+    /// not ours any more.
     pub(crate) async fn commit(&self, chunk: &Chunk<'_>, batch: &mut Batch) {
         let Some(settled) = batch.take() else { return };
         let hold = chunk.hold;
@@ -278,7 +284,8 @@ impl Pipeline {
     }
 }
 
-/// Reads a chunk message. What can't be read is dropped: the sweep publishes every chunk that waits again.
+/// Reads a chunk message. What can't be read is dropped: the sweep publishes every chunk that waits
+/// again.
 fn read(body: &[u8]) -> Option<ChunkMessage> {
     match serde_json::from_slice::<ChunkMessage>(body) {
         Ok(message) if message.v == ChunkMessage::VERSION => Some(message),
@@ -301,7 +308,8 @@ async fn stall(hold: &Hold, reason: &str) {
     }
 }
 
-/// Writes one result object; the error is the outcome of each subtask whose result it would have held.
+/// Writes one result object; the error is the outcome of each subtask whose result it would have
+/// held.
 async fn write(prefix: &str, name: &str, lines: String) -> Result<String, Outcome> {
     let bytes = lines.into_bytes();
     let mut tries = 1;

@@ -7,11 +7,12 @@ use longshore_protocol::{Digest, JobDocument, JobId, Manifest, Plan};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
-/// Most plans kept. A worker's slots work on a few jobs at a time; fairness over more jobs than this costs
-/// a fetch now and then.
+/// Most plans kept. A worker's slots work on a few jobs at a time; fairness over more jobs than
+/// this costs a fetch now and then.
 const MAX_PLANS: usize = 64;
 
-/// Most bytes of documents and manifests kept, as they stand in the ledger; the newest is kept whatever its size.
+/// Most bytes of documents and manifests kept, as they stand in the ledger; the newest is kept
+/// whatever its size.
 const MAX_BYTES: usize = 256 << 20;
 
 /// Why there is no plan.
@@ -21,7 +22,7 @@ pub(crate) enum Error {
     #[error("the job's document is gone")]
     Gone,
     /// The document was accepted by another version that knows more.
-    #[error("this worker (version {version}) can't read the job's document: {0}", version = env!("CARGO_PKG_VERSION"))]
+    #[error("version {v} can't read the job's document: {0}", v = env!("CARGO_PKG_VERSION"))]
     Unreadable(String),
     /// The ledger failed.
     #[error(transparent)]

@@ -61,8 +61,9 @@ impl Worker {
         self.handlers.names()
     }
 
-    /// Works until `shutdown` is cancelled or somebody asks the node to drain; then finishes what runs within `grace`,
-    /// releases the rest and leaves. Waits for the broker and the ledger while they can't be reached.
+    /// Works until `shutdown` is cancelled or somebody asks the node to drain; then finishes what
+    /// runs within `grace`, releases the rest and leaves. Waits for the broker and the ledger while
+    /// they can't be reached.
     pub async fn run(
         self,
         broker: Arc<dyn Broker>,
@@ -158,12 +159,14 @@ async fn consume(
     // In this order, so that a node that is seen to drain begins nothing any more.
     pipeline.holdings.close(Ending::Yield);
     closing.cancel();
-    // Subscriptions are dropped before the chunks that run are waited for: what was fetched goes to others at once.
+    // Subscriptions are dropped before the chunks that run are waited for: what was fetched goes to
+    // others at once.
     while pumps.join_next().await.is_some() {}
     if shutdown.is_cancelled() { Ok(()) } else { ended }
 }
 
-/// Lets what runs finish within the grace, stops what does not, and sees that everything is handed back.
+/// Lets what runs finish within the grace, stops what does not, and sees that everything is handed
+/// back.
 async fn drain(pipeline: &Pipeline, running: &TaskTracker) {
     let Pipeline { holdings, config, over, left_behind, .. } = pipeline;
     running.close();

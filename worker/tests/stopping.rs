@@ -22,7 +22,8 @@ fn range(task: &str, end: u64, chunk: u64) -> Value {
     json!({"task": task, "split": {"by": "range", "start": 0, "end": end}, "chunk": chunk})
 }
 
-/// A task that counts how many of its subtasks began, and lets each end once the gate has reached its input.
+/// A task that counts how many of its subtasks began, and lets each end once the gate has reached
+/// its input.
 struct Gated {
     begun: Arc<AtomicU64>,
     gate: watch::Sender<u64>,
@@ -241,7 +242,8 @@ async fn a_long_chunk_is_acknowledged_early_so_that_the_broker_keeps_its_patienc
     let worker = yard.start(worker);
     let job = yard.submit(&range("gated", 3, 1)).await;
     eventually("three chunks are open", async || yard.job(job).await.cursor == 3).await;
-    // Two messages may be unsettled at a time; that none waits means that the one that runs is settled.
+    // Two messages may be unsettled at a time; that none waits means that the one that runs is
+    // settled.
     eventually("no message waits", async || {
         let depth = yard.broker.depth(&Queue::Work("default".into())).await.expect("memory");
         gated.begun() == 1 && depth.is_some_and(|depth| depth.ready == 0)

@@ -45,8 +45,8 @@ fn noop(_params: &Value, _attempt: u32) -> Outcome {
     Outcome::Success("null".into())
 }
 
-/// Fails, for tests and demonstrations. `params` may hold `error` (the text), `retry` (whether to try again, true unless
-/// given) and `times` (how many attempts fail before one succeeds).
+/// Fails, for tests and demonstrations. `params` may hold `error` (the text), `retry` (whether to
+/// try again, true unless given) and `times` (how many attempts fail before one succeeds).
 fn fail(params: &Value, attempt: u32) -> Outcome {
     let times = params.get("times").and_then(Value::as_u64);
     if times.is_some_and(|times| u64::from(attempt) > times) {

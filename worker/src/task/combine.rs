@@ -21,7 +21,7 @@ impl Handler for Combine {
             other => {
                 let found = serde_json::to_string(&other).unwrap_or_default();
                 return permanent(format!(
-                    "this task combines results: use it as `reduce.task`, or give it a list, not {}",
+                    "this task combines results: name it in `reduce`, or give it a list, not {}",
                     shorten(&found)
                 ));
             }
@@ -35,8 +35,8 @@ impl Handler for Combine {
     }
 }
 
-/// Adds numbers. Whole numbers are added exactly and must fit 64 bits in the end; one that is not whole makes
-/// the sum a floating-point number.
+/// Adds numbers. Whole numbers are added exactly and must fit 64 bits in the end; one that is not
+/// whole makes the sum a floating-point number.
 pub(super) fn sum(inputs: Vec<Value>) -> Result<Value, String> {
     let mut total = Total::default();
     for (place, input) in inputs.into_iter().enumerate() {

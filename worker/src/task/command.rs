@@ -1,4 +1,5 @@
-//! A command: one process an attempt, the subtask on its standard input, the result on its standard output.
+//! A command: one process an attempt, the subtask on its standard input, the result on its standard
+//! output.
 
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use crate::Context;
 /// The exit code of a command that wants to be tried again later (`EX_TEMPFAIL` of sysexits.h).
 const NOT_NOW: i32 = 75;
 
-/// How long after the end of a command its output is still read: what it started may hold the pipes open for ever.
+/// How long after the end of a command its output is still read: what it started may hold the pipes
+/// open for ever.
 const LINGER: Duration = Duration::from_millis(500);
 
 /// Runs a command for each attempt.
@@ -64,7 +66,8 @@ impl Handler for CommandTask {
     }
 }
 
-/// Feeds the command, reads what it says and waits for its end, all at once. The group is empty afterwards.
+/// Feeds the command, reads what it says and waits for its end, all at once. The group is empty
+/// afterwards.
 async fn talk(
     group: &mut Group,
     pipes: Pipes,
@@ -81,7 +84,8 @@ async fn talk(
             drop(stdin);
             Ok(())
         };
-        // White space around the JSON is not counted against anybody: allow as much again, and a little.
+        // White space around the JSON is not counted against anybody: allow as much again, and a
+        // little.
         let limit = ctx.max_result.saturating_mul(2).saturating_add(1024);
         tokio::try_join!(feed, read_all(stdout, output, limit), read_tail(stderr, tail))
     };

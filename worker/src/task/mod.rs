@@ -1,7 +1,8 @@
-//! Everything that runs a subtask: Rust functions, commands, served commands, HTTP, and what is built in.
+//! Everything that runs a subtask: Rust functions, commands, served commands, HTTP, and what is
+//! built in.
 //!
-//! A handler turns one input into one outcome. Deliberately absent: time-outs, limits of size, retries and commits;
-//! those are the pipeline's, the same for every kind.
+//! A handler turns one input into one outcome. Deliberately absent: time-outs, limits of size,
+//! retries and commits; those are the pipeline's, the same for every kind.
 
 mod builtin;
 mod combine;
@@ -27,19 +28,21 @@ pub use rust::Inputs;
 pub(crate) use rust::{asynchronous, blocking};
 pub use spec::TaskSpec;
 
-/// An outcome that is known at once from `params` and the attempt's number, without a look at the input.
+/// An outcome that is known at once from `params` and the attempt's number, without a look at the
+/// input.
 pub(crate) type Instantly = fn(&Value, u32) -> Outcome;
 
 /// Runs attempts of one task.
 #[async_trait]
 pub(crate) trait Handler: Send + Sync {
-    /// Tasks that need neither their input nor any waiting run without a future of their own, so that ten thousand
-    /// of them take milliseconds.
+    /// Tasks that need neither their input nor any waiting run without a future of their own, so
+    /// that ten thousand of them take milliseconds.
     fn instantly(&self) -> Option<Instantly> {
         None
     }
 
-    /// One attempt. When `ctx` is cancelled it should end soon; what it answers then does not count.
+    /// One attempt. When `ctx` is cancelled it should end soon; what it answers then does not
+    /// count.
     async fn run(&self, ctx: Context, input: Input) -> Outcome;
 
     /// How long a cancelled attempt may take to wind up before its future is dropped.
@@ -122,8 +125,8 @@ fn subtask_line(ctx: &Context, input: &Input) -> String {
     serde_json::to_string(&subtask).expect("a subtask has only text for keys")
 }
 
-/// What a program answered, as the result of a subtask: its JSON in compact form, else a string of its text without the
-/// one line end that programs print.
+/// What a program answered, as the result of a subtask: its JSON in compact form, else a string of
+/// its text without the one line end that programs print.
 fn result_of_text(text: &[u8]) -> Result<String, Outcome> {
     let text = std::str::from_utf8(text)
         .map_err(|error| permanent(format!("the output is neither JSON nor UTF-8: {error}")))?;
@@ -135,8 +138,8 @@ fn result_of_text(text: &[u8]) -> Result<String, Outcome> {
     Ok(Value::from(line).to_string())
 }
 
-/// JSON without the white space between its parts. Numbers stay as they were written: a detour over `f64` would
-/// change those of more than 53 bits.
+/// JSON without the white space between its parts. Numbers stay as they were written: a detour over
+/// `f64` would change those of more than 53 bits.
 fn compact(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     let mut in_string = false;

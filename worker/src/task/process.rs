@@ -1,7 +1,7 @@
 //! Programs and the process groups that they run in.
 //!
-//! Every program leads a group of its own, so that whatever it starts can be stopped with it. Deliberately absent: a
-//! shell; arguments reach the program as they stand in the configuration.
+//! Every program leads a group of its own, so that whatever it starts can be stopped with it.
+//! Deliberately absent: a shell; arguments reach the program as they stand in the configuration.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,7 +20,8 @@ use crate::Context;
 /// From SIGTERM to SIGKILL.
 const TERM_GRACE: Duration = Duration::from_secs(2);
 
-/// A handler that ends process groups needs this long at most: [`TERM_GRACE`] and something for the machine.
+/// A handler that ends process groups needs this long at most: [`TERM_GRACE`] and something for the
+/// machine.
 pub(super) const WIND_UP: Duration = Duration::from_secs(4);
 
 /// How often a group that was asked to end is looked at.
@@ -125,7 +126,8 @@ impl Group {
 
     /// Ends at once whatever is left of the group.
     pub(super) fn kill(&mut self) {
-        // A group's number is not given away while the group has members, and an empty group answers ESRCH.
+        // A group's number is not given away while the group has members, and an empty group
+        // answers ESRCH.
         let _ = killpg(self.id, Signal::SIGKILL);
         self.ended = true;
     }

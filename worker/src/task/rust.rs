@@ -23,7 +23,8 @@ pub struct Inputs<T> {
     pub inputs: Vec<T>,
 }
 
-/// A future that ignores its cancellation is dropped after this time; so a cancel reaches it within a second.
+/// A future that ignores its cancellation is dropped after this time; so a cancel reaches it within
+/// a second.
 const WIND_UP: Duration = Duration::from_millis(500);
 
 /// A Rust function behind the one shape that the pipeline knows.
@@ -47,8 +48,8 @@ where
     RustTask { run: Box::new(run) }
 }
 
-/// A task that computes, on a thread of its own. When it ignores its cancellation, the thread goes on to its
-/// end (nothing can stop it), and what it returns is dropped.
+/// A task that computes, on a thread of its own. When it ignores its cancellation, the thread goes
+/// on to its end (nothing can stop it), and what it returns is dropped.
 pub(crate) fn blocking<F, T, O, E>(task: F) -> RustTask
 where
     F: Fn(Context, T) -> Result<O, E> + Send + Sync + 'static,

@@ -1,4 +1,5 @@
-//! A served command: a process that lives on and answers one line for each subtask, one process a busy slot.
+//! A served command: a process that lives on and answers one line for each subtask, one process a
+//! busy slot.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,13 +18,15 @@ use super::process::{self, Group, Pipes, Program, Tail, with_tail};
 use super::{Handler, compact, permanent, retryable, subtask_line};
 use crate::Context;
 
-/// How long a process that closed its output may take to exit, so that its status and last words are known.
+/// How long a process that closed its output may take to exit, so that its status and last words
+/// are known.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Room for `{"ok":}` and white space around a result of the largest size.
 const ENVELOPE: usize = 1024;
 
-/// Keeps processes between attempts. There are never more than the worker has slots, since each attempt takes one.
+/// Keeps processes between attempts. There are never more than the worker has slots, since each
+/// attempt takes one.
 pub(super) struct ServeTask {
     program: Program,
     timeout: Option<Duration>,
@@ -113,7 +116,8 @@ impl Served {
         Self { group, stdin, stdout: BufReader::new(stdout), tail, said_all }
     }
 
-    /// Whether it runs and has said nothing unasked: a line too many would be taken for the next answer.
+    /// Whether it runs and has said nothing unasked: a line too many would be taken for the next
+    /// answer.
     fn is_ready(&mut self) -> bool {
         self.group.is_running() && self.stdout.buffer().is_empty()
     }
@@ -153,7 +157,8 @@ impl Served {
     }
 }
 
-/// `{"ok": value}` or `{"error": "text", "retry": false}`; anything else says what is wrong with it.
+/// `{"ok": value}` or `{"error": "text", "retry": false}`; anything else says what is wrong with
+/// it.
 fn parse(answer: &[u8]) -> Result<Outcome, String> {
     let wrong = |why: &str| {
         let start = String::from_utf8_lossy(&answer[..answer.len().min(80)]).trim_end().to_owned();
@@ -183,7 +188,8 @@ fn parse(answer: &[u8]) -> Result<Outcome, String> {
     }
 }
 
-/// What a served command says on its standard error goes to the log; the last of it explains its end.
+/// What a served command says on its standard error goes to the log; the last of it explains its
+/// end.
 async fn listen(mut stderr: ChildStderr, tail: Arc<Mutex<Tail>>, command: String) {
     let mut buffer = vec![0; 4096];
     while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
@@ -226,7 +232,8 @@ mod tests {
     async fn null_is_an_answer_and_an_error_says_whether_to_retry() {
         let task = python(
             " n = json.loads(line)['input']\n \
-             print(['{\"ok\": null}', '{\"error\": \"e\"}', '{\"error\": \"e\", \"retry\": false}'][n])\n",
+             answers = [{'ok': None}, {'error': 'e'}, {'error': 'e', 'retry': False}]\n \
+             print(json.dumps(answers[n]))\n",
         );
         assert_eq!(ask(&task, 0).await, success(serde_json::Value::Null));
         assert_eq!(ask(&task, 1).await, retryable("e"));
@@ -236,7 +243,8 @@ mod tests {
     #[tokio::test]
     async fn a_process_that_dies_fails_the_attempt_and_is_replaced() {
         let task = python(
-            " if json.loads(line)['input'] == 1: print('rope broke', file=sys.stderr); sys.exit(4)\n \
+            " if json.loads(line)['input'] == 1:\n  \
+              print('rope broke', file=sys.stderr)\n  sys.exit(4)\n \
              print('{\"ok\": 1}')\n",
         );
         let (error, retry) = failure(ask(&task, 1).await);

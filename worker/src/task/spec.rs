@@ -14,8 +14,8 @@ use super::http::HttpTask;
 use super::process::Program;
 use super::serve::ServeTask;
 
-/// One `[task.NAME]` of a worker: exactly one of `command`, `serve` and `http`; for programs `env` and `cwd`; for all
-/// `timeout`, a humantime string, beside the job's own.
+/// One `[task.NAME]` of a worker: exactly one of `command`, `serve` and `http`; for programs `env`
+/// and `cwd`; for all `timeout`, a humantime string, beside the job's own.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Fields")]
 pub struct TaskSpec {
@@ -88,7 +88,8 @@ impl TaskSpec {
         Self { how: How::Http(url.into()), timeout: None }
     }
 
-    /// The handler, once it is known that it can work here at all: that its program exists, that its URL is one.
+    /// The handler, once it is known that it can work here at all: that its program exists, that
+    /// its URL is one.
     pub(crate) fn handler(&self) -> Result<Arc<dyn Handler>, String> {
         let timeout = self.timeout;
         Ok(match &self.how {

@@ -1,4 +1,5 @@
-//! A place to try workers in: a broker and a ledger in memory, and the least that a scheduler has to do.
+//! A place to try workers in: a broker and a ledger in memory, and the least that a scheduler has
+//! to do.
 
 #![expect(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
@@ -170,7 +171,8 @@ fn admission(job: JobId, document: &JobDocument, manifest: &Manifest, total: u64
     }
 }
 
-/// The least of a scheduler: opens chunks, publishes them, and publishes again what waits for too long.
+/// The least of a scheduler: opens chunks, publishes them, and publishes again what waits for too
+/// long.
 async fn feed(ledger: Arc<dyn Ledger>, broker: Arc<dyn Broker>, job: JobId, size: u64) {
     let publish_within = Duration::from_secs(1);
     let open = Open { chunks: 4, size, publish_within };
