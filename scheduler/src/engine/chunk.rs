@@ -8,11 +8,11 @@ use longshore_protocol::document::Chunk;
 
 /// What a chunk of automatic size aims at: long enough that the four round trips of a chunk cost little, short
 /// enough that a lost node repeats little and that a pause or a newcomer waits for little.
-pub const AIM: Duration = Duration::from_millis(250);
+pub(super) const AIM: Duration = Duration::from_millis(250);
 
 /// Largest automatic chunk. The ledger marks 10,000 contiguous subtasks in some tens of microseconds; beyond that
 /// the cost of a message is no longer measurable, and what a crash repeats grows.
-pub const LARGEST: u64 = 10_000;
+pub(super) const LARGEST: u64 = 10_000;
 
 /// A chunk may be at most so many times as large as those that taught us how long a subtask takes: the first
 /// subtasks of a job are often not like the rest.
@@ -23,7 +23,7 @@ const NEWEST: f64 = 0.3;
 
 /// How long a subtask of one job takes, from the differences between what the ledger's counters said.
 #[derive(Clone, Debug, Default)]
-pub struct Meter {
+pub(super) struct Meter {
     busy: Duration,
     attempts: u64,
     mean_us: Option<f64>,
@@ -31,7 +31,7 @@ pub struct Meter {
 
 impl Meter {
     /// Takes in the job's counters; tells whether attempts ended since the last time.
-    pub fn observe(&mut self, busy: Duration, attempts: u64) -> bool {
+    pub(super) fn observe(&mut self, busy: Duration, attempts: u64) -> bool {
         let ended = attempts.saturating_sub(self.attempts);
         let took = busy.saturating_sub(self.busy);
         (self.busy, self.attempts) = (busy, attempts);
@@ -48,37 +48,37 @@ impl Meter {
     }
 
     /// Mean duration of an attempt in microseconds; `None` before the first one has ended.
-    pub fn mean_us(&self) -> Option<f64> {
+    pub(super) fn mean_us(&self) -> Option<f64> {
         self.mean_us
     }
 
     /// Another kind of work begins (the reduce): what was learnt says nothing about it.
-    pub fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.mean_us = None;
     }
 }
 
 /// The size of a job's next chunks.
 #[derive(Clone, Debug)]
-pub struct Sizer {
+pub(super) struct Sizer {
     learnt: u64,
 }
 
 impl Sizer {
     /// Starts with single subtasks.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { learnt: 1 }
     }
 
     /// Attempts have ended, and take `mean_us` on the average.
-    pub fn learn(&mut self, mean_us: f64) {
+    pub(super) fn learn(&mut self, mean_us: f64) {
         let wish = (AIM.as_secs_f64() * 1e6 / mean_us) as u64;
         self.learnt = wish.clamp(1, (self.learnt * GROWTH).min(LARGEST));
     }
 
     /// The size when `remaining` subtasks were not handed out yet and `slots` run side by side. Automatic sizes
     /// shrink near the end, so that no slot gets a long last chunk while others have nothing.
-    pub fn size(&self, chunk: Chunk, remaining: u64, slots: u64) -> u64 {
+    pub(super) fn size(&self, chunk: Chunk, remaining: u64, slots: u64) -> u64 {
         match chunk {
             Chunk::Fixed(size) => size,
             Chunk::Auto => self.learnt.min(remaining / (4 * slots.max(1))).max(1),
@@ -87,7 +87,7 @@ impl Sizer {
 
     /// The size within a level of the reduce, whatever the document says about subtasks: two chunks a slot,
     /// since a level has to end before the next can start.
-    pub fn reduce_size(&self, remaining: u64, slots: u64) -> u64 {
+    pub(super) fn reduce_size(&self, remaining: u64, slots: u64) -> u64 {
         self.learnt.min(remaining / (2 * slots.max(1))).max(1)
     }
 }

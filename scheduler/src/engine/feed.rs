@@ -1,23 +1,33 @@
 //! Handing out: windows are filled in the order of the shares, and the line of calls to the ledger moves on.
 
-use std::collections::BTreeMap;
-
 use longshore_ledger::op::MAX_CHUNKS_A_CALL;
 use longshore_protocol::document::Placement;
 use longshore_protocol::{JobId, Timestamp};
+use rustc_hash::FxHashMap;
 
 use super::event::Action;
 use super::job::{Job, Offer, Opening};
 use super::shares::Standing;
-use super::window::{Load, has_room};
+use super::window::{AHEAD, Load, has_room};
 use super::{Engine, Entry, Known, Lane};
 
 /// Most calls about jobs under way at once: what one connection pool serves without delay, and all that 10,000 jobs
 /// need.
 const MOST_IN_FLIGHT: usize = 128;
 
+/// A chunk that takes longer is not opened beside those of other jobs, which are before it: calls under way overtake each
+/// other, and whoever comes behind such a chunk waits for long.
+const LONG_US: f64 = AHEAD.as_micros() as f64;
+
 /// Why a job is failed when its time is over.
 const DEADLINE_PASSED: &str = "the deadline has passed";
+
+/// Chunks of one job that are about to be opened.
+struct Order {
+    job: JobId,
+    offer: Offer,
+    chunks: u64,
+}
 
 impl Engine {
     /// Opens chunks while the pool's window has room, whoever's turn it is.
@@ -27,35 +37,46 @@ impl Engine {
             return;
         }
         let Some(pool) = self.pools.get_mut(name) else { return };
-        let mut orders: BTreeMap<JobId, (Offer, u64)> = BTreeMap::new();
+        // In the order of their first picks, so that who is next is also published first.
+        let mut orders: Vec<Order> = Vec::new();
+        let mut places: FxHashMap<JobId, usize> = FxHashMap::default();
         while has_room(pool.hands, pool.load) {
             let Some(id) = pool.shares.next() else { break };
             let Some(Entry { known: Known::Ours(job), .. }) = self.jobs.get_mut(&id) else { break };
-            let (offer, ordered) = orders
-                .entry(id)
-                .or_insert_with(|| (job.offer(now, ledger_now, pool.hands.slots), 0));
-            if offer.chunks == 0 {
-                // Its time has moved on since it was last considered.
-                pool.shares.stand(id, Standing::Idle);
-                continue;
+            let place = *places.entry(id).or_insert(orders.len());
+            if place == orders.len() {
+                let offer = job.offer(now, ledger_now, pool.hands.slots);
+                if offer.chunks == 0 {
+                    // Its time has moved on since it was last considered.
+                    places.remove(&id);
+                    pool.shares.stand(id, Standing::Idle);
+                    continue;
+                }
+                if place > 0 && job.price_us(offer.size, ledger_now) > LONG_US {
+                    break;
+                }
+                orders.push(Order { job: id, offer, chunks: 0 });
             }
-            *ordered += 1;
+            let Order { offer, chunks, .. } = &mut orders[place];
+            *chunks += 1;
             let price = job.price_us(offer.size, ledger_now);
             job.pay(price);
             pool.shares.serve(id, price);
-            count_one_more(job, &mut pool.load, *ordered, *offer, ledger_now);
-            if *ordered == offer.chunks.min(u64::from(MAX_CHUNKS_A_CALL)) {
+            count_one_more(job, &mut pool.load, *chunks, *offer, ledger_now);
+            if *chunks == offer.chunks {
+                pool.shares.stand(id, Standing::Spent);
+            } else if *chunks == u64::from(MAX_CHUNKS_A_CALL) {
                 pool.shares.stand(id, Standing::Busy);
             }
         }
-        for (id, (offer, chunks)) in orders.into_iter().filter(|(_, (_, chunks))| *chunks > 0) {
-            pool.shares.stand(id, Standing::Busy);
+        for Order { job: id, offer: Offer { size, .. }, chunks } in orders {
+            pool.shares.hold(id);
             let entry = self.jobs.get_mut(&id).expect("it was just served");
-            entry.lane = Lane::Opening(Opening { chunks, size: offer.size });
+            entry.lane = Lane::Opening(Opening { chunks, size });
             self.in_flight += 1;
             let keyed = matches!(&entry.known, Known::Ours(job) if is_keyed(job));
             let chunks = u32::try_from(chunks).expect("at most MAX_CHUNKS_A_CALL");
-            self.actions.push(Action::Open { job: id, chunks, size: offer.size, keyed });
+            self.actions.push(Action::Open { job: id, chunks, size, keyed });
         }
     }
 

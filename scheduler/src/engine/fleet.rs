@@ -123,11 +123,6 @@ impl Fleet {
         self.nodes.iter().filter(|(_, node)| node.dead).map(|(id, _)| id)
     }
 
-    /// Whether a node was declared dead and has not beaten since.
-    pub(super) fn is_dead(&self, id: &NodeId) -> bool {
-        self.nodes.get(id).is_some_and(|node| node.dead)
-    }
-
     /// Whether a node is on the list and was not declared dead.
     pub(super) fn is_alive(&self, id: &NodeId) -> bool {
         self.nodes.get(id).is_some_and(|node| !node.dead)
@@ -240,7 +235,7 @@ pub(super) mod tests {
         for ms in [0, 1_000] {
             fleet.observe(Timestamp::from_millis(ms), vec![record("n", "gpu", 4, 7)]);
         }
-        assert!(fleet.is_dead(&NodeId::new("n")));
+        assert_eq!(fleet.dead().collect::<Vec<_>>(), [&NodeId::new("n")]);
         assert_eq!(fleet.takers("gpu").0, Hands::default());
         let changes = fleet.observe(Timestamp::from_millis(1_500), vec![record("n", "gpu", 4, 8)]);
         assert!(changes.hands);

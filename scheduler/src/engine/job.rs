@@ -8,7 +8,7 @@ use std::time::Duration;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{JobSummary, ReduceTree, Timestamp};
 
-use super::chunk::{AIM, Meter, Sizer};
+use super::chunk::{Meter, Sizer};
 use super::event::{Keyed, Terms};
 use super::window::{Load, UNMEASURED};
 
@@ -28,6 +28,10 @@ const DRY_LONGEST: Duration = Duration::from_secs(1);
 
 /// A job is asked to fail once a second until it has.
 const FAIL_EVERY: Duration = Duration::from_secs(1);
+
+/// What a chunk is charged at before anything was measured. Little, so that little has to be paid back; a chunk that
+/// takes longer is charged for as long as it has been running.
+const FIRST_PRICE: Duration = Duration::from_millis(10);
 
 /// More than any chunk takes, small enough that the sum over all jobs of a queue fits: three years.
 const LONGEST_WORK_US: f64 = 1e14;
@@ -197,7 +201,7 @@ impl Job {
     pub(super) fn price_us(&self, size: u64, ledger_now: Option<Timestamp>) -> f64 {
         match self.meter.mean_us() {
             Some(mean) => mean * size as f64,
-            None => self.unmeasured_us(AIM, ledger_now),
+            None => self.unmeasured_us(FIRST_PRICE, ledger_now),
         }
     }
 
@@ -230,7 +234,7 @@ impl Job {
             }
             None => {
                 let chunks = summary.queued_chunks + summary.running_chunks;
-                chunks as f64 * self.unmeasured_us(AIM, ledger_now)
+                chunks as f64 * self.unmeasured_us(FIRST_PRICE, ledger_now)
             }
         };
         let owed = used + open - self.charged_us;

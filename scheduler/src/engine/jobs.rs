@@ -257,9 +257,11 @@ impl Engine {
             if opening.is_none() {
                 pool.shares.charge(id, job.owes_us(ledger_now));
             }
-            let standing = match (job.offer(now, ledger_now, pool.hands.slots).chunks, entry.lane) {
-                (0, _) => Standing::Idle,
-                (_, Lane::Idle) => Standing::Ready,
+            let offered = job.offer(now, ledger_now, pool.hands.slots).chunks;
+            let standing = match entry.lane {
+                _ if offered == 0 => Standing::Idle,
+                Lane::Idle => Standing::Ready,
+                Lane::Opening(opening) if opening.chunks >= offered => Standing::Spent,
                 _ => Standing::Busy,
             };
             pool.shares.stand(id, standing);

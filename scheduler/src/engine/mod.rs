@@ -12,7 +12,7 @@
 //! how actions are performed. `now` is milliseconds of any monotonic clock of this process.
 
 mod burials;
-pub mod chunk;
+mod chunk;
 mod event;
 mod feed;
 mod fleet;
@@ -20,7 +20,7 @@ mod job;
 mod jobs;
 mod placement;
 mod pool;
-pub mod ring;
+pub(crate) mod ring;
 mod shares;
 #[cfg(test)]
 mod simulation;

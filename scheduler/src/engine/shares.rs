@@ -10,7 +10,7 @@
 //!   when the ledger knows better, so shares are shares of worker time, and what already runs counts.
 //! - The weight of a job is 2^(priority / 2). The weight of a tenant is that of its most urgent job that has work: a
 //!   tenant gets no greater share by splitting its work into more jobs.
-//! - Who comes back from having had nothing to do starts in the current round: no credit is saved up.
+//! - Who comes back from having had nothing to do starts in the round of whoever is first: no credit is saved up.
 //!
 //! Deliberately absent: how much is handed out (see `window`).
 
@@ -20,12 +20,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use longshore_protocol::JobId;
 use rustc_hash::FxHashMap;
 
+use super::chunk::AIM;
+
 /// Whether a job takes part right now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     /// Nothing to hand out.
     Idle,
-    /// Something to hand out, but a call to the ledger is under way: it keeps its place and its deficit.
+    /// All that it had is being opened: it keeps its deficit, and whoever is next goes on.
+    Spent,
+    /// Something to hand out, but a call to the ledger is under way: when it is its turn, the others wait. That is a matter of
+    /// a millisecond; passing it over could cost it its turn at the only slot that frees in an hour.
     Busy,
     /// May be picked.
     Ready,
@@ -49,6 +54,9 @@ impl Ord for Round {
     }
 }
 
+/// How much of its charge a job can get back ahead of all others: a chunk of the size that we aim at.
+const MOST_CREDIT_US: f64 = AIM.as_micros() as f64;
+
 type TenantKey = u64;
 
 /// The shares of one queue.
@@ -57,8 +65,8 @@ pub(super) struct Shares {
     names: FxHashMap<String, TenantKey>,
     tenants: FxHashMap<TenantKey, Tenant>,
     jobs: FxHashMap<JobId, Member>,
-    /// Tenants with a job that is ready.
-    ready: BTreeSet<(Round, TenantKey)>,
+    /// Tenants with a job that is ready or busy.
+    order: BTreeSet<(Round, TenantKey)>,
     /// The round of the latest pick.
     round: f64,
     next_key: TenantKey,
@@ -72,7 +80,7 @@ struct Tenant {
     members: usize,
     /// How many of its jobs have work, by priority.
     backlogged: BTreeMap<u8, usize>,
-    ready: BTreeSet<(Round, JobId)>,
+    order: BTreeSet<(Round, JobId)>,
     round: f64,
 }
 
@@ -114,7 +122,7 @@ impl Shares {
             at: round,
             members: 0,
             backlogged: BTreeMap::new(),
-            ready: BTreeSet::new(),
+            order: BTreeSet::new(),
             round: 0.0,
         });
         entry.members += 1;
@@ -141,12 +149,12 @@ impl Shares {
             return;
         }
         let tenant = self.tenants.get_mut(&member.tenant).expect("a member's tenant is kept");
-        leave_order(&mut self.ready, tenant, member, job);
+        leave_order(&mut self.order, tenant, member, job);
         let (was, is) = (member.standing != Standing::Idle, standing != Standing::Idle);
         if !was && is {
-            member.at = member.at.max(tenant.round);
+            member.at = member.at.max(start(&tenant.order, tenant.round));
             if tenant.backlogged.is_empty() {
-                tenant.at = tenant.at.max(self.round);
+                tenant.at = tenant.at.max(start(&self.order, self.round));
             }
             *tenant.backlogged.entry(member.priority).or_insert(0) += 1;
         }
@@ -158,63 +166,83 @@ impl Shares {
             }
         }
         member.standing = standing;
-        enter_order(&mut self.ready, tenant, member, job);
+        enter_order(&mut self.order, tenant, member, job);
     }
 
-    /// A call to the ledger is under way about this job: if it was ready, it is busy.
+    /// A call to the ledger is under way about this job: if it was ready, the others wait when it is its turn.
     pub(super) fn hold(&mut self, job: JobId) {
         if self.jobs.get(&job).is_some_and(|member| member.standing == Standing::Ready) {
             self.stand(job, Standing::Busy);
         }
     }
 
-    /// Whose chunk is next.
+    /// Whose chunk is next; `None` if nobody has work, or the next one is busy.
     pub(super) fn next(&self) -> Option<JobId> {
-        let (_, key) = self.ready.first()?;
-        self.tenants[key].ready.first().map(|(_, job)| *job)
+        let (_, key) = self.order.first()?;
+        let (_, job) = self.tenants[key].order.first()?;
+        (self.jobs[job].standing == Standing::Ready).then_some(*job)
     }
 
     /// A chunk of the job that [`Self::next`] gave is handed out, at an estimated cost.
     pub(super) fn serve(&mut self, job: JobId, cost_us: f64) {
         let Some(member) = self.jobs.get(&job) else { return };
         let tenant = self.tenants.get_mut(&member.tenant).expect("a member's tenant is kept");
-        self.round = self.round.max(tenant.at);
-        tenant.round = tenant.round.max(member.at);
+        (self.round, tenant.round) = (tenant.at, member.at);
         self.charge(job, cost_us);
     }
 
-    /// A job has used more (or, if negative, less) than it was charged for.
+    /// A job has used more (or, if negative, less) than it was charged for. What is paid back does not put it far
+    /// before everybody else: they may have come while it stood back, and owe it nothing.
     pub(super) fn charge(&mut self, job: JobId, cost_us: f64) {
         let Some(member) = self.jobs.get_mut(&job) else { return };
         let tenant = self.tenants.get_mut(&member.tenant).expect("a member's tenant is kept");
-        leave_order(&mut self.ready, tenant, member, job);
-        member.at += cost_us / weight(member.priority);
-        tenant.at += cost_us / tenant.weight();
-        enter_order(&mut self.ready, tenant, member, job);
+        leave_order(&mut self.order, tenant, member, job);
+        let (own, whole) = (weight(member.priority), tenant.weight());
+        member.at = moved(member.at, cost_us / own, first(&tenant.order), MOST_CREDIT_US / own);
+        tenant.at = moved(tenant.at, cost_us / whole, first(&self.order), MOST_CREDIT_US / whole);
+        enter_order(&mut self.order, tenant, member, job);
+    }
+}
+
+/// Where an order begins.
+fn first<K: Ord>(order: &BTreeSet<(Round, K)>) -> Option<f64> {
+    order.first().map(|(at, _)| at.0)
+}
+
+/// Where a newcomer starts: just before whoever is first.
+fn start<K: Ord>(order: &BTreeSet<(Round, K)>, round: f64) -> f64 {
+    first(order).map_or(round, f64::next_down)
+}
+
+/// `at`, moved on by `by`; moved back no further than to `credit` before the first of the others.
+fn moved(at: f64, by: f64, others: Option<f64>, credit: f64) -> f64 {
+    match others {
+        Some(others) if by < 0.0 => (at + by).max(at.min(others - credit)),
+        _ => at + by,
     }
 }
 
 fn leave_order(
-    ready: &mut BTreeSet<(Round, TenantKey)>,
+    order: &mut BTreeSet<(Round, TenantKey)>,
     tenant: &mut Tenant,
     member: &Member,
     job: JobId,
 ) {
-    ready.remove(&(Round(tenant.at), member.tenant));
-    tenant.ready.remove(&(Round(member.at), job));
+    order.remove(&(Round(tenant.at), member.tenant));
+    tenant.order.remove(&(Round(member.at), job));
 }
 
 fn enter_order(
-    ready: &mut BTreeSet<(Round, TenantKey)>,
+    order: &mut BTreeSet<(Round, TenantKey)>,
     tenant: &mut Tenant,
     member: &Member,
     job: JobId,
 ) {
-    if member.standing == Standing::Ready {
-        tenant.ready.insert((Round(member.at), job));
+    if matches!(member.standing, Standing::Ready | Standing::Busy) {
+        tenant.order.insert((Round(member.at), job));
     }
-    if !tenant.ready.is_empty() {
-        ready.insert((Round(tenant.at), member.tenant));
+    if !tenant.order.is_empty() {
+        order.insert((Round(tenant.at), member.tenant));
     }
 }
 
@@ -308,14 +336,14 @@ mod tests {
         assert_eq!(shares.next(), Some(job(0)));
     }
 
-    #[test]
-    fn who_is_busy_keeps_its_deficit() {
+    #[track_caller]
+    fn returns_with_its_deficit(standing: Standing) {
         let mut shares = Shares::default();
         for number in 0..2 {
             shares.join(job(number), "a", 5);
             shares.stand(job(number), Standing::Ready);
         }
-        shares.stand(job(0), Standing::Busy);
+        shares.stand(job(0), standing);
         for _ in 0..5 {
             shares.serve(job(1), 100.0);
         }
@@ -324,6 +352,25 @@ mod tests {
             assert_eq!(shares.next(), Some(job(0)));
             shares.serve(job(0), 100.0);
         }
+    }
+
+    #[test]
+    fn who_is_busy_or_spent_keeps_its_deficit() {
+        returns_with_its_deficit(Standing::Busy);
+        returns_with_its_deficit(Standing::Spent);
+    }
+
+    #[test]
+    fn the_others_wait_for_who_is_busy_but_not_for_who_is_spent() {
+        let mut shares = Shares::default();
+        for number in 0..2 {
+            shares.join(job(number), "a", 5);
+            shares.stand(job(number), Standing::Ready);
+        }
+        shares.hold(job(0));
+        assert_eq!(shares.next(), None);
+        shares.stand(job(0), Standing::Spent);
+        assert_eq!(shares.next(), Some(job(1)));
     }
 
     #[test]
@@ -346,7 +393,7 @@ mod tests {
         #[test]
         fn whoever_is_ready_is_served_and_nobody_starves(
             jobs in prop::collection::vec((0..4usize, 0..10u8, 1.0..1_000.0f64), 1..20),
-            flips in prop::collection::vec((0..20usize, 0..3usize), 0..400),
+            flips in prop::collection::vec((0..20usize, 0..4usize), 0..400),
         ) {
             let mut shares = Shares::default();
             let mut standing = vec![Standing::Idle; jobs.len()];
@@ -361,10 +408,22 @@ mod tests {
             let mut waited = 0.0;
             for (number, kind) in flips {
                 if number != 0 && number < jobs.len() {
-                    standing[number] = [Standing::Idle, Standing::Busy, Standing::Ready][kind];
+                    standing[number] = [Standing::Idle, Standing::Spent, Standing::Busy, Standing::Ready][kind];
                     shares.stand(job(number), standing[number]);
                 }
-                let next = shares.next().expect("job 0 is always ready");
+                // Everybody may wait for who is busy, but for nobody else.
+                let Some(next) = shares.next() else {
+                    let busy = standing.iter().position(|standing| *standing == Standing::Busy);
+                    prop_assert!(busy.is_some(), "job 0 is ready, and nobody was picked");
+                    for (number, standing) in standing.iter_mut().enumerate() {
+                        if *standing == Standing::Busy {
+                            *standing = Standing::Ready;
+                            shares.stand(job(number), Standing::Ready);
+                        }
+                    }
+                    prop_assert!(shares.next().is_some());
+                    continue;
+                };
                 let picked = (0..jobs.len()).find(|number| job(*number) == next).unwrap();
                 prop_assert_eq!(standing[picked], Standing::Ready);
                 shares.serve(next, jobs[picked].2);
