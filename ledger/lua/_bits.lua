@@ -1,6 +1,6 @@
 --[[ _bits: ranges [from, to) of a bitmap, each in O(1) commands.
-  Ten thousand SETBITs would stall everybody for milliseconds; a SETRANGE of whole bytes with a BITFIELD at either edge
-  takes microseconds. ]]
+  Ten thousand SETBITs would stall everybody for milliseconds; a SETRANGE of whole bytes with a
+  BITFIELD at either edge takes microseconds. ]]
 
 local bits = {}
 
@@ -24,7 +24,8 @@ function bits.next_set(key, from, to)
   return found >= 0 and found or nil
 end
 
--- The first clear bit, or nil. What lies past the end of the string is clear, which BITPOS with a range does not say.
+-- The first clear bit, or nil. What lies past the end of the string is clear, which BITPOS with a
+-- range does not say.
 function bits.next_clear(key, from, to)
   if from >= to then
     return nil

@@ -1,6 +1,7 @@
---[[ _chunks: the record of an open chunk, one line of text under the chunk's number in the hash `:chunks`:
+--[[ _chunks: the record of an open chunk, one line under the chunk's number in `:chunks`:
     from,to,epoch,token,node,state,since,crashes,attempt,deferrals,due
-  A queued chunk has no token and no node (`-`), a running one no due time (0). `since` is when it came into its state. ]]
+  A queued chunk has no token and no node (`-`), a running one no due time (0). `since` is
+  when it came into its state. ]]
 
 local chunks = {}
 

@@ -1,5 +1,6 @@
 --[[ _errors: why subtasks failed for good, the newest 10,000.
-  The hash `:errors` keeps index -> JSON; the sorted set `:errors:order` the order in which they came, to drop the oldest. ]]
+  The hash `:errors` keeps index -> JSON; the sorted set `:errors:order` the order in which they
+  came, to drop the oldest. ]]
 
 local failures = {}
 

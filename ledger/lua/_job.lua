@@ -1,6 +1,6 @@
 --[[ _job: a job's hash, read once and written once.
-  Fields are text in Redis; `num` reads one as a number (absent is 0). Changes collect in memory until `save`, so that an
-  operation that turns out to be refused has written nothing. ]]
+  Fields are text in Redis; `num` reads one as a number (absent is 0). Changes collect in memory
+  until `save`, so that an operation that turns out to be refused has written nothing. ]]
 
 local job = {}
 

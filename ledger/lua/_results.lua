@@ -1,6 +1,6 @@
 --[[ _results: runs of results in the hash `:results`, under the index of their first subtask.
-  A run is the lines themselves, or `@COUNT URL` for an object that holds COUNT lines (`URL#k`: from its line k on). Runs never
-  cross a multiple of 256. ]]
+  A run is the lines themselves, or `@COUNT URL` for an object that holds COUNT lines (`URL#k`:
+  from its line k on). Runs never cross a multiple of 256. ]]
 
 local results = {}
 
@@ -28,7 +28,8 @@ function results.keep(key, from, to, lines)
   redis.call('HSET', key, from, lines)
 end
 
--- Keeps what belongs to subtasks of [from, to) that are not done yet. Called before their bits are set.
+-- Keeps what belongs to subtasks of [from, to) that are not done yet. Called before their bits are
+-- set.
 function results.keep_new(key, done, from, to, lines)
   local by_line = {}
   if string.sub(lines, 1, 1) ~= '@' then

@@ -1,6 +1,6 @@
 --[[ _settle: the books of a job, and how it goes on or ends.
-  Subtasks and reduce nodes have books of their own (`done`, `reduce_done`, …). A job works on one level at a time; `level`
-  gives the prefix of the books that it belongs to. ]]
+  Subtasks and reduce nodes have books of their own (`done`, `reduce_done`, …). A job works on
+  one level at a time; `level` gives the prefix of the books that it belongs to. ]]
 
 local settle = {}
 
@@ -15,7 +15,8 @@ function settle.above(it)
   return job.num(it, 'total') + job.num(it, 'reduce_total') - job.num(it, 'level_to')
 end
 
--- How many of the current level were cancelled by an earlier end; if there are any, the levels above are cancelled too.
+-- How many of the current level were cancelled by an earlier end; if there are any, the levels
+-- above are cancelled too.
 function settle.cancelled(it)
   if settle.level(it) == '' then
     return job.num(it, 'cancelled')
@@ -48,7 +49,8 @@ local function cancel_open(it, prefix)
   end
 end
 
--- Ends the job by `event`: drops open chunks and retries, counts what was open as cancelled, lets all keys expire. Saves.
+-- Ends the job by `event`: drops open chunks and retries, counts what was open as cancelled, lets
+-- all keys expire. Saves.
 function settle.finish(it, keys, now, event, failure)
   job.set(it, 'state', job.next(it, event))
   cancel_open(it, '')
@@ -83,7 +85,8 @@ local function climb(it)
   end
 end
 
--- After a commit: ends the job, takes it to its next level, or leaves it. Gives whether it changed. Saves.
+-- After a commit: ends the job, takes it to its next level, or leaves it. Gives whether it changed.
+-- Saves.
 function settle.advance(it, keys, now)
   local prefix = settle.level(it)
   local failed, limit = job.num(it, prefix .. 'failed'), tonumber(it.fields.stop_after_failures)

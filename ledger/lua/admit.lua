@@ -16,7 +16,8 @@ if not total or total < 1 then
   return redis.error_reply('MISUSE a job has at least one subtask')
 end
 if total + (tonumber(ARGV[13]) or 0) > 2 ^ 32 then
-  return redis.error_reply('MISUSE more than 4294967296 subtasks and reduce nodes; a bitmap of Redis ends there')
+  return redis.error_reply('MISUSE more than 4294967296 subtasks and reduce nodes; '
+    .. 'a bitmap of Redis ends there')
 end
 local known = job.load(key)
 if known and job.state(known) ~= 'rejected' then

@@ -6,8 +6,8 @@
   Flags   no-writes ]]
 local kept, done = KEYS[1], KEYS[2]
 local from, to, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
--- Runs never cross a multiple of STRIDE, so the walk can start at one. STEPS bounds how long the server is busy with a
--- job that keeps few results among many subtasks.
+-- Runs never cross a multiple of STRIDE, so the walk can start at one. STEPS bounds how long the
+-- server is busy with a job that keeps few results among many subtasks.
 local STRIDE, STEPS = 256, 10000
 
 if redis.call('EXISTS', kept) == 0 then

@@ -1,4 +1,5 @@
---[[ resume: go on with a paused job; its queued chunks are due at once, since their messages may have been dropped.
+--[[ resume: go on with a paused job; its queued chunks are due at once, since their messages may
+  have been dropped.
   KEYS[1] job            longshore:{J}
   KEYS[2] chunks         longshore:{J}:chunks
   ARGV[1] events channel ARGV[2] job id

@@ -5,14 +5,14 @@ use std::time::Duration;
 use longshore_ledger::keys::Keys;
 use longshore_ledger::redis::{Config, RedisLedger};
 use longshore_ledger::{
-    Admission, Admitted, Claim, Commit, Committed, Error, Event, Finding, Ledger, Open, Severity,
+    Admission, Admitted, Claim, Commit, Committed, Event, Finding, Held, Ledger, Open, Severity,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
     ChunkMessage, Digest, JobId, JobSummary, NodeId, NodeInfo, NodeState, Run, Timestamp, Token,
     split_results,
 };
-use longshore_test_servers::{Redis, RedisCluster, RedisOptions, RedisSentinel, Reply, wait_until};
+use longshore_test_servers::{Redis, RedisCluster, RedisSentinel, Reply, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -137,7 +137,17 @@ async fn a_job_lives_its_life_behind_sentinels_and_outlives_a_fail_over() {
     let mut sentinel = RedisSentinel::start();
     let ledger = connect(&sentinel.url());
     live_through(&ledger, job(1)).await;
-    sentinel.master().kill9();
+    // Sentinel keeps what the replica has, not what the master had acknowledged.
+    let master = sentinel.master();
+    wait_until("the replica has it all", Duration::from_secs(30), || {
+        let info = master.call(&["INFO", "replication"]).text().unwrap_or_default();
+        let number = |name: &str| {
+            let rest = info.split_once(name)?.1;
+            rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u64>().ok()
+        };
+        number(",offset=").is_some() && number(",offset=") >= number("master_repl_offset:")
+    });
+    master.kill9();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     let summary = loop {
         match ledger.job(job(1)).await {
@@ -231,4 +241,216 @@ async fn a_wrong_password_is_named_and_never_printed() {
     assert!(text.contains(&format!("127.0.0.1:{}", redis.port())), "{text}");
     assert!(text.to_lowercase().contains("password"), "{text}");
     assert!(!text.contains("secret"), "{text}");
+}
+
+fn used_memory(redis: &Redis, keys: &[String]) -> u64 {
+    keys.iter()
+        .map(|key| match redis.call(&["MEMORY", "USAGE", key, "SAMPLES", "0"]) {
+            Reply::Int(bytes) => u64::try_from(bytes).expect("a size"),
+            _ => 0,
+        })
+        .sum()
+}
+
+#[tokio::test]
+async fn a_job_of_ten_million_takes_two_bits_a_subtask() {
+    const TOTAL: u64 = 10_000_000;
+    const CHUNK: u64 = 100_000;
+    // The hash, a few open chunks, and what the allocator rounds up.
+    const REST: u64 = 64 * 1024;
+    let redis = Redis::start();
+    let ledger = connect(&redis.url());
+    let keys = Keys::new("longshore").all_of_job(job(1));
+    ledger.admit(&admission(job(1), TOTAL)).await.expect("admitted");
+    // Failures at the far end make the second bitmap as long as it gets.
+    let last = TOTAL / CHUNK;
+    for chunk in 1..=last {
+        let message = open(&ledger, job(1), 1, CHUNK).await[0];
+        let runs = if chunk == last {
+            let mut runs = successes(message.from, message.to - 1, false);
+            runs.push(Run::Failed { error: "no".into() });
+            runs
+        } else {
+            successes(message.from, message.to, false)
+        };
+        if chunk == last {
+            // Before the end, while everything is there.
+            let claim = ledger.claim(job(1), message.chunk, message.epoch, token(1), &node()).await;
+            assert!(matches!(claim, Ok(Claim::Granted(_))), "{claim:?}");
+            let claimed = used_memory(&redis, &keys);
+            assert!(claimed <= TOTAL / 8 + 1024 * 1024 + REST, "{claimed} bytes");
+        }
+        let state = run_whole_chunk(&ledger, &message, &token(1), runs).await;
+        assert_eq!(state == JobState::Failed, chunk == last);
+    }
+    let used = used_memory(&redis, &keys);
+    // While it grows, a string is given up to 1 MiB more than it needs.
+    assert!(used <= TOTAL / 4 + 2 * 1024 * 1024 + REST, "{used} bytes for {TOTAL} subtasks");
+    let summary = ledger.job(job(1)).await.expect("a job").expect("is there");
+    assert_eq!((summary.books.done, summary.books.failed), (TOTAL - 1, 1));
+    assert!(ledger.audit(job(1)).await.expect("an audit").expect("of the job").is_clean());
+}
+
+#[tokio::test]
+async fn ten_thousand_successes_are_settled_in_a_handful_of_commands() {
+    let redis = Redis::start();
+    let ledger = connect(&redis.url());
+    ledger.admit(&admission(job(1), 20_000)).await.expect("admitted");
+    // An odd beginning, so that neither edge is at a whole byte.
+    let first = open(&ledger, job(1), 1, 3).await[0];
+    run_whole_chunk(&ledger, &first, &token(1), successes(0, 3, false)).await;
+    let message = open(&ledger, job(1), 1, 10_000).await[0];
+    let claim = ledger.claim(job(1), message.chunk, message.epoch, token(2), &node()).await;
+    assert!(matches!(claim, Ok(Claim::Granted(_))), "{claim:?}");
+    assert_eq!(redis.call(&["CONFIG", "RESETSTAT"]), ok());
+    let runs = successes(3, 10_003, false);
+    let commit = Commit { from: 3, runs, busy: Duration::from_millis(5) };
+    let committed = ledger.commit(job(1), message.chunk, token(2), &commit).await;
+    assert!(matches!(committed, Ok(Committed::Settled { .. })), "{committed:?}");
+    let stats = redis.call(&["INFO", "commandstats"]).text().expect("text");
+    let calls: u64 = stats
+        .lines()
+        .filter_map(|line| line.split_once("calls="))
+        .filter_map(|(_, rest)| rest.split(',').next()?.parse::<u64>().ok())
+        .sum();
+    assert!(calls <= 24, "{calls} commands:\n{stats}");
+}
+
+/// What docs/redis.md grants to workers and applications.
+const LEAST: &str = "resetkeys ~longshore:* resetchannels &longshore:events -@all +fcall +fcall_ro \
+    +ping +unwatch +time +exists +del +get +set +strlen +getbit +setbit +bitcount +bitpos \
+    +bitfield \
+    +setrange +hget +hmget +hgetall +hset +hdel +hkeys +zadd +zrem +zrange +zrevrange \
+    +zrangebyscore +zremrangebyscore +zcard +zpopmin +pexpire +persist +publish +subscribe";
+
+#[tokio::test]
+async fn the_least_rights_that_are_documented_are_enough() {
+    let redis = Redis::start();
+    let mut rights = vec!["ACL", "SETUSER", "app", "on", ">pw"];
+    rights.extend(LEAST.split_whitespace());
+    assert_eq!(redis.call(&rights), ok());
+    let ledger = connect(&format!("redis://app:pw@127.0.0.1:{}", redis.port()));
+    let missing = ledger.admit(&admission(job(9), 1)).await.expect_err("no functions yet");
+    assert!(missing.to_string().contains("may not load it"), "{missing}");
+    // A ledger of an administrator, as the scheduler has.
+    connect(&redis.url()).load_functions().await.expect("loaded");
+    // The refused job stands on the active list until somebody finds that it is not there.
+    ledger.archive(job(9)).await.expect("off the list");
+    live_through(&ledger, job(1)).await;
+    ledger.delete(job(1)).await.expect("deleted");
+    ledger.admit(&admission(job(2), 5)).await.expect("admitted");
+    let message = open(&ledger, job(2), 1, 5).await[0];
+    let runs = (0..5).map(|_| Run::Failed { error: "no".into() }).collect();
+    assert_eq!(run_whole_chunk(&ledger, &message, &token(1), runs).await, JobState::Failed);
+    assert_eq!(ledger.errors(job(2), 0, 9).await.expect("errors").len(), 5);
+    ledger.retry(job(2), Some(&[3])).await.expect("retried");
+    ledger.sweep(job(2), 9, SOON).await.expect("swept");
+    ledger.pause(job(2)).await.expect("paused");
+    ledger.resume(job(2)).await.expect("resumed");
+    ledger.cancel(job(2)).await.expect("cancelled");
+    ledger.document(job(2)).await.expect("a document");
+    ledger.now().await.expect("a time");
+    let mut events = ledger.events().await.expect("subscribed");
+    ledger.reject(job(3), "no such task").await.expect("rejected");
+    let heard = tokio::time::timeout(Duration::from_secs(10), events.next()).await;
+    assert_eq!(heard, Ok(Event::Job { job: job(3), state: JobState::Rejected }));
+    let denied = redis.call(&["ACL", "LOG"]);
+    // The one refusal that the log holds is the library that this user may not load.
+    assert_eq!(format!("{denied}").matches("reason").count(), 1, "{denied}");
+}
+
+fn info() -> NodeInfo {
+    NodeInfo {
+        id: node(),
+        host: "box".into(),
+        pid: 7,
+        version: "0.1.0".into(),
+        queues: vec!["default".into()],
+        tasks: vec!["noop".into()],
+        labels: [].into(),
+        slots: 4,
+        busy: 1,
+        state: NodeState::Active,
+        started_at: Timestamp::from_millis(1),
+        cpu: 0.25,
+        rss: 1 << 20,
+    }
+}
+
+#[tokio::test]
+async fn a_beat_costs_two_round_trips_however_many_chunks_are_held() {
+    let redis = Redis::start();
+    let ledger = connect(&redis.url());
+    let mut held = Vec::new();
+    for number in 1..=3 {
+        ledger.admit(&admission(job(number), 10)).await.expect("admitted");
+        for message in open(&ledger, job(number), 10, 1).await {
+            let (job, chunk) = (message.job, message.chunk);
+            ledger.claim(job, chunk, message.epoch, token(1), &node()).await.expect("an answer");
+            held.push(Held { job, chunk, token: token(1) });
+        }
+    }
+    ledger.cancel(job(2)).await.expect("cancelled");
+    assert_eq!(redis.call(&["CONFIG", "RESETSTAT"]), ok());
+    let beat = ledger.beat(&info(), 1, &held).await.expect("an answer");
+    assert_eq!(beat.stop.len(), 10);
+    assert!(beat.stop.iter().all(|stop| stop.held.job == job(2)), "{beat:?}");
+    let stats = redis.call(&["INFO", "commandstats"]).text().expect("text");
+    let calls = |command: &str| {
+        let line = stats.lines().find(|line| line.starts_with(&format!("cmdstat_{command}:")));
+        line.and_then(|line| line.split_once("calls=")?.1.split(',').next()?.parse::<u64>().ok())
+    };
+    assert_eq!((calls("fcall"), calls("fcall_ro")), (Some(1), Some(3)), "{stats}");
+}
+
+#[tokio::test]
+async fn a_job_reads_like_a_sentence() {
+    let redis = Redis::start();
+    let ledger = connect(&redis.url());
+    ledger.admit(&admission(job(1), 10)).await.expect("admitted");
+    let key = Keys::new("longshore").job(job(1));
+    let Reply::List(flat) = redis.call(&["HGETALL", &key]) else { panic!("{key} is a hash") };
+    let words: Vec<String> = flat.iter().filter_map(Reply::text).collect();
+    let mut fields: Vec<&str> = words.chunks_exact(2).map(|pair| pair[0].as_str()).collect();
+    fields.sort_unstable();
+    let expected = "attempts busy_ms cancelled cursor digest done failed generation keep_for_ms \
+        level_from level_to lost next_chunk priority queue queued queued_chunks rate retrying \
+        running running_chunks state submitted_at task tenant total waiting";
+    assert_eq!(fields, expected.split_whitespace().collect::<Vec<_>>());
+    let value = |field: &str| words.chunks_exact(2).find(|p| p[0] == field).map(|p| &*p[1]);
+    assert_eq!((value("state"), value("waiting")), (Some("queued"), Some("10")));
+}
+
+#[tokio::test]
+async fn whoever_follows_the_events_learns_of_a_gap_and_goes_on() {
+    let mut redis = Redis::start();
+    let ledger = connect(&redis.url());
+    ledger.load_functions().await.expect("loaded");
+    let mut events = ledger.events().await.expect("subscribed");
+    redis.kill9();
+    redis.restart();
+    let heard = tokio::time::timeout(Duration::from_secs(30), events.next()).await;
+    assert_eq!(heard, Ok(Event::Gap));
+    ledger.admit(&admission(job(1), 1)).await.expect("admitted");
+    let heard = tokio::time::timeout(Duration::from_secs(30), events.next()).await;
+    assert_eq!(heard, Ok(Event::Job { job: job(1), state: JobState::Queued }));
+}
+
+#[tokio::test]
+async fn a_frozen_redis_costs_a_bounded_wait_and_spoils_no_connection() {
+    let mut redis = Redis::start();
+    let config = Config {
+        response_timeout: Duration::from_millis(200),
+        connect_timeout: Duration::from_millis(200),
+        ..Config::new(redis.url(), "longshore")
+    };
+    let ledger = RedisLedger::connect(config).unwrap_or_else(|e| panic!("{e}"));
+    ledger.admit(&admission(job(1), 1)).await.expect("admitted");
+    redis.freeze();
+    let started = std::time::Instant::now();
+    let frozen = ledger.job(job(1)).await.expect_err("nobody answers");
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert!(frozen.to_string().contains("127.0.0.1"), "{frozen}");
+    redis.thaw();
+    assert!(ledger.job(job(1)).await.expect("an answer").is_some());
 }

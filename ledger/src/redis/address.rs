@@ -1,9 +1,10 @@
 //! What `redis_url` says: one server, servers behind sentinels, or a cluster.
 //!
 //! - `redis://[user:password@]host[:port][/db]`, `rediss://…` with TLS, `unix:///path/to/socket`
-//! - `redis+sentinel://[user:password@]host[:port],…/master[/db]`: the hosts are the sentinels (26379 unless told); user and password are
-//!   those of the servers that they watch
-//! - `redis+cluster://[user:password@]host[:port],…`: some of the nodes, the rest is learnt from them
+//! - `redis+sentinel://[user:password@]host[:port],…/master[/db]`: the hosts are the sentinels
+//!   (26379 unless told); user and password are those of the servers that they watch
+//! - `redis+cluster://[user:password@]host[:port],…`: some of the nodes, the rest is learnt from
+//!   them
 //! - `rediss+sentinel://` and `rediss+cluster://` speak TLS
 //!
 //! Nothing here that is meant for people shows a password.
@@ -15,7 +16,8 @@ use redis::{ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 
 use crate::Error;
 
-const SCHEMES: &str = "redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://, redis+cluster:// or \
+const SCHEMES: &str = "redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://, \
+     redis+cluster:// or \
      rediss+cluster://";
 const SENTINEL_PORT: u16 = 26379;
 const REDIS_PORT: u16 = 6379;

@@ -1,4 +1,5 @@
-//! The books of a job recounted from its raw keys: bitmaps, open chunks, the retry set and the cursor.
+//! The books of a job recounted from its raw keys: bitmaps, open chunks, the retry set and the
+//! cursor.
 
 use std::collections::HashMap;
 
@@ -68,7 +69,8 @@ fn audit(job: JobId, fields: &Fields, raw: &Raw) -> Result<Audit, Error> {
     Ok(Audit { job, state, kept, counted, reduce_kept, reduce_counted, findings })
 }
 
-/// The books of the current level follow from the raw keys; all levels below are settled, all above have not begun.
+/// The books of the current level follow from the raw keys; all levels below are settled, all above
+/// have not begun.
 fn recount(
     state: JobState,
     fields: &Fields,

@@ -1,4 +1,5 @@
-//! One call of a function: its keys and arguments on the way there, its errors on the way back, and the library when it is missing.
+//! One call of a function: its keys and arguments on the way there, its errors on the way back, and
+//! the library when it is missing.
 
 use redis::{Cmd, ToRedisArgs, Value};
 use tracing::{debug, info};
@@ -45,8 +46,8 @@ impl Call {
 }
 
 impl RedisLedger {
-    /// Calls a function. If Redis has lost the library (a `FUNCTION FLUSH`, an empty replica that was promoted), loads it and calls again:
-    /// the first call did nothing.
+    /// Calls a function. If Redis has lost the library (a `FUNCTION FLUSH`, an empty replica that
+    /// was promoted), loads it and calls again: the first call did nothing.
     pub(super) async fn call(&self, call: &Call) -> Result<Reply, Error> {
         let command = call.command();
         let first = self.transport().run(&command).await;
@@ -111,7 +112,8 @@ impl RedisLedger {
 
     /// Loads the library unless this very one is there already.
     pub(super) async fn ensure_library(&self) -> Result<(), Error> {
-        // In a cluster the question would be answered by one node only; loading again is cheap and reaches all.
+        // In a cluster the question would be answered by one node only; loading again is cheap and
+        // reaches all.
         if !self.transport().is_cluster() {
             match self.loaded_digest().await {
                 Ok(Some(digest)) if digest == LIBRARY.digest => return Ok(()),

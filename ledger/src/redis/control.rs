@@ -46,7 +46,8 @@ impl RedisLedger {
         outcome(event, self.call(&call).await?)
     }
 
-    /// The job goes on the active list before it is re-opened and, should an `archive` have crossed it, after.
+    /// The job goes on the active list before it is re-opened and, should an `archive` have crossed
+    /// it, after.
     pub(super) async fn retry_job(
         &self,
         job: JobId,
@@ -65,8 +66,9 @@ impl RedisLedger {
             None => 0,
         };
         let list = zadd(keys.active(), Some("NX"), submitted, &name);
+        let mut was_archived = false;
         if had_ended {
-            self.send(OPERATION, &list).await?;
+            was_archived = word(OPERATION, self.send(OPERATION, &list).await?)? == "1";
         }
         let retried = self.call(&self.retry_call(job, indices)).await?;
         let retried = outcome(JobEvent::Retry, retried).map_err(|error| match (error, indices) {
@@ -80,7 +82,7 @@ impl RedisLedger {
                 let lists = [list, zrem(keys.finished(), &name), zrem(keys.expiring(), &name)];
                 self.call_all(OPERATION, &lists).await?;
             }
-            Err(_) if had_ended => self.archive_job(job).await?,
+            Err(_) if was_archived => self.archive_job(job).await?,
             _ => {}
         }
         retried
@@ -124,7 +126,8 @@ impl RedisLedger {
         self.call_all(operation, &lists).await.map(drop)
     }
 
-    /// The state is looked at again after the job has left the active list: a `retry` may have re-opened it meanwhile.
+    /// The state is looked at again after the job has left the active list: a `retry` may have
+    /// re-opened it meanwhile.
     pub(super) async fn archive_job(&self, job: JobId) -> Result<(), Error> {
         const OPERATION: &str = "archive";
         let (keys, name) = (self.keys(), job.to_string());
@@ -138,7 +141,8 @@ impl RedisLedger {
                 let finished: u64 = look.parse()?;
                 let keep_for = optional_word(OPERATION, look.next()?)?;
                 let mut moves = vec![zadd(keys.finished(), None, finished, &name)];
-                // A rejected job has no time of its own; its place on the list was made when it was rejected.
+                // A rejected job has no time of its own; its place on the list was made when it was
+                // rejected.
                 if let Some(keep_for) = keep_for {
                     let expires = finished + parse::<u64>(OPERATION, &keep_for)?;
                     moves.push(zadd(keys.expiring(), None, expires, &name));

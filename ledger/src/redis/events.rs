@@ -1,5 +1,6 @@
-//! Following the hints on the channel `<namespace>:events`, on a connection of its own that is supervised as a unit: on any error it is
-//! torn down and made again with a growing pause, and the follower is told that there was a gap.
+//! Following the hints on the channel `<namespace>:events`, on a connection of its own that is
+//! supervised as a unit: on any error it is torn down and made again with a growing pause, and the
+//! follower is told that there was a gap.
 //!
 //! ```text
 //! connect ──> subscribe ──> messages, a ping every few seconds ──┐
@@ -19,7 +20,8 @@ use tracing::{debug, warn};
 use super::RedisLedger;
 use crate::{Error, Event, Events};
 
-/// How long a quiet connection goes unquestioned: a server that vanished without a word is noticed this late.
+/// How long a quiet connection goes unquestioned: a server that vanished without a word is noticed
+/// this late.
 const PING_EVERY: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

@@ -1,4 +1,5 @@
-//! What is wrong with this Redis, for `longshore doctor`: one finding a thing that was looked at, with what to do about it.
+//! What is wrong with this Redis, for `longshore doctor`: one finding a thing that was looked at,
+//! with what to do about it.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

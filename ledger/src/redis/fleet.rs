@@ -17,7 +17,8 @@ use crate::{Beat, Error, Event, Held, Stop, StopReason};
 const FORGET_AFTER: Duration = Duration::from_hours(24);
 
 impl RedisLedger {
-    /// Two round trips: the node's own hash, then the list of nodes together with one question a job held.
+    /// Two round trips: the node's own hash, then the list of nodes together with one question a
+    /// job held.
     pub(super) async fn beat_node(
         &self,
         info: &NodeInfo,

@@ -17,7 +17,8 @@ use crate::{
 };
 
 impl RedisLedger {
-    /// A job of which only the hash, or only the place on the list, is there must be found by somebody: it goes on the list first.
+    /// A job of which only the hash, or only the place on the list, is there must be found by
+    /// somebody: it goes on the list first.
     pub(super) async fn admit_job(&self, admission: &Admission) -> Result<Admitted, Error> {
         const OPERATION: &str = "admit";
         let keys = self.keys();
@@ -239,7 +240,8 @@ fn push_run(call: &mut Call, run: &Run) {
             call.push(count);
             call.push(lines);
         }
-        // Why an attempt failed that is tried again is in the worker's log; the ledger keeps why a subtask failed for good.
+        // Why an attempt failed that is tried again is in the worker's log; the ledger keeps why a
+        // subtask failed for good.
         Run::Retry { error: _, delay } => {
             call.push("retry");
             call.push(millis(*delay));

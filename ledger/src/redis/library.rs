@@ -1,7 +1,9 @@
-//! The Redis Function library `longshore_v1`, put together from `lua/`: a head with the protocol's table of transitions, the shared
-//! pieces (`_*.lua`), and every operation as one function `longshore_<operation>`.
+//! The Redis Function library `longshore_v1`, put together from `lua/`: a head with the protocol's
+//! table of transitions, the shared pieces (`_*.lua`), and every operation as one function
+//! `longshore_<operation>`.
 //!
-//! Deliberately absent: any decision about states in Lua; the head is generated from `JobState::on`.
+//! Deliberately absent: any decision about states in Lua; the head is generated from
+//! `JobState::on`.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -93,8 +95,9 @@ fn flags(text: &str) -> Vec<&str> {
         .collect()
 }
 
-/// `NEXT[state][event]` is the state that the event leads to, `paused_from` where that is the state that the job was paused in,
-/// and nil where the event is not allowed. `ENDED[state]` is true at the end.
+/// `NEXT[state][event]` is the state that the event leads to, `paused_from` where that is the state
+/// that the job was paused in, and nil where the event is not allowed. `ENDED[state]` is true at
+/// the end.
 fn transitions() -> String {
     let mut head = String::from("local NEXT = {\n");
     for state in JobState::ALL {

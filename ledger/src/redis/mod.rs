@@ -1,14 +1,17 @@
-//! The ledger in Redis 7 or later (or Valkey): alone, with Sentinel, or a Cluster. The only code that names the redis crates.
+//! The ledger in Redis 7 or later (or Valkey): alone, with Sentinel, or a Cluster. The only code
+//! that names the redis crates.
 //!
-//! Every operation on a job is one call of a function of the library `longshore_v1` ([`library`]), whose keys share a slot. The lists of
-//! jobs, workers and schedulers live in slots of their own and are touched by plain commands around those calls, in an order
-//! that leaves a job on one list too many rather than on none.
+//! Every operation on a job is one call of a function of the library `longshore_v1` ([`library`]),
+//! whose keys share a slot. The lists of jobs, workers and schedulers live in slots of their own
+//! and are touched by plain commands around those calls, in an order that leaves a job on one list
+//! too many rather than on none.
 //!
 //! ```text
 //! Ledger ──> jobs, control, reading, fleet ──> Call ──> Transport ──> pool of connections
 //! ```
 //!
-//! Deliberately absent: retries after errors of unknown outcome (callers repeat, operations are idempotent), and any memory of jobs.
+//! Deliberately absent: retries after errors of unknown outcome (callers repeat, operations are
+//! idempotent), and any memory of jobs.
 
 mod address;
 mod audit;
@@ -44,11 +47,13 @@ use transport::Transport;
 /// How to reach Redis.
 #[derive(Clone)]
 pub struct Config {
-    /// `redis://`, `rediss://`, `unix://`, `redis+sentinel://h1:p1,h2:p2/master` or `redis+cluster://h1:p1,h2:p2`.
+    /// `redis://`, `rediss://`, `unix://`, `redis+sentinel://h1:p1,h2:p2/master` or
+    /// `redis+cluster://h1:p1,h2:p2`.
     pub url: String,
     /// All keys begin with it.
     pub namespace: String,
-    /// Most connections at once. Each carries one request at a time, so this is also the most requests in flight.
+    /// Most connections at once. Each carries one request at a time, so this is also the most
+    /// requests in flight.
     pub pool_size: usize,
     /// How long to wait for an answer. After that the outcome is unknown.
     pub response_timeout: Duration,
@@ -82,15 +87,16 @@ struct Inner {
 }
 
 impl RedisLedger {
-    /// Checks the address. Connects when it is first needed, so that it succeeds while Redis is down.
+    /// Checks the address. Connects when it is first needed, so that it succeeds while Redis is
+    /// down.
     pub fn connect(config: Config) -> Result<Self, Error> {
         let transport = Transport::new(&config)?;
         let keys = Keys::new(config.namespace.clone());
         Ok(Self { inner: Arc::new(Inner { config, keys, transport }) })
     }
 
-    /// Loads the functions where those of this build are not there yet. Schedulers do so when they start; operations do so when Redis
-    /// says that a function is missing.
+    /// Loads the functions where those of this build are not there yet. Schedulers do so when they
+    /// start; operations do so when Redis says that a function is missing.
     pub async fn load_functions(&self) -> Result<(), Error> {
         self.ensure_library().await
     }
@@ -104,7 +110,8 @@ impl RedisLedger {
     }
 }
 
-/// As milliseconds that a double holds exactly, with room for the time of day: at most about 1,100 years.
+/// As milliseconds that a double holds exactly, with room for the time of day: at most about 1,100
+/// years.
 fn millis(duration: Duration) -> u64 {
     const MOST: u64 = 1 << 45;
     u64::try_from(duration.as_millis()).unwrap_or(MOST).min(MOST)

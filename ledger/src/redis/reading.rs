@@ -108,7 +108,8 @@ impl RedisLedger {
         to: u64,
         max_bytes: u64,
     ) -> Result<ResultsPage, Error> {
-        // No job has more indices than a bitmap has bits; larger numbers would lose digits on the way.
+        // No job has more indices than a bitmap has bits; larger numbers would lose digits on the
+        // way.
         const MOST: u64 = 1 << 41;
         let call = Call::new("results", [self.keys().results(job), self.keys().done(job)])
             .arg(from.min(MOST))

@@ -1,7 +1,9 @@
-//! Connections to Redis: a bounded pool for one server, for the master that sentinels name, or for a cluster.
+//! Connections to Redis: a bounded pool for one server, for the master that sentinels name, or for
+//! a cluster.
 //!
-//! Every wait has an end. A connection that timed out, broke, or turned out to lead to a replica is taken out of the pool: what it
-//! still answers belongs to nobody. Deliberately absent: retries; whoever repeats an operation knows that it is idempotent.
+//! Every wait has an end. A connection that timed out, broke, or turned out to lead to a replica is
+//! taken out of the pool: what it still answers belongs to nobody. Deliberately absent: retries;
+//! whoever repeats an operation knows that it is idempotent.
 
 use std::future::Future;
 use std::time::Duration;
@@ -85,7 +87,7 @@ impl Transport {
     /// Connects when it is first needed.
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
         let address = Address::parse(&config.url)?;
-        let pool = pool(&address, config).map_err(|reason| Error::BadUrl(reason))?;
+        let pool = pool(&address, config).map_err(Error::BadUrl)?;
         let (response, connect) = (config.response_timeout, config.connect_timeout);
         Ok(Self { address, pool, response, connect })
     }
@@ -117,7 +119,8 @@ impl Transport {
         wire.keep_if_sound(sent.and_then(sound))
     }
 
-    /// Sends commands together and gives all answers. In a cluster they go to the nodes that their keys say.
+    /// Sends commands together and gives all answers. In a cluster they go to the nodes that their
+    /// keys say.
     pub(super) async fn run_all(&self, commands: &[Cmd]) -> Result<Vec<Value>, Failure> {
         if commands.is_empty() {
             return Ok(Vec::new());
