@@ -28,7 +28,7 @@ def submit(document):
         routing_key="jobs",
         body=json.dumps(document),
         properties=pika.BasicProperties(
-            delivery_mode=pika.DeliveryMode.Persistent,
+            delivery_mode=2,  # persistent
             content_type="application/json",
             message_id=job,
         ),
