@@ -1,7 +1,9 @@
-//! Takes job documents from the jobs queue into the ledger: parse -> expand -> plan -> admit -> acknowledge.
+//! Takes job documents from the jobs queue into the ledger: parse -> expand -> plan -> admit ->
+//! acknowledge.
 //!
-//! What can't be accepted goes to the dead queue with the reason, and is shown as rejected where its id can be read.
-//! While the ledger or the broker is away a delivery is held and tried again; it never goes round the queue.
+//! What can't be accepted goes to the dead queue with the reason, and is shown as rejected where
+//! its id can be read. While the ledger or the broker is away a delivery is held and tried again;
+//! it never goes round the queue.
 
 use std::sync::Arc;
 
@@ -18,8 +20,8 @@ use crate::engine::Event;
 use crate::health::{Backoff, Health};
 use crate::naming;
 
-/// Documents in work at once: enough to hide the ledger's and the file system's delays, few enough that 32 of 16 MiB
-/// each fit anywhere.
+/// Documents in work at once: enough to hide the ledger's and the file system's delays, few enough
+/// that 32 of 16 MiB each fit anywhere.
 const PREFETCH: u16 = 32;
 
 /// Headers have to fit into one frame of AMQP beside everything else.

@@ -1,7 +1,8 @@
 //! Brings events to the engine and has its actions performed, many at a time.
 //!
-//! Nothing here waits for an action: each runs as a task of its own, and its answer is the engine's next event. How many are under way is
-//! bounded by the engine (calls about jobs) and by the windows (publishes).
+//! Nothing here waits for an action: each runs as a task of its own, and its answer is the engine's
+//! next event. How many are under way is bounded by the engine (calls about jobs) and by the
+//! windows (publishes).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

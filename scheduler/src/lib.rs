@@ -8,9 +8,10 @@
 //!                                                                                └───── answers ────┘
 //! ```
 //!
-//! [`engine`] is pure and decides everything; the loops around it bring it news and do as it says. Each of them goes on by itself when the
-//! ledger or the broker is away, and says so in the log once when it goes and once when it is back. Any number of
-//! schedulers may run; each feeds the queues that fall to it by rendezvous hashing, and admits jobs for all.
+//! [`engine`] is pure and decides everything; the loops around it bring it news and do as it says.
+//! Each of them goes on by itself when the ledger or the broker is away, and says so in the log
+//! once when it goes and once when it is back. Any number of schedulers may run; each feeds the
+//! queues that fall to it by rendezvous hashing, and admits jobs for all.
 //!
 //! Deliberately absent: settings files, the loading of the ledger's functions, metrics.
 
@@ -41,8 +42,8 @@ use tracing::{info, warn};
 use engine::Event;
 use performer::Performer;
 
-/// Events that wait for the engine, which takes in some hundreds of thousands a second. When more come the
-/// senders wait; what they have to tell does not get lost.
+/// Events that wait for the engine, which takes in some hundreds of thousands a second. When more
+/// come the senders wait; what they have to tell does not get lost.
 const INBOX: usize = 4_096;
 
 /// How a scheduler works.
@@ -52,7 +53,8 @@ pub struct Config {
     pub id: SchedulerId,
     /// A worker that was silent for so long is dead.
     pub dead_after: Duration,
-    /// Whether globs may be relative to this process's directory: only where the submitter is the same process.
+    /// Whether globs may be relative to this process's directory: only where the submitter is the
+    /// same process.
     pub allow_relative: bool,
     /// How long what is under way may take at shutdown.
     pub grace: Duration,
@@ -96,7 +98,8 @@ impl Scheduler {
         Self { config, broker, ledger }
     }
 
-    /// Works until `shutdown`, through whatever happens to the broker and the ledger. Leaves both open.
+    /// Works until `shutdown`, through whatever happens to the broker and the ledger. Leaves both
+    /// open.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         info!(scheduler = %self.config.id, ledger = %self.ledger.describe(), "scheduler started");
         let stop = shutdown.child_token();

@@ -5,9 +5,10 @@ use uuid::Uuid;
 
 use crate::engine::ring;
 
-/// A message that is delivered twice has to give the same job, so its name decides where it has one: a UUID is taken as it is, from any
-/// other name and the content an id is made (applications may number their messages from 1, each of them). A
-/// message without a name is a job of its own each time.
+/// A message that is delivered twice has to give the same job, so its name decides where it has
+/// one: a UUID is taken as it is, from any other name and the content an id is made (applications
+/// may number their messages from 1, each of them). A message without a name is a job of its own
+/// each time.
 pub(crate) fn name(document: &JobDocument, message_id: Option<&str>) -> JobId {
     let uuid = match message_id {
         None | Some("") => Uuid::now_v7(),

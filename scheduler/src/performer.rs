@@ -1,4 +1,5 @@
-//! Does what the engine decided, one action at a time, and brings back what came of it. Chooses nothing.
+//! Does what the engine decided, one action at a time, and brings back what came of it. Chooses
+//! nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +15,9 @@ use crate::health::Health;
 use crate::plans::Plans;
 use crate::sweeper;
 
-/// After this time without a claim a chunk's message is taken for lost. What waits ahead of a worker is half a second
-/// of work, so a message that still waits then is rare; publishing it twice costs one refused claim.
+/// After this time without a claim a chunk's message is taken for lost. What waits ahead of a
+/// worker is half a second of work, so a message that still waits then is rare; publishing it twice
+/// costs one refused claim.
 pub(crate) const PUBLISH_WITHIN: Duration = Duration::from_secs(5);
 
 /// Jobs that are freed from a dead worker side by side.

@@ -1,7 +1,8 @@
-//! What the engine needs of job documents: their terms, and the keys of chunks that are placed by hash.
+//! What the engine needs of job documents: their terms, and the keys of chunks that are placed by
+//! hash.
 //!
-//! Terms are read once a job. Plans are kept for jobs that are placed by hash only, few at a time, since a document can be
-//! 16 MiB.
+//! Terms are read once a job. Plans are kept for jobs that are placed by hash only, few at a time,
+//! since a document can be 16 MiB.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};

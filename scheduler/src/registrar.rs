@@ -13,8 +13,8 @@ use crate::health::Health;
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// A scheduler that has not signed in for so long is gone: its queues fall to others. Three beats, so that one that is
-/// late moves nothing.
+/// A scheduler that has not signed in for so long is gone: its queues fall to others. Three beats,
+/// so that one that is late moves nothing.
 const WITHIN: Duration = Duration::from_secs(3);
 
 /// An answer that took longer says too little about what time it is now.

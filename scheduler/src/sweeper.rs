@@ -1,4 +1,5 @@
-//! Finds the chunks of a job whose messages were lost, without flooding a queue in which they only wait.
+//! Finds the chunks of a job whose messages were lost, without flooding a queue in which they only
+//! wait.
 
 use longshore_broker::{Broker, Queue};
 use longshore_ledger::{Error, Ledger, Sweep};
@@ -14,8 +15,9 @@ const LIMIT: u32 = 1_000;
 /// The epoch of chunks that nobody has handed back.
 const FIRST: Epoch = Epoch(1);
 
-/// Sweeps a job. Where `unless_in` names a queue (and how many chunks of other jobs wait in it) that holds as many messages as
-/// chunks wait, none was lost: then only what was handed back by a worker is left to publish.
+/// Sweeps a job. Where `unless_in` names a queue (and how many chunks of other jobs wait in it)
+/// that holds as many messages as chunks wait, none was lost: then only what was handed back by a
+/// worker is left to publish.
 pub(crate) async fn sweep(
     ledger: &dyn Ledger,
     broker: &dyn Broker,

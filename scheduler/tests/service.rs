@@ -1,5 +1,5 @@
-//! The scheduler as a whole, on the memory ledger and the memory broker, with small workers that claim and commit. Time is
-//! tokio's, paused, and the ledger's clock follows it.
+//! The scheduler as a whole, on the memory ledger and the memory broker, with small workers that
+//! claim and commit. Time is tokio's, paused, and the ledger's clock follows it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

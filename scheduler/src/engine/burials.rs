@@ -1,7 +1,8 @@
 //! What becomes of workers that are no more: their work is taken back, then they are forgotten.
 //!
-//! A claim that a worker had sent before it froze can be executed after its chunks were revoked. So each burial has a
-//! second pass, long after the worker has given up by itself. Deliberately absent: who is dead (see `fleet`).
+//! A claim that a worker had sent before it froze can be executed after its chunks were revoked. So
+//! each burial has a second pass, long after the worker has given up by itself. Deliberately
+//! absent: who is dead (see `fleet`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;

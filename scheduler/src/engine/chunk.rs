@@ -1,27 +1,31 @@
 //! How many subtasks travel in one message: the seam behind the job's `chunk` field.
 //!
-//! Deliberately absent: how many chunks there are at a time (see `window`) and whose they are (see `shares`).
+//! Deliberately absent: how many chunks there are at a time (see `window`) and whose they are (see
+//! `shares`).
 
 use std::time::Duration;
 
 use longshore_protocol::document::Chunk;
 
-/// What a chunk of automatic size aims at: long enough that the four round trips of a chunk cost little, short
-/// enough that a lost node repeats little and that a pause or a newcomer waits for little.
+/// What a chunk of automatic size aims at: long enough that the four round trips of a chunk cost
+/// little, short enough that a lost node repeats little and that a pause or a newcomer waits for
+/// little.
 pub(super) const AIM: Duration = Duration::from_millis(250);
 
-/// Largest automatic chunk. The ledger marks 10,000 contiguous subtasks in some tens of microseconds; beyond that
-/// the cost of a message is no longer measurable, and what a crash repeats grows.
+/// Largest automatic chunk. The ledger marks 10,000 contiguous subtasks in some tens of
+/// microseconds; beyond that the cost of a message is no longer measurable, and what a crash
+/// repeats grows.
 pub(super) const LARGEST: u64 = 10_000;
 
-/// A chunk may be at most so many times as large as those that taught us how long a subtask takes: the first
-/// subtasks of a job are often not like the rest.
+/// A chunk may be at most so many times as large as those that taught us how long a subtask takes:
+/// the first subtasks of a job are often not like the rest.
 const GROWTH: u64 = 8;
 
 /// How much a new measurement counts against the earlier ones.
 const NEWEST: f64 = 0.3;
 
-/// How long a subtask of one job takes, from the differences between what the ledger's counters said.
+/// How long a subtask of one job takes, from the differences between what the ledger's counters
+/// said.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Meter {
     busy: Duration,
@@ -76,8 +80,9 @@ impl Sizer {
         self.learnt = wish.clamp(1, (self.learnt * GROWTH).min(LARGEST));
     }
 
-    /// The size when `remaining` subtasks were not handed out yet and `slots` run side by side. Automatic sizes
-    /// shrink near the end, so that no slot gets a long last chunk while others have nothing.
+    /// The size when `remaining` subtasks were not handed out yet and `slots` run side by side.
+    /// Automatic sizes shrink near the end, so that no slot gets a long last chunk while others
+    /// have nothing.
     pub(super) fn size(&self, chunk: Chunk, remaining: u64, slots: u64) -> u64 {
         match chunk {
             Chunk::Fixed(size) => size,
@@ -85,8 +90,8 @@ impl Sizer {
         }
     }
 
-    /// The size within a level of the reduce, whatever the document says about subtasks: two chunks a slot,
-    /// since a level has to end before the next can start.
+    /// The size within a level of the reduce, whatever the document says about subtasks: two chunks
+    /// a slot, since a level has to end before the next can start.
     pub(super) fn reduce_size(&self, remaining: u64, slots: u64) -> u64 {
         self.learnt.min(remaining / (2 * slots.max(1))).max(1)
     }

@@ -124,8 +124,9 @@ pub enum Action {
         job: JobId,
         /// Whether chunks are placed by key: then their keys are wanted.
         keyed: bool,
-        /// Where overdue messages may still wait, with the number of chunks that other jobs have waiting there: a queue
-        /// that holds as many messages as chunks wait has lost none. `None`: don't ask.
+        /// Where overdue messages may still wait, with the number of chunks that other jobs have
+        /// waiting there: a queue that holds as many messages as chunks wait has lost none. `None`:
+        /// don't ask.
         unless_in: Option<(Queue, u64)>,
     },
     /// Read the job's document.
@@ -163,7 +164,8 @@ pub enum Action {
         /// The job.
         job: JobId,
     },
-    /// Take from a worker what it holds, of each of these jobs, then take it off the list if `forget`.
+    /// Take from a worker what it holds, of each of these jobs, then take it off the list if
+    /// `forget`.
     Bury {
         /// The worker.
         node: NodeId,

@@ -1,4 +1,5 @@
-//! Handing out: windows are filled in the order of the shares, and the line of calls to the ledger moves on.
+//! Handing out: windows are filled in the order of the shares, and the line of calls to the ledger
+//! moves on.
 
 use longshore_ledger::op::MAX_CHUNKS_A_CALL;
 use longshore_protocol::document::Placement;
@@ -11,12 +12,12 @@ use super::shares::Standing;
 use super::window::{AHEAD, Load, has_room};
 use super::{Engine, Entry, Known, Lane};
 
-/// Most calls about jobs under way at once: what one connection pool serves without delay, and all that 10,000 jobs
-/// need.
+/// Most calls about jobs under way at once: what one connection pool serves without delay, and all
+/// that 10,000 jobs need.
 const MOST_IN_FLIGHT: usize = 128;
 
-/// A chunk that takes longer is not opened beside those of other jobs, which are before it: calls under way overtake each
-/// other, and whoever comes behind such a chunk waits for long.
+/// A chunk that takes longer is not opened beside those of other jobs, which are before it: calls
+/// under way overtake each other, and whoever comes behind such a chunk waits for long.
 const LONG_US: f64 = AHEAD.as_micros() as f64;
 
 /// Why a job is failed when its time is over.

@@ -1,8 +1,8 @@
 //! Which workers live, and which have fallen silent for too long.
 //!
-//! Silence is counted on our own clock, and only over time in which our own reads of the ledger worked: a ledger that
-//! froze, or a paused machine of ours, kills nobody. Deliberately absent: what is done about the dead (see
-//! `burials`).
+//! Silence is counted on our own clock, and only over time in which our own reads of the ledger
+//! worked: a ledger that froze, or a paused machine of ours, kills nobody. Deliberately absent:
+//! what is done about the dead (see `burials`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,11 +11,12 @@ use longshore_protocol::{NodeId, NodeInfo, NodeRecord, NodeState, Timestamp};
 
 use super::window::Hands;
 
-/// Between two reads at most this much counts as silence; more means that we could not listen. Twice the usual
-/// interval of the reads, so that ordinary delays count fully.
+/// Between two reads at most this much counts as silence; more means that we could not listen.
+/// Twice the usual interval of the reads, so that ordinary delays count fully.
 const LONGEST_LISTEN: Duration = Duration::from_secs(1);
 
-/// From so many nodes on, silence of many at once points at something that they share rather than at them.
+/// From so many nodes on, silence of many at once points at something that they share rather than
+/// at them.
 const CROWD: usize = 4;
 
 /// The part of a crowd that counts as many, per cent.
@@ -167,8 +168,9 @@ pub(super) mod tests {
         NodeRecord { info, seq, beat_at: Timestamp::from_millis(0) }
     }
 
-    /// `nodes` workers beat once a second; from second 10 on the first `silent` of them are silent. We read twice a
-    /// second, but not in `deaf` (seconds). Gives the second in which the first was declared dead.
+    /// `nodes` workers beat once a second; from second 10 on the first `silent` of them are silent.
+    /// We read twice a second, but not in `deaf` (seconds). Gives the second in which the first was
+    /// declared dead.
     fn first_death(nodes: usize, silent: usize, deaf: std::ops::Range<u64>) -> Option<f64> {
         let mut fleet = Fleet::new(Duration::from_secs(5));
         for half in 0..120 {

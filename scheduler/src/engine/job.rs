@@ -1,7 +1,8 @@
-//! One job that this scheduler feeds: what is left to open, what it costs, and when to look at it again.
+//! One job that this scheduler feeds: what is left to open, what it costs, and when to look at it
+//! again.
 //!
-//! The summary is the ledger's as last seen, brought up to date with what was opened since. Deliberately absent: other
-//! jobs.
+//! The summary is the ledger's as last seen, brought up to date with what was opened since.
+//! Deliberately absent: other jobs.
 
 use std::time::Duration;
 
@@ -15,11 +16,12 @@ use super::window::{Load, UNMEASURED};
 /// How often a job with open chunks is swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// How often a job without open chunks is looked at. Hints tell sooner; this is for those that get lost.
+/// How often a job without open chunks is looked at. Hints tell sooner; this is for those that get
+/// lost.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// After a hint the next sweep comes this long after the last: soon for what was handed back, rare enough for a job
-/// that closes thousands of chunks a second.
+/// After a hint the next sweep comes this long after the last: soon for what was handed back, rare
+/// enough for a job that closes thousands of chunks a second.
 const SWEEP_AFTER_HINT: Duration = Duration::from_millis(50);
 
 /// First and longest wait after the ledger opened nothing though the summary promised something.
@@ -29,8 +31,8 @@ const DRY_LONGEST: Duration = Duration::from_secs(1);
 /// A job is asked to fail once a second until it has.
 const FAIL_EVERY: Duration = Duration::from_secs(1);
 
-/// What a chunk is charged at before anything was measured. Little, so that little has to be paid back; a chunk that
-/// takes longer is charged for as long as it has been running.
+/// What a chunk is charged at before anything was measured. Little, so that little has to be paid
+/// back; a chunk that takes longer is charged for as long as it has been running.
 const FIRST_PRICE: Duration = Duration::from_millis(10);
 
 /// More than any chunk takes, small enough that the sum over all jobs of a queue fits: three years.
@@ -220,7 +222,8 @@ impl Job {
         self.charged_us += price_us;
     }
 
-    /// What it used since we know it, and will use with what is open, less what it was charged: to be charged now.
+    /// What it used since we know it, and will use with what is open, less what it was charged: to
+    /// be charged now.
     pub(super) fn owes_us(&mut self, ledger_now: Option<Timestamp>) -> f64 {
         let summary = &self.summary;
         let used = summary.busy.saturating_sub(self.used_before).as_secs_f64() * 1e6;

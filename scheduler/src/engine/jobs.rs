@@ -1,5 +1,7 @@
 //! The life of an entry: seen, studied, fed, over.
 
+use std::time::Duration;
+
 use longshore_broker::Queue;
 use longshore_ledger::Event as Hint;
 use longshore_protocol::document::Placement;
@@ -10,6 +12,10 @@ use super::job::Job;
 use super::pool::Pool;
 use super::shares::Standing;
 use super::{Engine, Entry, Known, Lane, TROUBLE, TROUBLE_LONGEST, Trouble};
+
+/// After a gap in the hints all jobs are looked at, at most so often. The sweep does it anyway, a
+/// little later.
+const GAPS_APART: Duration = Duration::from_secs(2);
 
 impl Engine {
     pub(super) fn active(&mut self, now: Timestamp, jobs: &[JobId]) {
@@ -99,7 +105,11 @@ impl Engine {
             }
             Hint::Room { job } => self.hinted(now, *job),
             Hint::Node { .. } => {}
+            // A flood of hints comes with a gap after each burst; looking at all jobs each time
+            // would be another.
+            Hint::Gap if now.since(self.gap_at) < GAPS_APART => {}
             Hint::Gap => {
+                self.gap_at = now;
                 let ids: Vec<JobId> = self.jobs.keys().copied().collect();
                 ids.into_iter().for_each(|id| self.hinted(now, id));
             }
@@ -153,7 +163,8 @@ impl Engine {
             }
             _ => self.become_known(id, Known::Over),
         }
-        // While the broker is away nothing can be published again, so a look does in place of a sweep.
+        // While the broker is away nothing can be published again, so a look does in place of a
+        // sweep.
         if (lane == Lane::Sweeping || !self.link_up)
             && let Some(Entry { known: Known::Ours(job), wanted, .. }) = self.jobs.get_mut(&id)
         {
@@ -209,8 +220,8 @@ impl Engine {
         self.reconsider(now, id);
     }
 
-    /// A chunk goes to where the job wants it. One that can't be placed any more, because the job went to another
-    /// scheduler, is left to the sweep.
+    /// A chunk goes to where the job wants it. One that can't be placed any more, because the job
+    /// went to another scheduler, is left to the sweep.
     fn publish(&mut self, now: Timestamp, id: JobId, chunks: &[Keyed]) {
         let Some(Entry { known: Known::Ours(job), .. }) = self.jobs.get(&id) else { return };
         let Some(pool) = self.pools.get_mut(&job.summary.queue) else { return };
@@ -240,8 +251,9 @@ impl Engine {
         }
     }
 
-    /// Brings everything that follows from what is known of a job up to date: its part of the pool's load, what it
-    /// owes, whether it takes part in the sharing, its place in the line, and its timer.
+    /// Brings everything that follows from what is known of a job up to date: its part of the
+    /// pool's load, what it owes, whether it takes part in the sharing, its place in the line, and
+    /// its timer.
     pub(super) fn reconsider(&mut self, now: Timestamp, id: JobId) {
         let ledger_now = self.ledger_now(now);
         let Some(entry) = self.jobs.get_mut(&id) else { return };

@@ -7,9 +7,10 @@
 //!   peers ──▶ which pools are ours
 //! ```
 //!
-//! At most one call about a job is under way at a time (its lane), so that what we know of a job is what the ledger said
-//! last plus what we opened since. Deliberately absent: async, clocks, randomness, logging, and any knowledge of
-//! how actions are performed. `now` is milliseconds of any monotonic clock of this process.
+//! At most one call about a job is under way at a time (its lane), so that what we know of a job is
+//! what the ledger said last plus what we opened since. Deliberately absent: async, clocks,
+//! randomness, logging, and any knowledge of how actions are performed. `now` is milliseconds of
+//! any monotonic clock of this process.
 
 mod burials;
 mod chunk;
@@ -53,8 +54,8 @@ pub struct Config {
 const TROUBLE: Duration = Duration::from_millis(100);
 const TROUBLE_LONGEST: Duration = Duration::from_secs(2);
 
-/// The ledger's clock is taken for changed when it differs by more than this from what we expect; less is the delay of the
-/// answer.
+/// The ledger's clock is taken for changed when it differs by more than this from what we expect;
+/// less is the delay of the answer.
 const CLOCK_JUMP: Duration = Duration::from_millis(100);
 
 /// Everything that one scheduler knows, and decides upon.
@@ -69,6 +70,8 @@ pub struct Engine {
     /// Our time and the ledger's at the same moment.
     clock: Option<(Timestamp, Timestamp)>,
     link_up: bool,
+    /// When all jobs were looked at because hints were missed.
+    gap_at: Timestamp,
     trouble: Option<Trouble>,
     timers: BTreeSet<(Timestamp, JobId)>,
     /// Jobs for which a call is to be made, in the order in which that became clear.
@@ -137,6 +140,7 @@ impl Engine {
             peers: Vec::new(),
             clock: None,
             link_up: true,
+            gap_at: Timestamp::default(),
             trouble: None,
             timers: BTreeSet::new(),
             line: VecDeque::new(),

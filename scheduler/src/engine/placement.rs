@@ -1,6 +1,7 @@
 //! Which queue a chunk goes to: its pool's, or one worker's.
 //!
-//! Deliberately absent: the key of a subtask (the service computes it from the job's plan; here it is a number).
+//! Deliberately absent: the key of a subtask (the service computes it from the job's plan; here it
+//! is a number).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +13,8 @@ use longshore_protocol::{NodeId, Timestamp};
 use super::event::Keyed;
 use super::ring::Ring;
 
-/// A worker whose queue was not there is passed over for so long; by then the list of workers knows.
+/// A worker whose queue was not there is passed over for so long; by then the list of workers
+/// knows.
 const SHUNNED_FOR: Duration = Duration::from_secs(5);
 
 /// The load of a worker is what was placed on it lately: each second this part of it is forgotten.

@@ -1,8 +1,9 @@
 //! Who gets what by hash: the consistent-hashing ring with bounded loads, and rendezvous hashing.
 //!
-//! The hash is written out here because schedulers of different builds have to agree on it. Consistent hashing with
-//! bounded loads after Mirrokni, Thorup and Zadimoghaddam (2016): a key goes to the first node clockwise from it
-//! that is not full. Deliberately absent: which nodes are alive (see `fleet`).
+//! The hash is written out here because schedulers of different builds have to agree on it.
+//! Consistent hashing with bounded loads after Mirrokni, Thorup and Zadimoghaddam (2016): a key
+//! goes to the first node clockwise from it that is not full. Deliberately absent: which nodes are
+//! alive (see `fleet`).
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,8 @@ const POINTS: u64 = 128;
 /// A node is full when it carries so many times the mean load.
 const BOUND: f64 = 1.25;
 
-/// 64 bits of a text: FNV-1a, then the finalizer of SplitMix64, which spreads short and similar texts.
+/// 64 bits of a text: FNV-1a, then the finalizer of SplitMix64, which spreads short and similar
+/// texts.
 pub(crate) fn hash(bytes: &[u8]) -> u64 {
     let fnv = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
@@ -29,8 +31,8 @@ fn mix(seed: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Whose the thing called `name` is, by rendezvous hashing: of all `owners` the one with the greatest hash of both
-/// names together. An owner that leaves gives away only what was its own.
+/// Whose the thing called `name` is, by rendezvous hashing: of all `owners` the one with the
+/// greatest hash of both names together. An owner that leaves gives away only what was its own.
 pub(crate) fn owner<'a>(name: &str, owners: &'a [SchedulerId]) -> Option<&'a SchedulerId> {
     let name = hash(name.as_bytes());
     owners.iter().max_by_key(|owner| (mix(name ^ hash(owner.as_str().as_bytes())), *owner))
@@ -57,8 +59,8 @@ impl Ring {
         ring
     }
 
-    /// The node for a key: the first one clockwise that takes part (`load` is not `None`) and carries less than
-    /// the bound; `None` if none takes part.
+    /// The node for a key: the first one clockwise that takes part (`load` is not `None`) and
+    /// carries less than the bound; `None` if none takes part.
     pub(crate) fn pick(&self, key: u64, load: impl Fn(&NodeId) -> Option<f64>) -> Option<&NodeId> {
         let mut loads: BTreeMap<&NodeId, f64> = BTreeMap::new();
         for node in self.points.values() {

@@ -1,16 +1,20 @@
-//! Whose chunk is next: deficit round robin over tenants, then over the jobs of a tenant, in its continuous form.
+//! Whose chunk is next: deficit round robin over tenants, then over the jobs of a tenant, in its
+//! continuous form.
 //!
-//! Round robin with quanta would have to walk many rounds where costs differ as much as here (a chunk of 1 ms beside
-//! a chunk of an hour). So nobody walks: each tenant and each job keeps the round in which its deficit is paid,
-//! `at`, and whoever is first in that order is next. Work of cost c moves its job on by c / weight. With quanta that
-//! shrink to nothing that is the order in which deficit round robin would serve (start-time fair queueing; Goyal,
-//! Vin and Cheng, 1996). Everything is O(log n) a chunk.
+//! Round robin with quanta would have to walk many rounds where costs differ as much as here (a
+//! chunk of 1 ms beside a chunk of an hour). So nobody walks: each tenant and each job keeps the
+//! round in which its deficit is paid, `at`, and whoever is first in that order is next. Work of
+//! cost c moves its job on by c / weight. With quanta that shrink to nothing that is the order in
+//! which deficit round robin would serve (start-time fair queueing; Goyal, Vin and Cheng, 1996).
+//! Everything is O(log n) a chunk.
 //!
-//! - Cost is work: microseconds of worker time. It is charged by estimate when a chunk is handed out and corrected
-//!   when the ledger knows better, so shares are shares of worker time, and what already runs counts.
-//! - The weight of a job is 2^(priority / 2). The weight of a tenant is that of its most urgent job that has work: a
-//!   tenant gets no greater share by splitting its work into more jobs.
-//! - Who comes back from having had nothing to do starts in the round of whoever is first: no credit is saved up.
+//! - Cost is work: microseconds of worker time. It is charged by estimate when a chunk is handed
+//!   out and corrected when the ledger knows better, so shares are shares of worker time, and what
+//!   already runs counts.
+//! - The weight of a job is 2^(priority / 2). The weight of a tenant is that of its most urgent job
+//!   that has work: a tenant gets no greater share by splitting its work into more jobs.
+//! - Who comes back from having had nothing to do starts in the round of whoever is first: no
+//!   credit is saved up.
 //!
 //! Deliberately absent: how much is handed out (see `window`).
 
@@ -29,8 +33,9 @@ pub(super) enum Standing {
     Idle,
     /// All that it had is being opened: it keeps its deficit, and whoever is next goes on.
     Spent,
-    /// Something to hand out, but a call to the ledger is under way: when it is its turn, the others wait. That is a matter of
-    /// a millisecond; passing it over could cost it its turn at the only slot that frees in an hour.
+    /// Something to hand out, but a call to the ledger is under way: when it is its turn, the
+    /// others wait. That is a matter of a millisecond; passing it over could cost it its turn at
+    /// the only slot that frees in an hour.
     Busy,
     /// May be picked.
     Ready,
@@ -54,7 +59,8 @@ impl Ord for Round {
     }
 }
 
-/// How much of its charge a job can get back ahead of all others: a chunk of the size that we aim at.
+/// How much of its charge a job can get back ahead of all others: a chunk of the size that we aim
+/// at.
 const MOST_CREDIT_US: f64 = AIM.as_micros() as f64;
 
 type TenantKey = u64;
@@ -99,7 +105,8 @@ pub(super) fn weight(priority: u8) -> f64 {
 
 impl Tenant {
     fn weight(&self) -> f64 {
-        // A tenant without waiting work is still charged for what runs; then its weight hardly matters.
+        // A tenant without waiting work is still charged for what runs; then its weight hardly
+        // matters.
         self.backlogged
             .last_key_value()
             .map_or_else(|| weight(5), |(priority, _)| weight(*priority))
@@ -169,7 +176,8 @@ impl Shares {
         enter_order(&mut self.order, tenant, member, job);
     }
 
-    /// A call to the ledger is under way about this job: if it was ready, the others wait when it is its turn.
+    /// A call to the ledger is under way about this job: if it was ready, the others wait when it
+    /// is its turn.
     pub(super) fn hold(&mut self, job: JobId) {
         if self.jobs.get(&job).is_some_and(|member| member.standing == Standing::Ready) {
             self.stand(job, Standing::Busy);
@@ -191,8 +199,9 @@ impl Shares {
         self.charge(job, cost_us);
     }
 
-    /// A job has used more (or, if negative, less) than it was charged for. What is paid back does not put it far
-    /// before everybody else: they may have come while it stood back, and owe it nothing.
+    /// A job has used more (or, if negative, less) than it was charged for. What is paid back does
+    /// not put it far before everybody else: they may have come while it stood back, and owe it
+    /// nothing.
     pub(super) fn charge(&mut self, job: JobId, cost_us: f64) {
         let Some(member) = self.jobs.get_mut(&job) else { return };
         let tenant = self.tenants.get_mut(&member.tenant).expect("a member's tenant is kept");
@@ -256,7 +265,8 @@ mod tests {
         JobId::from_uuid(uuid::Uuid::from_u128(number as u128 + 1))
     }
 
-    /// Jobs as (tenant, priority, cost of a chunk in µs); gives the work that each received of `work_us` in all.
+    /// Jobs as (tenant, priority, cost of a chunk in µs); gives the work that each received of
+    /// `work_us` in all.
     fn served(jobs: &[(&str, u8, f64)], work_us: f64) -> Vec<f64> {
         let mut shares = Shares::default();
         for (number, (tenant, priority, _)) in jobs.iter().enumerate() {
@@ -388,8 +398,9 @@ mod tests {
     }
 
     proptest! {
-        /// Work conserving: as long as anybody is ready, somebody is picked, and it is somebody who is ready. No starvation: a
-        /// job that stays ready is picked before the others together have received more than its weight entitles them to.
+        /// Work conserving: as long as anybody is ready, somebody is picked, and it is somebody who
+        /// is ready. No starvation: a job that stays ready is picked before the others together
+        /// have received more than its weight entitles them to.
         #[test]
         fn whoever_is_ready_is_served_and_nobody_starves(
             jobs in prop::collection::vec((0..4usize, 0..10u8, 1.0..1_000.0f64), 1..20),
@@ -400,7 +411,8 @@ mod tests {
             for (number, (tenant, priority, _)) in jobs.iter().enumerate() {
                 shares.join(job(number), &tenant.to_string(), *priority);
             }
-            // Job 0 is the patient one; greatest weight against smallest, twice over (tenant and job).
+            // Job 0 is the patient one; greatest weight against smallest, twice over (tenant and
+            // job).
             shares.stand(job(0), Standing::Ready);
             standing[0] = Standing::Ready;
             let dearest = jobs.iter().map(|(_, _, cost)| *cost).fold(0.0, f64::max);

@@ -1,5 +1,6 @@
-//! A world for the engine's tests: a real memory ledger on a clock that stands still unless told, one work queue, workers
-//! that only pretend to work. Millisecond by millisecond, without threads, the same each time.
+//! A world for the engine's tests: a real memory ledger on a clock that stands still unless told,
+//! one work queue, workers that only pretend to work. Millisecond by millisecond, without threads,
+//! the same each time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -102,7 +103,8 @@ impl World {
         }
     }
 
-    /// Admits a job of `total` subtasks of `takes_us` each; `fields` are more fields of its document.
+    /// Admits a job of `total` subtasks of `takes_us` each; `fields` are more fields of its
+    /// document.
     pub(super) fn submit(&mut self, total: u64, takes_us: u64, fields: &str) -> JobId {
         self.drawn += 1;
         let job = JobId::from_uuid(uuid::Uuid::from_u128(self.drawn));

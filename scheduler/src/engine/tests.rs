@@ -17,7 +17,8 @@ fn ends(world: &mut World, ms: u64, job: JobId) {
     assert_eq!(summary.books.imbalance(), 0);
 }
 
-/// Jobs as (subtasks, µs a subtask, fields, weight): after 30 s each has received its part of the workers' time.
+/// Jobs as (subtasks, µs a subtask, fields, weight): after 30 s each has received its part of the
+/// workers' time.
 #[track_caller]
 fn shares(jobs: &[(u64, u64, String, f64)]) {
     let mut world = World::new(2, 8);
@@ -72,7 +73,8 @@ fn jobs_of_one_tenant_share_what_it_gets() {
     ]);
 }
 
-/// A job of one subtask comes 10 s after a job of 10,000,000 of `us` each; gives the ms until it began.
+/// A job of one subtask comes 10 s after a job of 10,000,000 of `us` each; gives the ms until it
+/// began.
 fn newcomer_waits(us: u64, fields: &str) -> u64 {
     let mut world = World::new(1, 4);
     let big = world.submit(ENDLESS, us, fields);
@@ -98,7 +100,8 @@ fn one_subtask_behind_ten_million_starts_within_a_second() {
 
 #[test]
 fn one_subtask_behind_long_ones_starts_when_the_second_slot_frees() {
-    // 4 slots with staggered ends would free one every 5 s; all began together, so the next ends come 20 s apart.
+    // 4 slots with staggered ends would free one every 5 s; all began together, so the next ends
+    // come 20 s apart.
     let waited = newcomer_waits(20_000_000, "");
     assert!(waited <= 20_000, "{waited} ms");
 }

@@ -1,18 +1,20 @@
 //! How much waits ahead of the workers of a queue: about half a second of work, measured.
 //!
-//! The broker holds no backlog, so that a pause, a cancel, a priority or a newcomer acts at once. It holds enough that
-//! no slot waits for the scheduler. Deliberately absent: whose chunks they are (see `shares`).
+//! The broker holds no backlog, so that a pause, a cancel, a priority or a newcomer acts at once.
+//! It holds enough that no slot waits for the scheduler. Deliberately absent: whose chunks they are
+//! (see `shares`).
 
 use std::time::Duration;
 
 /// What waits ahead of each slot, in time.
 pub(super) const AHEAD: Duration = Duration::from_millis(500);
 
-/// A chunk of a job of which no attempt has ended yet counts as so much: it may be a long one, and what is in the
-/// broker can't be taken back. The first attempt that ends tells.
+/// A chunk of a job of which no attempt has ended yet counts as so much: it may be a long one, and
+/// what is in the broker can't be taken back. The first attempt that ends tells.
 pub(super) const UNMEASURED: Duration = Duration::from_secs(2);
 
-/// Most chunks that wait for each slot. Short chunks are claimed sooner than this many can be refilled.
+/// Most chunks that wait for each slot. Short chunks are claimed sooner than this many can be
+/// refilled.
 const CHUNKS_A_SLOT: u64 = 2;
 
 /// Chunks of one job, or of all jobs of a queue.
@@ -44,8 +46,8 @@ pub(super) struct Hands {
     pub(super) slots: u64,
 }
 
-/// Whether one more chunk may be opened: `waiting ≤ min(2 × slots, idle slots + max(workers, what half a second takes))`.
-/// Never with no live worker.
+/// Whether one more chunk may be opened: `waiting ≤ min(2 × slots, idle slots + max(workers, what
+/// half a second takes))`. Never with no live worker.
 pub(super) fn has_room(hands: Hands, load: Load) -> bool {
     let idle = hands.slots.saturating_sub(load.running);
     let ahead_us = AHEAD.as_micros() as u64 * hands.slots;
@@ -57,7 +59,8 @@ pub(super) fn has_room(hands: Hands, load: Load) -> bool {
 mod tests {
     use super::*;
 
-    /// Fills the window of `workers` × 4 slots, `running` of them busy, with chunks of one duration.
+    /// Fills the window of `workers` × 4 slots, `running` of them busy, with chunks of one
+    /// duration.
     #[track_caller]
     fn filled(workers: u64, running: u64, chunk_us: u64, expected: u64) {
         let hands = Hands { workers, slots: 4 * workers };
