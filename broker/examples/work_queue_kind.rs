@@ -1,5 +1,5 @@
 //! Measures quorum against classic for work queues, on a RabbitMQ of its own:
-//! `cargo run --release -p longshore-broker --example work_queue_kind`. The figures of decision record 0004 come from it.
+//! `cargo run --release -p longshore-broker --example work_queue_kind [RUNS]`. The figures of decision record 0004 come from it.
 #![expect(clippy::print_stdout, reason = "a measurement that nobody sees is none")]
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use longshore_broker::rabbit::{Config, Rabbit, WorkQueueKind};
 use longshore_broker::{Broker, Outgoing, Queue};
 use longshore_test_servers::Rabbit as Server;
 use tokio::task::block_in_place;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 const RUNS: usize = 5;
 const MESSAGES: usize = 30_000;
@@ -27,7 +27,8 @@ const KINDS: [WorkQueueKind; 2] = [WorkQueueKind::Classic, WorkQueueKind::Quorum
 async fn main() {
     let mut server = block_in_place(Server::start);
     println!("kind\trun\tpublish/s\tthrough/s\tp50_us\tp99_us");
-    for run in 1..=RUNS {
+    let runs = std::env::args().nth(1).map_or(RUNS, |runs| runs.parse().expect("a number"));
+    for run in 1..=runs {
         for kind in KINDS {
             let rabbit = start(&server, kind, &format!("bench{run}{}", kind.name())).await;
             let publish = publish_only(&rabbit).await;
@@ -39,11 +40,20 @@ async fn main() {
         }
     }
     for kind in KINDS {
-        for how in ["stop", "kill9"] {
-            let left = after_restart(&mut server, kind, how).await;
-            println!("{}\tafter {how}: {left} of {DURABLE_MESSAGES} are there", kind.name());
+        for end in [End::Stop, End::Kill(0), End::Kill(10), End::Kill(60)] {
+            let left = after_restart(&mut server, kind, end).await;
+            println!("{}\tafter {end:?}: {left} of {DURABLE_MESSAGES} are there", kind.name());
         }
     }
+}
+
+/// How the server ends before it starts again.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// As an administrator stops it.
+    Stop,
+    /// With SIGKILL, so many seconds after the last confirm. The queue was declared just before the first.
+    Kill(u64),
 }
 
 async fn start(server: &Server, kind: WorkQueueKind, namespace: &str) -> Arc<Rabbit> {
@@ -120,19 +130,28 @@ async fn one_at_a_time(rabbit: &Rabbit) -> (u128, u128) {
 }
 
 /// How many confirmed messages are there after a clean stop or a kill.
-async fn after_restart(server: &mut Server, kind: WorkQueueKind, how: &str) -> usize {
-    let namespace = format!("durable{how}{}", kind.name());
+async fn after_restart(server: &mut Server, kind: WorkQueueKind, end: End) -> usize {
+    let namespace = format!("{end:?}{}", kind.name());
     let rabbit = start(server, kind, &namespace).await;
     publish_all(&rabbit, DURABLE_MESSAGES).await;
     rabbit.close(PATIENCE).await;
-    block_in_place(|| if how == "stop" { server.stop() } else { server.kill9() });
+    match end {
+        End::Stop => block_in_place(|| server.stop()),
+        End::Kill(seconds) => {
+            sleep(Duration::from_secs(seconds)).await;
+            block_in_place(|| server.kill9());
+        }
+    }
     block_in_place(|| server.restart());
     let rabbit = start(server, kind, &namespace).await;
     let mut subscription = rabbit.subscribe(&work(), PREFETCH).await;
     let mut count = 0;
-    while let Ok(Some(delivery)) = timeout(PATIENCE / 3, subscription.next()).await {
+    while let Ok(Some(delivery)) = timeout(PATIENCE, subscription.next()).await {
         delivery.settle.ack().await;
         count += 1;
+        if count == DURABLE_MESSAGES {
+            break;
+        }
     }
     rabbit.close(PATIENCE).await;
     count

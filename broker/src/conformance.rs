@@ -86,13 +86,21 @@ async fn expect_nothing(subscription: &mut dyn Subscription) {
 }
 
 async fn until_depth(broker: &dyn Broker, queue: &Queue, expected: Depth) {
+    until(broker, queue, &format!("{expected:?}"), |depth| depth == expected).await;
+}
+
+async fn until_ready(broker: &dyn Broker, queue: &Queue, ready: u64) {
+    until(broker, queue, &format!("{ready} ready"), |depth| depth.ready == ready).await;
+}
+
+async fn until(broker: &dyn Broker, queue: &Queue, what: &str, holds: impl Fn(Depth) -> bool) {
     let deadline = Instant::now() + DEADLINE;
     loop {
         let depth = broker.depth(queue).await.expect("the depth can be asked for");
-        if depth == Some(expected) {
+        if depth.is_some_and(&holds) {
             return;
         }
-        assert!(Instant::now() < deadline, "{queue:?}: waited for {expected:?}, found {depth:?}");
+        assert!(Instant::now() < deadline, "{queue:?}: waited for {what}, found {depth:?}");
         sleep(BETWEEN_LOOKS).await;
     }
 }
@@ -241,7 +249,7 @@ async fn fetched_messages_go_back_when_the_subscription_is_dropped(broker: Arc<d
     let held = expect(&mut *hoarder, 0).await;
     until_depth(&*broker, &work(), Depth { ready: 0, consumers: 1 }).await;
     drop(hoarder);
-    until_depth(&*broker, &work(), Depth { ready: 19, consumers: 0 }).await;
+    until_ready(&*broker, &work(), 19).await;
     let mut subscription = broker.subscribe(&work(), 20).await;
     for number in 1..20 {
         expect(&mut *subscription, number).await.settle.ack().await;
@@ -251,27 +259,31 @@ async fn fetched_messages_go_back_when_the_subscription_is_dropped(broker: Arc<d
 }
 
 async fn a_message_can_be_acknowledged_after_its_subscription_was_dropped(broker: Arc<dyn Broker>) {
-    broker.publish(&work(), text("late")).await.expect("confirmed");
-    let mut subscription = broker.subscribe(&work(), 1).await;
-    let delivery = expect(&mut *subscription, "late").await;
-    drop(subscription);
-    until_depth(&*broker, &work(), Depth { ready: 0, consumers: 0 }).await;
+    let (delivery, mut subscription) = outlive_the_subscription(&*broker).await;
     delivery.settle.ack().await;
-    let mut subscription = broker.subscribe(&work(), 1).await;
     expect_nothing(&mut *subscription).await;
 }
 
 async fn a_message_that_outlives_its_subscription_unsettled_comes_again(broker: Arc<dyn Broker>) {
-    broker.publish(&work(), text("orphan")).await.expect("confirmed");
-    let mut subscription = broker.subscribe(&work(), 1).await;
-    let delivery = expect(&mut *subscription, "orphan").await;
-    drop(subscription);
-    until_depth(&*broker, &work(), Depth { ready: 0, consumers: 0 }).await;
+    let (delivery, mut subscription) = outlive_the_subscription(&*broker).await;
     drop(delivery);
-    let mut subscription = broker.subscribe(&work(), 1).await;
-    let again = expect(&mut *subscription, "orphan").await;
+    let again = expect(&mut *subscription, "held").await;
     assert!(again.redelivered);
     again.settle.ack().await;
+    expect_nothing(&mut *subscription).await;
+}
+
+/// A delivery whose subscription is gone, and another subscription that does not get it while it is held.
+async fn outlive_the_subscription(broker: &dyn Broker) -> (Delivery, Box<dyn Subscription>) {
+    broker.publish(&work(), text("held")).await.expect("confirmed");
+    let mut subscription = broker.subscribe(&work(), 1).await;
+    let delivery = expect(&mut *subscription, "held").await;
+    drop(subscription);
+    let mut subscription = broker.subscribe(&work(), 1).await;
+    broker.publish(&work(), text("marker")).await.expect("confirmed");
+    expect(&mut *subscription, "marker").await.settle.ack().await;
+    expect_nothing(&mut *subscription).await;
+    (delivery, subscription)
 }
 
 async fn two_consumers_share_a_queue(broker: Arc<dyn Broker>) {

@@ -120,7 +120,7 @@ pub trait Subscription: Send {
 pub struct Depth {
     /// Messages that wait to be delivered; those at a consumer, unacknowledged, are not counted.
     pub ready: u64,
-    /// Consumers.
+    /// Consumers. A quorum queue counts a cancelled one until the last of its deliveries is settled.
     pub consumers: u64,
 }
 

@@ -10,6 +10,7 @@ use longshore_broker::rabbit::{Config, Rabbit, Timeouts, WorkQueueKind};
 use longshore_broker::{
     Broker, Delivery, Error, Link, Outgoing, PublishError, Queue, Severity, Subscription,
 };
+use longshore_protocol::NodeId;
 use longshore_test_servers::{Rabbit as Server, free_port};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, block_in_place};
@@ -125,19 +126,24 @@ async fn reaches(confirmed: &mut watch::Receiver<usize>, count: usize, what: &st
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restart_of_the_broker_loses_nothing_that_was_confirmed() {
-    for kind in [WorkQueueKind::Classic, WorkQueueKind::Quorum] {
-        let mut server = block_in_place(Server::start);
-        let config = Config { work_queue_kind: kind, ..config(&server, "restart") };
-        let rabbit = Arc::new(Rabbit::start(config).expect("the URL is good"));
-        rabbit.connected(DEADLINE).await.expect("connected");
-        rabbit.publish(&work(), text(&0)).await.expect("confirmed");
-        survives(rabbit, || {
-            server.kill9();
-            server.restart();
-        })
-        .await;
-    }
+async fn a_killed_broker_loses_nothing_that_was_confirmed() {
+    let mut server = block_in_place(Server::start);
+    let rabbit = start(&server, "killed").await;
+    survives(rabbit, || {
+        server.kill9();
+        server.restart();
+    })
+    .await;
+}
+
+/// Not killed: RabbitMQ 3.10 forgets a quorum queue that is killed soon after it was declared (decision record 0004).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_loses_nothing_that_was_confirmed_in_a_quorum_queue() {
+    let mut server = block_in_place(Server::start);
+    let config = Config { work_queue_kind: WorkQueueKind::Quorum, ..config(&server, "restart") };
+    let rabbit = Arc::new(Rabbit::start(config).expect("the URL is good"));
+    rabbit.connected(DEADLINE).await.expect("connected");
+    survives(rabbit, || server.restart()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -302,4 +308,47 @@ async fn an_existing_queue_of_another_kind_is_used_as_it_is() {
     assert_eq!(odd.map(|finding| finding.severity), Some(Severity::Warning), "{findings:?}");
     classic.close(Duration::from_secs(5)).await;
     quorum.close(Duration::from_secs(5)).await;
+}
+
+/// The permissions of docs/rabbitmq.md, with another namespace.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_documented_permissions_suffice() {
+    let server = block_in_place(Server::shared);
+    let user = |name: &str, configure: &str, write: &str, read: &str| {
+        server.ctl(&["add_user", name, "sesame"]);
+        server.ctl(&["set_permissions", "-p", "/", name, configure, write, read]);
+        let url = server.url().replace("guest:guest", &format!("{name}:sesame"));
+        let config = Config { namespace: "rights".to_owned(), ..Config::new(url, name) };
+        Rabbit::start(config).expect("the URL is good")
+    };
+    let scheduler = block_in_place(|| {
+        let names = r"^rights($|\.)";
+        user("scheduler", names, r"^(rights($|\.)|amq\.default$)", names)
+    });
+    let own = r"^rights\.(work|node)\.";
+    let worker = block_in_place(|| user("worker", own, "^$", own));
+    let app = block_in_place(|| user("app", "^$", "^rights$", "^$"));
+    let mut jobs = scheduler.subscribe(&Queue::Jobs, 1).await;
+    let deadline = Instant::now() + DEADLINE;
+    while let Err(error) = app.publish(&Queue::Jobs, text("job")).await {
+        assert!(Instant::now() < deadline, "an application can't publish: {error}");
+        sleep(BETWEEN_TRIES).await;
+    }
+    next(&mut *jobs, "the job").await.settle.ack().await;
+    scheduler.publish(&Queue::Dead, text("dead")).await.expect("confirmed");
+    scheduler.publish(&work(), text(&1)).await.expect("confirmed");
+    let mut chunks = worker.subscribe(&work(), 1).await;
+    next(&mut *chunks, "the chunk").await.settle.ack().await;
+    let node = Queue::Node(NodeId::new("quay"));
+    let mut placed = worker.subscribe(&node, 1).await;
+    while let Err(error) = scheduler.publish(&node, text(&2)).await {
+        assert!(Instant::now() < deadline, "nothing can be placed: {error}");
+        sleep(BETWEEN_TRIES).await;
+    }
+    next(&mut *placed, "the placed chunk").await.settle.ack().await;
+    let refused = app.publish(&work(), text(&3)).await;
+    assert!(
+        matches!(refused, Err(PublishError::Unknown(_))),
+        "an application may publish jobs only"
+    );
 }
