@@ -240,20 +240,20 @@ mod tests {
     use longshore_protocol::NodeId;
 
     #[track_caller]
-    fn check(queue: Queue, name: &str, exchange: &str, key: &str) {
+    fn check(queue: &Queue, name: &str, exchange: &str, key: &str) {
         let topology = Topology::new(&Config::new("amqp://localhost", "test")).expect("valid");
-        assert_eq!(topology.name(&queue), name);
-        let parcel = topology.address(&queue, Outgoing::default()).expect("addressed");
+        assert_eq!(topology.name(queue), name);
+        let parcel = topology.address(queue, Outgoing::default()).expect("addressed");
         assert_eq!((parcel.exchange.as_str(), parcel.key.as_str()), (exchange, key));
     }
 
     #[test]
     fn only_job_documents_go_through_the_exchange() {
         let node = Queue::Node(NodeId::new("quay-7"));
-        check(Queue::Jobs, "longshore.jobs", "longshore", "jobs");
-        check(Queue::Dead, "longshore.dead", "", "longshore.dead");
-        check(Queue::Work("gpu".to_owned()), "longshore.work.gpu", "", "longshore.work.gpu");
-        check(node, "longshore.node.quay-7", "", "longshore.node.quay-7");
+        check(&Queue::Jobs, "longshore.jobs", "longshore", "jobs");
+        check(&Queue::Dead, "longshore.dead", "", "longshore.dead");
+        check(&Queue::Work("gpu".to_owned()), "longshore.work.gpu", "", "longshore.work.gpu");
+        check(&node, "longshore.node.quay-7", "", "longshore.node.quay-7");
     }
 
     #[test]
