@@ -89,9 +89,16 @@ fn a_job_s_life_through_every_verb() {
     let nodes = fleet.ok(&["nodes"]);
     assert!(nodes.starts_with("NODE ") && nodes.contains("zone=a"), "{nodes}");
 
-    assert_eq!(fleet.ok(&["submit", "--wait", "--task", "sum", "--items", "[1,2]", "[3]"]), "3\n3\n");
-    let reduced = ["submit", "--wait", "--task", "sum", "--items", "[1,2]", "[3]", "--reduce", "sum"];
+    assert_eq!(
+        fleet.ok(&["submit", "--wait", "--task", "sum", "--items", "[1,2]", "[3]"]),
+        "3\n3\n"
+    );
+    let reduced =
+        ["submit", "--wait", "--task", "sum", "--items", "[1,2]", "[3]", "--reduce", "sum"];
     assert_eq!(fleet.ok(&reduced), "6\n");
+    let job = r#"{"task": "concat", "split": {"by": "items", "items": [["a", "b"]]}}"#;
+    fleet.given = fleet.given.stdin(job);
+    assert_eq!(fleet.ok(&["submit", "-", "--wait"]), "\"ab\"\n");
 
     let id = fleet.ok(&["submit", "--task", "noop", "--range", "0..3"]).trim().to_owned();
     fleet.await_state(&id, "succeeded");
@@ -102,7 +109,7 @@ fn a_job_s_life_through_every_verb() {
     assert!(watched.starts_with(&format!("{id} succeeded: 3 of 3 done in ")), "{watched}");
     assert!(fleet.ok(&["audit", &id]).ends_with("the books balance\n"));
     let list = fleet.ok(&["status"]);
-    assert_eq!(list.lines().count(), 4, "a header and three jobs: {list}");
+    assert_eq!(list.lines().count(), 5, "a header and four jobs: {list}");
     let illegal = format!("error: job {id}: a job that is succeeded can't pause");
     fleet.fails(&["pause", &id], 1, &illegal);
     assert_eq!(fleet.ok(&["delete", &id]), format!("{id} deleted\n"));
@@ -111,7 +118,8 @@ fn a_job_s_life_through_every_verb() {
     let sleep = ["submit", "--task", "sleep", "--range", "1000..2000"];
     let slow = fleet.json(&sleep)["id"].as_str().expect("an id").to_owned();
     assert_eq!(fleet.ok(&["pause", &slow]), format!("{slow} paused\n"));
-    let refusal = format!("error: job {slow}: a job that is paused can't be deleted; cancel it first");
+    let refusal =
+        format!("error: job {slow}: a job that is paused can't be deleted; cancel it first");
     fleet.fails(&["delete", &slow], 1, &refusal);
     assert_eq!(fleet.json(&["resume", &slow])["id"], slow.as_str());
     assert_eq!(fleet.ok(&["cancel", &slow]), format!("{slow} cancelled\n"));
@@ -130,7 +138,7 @@ fn a_failed_job_shows_its_errors_and_can_be_retried() {
     fleet.start(&["worker"]);
     let job = r#"{"task": "fail", "split": {"by": "range", "start": 0, "end": 2},
         "retry": {"attempts": 1}}"#;
-    std::fs::write(fleet.given.folder().join("job.json"), job).expect("written");
+    fleet.given = fleet.given.file("job.json", job);
     let left = fleet.given.longshore(&["submit", "--wait", "job.json"]);
     assert_eq!(left.code, Some(1), "{left:?}");
     assert!(left.stderr.ends_with("error: the job failed: 2 of 2 subtasks failed\n"), "{left:?}");
@@ -151,12 +159,15 @@ fn a_failed_job_shows_its_errors_and_can_be_retried() {
 #[test]
 fn what_is_not_there_exits_4_and_what_is_rejected_2() {
     let mut fleet = Fleet::new("missing");
-    for verb in ["status", "results", "errors", "audit", "pause", "resume", "cancel", "delete", "retry"] {
+    for verb in
+        ["status", "results", "errors", "audit", "pause", "resume", "cancel", "delete", "retry"]
+    {
         fleet.fails(&[verb, UNKNOWN], 4, &format!("error: no such job: {UNKNOWN}"));
     }
     fleet.fails(&["drain", "nobody"], 4, "error: no such node: nobody");
     fleet.fails(&["delete", UNKNOWN, "--force"], 4, &format!("error: no such job: {UNKNOWN}"));
-    let left = fleet.given.longshore(&["submit", "--task", "noop", "--items", "1", "--within", "1s"]);
+    let left =
+        fleet.given.longshore(&["submit", "--task", "noop", "--items", "1", "--within", "1s"]);
     assert_eq!(left.code, Some(3));
     let missing = "was published but not accepted within 1s: no scheduler is running; start one \
                    with `longshore scheduler`\n";
@@ -197,8 +208,8 @@ fn the_doctor_names_what_is_wrong() {
 
 #[test]
 fn a_refused_login_ends_every_verb_with_3() {
-    let options = RedisOptions { lines: vec!["requirepass secret".into()], ..Default::default() };
-    let redis = Redis::start_with(&options);
+    let redis = Redis::start();
+    redis.call(&["CONFIG", "SET", "requirepass", "secret"]);
     let wrong = format!("redis://:wrong@127.0.0.1:{}", redis.port());
     let given = Given::nothing()
         .variable("LONGSHORE_AMQP_URL", &Rabbit::shared().url())
@@ -212,7 +223,12 @@ fn a_refused_login_ends_every_verb_with_3() {
     let given = Given::nothing()
         .variable("LONGSHORE_AMQP_URL", &amqp)
         .variable("LONGSHORE_REDIS_URL", &Redis::shared().url());
-    for verb in [&["scheduler"][..], &["worker"], &["submit", "--task", "noop", "--items", "1"], &["doctor"]] {
+    for verb in [
+        &["scheduler"][..],
+        &["worker"],
+        &["submit", "--task", "noop", "--items", "1"],
+        &["doctor"],
+    ] {
         let left = given.longshore(verb);
         assert_eq!(left.code, Some(3), "{verb:?}: {left:?}");
         assert!(!left.stderr.contains("wrong@"), "no password is shown: {left:?}");
@@ -221,7 +237,7 @@ fn a_refused_login_ends_every_verb_with_3() {
 
 #[test]
 fn a_scheduler_and_a_worker_wait_for_services_that_come_late() {
-    let port = free_port();
+    let port = free_port().expect("a port is free");
     let mut fleet = Fleet::new("late");
     let url = format!("redis://127.0.0.1:{port}");
     fleet.given = fleet.given.variable("LONGSHORE_REDIS_URL", &url);
