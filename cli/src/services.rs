@@ -103,19 +103,13 @@ async fn await_ledger(ledger: &RedisLedger) -> Result<(), Failure> {
     }
 }
 
+/// The connection's own supervision tells each change; what is left to see is whether waiting makes sense.
 async fn await_rabbit(rabbit: &Rabbit) -> Result<(), Failure> {
-    let mut told = String::new();
     loop {
-        let error = match rabbit.connected(LOOK_AGAIN).await {
+        match rabbit.connected(LOOK_AGAIN).await {
             Ok(()) => return Ok(()),
-            Err(error) => error.to_string(),
-        };
-        if is_refusal(&error) {
-            return Err(Failure::Unreachable(error));
-        }
-        if told != error {
-            warn!(reason = %error, "waiting");
-            told = error;
+            Err(error) if is_refusal(&error.to_string()) => return Err(error.into()),
+            Err(_) => {}
         }
     }
 }

@@ -73,7 +73,8 @@ fn message(job: &JobSummary) -> String {
     if job.rate > 0.0 && !job.state.is_terminal() {
         words.push(format!("{:.0}/s", job.rate));
     }
-    words.extend(job.eta.map(|eta| format!("{} to go", seconds(eta))));
+    let eta = job.eta.filter(|_| job.books.open() + job.reduce.open() > 0);
+    words.extend(eta.map(|eta| format!("{} to go", seconds(eta))));
     if job.books.failed > 0 {
         words.push(format!("{} failed", job.books.failed));
     }

@@ -4,4 +4,5 @@
 mod bad_input;
 mod dev;
 mod given;
+mod object_store;
 mod run;
