@@ -9,7 +9,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             Ok::<_, TaskError>(format!("hello {name}, from attempt {}", ctx.attempt()))
         })
         .blocking_task("primes", |_ctx: Context, limit: u64| {
-            let is_prime = |n: &u64| (2..*n).take_while(|d| d * d <= *n).all(|d| n % d != 0);
+            let is_prime =
+                |n: &u64| (2..*n).take_while(|d| d * d <= *n).all(|d| !n.is_multiple_of(d));
             Ok::<_, TaskError>((2..limit).filter(is_prime).count())
         })
         .build()?;

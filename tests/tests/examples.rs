@@ -76,7 +76,8 @@ fn a_rust_worker_of_one_s_own_takes_jobs() {
 fn python_submits_follows_and_reads_with_pika_and_redis_alone() {
     let fleet = Fleet::start(1, 1);
     // The test command installs both modules and names the Python here that has them.
-    let python = std::env::var("LONGSHORE_TEST_PYTHON").unwrap_or_else(|_| "/usr/bin/python3".to_owned());
+    let python =
+        std::env::var("LONGSHORE_TEST_PYTHON").unwrap_or_else(|_| "/usr/bin/python3".to_owned());
     let mut script = Command::new(python);
     script.arg("examples/python/submit_and_watch.py").envs(fleet.environment());
     script.current_dir(repository());
