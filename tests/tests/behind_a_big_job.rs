@@ -1,5 +1,7 @@
 //! What a job of 10,000,000 five-millisecond subtasks may do to others: nothing that they notice.
 
+#![expect(clippy::print_stdout, reason = "the figures are for people: --nocapture shows them")]
+
 use std::time::{Duration, Instant};
 
 use longshore_test_servers::wait_until;

@@ -1,5 +1,7 @@
 //! A job of 10,000,000 subtasks costs no more memory than one of 10,000, but for the bits.
 
+#![expect(clippy::print_stdout, reason = "the figures are for people: --nocapture shows them")]
+
 use std::time::Duration;
 
 use longshore_test_servers::{Rabbit, Redis, wait_until};
