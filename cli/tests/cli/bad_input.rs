@@ -1,5 +1,10 @@
 //! Each mistake gets its error, on one line of standard error, and its exit code; standard output stays empty.
 
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
 use crate::given::Given;
 
 #[track_caller]
@@ -237,6 +242,54 @@ fn files_that_can_not_be_read() {
     refused(&given, &["status"], 2, "error: elsewhere.toml: no such file");
     let given = Given::nothing().file("longshore.toml", b"\xff");
     refused(&given, &["status"], 2, "error: longshore.toml: is not UTF-8 text");
+}
+
+/// `longshore` as a user whom file permissions bind: they don't bind root, as which containers like to run tests.
+fn as_nobody(given: &Given, arguments: &[&str]) -> Command {
+    let me = std::fs::metadata("/proc/self").expect("Linux has it").uid();
+    if me != 0 {
+        return given.command(arguments);
+    }
+    // The build's folder may be closed to others; the test's own is opened to them.
+    let binary = given.folder().join("longshore");
+    std::fs::copy(env!("CARGO_BIN_EXE_longshore"), &binary).expect("room for a copy");
+    std::fs::set_permissions(given.folder(), Permissions::from_mode(0o755)).expect("ours");
+    let mut command = Command::new(binary);
+    command.args(arguments).current_dir(given.folder()).env_clear().uid(65534).gid(65534);
+    command
+}
+
+#[test]
+fn files_that_we_may_not_read() {
+    let given = Given::nothing()
+        .file("job.json", "{}")
+        .file("longshore.toml", "")
+        .file("text/a.txt", "a")
+        .file("closed/a.txt", "a");
+    let close = |name: &str| {
+        let path = given.folder().join(name);
+        std::fs::set_permissions(path, Permissions::from_mode(0o000)).expect("ours");
+    };
+    let says = |arguments: &[&str], code: i32, error: &str| {
+        let output = as_nobody(&given, arguments).output().expect("longshore starts");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let folder = given.folder().to_str().expect("UTF-8");
+        assert_eq!(stderr.replace(folder, "FOLDER"), format!("{error}\n"), "{arguments:?}");
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+    };
+    let count = ["run", "--task", "wordcount", "--files"];
+    close("job.json");
+    says(&["run", "job.json"], 2, "error: job.json: permission denied");
+    close("closed");
+    let denied = "error: flags: split.files: FOLDER/closed: permission denied";
+    says(&[&count[..], &["closed/*"]].concat(), 2, denied);
+    close("text/a.txt");
+    let left = as_nobody(&given, &[&count[..], &["text/*"]].concat()).output().expect("it starts");
+    let stderr = String::from_utf8_lossy(&left.stderr);
+    assert!(stderr.contains("text/a.txt: permission denied (3 attempts)"), "{stderr}");
+    assert_eq!(left.status.code(), Some(1));
+    close("longshore.toml");
+    says(&["status"], 2, "error: longshore.toml: permission denied");
 }
 
 #[test]
