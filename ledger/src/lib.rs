@@ -106,7 +106,8 @@ pub trait Ledger: Send + Sync + 'static {
     // Jobs
 
     /// Takes a job in, `queued`, all subtasks waiting. Absent or `rejected` before: `Accepted`, and the job is listed as active (and
-    /// nowhere else). Same digest: `Known`, nothing changes. Other digest: `Conflict`, nothing changes.
+    /// nowhere else). Same digest: `Known`, nothing changes. Other digest: `Conflict`, nothing changes. More than [`op::MAX_INDICES`]
+    /// subtasks and reduce nodes: `TooLarge`, before anything else is looked at, and nothing changes.
     async fn admit(&self, admission: &Admission) -> Result<Admitted, Error>;
 
     /// Shows a job that could not be accepted as `rejected`, with the error, for a day: listed as finished, submitted and finished

@@ -32,8 +32,8 @@ use tokio::sync::broadcast::error::RecvError;
 use self::job::Job;
 use self::store::Store;
 use crate::op::{
-    Admission, Admitted, Beat, Claim, Commit, Committed, Event, Finding, HandBack, Held, Open,
-    Revoked, Severity, StoredDocument, Sweep,
+    Admission, Admitted, Beat, Claim, Commit, Committed, Event, Finding, HandBack, Held,
+    MAX_INDICES, Open, Revoked, Severity, StoredDocument, Sweep,
 };
 use crate::{ControlError, Error, Events, Ledger};
 
@@ -137,6 +137,9 @@ impl Events for Following {
 #[async_trait]
 impl Ledger for MemoryLedger {
     async fn admit(&self, admission: &Admission) -> Result<Admitted, Error> {
+        if admission.indices() > MAX_INDICES {
+            return Ok(Admitted::TooLarge { most: MAX_INDICES });
+        }
         Ok(self.run(|store, now, events| store.admit(admission, now, events)))
     }
 

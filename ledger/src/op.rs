@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, NodeId, RESULT_STRIDE, Run, Token,
-    runs_len,
+    ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, NodeId, RESULT_STRIDE, ReduceTree,
+    Run, Token, runs_len,
 };
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,10 @@ pub const MAX_ERRORS: usize = 10_000;
 
 /// Largest number of chunks that one `open` or `sweep` gives: bounds the time that the ledger is busy with it.
 pub const MAX_CHUNKS_A_CALL: u32 = 1_000;
+
+/// Most indices of a job, subtasks and reduce nodes together: a bitmap of Redis ends at 512 MiB, which are 2^32 bits. The memory
+/// ledger keeps to it too, so that a job that runs embedded runs on a fleet.
+pub const MAX_INDICES: u64 = 1 << 32;
 
 /// What the ledger needs to know of a job. The document was validated and its globs expanded.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +57,14 @@ pub struct Admission {
     pub keep_for: Duration,
 }
 
+impl Admission {
+    /// Subtasks and reduce nodes together.
+    pub fn indices(&self) -> u64 {
+        let nodes = self.fan_in.map(|fan_in| ReduceTree::new(self.total, fan_in).node_count());
+        self.total.saturating_add(nodes.unwrap_or_default())
+    }
+}
+
 /// Whether a job was taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admitted {
@@ -62,6 +74,11 @@ pub enum Admitted {
     Known,
     /// Another job has this id.
     Conflict,
+    /// It has more indices than a ledger keeps.
+    TooLarge {
+        /// [`MAX_INDICES`].
+        most: u64,
+    },
 }
 
 /// How many chunks of what size to open.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use longshore_ledger::keys::Keys;
 use longshore_ledger::redis::{Config, RedisLedger};
 use longshore_ledger::{
-    Admission, Admitted, Claim, Commit, Committed, Event, Finding, Held, Ledger, Open, Severity,
+    Admission, Admitted, Claim, Commit, Committed, Error, Event, Finding, Held, Ledger, Open,
+    Severity,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
@@ -121,6 +122,19 @@ async fn a_job_lives_its_life_on_one_server() {
     let summary = live_through(&connect(&redis.url()), job(1)).await;
     assert_eq!((summary.state, summary.books.done), (JobState::Succeeded, 10));
     assert_eq!((summary.reduce.done, summary.attempts), (4, 15));
+}
+
+/// Not `Unavailable`: who waits for a ledger that is away would wait for ever.
+#[tokio::test]
+async fn a_key_of_another_program_is_told_from_a_redis_that_is_away() {
+    let redis = Redis::start();
+    let ledger = connect(&redis.url());
+    redis.call(&["SET", &Keys::new("longshore").job(job(1)), "mine"]);
+    let admitted = ledger.admit(&admission(job(1), 10)).await;
+    assert!(matches!(admitted, Err(Error::Corrupt { .. })), "{admitted:?}");
+    let read = ledger.job(job(1)).await;
+    assert!(matches!(read, Err(Error::Corrupt { .. })), "{read:?}");
+    assert!(ledger.active_jobs().await.expect("a list").is_empty());
 }
 
 #[tokio::test]

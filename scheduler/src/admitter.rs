@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use longshore_broker::{Broker, Delivery, Outgoing, Queue};
-use longshore_ledger::{Admission, Admitted, Event as Hint, Ledger};
+use longshore_ledger::{Admission, Admitted, Error, Event as Hint, Ledger};
 use longshore_protocol::document::Split;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{Invalid, JobDocument, JobId, Manifest, Plan};
@@ -91,13 +91,18 @@ impl Admitter {
         document.id = Some(job);
         let manifest = self.expand(&document).await?;
         let plan = Plan::new(document, manifest)?;
-        match self.persist(&admission(job, &plan)).await {
+        match self.persist(&admission(job, &plan)).await? {
             Admitted::Accepted => {
                 info!(%job, task = plan.document().task, total = plan.total(), "job accepted");
                 Ok(job)
             }
             Admitted::Known => Ok(job),
             Admitted::Conflict => Err(Refusal::Conflict(job)),
+            Admitted::TooLarge { most } => Err(Refusal::from(Invalid {
+                place: "split".into(),
+                found: format!("{} subtasks", plan.total()),
+                allowed: format!("this ledger keeps at most {most}, reduce nodes included"),
+            })),
         }
     }
 
@@ -135,12 +140,21 @@ impl Admitter {
         }
     }
 
-    async fn persist(&self, admission: &Admission) -> Admitted {
+    /// Waits for a ledger that is away. One that is there and can't take this job never will:
+    /// something that is not ours lies under its key.
+    async fn persist(&self, admission: &Admission) -> Result<Admitted, Refusal> {
         let mut backoff = Backoff::new();
         loop {
-            match self.ledger_health.note(self.ledger.admit(admission).await) {
-                Ok(admitted) => return admitted,
-                Err(_) => backoff.wait().await,
+            match self.ledger.admit(admission).await {
+                Ok(admitted) => {
+                    self.ledger_health.worked();
+                    return Ok(admitted);
+                }
+                Err(error @ Error::Unavailable { .. }) => {
+                    self.ledger_health.failed(&error);
+                    backoff.wait().await;
+                }
+                Err(error) => return Err(Refusal::Invalid(format!("document: {error}"))),
             }
         }
     }
@@ -179,8 +193,16 @@ impl Admitter {
 
     async fn show_rejected(&self, id: JobId, reason: &str) {
         let mut backoff = Backoff::new();
-        while self.ledger_health.note(self.ledger.reject(id, reason).await).is_err() {
-            backoff.wait().await;
+        loop {
+            match self.ledger.reject(id, reason).await {
+                Ok(()) => return self.ledger_health.worked(),
+                Err(error @ Error::Unavailable { .. }) => {
+                    self.ledger_health.failed(&error);
+                    backoff.wait().await;
+                }
+                // The reason is found in the dead queue.
+                Err(error) => return warn!(job = %id, %error, "a refused job can't be shown"),
+            }
         }
     }
 }

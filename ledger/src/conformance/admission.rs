@@ -8,7 +8,7 @@ use longshore_protocol::state::JobState;
 
 use super::play::{Play, admission, await_that, check_audit, job_id, ok_lines};
 use crate::Ledger;
-use crate::op::{Admitted, StoredDocument};
+use crate::op::{Admission, Admitted, MAX_INDICES, StoredDocument};
 
 pub(super) async fn a_new_job_is_queued_and_all_waiting(ledger: Arc<dyn Ledger>) {
     let before = ledger.now().await.unwrap();
@@ -53,6 +53,27 @@ pub(super) async fn the_same_content_is_known_and_other_content_a_conflict(
     assert_eq!(ledger.admit(&other).await.unwrap(), Admitted::Conflict);
     assert_eq!(play.summary().await.state, JobState::Cancelled);
     play.check().await;
+}
+
+pub(super) async fn a_job_of_more_indices_than_a_bitmap_has_is_refused(ledger: Arc<dyn Ledger>) {
+    assert_eq!(MAX_INDICES, 4_294_967_296);
+    // Halving 2^31 results takes 2^31 - 1 nodes.
+    for (n, total, fan_in, fits) in [
+        (1, MAX_INDICES, None, true),
+        (2, MAX_INDICES + 1, None, false),
+        (3, 1 << 31, Some(2), true),
+        (4, (1 << 31) + 1, Some(2), false),
+        (5, 1 << 40, Some(1_000), false),
+        // Known by its id or not, it is too large.
+        (1, MAX_INDICES + 1, None, false),
+    ] {
+        let wanted = Admission { fan_in, ..admission(n, total) };
+        let expected =
+            if fits { Admitted::Accepted } else { Admitted::TooLarge { most: MAX_INDICES } };
+        assert_eq!(ledger.admit(&wanted).await.unwrap(), expected, "{total} {fan_in:?}");
+    }
+    assert_eq!(ledger.active_jobs().await.unwrap(), [job_id(1), job_id(3)]);
+    assert_eq!(ledger.job(job_id(2)).await.unwrap(), None);
 }
 
 pub(super) async fn a_rejected_job_is_shown_and_can_be_admitted_later(ledger: Arc<dyn Ledger>) {

@@ -99,8 +99,11 @@ impl RedisLedger {
             let detail = error.detail().unwrap_or_default().to_owned();
             return Error::Misuse { operation, detail };
         }
-        // The function itself gave up: it came upon a record that it can't read.
-        if matches!(failure, Failure::Redis(e) if e.to_string().contains("script: longshore_")) {
+        // The function itself gave up: it came upon a record that it can't read. Or a plain command
+        // did, since another program keeps something else under our key.
+        let gave_up =
+            matches!(failure, Failure::Redis(e) if e.to_string().contains("script: longshore_"));
+        if gave_up || failure.code() == Some("WRONGTYPE") {
             return corrupt(operation, failure.reason());
         }
         debug!(operation, reason = failure.reason(), "Redis did not do as asked");

@@ -11,7 +11,7 @@ use super::call::Call;
 use super::reply::{Reply, corrupt, optional_word};
 use super::summary::Fields;
 use super::{RedisLedger, millis};
-use crate::op::MAX_CHUNKS_A_CALL;
+use crate::op::{MAX_CHUNKS_A_CALL, MAX_INDICES};
 use crate::{
     Admission, Admitted, Claim, Commit, Committed, Error, Grant, HandBack, Open, Revoked, Sweep,
 };
@@ -21,6 +21,9 @@ impl RedisLedger {
     /// somebody: it goes on the list first.
     pub(super) async fn admit_job(&self, admission: &Admission) -> Result<Admitted, Error> {
         const OPERATION: &str = "admit";
+        if admission.indices() > MAX_INDICES {
+            return Ok(Admitted::TooLarge { most: MAX_INDICES });
+        }
         let keys = self.keys();
         let (job, name) = (admission.job, admission.job.to_string());
         let look = [hget(keys.job(job), "state"), cmd("TIME")];
