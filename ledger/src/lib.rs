@@ -15,7 +15,7 @@
 //! level of the tree. `cursor` is the next index of the level that was never handed out. Open chunks are ranges
 //! `[from, to)` that are run in order by one slot, so settled subtasks are always a prefix, and a partial commit moves
 //! `from`. What failed and is to be tried again waits in the retry set as (index, attempt, deferrals). Bit i of `done` is set
-//! when index i succeeded, bit i of `failed` when it failed for good. Subtasks and reduce nodes have separate [`Books`].
+//! when index i succeeded, bit i of `failed` when it failed for good. Subtasks and reduce nodes have separate [`Books`](longshore_protocol::Books).
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
