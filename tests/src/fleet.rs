@@ -60,9 +60,7 @@ impl Run {
 
 /// A namespace of its own on some RabbitMQ and Redis, and the processes of a fleet in it.
 pub struct Fleet {
-    amqp_url: String,
-    redis_url: String,
-    namespace: String,
+    environment: Vec<(&'static str, String)>,
     /// The schedulers that were started, in order.
     pub schedulers: Vec<Process>,
     /// The workers that were started, in order.
@@ -85,29 +83,43 @@ impl Fleet {
 
     /// On servers of one's own, without processes yet.
     pub fn on(rabbit: &Rabbit, redis: &Redis) -> Self {
+        Self::at(&rabbit.url(), &redis.url())
+    }
+
+    /// On whatever answers at these addresses, without processes yet.
+    pub fn at(amqp_url: &str, redis_url: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         Self {
-            amqp_url: rabbit.url(),
-            redis_url: redis.url(),
-            namespace: format!("fleet{number}"),
+            environment: vec![
+                ("LONGSHORE_AMQP_URL", amqp_url.to_owned()),
+                ("LONGSHORE_REDIS_URL", redis_url.to_owned()),
+                ("LONGSHORE_NAMESPACE", format!("fleet{number}")),
+            ],
             schedulers: Vec::new(),
             workers: Vec::new(),
         }
     }
 
+    /// One more setting for every process that is started from now on.
+    pub fn set(&mut self, name: &'static str, value: &str) {
+        self.environment.push((name, value.to_owned()));
+    }
+
     /// The namespace of all names in RabbitMQ and Redis.
     pub fn namespace(&self) -> &str {
-        &self.namespace
+        self.setting("LONGSHORE_NAMESPACE")
+    }
+
+    /// The value of one of the fleet's settings.
+    pub fn setting(&self, name: &str) -> &str {
+        let found = self.environment.iter().find(|(key, _)| *key == name);
+        found.map_or("", |(_, value)| value)
     }
 
     /// The environment by which any program finds the fleet's services.
-    pub fn environment(&self) -> [(&'static str, &str); 3] {
-        [
-            ("LONGSHORE_AMQP_URL", &self.amqp_url),
-            ("LONGSHORE_REDIS_URL", &self.redis_url),
-            ("LONGSHORE_NAMESPACE", &self.namespace),
-        ]
+    pub fn environment(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.environment.iter().map(|(name, value)| (*name, value.as_str()))
     }
 
     /// `longshore` with these arguments and the fleet's services, not started yet, in the repository's folder.
