@@ -71,6 +71,7 @@ cases! {
         a_claim_of_nothing_is_gone
         a_released_rest_waits_for_somebody_else
         a_revoke_takes_all_that_a_node_holds
+        holders_are_named_once_and_only_while_they_hold
         a_token_that_lost_its_hold_is_fenced;
     settling:
         a_chunk_settles_in_parts_and_closes

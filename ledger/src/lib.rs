@@ -173,6 +173,10 @@ pub trait Ledger: Send + Sync + 'static {
     /// job's `lost` grows by what it had not settled (whether it died or not). Gives what was taken, in order of chunk id.
     async fn revoke(&self, job: JobId, node: &NodeId, died: bool) -> Result<Vec<Revoked>, Error>;
 
+    /// The nodes that hold chunks of the job, each once, in order of their names; whether they live is not looked at. A claim that was
+    /// sent before its worker was forgotten may come after: its chunk is held by somebody who is on no list, and only this tells.
+    async fn holders(&self, job: JobId) -> Result<Vec<NodeId>, Error>;
+
     /// Gives the job as it stands, brings its `rate` and `eta` up to date, and, unless it is paused or ended, the messages of up to `limit` chunks that are
     /// `Queued` and whose due time has come, in order of chunk id; each is due again after `publish_within` or the time that it has
     /// been queued (since it was opened, released or revoked), whichever is longer, so that repeats thin out. `None` if the job is absent.

@@ -186,6 +186,10 @@ impl Ledger for MemoryLedger {
         Ok(revoked.unwrap_or_default())
     }
 
+    async fn holders(&self, job: JobId) -> Result<Vec<NodeId>, Error> {
+        Ok(self.read(job, Job::holders).unwrap_or_default())
+    }
+
     async fn sweep(
         &self,
         job: JobId,

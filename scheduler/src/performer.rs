@@ -57,6 +57,7 @@ impl Performer {
                 self.told(job, self.sweep(job, keyed, unless_in).await)
             }
             Action::Study { job } => self.told(job, self.study(job).await),
+            Action::AskHolders { job } => self.told(job, self.holders(job).await),
             Action::Open { job, chunks, size, keyed } => {
                 self.told(job, self.open(job, chunks, size, keyed).await)
             }
@@ -94,6 +95,11 @@ impl Performer {
             Some(terms) => Event::Studied { job, terms },
             None => Event::Looked { job, summary: None, overdue: Vec::new() },
         })
+    }
+
+    async fn holders(&self, job: JobId) -> Result<Event, Error> {
+        let by = self.ledger.holders(job).await?;
+        Ok(Event::Held { job, by })
     }
 
     async fn open(&self, job: JobId, chunks: u32, size: u64, keyed: bool) -> Result<Event, Error> {

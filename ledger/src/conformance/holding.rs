@@ -110,6 +110,31 @@ pub(super) async fn a_revoke_takes_all_that_a_node_holds(ledger: Arc<dyn Ledger>
     play.check().await;
 }
 
+pub(super) async fn holders_are_named_once_and_only_while_they_hold(ledger: Arc<dyn Ledger>) {
+    let play = Play::of(&ledger, 40).await;
+    let holders = async || {
+        let nodes = ledger.holders(play.job).await.unwrap();
+        nodes.iter().map(|node| node.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    play.open(12, 2).await;
+    assert_eq!(holders().await, [""; 0], "nobody claimed");
+    for (chunk, by) in [(11, "b"), (2, "a"), (5, "B"), (3, "b"), (7, "c")] {
+        assert!(matches!(play.claim(chunk, 1, chunk, by).await, Claim::Granted(_)));
+    }
+    assert_eq!(holders().await, ["B", "a", "b", "c"]);
+    ledger.pause(play.job).await.unwrap();
+    play.commit(ChunkId(2), 2, vec![ok(2)]).await;
+    play.commit(ChunkId(11), 20, vec![ok(1)]).await;
+    play.release(7, 7).await;
+    assert_eq!(holders().await, ["B", "b"]);
+    ledger.revoke(play.job, &node("B"), true).await.unwrap();
+    assert_eq!(holders().await, ["b"]);
+    ledger.cancel(play.job).await.unwrap();
+    assert_eq!(holders().await, [""; 0], "an ended job is held by nobody");
+    assert_eq!(ledger.holders(job_id(9)).await.unwrap(), []);
+    play.check().await;
+}
+
 pub(super) async fn a_token_that_lost_its_hold_is_fenced(ledger: Arc<dyn Ledger>) {
     let play = Play::of(&ledger, 9).await;
     let opened = play.open(3, 3).await;

@@ -273,7 +273,7 @@ impl Walk {
         let page = self.ledger.results(job, a % 60, b % 60, c % 40).await;
         let errors = self.ledger.errors(job, a % 60, (b % 4) as usize).await.expect("errors");
         let errors: Vec<u64> = errors.iter().map(|entry| entry.index).collect();
-        format!("{} {errors:?}", said(page))
+        format!("{} {errors:?} {}", said(page), said(self.ledger.holders(job).await))
     }
 }
 

@@ -1,5 +1,6 @@
 //! How a job is handed out and settled: open, claim, commit, release, revoke, sweep.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use longshore_protocol::state::{ChunkEvent, ChunkState, JobEvent, JobState};
@@ -291,6 +292,14 @@ impl Job {
             events.push(Event::Room { job: self.id() });
         }
         revoked
+    }
+
+    pub(super) fn holders(&self) -> Vec<NodeId> {
+        let holders = self.chunks.values().filter_map(|chunk| match &chunk.state {
+            ChunkState::Running { node, .. } => Some(node),
+            ChunkState::Queued { .. } => None,
+        });
+        holders.collect::<BTreeSet<_>>().into_iter().cloned().collect()
     }
 
     /// Queues what is left of a held chunk for somebody else, due at once.

@@ -210,6 +210,15 @@ impl RedisLedger {
         Ok(revoked)
     }
 
+    pub(super) async fn read_holders(&self, job: JobId) -> Result<Vec<NodeId>, Error> {
+        let keys = self.keys();
+        let call = Call::new("holders", [keys.job(job), keys.chunks(job)]);
+        let mut nodes: Vec<NodeId> =
+            self.call(&call).await?.words()?.into_iter().map(NodeId::new).collect();
+        nodes.sort();
+        Ok(nodes)
+    }
+
     pub(super) async fn sweep_job(
         &self,
         job: JobId,

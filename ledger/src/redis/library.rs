@@ -29,8 +29,8 @@ const PIECES: &[(&str, &str)] = lua!["_job", "_bits", "_chunks", "_results", "_e
 /// Operations.
 const OPERATIONS: &[(&str, &str)] = lua![
     "admit", "attend", "audit", "beat", "cancel", "claim", "commit", "delete", "drain", "fail",
-    "held", "job", "open", "pause", "reject", "release", "results", "resume", "retry", "revoke",
-    "sweep",
+    "held", "holders", "job", "open", "pause", "reject", "release", "results", "resume", "retry",
+    "revoke", "sweep",
 ];
 
 /// The library as it is loaded.

@@ -160,6 +160,10 @@ impl Ledger for RedisLedger {
         self.revoke_node(job, node, died).await
     }
 
+    async fn holders(&self, job: JobId) -> Result<Vec<NodeId>, Error> {
+        self.read_holders(job).await
+    }
+
     async fn sweep(
         &self,
         job: JobId,

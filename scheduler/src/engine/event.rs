@@ -37,6 +37,13 @@ pub enum Event {
         /// What was opened, in order.
         chunks: Vec<Keyed>,
     },
+    /// Answer to [`Action::AskHolders`].
+    Held {
+        /// The job.
+        job: JobId,
+        /// The workers that hold chunks of it.
+        by: Vec<NodeId>,
+    },
     /// Answer to [`Action::Fail`] and [`Action::Archive`].
     Closed {
         /// The job.
@@ -131,6 +138,11 @@ pub enum Action {
     },
     /// Read the job's document.
     Study {
+        /// The job.
+        job: JobId,
+    },
+    /// Read which workers hold chunks of the job.
+    AskHolders {
         /// The job.
         job: JobId,
     },

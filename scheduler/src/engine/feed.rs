@@ -153,6 +153,8 @@ impl Engine {
                     Some(Action::Fail { job: id, error: DEADLINE_PASSED.into() })
                 } else if job.terms.is_none() {
                     Some(Action::Study { job: id })
+                } else if job.holders_are_due(now) {
+                    Some(Action::AskHolders { job: id })
                 } else if job.sweep_is_due(now) && self.link_up {
                     let unless_in = self.resting_place(job);
                     Some(Action::Sweep { job: id, keyed: is_keyed(job), unless_in })

@@ -28,6 +28,8 @@ pub(super) struct Fleet {
     dead_after: Duration,
     nodes: BTreeMap<NodeId, Node>,
     read_at: Option<Timestamp>,
+    /// Who holds chunks without being on the list, and since when we know.
+    strays: BTreeMap<NodeId, Timestamp>,
 }
 
 #[derive(Debug)]
@@ -52,7 +54,7 @@ pub(super) struct Changes {
 impl Fleet {
     /// Nobody yet.
     pub(super) fn new(dead_after: Duration) -> Self {
-        Self { dead_after, nodes: BTreeMap::new(), read_at: None }
+        Self { dead_after, nodes: BTreeMap::new(), read_at: None, strays: BTreeMap::new() }
     }
 
     /// Takes in the ledger's list as read at `now`.
@@ -75,7 +77,31 @@ impl Fleet {
             stays
         });
         changes.hands |= self.judge();
+        self.strays.retain(|id, _| !listed.contains(id));
         changes
+    }
+
+    /// Takes note of those among the holders of chunks who are not on the list.
+    pub(super) fn meet_holders(&mut self, now: Timestamp, holders: &[NodeId]) {
+        for id in holders.iter().filter(|id| !self.nodes.contains_key(*id)) {
+            self.strays.entry(id.clone()).or_insert(now);
+        }
+    }
+
+    /// Gives up, and forgets, the strays that have been off the list for as long as it takes to
+    /// die. A list that could not be read proves nothing.
+    pub(super) fn lost_strays(&mut self) -> Vec<NodeId> {
+        let Some(read_at) = self.read_at else { return Vec::new() };
+        let dead_after = self.dead_after;
+        let is_lost = |since: &Timestamp| read_at.since(*since) >= dead_after;
+        let lost: Vec<NodeId> = self
+            .strays
+            .iter()
+            .filter(|(_, since)| is_lost(since))
+            .map(|(id, _)| id.clone())
+            .collect();
+        self.strays.retain(|_, since| !is_lost(since));
+        lost
     }
 
     /// One node's record; tells whether it changed what can be handed out.
@@ -249,5 +275,22 @@ pub(super) mod tests {
         assert_eq!(fleet.takers("gpu").0, Hands::default());
         let changes = fleet.observe(Timestamp::from_millis(2_500), vec![]);
         assert_eq!(changes.left, [NodeId::new("n")]);
+    }
+
+    #[test]
+    fn a_holder_is_lost_once_the_list_has_lacked_it_for_five_seconds() {
+        let mut fleet = Fleet::new(Duration::from_secs(5));
+        let at = Timestamp::from_millis;
+        let holders = [NodeId::new("ghost"), NodeId::new("late"), NodeId::new("known")];
+        fleet.observe(at(1_000), vec![record("known", "default", 1, 1)]);
+        fleet.meet_holders(at(1_000), &holders);
+        assert_eq!(fleet.lost_strays(), []);
+        fleet.meet_holders(at(9_000), &holders);
+        assert_eq!(fleet.lost_strays(), [], "no list was read since");
+        fleet.observe(at(5_900), vec![record("late", "default", 1, 1)]);
+        assert_eq!(fleet.lost_strays(), []);
+        fleet.observe(at(6_000), vec![]);
+        assert_eq!(fleet.lost_strays(), [NodeId::new("ghost")]);
+        assert_eq!(fleet.lost_strays(), [], "told once");
     }
 }

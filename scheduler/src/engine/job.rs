@@ -24,6 +24,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// enough for a job that closes thousands of chunks a second.
 const SWEEP_AFTER_HINT: Duration = Duration::from_millis(50);
 
+/// How often the ledger is asked who holds chunks of a job. Rarely, since the list of workers tells
+/// of all but those that claimed after they had been taken off it.
+const HOLDERS_EVERY: Duration = Duration::from_secs(10);
+
 /// First and longest wait after the ledger opened nothing though the summary promised something.
 const DRY: Duration = Duration::from_millis(20);
 const DRY_LONGEST: Duration = Duration::from_secs(1);
@@ -74,6 +78,7 @@ pub(super) struct Job {
     charged_us: f64,
     next_sweep: Timestamp,
     swept_at: Timestamp,
+    next_holders: Timestamp,
     dry_until: Timestamp,
     dry: Duration,
     fail_from: Timestamp,
@@ -92,6 +97,7 @@ impl Job {
             charged_us: 0.0,
             next_sweep: now,
             swept_at: Timestamp::default(),
+            next_holders: now.plus(HOLDERS_EVERY),
             dry_until: Timestamp::default(),
             dry: DRY,
             fail_from: Timestamp::default(),
@@ -288,6 +294,16 @@ impl Job {
         });
     }
 
+    /// Whether the ledger is to be asked who holds chunks of it.
+    pub(super) fn holders_are_due(&self, now: Timestamp) -> bool {
+        self.summary.running_chunks > 0 && now >= self.next_holders
+    }
+
+    /// The ledger was asked.
+    pub(super) fn holders_asked(&mut self, now: Timestamp) {
+        self.next_holders = now.plus(HOLDERS_EVERY);
+    }
+
     /// Something about it changed.
     pub(super) fn hinted(&mut self, now: Timestamp) {
         self.dry_until = now.min(self.dry_until);
@@ -309,6 +325,7 @@ impl Job {
         let paused = self.summary.state == JobState::Paused;
         [
             Some(self.next_sweep),
+            Some(self.next_holders).filter(|_| self.summary.running_chunks > 0),
             Some(self.dry_until),
             Some(self.fail_from),
             local(self.summary.deadline_at),

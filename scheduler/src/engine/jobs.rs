@@ -193,6 +193,15 @@ impl Engine {
         self.reconsider(now, id);
     }
 
+    pub(super) fn held(&mut self, now: Timestamp, id: JobId, by: &[NodeId]) {
+        self.answered(id);
+        self.fleet.meet_holders(now, by);
+        if let Some(Entry { known: Known::Ours(job), .. }) = self.jobs.get_mut(&id) {
+            job.holders_asked(now);
+        }
+        self.reconsider(now, id);
+    }
+
     pub(super) fn closed(&mut self, now: Timestamp, id: JobId) {
         self.answered(id);
         match self.jobs.get(&id).map(|entry| &entry.known) {

@@ -124,7 +124,7 @@ enum Lane {
     Looking,
     Sweeping,
     Opening(Opening),
-    /// `Study`, `Fail` or `Archive`.
+    /// `Study`, `AskHolders`, `Fail` or `Archive`.
     Asking,
 }
 
@@ -177,6 +177,7 @@ impl Engine {
             Event::Looked { job, summary, overdue } => self.looked(now, job, summary, &overdue),
             Event::Studied { job, terms } => self.studied(now, job, terms),
             Event::Opened { job, chunks } => self.opened(now, job, &chunks),
+            Event::Held { job, by } => self.held(now, job, &by),
             Event::Closed { job } => self.closed(now, job),
             Event::Unanswered { job } => self.unanswered(now, job),
             Event::Returned { node, chunk } => self.returned(now, &node, chunk),
@@ -202,6 +203,8 @@ impl Engine {
         let dead: Vec<NodeId> =
             self.fleet.dead().filter(|id| self.is_mine(id.as_str())).cloned().collect();
         dead.iter().for_each(|id| self.burials.begin(now, id, true));
+        // Whoever asked for the holders of a job is the one who knows of them.
+        self.fleet.lost_strays().iter().for_each(|id| self.burials.begin(now, id, true));
         if changes.hands {
             self.count_hands(now);
         }

@@ -131,6 +131,18 @@ impl World {
         self.nodes[node].alive = false;
     }
 
+    /// Somebody who is on no list claims the next chunk that waits.
+    pub(super) fn haunt(&mut self, ghost: &str) {
+        let message = self.queue.pop_front().expect("something waits");
+        let (ghost, token) = (NodeId::new(ghost), Token::from_bytes([9; 16]));
+        let claim = self.ledger.claim(message.job, message.chunk, message.epoch, token, &ghost);
+        assert!(matches!(at_once(claim).unwrap(), Claim::Granted(_)));
+    }
+
+    pub(super) fn beat(&mut self, name: &str, seq: u64) {
+        at_once(self.ledger.beat(&record(name, "other", 1, 0).info, seq, &[])).unwrap();
+    }
+
     pub(super) fn run_for(&mut self, ms: u64) {
         self.run_until(ms, "", |_| false);
     }
@@ -214,6 +226,10 @@ impl World {
                 let stored = at_once(ledger.document(job)).unwrap()?;
                 let document = JobDocument::parse(stored.document.as_bytes()).unwrap();
                 Event::Studied { job, terms: Terms::of(&document) }
+            }
+            Action::AskHolders { job } => {
+                let by = at_once(ledger.holders(job)).unwrap();
+                Event::Held { job, by }
             }
             Action::Open { job, chunks, size, .. } => {
                 let open = Open { chunks, size, publish_within: Duration::from_secs(5) };

@@ -206,6 +206,35 @@ fn what_a_dead_node_held_runs_elsewhere() {
 }
 
 #[test]
+fn a_chunk_of_somebody_on_no_list_runs_elsewhere() {
+    let mut world = World::new(1, 2);
+    let job = world.submit(40, 100_000, "");
+    world.run_for(100);
+    world.haunt("ghost");
+    let haunted = world.now_ms();
+    world.run_until(20_000, "the revoke", |world| world.summary(job).lost > 0);
+    let after = world.now_ms() - haunted;
+    // Asked after 10 s, believed after 5 more.
+    assert!((14_900..=15_600).contains(&after), "revoked after {after} ms");
+    ends(&mut world, 5_000, job);
+}
+
+#[test]
+fn a_holder_that_comes_on_the_list_in_time_keeps_its_chunk() {
+    let mut world = World::new(1, 2);
+    let job = world.submit(40, 100_000, "");
+    world.run_for(100);
+    world.haunt("late");
+    world.run_for(11_000);
+    for second in 0..30 {
+        world.beat("late", second);
+        world.run_for(1_000);
+    }
+    let summary = world.summary(job);
+    assert_eq!((summary.lost, summary.running_chunks), (0, 1));
+}
+
+#[test]
 fn what_was_placed_on_a_dead_node_is_placed_again() {
     for placement in [r#""round_robin""#, r#"{"hash":""}"#] {
         let mut world = World::new(4, 2);

@@ -139,6 +139,7 @@ pass_on! {
     commit(job: JobId, chunk: ChunkId, token: Token, commit: &Commit) -> Result<Committed, Error>;
     release(job: JobId, chunk: ChunkId, token: Token) -> Result<HandBack, Error>;
     revoke(job: JobId, node: &NodeId, died: bool) -> Result<Vec<Revoked>, Error>;
+    holders(job: JobId) -> Result<Vec<NodeId>, Error>;
     sweep(job: JobId, limit: u32, publish_within: Duration) -> Result<Option<Sweep>, Error>;
     pause(job: JobId) -> Result<JobState, ControlError>;
     resume(job: JobId) -> Result<JobState, ControlError>;

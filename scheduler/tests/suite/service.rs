@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use longshore_broker::Queue;
-use longshore_protocol::Run;
+use longshore_ledger::Claim;
 use longshore_protocol::state::JobState;
+use longshore_protocol::{ChunkMessage, NodeId, Run, Token};
 use tokio::time::Instant;
 
 use crate::world::{World, fail_once, succeed};
@@ -75,6 +76,27 @@ async fn what_a_killed_worker_held_runs_elsewhere() {
     let summary = world.succeeds(job).await;
     assert!(summary.lost > 0);
     assert_eq!(world.ledger.nodes().await.unwrap().len(), 1);
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_worker_claimed_after_it_was_forgotten_runs_elsewhere() {
+    let mut world = World::new();
+    world.start_scheduler("s0");
+    world.start_worker("w0", "default", 1, succeed);
+    let mut messages = world.broker.subscribe(&Queue::Work("default".into()), 1).await;
+    let job = world.submit(50, "").await;
+    let delivery = messages.next().await.unwrap();
+    drop(messages);
+    let message: ChunkMessage = serde_json::from_slice(&delivery.body).unwrap();
+    let (token, ghost) = (Token::from_bytes([7; 16]), NodeId::new("ghost"));
+    let claim = world.ledger.claim(job, message.chunk, message.epoch, token, &ghost).await.unwrap();
+    assert!(matches!(claim, Claim::Granted(_)));
+    delivery.settle.ack().await;
+    let claimed = Instant::now();
+    let summary = world.succeeds(job).await;
+    assert_eq!(summary.lost, message.to - message.from);
+    assert!(claimed.elapsed() < Duration::from_secs(20), "{:?}", claimed.elapsed());
     world.stop().await;
 }
 

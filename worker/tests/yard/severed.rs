@@ -110,6 +110,9 @@ impl Ledger for Severed {
     async fn revoke(&self, _: JobId, _: &NodeId, _: bool) -> Result<Vec<Revoked>, Error> {
         others()
     }
+    async fn holders(&self, _: JobId) -> Result<Vec<NodeId>, Error> {
+        others()
+    }
     async fn sweep(&self, _: JobId, _: u32, _: Duration) -> Result<Option<Sweep>, Error> {
         others()
     }
