@@ -1,8 +1,16 @@
 //! The scheduler while the ledger or the broker is away, or talks nonsense.
 
-use longshore_broker::Queue;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use crate::outage::Health;
+use longshore_broker::{Link, Queue};
+use tokio::time::Instant;
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+
+use crate::outage::{Health, Outage};
 use crate::world::{World, succeed};
 
 #[tokio::test(start_paused = true)]
@@ -20,4 +28,106 @@ async fn a_document_that_the_ledger_cannot_take_is_refused_with_its_error() {
     let job = world.submit(3, "").await;
     world.succeeds(job).await;
     world.stop().await;
+}
+
+/// What a job needs at least when all is well: 8 slots, 5 ms a subtask.
+const SUBTASKS: u64 = 4_000;
+
+/// Takes something away for a minute while a job runs; gives how often schedulers asked for it meanwhile. The job must
+/// go on within 3 s of the return.
+async fn go_on_after(take: fn(&Outage), give_back: fn(&Outage), asked: fn(&Outage) -> u64) -> u64 {
+    let world = World::usual(succeed);
+    let job = world.submit(SUBTASKS, "").await;
+    world.until(job, "some work", |summary| summary.books.done > 500).await;
+    take(&world.outage);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = asked(&world.outage);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let asked = asked(&world.outage) - before;
+    let stood = world.ledger.job(job).await.unwrap().unwrap().books;
+    assert!(stood.done < SUBTASKS && stood.waiting > 0, "nothing was left to do: {stood:?}");
+    // What comes in meanwhile waits.
+    let other = world.submit(5, "").await;
+    give_back(&world.outage);
+    let back = Instant::now();
+    world.until(job, "more work", |summary| summary.books.done > stood.done).await;
+    let cursor = stood.total - stood.waiting;
+    world.until(job, "a new chunk", |summary| summary.cursor > cursor).await;
+    assert!(back.elapsed() <= Duration::from_secs(3), "went on after {:?}", back.elapsed());
+    world.succeeds(other).await;
+    assert_eq!(world.succeeds(job).await.lost, 0, "nobody died");
+    world.stop().await;
+    asked
+}
+
+/// Lines of the schedulers' log: how often each was written.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<BTreeMap<String, usize>>>);
+
+impl<S: tracing::Subscriber> Layer<S> for Log {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        struct Line(String);
+        impl tracing::field::Visit for Line {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
+                if matches!(field.name(), "message" | "what") {
+                    self.0 = format!("{value:?} {}", self.0);
+                }
+            }
+        }
+        if *event.metadata().level() <= tracing::Level::INFO {
+            let mut line = Line(String::new());
+            event.record(&mut line);
+            *self.0.lock().unwrap().entry(line.0).or_default() += 1;
+        }
+    }
+}
+
+impl Log {
+    /// How often each kind of call was said to fail, and to work again.
+    #[track_caller]
+    fn tells_each_change_once(&self, whats: &[&str]) {
+        let lines = self.0.lock().unwrap();
+        for what in whats {
+            for said in ["fails; it will be tried again", "works again"] {
+                let told: usize = lines
+                    .iter()
+                    .filter(|(line, _)| line.contains(what) && line.contains(said))
+                    .map(|(_, count)| count)
+                    .sum();
+                assert_eq!(told, 1, "{what} {said}: {lines:#?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ledger_that_is_away_is_asked_rarely_and_told_of_once() {
+    let log = Log::default();
+    let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(log.clone()));
+    let asked = go_on_after(
+        |outage| outage.set_ledger(Health::Away),
+        |outage| outage.set_ledger(Health::Well),
+        Outage::asked,
+    )
+    .await;
+    drop(guard);
+    // In a minute: the workers' list 120 times, the jobs' 60, signing in 60, about jobs some 30.
+    assert!((200..350).contains(&asked), "{asked} questions in a minute");
+    log.tells_each_change_once(&[
+        "feeding jobs from the ledger",
+        "signing in with the ledger",
+        "reading the list of workers",
+        "reading the list of jobs",
+    ]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_is_away_is_not_published_to() {
+    let published = go_on_after(
+        |outage| outage.set_link(Link::Down),
+        |outage| outage.set_link(Link::Up),
+        Outage::published,
+    )
+    .await;
+    assert_eq!(published, 0, "who knows that the link is down does not try");
 }
