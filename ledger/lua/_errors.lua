@@ -17,6 +17,22 @@ function failures.keep(keys, index, text, chunk, now)
   end
 end
 
+-- As much of a failure's text as the job itself shows: whole characters of at most 1 KiB.
+function failures.shortened(text)
+  local stop = 1024
+  if #text <= stop then
+    return text
+  end
+  while stop > 0 do
+    local after = string.byte(text, stop + 1)
+    if after < 0x80 or after > 0xBF then
+      break
+    end
+    stop = stop - 1
+  end
+  return string.sub(text, 1, stop)
+end
+
 -- Forgets the errors of subtasks that get another chance; `indices` is not empty.
 function failures.forget(keys, indices)
   redis.call('HDEL', keys.errors, unpack(indices))

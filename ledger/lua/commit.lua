@@ -12,14 +12,14 @@
   ARGV[1] events channel ARGV[2] job id
   ARGV[3] chunk          ARGV[4] token (hex)   ARGV[5] from   ARGV[6] busy, ms
   ARGV[7…] runs, one after the other:
-          "success", count | "results", count, lines | "retry", delay in ms |
+          "success", count | "results", count, lines | "retry", delay in ms, error |
           "failed", error | "defer", delay in ms
   Output  {"settled", state} | {"fenced"} ]]
 local keys = settle.keys(KEYS)
 local channel, id = ARGV[1], ARGV[2]
 local chunk_id, token = ARGV[3], ARGV[4]
 local from, busy = tonumber(ARGV[5]), tonumber(ARGV[6])
-local OPERANDS = { success = 1, results = 2, retry = 1, failed = 1, defer = 1 }
+local OPERANDS = { success = 1, results = 2, retry = 2, failed = 1, defer = 1 }
 
 local runs, stop, at = {}, from, 7
 while at <= #ARGV do
@@ -31,7 +31,7 @@ while at <= #ARGV do
   local count = (kind == 'success' or kind == 'results') and tonumber(operand) or 1
   runs[#runs + 1] = {
     kind = kind, from = stop, to = stop + count,
-    lines = ARGV[at + 2], failure = operand, delay = tonumber(operand),
+    lines = ARGV[at + 2], failure = kind == 'retry' and ARGV[at + 2] or operand, delay = tonumber(operand),
   }
   stop, at = stop + count, at + 1 + OPERANDS[kind]
 end
@@ -57,6 +57,7 @@ local now, prefix = job.now(), settle.level(it)
 local function is_done(index)
   return redis.call('GETBIT', keys.done, index) == 1
 end
+local last_failure
 local function try_again(index, attempt, deferrals, delay)
   if is_done(index) then
     return
@@ -67,6 +68,7 @@ local function try_again(index, attempt, deferrals, delay)
   end
   redis.call('ZADD', keys.retry, now + delay, member)
   job.add(it, prefix .. 'retrying', 1)
+  return true
 end
 local function succeed(run)
   local before = bits.count(keys.done, run.from, run.to)
@@ -82,18 +84,27 @@ local function fail(run)
   if not is_done(run.from) and redis.call('SETBIT', keys.failed, run.from, 1) == 0 then
     job.add(it, prefix .. 'failed', 1)
     failures.keep(keys, run.from, run.failure, chunk, now)
+    last_failure = run
   end
 end
 for _, run in ipairs(runs) do
   if run.kind == 'failed' then
     fail(run)
   elseif run.kind == 'retry' then
-    try_again(run.from, chunk.attempt + 1, 0, run.delay)
+    if try_again(run.from, chunk.attempt + 1, 0, run.delay) then
+      last_failure = run
+    end
   elseif run.kind == 'defer' then
     try_again(run.from, chunk.attempt, chunk.deferrals + 1, run.delay)
   else
     succeed(run)
   end
+end
+
+if last_failure then
+  local noun = prefix == '' and 'subtask' or 'reduce node'
+  local what = string.format('%s %.0f: ', noun, last_failure.from)
+  job.set(it, 'last_error', what .. failures.shortened(last_failure.failure))
 end
 
 chunk.from = stop

@@ -78,6 +78,8 @@ cases! {
         a_repeated_commit_changes_nothing
         a_commit_that_breaks_the_rules_is_misuse
         failures_are_retried_deferred_or_final
+        a_job_tells_why_an_attempt_failed_last
+        a_failed_reduce_node_is_told_of_as_such
         a_limit_of_failures_ends_the_job
         a_job_with_failures_fails_when_all_is_settled
         a_paused_job_is_finished_by_what_runs;

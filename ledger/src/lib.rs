@@ -147,6 +147,7 @@ pub trait Ledger: Send + Sync + 'static {
     ///   the lines of each newly set stretch are kept as a run of their own (of an `@URL`, `@URL#k`: from line k of the object, from 0).
     /// - Retry: into the retry set as attempt + 1 with 0 deferrals. Defer: same attempt, deferrals + 1. Failed: bit set, error kept (the
     ///   newest 10,000) with the chunk's attempt and the holder. None of them does anything to an index that is done already.
+    /// - The last Retry or Failed that counted becomes the job's `last_error`, with its index, cut to [`op::MAX_LAST_ERROR`].
     /// - `attempts` grows by the number of subtasks committed, `busy` by the commit's. A chunk that is settled to its end is removed.
     /// - Then: `stop_after_failures` reached by the level's failures: the job ends as `failed`, what is open is cancelled. `error` says
     ///   `F of T subtasks failed; stop_after_failures is N` (`reduce nodes` in place of `subtasks` in a reduce; T counts all of them).

@@ -17,6 +17,9 @@ pub const MAX_RETRY_INDICES: usize = 10_000;
 /// How many errors of a job are kept, the newest.
 pub const MAX_ERRORS: usize = 10_000;
 
+/// Most bytes of a failure's text that a job shows as its last error: it is read with the job, every second.
+pub const MAX_LAST_ERROR: usize = 1_024;
+
 /// Largest number of chunks that one `open` or `sweep` gives: bounds the time that the ledger is busy with it.
 pub const MAX_CHUNKS_A_CALL: u32 = 1_000;
 
@@ -154,6 +157,11 @@ impl Commit {
         }
         Ok(())
     }
+}
+
+/// As much of a failure's text as a job shows.
+pub(crate) fn shortened(error: &str) -> &str {
+    &error[..error.floor_char_boundary(MAX_LAST_ERROR)]
 }
 
 /// Answer to a commit.

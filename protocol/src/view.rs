@@ -107,6 +107,9 @@ pub struct JobSummary {
     pub eta: Option<Duration>,
     /// Why it failed or was rejected.
     pub error: Option<String>,
+    /// Why an attempt failed, the newest one that did, retried or not: `subtask 7: …` or
+    /// `reduce node 1003: …`. Kept for as long as the job.
+    pub last_error: Option<String>,
 }
 
 /// Why one subtask failed for good.

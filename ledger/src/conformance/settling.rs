@@ -119,6 +119,44 @@ pub(super) async fn failures_are_retried_deferred_or_final(ledger: Arc<dyn Ledge
     play.check().await;
 }
 
+pub(super) async fn a_job_tells_why_an_attempt_failed_last(ledger: Arc<dyn Ledger>) {
+    let play = Play::with(&ledger, 9, |a| a.fan_in = Some(9)).await;
+    let told = async || play.summary().await.last_error;
+    let why = |error: &str| Run::Retry { error: error.into(), delay: Duration::ZERO };
+    let held = play.take(9).await;
+    play.commit(held.chunk, 0, vec![ok(2), later(NEVER)]).await;
+    assert_eq!(told().await, None, "\"not now\" is no failure");
+    play.commit(held.chunk, 3, vec![why("flaky"), ok(1)]).await;
+    assert_eq!(told().await.as_deref(), Some("subtask 3: flaky"));
+    play.commit(held.chunk, 5, vec![ok(1), failed("broken"), why("a\0b\n"), ok(1)]).await;
+    assert_eq!(told().await.as_deref(), Some("subtask 7: a\0b\n"));
+    // The newest stays, also when all goes well after it.
+    let again = play.take(1).await;
+    play.succeed(&again).await;
+    assert_eq!(told().await.as_deref(), Some("subtask 7: a\0b\n"));
+
+    // 1 KiB of it, and no half characters.
+    let again = play.take(1).await;
+    assert_eq!(again.from, 7);
+    play.commit(again.chunk, 7, vec![why(&format!("{}äöü", "x".repeat(1_021)))]).await;
+    assert_eq!(told().await, Some(format!("subtask 7: {}ä", "x".repeat(1_021))));
+    let again = play.take(1).await;
+    play.commit(again.chunk, 7, vec![failed(&format!("{}ä", "x".repeat(1_023)))]).await;
+    assert_eq!(told().await, Some(format!("subtask 7: {}", "x".repeat(1_023))));
+    play.check().await;
+}
+
+pub(super) async fn a_failed_reduce_node_is_told_of_as_such(ledger: Arc<dyn Ledger>) {
+    let play = Play::with(&ledger, 4, |a| a.fan_in = Some(2)).await;
+    play.succeed_level().await;
+    let held = play.take(2).await;
+    assert_eq!(held.from, 4);
+    let flaky = Run::Retry { error: "flaky".into(), delay: Duration::ZERO };
+    play.commit(held.chunk, 4, vec![ok(1), flaky]).await;
+    assert_eq!(play.summary().await.last_error.as_deref(), Some("reduce node 5: flaky"));
+    play.check().await;
+}
+
 pub(super) async fn a_limit_of_failures_ends_the_job(ledger: Arc<dyn Ledger>) {
     let play = Play::with(&ledger, 20, |a| a.stop_after_failures = Some(2)).await;
     let first = play.take(5).await;

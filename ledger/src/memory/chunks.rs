@@ -10,7 +10,7 @@ use super::job::{Chunk, Job};
 use super::retries::{Stretch, Waiting};
 use crate::Error;
 use crate::op::{
-    Claim, Commit, Committed, Event, Grant, HandBack, MAX_CHUNKS_A_CALL, Open, Revoked,
+    Claim, Commit, Committed, Event, Grant, HandBack, MAX_CHUNKS_A_CALL, Open, Revoked, shortened,
 };
 
 impl Job {
@@ -158,6 +158,7 @@ impl Job {
         now: Timestamp,
     ) {
         let mut index = commit.from;
+        let mut last_error = None;
         let (mut done, mut failed, mut retrying) = (0, 0, 0);
         for run in &commit.runs {
             let from = index;
@@ -174,6 +175,7 @@ impl Job {
                 }
                 _ if self.done.get(from) => continue,
                 Run::Failed { error } => {
+                    last_error = Some((from, error));
                     failed += self.failed.set_range(from..index);
                     self.errors.keep(ErrorEntry {
                         index: from,
@@ -184,7 +186,8 @@ impl Job {
                     });
                     continue;
                 }
-                Run::Retry { delay, .. } => {
+                Run::Retry { error, delay } => {
+                    last_error = Some((from, error));
                     (Waiting { attempt: attempt + 1, deferrals: 0, index: from }, *delay)
                 }
                 Run::Defer { delay } => {
@@ -193,6 +196,10 @@ impl Job {
             };
             self.retries.insert(again, now.plus(delay));
             retrying += 1;
+        }
+        if let Some((index, error)) = last_error {
+            let noun = if self.at_leaves() { "subtask" } else { "reduce node" };
+            self.last_error = Some(format!("{noun} {index}: {}", shortened(error)));
         }
         let books = self.level_books();
         books.running -= index - commit.from;

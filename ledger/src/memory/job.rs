@@ -53,6 +53,7 @@ pub(super) struct Job {
     pub(super) deadline_at: Option<Timestamp>,
     pub(super) pace: Pace,
     pub(super) error: Option<String>,
+    pub(super) last_error: Option<String>,
 }
 
 /// A range of subtasks that is handed out and not settled.
@@ -134,6 +135,7 @@ impl Job {
             deadline_at: admission.deadline.map(|deadline| now.plus(deadline)),
             pace: Pace { at: now, ..Pace::default() },
             error: None,
+            last_error: None,
             admission: admission.clone(),
         }
     }
@@ -207,6 +209,7 @@ impl Job {
             // A rate of 0 gives no duration.
             eta: Duration::try_from_secs_f64(open / self.pace.rate).ok().filter(|_| moves),
             error: self.error.clone(),
+            last_error: self.last_error.clone(),
         }
     }
 

@@ -11,7 +11,7 @@ use super::call::Call;
 use super::reply::{Reply, corrupt, optional_word};
 use super::summary::Fields;
 use super::{RedisLedger, millis};
-use crate::op::{MAX_CHUNKS_A_CALL, MAX_INDICES};
+use crate::op::{MAX_CHUNKS_A_CALL, MAX_INDICES, shortened};
 use crate::{
     Admission, Admitted, Claim, Commit, Committed, Error, Grant, HandBack, Open, Revoked, Sweep,
 };
@@ -252,11 +252,11 @@ fn push_run(call: &mut Call, run: &Run) {
             call.push(count);
             call.push(lines);
         }
-        // Why an attempt failed that is tried again is in the worker's log; the ledger keeps why a
-        // subtask failed for good.
-        Run::Retry { error: _, delay } => {
+        Run::Retry { error, delay } => {
             call.push("retry");
             call.push(millis(*delay));
+            // The job shows so much of it; all of it is in the worker's log.
+            call.push(shortened(error));
         }
         Run::Failed { error } => {
             call.push("failed");

@@ -93,6 +93,7 @@ impl Fields {
             rate: self.number("rate")?,
             eta: self.optional("eta_ms")?.map(Duration::from_millis),
             error: self.map.get("error").cloned(),
+            last_error: self.map.get("last_error").cloned(),
         })
     }
 }
