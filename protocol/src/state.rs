@@ -79,6 +79,13 @@ impl JobState {
     /// Where `event` leads. `resume_to` is the state that a paused job was paused in (ignored
     /// otherwise). A pause of a paused job, a resume of one that runs and a cancel of a cancelled
     /// one change nothing and are no error: repeats are how lost replies are settled.
+    ///
+    /// Two pairs that one may look for are refused:
+    /// - `(Paused, Reduce)`. What ran when the job was paused may settle the last subtask; then the
+    ///   job stays paused, and it is the remembered state that moves: the ledger asks
+    ///   `resume_to.on(Reduce, …)`, keeps the answer, and a resume leads to `Reducing`.
+    /// - `(Cancelled, Retry)`. Who cancelled a job meant it, and its results are what was asked
+    ///   for: none. It is submitted again under a new id.
     pub fn on(self, event: JobEvent, resume_to: Self) -> Result<Self, IllegalTransition> {
         use JobEvent as E;
         use JobState as S;
