@@ -84,8 +84,8 @@ impl JobState {
     /// - `(Paused, Reduce)`. What ran when the job was paused may settle the last subtask; then the
     ///   job stays paused, and it is the remembered state that moves: the ledger asks
     ///   `resume_to.on(Reduce, …)`, keeps the answer, and a resume leads to `Reducing`.
-    /// - `(Cancelled, Retry)`. Who cancelled a job meant it, and its results are what was asked
-    ///   for: none. It is submitted again under a new id.
+    /// - `(Cancelled, Retry)`. Who cancelled a job meant it, and nothing of it failed. Whoever
+    ///   wants it after all submits it again, under a new id.
     pub fn on(self, event: JobEvent, resume_to: Self) -> Result<Self, IllegalTransition> {
         use JobEvent as E;
         use JobState as S;
