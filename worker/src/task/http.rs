@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use longshore_protocol::{Input, Outcome};
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use reqwest::redirect::{self, Policy};
 use reqwest::{Client, Response, StatusCode, Url};
 
 use super::{Handler, permanent, result_of_text, retryable, subtask_line};
@@ -12,6 +13,9 @@ use crate::Context;
 
 /// How long the connection may take to come about; the answer may take as long as the job allows.
 const CONNECT: Duration = Duration::from_secs(10);
+
+/// More than any sensible way to an endpoint has; a circle of them ends here.
+const MAX_REDIRECTS: usize = 5;
 
 /// How much of an error's body is shown.
 const SHOWN: usize = 400;
@@ -30,7 +34,8 @@ impl HttpTask {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(format!("http: `{url}`: use an http:// or https:// URL"));
         }
-        let mut builder = Client::builder().connect_timeout(CONNECT);
+        let mut builder =
+            Client::builder().connect_timeout(CONNECT).redirect(Policy::custom(redirect));
         if url.scheme() == "http" {
             // No certificate will be looked at, so a machine without any can do without.
             builder = builder.tls_certs_only([]);
@@ -50,6 +55,12 @@ impl HttpTask {
             .await?;
         let status = response.status();
         let after = retry_after(&response);
+        if let Some(place) = response.headers().get(LOCATION).filter(|_| status.is_redirection()) {
+            let place = String::from_utf8_lossy(place.as_bytes());
+            return Ok(permanent(format!(
+                "HTTP {status}: redirects to {place}; give the task that URL"
+            )));
+        }
         let limit = if status.is_success() { ctx.max_result.saturating_mul(2) } else { SHOWN };
         let (body, complete) = read(&mut response, limit).await?;
         Ok(match status {
@@ -81,6 +92,19 @@ impl Handler for HttpTask {
 
     fn timeout(&self) -> Option<Duration> {
         self.timeout
+    }
+}
+
+/// Follows what repeats the POST elsewhere. The other redirects would GET a page that knows nothing of
+/// the subtask, a login perhaps, and take it for the result.
+fn redirect(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    match attempt.status() {
+        StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
+            if attempt.previous().len() <= MAX_REDIRECTS =>
+        {
+            attempt.follow()
+        }
+        _ => attempt.stop(),
     }
 }
 
@@ -176,6 +200,13 @@ mod tests {
             after: Some(Duration::from_secs(7)),
         };
         assert_eq!(exchange("429 Slow\r\nretry-after: 7", "").await.0, later);
+    }
+
+    #[tokio::test]
+    async fn a_redirect_to_a_page_is_no_result() {
+        let (outcome, _) = exchange("302 Found\r\nlocation: /login", "").await;
+        let error = "HTTP 302 Found: redirects to /login; give the task that URL";
+        assert_eq!(outcome, permanent(error));
     }
 
     #[tokio::test]

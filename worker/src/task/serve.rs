@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use longshore_protocol::{Input, Outcome};
 use parking_lot::Mutex;
@@ -119,7 +120,9 @@ impl Served {
     /// Whether it runs and has said nothing unasked: a line too many would be taken for the next
     /// answer.
     fn is_ready(&mut self) -> bool {
-        self.group.is_running() && self.stdout.buffer().is_empty()
+        // Only what has come by now; whatever is there, or the end of its output, rules it out.
+        let said = self.stdout.fill_buf().now_or_never();
+        said.is_none() && self.group.is_running()
     }
 
     /// One line out, one line in. `Err` if the process can't be used any more.
@@ -251,6 +254,23 @@ mod tests {
         let expected = "the served command ended without an answer: exit code 4: rope broke";
         assert_eq!((error.as_str(), retry), (expected, true));
         assert_eq!(ask(&task, 2).await, success(1));
+    }
+
+    #[tokio::test]
+    async fn a_line_too_many_is_not_the_next_answer_though_it_comes_late() {
+        let task =
+            python(" print('{\"ok\": 1}')\n time.sleep(0.05)\n print('{\"ok\": \"stray\"}')\n");
+        assert_eq!(ask(&task, 1).await, success(1));
+        let mut first = task.idle.lock().pop().expect("it is kept");
+        let unready = async {
+            while first.is_ready() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let limit = Duration::from_secs(20);
+        tokio::time::timeout(limit, unready).await.expect("the stray line is seen");
+        task.idle.lock().push(first);
+        assert_eq!(ask(&task, 2).await, success(1), "of a new process");
     }
 
     #[tokio::test]

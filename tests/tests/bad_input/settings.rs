@@ -1,0 +1,181 @@
+//! Settings and services that are not as they should be: one clear line and an exit code, within seconds.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use longshore_test_servers::{Rabbit, Redis, RedisOptions, free_port};
+use longshore_tests::{binary, finish};
+
+use super::{each, expect};
+
+/// A command that is refused takes no longer, on a busy machine.
+const SECONDS: Duration = Duration::from_secs(20);
+
+/// A `longshore.toml`, the environment beside the good URLs, the arguments, the exit code, and the one line on standard
+/// error. `RABBIT`, `REDIS` and `LOCKED` stand for the ports of servers, the last being a Redis with a password;
+/// `NOBODY` for a port that nobody listens on.
+struct Row {
+    toml: &'static str,
+    environment: &'static [(&'static str, &'static str)],
+    arguments: &'static [&'static str],
+    code: i32,
+    error: &'static str,
+}
+
+const WORKER: &[&str] = &["worker"];
+const SCHEDULER: &[&str] = &["scheduler"];
+const SUBMIT: &[&str] = &["submit", "--task", "noop", "--items", "1"];
+const AMQP: &str = "LONGSHORE_AMQP_URL";
+const REDIS: &str = "LONGSHORE_REDIS_URL";
+
+const fn file(toml: &'static str, error: &'static str) -> Row {
+    Row { toml, environment: &[], arguments: WORKER, code: 2, error }
+}
+
+const fn variable(
+    environment: &'static [(&'static str, &'static str)],
+    arguments: &'static [&'static str],
+    code: i32,
+    error: &'static str,
+) -> Row {
+    Row { toml: "", environment, arguments, code, error }
+}
+
+const ROWS: [Row; 42] = [
+    file("slot = 4", "FILE:1:1: unknown field `slot`, expected one of …"),
+    file("\nslots = \"4\"", "FILE:2:9: invalid type: string \"4\", expected u32"),
+    file("slots = -1", "FILE:1:9: invalid value: integer `-1`, expected u32"),
+    file("slots = 0", "slots: 0; use 1 to 4096"),
+    file("slots = 5000", "slots: 5000; use 1 to 4096"),
+    file("slots = ", "FILE:1:9: …"),
+    file("slots = 1\nslots = 2", "FILE:2:1: duplicate key"),
+    file("queues = []", "queues: a name is missing; name at least one queue"),
+    file("queues = [\"a\", \"a\"]", "queues: a queue is named twice"),
+    file("grace = 5", "FILE:1:9: invalid type: integer `5`, expected a string"),
+    file(
+        "grace = \"5\"",
+        "FILE:1:9: `5` is no duration; write one like \"30s\", \"5m\" or \"1h 30m\"",
+    ),
+    file("heartbeat = \"1 parsec\"", "FILE:1:13: `1 parsec` is no duration; …"),
+    file("heartbeat = \"1ms\"", "heartbeat: 1ms; use at least 50ms"),
+    file("dead_after = \"1s\"", "dead_after: 1s; use at least twice the heartbeat, 2s"),
+    file("ack_after = \"0s\"", "ack_after: 0s; use a duration above zero"),
+    file("work_queues = \"streams\"", "FILE:1:15: unknown kind `streams`; use classic or quorum"),
+    file("namespace = \"a b\"", "namespace: `a b`; use 1 to 64 letters, digits, `_`, `-` and `.`"),
+    file("labels = [\"gpu\"]", "FILE:1:10: invalid type: sequence, expected a map"),
+    file("[task.t]", "FILE:1:1: use exactly one of `command`, `serve` and `http`"),
+    file(
+        "[task.t]\ncommand = \"ls\"",
+        "FILE:2:11: invalid type: string \"ls\", expected a sequence",
+    ),
+    file(
+        "[task.t]\ncommand = []",
+        "FILE:1:1: name a program, as in command = [\"python3\", \"thumbnail.py\"]",
+    ),
+    file(
+        "[task.t]\ncommand = [\"ls\"]\nshell = true",
+        "FILE:3:1: unknown field `shell`, expected one of …",
+    ),
+    file(
+        "[task.t]\ncommand = [\"ls\"]\ntimeout = \"1\"",
+        "FILE:1:1: timeout: `1` is no duration; write it like \"30s\"",
+    ),
+    file(
+        "[task.t]\ncommand = [\"pythn3\"]",
+        "task.t: command: no program `pythn3` on this machine",
+    ),
+    file(
+        "[task.t]\nserve = [\"/no/such\"]",
+        "task.t: serve: no program `/no/such` on this machine",
+    ),
+    file("[task.t]\ncommand = [\"/etc\"]", "task.t: command: no program `/etc` on this machine"),
+    file("[task.t]\ncommand = [\"ls\"]\ncwd = \"/no\"", "task.t: command: cwd: no directory `/no`"),
+    file(
+        "[task.t]\nhttp = \"ftp://h/\"",
+        "task.t: http: `ftp://h/`: use an http:// or https:// URL",
+    ),
+    file("[task.t]\nhttp = \"http://\"", "task.t: http: `http://` is no URL: empty host"),
+    file("[task.\"\"]\ncommand = [\"ls\"]", "a task needs a name"),
+    variable(
+        &[(AMQP, "http://127.0.0.1/")],
+        WORKER,
+        2,
+        "amqp_url: Invalid AMQP scheme: http; expected amqp://user:password@host:5672/vhost, or amqps://…",
+    ),
+    variable(
+        &[(AMQP, "127.0.0.1:5672")],
+        SCHEDULER,
+        2,
+        "amqp_url: relative URL without a base; expected amqp://…",
+    ),
+    variable(
+        &[(REDIS, "postgres://127.0.0.1/")],
+        SCHEDULER,
+        2,
+        "redis_url: unknown scheme `postgres`; use redis://, rediss://, …",
+    ),
+    variable(
+        &[(REDIS, "redis://127.0.0.1:port")],
+        SUBMIT,
+        2,
+        "redis_url: Redis URL did not parse…",
+    ),
+    variable(&[(REDIS, "redis://:wrong@127.0.0.1:LOCKED")], WORKER, 3, "Redis at …"),
+    variable(&[(REDIS, "redis://127.0.0.1:LOCKED")], SUBMIT, 3, "Redis at …"),
+    variable(&[(REDIS, "redis://127.0.0.1:NOBODY")], &["nodes"], 3, "Redis at …"),
+    variable(&[(REDIS, "redis://127.0.0.1:RABBIT")], &["status"], 3, "Redis at …"),
+    variable(&[(AMQP, "amqp://guest:wrong@127.0.0.1:RABBIT/%2f")], WORKER, 3, "RabbitMQ at …"),
+    variable(
+        &[(AMQP, "amqp://guest:guest@127.0.0.1:RABBIT/nowhere")],
+        SCHEDULER,
+        3,
+        "RabbitMQ at …",
+    ),
+    variable(&[(AMQP, "amqp://guest:guest@127.0.0.1:NOBODY/%2f")], SUBMIT, 3, "RabbitMQ at …"),
+    variable(&[(AMQP, "amqp://guest:guest@127.0.0.1:REDIS/%2f")], SUBMIT, 3, "RabbitMQ at …"),
+];
+
+#[test]
+fn each_bad_setting_gets_one_line_and_its_exit_code_within_seconds() {
+    let locked = Redis::start_with(&RedisOptions::default());
+    locked.call(&["CONFIG", "SET", "requirepass", "secret"]);
+    let ports = [
+        ("RABBIT", Rabbit::shared().port()),
+        ("REDIS", Redis::shared().port()),
+        ("LOCKED", locked.port()),
+        ("NOBODY", free_port().expect("a port is free")),
+    ];
+    let rows = each("settings", &ROWS, |row| check(row, &ports));
+    assert_eq!(rows, ROWS.len());
+}
+
+fn check(row: &Row, ports: &[(&str, u16)]) -> Result<(), String> {
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a folder for it");
+    std::fs::write(file.path(), row.toml).expect("room for it");
+    let path = file.path().to_str().expect("a plain name");
+    let filled = |text: &str| {
+        ports
+            .iter()
+            .fold(text.to_owned(), |text, (name, port)| text.replace(name, &port.to_string()))
+    };
+    let mut command = Command::new(binary());
+    command.args(row.arguments).args(["--config", path]);
+    command.env(AMQP, Rabbit::shared().url()).env(REDIS, Redis::shared().url());
+    command.envs(row.environment.iter().map(|(name, value)| (name, filled(value))));
+    let name = format!("{:?} {:?} {:?}", row.toml, row.environment, row.arguments);
+    let begun = Instant::now();
+    let run = finish(command);
+    if begun.elapsed() > SECONDS {
+        return Err(format!("{name}: took {:?}", begun.elapsed()));
+    }
+    // A scheduler or a worker may have logged its tries before.
+    let error = run.stderr.rfind("error: ").map_or("", |at| &run.stderr[at + "error: ".len()..]);
+    expect(&name, "standard error", error.replace(path, "FILE").trim_end(), row.error)?;
+    if row.code == 2 && run.stderr.lines().count() != 1 || !run.stdout.is_empty() {
+        return Err(format!("{name}: expected one line, found {run:?}"));
+    }
+    if run.stderr.contains("wrong@") {
+        return Err(format!("{name}: shows the password: {run:?}"));
+    }
+    expect(&name, "the exit code", &format!("{:?}", run.code), &format!("Some({})", row.code))
+}
