@@ -10,6 +10,12 @@ function job.now()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- A job with these fields, of which none needs saving. Fields are written in the order in which they were set, so that a new
+-- job reads from what matters most to what matters least.
+function job.of(key, fields)
+  return { key = key, fields = fields, changed = {}, order = {}, dropped = {} }
+end
+
 -- The job, or nil if there is none.
 function job.load(key)
   local flat = redis.call('HGETALL', key)
@@ -20,7 +26,7 @@ function job.load(key)
   for i = 1, #flat, 2 do
     fields[flat[i]] = flat[i + 1]
   end
-  return { key = key, fields = fields, changed = {}, dropped = {} }
+  return job.of(key, fields)
 end
 
 function job.num(it, name)
@@ -33,7 +39,10 @@ function job.set(it, name, value)
     return
   end
   it.fields[name] = value
-  it.changed[name] = true
+  if not it.changed[name] then
+    it.changed[name] = true
+    it.order[#it.order + 1] = name
+  end
   it.dropped[name] = nil
 end
 
@@ -53,9 +62,12 @@ end
 
 function job.save(it)
   local changed, dropped = {}, {}
-  for name in pairs(it.changed) do
-    changed[#changed + 1] = name
-    changed[#changed + 1] = it.fields[name]
+  for _, name in ipairs(it.order) do
+    if it.changed[name] then
+      changed[#changed + 1] = name
+      changed[#changed + 1] = it.fields[name]
+      it.changed[name] = nil
+    end
   end
   for name in pairs(it.dropped) do
     dropped[#dropped + 1] = name
@@ -66,7 +78,7 @@ function job.save(it)
   if #dropped > 0 then
     redis.call('HDEL', it.key, unpack(dropped))
   end
-  it.changed, it.dropped = {}, {}
+  it.changed, it.order, it.dropped = {}, {}, {}
 end
 
 function job.state(it)

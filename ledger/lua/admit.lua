@@ -26,7 +26,7 @@ end
 
 redis.call('DEL', key)
 local now = job.now()
-local it = { key = key, fields = {}, changed = {}, dropped = {} }
+local it = job.of(key, {})
 local function set(name, value)
   job.set(it, name, value)
 end
@@ -38,14 +38,12 @@ local function set_books(prefix, of)
   end
 end
 set('state', 'queued')
-set('digest', digest)
 set('task', ARGV[7])
 set('queue', ARGV[8])
 set('tenant', ARGV[9])
 set('priority', ARGV[10])
-set('keep_for_ms', ARGV[11])
-set('submitted_at', now)
 set_books('', total)
+set('submitted_at', now)
 for _, name in ipairs({ 'cursor', 'level_from', 'queued_chunks', 'running_chunks', 'generation',
   'attempts', 'busy_ms', 'lost', 'rate' }) do
   set(name, 0)
@@ -65,6 +63,8 @@ end
 if ARGV[16] ~= '' then
   set('deadline_at', now + tonumber(ARGV[16]))
 end
+set('keep_for_ms', ARGV[11])
+set('digest', digest)
 job.save(it)
 redis.call('SET', document, ARGV[4])
 if ARGV[5] ~= '' then

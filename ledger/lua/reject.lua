@@ -10,7 +10,7 @@ if redis.call('EXISTS', key) == 1 then
   return { 'known' }
 end
 local now = job.now()
-local it = { key = key, fields = {}, changed = {}, dropped = {} }
+local it = job.of(key, {})
 job.set(it, 'state', 'rejected')
 job.set(it, 'error', reason)
 job.set(it, 'submitted_at', now)

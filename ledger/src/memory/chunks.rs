@@ -141,10 +141,14 @@ impl Job {
         let closed = end == to;
         if closed {
             self.chunks.remove(&id);
-            events.push(Event::Room { job: self.id() });
         }
         self.settle(commit, attempt, deferrals, &node, now);
+        let told = events.len();
         self.conclude(now, events);
+        // That the job went on says it already.
+        if closed && events.len() == told {
+            events.push(Event::Room { job: self.id() });
+        }
         Ok(Committed::Settled { state: self.state })
     }
 

@@ -20,6 +20,10 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// lost.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
+/// Among many jobs each is looked at more rarely, so that those that only wait for their turn cost
+/// the ledger at most 500 looks a second.
+const LOOKS_APART: Duration = Duration::from_millis(2);
+
 /// After a hint the next sweep comes this long after the last: soon for what was handed back, rare
 /// enough for a job that closes thousands of chunks a second.
 const SWEEP_AFTER_HINT: Duration = Duration::from_millis(50);
@@ -87,6 +91,8 @@ pub(super) struct Job {
 impl Job {
     /// Seen for the first time.
     pub(super) fn new(now: Timestamp, summary: JobSummary) -> Self {
+        // What an earlier scheduler opened may have to be published again.
+        let open = summary.queued_chunks + summary.running_chunks > 0;
         let mut job = Self {
             terms: None,
             counted: Load::default(),
@@ -95,7 +101,7 @@ impl Job {
             in_reduce: false,
             used_before: summary.busy,
             charged_us: 0.0,
-            next_sweep: now,
+            next_sweep: if open { now } else { now.plus(LOOK_EVERY) },
             swept_at: Timestamp::default(),
             next_holders: now.plus(HOLDERS_EVERY),
             dry_until: Timestamp::default(),
@@ -283,15 +289,24 @@ impl Job {
         now >= self.next_sweep
     }
 
-    /// It was swept; `hinted` if something has changed meanwhile.
-    pub(super) fn swept(&mut self, now: Timestamp, hinted: bool) {
+    /// It was swept, as one of `jobs`; `hinted` if something has changed meanwhile.
+    pub(super) fn swept(&mut self, now: Timestamp, hinted: bool, jobs: u32) {
         self.swept_at = now;
-        let open = self.summary.queued_chunks + self.summary.running_chunks > 0;
-        self.next_sweep = now.plus(match (hinted, open) {
+        self.next_sweep = now.plus(match (hinted, self.is_open()) {
             (true, _) => SWEEP_AFTER_HINT,
             (false, true) => SWEEP_EVERY,
-            (false, false) => LOOK_EVERY,
+            (false, false) => LOOK_EVERY.max(LOOKS_APART * jobs),
         });
+    }
+
+    /// Whether it has chunks open.
+    pub(super) fn is_open(&self) -> bool {
+        self.summary.queued_chunks + self.summary.running_chunks > 0
+    }
+
+    /// Something about it may have changed; `before` others are looked at first.
+    pub(super) fn suspected(&mut self, now: Timestamp, before: u32) {
+        self.next_sweep = self.next_sweep.min(now.plus(LOOKS_APART * before));
     }
 
     /// Whether the ledger is to be asked who holds chunks of it.

@@ -101,6 +101,11 @@ impl Engine {
                 if over && !state.is_terminal() {
                     self.become_known(*job, Known::Unseen);
                 }
+                if state.is_terminal() && self.rests(*job) {
+                    // If it has been re-opened since, the list brings it back.
+                    self.become_known(*job, Known::Over);
+                    self.reconsider(now, *job);
+                }
                 self.hinted(now, *job);
             }
             Hint::Room { job } => self.hinted(now, *job),
@@ -110,10 +115,38 @@ impl Engine {
             Hint::Gap if now.since(self.gap_at) < GAPS_APART => {}
             Hint::Gap => {
                 self.gap_at = now;
-                let ids: Vec<JobId> = self.jobs.keys().copied().collect();
-                ids.into_iter().for_each(|id| self.hinted(now, id));
+                self.missed_hints(now);
             }
         }
+    }
+
+    /// Those that have chunks open are looked at now: they are as many as the windows hold. The
+    /// others follow one by one.
+    fn missed_hints(&mut self, now: Timestamp) {
+        let ids: Vec<JobId> = self.jobs.keys().copied().collect();
+        let mut before = 0;
+        for id in ids {
+            let Some(Entry { known: Known::Ours(job), .. }) = self.jobs.get_mut(&id) else {
+                continue;
+            };
+            if job.is_open() {
+                self.hinted(now, id);
+            } else {
+                before += 1;
+                job.suspected(now, before);
+                self.reconsider(now, id);
+            }
+        }
+    }
+
+    /// Whether a job is ours and no call about it is under way.
+    fn rests(&self, id: JobId) -> bool {
+        let entry = self.jobs.get(&id);
+        entry.is_some_and(|it| it.lane == Lane::Idle && matches!(it.known, Known::Ours(_)))
+    }
+
+    fn count(&self) -> u32 {
+        u32::try_from(self.jobs.len()).unwrap_or(u32::MAX)
     }
 
     fn hinted(&mut self, now: Timestamp, id: JobId) {
@@ -146,6 +179,7 @@ impl Engine {
         overdue: &[Keyed],
     ) {
         let lane = self.answered(id);
+        let jobs = self.count();
         let Some(entry) = self.jobs.get_mut(&id) else { return };
         match summary {
             Some(summary) if !summary.state.is_terminal() => {
@@ -168,7 +202,7 @@ impl Engine {
         if (lane == Lane::Sweeping || !self.link_up)
             && let Some(Entry { known: Known::Ours(job), wanted, .. }) = self.jobs.get_mut(&id)
         {
-            job.swept(now, *wanted);
+            job.swept(now, *wanted, jobs);
         }
         self.publish(now, id, overdue);
         self.reconsider(now, id);

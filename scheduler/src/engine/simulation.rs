@@ -64,6 +64,8 @@ pub(super) struct World {
     /// Sizes of the chunks of a job in the order of their claims.
     pub(super) sizes: BTreeMap<JobId, Vec<u64>>,
     pub(super) most_waiting: usize,
+    /// Questions how a job stands.
+    pub(super) looks: usize,
     drawn: u128,
 }
 
@@ -99,6 +101,7 @@ impl World {
             began_ms: BTreeMap::new(),
             sizes: BTreeMap::new(),
             most_waiting: 0,
+            looks: 0,
             drawn: 0,
         }
     }
@@ -206,6 +209,7 @@ impl World {
     }
 
     fn perform(&mut self, action: Action) -> Option<Event> {
+        self.looks += usize::from(matches!(action, Action::Look { .. } | Action::Sweep { .. }));
         let ledger = &self.ledger;
         // Keys by index are as good as any.
         let keyed = |message: ChunkMessage| Keyed {

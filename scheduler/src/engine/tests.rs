@@ -304,6 +304,29 @@ fn a_thousand_jobs_end() {
 }
 
 #[test]
+fn missed_hints_cost_one_question_after_the_other_for_jobs_that_only_wait() {
+    let mut world = World::new(0, 1);
+    for _ in 0..1_000 {
+        world.submit(2, 1_000, "");
+    }
+    world.run_for(2_000);
+    let gap = Event::Hint(longshore_ledger::Event::Gap);
+    let mut asked = 0;
+    for second in [0, 1, 2, 3] {
+        let base = world.now_ms();
+        if second == 0 {
+            let actions = world.engine.step(Timestamp::from_millis(base), gap.clone());
+            assert_eq!(actions, [], "nothing is asked at once");
+        }
+        let before = world.looks;
+        world.run_for(1_000);
+        asked += world.looks - before;
+        assert!(world.looks - before <= 510, "{} in a second", world.looks - before);
+    }
+    assert!(asked >= 1_000, "only {asked} were asked about");
+}
+
+#[test]
 fn a_queue_of_another_scheduler_is_left_alone_until_it_is_gone() {
     let other = SchedulerId::new("other");
     let me = SchedulerId::new("me");

@@ -101,6 +101,23 @@ async fn what_a_worker_claimed_after_it_was_forgotten_runs_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_small_job_costs_the_ledger_few_questions() {
+    const JOBS: u64 = 500;
+    let world = World::usual(succeed);
+    let mut jobs = Vec::new();
+    for _ in 0..JOBS {
+        jobs.push(world.submit(2, "").await);
+    }
+    for job in jobs {
+        world.succeeds(job).await;
+    }
+    // Admit, look, read the document, open twice, look, archive; and what is asked by the clock.
+    let asked = world.outage.asked();
+    assert!(asked <= 8 * JOBS, "{asked} questions for {JOBS} jobs");
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn jobs_are_placed_in_turn_and_by_key() {
     for placement in [r#""round_robin""#, r#"{"hash":""}"#] {
         let mut world = World::usual(succeed);
