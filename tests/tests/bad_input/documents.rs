@@ -80,7 +80,6 @@ fn rows(healthy: &str) -> Vec<Row> {
         bytes(name, body.into_bytes(), fate)
     };
     let mib = |byte: u8| vec![byte; 1 << 20];
-    let plain = json!({});
     vec![
         // What is no document at all.
         row(
@@ -224,7 +223,7 @@ fn rows(healthy: &str) -> Vec<Row> {
             OneJob,
         ),
         several("nameless, twice under one name", &[NAMELESS.into(), NAMELESS.into()], OneJob),
-        row("nameless", NAMELESS, OneJob).with(plain.clone()),
+        row("nameless", NAMELESS, OneJob).with(json!({})),
         row("nameless, under an empty name", NAMELESS, OneJob).with(json!({"message_id": ""})),
         row("nameless, under a name that is no UUID", NAMELESS, OneJob)
             .with(json!({"message_id": "17; DROP TABLE {jobs}\r\n"})),
