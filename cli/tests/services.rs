@@ -169,8 +169,8 @@ fn what_is_not_there_exits_4_and_what_is_rejected_2() {
     let left =
         fleet.given.longshore(&["submit", "--task", "noop", "--items", "1", "--within", "1s"]);
     assert_eq!(left.code, Some(3));
-    let missing = "was published but not accepted within 1s: no scheduler is running; start one \
-                   with `longshore scheduler`\n";
+    let missing = "was published but not accepted within 1s: no scheduler takes jobs; start one \
+                   with `longshore scheduler`, or look at its log\n";
     assert!(left.stderr.ends_with(missing), "{left:?}");
     fleet.start(&["scheduler"]);
     let submit = ["submit", "--id", UNKNOWN, "--task", "wordcount", "--files", "/nowhere/*"];

@@ -143,7 +143,8 @@ pub(crate) async fn settled(
 async fn missing(broker: &dyn Broker) -> String {
     match broker.depth(&Queue::Jobs).await {
         Ok(Some(depth)) if depth.consumers == 0 => {
-            "no scheduler is running; start one with `longshore scheduler`".to_owned()
+            "no scheduler takes jobs; start one with `longshore scheduler`, or look at its log"
+                .to_owned()
         }
         Ok(Some(depth)) if depth.ready > 0 => {
             format!("the schedulers are behind, {} documents wait", depth.ready)

@@ -146,8 +146,8 @@ async fn without_a_scheduler_the_error_says_so() {
     let error = stage.client.submit(&document(json!({}))).await.expect_err("nobody admits it");
     assert!(matches!(error, SubmitError::NotAccepted { .. }));
     let text = error.to_string();
-    let missing = "was published but not accepted within 30s: no scheduler is running; \
-                   start one with `longshore scheduler`";
+    let missing = "was published but not accepted within 30s: no scheduler takes jobs; \
+                   start one with `longshore scheduler`, or look at its log";
     assert!(text.ends_with(missing), "{text}");
 }
 

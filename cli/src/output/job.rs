@@ -41,6 +41,7 @@ struct View<'a> {
     rate: f64,
     eta_ms: Option<u64>,
     error: Option<&'a str>,
+    last_error: Option<&'a str>,
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -76,6 +77,7 @@ impl<'a> View<'a> {
             rate: job.rate,
             eta_ms: job.eta.map(millis),
             error: job.error.as_deref(),
+            last_error: job.last_error.as_deref(),
         }
     }
 }
@@ -98,6 +100,9 @@ pub(crate) fn summary(output: &mut Output, job: &JobSummary) -> Result<(), Failu
     facts.push(("attempts", format!("{}, {} lost with their node", job.attempts, job.lost)));
     facts.extend(pace(job));
     facts.extend(job.error.clone().map(|error| ("error", error)));
+    // What the task said may have many lines; the first tells most, `errors JOB` tells all.
+    let last = job.last_error.as_deref().and_then(|error| error.lines().next());
+    facts.extend(last.map(|error| ("latest", format!("failure: {error}"))));
     for (name, fact) in facts {
         output.line(format_args!("{name:<9} {fact}"))?;
     }
