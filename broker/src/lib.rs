@@ -7,11 +7,8 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
-mod finding;
 pub mod memory;
 pub mod rabbit;
-
-pub use finding::{Finding, Severity};
 
 use std::time::Duration;
 

@@ -30,13 +30,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_protocol::state::{IllegalTransition, JobState};
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, JobId, JobSummary, NodeId, NodeInfo,
+    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, JobId, JobSummary, NodeId, NodeInfo,
     NodeRecord, ResultsPage, SchedulerId, Timestamp, Token,
 };
 
 pub use op::{
-    Admission, Admitted, Beat, Claim, Commit, Committed, Event, Finding, Grant, HandBack, Held,
-    Open, Revoked, Severity, Stop, StopReason, StoredDocument, Sweep,
+    Admission, Admitted, Beat, Claim, Commit, Committed, Event, Grant, HandBack, Held, Open,
+    Revoked, Stop, StopReason, StoredDocument, Sweep,
 };
 
 /// Why the ledger could not do as asked.

@@ -22,8 +22,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, JobId, JobSummary, NodeId, NodeInfo,
-    NodeRecord, ResultsPage, SchedulerId, Timestamp, Token,
+    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, JobId, JobSummary, NodeId, NodeInfo,
+    NodeRecord, ResultsPage, SchedulerId, Severity, Timestamp, Token,
 };
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
@@ -32,8 +32,8 @@ use tokio::sync::broadcast::error::RecvError;
 use self::job::Job;
 use self::store::Store;
 use crate::op::{
-    Admission, Admitted, Beat, Claim, Commit, Committed, Event, Finding, HandBack, Held,
-    MAX_INDICES, Open, Revoked, Severity, StoredDocument, Sweep,
+    Admission, Admitted, Beat, Claim, Commit, Committed, Event, HandBack, Held, MAX_INDICES, Open,
+    Revoked, StoredDocument, Sweep,
 };
 use crate::{ControlError, Error, Events, Ledger};
 

@@ -282,28 +282,3 @@ pub enum Event {
     /// Hints may have been missed.
     Gap,
 }
-
-/// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// As it should be.
-    Ok,
-    /// Works, but somebody should know.
-    Warning,
-    /// Does not work.
-    Error,
-}
-
-/// One line of `longshore doctor`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// How bad it is.
-    pub severity: Severity,
-    /// What was looked at: `redis.reachable`, `redis.version`, `redis.functions`, …
-    pub check: String,
-    /// What was seen.
-    pub found: String,
-    /// What to do about it; empty when all is well.
-    pub remedy: String,
-}

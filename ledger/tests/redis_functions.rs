@@ -5,13 +5,12 @@ use std::time::Duration;
 use longshore_ledger::keys::Keys;
 use longshore_ledger::redis::{Config, RedisLedger};
 use longshore_ledger::{
-    Admission, Admitted, Claim, Commit, Committed, Error, Event, Finding, Held, Ledger, Open,
-    Severity,
+    Admission, Admitted, Claim, Commit, Committed, Error, Event, Held, Ledger, Open,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkMessage, Digest, JobId, JobSummary, NodeId, NodeInfo, NodeState, Run, Timestamp, Token,
-    split_results,
+    ChunkMessage, Digest, Finding, JobId, JobSummary, NodeId, NodeInfo, NodeState, Run, Severity,
+    Timestamp, Token, split_results,
 };
 use longshore_test_servers::{Redis, RedisCluster, RedisSentinel, Reply, wait_until};
 

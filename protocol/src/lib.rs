@@ -5,6 +5,7 @@
 //! files).
 
 pub mod document;
+mod finding;
 mod ids;
 mod message;
 mod outcome;
@@ -15,6 +16,7 @@ mod time;
 mod view;
 
 pub use document::{Invalid, JobDocument};
+pub use finding::{Finding, Severity};
 pub use ids::{ChunkId, Digest, Epoch, JobId, NodeId, SchedulerId, Token};
 pub use message::{ChunkMessage, Subtask};
 pub use outcome::{Outcome, RESULT_STRIDE, Run, runs_len, split_results};

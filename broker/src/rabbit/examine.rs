@@ -3,7 +3,9 @@
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::{Finding, Queue, Severity};
+use longshore_protocol::{Finding, Severity};
+
+use crate::Queue;
 
 use super::Config;
 use super::address::Address;

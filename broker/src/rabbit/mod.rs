@@ -28,13 +28,14 @@ mod tray;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use longshore_protocol::Finding;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use crate::{Broker, Depth, Error, Finding, Link, Outgoing, PublishError, Queue, Subscription};
+use crate::{Broker, Depth, Error, Link, Outgoing, PublishError, Queue, Subscription};
 
 use self::address::Address;
 use self::failure::Failure;

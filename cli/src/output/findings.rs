@@ -1,6 +1,6 @@
 //! What `doctor` found.
 
-use longshore_ledger::{Finding, Severity};
+use longshore_protocol::{Finding, Severity};
 
 use super::Output;
 use crate::failure::Failure;

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::Args;
 use longshore_broker::rabbit::Rabbit;
 use longshore_broker::{Broker, Queue};
-use longshore_ledger::{Finding, Ledger, Severity};
+use longshore_ledger::Ledger;
 use longshore_producer::Jobs;
-use longshore_protocol::{NodeState, Timestamp};
+use longshore_protocol::{Finding, NodeState, Severity, Timestamp};
 
 use crate::failure::Failure;
 use crate::output::{Output, findings};
@@ -54,9 +54,8 @@ impl Doctor {
         let rabbit = Rabbit::start(rabbit_config(&settings, "longshore doctor"))?;
         let pools: Vec<String> = pools.into_iter().collect();
         let broker = rabbit.examine(&pools).await;
-        let has_rabbit =
-            broker.iter().all(|finding| finding.severity != longshore_broker::Severity::Error);
-        found.extend(broker.into_iter().map(from_broker));
+        let has_rabbit = broker.iter().all(|finding| finding.severity != Severity::Error);
+        found.extend(broker);
         if has_rabbit {
             found.extend(schedulers(&rabbit).await);
         }
@@ -93,17 +92,6 @@ fn fine(check: &str, found: impl Into<String>) -> Finding {
 
 fn wrong(severity: Severity, check: &str, found: impl Into<String>, remedy: &str) -> Finding {
     Finding { severity, check: check.to_owned(), found: found.into(), remedy: remedy.to_owned() }
-}
-
-fn from_broker(finding: longshore_broker::Finding) -> Finding {
-    use longshore_broker::Severity as S;
-    let severity = match finding.severity {
-        S::Ok => Severity::Ok,
-        S::Warning => Severity::Warning,
-        S::Error => Severity::Error,
-    };
-    let longshore_broker::Finding { check, found, remedy, .. } = finding;
-    Finding { severity, check, found, remedy }
 }
 
 async fn clock(ledger: &dyn Ledger) -> Option<Finding> {

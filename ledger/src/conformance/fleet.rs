@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_protocol::state::JobState;
-use longshore_protocol::{ChunkId, NodeInfo, NodeState, SchedulerId, Timestamp};
+use longshore_protocol::{ChunkId, NodeInfo, NodeState, SchedulerId, Severity, Timestamp};
 
 use super::play::{NEVER, Play, await_event, job_id, node, ok, token};
 use crate::Ledger;
-use crate::op::{Beat, Claim, Event, Held, Severity, StopReason};
+use crate::op::{Beat, Claim, Event, Held, StopReason};
 
 fn info(name: &str) -> NodeInfo {
     NodeInfo {

@@ -1,6 +1,7 @@
 //! What is wrong with this Redis, for `longshore doctor`: one finding a thing that was looked at,
 //! with what to do about it.
 
+use longshore_protocol::{Finding, Severity};
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +12,6 @@ use super::jobs::clock_millis;
 use super::library::{LIBRARY, NAME};
 use super::reply::{Reply, word};
 use super::transport::Failure;
-use crate::{Finding, Severity};
 
 const OPERATION: &str = "examine";
 const OLDEST: (u32, u32) = (7, 0);

@@ -1,9 +1,9 @@
-//! What a look at a broker found, for a person to read.
+//! What a look at a service found, for a person to read: a line of `longshore doctor`.
 
 use serde::{Deserialize, Serialize};
 
 /// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// As it should be.
@@ -19,7 +19,7 @@ pub enum Severity {
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
-    /// What was looked at: `rabbitmq.reachable`, `rabbitmq.version`, `rabbitmq.queue`, …
+    /// What was looked at: `rabbitmq.reachable`, `redis.version`, …
     pub check: String,
     /// What was seen.
     pub found: String,
