@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use longshore_ledger::{
-    Admission, Admitted, Beat, Claim, Commit, Committed, ControlError, Error, Events, Finding,
-    HandBack, Held, Ledger, Open, Revoked, StoredDocument, Sweep,
+    Admission, Admitted, Beat, Claim, Commit, Committed, ControlError, Error, Events, HandBack,
+    Held, Ledger, Open, Revoked, StoredDocument, Sweep,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, JobId, JobSummary, NodeId, NodeInfo,
+    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, JobId, JobSummary, NodeId, NodeInfo,
     NodeRecord, ResultsPage, SchedulerId, Timestamp, Token,
 };
 use tokio::sync::watch;
