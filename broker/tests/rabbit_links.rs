@@ -8,9 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use longshore_broker::rabbit::{Config, Rabbit, Timeouts, WorkQueueKind};
 use longshore_broker::{
-    Broker, Delivery, Error, Link, Outgoing, PublishError, Queue, Severity, Subscription,
+    Broker, Delivery, Error, Link, Outgoing, PublishError, Queue, Subscription,
 };
-use longshore_protocol::NodeId;
+use longshore_protocol::{NodeId, Severity};
 use longshore_test_servers::{Rabbit as Server, free_port};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, block_in_place};
