@@ -16,8 +16,8 @@ use crate::plans::Plans;
 use crate::sweeper;
 
 /// After this time without a claim a chunk's message is taken for lost. What waits ahead of a
-/// worker is half a second of work, so a message that still waits then is rare; publishing it twice
-/// costs one refused claim.
+/// worker is a quarter of a second of work, so a message that still waits then is rare; publishing it
+/// twice costs one refused claim.
 pub(crate) const PUBLISH_WITHIN: Duration = Duration::from_secs(5);
 
 /// Jobs that are freed from a dead worker side by side.
