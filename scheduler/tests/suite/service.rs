@@ -218,7 +218,7 @@ async fn two_schedulers_feed_fifty_jobs_of_many_queues() {
     for job in &jobs[..25] {
         world.succeeds(*job).await;
     }
-    // One of them dies without a word; the other takes over.
+    // One of them stops, and withdraws; the other takes over.
     world.stops[0].cancel();
     for job in &jobs[25..] {
         world.succeeds(*job).await;
