@@ -1,7 +1,9 @@
 //! What every implementation of [`Broker`] does, written once. An implementation's test walks through [`CASES`] and
-//! gives each a broker of its own, whose queues are empty.
+//! gives each a broker of its own that keeps a journal, and whose queues are empty.
 //!
 //! Deliberately absent: broken connections and restarts; they are tested where they can be made.
+
+mod journal;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +13,11 @@ use futures_util::future::{BoxFuture, join_all};
 use longshore_protocol::NodeId;
 use tokio::time::{Instant, sleep, timeout};
 
+use self::journal::{
+    a_journal_is_read_from_where_one_left_off, a_journal_is_read_in_order_by_everyone,
+    a_place_in_another_journal_is_told_of, a_reader_waits_for_what_comes,
+    close_ends_the_reading_of_the_journal,
+};
 use crate::{Broker, Delivery, Depth, Outgoing, PublishError, Queue, Subscription};
 
 /// Everything on a local broker happens within milliseconds; a busy machine may need much more.
@@ -52,6 +59,11 @@ cases![
     a_subscription_may_come_before_the_first_message,
     jobs_and_dead_letters_are_queues_like_others,
     close_ends_subscriptions,
+    a_journal_is_read_in_order_by_everyone,
+    a_journal_is_read_from_where_one_left_off,
+    a_reader_waits_for_what_comes,
+    a_place_in_another_journal_is_told_of,
+    close_ends_the_reading_of_the_journal,
 ];
 
 fn work() -> Queue {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use longshore_protocol::NodeId;
+use longshore_protocol::{JournalPlace, NodeId};
 
 /// A queue of one namespace. Declared by whoever publishes to it or consumes from it first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +28,9 @@ pub enum Queue {
     /// `<ns>.node.<node>`: chunks placed on one worker. Exclusive to that worker's connection: it goes when the worker
     /// goes, or stops to consume. Never declared by a publish.
     Node(NodeId),
+    /// `<ns>.journal`: a stream, durable. Published to like the others, but read with [`Broker::read_journal`] alone: its
+    /// records stay where they are.
+    Journal,
 }
 
 /// A message on its way out.
@@ -112,6 +115,46 @@ pub trait Subscription: Send {
     async fn next(&mut self) -> Option<Delivery>;
 }
 
+/// A record of the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalEntry {
+    /// Where it stands.
+    pub place: JournalPlace,
+    /// What it says.
+    pub body: Bytes,
+}
+
+/// What a reader of the journal comes upon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Reading begins here, or begins again after a broken connection: what is published from now on will be read.
+    Attached,
+    /// The next record.
+    Entry(JournalEntry),
+}
+
+/// Why there is nothing more to read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JournalEnd {
+    /// The broker was closed.
+    #[error("the broker was closed")]
+    Closed,
+    /// The record that was read last is not where it was: the journal was deleted, or so much of it that what follows can't
+    /// be known.
+    #[error("the journal is not the one that was read before")]
+    Lost,
+    /// The broker can't keep a journal.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+/// Reads the journal in order, each record once, through broken connections. Dropping it ends the reading.
+#[async_trait]
+pub trait JournalReader: Send {
+    /// What comes next; waits for it. After an error there is nothing more. Safe to be dropped while it waits.
+    async fn next(&mut self) -> Result<Reading, JournalEnd>;
+}
+
 /// How full a queue is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Depth {
@@ -141,10 +184,17 @@ pub trait Broker: Send + Sync + 'static {
     /// the broker is down.
     async fn subscribe(&self, queue: &Queue, prefetch: u16) -> Box<dyn Subscription>;
 
+    /// Reads the journal: what follows `after`, or all that is left of it. Comes back at once, also while the broker is
+    /// down. `None` from a broker that keeps no journal by its nature.
+    async fn read_journal(&self, after: Option<JournalPlace>) -> Option<Box<dyn JournalReader>> {
+        let _ = after;
+        None
+    }
+
     /// How full a queue is; `None` if it does not exist. A `Node` queue can be looked at by its own worker only.
     async fn depth(&self, queue: &Queue) -> Result<Option<Depth>, Error>;
 
-    /// Throws away the messages that wait in a queue.
+    /// Throws away the messages that wait in a queue; of the journal, all of it: it begins anew.
     async fn purge(&self, queue: &Queue) -> Result<(), Error>;
 
     /// Follows the link. The first value is the current one.

@@ -2,10 +2,13 @@
 //!
 //! It behaves as RabbitMQ does where the trait can tell: messages are pushed to consumers in turn up to their
 //! prefetch, stay unacknowledged until they are settled or their subscription is dropped, and go back to the place
-//! that they had in their queue.
+//! that they had in their queue. A journal is kept only where one is asked for: what it is for, a ledger that is lost while
+//! the broker lives on, can't happen within one process.
 //!
 //! Deliberately absent: persistence, a thread, a clock. Everything happens in the caller's own call, in order, so a
 //! simulation of tokio's time sees all of it.
+
+mod journal;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,12 +16,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use longshore_protocol::JournalPlace;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
+use self::journal::Journal;
 use crate::{
-    Broker, Delivery, Depth, Error, Link, Outgoing, PublishError, Queue, Settle, Subscription,
+    Broker, Delivery, Depth, Error, JournalReader, Link, Outgoing, PublishError, Queue, Settle,
+    Subscription,
 };
 
 /// Messages that may wait in one queue. The scheduler's window keeps queues short; reaching this means that somebody
@@ -34,6 +40,7 @@ pub struct MemoryBroker {
 /// All queues of one broker.
 struct Hall {
     queues: Mutex<HashMap<Queue, Arc<Line>>>,
+    journal: Option<Arc<Journal>>,
 }
 
 /// One queue.
@@ -76,10 +83,17 @@ struct Consumer {
 impl MemoryBroker {
     /// A broker without queues.
     pub fn new() -> Self {
-        Self {
-            hall: Arc::new(Hall { queues: Mutex::new(HashMap::new()) }),
-            link: watch::Sender::new(Link::Up),
-        }
+        Self::over(None)
+    }
+
+    /// A broker without queues that keeps a journal, every record of it, for as long as it lives.
+    pub fn with_journal() -> Self {
+        Self::over(Some(Arc::default()))
+    }
+
+    fn over(journal: Option<Arc<Journal>>) -> Self {
+        let hall = Arc::new(Hall { queues: Mutex::default(), journal });
+        Self { hall, link: watch::Sender::new(Link::Up) }
     }
 
     fn closed(&self) -> bool {
@@ -154,6 +168,11 @@ impl Broker for MemoryBroker {
             return Err(PublishError::Unknown("the broker is closed".to_owned()));
         }
         let unroutable = || PublishError::Unroutable(queue.clone());
+        if *queue == Queue::Journal {
+            let journal = self.hall.journal.as_ref().ok_or_else(unroutable)?;
+            journal.append(message);
+            return Ok(());
+        }
         let line = self.hall.find(queue, false).ok_or_else(unroutable)?;
         let mut state = line.state.lock();
         // The node may have gone between the look-up and the lock.
@@ -204,7 +223,15 @@ impl Broker for MemoryBroker {
         }
     }
 
+    async fn read_journal(&self, after: Option<JournalPlace>) -> Option<Box<dyn JournalReader>> {
+        let journal = self.hall.journal.as_ref()?;
+        Some(Box::new(journal.read(after, self.link.subscribe())))
+    }
+
     async fn depth(&self, queue: &Queue) -> Result<Option<Depth>, Error> {
+        if *queue == Queue::Journal {
+            return Ok(self.hall.journal.as_ref().map(|journal| journal.depth()));
+        }
         let line = self.hall.queues.lock().get(queue).cloned();
         Ok(line.map(|line| {
             let state = line.state.lock();
@@ -213,6 +240,9 @@ impl Broker for MemoryBroker {
     }
 
     async fn purge(&self, queue: &Queue) -> Result<(), Error> {
+        if let (Queue::Journal, Some(journal)) = (queue, &self.hall.journal) {
+            journal.begin_anew();
+        }
         let line = self.hall.queues.lock().get(queue).cloned();
         if let Some(line) = line {
             line.state.lock().ready.clear();
@@ -257,6 +287,7 @@ impl Subscription for MemorySubscription {
                 return Some(self.hand_out(message));
             }
             tokio::select! {
+                biased;
                 () = self.arrival.notified() => {}
                 changed = self.link.changed() => changed.ok()?,
             }

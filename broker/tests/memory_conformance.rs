@@ -10,6 +10,6 @@ use longshore_broker::memory::MemoryBroker;
 async fn the_memory_broker_conforms() {
     for (name, case) in CASES {
         eprintln!("{name}");
-        case(Arc::new(MemoryBroker::new())).await;
+        case(Arc::new(MemoryBroker::with_journal())).await;
     }
 }

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use longshore_broker::rabbit::{Config, Rabbit, Timeouts, WorkQueueKind};
 use longshore_broker::{
-    Broker, Delivery, Error, Link, Outgoing, PublishError, Queue, Subscription,
+    Broker, Delivery, Error, JournalEnd, JournalReader, Link, Outgoing, PublishError, Queue,
+    Reading, Subscription,
 };
 use longshore_protocol::{NodeId, Severity};
 use longshore_test_servers::{Rabbit as Server, free_port};
@@ -351,4 +353,123 @@ async fn the_documented_permissions_suffice() {
         matches!(refused, Err(PublishError::Unknown(_))),
         "an application may publish jobs only"
     );
+}
+
+/// Reads the journal until `count` records have come, each once and in order.
+async fn read_numbers(reader: &mut dyn JournalReader, from: u64, count: u64) {
+    let mut next = from;
+    while next < from + count {
+        let read = timeout(DEADLINE, reader.next()).await;
+        match read.unwrap_or_else(|_| panic!("waited in vain for record {next}")) {
+            Ok(Reading::Entry(entry)) => {
+                let number: u64 = String::from_utf8_lossy(&entry.body).parse().expect("a number");
+                // One whose confirm was lost was published again.
+                assert!(number == next || number + 1 == next, "{number} in place of {next}");
+                next = number + 1;
+            }
+            Ok(Reading::Attached) => {}
+            Err(end) => panic!("record {next}: {end}"),
+        }
+    }
+}
+
+async fn publish_to_journal(rabbit: &Rabbit, numbers: std::ops::Range<u64>) {
+    let deadline = Instant::now() + DEADLINE;
+    for number in numbers {
+        while let Err(error) = rabbit.publish(&Queue::Journal, text(&number)).await {
+            assert!(Instant::now() < deadline, "the journal can't be written: {error}");
+            sleep(BETWEEN_TRIES).await;
+        }
+    }
+}
+
+/// Not killed: RabbitMQ 3.10 forgets a stream that is killed within moments of its declaration (decision record 0013).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_journal_outlives_a_restart_and_is_read_on() {
+    let mut server = block_in_place(Server::start);
+    let rabbit = start(&server, "journal").await;
+    publish_to_journal(&rabbit, 0..50).await;
+    let mut reader = rabbit.read_journal(None).await.expect("RabbitMQ has streams");
+    read_numbers(&mut *reader, 0, 30).await;
+    let mut link = rabbit.link();
+    block_in_place(|| server.restart());
+    let up = timeout(DEADLINE, link.wait_for(|link| *link == Link::Up)).await;
+    assert_eq!(*up.expect("the link comes back in time").expect("the broker lives"), Link::Up);
+    publish_to_journal(&rabbit, 50..60).await;
+    read_numbers(&mut *reader, 30, 30).await;
+    block_in_place(|| server.ctl(&["close_all_connections", "test"]));
+    let mut anew = rabbit.read_journal(None).await.expect("RabbitMQ has streams");
+    read_numbers(&mut *anew, 0, 60).await;
+    rabbit.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_streams_is_told_of_and_goes_on_working() {
+    let server = block_in_place(Server::start_without_streams);
+    let features = block_in_place(|| server.ctl(&["list_feature_flags", "name", "state"]));
+    if features.lines().any(|line| line.starts_with("stream_queue") && line.contains("enabled")) {
+        return eprintln!("this RabbitMQ can't be without streams");
+    }
+    let rabbit = start(&server, "streamless").await;
+    let mut reader = rabbit.read_journal(None).await.expect("it has yet to be seen");
+    match timeout(DEADLINE, reader.next()).await.expect("it is told in time") {
+        Err(JournalEnd::Unsupported(reason)) => assert!(reason.contains("stream"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    let mut link = rabbit.link();
+    let up = timeout(DEADLINE, link.wait_for(|link| *link == Link::Up)).await;
+    assert_eq!(*up.expect("the link comes back in time").expect("the broker lives"), Link::Up);
+    rabbit.publish(&work(), text(&1)).await.expect("confirmed");
+    rabbit.close(Duration::from_secs(5)).await;
+}
+
+/// An administrator's queue of the journal's name that is no stream.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_that_is_no_stream_is_not_read() {
+    let server = block_in_place(Server::shared);
+    let rabbit = start(server, "odd.work").await;
+    // `odd.work.journal`, as a work queue of the namespace `odd`.
+    let other = start(server, "odd").await;
+    other.publish(&Queue::Work("journal".to_owned()), text(&1)).await.expect("confirmed");
+    let mut reader = rabbit.read_journal(None).await.expect("RabbitMQ has streams");
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        assert!(Instant::now() < deadline, "it is not told of");
+        match timeout(DEADLINE, reader.next()).await.expect("it is told in time") {
+            Ok(Reading::Attached) => {}
+            Err(JournalEnd::Unsupported(reason)) => {
+                break assert!(reason.contains("stream"), "{reason}");
+            }
+            read => panic!("{read:?}"),
+        }
+    }
+    other.close(Duration::from_secs(5)).await;
+    rabbit.close(Duration::from_secs(5)).await;
+}
+
+/// RabbitMQ 3.10 answers some of them with an internal error and ends their connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_who_declare_the_journal_at_once_all_get_to_read_it() {
+    let server = block_in_place(Server::shared);
+    for round in 0..5 {
+        let namespace = format!("crowd{round}");
+        let mut crowd = Vec::new();
+        for _ in 0..6 {
+            crowd.push(start(server, &namespace).await);
+        }
+        let reading = crowd.iter().map(|rabbit| async {
+            let mut reader = rabbit.read_journal(None).await.expect("RabbitMQ has streams");
+            let first = timeout(DEADLINE, reader.next()).await.expect("it is read in time");
+            assert_eq!(first, Ok(Reading::Attached));
+            reader
+        });
+        let mut readers = join_all(reading).await;
+        publish_to_journal(&crowd[0], 0..1).await;
+        for reader in &mut readers {
+            read_numbers(&mut **reader, 0, 1).await;
+        }
+        for rabbit in crowd {
+            rabbit.close(Duration::from_secs(5)).await;
+        }
+    }
 }

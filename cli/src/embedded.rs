@@ -88,11 +88,12 @@ pub(crate) fn scheduler_id() -> SchedulerId {
     SchedulerId::new(format!("{host}-{}", uuid::Uuid::new_v4()))
 }
 
-/// The worker that the settings describe, for these queues.
+/// The worker that the settings describe, for these queues; with the task of the benchmark if that is who asks.
 pub(crate) fn worker(
     settings: &Settings,
     queues: Vec<String>,
     grace: Duration,
+    bench: bool,
 ) -> Result<Worker, Failure> {
     let mut config = longshore_worker::Config {
         queues,
@@ -109,6 +110,9 @@ pub(crate) fn worker(
     let mut builder = Worker::builder().config(config);
     for (name, spec) in &settings.tasks {
         builder = builder.configured_task(name, spec.clone());
+    }
+    if bench {
+        builder = longshore_bench::spin(builder);
     }
     builder.build().map_err(Failure::usage)
 }

@@ -30,6 +30,9 @@ pub(crate) enum Failure {
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,
+    /// A process that we watched ended with this code; it said itself why.
+    #[error("the worker ended with code {0}")]
+    Ended(u8),
     /// Anything else.
     #[error("{0}")]
     Other(String),
@@ -47,6 +50,7 @@ impl Failure {
             Self::NotFound(_) => 4,
             // As shells count: 128 and the signal's number.
             Self::Interrupted => 130,
+            Self::Ended(code) => *code,
         }
     }
 
@@ -120,6 +124,24 @@ impl From<producer::ConnectError> for Failure {
     }
 }
 
+impl From<longshore_bench::Error> for Failure {
+    fn from(error: longshore_bench::Error) -> Self {
+        use longshore_bench::Error as E;
+        match error {
+            E::Connect(error) => error.into(),
+            E::Submit(error) => error.into(),
+            E::Job(error) => error.into(),
+            E::Ledger(error) => error.into(),
+            E::Unsupported(_) => Self::Usage(error.to_string()),
+            E::Rabbit(_) | E::Redis(_) => Self::Unreachable(error.to_string()),
+            E::Interrupted => Self::Interrupted,
+            E::Process { .. } | E::System(_) | E::Unexpected(_) | E::TimedOut { .. } => {
+                Self::Other(error.to_string())
+            }
+        }
+    }
+}
+
 impl From<producer::SubmitError> for Failure {
     fn from(error: producer::SubmitError) -> Self {
         use producer::SubmitError as E;
@@ -145,7 +167,7 @@ impl From<producer::Error> for Failure {
             }
             E::Ledger(error) => error.into(),
             E::Storage(error) => error.into(),
-            E::Refused { .. } | E::NoValue { .. } | E::Corrupt { .. } => {
+            E::Refused { .. } | E::ResultsLost(_) | E::NoValue { .. } | E::Corrupt { .. } => {
                 Self::Other(error.to_string())
             }
         }

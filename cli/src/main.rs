@@ -8,6 +8,7 @@ mod embedded;
 mod failure;
 mod interrupt;
 mod logging;
+mod metrics;
 mod output;
 mod services;
 mod settings;

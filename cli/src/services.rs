@@ -22,9 +22,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// How long a good-bye to RabbitMQ may take.
 pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
-/// Most connections of a scheduler or worker to Redis.
-const FLEET_POOL: usize = 16;
-
 /// The ledger. Connects when it is first asked something.
 pub(crate) fn ledger(settings: &Settings) -> Result<RedisLedger, Failure> {
     Ok(RedisLedger::connect(redis::Config::new(&settings.redis_url, &settings.namespace))?)
@@ -64,9 +61,7 @@ pub(crate) struct Services {
 impl Services {
     /// Starts to connect to both.
     pub(crate) fn start(settings: &Settings, name: &str) -> Result<Self, Failure> {
-        let mut config = redis::Config::new(&settings.redis_url, &settings.namespace);
-        config.pool_size = FLEET_POOL;
-        let ledger = Arc::new(RedisLedger::connect(config)?);
+        let ledger = Arc::new(ledger(settings)?);
         let broker = Arc::new(Rabbit::start(rabbit_config(settings, name))?);
         Ok(Self { broker, ledger })
     }

@@ -3,6 +3,7 @@
 //! Deliberately absent: defaults in code. They live in `defaults.toml`, which is read like any other layer.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ const USUAL_FILE: &str = "longshore.toml";
 
 /// Most slots of one worker: each may be a process, and RabbitMQ counts prefetch in 16 bits.
 const MAX_SLOTS: u32 = 4096;
+
+/// No silence, grace or beat of sense is longer, and no clock runs over when it is added to the time.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Settings that every verb takes as flags. Flags of single verbs are in a [`Layer`] of their own.
 #[derive(Args, Clone, Debug, Default)]
@@ -75,6 +79,7 @@ pub(crate) struct Settings {
     pub(crate) namespace: String,
     pub(crate) work_queues: WorkQueueKind,
     pub(crate) dead_after: Duration,
+    pub(crate) http_listen: Option<SocketAddr>,
     pub(crate) slots: Option<u32>,
     pub(crate) queues: Vec<String>,
     pub(crate) labels: BTreeMap<String, String>,
@@ -97,6 +102,8 @@ struct Layer {
     work_queues: Option<WorkQueueKind>,
     #[serde(default, deserialize_with = "duration")]
     dead_after: Option<Duration>,
+    #[serde(default, deserialize_with = "address")]
+    http_listen: Option<SocketAddr>,
     slots: Option<u32>,
     queues: Option<Vec<String>>,
     labels: Option<BTreeMap<String, String>>,
@@ -147,6 +154,7 @@ impl Layer {
             namespace: self.namespace.or(below.namespace),
             work_queues: self.work_queues.or(below.work_queues),
             dead_after: self.dead_after.or(below.dead_after),
+            http_listen: self.http_listen.or(below.http_listen),
             slots: self.slots.or(below.slots),
             queues: self.queues.or(below.queues),
             labels: self.labels.or(below.labels),
@@ -165,6 +173,7 @@ impl Layer {
             namespace: self.namespace.expect(BUILT_IN),
             work_queues: self.work_queues.expect(BUILT_IN),
             dead_after: self.dead_after.expect(BUILT_IN),
+            http_listen: self.http_listen,
             slots: self.slots,
             queues: self.queues.expect(BUILT_IN),
             labels: self.labels.expect(BUILT_IN),
@@ -198,6 +207,16 @@ impl Settings {
         }
         if self.queues.is_empty() || self.queues.iter().any(String::is_empty) {
             return wrong("queues", "a name is missing".into(), "name at least one queue");
+        }
+        let durations = [
+            ("dead_after", self.dead_after),
+            ("heartbeat", self.heartbeat),
+            ("ack_after", self.ack_after),
+            ("grace", self.grace),
+        ];
+        if let Some((name, long)) = durations.into_iter().find(|(_, value)| *value > LONGEST) {
+            let found = humantime::format_duration(long).to_string();
+            return wrong(name, found, "use at most 366days");
         }
         if self.heartbeat < Duration::from_millis(50) {
             let found = humantime::format_duration(self.heartbeat).to_string();
@@ -243,6 +262,10 @@ fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Layer, 
             Failure::usage(format!("LONGSHORE_SLOTS: `{text}` is no whole number; use 1 to 4096"))
         })
     };
+    let listen = |text: String| {
+        let parsed = address_from(&text);
+        parsed.map_err(|error| Failure::usage(format!("LONGSHORE_HTTP_LISTEN: {error}")))
+    };
     let kind = |text: String| {
         kind_from(&text).map_err(|error| Failure::usage(format!("LONGSHORE_WORK_QUEUES: {error}")))
     };
@@ -252,6 +275,7 @@ fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Layer, 
         namespace: variable("LONGSHORE_NAMESPACE"),
         work_queues: variable("LONGSHORE_WORK_QUEUES").map(kind).transpose()?,
         dead_after: duration("LONGSHORE_DEAD_AFTER")?,
+        http_listen: variable("LONGSHORE_HTTP_LISTEN").map(listen).transpose()?,
         slots: variable("LONGSHORE_SLOTS").map(slots).transpose()?,
         queues: variable("LONGSHORE_QUEUES").map(|text| list(&text)),
         labels: variable("LONGSHORE_LABELS")
@@ -301,6 +325,17 @@ fn duration_from(place: &str, text: &str) -> Result<Duration, Failure> {
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_duration(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn address_from(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("`{text}` is no address to listen on; write one like \"127.0.0.1:7700\"")
+    })
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    address_from(&text).map(Some).map_err(serde::de::Error::custom)
 }
 
 fn kind_from(text: &str) -> Result<WorkQueueKind, String> {
@@ -398,13 +433,20 @@ mod tests {
             "\n  slot = 4",
             &[],
             "FILE:2:3: unknown field `slot`, expected one of `amqp_url`, `redis_url`, `namespace`, \
-             `work_queues`, `dead_after`, `slots`, `queues`, `labels`, `heartbeat`, `ack_after`, \
-             `grace`, `task`",
+             `work_queues`, `dead_after`, `http_listen`, `slots`, `queues`, `labels`, `heartbeat`, \
+             `ack_after`, `grace`, `task`",
         );
         refused("slots = 0", &[], "slots: 0; use 1 to 4096");
         refused("queues = []", &[], "queues: a name is missing; name at least one queue");
         refused("dead_after = \"1s\"", &[], "dead_after: 1s; use at least twice the heartbeat, 2s");
         refused("heartbeat = \"0s\"", &[], "heartbeat: 0s; use at least 50ms");
+        // Twice as much is no duration any more.
+        refused(
+            "heartbeat = \"18446744073709551615s\"\ndead_after = \"1day\"",
+            &[],
+            "heartbeat: 584542046090years 7months 15days 17h 5m 3s; use at most 366days",
+        );
+        refused("grace = \"2years\"", &[], "grace: 2years; use at most 366days");
         refused("ack_after = \"0s\"", &[], "ack_after: 0s; use a duration above zero");
         refused(
             "grace = \"5\"",

@@ -7,8 +7,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use given::Given;
-use longshore_test_servers::{Process, Rabbit, Redis, RedisOptions, free_port, wait_until};
-use serde_json::Value;
+use longshore_test_servers::{Process, Rabbit, Redis, RedisOptions, Reply, free_port, wait_until};
+use serde_json::{Value, json};
 
 const LONG: Duration = Duration::from_secs(30);
 const UNKNOWN: &str = "01900000-0000-7000-8000-000000000000";
@@ -71,6 +71,74 @@ impl Fleet {
             self.json(&["status", job])["state"] == state
         });
     }
+}
+
+#[test]
+fn a_benchmark_measures_tells_its_figures_and_leaves_nothing() {
+    let fleet = Fleet::new("benched");
+    let wanted = ["single", "latency", "idle", "nodes"];
+    let small = ["--runs", "1", "--scale", "0.01", "--json"];
+    let arguments: Vec<&str> = ["bench"].into_iter().chain(wanted).chain(small).collect();
+    let left = fleet.given.longshore(&arguments);
+    assert_eq!(left.code, Some(0), "{left:?}");
+    assert!(left.stderr.contains("latency: run 1 of 1: p50 "), "{left:?}");
+    let report: Value = serde_json::from_str(&left.stdout).expect("JSON");
+    assert_eq!((&report["scale"], &report["work_queues"]), (&json!(0.01), &json!("classic")));
+    let median = |figures: &Value, name: &str| {
+        let figures = figures.as_array().expect("a list");
+        let figure = figures.iter().find(|figure| figure["name"] == name);
+        let figure = figure.unwrap_or_else(|| panic!("no {name}: {report:#}"));
+        assert_eq!(figure["runs"], json!([figure["median"]]), "{name}");
+        figure["median"].as_f64().expect("a number")
+    };
+    let queue = median(&report["yardsticks"], "one classic queue");
+    let quorum = median(&report["yardsticks"], "one quorum queue");
+    let floor = median(&report["yardsticks"], "latency floor p50");
+    assert!((10.0..1e6).contains(&queue) && (10.0..1e6).contains(&quorum), "{report:#}");
+    assert!((0.01..1e3).contains(&floor), "{report:#}");
+
+    let scenarios = report["scenarios"].as_array().expect("a list");
+    let names: Vec<&Value> = scenarios.iter().map(|outcome| &outcome["scenario"]).collect();
+    assert_eq!(names, wanted);
+    let [single, latency, idle, nodes] = scenarios.as_slice() else { panic!("{report:#}") };
+    let rate = median(&single["figures"], "subtasks");
+    let ratio = median(&single["figures"], "times the one-queue yardstick");
+    assert!((ratio - rate / queue.max(quorum)).abs() < 1e-6, "{single:#}");
+    let target = &single["figures"][1];
+    assert_eq!(target["target"], json!({"at_least": 0.7}));
+    assert_eq!(target["met"], json!(ratio >= 0.7));
+    assert!(median(&latency["figures"], "p50") > floor, "{report:#}");
+    assert!(median(&idle["figures"], "scheduler, resident") > 1e6, "{idle:#}");
+    assert!(median(&nodes["figures"], "beats") > 10.0, "{nodes:#}");
+    assert!(median(&nodes["cores"], "redis") > 0.0, "{nodes:#}");
+
+    let keys = || Redis::shared().call(&["KEYS", "*bench-*"]);
+    assert_eq!(keys(), Reply::List(Vec::new()));
+    let mut stopped = Process::start(&fleet.given.command(&["bench", "single"]));
+    wait_until("the benchmark runs", LONG, || keys() != Reply::List(Vec::new()));
+    stopped.signal("INT");
+    wait_until("the benchmark stops", LONG, || !stopped.is_running());
+    assert_eq!(keys(), Reply::List(Vec::new()));
+    let functions = Redis::shared().call(&["FUNCTION", "LIST", "LIBRARYNAME", "bench*"]);
+    assert_eq!(functions, Reply::List(Vec::new()));
+    let rabbit = Rabbit::shared();
+    let queues = rabbit.ctl(&["list_queues", "name"]) + &rabbit.ctl(&["list_exchanges", "name"]);
+    assert!(!queues.contains("bench-"), "{queues}");
+}
+
+#[test]
+fn a_benchmark_that_can_t_be_says_why() {
+    let fleet = Fleet::new("unbenched");
+    let unknown = fleet.given.longshore(&["bench", "speed"]);
+    assert_eq!(unknown.code, Some(2), "{unknown:?}");
+    assert!(
+        unknown.stderr.contains("there is no such scenario; use throughput-keep, "),
+        "{unknown:?}"
+    );
+    let nowhere = format!("redis://127.0.0.1:{}", free_port().expect("a free port"));
+    let unreachable = fleet.given.longshore(&["bench", "single", "--redis-url", &nowhere]);
+    assert_eq!(unreachable.code, Some(3), "{unreachable:?}");
+    assert!(unreachable.stderr.starts_with("error: Redis"), "{unreachable:?}");
 }
 
 /// What `doctor` says of one check.
@@ -194,6 +262,9 @@ fn the_doctor_names_what_is_wrong() {
     fleet.start(&["scheduler"]);
     fleet.start(&["worker"]);
     fleet.await_worker();
+    wait_until("the scheduler takes documents", LONG, || {
+        fleet.given.longshore(&["doctor"]).code == Some(0)
+    });
     let found = fleet.json(&["doctor"]);
     for check in ["schedulers", "workers", "redis.functions", "rabbitmq.login"] {
         assert_eq!(finding(&found, check)["severity"], "ok", "{found:#}");
@@ -273,4 +344,53 @@ fn a_second_signal_stops_a_worker_at_once() {
     assert_eq!(left.code, Some(130), "{left:?}");
     assert!(left.stderr.contains("draining; once more to stop at once\n"), "{left:?}");
     fleet.ok(&["cancel", &id]);
+}
+
+#[test]
+fn a_subtask_that_kills_its_workers_is_given_up_and_the_job_tells_of_it() {
+    let mut fleet = Fleet::new("poison");
+    let history = fleet.given.folder().join("history");
+    let task = format!(
+        "[task.odd]\ncommand = [\"sh\", \"-c\", \"test $LONGSHORE_INDEX = 13 && \
+        echo $LONGSHORE_NODE >> {} && kill -9 $PPID; echo $LONGSHORE_INDEX\"]\n",
+        history.display()
+    );
+    let given = fleet.given.file("longshore.toml", task);
+    let settings = given.folder().join("longshore.toml").display().to_string();
+    fleet.given = given
+        .variable("LONGSHORE_CONFIG", &settings)
+        .variable("LONGSHORE_DEAD_AFTER", "2s")
+        .variable("LONGSHORE_HEARTBEAT", "100ms")
+        .variable("LONGSHORE_SLOTS", "2");
+    fleet.start(&["scheduler"]);
+    let job = r#"{"task": "odd", "split": {"by": "range", "start": 0, "end": 60}, "chunk": 30}"#;
+    fleet.given = fleet.given.stdin(job);
+    let id = fleet.ok(&["submit", "-"]).trim().to_owned();
+    wait_until("the job ends", 3 * LONG, || {
+        let workers = &mut fleet.processes[1..];
+        if workers.iter_mut().all(|worker| !worker.is_running()) {
+            fleet.start(&["worker"]);
+        }
+        fleet.json(&["status", &id])["state"] == "failed"
+    });
+    let history = std::fs::read_to_string(history).expect("the task wrote it");
+    let killed: Vec<&str> = history.lines().collect();
+    let status = fleet.json(&["status", &id]);
+    assert_eq!((&status["done"], &status["failed"]), (&59.into(), &1.into()), "{status}");
+    // A machine that is short of time may take a living worker for dead: more evidence for fewer deaths.
+    assert!((1..=8).contains(&killed.len()), "{killed:?} died");
+    assert!(status["crashes"].as_u64() >= Some(killed.len() as u64), "{status}");
+    let recovered = status["recovered"].as_array().expect("a list");
+    let verdict = recovered.iter().find(|it| it["given_up"][0] == 13).expect("it is told of");
+    assert_eq!(verdict["lost"], "died", "{verdict}");
+    let error = fleet.json(&["errors", &id]);
+    assert_eq!((&error["index"], &error["attempts"]), (&13.into(), &1.into()), "{error}");
+    let deaths = error["deaths"].as_array().expect("the evidence");
+    let names: Vec<_> = deaths.iter().filter_map(|death| death["node"].as_str()).collect();
+    assert!(names.len() >= 5 && killed.iter().all(|node| names.contains(node)), "{error}");
+    let text = fleet.ok(&["status", &id]);
+    let lost = &status["recoveries"];
+    assert!(text.contains(&format!("\nrecovered {lost} nodes lost")), "{text}");
+    let why = "\nlatest    failure: subtask 13: 3 nodes died running it alone (";
+    assert!(text.contains(why), "{text}");
 }

@@ -1,15 +1,20 @@
 --[[ _chunks: the record of an open chunk, one line under the chunk's number in `:chunks`:
-    from,to,epoch,token,node,state,since,crashes,attempt,deferrals,due
+    from,to,epoch,token,node,state,since,crashes,attempt,deferrals,due,recovery,deaths
   A queued chunk has no token and no node (`-`), a running one no due time (0). `since` is
-  when it came into its state. ]]
+  when it came into its state. `recovery` is the number of the recovery that queued it, until it
+  is claimed (else 0). `deaths` is the evidence against it, oldest first: for each of the
+  `crashes` nodes that died while they held it `node at among how`, between spaces (`-`: none;
+  `how` is what the system said of it, quoted as in URLs, or `-`).
+  The sorted set `:due` has the queued chunks by their due time, so that a sweep need not go through all. ]]
 
 local chunks = {}
 
-local RECORD = '^(%d+),(%d+),(%d+),([^,]+),([^,]+),(%a+),(%d+),(%d+),(%d+),(%d+),(%d+)$'
+local RECORD =
+  '^(%d+),(%d+),(%d+),([^,]+),([^,]+),(%a+),(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),([^,]+)$'
 
 function chunks.parse(id, text)
-  local from, to, epoch, token, node, state, since, crashes, attempt, deferrals, due =
-    string.match(text, RECORD)
+  local from, to, epoch, token, node, state, since, crashes, attempt, deferrals, due,
+    recovery, deaths = string.match(text, RECORD)
   if not from then
     error('chunk ' .. id .. ' reads `' .. text .. '`')
   end
@@ -19,13 +24,14 @@ function chunks.parse(id, text)
     token = token, node = node, state = state,
     since = tonumber(since), crashes = tonumber(crashes),
     attempt = tonumber(attempt), deferrals = tonumber(deferrals), due = tonumber(due),
+    recovery = tonumber(recovery), deaths = deaths,
   }
 end
 
 function chunks.text(it)
-  return string.format('%.0f,%.0f,%.0f,%s,%s,%s,%.0f,%.0f,%.0f,%.0f,%.0f',
+  return string.format('%.0f,%.0f,%.0f,%s,%s,%s,%.0f,%.0f,%.0f,%.0f,%.0f,%.0f,%s',
     it.from, it.to, it.epoch, it.token, it.node, it.state, it.since, it.crashes,
-    it.attempt, it.deferrals, it.due)
+    it.attempt, it.deferrals, it.due, it.recovery, it.deaths)
 end
 
 -- The chunk, or nil if it is not open.
@@ -34,18 +40,87 @@ function chunks.load(key, id)
   return text and chunks.parse(id, text) or nil
 end
 
--- All open chunks in order of their number.
-function chunks.all(key)
+-- Those of these chunks that are open, under their ids as given.
+function chunks.load_all(key, ids)
+  local open = {}
+  for i, text in ipairs(redis.call('HMGET', key, unpack(ids))) do
+    open[ids[i]] = text and chunks.parse(ids[i], text) or nil
+  end
+  return open
+end
+
+-- Those of the open chunks whose records `may_be` wanted and that, when read whole, are; in order of their number. A job may
+-- have many thousands; to read all records takes ten times as long as to look for a word, and nobody else gets an answer
+-- meanwhile.
+local function choose(key, may_be, is_wanted)
   local flat, list = redis.call('HGETALL', key), {}
   for i = 1, #flat, 2 do
-    list[#list + 1] = chunks.parse(flat[i], flat[i + 1])
+    local it = may_be(flat[i + 1]) and chunks.parse(flat[i], flat[i + 1])
+    if it and is_wanted(it) then
+      list[#list + 1] = it
+    end
   end
   table.sort(list, function(a, b) return a.id < b.id end)
   return list
 end
 
+local function may_be_queued(text)
+  return string.find(text, ',-,-,queued,', 1, true)
+end
+
+-- The queued chunks.
+function chunks.queued(key)
+  return choose(key, may_be_queued, function(it) return it.state == 'queued' end)
+end
+
+-- The queued chunks that nodes died of.
+function chunks.queued_and_charged(key)
+  return choose(key, function(text)
+    return string.sub(text, -2) ~= ',-' and may_be_queued(text)
+  end, function(it) return it.state == 'queued' end)
+end
+
+-- What a node holds.
+function chunks.held_by(key, node)
+  local words = ',' .. node .. ',running,'
+  return choose(key, function(text) return string.find(text, words, 1, true) end, function(it)
+    return it.state == 'running' and it.node == node
+  end)
+end
+
+-- Who holds the chunk of this record, and with which token; nil if it is queued.
+function chunks.holder(text)
+  local token, node = string.match(text, '^%d+,%d+,%d+,([^,]+),([^,]+),running,')
+  return node, token
+end
+
+-- The range, the state and the due time of this record.
+function chunks.extent(text)
+  local from, to, state, due = string.match(text,
+    '^(%d+),(%d+),%d+,[^,]+,[^,]+,(%a+),%d+,%d+,%d+,%d+,(%d+),')
+  if not from then
+    error('a chunk reads `' .. text .. '`')
+  end
+  return tonumber(from), tonumber(to), state, tonumber(due)
+end
+
+-- Keeps a running chunk.
 function chunks.save(key, it)
   redis.call('HSET', key, it.id, chunks.text(it))
+end
+
+-- Keeps a queued chunk.
+function chunks.queue(key, due, it)
+  chunks.save(key, it)
+  redis.call('ZADD', due, it.due, it.id)
+end
+
+-- Makes `:due` anew from the records.
+function chunks.index(key, due)
+  redis.call('DEL', due)
+  for _, it in ipairs(chunks.queued(key)) do
+    redis.call('ZADD', due, it.due, it.id)
+  end
 end
 
 -- Whether this token holds the chunk now.

@@ -66,7 +66,7 @@ function settle.finish(it, keys, now, event, failure)
     job.set(it, 'error', failure)
   end
   job.save(it)
-  redis.call('DEL', keys.chunks, keys.retry)
+  redis.call('DEL', keys.chunks, keys.due, keys.retry)
   for _, key in ipairs(keys.all) do
     redis.call('PEXPIRE', key, it.fields.keep_for_ms)
   end
@@ -85,28 +85,44 @@ local function climb(it)
   end
 end
 
--- After a commit: ends the job, takes it to its next level, or leaves it. Gives whether it changed.
--- Saves.
+-- Fails one index for good. Gives whether that is news.
+function settle.fail(it, keys, index, text, chunk, now, deaths)
+  if redis.call('GETBIT', keys.done, index) == 1
+    or redis.call('SETBIT', keys.failed, index, 1) == 1 then
+    return false
+  end
+  job.add(it, settle.level(it) .. 'failed', 1)
+  failures.keep(keys, index, text, chunk, now, deaths)
+  return true
+end
+
+-- Shows an index's failure with the job.
+function settle.tell_last_error(it, index, text)
+  local noun = settle.level(it) == '' and 'subtask' or 'reduce node'
+  job.set(it, 'last_error', string.format('%s %.0f: ', noun, index) .. failures.shortened(text))
+end
+
+-- After something was settled: ends the job, takes it to its next level, or leaves it. Gives whether it changed; saves if so.
 function settle.advance(it, keys, now)
   local prefix = settle.level(it)
   local failed, limit = job.num(it, prefix .. 'failed'), tonumber(it.fields.stop_after_failures)
-  local of = string.format('of %.0f %s', job.num(it, prefix .. 'total'),
-    prefix == '' and 'subtasks' or 'reduce nodes')
-  local failure = string.format('%.0f %s failed', failed, of)
+  local function part(count, what)
+    return string.format('%.0f of %.0f %s %s', count, job.num(it, prefix .. 'total'),
+      prefix == '' and 'subtasks' or 'reduce nodes', what)
+  end
   if limit and failed >= limit then
-    failure = string.format('%s; stop_after_failures is %.0f', failure, limit)
-    settle.finish(it, keys, now, 'fail', failure)
+    settle.finish(it, keys, now, 'fail',
+      string.format('%s; stop_after_failures is %.0f', part(failed, 'failed'), limit))
     return true
   end
   if settle.open(it) > 0 then
-    job.save(it)
     return false
   end
   local cancelled = settle.cancelled(it)
   if failed > 0 then
-    settle.finish(it, keys, now, 'fail', failure)
+    settle.finish(it, keys, now, 'fail', part(failed, 'failed'))
   elseif cancelled > 0 then
-    settle.finish(it, keys, now, 'fail', string.format('%.0f %s were cancelled', cancelled, of))
+    settle.finish(it, keys, now, 'fail', part(cancelled, 'were cancelled'))
   elseif settle.above(it) > 0 then
     climb(it)
     job.save(it)
@@ -121,6 +137,7 @@ function settle.keys(KEYS)
   return {
     job = KEYS[1], doc = KEYS[2], manifest = KEYS[3], done = KEYS[4], failed = KEYS[5],
     errors = KEYS[6], order = KEYS[7], chunks = KEYS[8], retry = KEYS[9], results = KEYS[10],
+    recoveries = KEYS[11], due = KEYS[12],
     all = KEYS,
   }
 end

@@ -4,9 +4,11 @@
   KEYS[3] failed         longshore:{J}:failed
   KEYS[4] chunks         longshore:{J}:chunks
   KEYS[5] retry set      longshore:{J}:retry
+  KEYS[6] due            longshore:{J}:due
   Output  {} if the job is absent | {{fields of the job}, {name, number, name, number, …}}
   Flags   no-writes ]]
-local key, done, failed, open_chunks, retry = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local key, done, failed = KEYS[1], KEYS[2], KEYS[3]
+local open_chunks, retry, due = KEYS[4], KEYS[5], KEYS[6]
 -- Looking for subtasks that are in two places is done one by one, so it has a bound.
 local MOST_LOOKS = 10000
 
@@ -24,24 +26,54 @@ local counted = {
   queued = 0, running = 0, queued_chunks = 0, running_chunks = 0,
   retrying = redis.call('ZCARD', retry),
   settled_in_chunks = 0, outside_level = 0, overlapping = 0, done_and_failed = 0,
+  misplaced_in_due = 0,
 }
 local level_from, level_to = job.num(it, 'level_from'), job.num(it, 'level_to')
-local open = chunks.all(open_chunks)
-for _, chunk in ipairs(open) do
-  counted[chunk.state] = counted[chunk.state] + chunk.to - chunk.from
-  counted[chunk.state .. '_chunks'] = counted[chunk.state .. '_chunks'] + 1
+
+-- Chunks that follow one another are counted as one: a command for each of thousands takes longer than all else here.
+local starts, ends, run_from, run_to = {}, {}, 0, 0
+local function count_settled(from, to)
   counted.settled_in_chunks = counted.settled_in_chunks
-    + bits.count(done, chunk.from, chunk.to) + bits.count(failed, chunk.from, chunk.to)
-  if chunk.from < level_from or chunk.to > level_to then
+    + bits.count(done, from, to) + bits.count(failed, from, to)
+end
+local due_of, listed = {}, redis.call('ZRANGE', due, 0, -1, 'WITHSCORES')
+for i = 1, #listed, 2 do
+  due_of[listed[i]] = tonumber(listed[i + 1])
+end
+local flat = redis.call('HGETALL', open_chunks)
+for i = 2, #flat, 2 do
+  local from, to, state, due_at = chunks.extent(flat[i])
+  if due_of[flat[i - 1]] ~= (state == 'queued' and due_at or nil) then
+    counted.misplaced_in_due = counted.misplaced_in_due + 1
+  end
+  due_of[flat[i - 1]] = nil
+  counted[state] = counted[state] + to - from
+  counted[state .. '_chunks'] = counted[state .. '_chunks'] + 1
+  if from < level_from or to > level_to then
     counted.outside_level = counted.outside_level + 1
   end
-end
-table.sort(open, function(a, b) return a.from < b.from end)
-for i = 2, #open do
-  if open[i].from < open[i - 1].to then
+  if ends[from] then
     counted.overlapping = counted.overlapping + 1
+    count_settled(from, to)
+  else
+    starts[#starts + 1], ends[from] = from, to
   end
 end
+for _ in pairs(due_of) do
+  counted.misplaced_in_due = counted.misplaced_in_due + 1
+end
+table.sort(starts)
+for _, from in ipairs(starts) do
+  if from < run_to then
+    counted.overlapping = counted.overlapping + 1
+  end
+  if from ~= run_to then
+    count_settled(run_from, run_to)
+    run_from = from
+  end
+  run_to = ends[from]
+end
+count_settled(run_from, run_to)
 local index = bits.next_set(failed, 0, nodes_to)
 for _ = 1, MOST_LOOKS do
   if not index then

@@ -9,6 +9,8 @@
   KEYS[8] chunks         longshore:{J}:chunks
   KEYS[9] retry set      longshore:{J}:retry
   KEYS[10] results       longshore:{J}:results
+  KEYS[11] recoveries    longshore:{J}:recoveries
+  KEYS[12] due           longshore:{J}:due
   ARGV[1] events channel ARGV[2] job id
   Output  {"now", state} | {"illegal", state} | {"absent"}
   Flags   allow-oom ]]

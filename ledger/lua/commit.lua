@@ -1,4 +1,4 @@
---[[ commit: settle a prefix of what is left of a chunk.
+--[[ commit: settle prefixes of what is left of chunks of a job.
   KEYS[1] job            longshore:{J}
   KEYS[2] document       longshore:{J}:doc
   KEYS[3] manifest       longshore:{J}:manifest
@@ -9,56 +9,51 @@
   KEYS[8] chunks         longshore:{J}:chunks
   KEYS[9] retry set      longshore:{J}:retry
   KEYS[10] results       longshore:{J}:results
+  KEYS[11] recoveries    longshore:{J}:recoveries
+  KEYS[12] due           longshore:{J}:due
   ARGV[1] events channel ARGV[2] job id
-  ARGV[3] chunk          ARGV[4] token (hex)   ARGV[5] from   ARGV[6] busy, ms
-  ARGV[7…] runs, one after the other:
+  ARGV[3…] chunk, token (hex), from, busy in ms, how many runs, the runs, for each commit. Runs:
           "success", count | "results", count, lines | "retry", delay in ms, error |
           "failed", error | "defer", delay in ms
-  Output  {"settled", state} | {"fenced"} ]]
+  Output  one answer a commit, in their order: {"settled", state} | {"fenced"} | {"misuse", why} ]]
 local keys = settle.keys(KEYS)
 local channel, id = ARGV[1], ARGV[2]
-local chunk_id, token = ARGV[3], ARGV[4]
-local from, busy = tonumber(ARGV[5]), tonumber(ARGV[6])
 local OPERANDS = { success = 1, results = 2, retry = 2, failed = 1, defer = 1 }
 
-local runs, stop, at = {}, from, 7
+local commits, ids, at = {}, {}, 3
 while at <= #ARGV do
-  local kind = ARGV[at]
-  if not OPERANDS[kind] then
-    return redis.error_reply('MISUSE unknown kind of run: ' .. tostring(kind))
-  end
-  local operand = ARGV[at + 1]
-  local count = (kind == 'success' or kind == 'results') and tonumber(operand) or 1
-  runs[#runs + 1] = {
-    kind = kind, from = stop, to = stop + count,
-    lines = ARGV[at + 2], failure = kind == 'retry' and ARGV[at + 2] or operand, delay = tonumber(operand),
+  local commit = {
+    chunk = ARGV[at], token = ARGV[at + 1], from = tonumber(ARGV[at + 2]),
+    busy = tonumber(ARGV[at + 3]), runs = {},
   }
-  stop, at = stop + count, at + 1 + OPERANDS[kind]
+  local stop, count = commit.from, tonumber(ARGV[at + 4])
+  at = at + 5
+  for i = 1, count do
+    local kind = ARGV[at]
+    if not OPERANDS[kind] then
+      return redis.error_reply('MISUSE unknown kind of run: ' .. tostring(kind))
+    end
+    local operand = ARGV[at + 1]
+    local length = (kind == 'success' or kind == 'results') and tonumber(operand) or 1
+    commit.runs[i] = {
+      kind = kind, from = stop, to = stop + length, lines = ARGV[at + 2],
+      failure = kind == 'retry' and ARGV[at + 2] or operand, delay = tonumber(operand),
+    }
+    stop, at = stop + length, at + 1 + OPERANDS[kind]
+  end
+  commit.stop = stop
+  commits[#commits + 1], ids[#ids + 1] = commit, commit.chunk
 end
 
-local it = job.load(keys.job)
-local chunk = it and chunks.load(keys.chunks, chunk_id)
-if not it or job.has_ended(it) or not chunks.is_held(chunk, token) then
-  return { 'fenced' }
-end
-if stop <= chunk.from then
-  return { 'settled', job.state(it) }
-end
-if from ~= chunk.from then
-  return redis.error_reply(string.format('MISUSE the commit starts at %.0f, the chunk at %.0f',
-    from, chunk.from))
-end
-if stop > chunk.to then
-  return redis.error_reply(string.format('MISUSE the commit ends at %.0f, the chunk at %.0f',
-    stop, chunk.to))
-end
+local it, now = job.load(keys.job), job.now()
+local open = it and chunks.load_all(keys.chunks, ids)
+local has_changed, has_closed = false, false
 
-local now, prefix = job.now(), settle.level(it)
 local function is_done(index)
   return redis.call('GETBIT', keys.done, index) == 1
 end
-local last_failure
-local function try_again(index, attempt, deferrals, delay)
+
+local function try_again(prefix, index, attempt, deferrals, delay)
   if is_done(index) then
     return
   end
@@ -70,7 +65,8 @@ local function try_again(index, attempt, deferrals, delay)
   job.add(it, prefix .. 'retrying', 1)
   return true
 end
-local function succeed(run)
+
+local function succeed(prefix, run)
   local before = bits.count(keys.done, run.from, run.to)
   if run.kind == 'results' and before == 0 then
     results.keep(keys.results, run.from, run.to, run.lines)
@@ -80,47 +76,83 @@ local function succeed(run)
   bits.write(keys.done, run.from, run.to, 1)
   job.add(it, prefix .. 'done', run.to - run.from - before)
 end
-local function fail(run)
-  if not is_done(run.from) and redis.call('SETBIT', keys.failed, run.from, 1) == 0 then
-    job.add(it, prefix .. 'failed', 1)
-    failures.keep(keys, run.from, run.failure, chunk, now)
-    last_failure = run
-  end
-end
-for _, run in ipairs(runs) do
-  if run.kind == 'failed' then
-    fail(run)
-  elseif run.kind == 'retry' then
-    if try_again(run.from, chunk.attempt + 1, 0, run.delay) then
-      last_failure = run
+
+local function settle_runs(runs, chunk, prefix)
+  local last_failure
+  for _, run in ipairs(runs) do
+    if run.kind == 'failed' then
+      if settle.fail(it, keys, run.from, run.failure, chunk, now) then
+        last_failure = run
+      end
+    elseif run.kind == 'retry' then
+      if try_again(prefix, run.from, chunk.attempt + 1, 0, run.delay) then
+        last_failure = run
+      end
+    elseif run.kind == 'defer' then
+      try_again(prefix, run.from, chunk.attempt, chunk.deferrals + 1, run.delay)
+    else
+      succeed(prefix, run)
     end
-  elseif run.kind == 'defer' then
-    try_again(run.from, chunk.attempt, chunk.deferrals + 1, run.delay)
-  else
-    succeed(run)
+  end
+  if last_failure then
+    settle.tell_last_error(it, last_failure.from, last_failure.failure)
   end
 end
 
-if last_failure then
-  local noun = prefix == '' and 'subtask' or 'reduce node'
-  local what = string.format('%s %.0f: ', noun, last_failure.from)
-  job.set(it, 'last_error', what .. failures.shortened(last_failure.failure))
+-- Keeps the rest of the chunk; gives nil if nothing is left of it.
+local function keep(chunk)
+  if chunk.from < chunk.to then
+    chunks.save(keys.chunks, chunk)
+    return chunk
+  end
+  local over = poison.is_over_parallel(it)
+  redis.call('HDEL', keys.chunks, chunk.id)
+  job.add(it, 'running_chunks', -1)
+  poison.offer_again(keys.chunks, keys.due, poison.is_suspect(chunk), over, now)
+  has_closed = true
 end
 
-chunk.from = stop
-local closed = chunk.from == chunk.to
-if closed then
-  redis.call('HDEL', keys.chunks, chunk_id)
-  job.add(it, 'running_chunks', -1)
-else
-  chunks.save(keys.chunks, chunk)
+local function commit(this)
+  if not it or job.has_ended(it) then
+    return { 'fenced' }
+  end
+  local chunk = open[this.chunk]
+  if not chunks.is_held(chunk, this.token) then
+    job.add(it, 'fenced', 1)
+    return { 'fenced' }
+  end
+  if this.stop <= chunk.from then
+    return { 'settled', job.state(it) }
+  end
+  if this.from ~= chunk.from then
+    return { 'misuse', string.format('the commit starts at %.0f, the chunk at %.0f', this.from,
+      chunk.from) }
+  end
+  if this.stop > chunk.to then
+    return { 'misuse', string.format('the commit ends at %.0f, the chunk at %.0f', this.stop,
+      chunk.to) }
+  end
+  local prefix = settle.level(it)
+  settle_runs(this.runs, chunk, prefix)
+  chunk.from = this.stop
+  open[this.chunk] = keep(chunk)
+  job.add(it, prefix .. 'running', this.from - this.stop)
+  job.add(it, 'attempts', this.stop - this.from)
+  job.add(it, 'busy_ms', this.busy)
+  has_changed = settle.advance(it, keys, now) or has_changed
+  return { 'settled', job.state(it) }
 end
-job.add(it, prefix .. 'running', from - stop)
-job.add(it, 'attempts', stop - from)
-job.add(it, 'busy_ms', busy)
-if settle.advance(it, keys, now) then
-  job.announce(channel, id, it)
-elseif closed then
-  job.announce_room(channel, id)
+
+local answers = {}
+for _, this in ipairs(commits) do
+  answers[#answers + 1] = commit(this)
 end
-return { 'settled', job.state(it) }
+if it then
+  job.save(it)
+  if has_changed then
+    job.announce(channel, id, it)
+  elseif has_closed then
+    job.announce_room(channel, id)
+  end
+end
+return answers

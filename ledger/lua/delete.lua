@@ -9,8 +9,15 @@
   KEYS[8] chunks         longshore:{J}:chunks
   KEYS[9] retry set      longshore:{J}:retry
   KEYS[10] results       longshore:{J}:results
+  KEYS[11] recoveries    longshore:{J}:recoveries
+  KEYS[12] due           longshore:{J}:due
+  KEYS[13] deleted       longshore:{J}:deleted
   Output  {"deleted"} | {"not_ended", state} | {"absent"}
   Flags   allow-oom ]]
+local deleted = KEYS[13]
+-- Long enough for every scheduler to learn that the job is not missing.
+local REMEMBER_MS = 3600000
+
 local it = job.load(KEYS[1])
 if not it then
   return { 'absent' }
@@ -19,4 +26,5 @@ if not job.has_ended(it) then
   return { 'not_ended', job.state(it) }
 end
 redis.call('DEL', unpack(KEYS))
+redis.call('SET', deleted, job.now(), 'PX', REMEMBER_MS)
 return { 'deleted' }

@@ -6,11 +6,26 @@
   Flags   no-writes ]]
 local key, open_chunks = KEYS[1], KEYS[2]
 
-local state, answer = redis.call('HGET', key, 'state'), {}
+-- As many fields at once as Lua's stack surely has room for.
+local BATCH = 1000
+
+local state, records, answer = redis.call('HGET', key, 'state'), {}, {}
+local ended = not state or ENDED[state]
+for first = 1, ended and 0 or #ARGV, 2 * BATCH do
+  local ids = {}
+  for i = first, math.min(first + 2 * BATCH, #ARGV) - 1, 2 do
+    ids[#ids + 1] = ARGV[i]
+  end
+  for _, text in ipairs(redis.call('HMGET', open_chunks, unpack(ids))) do
+    records[#records + 1] = text
+  end
+end
 for i = 1, #ARGV, 2 do
-  if not state or ENDED[state] then
+  local text = records[(i + 1) / 2]
+  local _, token = chunks.holder(text or '')
+  if ended then
     answer[#answer + 1] = 'ended'
-  elseif not chunks.is_held(chunks.load(open_chunks, ARGV[i]), ARGV[i + 1]) then
+  elseif token ~= ARGV[i + 1] then
     answer[#answer + 1] = 'revoked'
   else
     answer[#answer + 1] = state == 'paused' and 'paused' or 'ok'

@@ -5,11 +5,12 @@
   Flags   no-writes ]]
 local open_chunks = KEYS[2]
 
-local answer, seen = {}, {}
-for _, chunk in ipairs(chunks.all(open_chunks)) do
-  if chunk.state == 'running' and not seen[chunk.node] then
-    seen[chunk.node] = true
-    answer[#answer + 1] = chunk.node
+local answer, seen, flat = {}, {}, redis.call('HGETALL', open_chunks)
+for i = 2, #flat, 2 do
+  local node = chunks.holder(flat[i])
+  if node and not seen[node] then
+    seen[node] = true
+    answer[#answer + 1] = node
   end
 end
 return answer

@@ -3,9 +3,10 @@
   KEYS[2] done           longshore:{J}:done
   KEYS[3] chunks         longshore:{J}:chunks
   KEYS[4] retry set      longshore:{J}:retry
+  KEYS[5] due            longshore:{J}:due
   ARGV[1] most chunks    ARGV[2] most subtasks each   ARGV[3] publish within, ms
   Output  {chunk, from, to, epoch, chunk, from, to, epoch, …} in the order opened ]]
-local key, done, open_chunks, retry = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local key, done, open_chunks, retry, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local want, size, within = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local MOST_DUE = 1000
 
@@ -29,7 +30,7 @@ local function open_chunk(from, to, attempt, deferrals)
   local chunk = {
     id = next_chunk, from = from, to = to, epoch = 1, token = '-', node = '-',
     state = 'queued', since = now, crashes = 0, attempt = attempt, deferrals = deferrals,
-    due = now + within,
+    due = now + within, recovery = 0, deaths = '-',
   }
   records[#records + 1] = chunk
   for _, value in ipairs({ next_chunk, from, to, 1 }) do
@@ -89,7 +90,7 @@ job.add(it, prefix .. 'retrying', -retried)
 job.add(it, prefix .. 'waiting', -fresh)
 job.save(it)
 for _, chunk in ipairs(records) do
-  chunks.save(open_chunks, chunk)
+  chunks.queue(open_chunks, due, chunk)
 end
 if retried > 0 then
   redis.call('ZREM', retry, unpack(taken))

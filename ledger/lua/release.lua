@@ -1,10 +1,11 @@
 --[[ release: hand back what the holder has not settled.
   KEYS[1] job            longshore:{J}
   KEYS[2] chunks         longshore:{J}:chunks
+  KEYS[3] due            longshore:{J}:due
   ARGV[1] events channel ARGV[2] job id   ARGV[3] chunk   ARGV[4] token (hex)
   Output  {"queued"} | {"fenced"}
   Flags   allow-oom ]]
-local key, open_chunks = KEYS[1], KEYS[2]
+local key, open_chunks, due = KEYS[1], KEYS[2], KEYS[3]
 local channel, id, chunk_id, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 local it = job.load(key)
@@ -13,13 +14,14 @@ if not it or job.has_ended(it) or not chunks.is_held(chunk, token) then
   return { 'fenced' }
 end
 
-local prefix, size = settle.level(it), chunk.to - chunk.from
-chunks.requeue(chunk, job.now())
+local prefix, size, now = settle.level(it), chunk.to - chunk.from, job.now()
+chunks.requeue(chunk, now)
 job.add(it, 'queued_chunks', 1)
 job.add(it, 'running_chunks', -1)
 job.add(it, prefix .. 'queued', size)
 job.add(it, prefix .. 'running', -size)
 job.save(it)
-chunks.save(open_chunks, chunk)
+chunks.queue(open_chunks, due, chunk)
+poison.offer_again(open_chunks, due, poison.is_suspect(chunk), poison.is_over_parallel(it), now)
 job.announce_room(channel, id)
 return { 'queued' }

@@ -2,10 +2,11 @@
   have been dropped.
   KEYS[1] job            longshore:{J}
   KEYS[2] chunks         longshore:{J}:chunks
+  KEYS[3] due            longshore:{J}:due
   ARGV[1] events channel ARGV[2] job id
   Output  {"now", state} | {"illegal", state} | {"absent"}
   Flags   allow-oom ]]
-local key, open_chunks = KEYS[1], KEYS[2]
+local key, open_chunks, due = KEYS[1], KEYS[2], KEYS[3]
 local channel, id = ARGV[1], ARGV[2]
 
 local it = job.load(key)
@@ -22,11 +23,9 @@ if after ~= before then
   job.set(it, 'state', after)
   job.drop(it, 'paused_from')
   job.save(it)
-  for _, chunk in ipairs(chunks.all(open_chunks)) do
-    if chunk.state == 'queued' then
-      chunk.due = now
-      chunks.save(open_chunks, chunk)
-    end
+  for _, chunk in ipairs(chunks.queued(open_chunks)) do
+    chunk.due = now
+    chunks.queue(open_chunks, due, chunk)
   end
   job.announce(channel, id, it)
 end

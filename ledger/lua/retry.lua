@@ -9,6 +9,8 @@
   KEYS[8] chunks         longshore:{J}:chunks
   KEYS[9] retry set      longshore:{J}:retry
   KEYS[10] results       longshore:{J}:results
+  KEYS[11] recoveries    longshore:{J}:recoveries
+  KEYS[12] due           longshore:{J}:due
   ARGV[1] events channel ARGV[2] job id
   ARGV[3] "all" | "these" | "unlisted" (the list is empty or too long)
   ARGV[4…] indices, for "these"
@@ -87,6 +89,17 @@ local function restart_level()
   job.set(it, 'cursor', level_from)
   wait_again_above()
 end
+-- What was put back from the journal is known by its numbers alone: all of it runs again.
+local function forget_outcomes()
+  job.add(it, 'failed', job.num(it, 'done'))
+  job.set(it, 'done', 0)
+  if it.fields.reduce_total then
+    job.set(it, 'reduce_done', 0)
+    job.set(it, 'reduce_failed', 0)
+    job.set(it, 'reduce_cancelled', above)
+  end
+  job.drop(it, 'restored_at')
+end
 
 if job.has_ended(it) then
   if which == 'these' then
@@ -97,6 +110,9 @@ if job.has_ended(it) then
       wait_again_above()
     end
   else
+    if it.fields.restored_at then
+      forget_outcomes()
+    end
     restart_level()
   end
   job.set(it, 'state', after)

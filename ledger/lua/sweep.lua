@@ -2,11 +2,13 @@
   KEYS[1] job            longshore:{J}
   KEYS[2] chunks         longshore:{J}:chunks
   KEYS[3] retry set      longshore:{J}:retry
+  KEYS[4] due            longshore:{J}:due
   ARGV[1] most chunks    ARGV[2] publish within, ms
+  ARGV[3] doubt the message of what has been queued for so long, ms, or ""
   Output  {} if the job is absent |
           {{fields of the job}, due of the next retry or "", {chunk, from, to, epoch, …}} ]]
-local key, open_chunks, retry = KEYS[1], KEYS[2], KEYS[3]
-local limit, within = tonumber(ARGV[1]), tonumber(ARGV[2])
+local key, open_chunks, retry, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local limit, within, doubt = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3] or '')
 local LOOK_MS, AVERAGE_MS = 1000, 10000
 
 local it = job.load(key)
@@ -49,13 +51,24 @@ if not job.has_ended(it) then
   job.save(it)
 end
 if not job.has_ended(it) and job.state(it) ~= 'paused' and job.num(it, 'queued_chunks') > 0 then
-  for _, chunk in ipairs(chunks.all(open_chunks)) do
+  -- Chunks of a build that had no `:due`, or somebody's slip: nothing may be forgotten for it.
+  if redis.call('ZCARD', due) ~= job.num(it, 'queued_chunks') then
+    chunks.index(open_chunks, due)
+  end
+  local numbers = redis.call('ZRANGEBYSCORE', due, '-inf', doubt and '+inf' or now)
+  for i = 1, #numbers do
+    numbers[i] = tonumber(numbers[i])
+  end
+  table.sort(numbers)
+  for _, number in ipairs(numbers) do
     if #publish >= 4 * limit then
       break
     end
-    if chunk.state == 'queued' and chunk.due <= now then
-      chunk.due = now + math.max(within, now - chunk.since)
-      chunks.save(open_chunks, chunk)
+    local chunk = chunks.load(open_chunks, number)
+    local queued_for = now - chunk.since
+    if chunk.due <= now or doubt and queued_for >= doubt then
+      chunk.due = now + math.max(within, queued_for)
+      chunks.queue(open_chunks, due, chunk)
       for _, value in ipairs({ chunk.id, chunk.from, chunk.to, chunk.epoch }) do
         publish[#publish + 1] = value
       end

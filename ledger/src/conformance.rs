@@ -9,9 +9,13 @@ mod control;
 mod fleet;
 mod handing_out;
 mod holding;
+pub mod ordeal;
 mod play;
+mod poison;
 mod reading;
+mod recovering;
 mod reducing;
+mod restoring;
 mod retrying;
 mod settling;
 pub mod walk;
@@ -64,6 +68,7 @@ cases! {
         what_is_done_is_stepped_over
         the_sweep_publishes_what_is_due
         the_sweep_leaves_alone_what_is_not_due
+        in_doubt_the_sweep_publishes_what_has_been_queued_for_so_long
         a_paused_job_is_swept_without_messages;
     holding:
         a_claim_is_granted_once_and_repeated_to_its_holder
@@ -73,6 +78,19 @@ cases! {
         a_revoke_takes_all_that_a_node_holds
         holders_are_named_once_and_only_while_they_hold
         a_token_that_lost_its_hold_is_fenced;
+    poison:
+        a_chunk_that_killed_two_nodes_is_cut
+        a_subtask_that_kills_its_nodes_alone_is_given_up
+        a_node_that_leaves_charges_nobody
+        a_node_that_dies_is_counted_once
+        a_node_holds_one_suspect_of_a_job_at_a_time
+        cut_chunks_keep_within_max_parallel
+        a_poisonous_subtask_ends_the_job_as_any_failure_does
+        a_poisonous_reduce_node_is_given_up;
+    recovering:
+        each_lost_node_is_told_of_until_all_runs_again
+        what_a_living_node_knows_nothing_of_is_nobodys_loss
+        the_newest_hundred_recoveries_are_kept;
     settling:
         a_chunk_settles_in_parts_and_closes
         a_repeated_commit_changes_nothing
@@ -101,6 +119,15 @@ cases! {
         a_failed_job_is_retried_by_index
         a_running_job_gets_its_failed_subtasks_back
         a_retry_of_bad_indices_changes_nothing;
+    restoring:
+        a_lost_job_is_put_back_as_it_was_submitted
+        an_ended_job_is_put_back_with_its_numbers
+        what_was_put_back_by_its_numbers_runs_again_whole
+        a_job_whose_time_has_passed_is_not_put_back
+        what_is_known_or_was_deleted_is_not_put_back
+        numbers_that_do_not_add_up_are_misuse
+        lost_jobs_are_told_from_deleted_ones
+        the_place_in_the_journal_moves_by_agreement;
     reading:
         results_come_in_index_order
         results_are_paged_by_bytes

@@ -1,7 +1,7 @@
 //! Every key of the ledger in Redis, each a function. What stands in braces decides the slot in a
 //! Redis Cluster: all keys of a job share one, so that an operation on a job is one call.
 
-use longshore_protocol::{JobId, NodeId};
+use longshore_protocol::{JobId, NodeId, SchedulerId};
 
 /// The keys under one namespace (`longshore` unless configured).
 #[derive(Clone, Debug)]
@@ -68,8 +68,23 @@ impl Keys {
         self.part(job, "results")
     }
 
-    /// All keys of a job, in the order in which the functions that touch them all declare them.
-    pub fn all_of_job(&self, job: JobId) -> [String; 10] {
+    /// Hash: number -> what was done when a node was lost, the newest 100.
+    pub fn recoveries(&self, job: JobId) -> String {
+        self.part(job, "recoveries")
+    }
+
+    /// Sorted set: queued chunk -> when its message is due again, ms.
+    pub fn due(&self, job: JobId) -> String {
+        self.part(job, "due")
+    }
+
+    /// String: when the job was deleted, ms. Outlives the others for an hour, so that nobody takes the job for lost.
+    pub fn deleted(&self, job: JobId) -> String {
+        self.part(job, "deleted")
+    }
+
+    /// All keys of a job that there is, in the order in which the functions that touch them all declare them.
+    pub fn all_of_job(&self, job: JobId) -> [String; 12] {
         [
             self.job(job),
             self.document(job),
@@ -81,6 +96,8 @@ impl Keys {
             self.chunks(job),
             self.retry(job),
             self.results(job),
+            self.recoveries(job),
+            self.due(job),
         ]
     }
 
@@ -112,6 +129,16 @@ impl Keys {
     /// Sorted set: scheduler -> last sign of life, ms.
     pub fn schedulers(&self) -> String {
         self.name("schedulers")
+    }
+
+    /// Hash: what the scheduler registered when it signed in last.
+    pub fn scheduler(&self, scheduler: &SchedulerId) -> String {
+        format!("{}:scheduler:{scheduler}", self.namespace)
+    }
+
+    /// Hash: up to where the ledger reflects the journal.
+    pub fn journal(&self) -> String {
+        self.name("journal")
     }
 
     /// Channel (pub/sub): hints.
@@ -153,6 +180,8 @@ mod tests {
             "chunks",
             "retry",
             "results",
+            "recoveries",
+            "due",
         ];
         let all = keys.all_of_job(job);
         assert_eq!(all[JOB_HASH], tag);
@@ -162,7 +191,7 @@ mod tests {
     #[test]
     fn all_keys_of_a_job_share_one_slot() {
         let (keys, job) = keys();
-        for key in keys.all_of_job(job) {
+        for key in keys.all_of_job(job).into_iter().chain([keys.deleted(job)]) {
             let open = key.find('{').expect("a hash tag opens");
             let close = key.find('}').expect("a hash tag closes");
             assert_eq!(&key[open + 1..close], JOB, "{key}");
@@ -177,6 +206,8 @@ mod tests {
         assert_eq!(keys.nodes(), "ls:nodes");
         assert_eq!(keys.node(&NodeId::new("box-1")), "ls:node:box-1");
         assert_eq!(keys.schedulers(), "ls:schedulers");
+        assert_eq!(keys.scheduler(&SchedulerId::new("box-1")), "ls:scheduler:box-1");
+        assert_eq!(keys.journal(), "ls:journal");
         assert_eq!(keys.events(), "ls:events");
     }
 }

@@ -22,7 +22,9 @@ pub mod conformance;
 pub mod keys;
 pub mod memory;
 pub mod op;
+pub mod poison;
 pub mod redis;
+mod restoring;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,17 +32,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_protocol::state::{IllegalTransition, JobState};
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, JobId, JobSummary, NodeId, NodeInfo,
-    NodeRecord, ResultsPage, SchedulerId, Timestamp, Token,
+    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, JobId, JobSummary, JournalPlace,
+    NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Timestamp,
+    Token,
 };
 
 pub use op::{
-    Admission, Admitted, Beat, Claim, Commit, Committed, Event, Grant, HandBack, Held, Open,
-    Revoked, Stop, StopReason, StoredDocument, Sweep,
+    Admission, Admitted, Beat, Claim, Commit, Committed, Event, Grant, HandBack, Heart, Held, Loss,
+    Open, Process, Revoked, Stop, StopReason, StoredDocument, Sweep,
 };
+pub use restoring::{Restored, Was};
 
 /// Why the ledger could not do as asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// It can't be reached, refuses us, or did not answer in time; whether the operation happened is unknown. The
     /// text names the address (never the password) and the reason.
@@ -100,6 +104,14 @@ pub trait Events: Send {
     async fn next(&mut self) -> Event;
 }
 
+/// Tells whose process is gone, long before its silence does. Best effort: a death may go unnoticed, and a heart that could not be
+/// replaced at once looks like a death. Nothing may depend on it but speed.
+#[async_trait]
+pub trait Hearts: Send {
+    /// Whose of these hearts were there before and now are not. Errors mean that nothing is known.
+    async fn severed(&mut self, hearts: &[Heart]) -> Result<Vec<Process>, Error>;
+}
+
 /// The ledger, seen from one process. Cheap to share behind an `Arc`.
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
@@ -128,7 +140,12 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// A worker that got the message of `epoch` asks for the chunk. `token` was drawn before the first try.
     /// Held under this token: `Granted` (a repeat). Else, job absent, paused or ended, or chunk absent: `Gone`. `Queued` with this
-    /// epoch: `Granted`, now `Running`; a grant makes a `queued` job `running`, the first one ever sets `started_at`. Otherwise `Stale`.
+    /// epoch: `Granted`, now `Running`; a grant makes a `queued` job `running`, the first one ever sets `started_at`. Otherwise `Stale`,
+    /// which names the holder if there is one.
+    ///
+    /// `Gone` also, and the chunk stays queued, where cut chunks would break a rule: when `max_parallel` chunks run already, and when
+    /// the chunk is a suspect ([`poison`]) and the node holds another one of the job. Those that may have been refused are due at once
+    /// when a suspect, or any chunk of a job with more open chunks than `max_parallel`, is closed, released or revoked.
     async fn claim(
         &self,
         job: JobId,
@@ -139,7 +156,7 @@ pub trait Ledger: Send + Sync + 'static {
     ) -> Result<Claim, Error>;
 
     /// Settles a prefix of what is left of a chunk. `Fenced`, and nothing changes, unless `token` holds the chunk (and the job is there and
-    /// not ended). A commit whose end is at or before the chunk's `from` is a repeat (so is one without runs, there): it changes
+    /// not ended); while the job has not ended, each one refused counts in `fenced`. A commit whose end is at or before the chunk's `from` is a repeat (so is one without runs, there): it changes
     /// nothing. `Misuse` if it leaves a gap, reaches past `to`, or straddles `from`; and before anything else is looked at, if
     /// [`Commit::check`] says so.
     ///
@@ -170,9 +187,18 @@ pub trait Ledger: Send + Sync + 'static {
     /// it ended.
     async fn release(&self, job: JobId, chunk: ChunkId, token: Token) -> Result<HandBack, Error>;
 
-    /// Takes away everything that `node` holds of the job: each chunk `Queued` with epoch + 1, due at once, its crashes + 1 if the node `died`, and the
-    /// job's `lost` grows by what it had not settled (whether it died or not). Gives what was taken, in order of chunk id.
-    async fn revoke(&self, job: JobId, node: &NodeId, died: bool) -> Result<Vec<Revoked>, Error>;
+    /// Takes away everything that `node` holds of the job: each chunk is `Queued` with epoch + 1, due at once. If the node died, its death
+    /// is kept with each of them as evidence (once a node), and counts as a crash of the chunk; one that left or lives charges nobody. Then, by
+    /// the rules of [`poison`]:
+    ///
+    /// - A suspect of more than one subtask is cut into the parts of `poison::cut`. The first part keeps the id; the others are new
+    ///   chunks of the same epoch, attempt, deferrals and evidence.
+    /// - A subtask that killed three nodes as a suspect of its own is failed for good, with its evidence in its `ErrorEntry` (whose node is the
+    ///   last one that died) and in `last_error`, and its chunk is removed. This concludes as a commit does, and may end the job.
+    ///
+    /// Gives what is queued again, in order of chunk id; nothing if the job has ended by it. If the node held anything, a [`Recovery`]
+    /// is kept, `recoveries` (and `crashes` if it died, `orphaned` if it lives) grow by one, `reissued` by the chunks that are queued again, `lost` by their subtasks.
+    async fn revoke(&self, job: JobId, node: &NodeId, loss: &Loss) -> Result<Vec<Revoked>, Error>;
 
     /// The nodes that hold chunks of the job, each once, in order of their names; whether they live is not looked at. A claim that was
     /// sent before its worker was forgotten may come after: its chunk is held by somebody who is on no list, and only this tells.
@@ -181,6 +207,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// Gives the job as it stands, brings its `rate` and `eta` up to date, and, unless it is paused or ended, the messages of up to `limit` chunks that are
     /// `Queued` and whose due time has come, in order of chunk id; each is due again after `publish_within` or the time that it has
     /// been queued (since it was opened, released or revoked), whichever is longer, so that repeats thin out. `None` if the job is absent.
+    /// With `doubt` the time of those that have been queued for so long has come as well: something happened that loses messages.
     ///
     /// `rate` is a moving average over about 10 s of what was settled (done and failed, reduce nodes too), looked at no more than once
     /// a second; `eta` is what is open divided by it, `None` at a rate of 0 and unless the job is `running` or `reducing`.
@@ -189,6 +216,7 @@ pub trait Ledger: Send + Sync + 'static {
         job: JobId,
         limit: u32,
         publish_within: Duration,
+        doubt: Option<Duration>,
     ) -> Result<Option<Sweep>, Error>;
 
     // Control. Each gives the state that the job is in now. What `JobState::on` allows without a change (a pause of a paused job,
@@ -224,6 +252,31 @@ pub trait Ledger: Send + Sync + 'static {
     /// Forgets an ended job, in the lists too. `NotEnded` for one that has not.
     async fn delete(&self, job: JobId) -> Result<(), ControlError>;
 
+    // The journal
+
+    /// Puts back a job that the ledger lost, with the times that it had. `Known`, and nothing changes, if there is a job of this
+    /// name (other than a `rejected` one), or was one that was deleted within the last hour.
+    ///
+    /// A job that was open waits from its first subtask on, its deadline counted from its submission. One that had ended is listed as
+    /// finished, with its numbers and its error, and is forgotten when it would have been (`Expired`: that was before now). It has no
+    /// results and no errors of subtasks, and an audit takes its numbers as they are; a `retry` without indices runs all of it again.
+    /// `Misuse` if its numbers don't add up to the totals of the admission.
+    async fn restore(&self, admission: &Admission, was: &Was) -> Result<Restored, Error>;
+
+    /// Of these jobs the ones of which the ledger knows nothing, in their order: they are not there, and were not deleted within the last
+    /// hour. What was kept for as long as it was to be kept is among them.
+    async fn missing(&self, jobs: &[JobId]) -> Result<Vec<JobId>, Error>;
+
+    /// Up to where the ledger reflects the journal; `None` if nobody has said so since it was empty.
+    async fn journal_place(&self) -> Result<Option<JournalPlace>, Error>;
+
+    /// Moves that place from where the caller believes it to be; does nothing if it is elsewhere. Gives where it is now.
+    async fn advance_journal(
+        &self,
+        from: Option<&JournalPlace>,
+        to: &JournalPlace,
+    ) -> Result<Option<JournalPlace>, Error>;
+
     // Reading
 
     /// One job.
@@ -256,6 +309,10 @@ pub trait Ledger: Send + Sync + 'static {
     /// Why subtasks failed, by index, from `from` on, at most `limit`.
     async fn errors(&self, job: JobId, from: u64, limit: usize) -> Result<Vec<ErrorEntry>, Error>;
 
+    /// What was done each time that a node of the job was lost, newest first, at most `limit`; the newest 100 are kept. Each is complete
+    /// once the last chunk that it queued again was claimed.
+    async fn recoveries(&self, job: JobId, limit: usize) -> Result<Vec<Recovery>, Error>;
+
     /// Recounts the books from the raw keys. Of the current level: done and failed are bits, queued and running the ranges of open chunks,
     /// retrying the retry set, waiting what is not done from the cursor on (0 once the job ended), cancelled the rest. The levels above
     /// are cancelled if the job ended or some of the current level is, else waiting.
@@ -270,20 +327,35 @@ pub trait Ledger: Send + Sync + 'static {
     /// Every worker that beats or has stopped beating and was not forgotten, by id.
     async fn nodes(&self) -> Result<Vec<NodeRecord>, Error>;
 
+    /// The same, for whoever has `known` them lately: the record of a node that has not beaten since may be the known one. What
+    /// others than the node itself changed in it may be missing then; an event tells of that.
+    async fn nodes_since(&self, known: &[NodeRecord]) -> Result<Vec<NodeRecord>, Error> {
+        let _ = known;
+        self.nodes().await
+    }
+
+    /// Watches the hearts of workers and schedulers. The heart of a process is the connection on which the handle that beats or
+    /// attends for it follows the hints ([`Self::events`]).
+    fn hearts(&self) -> Box<dyn Hearts>;
+
     /// Asks a worker to drain; it learns of it with its next beat. False if there is no such node.
     async fn drain(&self, node: &NodeId) -> Result<bool, Error>;
+
+    /// Says how the process of a worker ended, in the words of whoever watched it: kept with the node until it is forgotten, and
+    /// announced. False if there is no such node.
+    async fn certify(&self, node: &NodeId, death: &str) -> Result<bool, Error>;
 
     /// Takes a worker that left, or was declared dead, off the list.
     async fn forget(&self, node: &NodeId) -> Result<(), Error>;
 
-    /// A scheduler's sign of life; gives all that beat within `within` (inclusive), itself included, sorted.
+    /// A scheduler's sign of life; gives all that beat within `within` (inclusive), itself included, by id.
     async fn attend(
         &self,
         scheduler: &SchedulerId,
         within: Duration,
-    ) -> Result<Vec<SchedulerId>, Error>;
+    ) -> Result<Vec<SchedulerRecord>, Error>;
 
-    /// A scheduler leaves.
+    /// A scheduler leaves, or another one says that it is gone.
     async fn withdraw(&self, scheduler: &SchedulerId) -> Result<(), Error>;
 
     // The ledger itself

@@ -8,8 +8,10 @@ mod audit;
 mod bitmap;
 mod chunks;
 mod job;
+mod recoveries;
 mod results;
 mod retries;
+mod revoking;
 mod store;
 
 #[cfg(test)]
@@ -22,8 +24,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, JobId, JobSummary, NodeId, NodeInfo,
-    NodeRecord, ResultsPage, SchedulerId, Severity, Timestamp, Token,
+    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, JobId, JobSummary, JournalPlace,
+    NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Severity,
+    Timestamp, Token,
 };
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
@@ -32,10 +35,10 @@ use tokio::sync::broadcast::error::RecvError;
 use self::job::Job;
 use self::store::Store;
 use crate::op::{
-    Admission, Admitted, Beat, Claim, Commit, Committed, Event, HandBack, Held, MAX_INDICES, Open,
-    Revoked, StoredDocument, Sweep,
+    Admission, Admitted, Beat, Claim, Commit, Committed, Event, HandBack, Heart, Held, Loss,
+    MAX_INDICES, Open, Process, Revoked, StoredDocument, Sweep,
 };
-use crate::{ControlError, Error, Events, Ledger};
+use crate::{ControlError, Error, Events, Hearts, Ledger, Restored, Was};
 
 /// Hints that a slow follower may be behind before it is told of a gap instead.
 const EVENTS_KEPT: usize = 1_024;
@@ -66,10 +69,31 @@ pub struct MemoryLedger {
     events: broadcast::Sender<Event>,
 }
 
+/// What a memory ledger held at some moment; see [`MemoryLedger::snapshot`].
+#[derive(Clone, Debug)]
+pub struct Snapshot(Store);
+
 impl MemoryLedger {
     /// An empty ledger that reads its time from `clock`.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self { store: Arc::default(), clock, events: broadcast::Sender::new(EVENTS_KEPT) }
+    }
+
+    /// Lets [`Ledger::hearts`] tell that this process is gone, until it beats again. There is no process here
+    /// whose end could be noticed; whoever plays one and lets it die says so with this.
+    pub fn sever(&self, process: &Process) {
+        self.run(|store, _, _| store.sever(process));
+    }
+
+    /// A copy of all that the ledger holds now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot(self.store.lock().clone())
+    }
+
+    /// Goes back to what it held then, as Redis does that restarts from an older file, or fails over to a replica that
+    /// missed the last writes. Nobody is told.
+    pub fn restore(&self, snapshot: &Snapshot) {
+        *self.store.lock() = snapshot.0.clone();
     }
 
     /// Runs one operation under the lock, then tells what it wants told.
@@ -134,6 +158,16 @@ impl Events for Following {
     }
 }
 
+struct MemoryHearts(MemoryLedger);
+
+#[async_trait]
+impl Hearts for MemoryHearts {
+    async fn severed(&mut self, hearts: &[Heart]) -> Result<Vec<Process>, Error> {
+        let all = hearts.iter().map(|heart| &heart.of);
+        Ok(self.0.run(|store, _, _| all.filter(|it| store.is_severed(it)).cloned().collect()))
+    }
+}
+
 #[async_trait]
 impl Ledger for MemoryLedger {
     async fn admit(&self, admission: &Admission) -> Result<Admitted, Error> {
@@ -181,8 +215,8 @@ impl Ledger for MemoryLedger {
         Ok(answer.unwrap_or(HandBack::Fenced))
     }
 
-    async fn revoke(&self, job: JobId, node: &NodeId, died: bool) -> Result<Vec<Revoked>, Error> {
-        let revoked = self.change(job, |job, now, events| job.revoke(node, died, now, events));
+    async fn revoke(&self, job: JobId, node: &NodeId, loss: &Loss) -> Result<Vec<Revoked>, Error> {
+        let revoked = self.change(job, |job, now, events| job.revoke(node, loss, now, events));
         Ok(revoked.unwrap_or_default())
     }
 
@@ -195,9 +229,10 @@ impl Ledger for MemoryLedger {
         job: JobId,
         limit: u32,
         publish_within: Duration,
+        doubt: Option<Duration>,
     ) -> Result<Option<Sweep>, Error> {
         Ok(self.change(job, |job, now, _| {
-            let publish = job.sweep(limit, publish_within, now);
+            let publish = job.sweep(limit, publish_within, doubt, now);
             Sweep { summary: job.summary(), publish }
         }))
     }
@@ -223,7 +258,28 @@ impl Ledger for MemoryLedger {
     }
 
     async fn delete(&self, job: JobId) -> Result<(), ControlError> {
-        self.run(|store, _, _| store.delete(job))
+        self.run(|store, now, _| store.delete(job, now))
+    }
+
+    async fn restore(&self, admission: &Admission, was: &Was) -> Result<Restored, Error> {
+        was.check(admission)?;
+        Ok(self.run(|store, now, events| store.restore(admission, was, now, events)))
+    }
+
+    async fn missing(&self, jobs: &[JobId]) -> Result<Vec<JobId>, Error> {
+        Ok(self.run(|store, now, _| store.missing(jobs, now)))
+    }
+
+    async fn journal_place(&self) -> Result<Option<JournalPlace>, Error> {
+        Ok(self.run(|store, _, _| store.journal()))
+    }
+
+    async fn advance_journal(
+        &self,
+        from: Option<&JournalPlace>,
+        to: &JournalPlace,
+    ) -> Result<Option<JournalPlace>, Error> {
+        Ok(self.run(|store, _, _| store.advance(from, to)))
     }
 
     async fn job(&self, job: JobId) -> Result<Option<JobSummary>, Error> {
@@ -269,6 +325,10 @@ impl Ledger for MemoryLedger {
         Ok(self.read(job, |job| job.errors.page(from, limit)).unwrap_or_default())
     }
 
+    async fn recoveries(&self, job: JobId, limit: usize) -> Result<Vec<Recovery>, Error> {
+        Ok(self.read(job, |job| job.recoveries.newest(limit)).unwrap_or_default())
+    }
+
     async fn audit(&self, job: JobId) -> Result<Option<Audit>, Error> {
         Ok(self.read(job, Job::audit))
     }
@@ -281,8 +341,16 @@ impl Ledger for MemoryLedger {
         Ok(self.run(|store, _, _| store.nodes()))
     }
 
+    fn hearts(&self) -> Box<dyn Hearts> {
+        Box::new(MemoryHearts(self.clone()))
+    }
+
     async fn drain(&self, node: &NodeId) -> Result<bool, Error> {
         Ok(self.run(|store, _, events| store.drain(node, events)))
+    }
+
+    async fn certify(&self, node: &NodeId, death: &str) -> Result<bool, Error> {
+        Ok(self.run(|store, _, events| store.certify(node, death, events)))
     }
 
     async fn forget(&self, node: &NodeId) -> Result<(), Error> {
@@ -294,7 +362,7 @@ impl Ledger for MemoryLedger {
         &self,
         scheduler: &SchedulerId,
         within: Duration,
-    ) -> Result<Vec<SchedulerId>, Error> {
+    ) -> Result<Vec<SchedulerRecord>, Error> {
         Ok(self.run(|store, now, _| store.attend(scheduler, within, now)))
     }
 

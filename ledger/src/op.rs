@@ -4,18 +4,22 @@ use std::time::Duration;
 
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, NodeId, RESULT_STRIDE, ReduceTree,
-    Run, Token, runs_len,
+    Books, ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, Lost, NodeId, NodeRecord,
+    RESULT_STRIDE, ReduceTree, Run, SchedulerId, SchedulerRecord, Timestamp, Token, runs_len,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::poison::SUSPECT;
 
 /// Most subtasks that one `retry` puts into the retry set; each takes memory of its own there.
 pub const MAX_RETRY_INDICES: usize = 10_000;
 
 /// How many errors of a job are kept, the newest.
 pub const MAX_ERRORS: usize = 10_000;
+
+/// How many recoveries of a job are kept, the newest.
+pub const MAX_RECOVERIES: usize = 100;
 
 /// Most bytes of a failure's text that a job shows as its last error: it is read with the job, every second.
 pub const MAX_LAST_ERROR: usize = 1_024;
@@ -61,10 +65,68 @@ pub struct Admission {
 }
 
 impl Admission {
+    /// A job of no-ops with the defaults of a document, kept for an hour: for tests and simulations, which change what matters to
+    /// them.
+    pub fn plain(job: JobId, total: u64) -> Self {
+        Self {
+            job,
+            digest: Digest::new("d"),
+            document: "{}".into(),
+            manifest: None,
+            total,
+            task: "noop".into(),
+            queue: "default".into(),
+            tenant: "default".into(),
+            priority: 5,
+            fan_in: None,
+            max_parallel: None,
+            stop_after_failures: None,
+            deadline: None,
+            keep_for: Duration::from_hours(1),
+        }
+    }
+
     /// Subtasks and reduce nodes together.
     pub fn indices(&self) -> u64 {
         let nodes = self.fan_in.map(|fan_in| ReduceTree::new(self.total, fan_in).node_count());
         self.total.saturating_add(nodes.unwrap_or_default())
+    }
+
+    /// The job as it stands once it is accepted.
+    pub fn accepted(&self, at: Timestamp) -> JobSummary {
+        let tree = self.fan_in.map(|fan_in| ReduceTree::new(self.total, fan_in));
+        JobSummary {
+            id: self.job,
+            state: JobState::Queued,
+            task: self.task.clone(),
+            queue: self.queue.clone(),
+            tenant: self.tenant.clone(),
+            priority: self.priority,
+            books: Books::new(self.total),
+            reduce: tree.map(|tree| Books::new(tree.node_count())).unwrap_or_default(),
+            cursor: 0,
+            queued_chunks: 0,
+            running_chunks: 0,
+            generation: 0,
+            attempts: 0,
+            busy: Duration::ZERO,
+            lost: 0,
+            recoveries: 0,
+            crashes: 0,
+            reissued: 0,
+            fenced: 0,
+            orphaned: 0,
+            next_retry_at: None,
+            submitted_at: at,
+            started_at: None,
+            finished_at: None,
+            restored_at: None,
+            deadline_at: self.deadline.map(|deadline| at.plus(deadline)),
+            rate: 0.0,
+            eta: None,
+            error: None,
+            last_error: None,
+        }
     }
 }
 
@@ -72,7 +134,10 @@ impl Admission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admitted {
     /// It is new.
-    Accepted,
+    Accepted {
+        /// When, by the ledger's clock.
+        at: Timestamp,
+    },
     /// The same job was accepted before.
     Known,
     /// Another job has this id.
@@ -101,8 +166,11 @@ pub enum Claim {
     /// The chunk is the claimant's.
     Granted(Grant),
     /// Somebody else holds it, or the message is from an earlier epoch: drop the message, unless it may be a redelivery.
-    Stale,
-    /// There is nothing to do: drop the message.
+    Stale {
+        /// Who holds the chunk now, if anybody does.
+        holder: Option<NodeId>,
+    },
+    /// There is nothing to do, or not now and not here: drop the message. What has to wait is published again.
     Gone,
 }
 
@@ -117,8 +185,18 @@ pub struct Grant {
     pub attempt: u32,
     /// How often they said "not now" before.
     pub deferrals: u32,
+    /// How many nodes died while they held the chunk, or the one that it was cut from.
+    pub crashes: u32,
     /// Of the document, so that a cached copy is recognised as current.
     pub digest: Digest,
+}
+
+impl Grant {
+    /// Whether it has to be run with care: each subtask committed before the next one starts, so that should the
+    /// node die, the first subtask that is left is the one that killed it.
+    pub fn is_suspect(&self) -> bool {
+        self.crashes >= SUSPECT
+    }
 }
 
 /// What became of the next subtasks of a chunk.
@@ -185,12 +263,44 @@ pub enum HandBack {
     Fenced,
 }
 
-/// A chunk that was taken from its holder.
+/// Why what a node holds is taken from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// It lives, and knows nothing of what it holds. Nobody is to blame.
+    Orphaned,
+    /// It left the list by itself. Nobody is to blame.
+    Left,
+    /// It fell silent, or its heart was severed.
+    Vanished,
+    /// It crashed; this is what the system said, of which [`MAX_LAST_ERROR`] bytes are kept.
+    Crashed(String),
+}
+
+impl Loss {
+    /// Whether it died with its work, in the word of the receipt.
+    pub fn lost(&self) -> Lost {
+        match self {
+            Self::Orphaned => Lost::Orphaned,
+            Self::Left => Lost::Left,
+            Self::Vanished | Self::Crashed(_) => Lost::Died,
+        }
+    }
+
+    /// What the system said of its death.
+    pub(crate) fn how(&self) -> Option<&str> {
+        match self {
+            Self::Crashed(how) => Some(shortened(how)),
+            Self::Orphaned | Self::Left | Self::Vanished => None,
+        }
+    }
+}
+
+/// A chunk that was taken from its holder, or cut off one that was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Revoked {
     /// The chunk.
     pub chunk: ChunkId,
-    /// First subtask that was not settled.
+    /// First subtask that is left.
     pub from: u64,
     /// One past the last.
     pub to: u64,
@@ -216,6 +326,42 @@ pub struct Held {
     pub chunk: ChunkId,
     /// Under this token.
     pub token: Token,
+}
+
+/// A process that gives signs of life.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Process {
+    /// A worker.
+    Worker(NodeId),
+    /// A scheduler.
+    Scheduler(SchedulerId),
+}
+
+/// What a process registered with its last sign of life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heart {
+    /// Whose it is.
+    pub of: Process,
+    /// What the ledger calls the connection; `None` while that is unknown.
+    pub connection: Option<String>,
+    /// When it was registered (the ledger's clock).
+    pub beat_at: Timestamp,
+}
+
+impl From<&NodeRecord> for Heart {
+    fn from(record: &NodeRecord) -> Self {
+        let NodeRecord { info, beat_at, heart, .. } = record;
+        let of = Process::Worker(info.id.clone());
+        Self { of, connection: heart.clone(), beat_at: *beat_at }
+    }
+}
+
+impl From<&SchedulerRecord> for Heart {
+    fn from(record: &SchedulerRecord) -> Self {
+        let SchedulerRecord { id, beat_at, heart } = record;
+        let of = Process::Scheduler(id.clone());
+        Self { of, connection: heart.clone(), beat_at: *beat_at }
+    }
 }
 
 /// Answer to a heartbeat.

@@ -5,12 +5,12 @@ use std::time::Duration;
 use longshore_ledger::keys::Keys;
 use longshore_ledger::redis::{Config, RedisLedger};
 use longshore_ledger::{
-    Admission, Admitted, Claim, Commit, Committed, Error, Event, Held, Ledger, Open,
+    Admission, Admitted, Claim, Commit, Committed, Error, Event, Held, Ledger, Loss, Open,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkMessage, Digest, Finding, JobId, JobSummary, NodeId, NodeInfo, NodeState, Run, Severity,
-    Timestamp, Token, split_results,
+    ChunkMessage, Finding, JobId, JobSummary, NodeId, NodeInfo, NodeState, Run, SchedulerId,
+    Severity, Timestamp, Token, split_results,
 };
 use longshore_test_servers::{Redis, RedisCluster, RedisSentinel, Reply, wait_until};
 
@@ -30,22 +30,7 @@ fn token(number: u8) -> Token {
 }
 
 fn admission(job: JobId, total: u64) -> Admission {
-    Admission {
-        job,
-        digest: Digest::new("d1"),
-        document: "{}".into(),
-        manifest: None,
-        total,
-        task: "noop".into(),
-        queue: "default".into(),
-        tenant: "default".into(),
-        priority: 5,
-        fan_in: None,
-        max_parallel: None,
-        stop_after_failures: None,
-        deadline: None,
-        keep_for: Duration::from_secs(3600),
-    }
+    Admission::plain(job, total)
 }
 
 fn connect(url: &str) -> RedisLedger {
@@ -81,7 +66,8 @@ fn successes(from: u64, to: u64, with_results: bool) -> Vec<Run> {
 /// One job from its submission to its end, with a retry, a failure, results and a reduce.
 async fn live_through(ledger: &RedisLedger, id: JobId) -> JobSummary {
     let admission = Admission { fan_in: Some(4), ..admission(id, 10) };
-    assert_eq!(ledger.admit(&admission).await.expect("admitted"), Admitted::Accepted);
+    let admitted = ledger.admit(&admission).await.expect("admitted");
+    assert!(matches!(admitted, Admitted::Accepted { .. }), "{admitted:?}");
     assert_eq!(ledger.admit(&admission).await.expect("admitted"), Admitted::Known);
     assert_eq!(ledger.active_jobs().await.expect("a list"), [id]);
     let chunks = open(ledger, id, 10, 10).await;
@@ -331,10 +317,11 @@ async fn ten_thousand_successes_are_settled_in_a_handful_of_commands() {
 
 /// What docs/redis.md grants to workers and applications.
 const LEAST: &str = "resetkeys ~longshore:* resetchannels &longshore:events -@all +fcall +fcall_ro \
-    +ping +unwatch +time +exists +del +get +set +strlen +getbit +setbit +bitcount +bitpos \
+    +ping +time +exists +del +get +set +strlen +getbit +setbit +bitcount +bitpos \
     +bitfield \
     +setrange +hget +hmget +hgetall +hset +hdel +hkeys +zadd +zrem +zrange +zrevrange \
-    +zrangebyscore +zremrangebyscore +zcard +zpopmin +pexpire +persist +publish +subscribe";
+    +zrangebyscore +zremrangebyscore +zcard +zpopmin +pexpire +persist +publish +subscribe \
+    +client|info +info";
 
 #[tokio::test]
 async fn the_least_rights_that_are_documented_are_enough() {
@@ -357,13 +344,24 @@ async fn the_least_rights_that_are_documented_are_enough() {
     assert_eq!(run_whole_chunk(&ledger, &message, &token(1), runs).await, JobState::Failed);
     assert_eq!(ledger.errors(job(2), 0, 9).await.expect("errors").len(), 5);
     ledger.retry(job(2), Some(&[3])).await.expect("retried");
-    ledger.sweep(job(2), 9, SOON).await.expect("swept");
+    ledger.sweep(job(2), 9, SOON, None).await.expect("swept");
+    let again = open(&ledger, job(2), 1, 1).await[0];
+    ledger.claim(job(2), again.chunk, again.epoch, token(1), &node()).await.expect("an answer");
+    assert_eq!(ledger.revoke(job(2), &node(), &Loss::Vanished).await.expect("revoked").len(), 1);
+    assert_eq!(ledger.recoveries(job(2), 9).await.expect("recoveries").len(), 1);
     ledger.pause(job(2)).await.expect("paused");
     ledger.resume(job(2)).await.expect("resumed");
     ledger.cancel(job(2)).await.expect("cancelled");
     ledger.document(job(2)).await.expect("a document");
     ledger.now().await.expect("a time");
     let mut events = ledger.events().await.expect("subscribed");
+    let scheduler = SchedulerId::new("s");
+    let signed_in = ledger.attend(&scheduler, SOON).await.expect("signed in");
+    assert!(
+        signed_in[0].heart.as_deref().is_some_and(|heart| heart.contains(' ')),
+        "and its server"
+    );
+    ledger.withdraw(&scheduler).await.expect("signed out");
     ledger.reject(job(3), "no such task").await.expect("rejected");
     let heard = tokio::time::timeout(Duration::from_secs(10), events.next()).await;
     assert_eq!(heard, Ok(Event::Job { job: job(3), state: JobState::Rejected }));
@@ -395,6 +393,7 @@ fn info() -> NodeInfo {
         labels: [].into(),
         slots: 4,
         busy: 1,
+        jobs: None,
         state: NodeState::Active,
         started_at: Timestamp::from_millis(1),
         cpu: 0.25,
@@ -438,9 +437,9 @@ async fn a_job_reads_like_a_sentence() {
     let words: Vec<String> = flat.iter().filter_map(Reply::text).collect();
     let mut fields: Vec<&str> = words.chunks_exact(2).map(|pair| pair[0].as_str()).collect();
     fields.sort_unstable();
-    let expected = "attempts busy_ms cancelled cursor digest done failed generation keep_for_ms \
-        level_from level_to lost next_chunk priority queue queued queued_chunks rate retrying \
-        running running_chunks state submitted_at task tenant total waiting";
+    let expected = "attempts busy_ms cancelled crashes cursor digest done failed fenced generation \
+        keep_for_ms level_from level_to lost next_chunk orphaned priority queue queued queued_chunks rate \
+        recoveries reissued retrying running running_chunks state submitted_at task tenant total waiting";
     assert_eq!(fields, expected.split_whitespace().collect::<Vec<_>>());
     let value = |field: &str| words.chunks_exact(2).find(|p| p[0] == field).map(|p| &*p[1]);
     assert_eq!((value("state"), value("waiting")), (Some("queued"), Some("10")));

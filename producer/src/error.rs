@@ -93,6 +93,13 @@ pub enum Error {
         /// What is wrong.
         detail: String,
     },
+    /// The results of a job that had ended are gone: the ledger was lost, and the journal, from which the job was put back,
+    /// knows how it ended and no more.
+    #[error(
+        "job {0}: its results were lost with the ledger; how it ended is known from the journal alone; submit it again under \
+         a new id to have them"
+    )]
+    ResultsLost(JobId),
     /// There is no reduced value.
     #[error("job {job} has no value: {reason}")]
     NoValue {

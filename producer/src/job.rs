@@ -6,14 +6,15 @@ use std::time::Duration;
 use futures_util::stream::{Stream, try_unfold};
 use futures_util::{StreamExt, pin_mut};
 use longshore_ledger::ControlError;
+use longshore_ledger::op::MAX_RECOVERIES;
 use longshore_protocol::document::{JobDocument, Results};
 use longshore_protocol::state::JobState;
-use longshore_protocol::{Audit, ErrorEntry, JobId, JobSummary, ReduceTree};
+use longshore_protocol::{Audit, ErrorEntry, JobId, JobSummary, Recovery, ReduceTree};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::hints::JobHints;
-use crate::patience::{Outage, Pace};
+use crate::patience::{Absence, Outage, Pace};
 use crate::{Error, Jobs, NoValue, results};
 
 /// The shortest time between two reports of progress.
@@ -30,6 +31,8 @@ const ERRORS_A_PAGE: usize = 500;
 pub struct Job {
     jobs: Jobs,
     id: JobId,
+    /// The ledger has shown that a scheduler accepted it.
+    accepted: bool,
 }
 
 impl std::fmt::Debug for Job {
@@ -40,7 +43,11 @@ impl std::fmt::Debug for Job {
 
 impl Job {
     pub(crate) fn new(jobs: Jobs, id: JobId) -> Self {
-        Self { jobs, id }
+        Self { jobs, id, accepted: false }
+    }
+
+    pub(crate) fn accepted(self) -> Self {
+        Self { accepted: true, ..self }
     }
 
     /// Its name, and idempotency key.
@@ -53,13 +60,15 @@ impl Job {
         self.jobs.ledger().job(self.id).await?.ok_or(Error::NotFound(self.id))
     }
 
-    /// Waits until the job has ended, however it ends. Bears with a ledger that is away for up to 30 s.
+    /// Waits until the job has ended, however it ends. Bears with a ledger that is away for up to 30 s, and with one that has
+    /// lost the job (which schedulers put back) for up to a minute, if the job was there before. One that somebody deletes
+    /// is `NotFound` at once.
     pub async fn wait(&self) -> Result<JobSummary, Error> {
         let mut hints = self.jobs.hints(self.id);
         let mut pace = Pace::new();
-        let mut outage = Outage::default();
+        let mut view = View::of(self);
         loop {
-            let summary = self.look(&mut outage).await?;
+            let summary = view.look().await?;
             if let Some(summary) = summary.filter(|summary| summary.state.is_terminal()) {
                 return Ok(summary);
             }
@@ -70,20 +79,19 @@ impl Job {
     /// How the job stands, now and with each change until it has ended; the last report is of the end. Reports come
     /// at most every 100 ms, and every second if nothing changes.
     pub fn progress(&self) -> impl Stream<Item = Result<JobSummary, Error>> + Send + 'static {
-        let progress = Progress {
-            job: self.clone(),
-            hints: self.jobs.hints(self.id),
-            outage: Outage::default(),
-            last: None,
-        };
+        let progress =
+            Progress { view: View::of(self), hints: self.jobs.hints(self.id), last: None };
         try_unfold(progress, |mut progress| async move {
             Ok(progress.next().await?.map(|summary| (summary, progress)))
         })
     }
 
     /// The results that are there, in index order, each with its index; of a job that has not ended, those of the
-    /// subtasks that have. Failed and cancelled subtasks have none, and neither has a job that discards its results.
-    /// Takes constant memory, whatever the size of the job.
+    /// subtasks that have. Failed and cancelled subtasks have none, and neither has a job that discards its results. Takes
+    /// constant memory, whatever the size of the job.
+    ///
+    /// # Errors
+    /// [`Error::ResultsLost`] of a job that had ended when the ledger was lost.
     pub fn results(
         &self,
     ) -> impl Stream<Item = Result<(u64, Box<RawValue>), Error>> + Send + 'static {
@@ -91,6 +99,10 @@ impl Job {
         let found = async move {
             let summary = job.summary().await?;
             let ledger = Arc::clone(job.jobs.ledger());
+            let had_some = summary.restored_at.is_some() && summary.books.done > 0;
+            if had_some && job.document().await?.results != Results::Discard {
+                return Err(Error::ResultsLost(job.id));
+            }
             Ok(results::stream(ledger, job.id, 0, summary.books.total))
         };
         futures_util::stream::once(found).flat_map(|found| match found {
@@ -110,6 +122,9 @@ impl Job {
         let reduce = document.reduce.ok_or_else(|| no_value(NoValue::NotReduced))?;
         if document.results == Results::Discard {
             return Err(no_value(NoValue::Discarded));
+        }
+        if summary.restored_at.is_some() {
+            return Err(Error::ResultsLost(self.id));
         }
         let root = ReduceTree::new(summary.books.total, reduce.fan_in).root();
         let ledger = Arc::clone(self.jobs.ledger());
@@ -153,6 +168,11 @@ impl Job {
         })
     }
 
+    /// What was done each time that the job lost a node, newest first; of more than 100 the newest.
+    pub async fn recoveries(&self) -> Result<Vec<Recovery>, Error> {
+        Ok(self.jobs.ledger().recoveries(self.id, MAX_RECOVERIES).await?)
+    }
+
     /// The books, recounted from the ledger's raw keys.
     pub async fn audit(&self) -> Result<Audit, Error> {
         self.jobs.ledger().audit(self.id).await?.ok_or(Error::NotFound(self.id))
@@ -190,21 +210,51 @@ impl Job {
     fn corrupt(&self, detail: impl Into<String>) -> Error {
         Error::Corrupt { job: self.id, detail: detail.into() }
     }
+}
 
-    /// How the job stands; `None` while the ledger is away.
-    async fn look(&self, outage: &mut Outage) -> Result<Option<JobSummary>, Error> {
-        match outage.bear(self.jobs.ledger().job(self.id).await)? {
-            Some(None) => Err(Error::NotFound(self.id)),
-            Some(found) => Ok(found),
-            None => Ok(None),
+/// Looks at a job again and again, through outages and losses.
+struct View {
+    job: Job,
+    /// It was there before.
+    known: bool,
+    outage: Outage,
+    absence: Absence,
+}
+
+impl View {
+    fn of(job: &Job) -> Self {
+        let (outage, absence) = (Outage::default(), Absence::default());
+        Self { job: job.clone(), known: job.accepted, outage, absence }
+    }
+
+    /// How the job stands; `None` while the ledger is away, or has lost the job and may get it back.
+    async fn look(&mut self) -> Result<Option<JobSummary>, Error> {
+        let (ledger, id) = (self.job.jobs.ledger(), self.job.id);
+        let Some(found) = self.outage.bear(ledger.job(id).await)? else { return Ok(None) };
+        if found.is_some() {
+            self.known = true;
+            self.absence.over();
+            return Ok(found);
+        }
+        let not_found = Error::NotFound(id);
+        if !self.known {
+            return Err(not_found);
+        }
+        match self.outage.bear(ledger.missing(&[id]).await)? {
+            // It was deleted; or put back since, which a second look shows.
+            Some(missing) if missing.is_empty() => match self.outage.bear(ledger.job(id).await)? {
+                Some(None) => Err(not_found),
+                found => Ok(found.flatten()),
+            },
+            Some(_) if !self.absence.bear() => Err(not_found),
+            _ => Ok(None),
         }
     }
 }
 
 struct Progress {
-    job: Job,
+    view: View,
     hints: JobHints,
-    outage: Outage,
     last: Option<(JobSummary, Instant)>,
 }
 
@@ -217,7 +267,7 @@ impl Progress {
             tokio::time::sleep_until(*at + REPORT_AT_MOST_EVERY).await;
         }
         loop {
-            if let Some(summary) = self.job.look(&mut self.outage).await? {
+            if let Some(summary) = self.view.look().await? {
                 let is_due = self.last.as_ref().is_none_or(|(last, at)| {
                     *last != summary || at.elapsed() >= REPORT_AT_LEAST_EVERY
                 });

@@ -200,13 +200,13 @@ impl Client {
             None => Verdict::Unknown,
         };
         match before {
-            Verdict::Accepted => return Ok(self.job(submission.job)),
+            Verdict::Accepted => return Ok(self.job(submission.job).accepted()),
             Verdict::Conflict => return Err(SubmitError::Conflict { job: submission.job }),
             Verdict::Unknown | Verdict::Rejected(_) => {}
         }
         submit::publish(broker, &submission, within).await?;
         submit::settled(broker, ledger, &submission, &before, hints, within).await?;
-        Ok(self.job(submission.job))
+        Ok(self.job(submission.job).accepted())
     }
 
     /// Publishes the document and forgets about it: returns once the broker has it safe. Whether a scheduler accepts

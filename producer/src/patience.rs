@@ -15,6 +15,10 @@ const LONGEST: Duration = Duration::from_millis(500);
 /// How long the ledger may be away before a reader gives up. Long enough for a restart or a fail-over.
 const OUTAGE: Duration = Duration::from_secs(30);
 
+/// How long a job that was accepted may be missing from a ledger that answers: a scheduler rebuilds a ledger that lost
+/// everything within seconds, or once one runs.
+const ABSENCE: Duration = Duration::from_secs(60);
+
 /// Waits that double from 20 ms to 500 ms.
 pub(crate) struct Pace(Duration);
 
@@ -27,6 +31,24 @@ impl Pace {
         let now = self.0;
         self.0 = (now * 2).min(LONGEST);
         now
+    }
+}
+
+/// Bears with a ledger that has lost a job for a while.
+#[derive(Default)]
+pub(crate) struct Absence {
+    since: Option<Instant>,
+}
+
+impl Absence {
+    /// The job is there.
+    pub(crate) fn over(&mut self) {
+        self.since = None;
+    }
+
+    /// Whether there is hope for a job that is missing.
+    pub(crate) fn bear(&mut self) -> bool {
+        self.since.get_or_insert_with(Instant::now).elapsed() < ABSENCE
     }
 }
 

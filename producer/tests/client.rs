@@ -7,11 +7,11 @@ use futures_util::{StreamExt, TryStreamExt, pin_mut};
 use longshore_broker::Broker;
 use longshore_broker::memory::MemoryBroker;
 use longshore_ledger::memory::{MemoryLedger, SystemClock};
-use longshore_ledger::{Admission, Claim, Commit, Committed, Ledger, Open};
+use longshore_ledger::{Admission, Claim, Commit, Committed, Ledger, Open, Restored, Was};
 use longshore_producer::{Client, Error, Job, JobDocument, NoValue, SubmitError};
 use longshore_protocol::document::Split;
 use longshore_protocol::state::JobState;
-use longshore_protocol::{NodeId, Run, Token};
+use longshore_protocol::{Ending, NodeId, Run, Token};
 use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(5);
@@ -39,22 +39,7 @@ impl Stage {
         assert_eq!(delivery.message_id, Some(job.to_string()));
         match verdict {
             Ok(total) => {
-                let admission = Admission {
-                    job,
-                    digest: document.digest(),
-                    document: document.to_json(),
-                    manifest: None,
-                    total,
-                    task: document.task.clone(),
-                    queue: document.queue.clone(),
-                    tenant: document.tenant.clone(),
-                    priority: document.priority,
-                    fan_in: document.reduce.as_ref().map(|reduce| reduce.fan_in),
-                    max_parallel: None,
-                    stop_after_failures: None,
-                    deadline: None,
-                    keep_for: document.keep_for,
-                };
+                let admission = admission(&document, total);
                 self.ledger.admit(&admission).await.expect("memory does not fail");
             }
             Err(error) => self.ledger.reject(job, error).await.expect("memory does not fail"),
@@ -81,6 +66,20 @@ impl Stage {
         let commit = Commit { from: chunk.from, runs, busy: Duration::from_millis(1) };
         let committed = self.ledger.commit(job.id(), chunk.chunk, token, &commit).await;
         assert!(matches!(committed, Ok(Committed::Settled { .. })), "{committed:?}");
+    }
+}
+
+fn admission(document: &JobDocument, total: u64) -> Admission {
+    Admission {
+        digest: document.digest(),
+        document: document.to_json(),
+        task: document.task.clone(),
+        queue: document.queue.clone(),
+        tenant: document.tenant.clone(),
+        priority: document.priority,
+        fan_in: document.reduce.as_ref().map(|reduce| reduce.fan_in),
+        keep_for: document.keep_for,
+        ..Admission::plain(document.id.expect("clients choose an id"), total)
     }
 }
 
@@ -261,4 +260,100 @@ async fn controls_reach_the_ledger_and_refusals_say_why() {
     assert!(matches!(job.summary().await, Err(Error::NotFound(id)) if id == job.id()));
     let errors: Result<Vec<_>, Error> = job.errors().try_collect().await;
     assert!(matches!(errors, Err(Error::NotFound(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_outlasts_a_ledger_that_loses_everything_and_is_rebuilt() {
+    let stage = Stage::new();
+    let empty = stage.ledger.snapshot();
+    let document = document(json!({"id": "0193a0c5-7e1c-7000-8000-000000000007"}));
+    let job = stage.submit(&document, 20).await;
+    let waiting = tokio::spawn({
+        let job = job.clone();
+        async move { job.wait().await }
+    });
+    let following = tokio::spawn({
+        // It has seen the job only by itself.
+        let job = stage.client.job(job.id());
+        async move { job.progress().try_collect::<Vec<_>>().await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    stage.ledger.restore(&empty);
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    assert!(!waiting.is_finished() && !following.is_finished());
+    // As a scheduler would, from the journal.
+    tokio::join!(stage.client.publish(&document), stage.decide(Ok(20))).0.expect("published");
+    stage.settle(&job, 20, indices).await;
+    let end = waiting.await.expect("no panic").expect("it came back");
+    assert_eq!((end.state, end.books.done), (JobState::Succeeded, 20));
+    let reports = following.await.expect("no panic").expect("it came back");
+    assert_eq!(reports.last().map(|last| last.state), Some(JobState::Succeeded));
+}
+
+#[tokio::test]
+async fn an_ended_job_that_the_journal_brought_back_says_that_its_results_are_lost() {
+    let reduce = json!({"task": "sum", "fan_in": 3});
+    // Fields of the document; subtasks that are done when it ends; whether results are lost with it.
+    let cases = [
+        (json!({}), 3, true),
+        (json!({ "reduce": reduce }), 3, true),
+        (json!({}), 2, true),
+        (json!({}), 0, false),
+        (json!({"results": "discard"}), 3, false),
+    ];
+    for (fields, done, is_loss) in cases {
+        let stage = Stage::new();
+        let empty = stage.ledger.snapshot();
+        let document = document(fields);
+        let reduced = document.reduce.is_some();
+        let job = stage.submit(&document, 3).await;
+        for size in [done, u64::from(reduced)].into_iter().filter(|size| *size > 0) {
+            stage.settle(&job, size, indices).await;
+        }
+        if done < 3 {
+            job.cancel().await.expect("allowed");
+        }
+        let ending = Ending::of(&job.summary().await.expect("it is there")).expect("it has ended");
+        let document = JobDocument { id: Some(job.id()), ..document };
+        stage.ledger.restore(&empty);
+        let ledger: &dyn Ledger = &*stage.ledger;
+        let back = ledger.restore(&admission(&document, 3), &Was::Ended(ending)).await;
+        assert_eq!(back.expect("memory does not fail"), Restored::Restored);
+
+        let found: Result<Vec<_>, Error> = job.results().try_collect().await;
+        if is_loss {
+            let error = found.expect_err("they are lost");
+            assert!(matches!(error, Error::ResultsLost(id) if id == job.id()), "{error}");
+            let said = "its results were lost with the ledger; how it ended is known from the \
+                        journal alone; submit it again under a new id to have them";
+            assert_eq!(error.to_string(), format!("job {}: {said}", job.id()));
+        } else {
+            assert_eq!(found.expect("there were none").len(), 0);
+        }
+        match job.value().await.expect_err("there is none") {
+            Error::ResultsLost(_) => assert!(reduced),
+            Error::NoValue { .. } => assert!(!reduced),
+            other => panic!("{other}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_stays_lost_is_given_up_and_one_that_was_deleted_at_once() {
+    let stage = Stage::new();
+    let empty = stage.ledger.snapshot();
+    let job = stage.submit(&document(json!({})), 20).await;
+    stage.ledger.restore(&empty);
+    let begun = tokio::time::Instant::now();
+    assert!(matches!(job.wait().await, Err(Error::NotFound(_))));
+    let waited = begun.elapsed().as_secs();
+    assert!((60..62).contains(&waited), "{waited} s");
+    // Nobody has ever seen this one.
+    let begun = tokio::time::Instant::now();
+    assert!(matches!(stage.client.job(job.id()).wait().await, Err(Error::NotFound(_))));
+    let deleted = stage.submit(&document(json!({})), 1).await;
+    deleted.cancel().await.expect("allowed");
+    deleted.delete().await.expect("it has ended");
+    assert!(matches!(deleted.wait().await, Err(Error::NotFound(_))));
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
 }

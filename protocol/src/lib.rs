@@ -7,6 +7,7 @@
 pub mod document;
 mod finding;
 mod ids;
+mod journal;
 mod message;
 mod outcome;
 mod reduce;
@@ -18,11 +19,13 @@ mod view;
 pub use document::{Invalid, JobDocument};
 pub use finding::{Finding, Severity};
 pub use ids::{ChunkId, Digest, Epoch, JobId, NodeId, SchedulerId, Token};
+pub use journal::{Decoder, Ending, JournalPlace, JournalRecord, LARGEST_RECORD, News};
 pub use message::{ChunkMessage, Subtask};
 pub use outcome::{Outcome, RESULT_STRIDE, Run, runs_len, split_results};
 pub use reduce::{ReduceNode, ReduceTree};
 pub use split::{Input, InputFile, LineWindow, MAX_FILES, Manifest, Plan};
 pub use time::Timestamp;
 pub use view::{
-    Audit, Books, ErrorEntry, JobSummary, NodeInfo, NodeRecord, NodeState, ResultRun, ResultsPage,
+    Audit, Books, Death, ErrorEntry, JobSummary, Lost, NodeInfo, NodeRecord, NodeState, Recovery,
+    ResultRun, ResultsPage, SchedulerRecord,
 };

@@ -1,12 +1,12 @@
 //! How the ledger's contents look from outside: jobs, nodes, errors, results and the books.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::state::JobState;
-use crate::{JobId, NodeId, Timestamp};
+use crate::{JobId, NodeId, SchedulerId, Timestamp};
 
 /// Where each of some number of subtasks stands. The sum of all but `total` is `total`, always.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +52,18 @@ impl Books {
         i128::from(self.total) - sum
     }
 
+    /// How far these books are from `counted`, and from balancing.
+    fn off(&self, counted: &Self) -> u128 {
+        let lines = |books: &Self| {
+            let Self { total, waiting, queued, running, retrying, done, failed, cancelled } =
+                *books;
+            [total, waiting, queued, running, retrying, done, failed, cancelled]
+        };
+        let pairs = lines(self).into_iter().zip(lines(counted));
+        let between = pairs.map(|(kept, counted)| u128::from(kept.abs_diff(counted))).sum::<u128>();
+        between + self.imbalance().unsigned_abs()
+    }
+
     /// Subtasks that still have to end: neither done, failed nor cancelled.
     pub fn open(&self) -> u64 {
         self.waiting + self.queued + self.running + self.retrying
@@ -89,8 +101,18 @@ pub struct JobSummary {
     pub attempts: u64,
     /// Time that those attempts took, summed over slots.
     pub busy: Duration,
-    /// Subtasks that were handed out again because their node was lost.
+    /// Subtasks that were queued again because their node was lost, or knew nothing of them.
     pub lost: u64,
+    /// How often work was taken back from a node; each time is a [`Recovery`].
+    pub recoveries: u64,
+    /// Those of them in which the node died.
+    pub crashes: u64,
+    /// Those of them in which the node lives, and knew nothing of what it held. In the others it had left without a word.
+    pub orphaned: u64,
+    /// Chunks that were queued again by them.
+    pub reissued: u64,
+    /// Commits that were refused because their token did not hold the chunk any more.
+    pub fenced: u64,
     /// When the next retry is due, if any waits.
     pub next_retry_at: Option<Timestamp>,
     /// When the ledger accepted it.
@@ -101,6 +123,9 @@ pub struct JobSummary {
     pub finished_at: Option<Timestamp>,
     /// When it must have ended, if it has a deadline.
     pub deadline_at: Option<Timestamp>,
+    /// When it was put back from the journal after its end, with its numbers alone: results and errors of its subtasks are
+    /// gone, until it is re-opened.
+    pub restored_at: Option<Timestamp>,
     /// Subtasks settled a second, lately.
     pub rate: f64,
     /// Estimated time to the end, while it moves.
@@ -125,6 +150,71 @@ pub struct ErrorEntry {
     pub node: NodeId,
     /// When it ended.
     pub at: Timestamp,
+    /// The nodes that died while they ran it, oldest first, if that is why it was given up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deaths: Vec<Death>,
+}
+
+/// A node that died while it held a chunk: evidence against the subtasks of the chunk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Death {
+    /// The node.
+    pub node: NodeId,
+    /// When its death was known and its work taken back.
+    pub at: Timestamp,
+    /// How many subtasks of the chunk were not settled, the guilty one among them if there is one.
+    pub among: u64,
+    /// What the system said of it, if its process was watched: the signal or exit code, and its last words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub how: Option<String>,
+}
+
+/// Why work was taken back from a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lost {
+    /// It died.
+    Died,
+    /// It had left without a word.
+    Left,
+    /// It lives, and knew nothing of what it held.
+    Orphaned,
+}
+
+impl Lost {
+    /// As it is written down.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Died => "died",
+            Self::Left => "left",
+            Self::Orphaned => "orphaned",
+        }
+    }
+}
+
+/// How the ledger took back what a node held of a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// When.
+    pub at: Timestamp,
+    /// The node.
+    pub node: NodeId,
+    /// Why.
+    pub lost: Lost,
+    /// What the system said of its death, if its process was watched.
+    pub how: Option<String>,
+    /// How many chunks were queued again, those that were cut off others included.
+    pub chunks: u64,
+    /// The subtasks in them.
+    pub subtasks: u64,
+    /// How many chunks were cut into smaller ones, because they were held by two or more nodes that died.
+    pub cut: u64,
+    /// Subtasks that were given up, because they keep killing their nodes.
+    pub given_up: Vec<u64>,
+    /// How many of `chunks` nobody has claimed yet.
+    pub waiting: u64,
+    /// The time from `at` to the claim of the last of them.
+    pub again_after: Option<Duration>,
 }
 
 /// Results of consecutive subtasks, as they were committed.
@@ -178,6 +268,10 @@ pub struct NodeInfo {
     pub slots: u32,
     /// How many it runs now.
     pub busy: u32,
+    /// The jobs of which it holds chunks, wants to, or did since the beat before. What the ledger has it hold of any other
+    /// job, it knows nothing of. `None`: it does not say.
+    #[serde(default)]
+    pub jobs: Option<BTreeSet<JobId>>,
     /// Whether it takes new work.
     pub state: NodeState,
     /// When it started (its own clock).
@@ -197,6 +291,21 @@ pub struct NodeRecord {
     pub seq: u64,
     /// When it beat last (the ledger's clock).
     pub beat_at: Timestamp,
+    /// What the ledger calls the connection that ends with the process; `None` while that is unknown.
+    pub heart: Option<String>,
+    /// How its process ended, as told by whoever watched it. The node is forgotten soon.
+    pub death: Option<String>,
+}
+
+/// A scheduler as the ledger knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchedulerRecord {
+    /// This incarnation.
+    pub id: SchedulerId,
+    /// When it signed in last (the ledger's clock).
+    pub beat_at: Timestamp,
+    /// What the ledger calls the connection that ends with the process; `None` while that is unknown.
+    pub heart: Option<String>,
 }
 
 /// The books recounted from the raw keys, beside the books as kept.
@@ -219,6 +328,13 @@ pub struct Audit {
 }
 
 impl Audit {
+    /// By how many subtasks and reduce nodes the counters are off: from each other's sum, and from the raw keys. 0 when all is well.
+    pub fn imbalance(&self) -> u64 {
+        let pairs = [(&self.kept, &self.counted), (&self.reduce_kept, &self.reduce_counted)];
+        let off = pairs.iter().map(|(kept, counted)| kept.off(counted)).sum::<u128>();
+        u64::try_from(off).unwrap_or(u64::MAX)
+    }
+
     /// Whether the books balance and the counters agree with the raw keys.
     pub fn is_clean(&self) -> bool {
         self.findings.is_empty()

@@ -1,23 +1,26 @@
 //! Takes job documents from the jobs queue into the ledger: parse -> expand -> plan -> admit ->
-//! acknowledge.
+//! journal -> acknowledge.
 //!
 //! What can't be accepted goes to the dead queue with the reason, and is shown as rejected where
 //! its id can be read. While the ledger or the broker is away a delivery is held and tried again;
 //! it never goes round the queue.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use longshore_broker::{Broker, Delivery, Outgoing, Queue};
-use longshore_ledger::{Admission, Admitted, Error, Event as Hint, Ledger};
+use longshore_ledger::{Admission, Admitted, Error, Ledger, StoredDocument};
 use longshore_protocol::document::Split;
-use longshore_protocol::state::JobState;
 use longshore_protocol::{Invalid, JobDocument, JobId, Manifest, Plan};
+use metrics::counter;
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::engine::Event;
+use crate::engine::{Event, Terms};
 use crate::health::{Backoff, Health};
+use crate::journal::{Journal, Notes, admitted, tell};
+use crate::metrics::DOCUMENTS;
 use crate::naming;
 
 /// Documents in work at once: enough to hide the ledger's and the file system's delays, few enough
@@ -27,9 +30,15 @@ const PREFETCH: u16 = 32;
 /// Headers have to fit into one frame of AMQP beside everything else.
 const LONGEST_REASON: usize = 4_000;
 
+/// An ended job stays at least so long, whatever its document says, so that its end gets into the journal before it is
+/// forgotten, and does not read as a job that was lost.
+const SHORTEST_KEEP: Duration = Duration::from_secs(60);
+
 struct Admitter {
     broker: Arc<dyn Broker>,
     ledger: Arc<dyn Ledger>,
+    journal: Arc<Journal>,
+    notes: Arc<Notes>,
     allow_relative: bool,
     inbox: Sender<Event>,
     ledger_health: Health,
@@ -49,6 +58,7 @@ enum Refusal {
 pub(crate) async fn run(
     broker: Arc<dyn Broker>,
     ledger: Arc<dyn Ledger>,
+    (journal, notes): (Arc<Journal>, Arc<Notes>),
     allow_relative: bool,
     inbox: Sender<Event>,
 ) {
@@ -56,6 +66,8 @@ pub(crate) async fn run(
     let admitter = Arc::new(Admitter {
         broker,
         ledger,
+        journal,
+        notes,
         allow_relative,
         inbox,
         ledger_health: Health::new("admitting jobs to the ledger"),
@@ -74,29 +86,45 @@ pub(crate) async fn run(
 
 impl Admitter {
     async fn handle(&self, delivery: Delivery) {
+        // A job that ended must be known again before somebody gives it a second time.
+        self.journal.ready().await;
         match self.admit(&delivery).await {
-            Ok(job) => {
-                let hint = Hint::Job { job, state: JobState::Queued };
-                let _ = self.inbox.send(Event::Hint(hint)).await;
-            }
+            Ok((admission, is_new)) => self.record(admission, is_new).await,
             Err(refusal) => self.refuse(&delivery, refusal).await,
         }
         delivery.settle.ack().await;
     }
 
-    async fn admit(&self, delivery: &Delivery) -> Result<JobId, Refusal> {
+    async fn admit(&self, delivery: &Delivery) -> Result<(Admission, bool), Refusal> {
         let mut document = JobDocument::parse(&delivery.body)?;
         let message_id = delivery.message_id.as_deref();
         let job = document.id.unwrap_or_else(|| naming::name(&document, message_id));
         document.id = Some(job);
         let manifest = self.expand(&document).await?;
         let plan = Plan::new(document, manifest)?;
-        match self.persist(&admission(job, &plan)).await? {
-            Admitted::Accepted => {
+        let admission = admission(job, &plan);
+        // So that the engine, which hears of the job as soon as the ledger has it, need not ask what we are about to say.
+        self.tell(Event::Admitting { job }).await;
+        let admitted = self.persist(&admission).await;
+        if let Ok(Admitted::Accepted { at }) = admitted {
+            let summary = Box::new(admission.accepted(at));
+            // Asks the ledger nothing about a job that is new.
+            let _ = self.notes.take(&*self.ledger, &self.journal, &summary).await;
+            self.tell(Event::Admitted { summary, terms: Terms::of(plan.document()) }).await;
+        } else {
+            let known = matches!(admitted, Ok(Admitted::Known));
+            self.tell(Event::NotAdmitted { job, known }).await;
+        }
+        match admitted? {
+            Admitted::Accepted { .. } => {
+                counter!(DOCUMENTS, "outcome" => "accepted").increment(1);
                 info!(%job, task = plan.document().task, total = plan.total(), "job accepted");
-                Ok(job)
+                Ok((admission, true))
             }
-            Admitted::Known => Ok(job),
+            Admitted::Known => {
+                counter!(DOCUMENTS, "outcome" => "known").increment(1);
+                Ok((admission, false))
+            }
             Admitted::Conflict => Err(Refusal::Conflict(job)),
             Admitted::TooLarge { most } => Err(Refusal::from(Invalid {
                 place: "split".into(),
@@ -104,6 +132,10 @@ impl Admitter {
                 allowed: format!("this ledger keeps at most {most}, reduce nodes included"),
             })),
         }
+    }
+
+    async fn tell(&self, event: Event) {
+        let _ = self.inbox.send(event).await;
     }
 
     async fn expand(&self, document: &JobDocument) -> Result<Manifest, Refusal> {
@@ -159,7 +191,52 @@ impl Admitter {
         }
     }
 
+    /// Tells the journal of an admitted job, so that the document is safe when its message is acknowledged. The job
+    /// runs already.
+    async fn record(&self, admission: Admission, is_new: bool) {
+        if !self.journal.is_wanted() {
+            return;
+        }
+        let mut backoff = Backoff::new();
+        loop {
+            match self.try_record(&admission, is_new).await {
+                Ok(true) => return self.ledger_health.worked(),
+                Ok(false) => {
+                    warn!(job = %admission.job, "the ledger lost a job that it had just admitted");
+                }
+                Err(error @ Error::Unavailable { .. }) => self.ledger_health.failed(&error),
+                // What lies under the job's name is not ours any more.
+                Err(error) => return warn!(job = %admission.job, %error, "job not journaled"),
+            }
+            backoff.wait().await;
+        }
+    }
+
+    /// False if the ledger has lost the job, which is admitted again then.
+    async fn try_record(&self, admission: &Admission, is_new: bool) -> Result<bool, Error> {
+        let job = admission.job;
+        if !is_new {
+            // Of a job that was admitted before the ledger has the manifest that counts.
+            if tell(&*self.ledger, &self.journal, job).await? {
+                return Ok(true);
+            }
+        } else if let Some(summary) = self.ledger.job(job).await? {
+            let Admission { keep_for, digest, document, manifest, .. } = admission.clone();
+            let stored = StoredDocument { digest, document, manifest };
+            let news = admitted(job, summary.submitted_at, keep_for, stored);
+            self.journal.insist(&news).await;
+            return Ok(true);
+        }
+        if self.ledger.missing(&[job]).await?.is_empty() {
+            // It has ended and was deleted, all that meanwhile.
+            return Ok(true);
+        }
+        self.ledger.admit(admission).await?;
+        Ok(false)
+    }
+
     async fn refuse(&self, delivery: &Delivery, refusal: Refusal) {
+        counter!(DOCUMENTS, "outcome" => "refused").increment(1);
         let (id, reason) = match refusal {
             Refusal::Invalid(reason) => {
                 let id = JobDocument::peek_id(&delivery.body);
@@ -232,8 +309,13 @@ pub(crate) fn admission(job: JobId, plan: &Plan) -> Admission {
         max_parallel: document.max_parallel,
         stop_after_failures: document.stop_after_failures,
         deadline: document.deadline,
-        keep_for: document.keep_for,
+        keep_for: kept_for(document),
     }
+}
+
+/// How long the ledger keeps the job once it has ended.
+pub(crate) fn kept_for(document: &JobDocument) -> Duration {
+    document.keep_for.max(SHORTEST_KEEP)
 }
 
 fn shortened(reason: &str) -> String {

@@ -41,6 +41,8 @@ pub(crate) async fn run(
         let now = Timestamp::default().plus(start.elapsed());
         let wake = engine.next_wake().map_or(LONGEST_SLEEP, |at| at.since(now)).min(LONGEST_SLEEP);
         tokio::select! {
+            // In a fixed order, so that a run can be repeated. Nobody starves: answers are taken in below too.
+            biased;
             () = stop.cancelled() => break,
             count = inbox.recv_many(&mut batch, BATCH) => {
                 // The loops that send are only dropped at shutdown.
@@ -49,9 +51,8 @@ pub(crate) async fn run(
             Some(done) = tasks.join_next() => batch.extend(answer(done)),
             () = tokio::time::sleep(wake) => batch.push(Event::Tick),
         }
-        while batch.len() < BATCH
-            && let Some(done) = tasks.try_join_next()
-        {
+        // As many as were under way, which the engine bounds.
+        while let Some(done) = tasks.try_join_next() {
             batch.extend(answer(done));
         }
         let now = Timestamp::default().plus(start.elapsed());

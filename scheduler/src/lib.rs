@@ -1,11 +1,13 @@
 //! Decides: admits jobs, hands out their chunks, watches the fleet.
 //!
 //! ```text
-//!   jobs queue ─▶ admitter ─▶ ledger          registrar ─▶ attend, clock ─┐
-//!                    └─ refused ─▶ dead        watcher ─▶ nodes ──────────┤
-//!                                              lister ─▶ active jobs ─────┼─▶ feeder: engine ─▶ performer
+//!   jobs queue ─▶ admitter ─▶ ledger          registrar ─▶ peers, clock ──┐
+//!                    └─ refused ─▶ dead           └─▶ hearts ─▶ severed ──┤
+//!                                              watcher ─▶ nodes ──────────┤
+//!                    auditor ◀─ lister ─▶ active jobs ────────────────────┼─▶ feeder: engine ─▶ performer
 //!                                              listener ─▶ hints, link ───┘      ▲                  │
 //!                                                                                └───── answers ────┘
+//!   admitter, performer ─▶ journal ─▶ keeper ─▶ ledger, where it lost something
 //! ```
 //!
 //! [`engine`] is pure and decides everything; the loops around it bring it news and do as it says.
@@ -13,14 +15,18 @@
 //! once when it goes and once when it is back. Any number of schedulers may run; each feeds the
 //! queues that fall to it by rendezvous hashing, and admits jobs for all.
 //!
-//! Deliberately absent: settings files, the loading of the ledger's functions, metrics.
+//! Deliberately absent: settings files, the loading of the ledger's functions, whoever collects the metrics.
 
 mod admitter;
+mod auditor;
 pub mod engine;
 mod feeder;
 mod health;
+mod hearts;
+mod journal;
 mod listener;
 mod lister;
+pub mod metrics;
 mod naming;
 mod performer;
 mod plans;
@@ -34,12 +40,16 @@ use std::time::Duration;
 use longshore_broker::Broker;
 use longshore_ledger::Ledger;
 use longshore_protocol::SchedulerId;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+pub use engine::ring::owner;
+
 use engine::Event;
+use journal::keeper::Keeper;
+use journal::{Journal, Notes};
 use performer::Performer;
 
 /// Events that wait for the engine, which takes in some hundreds of thousands a second. When more
@@ -105,6 +115,7 @@ impl Scheduler {
         let stop = shutdown.child_token();
         let mut parts = self.start(&stop);
         let ended = tokio::select! {
+            biased;
             () = stop.cancelled() => None,
             ended = parts.join_next() => ended,
         };
@@ -127,8 +138,18 @@ impl Scheduler {
 
     fn start(&self, stop: &CancellationToken) -> JoinSet<&'static str> {
         let (inbox, events) = mpsc::channel::<Event>(INBOX);
-        let fleet_changed = Arc::new(Notify::new());
-        let performer = Performer::new(self.broker.clone(), self.ledger.clone());
+        let (fleet_changed, heart_changed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (nodes, listed) = watch::channel(Vec::new());
+        let (peers, signed_in) = watch::channel(Vec::new());
+        let (jobs, active) = watch::channel(Vec::new());
+        let journal = Arc::new(Journal::new(self.broker.clone()));
+        let notes = Arc::new(Notes::default());
+        let performer = Performer::new(
+            self.broker.clone(),
+            self.ledger.clone(),
+            journal.clone(),
+            notes.clone(),
+        );
         let settings =
             engine::Config { me: self.config.id.clone(), dead_after: self.config.dead_after };
         let mut parts = JoinSet::new();
@@ -136,28 +157,47 @@ impl Scheduler {
             let stop = stop.clone();
             parts.spawn(async move {
                 tokio::select! {
-                    () = work => {}
+                    biased;
                     () = stop.cancelled() => {}
+                    () = work => {}
                 }
                 part
             });
         };
         let (broker, ledger) = (&self.broker, &self.ledger);
         spawn("registrar", {
-            let id = self.config.id.clone();
-            Box::pin(registrar::run(ledger.clone(), id, inbox.clone()))
+            let (id, heart_changed) = (self.config.id.clone(), heart_changed.clone());
+            Box::pin(registrar::run(ledger.clone(), id, heart_changed, peers, inbox.clone()))
         });
         spawn("watcher", {
-            Box::pin(watcher::run(ledger.clone(), fleet_changed.clone(), inbox.clone()))
+            let (changed, active) = (fleet_changed.clone(), active.clone());
+            Box::pin(watcher::run(ledger.clone(), changed, active, nodes, inbox.clone()))
         });
-        spawn("lister", Box::pin(lister::run(ledger.clone(), inbox.clone())));
+        spawn("hearts", {
+            let active = active.clone();
+            Box::pin(hearts::run(ledger.clone(), listed, signed_in, active, inbox.clone()))
+        });
+        spawn("lister", Box::pin(lister::run(ledger.clone(), jobs, inbox.clone())));
+        spawn("auditor", Box::pin(auditor::run(ledger.clone(), active)));
         spawn("listener", {
-            Box::pin(listener::run(ledger.clone(), fleet_changed, inbox.clone()))
+            Box::pin(listener::run(ledger.clone(), fleet_changed, heart_changed, inbox.clone()))
         });
         spawn("link", Box::pin(listener::follow_link(broker.clone(), inbox.clone())));
+        spawn("keeper", {
+            let id = self.config.id.clone();
+            let (broker, ledger) = (broker.clone(), ledger.clone());
+            let keeper = Keeper::new(id, broker, ledger, journal.clone(), notes.clone());
+            Box::pin(keeper.run())
+        });
         spawn("admitter", {
             let relative = self.config.allow_relative;
-            Box::pin(admitter::run(broker.clone(), ledger.clone(), relative, inbox))
+            Box::pin(admitter::run(
+                broker.clone(),
+                ledger.clone(),
+                (journal, notes),
+                relative,
+                inbox,
+            ))
         });
         parts.spawn({
             let stop = stop.clone();

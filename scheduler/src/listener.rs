@@ -10,8 +10,14 @@ use tokio::sync::mpsc::Sender;
 use crate::engine::Event;
 use crate::health::{Backoff, Health};
 
-/// Passes hints on until it is dropped.
-pub(crate) async fn run(ledger: Arc<dyn Ledger>, fleet: Arc<Notify>, inbox: Sender<Event>) {
+/// Passes hints on until it is dropped. The connection on which they come is this scheduler's heart: `heart` learns when there is
+/// a new one.
+pub(crate) async fn run(
+    ledger: Arc<dyn Ledger>,
+    fleet: Arc<Notify>,
+    heart: Arc<Notify>,
+    inbox: Sender<Event>,
+) {
     let health = Health::new("following the ledger's hints");
     let mut backoff = Backoff::new();
     let mut hints = loop {
@@ -20,8 +26,12 @@ pub(crate) async fn run(ledger: Arc<dyn Ledger>, fleet: Arc<Notify>, inbox: Send
             Err(_) => backoff.wait().await,
         }
     };
+    heart.notify_one();
     loop {
         let hint = hints.next().await;
+        if hint == Hint::Gap {
+            heart.notify_one();
+        }
         if matches!(hint, Hint::Node { .. } | Hint::Gap) {
             fleet.notify_one();
         }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_ledger::Ledger;
+use longshore_protocol::JobId;
 use tokio::sync::mpsc::Sender;
+use tokio::sync::watch;
 
 use crate::engine::Event;
 use crate::health::Health;
@@ -12,10 +14,15 @@ use crate::health::Health;
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Works until it is dropped.
-pub(crate) async fn run(ledger: Arc<dyn Ledger>, inbox: Sender<Event>) {
+pub(crate) async fn run(
+    ledger: Arc<dyn Ledger>,
+    active: watch::Sender<Vec<JobId>>,
+    inbox: Sender<Event>,
+) {
     let health = Health::new("reading the list of jobs");
     loop {
         if let Ok(jobs) = health.note(ledger.active_jobs().await) {
+            active.send_replace(jobs.clone());
             let _ = inbox.send(Event::Active(jobs)).await;
         }
         tokio::time::sleep(EVERY).await;

@@ -6,12 +6,18 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use longshore_broker::{Broker, Outgoing, PublishError, Queue};
-use longshore_ledger::{ControlError, Error, Ledger, Open};
-use longshore_protocol::{JobId, NodeId};
+use longshore_ledger::{ControlError, Error, Ledger, Loss, Open, Revoked};
+use longshore_protocol::{Ending, JobId, News, NodeId, SchedulerId};
+use metrics::counter;
 use tracing::{info, warn};
 
 use crate::engine::{Action, Event, Keyed};
 use crate::health::Health;
+use crate::journal::{Journal, Notes};
+use crate::metrics::{
+    LOST_NODES, ORPHANED_CHUNKS, PUBLISHED_CHUNKS, REVOKED_CHUNKS, REVOKED_SUBTASKS,
+    UNKNOWN_PUBLISHES,
+};
 use crate::plans::Plans;
 use crate::sweeper;
 
@@ -28,15 +34,24 @@ pub(crate) struct Performer {
     broker: Arc<dyn Broker>,
     ledger: Arc<dyn Ledger>,
     plans: Plans,
+    journal: Arc<Journal>,
+    notes: Arc<Notes>,
     ledger_health: Health,
     publish_health: Health,
     depth_health: Health,
 }
 
 impl Performer {
-    pub(crate) fn new(broker: Arc<dyn Broker>, ledger: Arc<dyn Ledger>) -> Self {
+    pub(crate) fn new(
+        broker: Arc<dyn Broker>,
+        ledger: Arc<dyn Ledger>,
+        journal: Arc<Journal>,
+        notes: Arc<Notes>,
+    ) -> Self {
         Self {
             plans: Plans::new(ledger.clone()),
+            journal,
+            notes,
             broker,
             ledger,
             ledger_health: Health::new("feeding jobs from the ledger"),
@@ -49,12 +64,20 @@ impl Performer {
     pub(crate) async fn perform(&self, action: Action) -> Option<Event> {
         match action {
             Action::Publish { queue, chunk } => self.publish(queue, chunk).await,
-            Action::Bury { node, jobs, died, forget } => {
-                Some(self.bury(node, jobs, died, forget).await)
+            Action::Withdraw { scheduler } => {
+                self.withdraw(&scheduler).await;
+                None
+            }
+            Action::Reclaim { job, node } => {
+                self.reclaim(job, &node).await;
+                Some(Event::Reclaimed { job })
+            }
+            Action::Bury { node, jobs, loss, forget } => {
+                Some(self.bury(node, jobs, loss, forget).await)
             }
             Action::Look { job } => self.told(job, self.look(job).await),
-            Action::Sweep { job, keyed, unless_in } => {
-                self.told(job, self.sweep(job, keyed, unless_in).await)
+            Action::Sweep { job, keyed, unless_in, doubt } => {
+                self.told(job, self.sweep(job, keyed, unless_in, doubt).await)
             }
             Action::Study { job } => self.told(job, self.study(job).await),
             Action::AskHolders { job } => self.told(job, self.holders(job).await),
@@ -72,6 +95,9 @@ impl Performer {
 
     async fn look(&self, job: JobId) -> Result<Event, Error> {
         let summary = self.ledger.job(job).await?.map(Box::new);
+        if let Some(summary) = &summary {
+            self.notes.take(&*self.ledger, &self.journal, summary).await?;
+        }
         Ok(Event::Looked { job, summary, overdue: Vec::new() })
     }
 
@@ -80,12 +106,16 @@ impl Performer {
         job: JobId,
         keyed: bool,
         unless_in: Option<(Queue, u64)>,
+        doubt: bool,
     ) -> Result<Event, Error> {
-        let health = &self.depth_health;
-        let sweep = sweeper::sweep(&*self.ledger, &*self.broker, health, job, unless_in).await?;
-        let Some(sweep) = sweep else {
+        let Some(mut sweep) = sweeper::sweep(&*self.ledger, job, doubt).await? else {
             return Ok(Event::Looked { job, summary: None, overdue: Vec::new() });
         };
+        if let Some((queue, others)) = unless_in {
+            let health = &self.depth_health;
+            sweeper::spare(&*self.broker, health, &mut sweep, &queue, others).await;
+        }
+        self.notes.take(&*self.ledger, &self.journal, &sweep.summary).await?;
         let overdue = self.plans.keyed(job, sweep.publish, keyed).await?;
         Ok(Event::Looked { job, summary: Some(Box::new(sweep.summary)), overdue })
     }
@@ -120,15 +150,41 @@ impl Performer {
         Ok(Event::Closed { job })
     }
 
+    /// A job whose end could not be told to the journal stays on the list of active ones, which brings it back here.
     async fn archive(&self, job: JobId) -> Result<Event, Error> {
-        self.ledger.archive(job).await?;
-        self.plans.forget(job);
+        if self.tell_end(job).await? {
+            self.ledger.archive(job).await?;
+            self.plans.forget(job);
+            self.notes.forget(job);
+        }
         Ok(Event::Closed { job })
+    }
+
+    async fn tell_end(&self, job: JobId) -> Result<bool, Error> {
+        if !self.journal.is_wanted() {
+            return Ok(true);
+        }
+        let ended = |summary| Ending::of(&summary).map(|ending| News::Ended { job, ending });
+        let news = match self.ledger.job(job).await? {
+            Some(summary) => ended(summary),
+            // The ledger lost it, which is no end.
+            None if !self.ledger.missing(&[job]).await?.is_empty() => None,
+            // Somebody was quick to delete it; or to put it back, which a second look shows.
+            None => match self.ledger.job(job).await? {
+                Some(summary) => ended(summary),
+                None => Some(News::Deleted { job, at: self.ledger.now().await? }),
+            },
+        };
+        match news {
+            Some(news) => Ok(self.journal.write(&news).await),
+            None => Ok(true),
+        }
     }
 
     async fn publish(&self, queue: Queue, chunk: Keyed) -> Option<Event> {
         let body = serde_json::to_vec(&chunk.message).expect("a message is plain data").into();
         let message = Outgoing { body, ..Outgoing::default() };
+        counter!(PUBLISHED_CHUNKS).increment(1);
         match self.broker.publish(&queue, message).await {
             Ok(()) => {
                 self.publish_health.worked();
@@ -139,26 +195,71 @@ impl Performer {
             }
             // Whether it arrived is unknown. If it did not, the sweep publishes it again.
             Err(error) => {
+                counter!(UNKNOWN_PUBLISHES).increment(1);
                 self.publish_health.failed(&error);
                 None
             }
         }
     }
 
-    async fn bury(&self, node: NodeId, jobs: Vec<JobId>, died: bool, forget: bool) -> Event {
-        let revokes = stream::iter(jobs).map(|job| self.ledger.revoke(job, &node, died));
-        let answers: Vec<_> = revokes.buffer_unordered(REVOKES_AT_ONCE).collect().await;
-        let chunks: usize = answers.iter().flatten().map(Vec::len).sum();
-        let mut complete = answers.iter().all(Result::is_ok);
-        if let Some(Err(error)) = answers.iter().find(|answer| answer.is_err()) {
-            self.ledger_health.failed(error);
+    /// If it does not get through, the others find out by themselves.
+    async fn withdraw(&self, scheduler: &SchedulerId) {
+        let result = self.ledger_health.note(self.ledger.withdraw(scheduler).await);
+        info!(%scheduler, told = result.is_ok(), "a scheduler died; its queues go to others");
+    }
+
+    /// If it fails the next look at the holders brings it back here.
+    async fn reclaim(&self, job: JobId, node: &NodeId) {
+        let revoked = self.ledger.revoke(job, node, &Loss::Orphaned).await;
+        let Ok(revoked) = self.ledger_health.note(revoked) else { return };
+        let (chunks, subtasks) = count(&revoked);
+        if chunks > 0 {
+            counter!(ORPHANED_CHUNKS).increment(chunks);
+            warn!(%job, %node, chunks, subtasks, "what a living node knew nothing of goes to others");
         }
-        if chunks > 0 || forget {
-            warn!(%node, died, chunks, complete, "node lost; its chunks go to others");
+    }
+
+    async fn bury(&self, node: NodeId, jobs: Vec<JobId>, loss: Loss, forget: bool) -> Event {
+        let revokes = stream::iter(jobs).map(async |job| {
+            let answer = self.ledger.revoke(job, &node, &loss).await;
+            (job, answer)
+        });
+        let answers: Vec<_> = revokes.buffer_unordered(REVOKES_AT_ONCE).collect().await;
+        let (mut chunks, mut subtasks, mut queued_again) = (0, 0, Vec::new());
+        for (job, revoked) in
+            answers.iter().filter_map(|(job, answer)| Some((job, answer.as_ref().ok()?)))
+        {
+            let (more_chunks, more_subtasks) = count(revoked);
+            (chunks, subtasks) = (chunks + more_chunks, subtasks + more_subtasks);
+            queued_again.extend((!revoked.is_empty()).then_some(*job));
+        }
+        counter!(REVOKED_CHUNKS).increment(chunks);
+        counter!(REVOKED_SUBTASKS).increment(subtasks);
+        let failure = answers.iter().find_map(|(_, answer)| answer.as_ref().err());
+        let mut complete = failure.is_none();
+        if let Some(error) = failure {
+            self.ledger_health.failed(error);
         }
         if complete && forget {
             complete = self.ledger_health.note(self.ledger.forget(&node).await).is_ok();
         }
-        Event::Buried { node, complete }
+        let is_over = if loss == Loss::Left { chunks > 0 } else { complete && forget };
+        if is_over {
+            let how = match &loss {
+                Loss::Orphaned | Loss::Left => "left",
+                Loss::Vanished => "vanished",
+                Loss::Crashed(_) => "crashed",
+            };
+            counter!(LOST_NODES, "how" => how).increment(1);
+        }
+        if chunks > 0 || forget {
+            warn!(%node, ?loss, chunks, subtasks, complete, "what the node held goes to others");
+        }
+        Event::Buried { node, complete, queued_again }
     }
+}
+
+/// How many chunks, and how many unsettled subtasks in them.
+fn count(revoked: &[Revoked]) -> (u64, u64) {
+    (revoked.len() as u64, revoked.iter().map(|chunk| chunk.to - chunk.from).sum())
 }

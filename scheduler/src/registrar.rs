@@ -1,45 +1,56 @@
-//! Signs this scheduler in, once a second, and brings the names of its peers and the ledger's time.
+//! Signs this scheduler in, twice a second and whenever its heart is a new one, and brings the records of its peers and the
+//! ledger's time.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_ledger::{Error, Ledger};
-use longshore_protocol::{SchedulerId, Timestamp};
+use longshore_protocol::{SchedulerId, SchedulerRecord, Timestamp};
 use tokio::sync::mpsc::Sender;
-use tokio::time::MissedTickBehavior;
+use tokio::sync::{Notify, watch};
 
 use crate::engine::Event;
 use crate::health::Health;
 
-const EVERY: Duration = Duration::from_secs(1);
+/// So soon a new scheduler is known to all, and one that was taken for dead is known to live.
+const EVERY: Duration = Duration::from_millis(500);
 
-/// A scheduler that has not signed in for so long is gone: its queues fall to others. Three beats,
-/// so that one that is late moves nothing.
+/// A scheduler that has not signed in for so long is gone: its queues fall to others. Several beats, so that some that are late
+/// move nothing. Who was killed is found out sooner (see `hearts`); this is for those that froze or were cut off.
 const WITHIN: Duration = Duration::from_secs(3);
 
 /// An answer that took longer says too little about what time it is now.
 const FRESH: Duration = Duration::from_millis(250);
 
+/// However often the heart changes, it is told at most once in so long.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// Works until it is dropped.
-pub(crate) async fn run(ledger: Arc<dyn Ledger>, me: SchedulerId, inbox: Sender<Event>) {
+pub(crate) async fn run(
+    ledger: Arc<dyn Ledger>,
+    me: SchedulerId,
+    heart_changed: Arc<Notify>,
+    peers: watch::Sender<Vec<SchedulerRecord>>,
+    inbox: Sender<Event>,
+) {
     let health = Health::new("signing in with the ledger");
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
-        if let Ok((peers, clock)) = health.note(sign_in(ledger.as_ref(), &me).await) {
+        if let Ok((signed_in, clock)) = health.note(sign_in(ledger.as_ref(), &me).await) {
             if let Some(clock) = clock {
                 let _ = inbox.send(Event::Clock(clock)).await;
             }
-            let _ = inbox.send(Event::Peers(peers)).await;
+            peers.send_replace(signed_in.clone());
+            let _ = inbox.send(Event::Peers(signed_in)).await;
         }
+        tokio::time::sleep(PAUSE).await;
+        let _ = tokio::time::timeout(EVERY - PAUSE, heart_changed.notified()).await;
     }
 }
 
 async fn sign_in(
     ledger: &dyn Ledger,
     me: &SchedulerId,
-) -> Result<(Vec<SchedulerId>, Option<Timestamp>), Error> {
+) -> Result<(Vec<SchedulerRecord>, Option<Timestamp>), Error> {
     let peers = ledger.attend(me, WITHIN).await?;
     let asked = tokio::time::Instant::now();
     let told = ledger.now().await?;

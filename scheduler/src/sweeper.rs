@@ -1,6 +1,8 @@
 //! Finds the chunks of a job whose messages were lost, without flooding a queue in which they only
 //! wait.
 
+use std::time::Duration;
+
 use longshore_broker::{Broker, Queue};
 use longshore_ledger::{Error, Ledger, Sweep};
 use longshore_protocol::{Epoch, JobId};
@@ -12,32 +14,43 @@ use crate::performer::PUBLISH_WITHIN;
 /// Most messages of a job that one sweep publishes again; the next one goes on.
 const LIMIT: u32 = 1_000;
 
+/// After this time without a claim a message is doubted, where doubt is called for: on a fleet that keeps up most chunks have
+/// been claimed by then.
+const DOUBT_AFTER: Duration = Duration::from_millis(200);
+
 /// The epoch of chunks that nobody has handed back.
 const FIRST: Epoch = Epoch(1);
 
-/// Sweeps a job. Where `unless_in` names a queue (and how many chunks of other jobs wait in it)
-/// that holds as many messages as chunks wait, none was lost: then only what was handed back by a
-/// worker is left to publish.
+/// Sweeps a job.
 pub(crate) async fn sweep(
     ledger: &dyn Ledger,
+    job: JobId,
+    doubt: bool,
+) -> Result<Option<Sweep>, Error> {
+    let doubt = doubt.then_some(DOUBT_AFTER);
+    let sweep = ledger.sweep(job, LIMIT, PUBLISH_WITHIN, doubt).await?;
+    if let Some(sweep) = sweep.as_ref().filter(|sweep| !sweep.publish.is_empty()) {
+        debug!(%job, chunks = sweep.publish.len(), "to be published again");
+    }
+    Ok(sweep)
+}
+
+/// If `queue` (in which so many chunks of other jobs wait) holds as many messages as chunks wait, none was lost: then only what was
+/// handed back by a worker is left to publish.
+pub(crate) async fn spare(
     broker: &dyn Broker,
     health: &Health,
-    job: JobId,
-    unless_in: Option<(Queue, u64)>,
-) -> Result<Option<Sweep>, Error> {
-    let Some(mut sweep) = ledger.sweep(job, LIMIT, PUBLISH_WITHIN).await? else { return Ok(None) };
-    if let Some((queue, others)) = unless_in
-        && sweep.publish.iter().any(|message| message.epoch == FIRST)
-    {
-        let waiting = others + sweep.summary.queued_chunks;
-        // If the broker does not say, publishing once too often is the smaller evil.
-        let depth = health.note(broker.depth(&queue).await).ok().flatten();
-        if depth.is_some_and(|depth| depth.ready >= waiting) {
-            sweep.publish.retain(|message| message.epoch != FIRST);
-        }
+    sweep: &mut Sweep,
+    queue: &Queue,
+    others: u64,
+) {
+    if sweep.publish.iter().all(|message| message.epoch != FIRST) {
+        return;
     }
-    if !sweep.publish.is_empty() {
-        debug!(%job, chunks = sweep.publish.len(), "published again");
+    let waiting = others + sweep.summary.queued_chunks;
+    // If the broker does not say, publishing once too often is the smaller evil.
+    let depth = health.note(broker.depth(queue).await).ok().flatten();
+    if depth.is_some_and(|depth| depth.ready >= waiting) {
+        sweep.publish.retain(|message| message.epoch != FIRST);
     }
-    Ok(Some(sweep))
 }

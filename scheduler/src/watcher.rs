@@ -1,29 +1,72 @@
-//! Reads the list of workers twice a second, and at once when a hint says that it changed.
+//! Reads the list of workers several times a second, and at once when a hint says that it changed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_ledger::Ledger;
-use tokio::sync::Notify;
+use longshore_protocol::{JobId, NodeRecord, NodeState};
+use metrics::gauge;
 use tokio::sync::mpsc::Sender;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::engine::Event;
 use crate::health::Health;
+use crate::metrics::NODES;
 
-/// Half of a heartbeat, so that a silence is measured to half a second.
-const EVERY: Duration = Duration::from_millis(500);
+/// Between two reads, and so much more for each worker, up to less than half a heartbeat. A silence is noticed up to one of these
+/// after it began, and found long enough up to another one later; both, and all that follows, have a second.
+const EVERY: Duration = Duration::from_millis(100);
+const EACH: Duration = Duration::from_micros(200);
+const LONGEST: Duration = Duration::from_millis(400);
+
+/// While there is no job, nobody can hold anything.
+const IDLE: Duration = LONGEST;
+
+/// So often each one's record is read whole, whether it has beaten or not, in case that a hint about it got lost.
+const WHOLE_EVERY: Duration = Duration::from_secs(5);
+
+/// After a read that failed. Nobody is judged by it, so there is no haste.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// A burst of hints costs at most one read in so long.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Works until it is dropped.
-pub(crate) async fn run(ledger: Arc<dyn Ledger>, changed: Arc<Notify>, inbox: Sender<Event>) {
+pub(crate) async fn run(
+    ledger: Arc<dyn Ledger>,
+    changed: Arc<Notify>,
+    active: watch::Receiver<Vec<JobId>>,
+    nodes: watch::Sender<Vec<NodeRecord>>,
+    inbox: Sender<Event>,
+) {
     let health = Health::new("reading the list of workers");
+    let (mut is_told, mut read_whole) = (true, Instant::now());
     loop {
-        if let Ok(nodes) = health.note(ledger.nodes().await) {
-            let _ = inbox.send(Event::Nodes(nodes)).await;
-        }
+        let is_whole = is_told || read_whole.elapsed() >= WHOLE_EVERY;
+        let known = nodes.borrow().clone();
+        let answer = if is_whole { ledger.nodes().await } else { ledger.nodes_since(&known).await };
+        let pause = match health.note(answer) {
+            Ok(listed) => {
+                if is_whole {
+                    read_whole = Instant::now();
+                }
+                count(&listed);
+                let each = EACH.saturating_mul(u32::try_from(listed.len()).unwrap_or(u32::MAX));
+                nodes.send_replace(listed.clone());
+                let _ = inbox.send(Event::Nodes(listed)).await;
+                if active.borrow().is_empty() { IDLE } else { LONGEST.min(EVERY + each) }
+            }
+            Err(_) => AGAIN,
+        };
         tokio::time::sleep(PAUSE).await;
-        let _ = tokio::time::timeout(EVERY - PAUSE, changed.notified()).await;
+        is_told = tokio::time::timeout(pause - PAUSE, changed.notified()).await.is_ok();
+    }
+}
+
+fn count(nodes: &[NodeRecord]) {
+    for (state, name) in [(NodeState::Active, "active"), (NodeState::Draining, "draining")] {
+        let count = nodes.iter().filter(|node| node.info.state == state).count();
+        gauge!(NODES, "state" => name).set(count as f64);
     }
 }

@@ -125,6 +125,34 @@ pub(crate) mod tests {
         matches(&["ROOT/sub/loop/b.*"], &["ROOT/sub/loop/b.txt"]);
     }
 
+    /// Each of these walked the same directories once for every way to share them out among the wildcards.
+    #[test]
+    fn many_wildcards_cost_no_more_than_the_tree_is_large() {
+        let root = tempfile::tempdir().unwrap();
+        let deep = root.path().join("d/".repeat(24));
+        fs::create_dir_all(&deep).unwrap();
+        fs::write(deep.join("x.txt"), "x").unwrap();
+        for part in ["**/", "**/*/"] {
+            let glob = format!("{}/{}*.txt", root.path().display(), part.repeat(10));
+            let manifest = block_on(expand(&[glob])).unwrap();
+            assert_eq!(manifest.files.len(), 1);
+        }
+    }
+
+    #[test]
+    fn many_wildcards_in_a_key_cost_no_more_than_it_is_long() {
+        let key = format!("{}/{}", "a".repeat(100), "b".repeat(100));
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let mut found = Found::default();
+        block_on(async {
+            store.put(&Path::from(key.as_str()), "x".into()).await.unwrap();
+            for glob in [format!("{}c/*", "*a".repeat(20)), format!("{}c", "**/*/".repeat(20))] {
+                object::expand(&store, "bkt", &glob, &mut found).await.unwrap();
+            }
+        });
+        assert!(found.into_manifest().files.is_empty());
+    }
+
     #[test]
     fn files_that_several_globs_match_come_once_in_order() {
         matches(
@@ -155,6 +183,7 @@ pub(crate) mod tests {
             "`ROOT/a**` is no glob: recursive wildcards must form a single path component",
         );
         refused("ROOT/[a", "`ROOT/[a` is no glob: invalid range pattern");
+        refused("ROOT/*/../x", "`ROOT/*/../x` is no glob: `..` behind a wildcard");
     }
 
     #[test]

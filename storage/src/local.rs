@@ -1,8 +1,9 @@
-//! Globs over a file system.
+//! Globs: over a file system, and over the keys of an object store.
 //!
 //! `glob::Pattern` decides what a name matches; the walk is our own, because `glob::glob` skips names that are not
 //! UTF-8 without a word, follows links into loops, and can't both hide dot files from `*` and find them by `.*`.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,14 +15,14 @@ use crate::Error;
 use crate::expand::Found;
 
 /// As in a shell: wildcards stop at slashes and don't match a leading dot.
-pub(crate) const OPTIONS: MatchOptions = MatchOptions {
+const OPTIONS: MatchOptions = MatchOptions {
     case_sensitive: true,
     require_literal_separator: true,
     require_literal_leading_dot: true,
 };
 
 /// One part of a glob between slashes.
-enum Part {
+pub(crate) enum Part {
     /// Stands for itself; the directory needn't be readable.
     Name(String),
     /// Matched against each name in the directory.
@@ -32,21 +33,24 @@ enum Part {
 
 /// Adds the files that match the absolute `glob`. Blocks.
 pub(crate) fn expand(glob: &str, found: &mut Found) -> Result<(), Error> {
-    let parts = parts(glob)?;
-    walk(Path::new("/"), &parts, found)
+    let parts = parts(glob, glob)?;
+    Walk { found, seen: HashSet::new() }.walk(Path::new("/"), &parts)
 }
 
-fn parts(glob: &str) -> Result<Vec<Part>, Error> {
-    let bad = |error: glob::PatternError| Error::BadGlob {
-        glob: glob.to_owned(),
-        reason: error.msg.to_owned(),
-    };
+/// Takes a glob apart; in errors it is called `name`.
+pub(crate) fn parts(glob: &str, name: &str) -> Result<Vec<Part>, Error> {
+    let refuse = |reason: &str| Error::BadGlob { glob: name.to_owned(), reason: reason.to_owned() };
+    let bad = |error: glob::PatternError| refuse(error.msg);
     // The whole is checked too: `**` beside other letters is an error only in sight of its neighbours.
     Pattern::new(glob).map_err(bad)?;
     let mut parts = Vec::new();
     for part in glob.split('/').filter(|part| !part.is_empty() && *part != ".") {
         let part = match (part, literal(part)) {
             ("**", _) => Part::Recursive,
+            // Each of them would look at every directory once for every other.
+            ("..", _) if parts.iter().any(|part| !matches!(part, Part::Name(_))) => {
+                return Err(refuse("`..` behind a wildcard"));
+            }
             (_, Some(name)) => Part::Name(name),
             (pattern, None) => Part::Pattern(Pattern::new(pattern).map_err(bad)?),
         };
@@ -78,49 +82,87 @@ fn literal(part: &str) -> Option<String> {
     Some(name)
 }
 
-fn walk(directory: &Path, parts: &[Part], found: &mut Found) -> Result<(), Error> {
-    let Some((part, rest)) = parts.split_first() else {
-        return Ok(());
-    };
-    match part {
-        Part::Name(name) => visit(directory.join(name), rest, found),
-        Part::Pattern(pattern) => {
-            for name in names(directory)? {
-                if pattern.matches_with(&name.text, OPTIONS) {
-                    visit(name.checked(directory)?, rest, found)?;
+/// Whether the names of a path, one after the other, are what the parts stand for.
+pub(crate) fn matches(parts: &[Part], names: &[&str]) -> bool {
+    // How many of the names the parts so far may have used up.
+    let mut used = vec![false; names.len() + 1];
+    used[0] = true;
+    for part in parts {
+        let mut next = vec![false; names.len() + 1];
+        for (at, name) in names.iter().enumerate() {
+            match part {
+                Part::Name(wanted) => next[at + 1] = used[at] && name == wanted,
+                Part::Pattern(pattern) => {
+                    next[at + 1] = used[at] && pattern.matches_with(name, OPTIONS);
+                }
+                Part::Recursive => {
+                    next[at] |= used[at];
+                    next[at + 1] = next[at] && !name.starts_with('.');
                 }
             }
-            Ok(())
         }
-        Part::Recursive => {
-            walk(directory, rest, found)?;
-            for name in names(directory)? {
-                if name.is_directory && !name.text.starts_with('.') {
-                    walk(&name.checked(directory)?, parts, found)?;
-                }
-            }
-            Ok(())
+        if matches!(part, Part::Recursive) {
+            next[names.len()] |= used[names.len()];
         }
+        used = next;
     }
+    used[names.len()]
 }
 
-/// Takes the path as a file if the glob ends here, else goes on below it.
-fn visit(path: PathBuf, rest: &[Part], found: &mut Found) -> Result<(), Error> {
-    if !rest.is_empty() {
-        return walk(&path, rest, found);
-    }
-    match fs::metadata(&path) {
-        Ok(metadata) if metadata.is_file() => {
-            let path = path
-                .into_os_string()
-                .into_string()
-                .map_err(|path| Error::NotUtf8 { path: path.to_string_lossy().into_owned() })?;
-            found.add(InputFile { path, size: metadata.len() })
+struct Walk<'a> {
+    found: &'a mut Found,
+    /// Where a `**` has begun, and how many parts were left: several of them meet in the same directories again and again.
+    seen: HashSet<(PathBuf, usize)>,
+}
+
+impl Walk<'_> {
+    fn walk(&mut self, directory: &Path, parts: &[Part]) -> Result<(), Error> {
+        let Some((part, rest)) = parts.split_first() else {
+            return Ok(());
+        };
+        match part {
+            Part::Name(name) => self.visit(directory.join(name), rest),
+            Part::Pattern(pattern) => {
+                for name in names(directory)? {
+                    if pattern.matches_with(&name.text, OPTIONS) {
+                        self.visit(name.checked(directory)?, rest)?;
+                    }
+                }
+                Ok(())
+            }
+            Part::Recursive => {
+                if !self.seen.insert((directory.to_owned(), parts.len())) {
+                    return Ok(());
+                }
+                self.walk(directory, rest)?;
+                for name in names(directory)? {
+                    if name.is_directory && !name.text.starts_with('.') {
+                        self.walk(&name.checked(directory)?, parts)?;
+                    }
+                }
+                Ok(())
+            }
         }
-        // Directories, pipes and devices are no files; neither is what is gone or a link to nothing.
-        Ok(_) => Ok(()),
-        Err(error) if is_absent(&error) => Ok(()),
-        Err(error) => Err(Error::from_io(&path.to_string_lossy(), &error)),
+    }
+
+    /// Takes the path as a file if the glob ends here, else goes on below it.
+    fn visit(&mut self, path: PathBuf, rest: &[Part]) -> Result<(), Error> {
+        if !rest.is_empty() {
+            return self.walk(&path, rest);
+        }
+        match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_file() => {
+                let path = path
+                    .into_os_string()
+                    .into_string()
+                    .map_err(|path| Error::NotUtf8 { path: path.to_string_lossy().into_owned() })?;
+                self.found.add(InputFile { path, size: metadata.len() })
+            }
+            // Directories, pipes and devices are no files; neither is what is gone or a link to nothing.
+            Ok(_) => Ok(()),
+            Err(error) if is_absent(&error) => Ok(()),
+            Err(error) => Err(Error::from_io(&path.to_string_lossy(), &error)),
+        }
     }
 }
 
@@ -165,4 +207,26 @@ fn names(directory: &Path) -> Result<Vec<Name>, Error> {
 
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Not of a `**` at the end, which here is files at any depth and nothing else.
+        #[test]
+        fn part_by_part_the_same_matches_as_in_one_go(
+            glob in "((\\*\\*|[ab*?]{1,3}|\\.[a*]|\\[ab\\])/){0,4}([ab*?]{1,2}|\\.a)",
+            key in "(\\.?[abc]{1,3}/){0,4}\\.?[abc]{1,2}",
+        ) {
+            let Ok(whole) = Pattern::new(&glob) else { return Ok(()) };
+            prop_assume!(!glob.ends_with("**"));
+            let parts = parts(&glob, &glob).expect("the whole is a glob");
+            let names: Vec<&str> = key.split('/').collect();
+            prop_assert_eq!(matches(&parts, &names), whole.matches_with(&key, OPTIONS));
+        }
+    }
 }

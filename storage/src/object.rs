@@ -5,7 +5,6 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use glob::Pattern;
 use longshore_protocol::InputFile;
 use object_store::aws::AmazonS3Builder;
 use object_store::path::Path;
@@ -13,7 +12,7 @@ use object_store::{ObjectStore, ObjectStoreExt, RetryConfig};
 
 use crate::Error;
 use crate::expand::Found;
-use crate::local::OPTIONS;
+use crate::local;
 
 /// How long the client tries again by itself. Short: whoever asked has retries of its own, and says so to people.
 const RETRY_FOR: Duration = Duration::from_secs(20);
@@ -61,15 +60,15 @@ pub(crate) async fn expand(
             Err(error) => Err(failed(error)),
         };
     };
-    let pattern = Pattern::new(glob)
-        .map_err(|error| Error::BadGlob { glob: url.clone(), reason: error.msg.to_owned() })?;
+    // Part by part, like the names of files: a whole key can cost the pattern time without end.
+    let parts = local::parts(glob, &url)?;
     // The client lists whole directories only, so the prefix ends at the last slash before the first wildcard.
     let directory = glob[..special].rfind('/').map_or("", |slash| &glob[..slash]);
     let directory = path(&url, directory)?;
     let mut objects = store.list(Some(&directory));
     while let Some(object) = objects.try_next().await.map_err(failed)? {
         let key = object.location.as_ref();
-        if pattern.matches_with(key, OPTIONS) {
+        if local::matches(&parts, &key.split('/').collect::<Vec<_>>()) {
             found.add(InputFile { path: format!("s3://{bucket}/{key}"), size: object.size })?;
         }
     }

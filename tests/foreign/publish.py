@@ -1,8 +1,8 @@
 """A foreign AMQP client for the tests: does what each line of JSON on standard input says, and answers with a line.
 
 `{"publish": {"exchange", "key", "body", "properties"}}` answers "kept", "returned" (no queue takes it) or "refused: …";
-`{"take": QUEUE}` answers the next message of the queue, `{"body", "message_id", "headers"}`, or null. Bodies and names are
-bytes, written as strings of the characters U+0000 to U+00FF. The end of the input ends the program.
+`{"take": QUEUE}` answers the next message of the queue, `{"body", "message_id", "headers"}`, or null. Bodies, properties and
+names of headers are bytes, written as strings of the characters U+0000 to U+00FF. The end of the input ends the program.
 """
 
 import json
@@ -29,9 +29,14 @@ def text_of(value):
     return None if value is None else value.encode().decode("latin-1")
 
 
+def property_of(value):
+    if isinstance(value, dict):
+        return {bytes_of(name): value for name, value in value.items()}
+    return bytes_of(value) if isinstance(value, str) else value
+
+
 def publish(channel, exchange, key, body, properties):
-    if "message_id" in properties:
-        properties["message_id"] = bytes_of(properties["message_id"])
+    properties = {name: property_of(value) for name, value in properties.items()}
     try:
         channel.basic_publish(
             exchange=exchange,

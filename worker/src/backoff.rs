@@ -1,11 +1,14 @@
 //! Asking the ledger again while it can't be reached.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use longshore_ledger::Error;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+
+use crate::Machine;
 
 const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(1);
@@ -13,10 +16,32 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// The future of one call of the ledger.
 type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
+/// Whether the ledger can be reached, so that all slots of a worker together say it once when it can't be and once when it can.
+#[derive(Debug, Default)]
+pub(crate) struct Reach {
+    lost: AtomicBool,
+}
+
+impl Reach {
+    fn failed(&self, operation: &str, address: &str, reason: &str) {
+        if !self.lost.swap(true, Ordering::Relaxed) {
+            warn!(operation, %address, %reason, "the ledger is away; trying again");
+        }
+    }
+
+    fn worked(&self, operation: &str, tries: u32) {
+        if self.lost.swap(false, Ordering::Relaxed) {
+            info!(operation, tries, "the ledger answers again");
+        }
+    }
+}
+
 /// Repeats an operation, which is safe to repeat, until the ledger answers. `None` once `until` is
 /// cancelled, but not before the first try has ended or was given up.
 pub(crate) async fn insist<'a, T>(
+    reach: &Reach,
     operation: &'static str,
+    machine: &Machine,
     until: &CancellationToken,
     call: impl Fn() -> Call<'a, T>,
 ) -> Option<Result<T, Error>> {
@@ -24,26 +49,24 @@ pub(crate) async fn insist<'a, T>(
     let mut tries = 1;
     loop {
         let answer = tokio::select! {
+            biased;
             answer = call() => answer,
             () = given_up(until, tries) => return None,
         };
         match answer {
             Err(Error::Unavailable { address, reason }) => {
-                if tries == 1 {
-                    warn!(operation, %address, %reason, "the ledger is away; trying again");
-                }
+                reach.failed(operation, &address, &reason);
             }
             answer => {
-                if tries > 1 {
-                    info!(operation, tries, "the ledger answers again");
-                }
+                reach.worked(operation, tries);
                 return Some(answer);
             }
         }
         tries += 1;
         tokio::select! {
+            biased;
             () = until.cancelled() => return None,
-            () = tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))) => {}
+            () = tokio::time::sleep(wait.mul_f64(0.5 + machine.share() / 2.0)) => {}
         }
         wait = (wait * 2).min(LONGEST);
     }
@@ -60,7 +83,7 @@ async fn given_up(until: &CancellationToken, tries: u32) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     use super::*;
 
@@ -76,14 +99,18 @@ mod tests {
             Box::pin(async move { if number < 9 { Err(down()) } else { Ok(number) } })
                 as Call<'_, u32>
         };
-        let answer = insist("test", &CancellationToken::new(), call).await;
+        let answer =
+            insist(&Reach::default(), "test", &Machine::default(), &CancellationToken::new(), call)
+                .await;
         assert!(matches!(answer, Some(Ok(9))), "{answer:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn other_errors_are_answers() {
         let call = || -> Call<'_, ()> { Box::pin(async { Err(Error::BadUrl("x".into())) }) };
-        let answer = insist("test", &CancellationToken::new(), call).await;
+        let answer =
+            insist(&Reach::default(), "test", &Machine::default(), &CancellationToken::new(), call)
+                .await;
         assert!(matches!(answer, Some(Err(Error::BadUrl(_)))), "{answer:?}");
     }
 
@@ -92,6 +119,8 @@ mod tests {
         let until = CancellationToken::new();
         until.cancel();
         let call = || -> Call<'_, ()> { Box::pin(std::future::pending()) };
-        assert!(insist("test", &until, call).await.is_none());
+        assert!(
+            insist(&Reach::default(), "test", &Machine::default(), &until, call).await.is_none()
+        );
     }
 }

@@ -81,6 +81,7 @@ fn cut(mut error: String) -> String {
 /// Settled subtasks of a chunk from `from` on, without gaps.
 #[derive(Debug)]
 pub(crate) struct Batch {
+    committed: u64,
     from: u64,
     next: u64,
     runs: Vec<Run>,
@@ -102,12 +103,23 @@ impl Batch {
     pub(crate) fn new(from: u64, commit_every: Duration) -> Self {
         let opened = Instant::now();
         let busy = Duration::ZERO;
-        Self { from, next: from, runs: Vec::new(), bytes: 0, busy, commit_every, opened }
+        let (committed, next, runs) = (from, from, Vec::new());
+        Self { committed, from, next, runs, bytes: 0, busy, commit_every, opened }
     }
 
     /// The next subtask to run.
     pub(crate) fn next(&self) -> u64 {
         self.next
+    }
+
+    /// The first subtask that the ledger has not taken.
+    pub(crate) fn committed(&self) -> u64 {
+        self.committed
+    }
+
+    /// The ledger took all before `to`.
+    pub(crate) fn commit(&mut self, to: u64) {
+        self.committed = to;
     }
 
     /// One more subtask is settled; `run` covers one.

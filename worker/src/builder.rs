@@ -6,14 +6,12 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use longshore_protocol::NodeId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use uuid::Uuid;
+use tokio_util::sync::CancellationToken;
 
-use crate::heart::host;
 use crate::task::{Handler, Handlers, TaskSpec, asynchronous, blocking};
-use crate::{BuildError, Config, Context, Worker};
+use crate::{BuildError, Config, Context, Machine, Worker};
 
 pub(crate) type Setup = Box<dyn FnOnce() -> BoxFuture<'static, Result<(), String>> + Send>;
 pub(crate) type Teardown = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
@@ -25,6 +23,7 @@ const MAX_SLOTS: u32 = 4096;
 #[derive(Default)]
 pub struct Builder {
     config: Config,
+    machine: Machine,
     tasks: Vec<(String, Arc<dyn Handler>)>,
     specs: Vec<(String, TaskSpec)>,
     setup: Option<Setup>,
@@ -123,6 +122,13 @@ impl Builder {
         self
     }
 
+    /// What the worker runs on; the machine of this process unless set.
+    #[must_use]
+    pub fn machine(mut self, machine: Machine) -> Self {
+        self.machine = machine;
+        self
+    }
+
     /// Checks everything that can be checked before the worker runs.
     pub fn build(self) -> Result<Worker, BuildError> {
         check(&self.config)?;
@@ -141,8 +147,9 @@ impl Builder {
             }
         }
         Ok(Worker {
-            // A new name at every start, so that an old incarnation never looks alive.
-            id: NodeId::new(format!("{}-{}", host(), Uuid::new_v4())),
+            id: self.machine.new_node(),
+            drain: CancellationToken::new(),
+            machine: Arc::new(self.machine),
             config: self.config,
             handlers: Arc::new(Handlers::new(own)),
             setup: self.setup,

@@ -25,6 +25,8 @@ pub struct Config {
     pub grace: Duration,
     /// What is settled is committed at least this often while a chunk runs.
     pub commit_every: Duration,
+    /// So many chunks in a row for each slot that kept it for less than 5 ms, and more are fetched and claimed ahead of the slots.
+    pub hurry_after: u32,
     /// Largest result of one subtask, bytes. A reduce node may return 16 times as much: nodes are
     /// few, and combining makes results grow.
     pub max_result: usize,
@@ -42,6 +44,7 @@ impl Default for Config {
             ack_after: Duration::from_secs(60),
             grace: Duration::from_secs(30),
             commit_every: Duration::from_millis(200),
+            hurry_after: 64,
             max_result: 1 << 20,
         }
     }

@@ -6,14 +6,47 @@ use std::time::Duration;
 use longshore_broker::Broker;
 use longshore_broker::rabbit::{self, Rabbit};
 use longshore_ledger::redis::{self, RedisLedger};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::{Error, Worker};
+use crate::{Error, StopRequests, Supervision, Watched, Worker, supervise};
 
 /// How long what is on its way to RabbitMQ may take at the end.
 const CLOSE: Duration = Duration::from_secs(2);
+
+/// [`supervise`] with the Redis of the environment. The supervisor never comes back from this: it ends the process when there
+/// is nothing left to watch.
+///
+/// ```no_run
+/// use longshore_worker::{Worker, supervise_from_env};
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let worker = Worker::builder().build()?;
+/// let watched = supervise_from_env().await?;
+/// // From here on this is the worker, and it may crash.
+/// worker.watched(watched).run_from_env().await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// When the address of Redis can't be understood, the program can't be started again, or signals can't be followed.
+pub async fn supervise_from_env() -> Result<Watched, Error> {
+    let ledger = Arc::new(RedisLedger::connect(redis_config())?);
+    match supervise(ledger).await.map_err(Error::Supervisor)? {
+        Supervision::Watched(watched) => Ok(watched),
+        Supervision::Over(code) => std::process::exit(code.into()),
+    }
+}
+
+fn setting(name: &str, default: &str) -> String {
+    std::env::var(name).ok().filter(|value| !value.is_empty()).unwrap_or(default.into())
+}
+
+fn redis_config() -> redis::Config {
+    let url = setting("LONGSHORE_REDIS_URL", "redis://127.0.0.1:6379");
+    redis::Config::new(url, setting("LONGSHORE_NAMESPACE", "longshore"))
+}
 
 impl Worker {
     /// Runs against the RabbitMQ of `LONGSHORE_AMQP_URL` and the Redis of `LONGSHORE_REDIS_URL`,
@@ -32,28 +65,20 @@ impl Worker {
     /// # }
     /// ```
     pub async fn run_from_env(self) -> Result<(), Error> {
-        let setting = |name: &str, default: &str| {
-            std::env::var(name).ok().filter(|value| !value.is_empty()).unwrap_or(default.into())
-        };
         let namespace = setting("LONGSHORE_NAMESPACE", "longshore");
         let amqp = setting("LONGSHORE_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/%2f");
-        let redis = setting("LONGSHORE_REDIS_URL", "redis://127.0.0.1:6379");
-
-        let mut signals = Signals::new()?;
-        let mut config = redis::Config::new(redis, namespace.clone());
-        // Slots commit side by side; each connection carries one request at a time.
-        config.pool_size = config.pool_size.max(self.config.slots as usize);
-        let ledger = Arc::new(RedisLedger::connect(config)?);
+        let mut requests = StopRequests::follow(self.drain.clone()).map_err(Error::Signals)?;
+        let ledger = Arc::new(RedisLedger::connect(redis_config())?);
         let name = format!("worker {}", self.id);
         let broker = Rabbit::start(rabbit::Config { namespace, ..rabbit::Config::new(amqp, name) });
         let broker = Arc::new(broker?);
 
         let shutdown = CancellationToken::new();
         let interrupted = async {
-            signals.next().await;
+            requests.next().await;
             info!("draining; a second signal ends the worker at once");
             shutdown.cancel();
-            signals.next().await;
+            requests.next().await;
         };
         let outcome = tokio::select! {
             outcome = self.run(broker.clone(), ledger, shutdown.clone()) => outcome,
@@ -61,27 +86,5 @@ impl Worker {
         };
         broker.close(CLOSE).await;
         outcome
-    }
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Error> {
-        let listen = |kind| signal(kind).map_err(Error::Signals);
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }

@@ -100,6 +100,9 @@ pub enum Error {
     /// The operating system does not let us hear of signals.
     #[error("can't listen for signals: {0}")]
     Signals(#[source] std::io::Error),
+    /// The operating system does not let us start the program again, or hear of signals.
+    #[error("can't supervise the worker: {0}")]
+    Supervisor(#[source] std::io::Error),
     /// A second signal came while the worker drained; what it held runs elsewhere once it is
     /// missed.
     #[error("interrupted before the drain was over")]

@@ -17,19 +17,25 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use longshore_ledger::{Beat, Event, Ledger};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{NodeInfo, NodeState, Timestamp};
+use parking_lot::Mutex;
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use crate::Machine;
 use crate::holdings::{Ending, Holdings};
+use crate::metrics;
 
 /// What a beat costs the machine is bounded by measuring it no more often than this.
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
 /// A failed beat is repeated after this time, or after the usual one if that is shorter.
 const BEAT_AGAIN: Duration = Duration::from_millis(250);
+
+/// The first beat waits at most so long for the hints to be followed.
+const FIRST_BEAT: Duration = Duration::from_millis(250);
 
 /// The wait before hints are asked for again after the ledger refused them.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
@@ -46,10 +52,48 @@ pub(crate) enum Pulse {
     Fenced,
 }
 
+/// The pulse, where everybody can feel it. Those who wait for it go on in the order in which they came, which a watch
+/// channel does not promise.
+#[derive(Debug)]
+pub(crate) struct Wrist {
+    pulse: Mutex<Pulse>,
+    beats: Notify,
+}
+
+impl Wrist {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { pulse: Mutex::new(Pulse::Starting), beats: Notify::new() })
+    }
+
+    /// Waits until the heart beats.
+    pub(crate) async fn beating(&self) {
+        loop {
+            // Asked for before the look, so that no beat is missed in between.
+            let beats = self.beats.notified();
+            if self.feel() == Pulse::Beating {
+                return;
+            }
+            beats.await;
+        }
+    }
+
+    fn feel(&self) -> Pulse {
+        *self.pulse.lock()
+    }
+
+    /// Gives the pulse before.
+    fn set(&self, pulse: Pulse) -> Pulse {
+        let before = std::mem::replace(&mut *self.pulse.lock(), pulse);
+        self.beats.notify_waiters();
+        before
+    }
+}
+
 /// What the heart needs to know of its worker.
 pub(crate) struct Body {
     /// What stays the same, or was true at the start.
     pub(crate) info: NodeInfo,
+    pub(crate) machine: Arc<Machine>,
     pub(crate) heartbeat: Duration,
     pub(crate) dead_after: Duration,
     pub(crate) holdings: Arc<Holdings>,
@@ -57,47 +101,54 @@ pub(crate) struct Body {
     pub(crate) closing: CancellationToken,
 }
 
-/// A beating heart. Dropping it without [`Heart::stop`] lets the thread end on its own time.
+/// A beating heart. Dropping it without [`Heart::stop`] lets it end on its own time.
 pub(crate) struct Heart {
-    thread: Option<JoinHandle<()>>,
+    ground: Option<Ground>,
     stop: CancellationToken,
-    pulse: watch::Receiver<Pulse>,
+    wrist: Arc<Wrist>,
+}
+
+/// Where a heart beats.
+enum Ground {
+    /// On a thread of its own, so that a handler which burns the processor can't stop it.
+    Thread(JoinHandle<()>),
+    /// On the worker's runtime, where a simulation keeps the time.
+    Task(tokio::task::JoinHandle<()>),
 }
 
 impl Heart {
-    /// Starts the thread. `ledger` is used from there alone.
+    /// Starts to beat. `ledger` is used by the heart alone.
     pub(crate) fn start(body: Body, ledger: Arc<dyn Ledger>) -> Result<Self, std::io::Error> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let stop = CancellationToken::new();
-        let (sender, pulse) = watch::channel(Pulse::Starting);
-        let stopped = stop.clone();
-        let thread =
-            std::thread::Builder::new().name("longshore-heart".into()).spawn(move || {
-                runtime.block_on(async move {
-                    let again = Notify::new();
-                    let chest =
-                        Chest { body: &body, ledger: ledger.as_ref(), pulse: sender, again };
-                    tokio::select! {
-                        () = stopped.cancelled() => {}
-                        () = chest.beat() => {}
-                        () = chest.listen() => {}
-                    }
-                });
-            })?;
-        Ok(Self { thread: Some(thread), stop, pulse })
+        let wrist = Wrist::new();
+        let on_this_runtime = body.machine.is_simulated();
+        let life = live(body, ledger, wrist.clone(), stop.clone());
+        let ground = if on_this_runtime {
+            Ground::Task(tokio::spawn(life))
+        } else {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let thread = std::thread::Builder::new().name("longshore-heart".into());
+            Ground::Thread(thread.spawn(move || runtime.block_on(life))?)
+        };
+        Ok(Self { ground: Some(ground), stop, wrist })
     }
 
-    pub(crate) fn pulse(&self) -> watch::Receiver<Pulse> {
-        self.pulse.clone()
+    pub(crate) fn wrist(&self) -> Arc<Wrist> {
+        self.wrist.clone()
     }
 
-    /// Stops the heart and waits for its thread, so that no late beat brings back a node that left.
+    /// Stops the heart and waits for its end, so that no late beat brings back a node that left.
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
-        let thread = self.thread.take();
-        let joined = tokio::task::spawn_blocking(move || thread.map(JoinHandle::join)).await;
-        if !matches!(joined, Ok(Some(Ok(())))) {
-            error!("the heart's thread panicked");
+        let ended_well = match self.ground.take() {
+            Some(Ground::Thread(thread)) => {
+                matches!(tokio::task::spawn_blocking(|| thread.join()).await, Ok(Ok(())))
+            }
+            Some(Ground::Task(task)) => task.await.is_ok(),
+            None => true,
+        };
+        if !ended_well {
+            error!("the heart panicked");
         }
     }
 }
@@ -108,11 +159,21 @@ impl Drop for Heart {
     }
 }
 
-/// What beats and listens, on the heart's own thread.
+async fn live(body: Body, ledger: Arc<dyn Ledger>, wrist: Arc<Wrist>, stop: CancellationToken) {
+    let chest = Chest { body: &body, ledger: ledger.as_ref(), wrist, again: Notify::new() };
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        () = chest.beat() => {}
+        () = chest.listen() => {}
+    }
+}
+
+/// What beats and listens.
 struct Chest<'a> {
     body: &'a Body,
     ledger: &'a dyn Ledger,
-    pulse: watch::Sender<Pulse>,
+    wrist: Arc<Wrist>,
     /// Asks for a beat at once.
     again: Notify,
 }
@@ -120,7 +181,10 @@ struct Chest<'a> {
 impl Chest<'_> {
     async fn beat(&self) {
         let Body { heartbeat, dead_after, .. } = *self.body;
-        let mut body = Measure::new(self.body.info.clone());
+        // The first beat registers the connection that ends with this process, so that no death is overlooked. Where
+        // hints can't be followed it goes without.
+        let _ = tokio::time::timeout(FIRST_BEAT, self.again.notified()).await;
+        let mut body = Measure::new(self.body);
         let mut last_heard = Instant::now();
         let mut seq = 0;
         loop {
@@ -135,6 +199,7 @@ impl Chest<'_> {
                 }
                 Err(reason) => {
                     debug!(seq, reason, "a heartbeat failed");
+                    self.body.holdings.untold(info.jobs);
                     heartbeat.min(BEAT_AGAIN)
                 }
             };
@@ -165,6 +230,7 @@ impl Chest<'_> {
         let was_closing = self.body.closing.is_cancelled();
         loop {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep_until(until) => return,
                 () = self.again.notified() => return,
                 () = self.body.closing.cancelled(), if !was_closing => return,
@@ -174,12 +240,13 @@ impl Chest<'_> {
     }
 
     fn is_beating(&self) -> bool {
-        *self.pulse.borrow() == Pulse::Beating
+        self.wrist.feel() == Pulse::Beating
     }
 
     fn fence(&self) {
         error!("no heartbeat got through for too long; stopping everything until one does");
-        self.pulse.send_replace(Pulse::Fenced);
+        self.wrist.set(Pulse::Fenced);
+        metrics::fenced(true);
         self.body.holdings.end_all(Ending::Abandon);
     }
 
@@ -189,17 +256,22 @@ impl Chest<'_> {
             info!("asked to drain");
             self.body.closing.cancel();
         }
-        if self.pulse.send_replace(Pulse::Beating) == Pulse::Fenced {
+        if self.wrist.set(Pulse::Beating) == Pulse::Fenced {
             info!("heartbeats get through again");
+            metrics::fenced(false);
         }
     }
 
     async fn listen(&self) {
         loop {
             match self.ledger.events().await {
-                Ok(mut events) => loop {
-                    self.follow(events.next().await);
-                },
+                Ok(mut events) => {
+                    // The connection that ends with this process is known now, and worth a beat.
+                    self.again.notify_one();
+                    loop {
+                        self.follow(events.next().await);
+                    }
+                }
                 Err(error) => debug!(%error, "no hints from the ledger; heartbeats do without"),
             }
             tokio::time::sleep(LISTEN_AGAIN).await;
@@ -230,10 +302,12 @@ struct Measure {
 }
 
 impl Measure {
-    fn new(info: NodeInfo) -> Self {
-        let system =
-            System::new().inspect_err(|error| warn!(%error, "can't measure this process")).ok();
-        Self { info, system, due: None }
+    fn new(body: &Body) -> Self {
+        let real = !body.machine.is_simulated();
+        let look =
+            || System::new().inspect_err(|error| warn!(%error, "can't measure this process"));
+        let system = real.then(look).and_then(Result::ok);
+        Self { info: body.info.clone(), system, due: None }
     }
 
     fn take(&mut self, body: &Body, now: Instant) -> NodeInfo {
@@ -241,7 +315,10 @@ impl Measure {
             self.due = Some(now + MEASURE_EVERY);
             self.measure();
         }
-        self.info.busy = u32::try_from(body.holdings.busy()).unwrap_or(u32::MAX);
+        // Some of what is held may only wait for a slot, or for its last commit.
+        let busy = u32::try_from(body.holdings.busy()).unwrap_or(u32::MAX);
+        self.info.busy = busy.min(self.info.slots);
+        self.info.jobs = Some(body.holdings.jobs_to_tell());
         self.info.state =
             if body.closing.is_cancelled() { NodeState::Draining } else { NodeState::Active };
         self.info.clone()
@@ -264,11 +341,4 @@ impl Measure {
 pub(crate) fn clock() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// The machine's name, for ids that people read.
-pub(crate) fn host() -> String {
-    let name = System::host_name().unwrap_or_default();
-    let name = name.trim();
-    if name.is_empty() { "localhost".into() } else { name.to_owned() }
 }

@@ -9,13 +9,14 @@
 //! Deliberately absent: the ledger. A hold tells what to do with a chunk; doing it is the
 //! pipeline's.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use longshore_ledger::{Held, Stop, StopReason};
 use longshore_protocol::{JobId, Token};
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 use tokio_util::sync::CancellationToken;
 
 /// How a hold is to end, mildest first; a harder one overrides a milder one.
@@ -80,7 +81,9 @@ impl Hold {
 /// All holds of a worker.
 #[derive(Debug, Default)]
 pub(crate) struct Holdings {
-    holds: Mutex<HashMap<Token, Arc<Hold>>>,
+    holds: Mutex<FxHashMap<Token, Arc<Hold>>>,
+    /// Jobs of which something was taken on since the last heartbeat that got through.
+    untold: Mutex<BTreeSet<JobId>>,
     /// What every new hold begins with: a worker that drains or is fenced takes nothing on.
     closing: Mutex<Option<Ending>>,
 }
@@ -95,6 +98,7 @@ impl Holdings {
             cancel: CancellationToken::new(),
             abandoned: CancellationToken::new(),
         });
+        self.untold.lock().insert(hold.held.job);
         self.holds.lock().insert(hold.held.token, hold.clone());
         if let Some(ending) = *self.closing.lock() {
             hold.end(ending);
@@ -107,6 +111,19 @@ impl Holdings {
         let holds = self.holds.lock();
         let granted = holds.values().filter(|hold| hold.granted.load(Ordering::Acquire));
         granted.map(|hold| hold.held.clone()).collect()
+    }
+
+    /// The jobs that a heartbeat names: of which there are holds, granted or not, or were since the one before. It has to
+    /// name them all, since the scheduler takes for orphaned what the ledger has us hold of others.
+    pub(crate) fn jobs_to_tell(&self) -> BTreeSet<JobId> {
+        let mut jobs = std::mem::take(&mut *self.untold.lock());
+        jobs.extend(self.holds.lock().values().map(|hold| hold.held.job));
+        jobs
+    }
+
+    /// The heartbeat did not get through.
+    pub(crate) fn untold(&self, jobs: Option<BTreeSet<JobId>>) {
+        self.untold.lock().extend(jobs.into_iter().flatten());
     }
 
     /// How many slots are busy.
@@ -216,6 +233,21 @@ mod tests {
         assert_eq!(holdings.held(), [held(1, 1)]);
         drop(hold);
         assert_eq!(holdings.held(), []);
+    }
+
+    #[test]
+    fn a_heartbeat_names_every_job_that_was_held_since_the_one_before() {
+        let holdings = Arc::new(Holdings::default());
+        let (one, two) = (held(1, 1).job, held(2, 2).job);
+        let hold = holdings.take(held(1, 1));
+        drop(holdings.take(held(2, 2)));
+        let told = holdings.jobs_to_tell();
+        assert_eq!(told, [one, two].into());
+        holdings.untold(Some(told));
+        assert_eq!(holdings.jobs_to_tell(), [one, two].into(), "the last one did not get through");
+        assert_eq!(holdings.jobs_to_tell(), [one].into());
+        drop(hold);
+        assert_eq!(holdings.jobs_to_tell(), [].into());
     }
 
     #[test]

@@ -74,15 +74,8 @@ async fn results(
 /// The lines of a run, from the object that holds them if it is a pointer: `@URL`, or `@URL#k` from
 /// line k on.
 async fn lines(run: &ResultRun) -> Result<String, NoInput> {
-    let Some(pointer) = run.lines.strip_prefix('@') else {
+    let Some((url, skip)) = pointer(&run.lines) else {
         return Ok(run.lines.clone());
-    };
-    let pointer = pointer.trim_end();
-    let (url, skip) = match pointer.rsplit_once('#') {
-        Some((url, line)) if !line.is_empty() && line.bytes().all(|b| b.is_ascii_digit()) => {
-            (url, line.parse().unwrap_or(usize::MAX))
-        }
-        _ => (pointer, 0),
     };
     let bytes = longshore_storage::read(url).await.map_err(|error| {
         let text = format!("result object: {error}");
@@ -96,6 +89,17 @@ async fn lines(run: &ResultRun) -> Result<String, NoInput> {
     })?;
     let text = String::from_utf8_lossy(&bytes);
     Ok(text.split_inclusive('\n').skip(skip).collect())
+}
+
+/// The URL of the object, and the line in it to begin at; `None` if the lines themselves are there.
+pub(crate) fn pointer(lines: &str) -> Option<(&str, usize)> {
+    let pointer = lines.strip_prefix('@')?.trim_end();
+    Some(match pointer.rsplit_once('#') {
+        Some((url, line)) if !line.is_empty() && line.bytes().all(|b| b.is_ascii_digit()) => {
+            (url, line.parse().unwrap_or(usize::MAX))
+        }
+        _ => (pointer, 0),
+    })
 }
 
 fn garbled(index: u64, error: &serde_json::Error) -> NoInput {

@@ -18,18 +18,31 @@ mod config;
 mod context;
 mod env;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod heart;
 mod holdings;
 mod input;
+mod machine;
+pub mod metrics;
+mod pace;
 mod pipeline;
 mod plans;
+mod stop;
+mod supervisor;
 mod task;
 mod worker;
+
+pub use env::supervise_from_env;
 
 pub use builder::Builder;
 pub use config::Config;
 pub use context::Context;
 pub use error::{BuildError, Error, TaskError, TaskResult};
+pub use machine::Machine;
+pub use stop::StopRequests;
+pub use supervisor::{Supervision, Watched, supervise};
 pub use task::{Inputs, TaskSpec};
 pub use tokio_util::sync::CancellationToken;
 pub use worker::Worker;

@@ -16,26 +16,39 @@ use longshore_ledger::{Claim, Committed, Error, Grant, HandBack, Held, Ledger};
 use longshore_protocol::document::Results;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkMessage, NodeId, Outcome, Plan, Run, Token, runs_len, split_results,
+    ChunkMessage, Epoch, NodeId, Outcome, Plan, Run, runs_len, split_results,
 };
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, instrument, warn};
 
-use crate::Config;
 use crate::attempt::{Ended, attempt};
-use crate::backoff::insist;
+use crate::backoff::{Reach, insist};
 use crate::batch::{Batch, Judge, Settled};
 use crate::config::REDUCE_FACTOR;
-use crate::heart::Pulse;
+use crate::heart::Wrist;
 use crate::holdings::{Ending, Hold, Holdings, Taken};
+use crate::metrics;
+use crate::pace::{Gait, Pace};
 use crate::plans::{self, Plans};
 use crate::task::{Handler, Handlers};
+use crate::{Config, Machine};
 
 /// A chunk that can't run here and now, for no fault of its own, is kept this long before it is
 /// released: it comes back at once, and the trouble should have a chance to pass.
 const STALL: Duration = Duration::from_secs(1);
+
+/// The epoch of chunks that were handed out once.
+const FIRST: Epoch = Epoch(1);
+
+/// A chunk that was handed out before (its node was lost, say) has waited enough: where all slots are busy its message goes on to
+/// somebody else after this time; not quite so soon when it has been passed on already, since then all may be busy.
+const PASS_ON: Duration = Duration::from_millis(20);
+const PASS_ON_AGAIN: Duration = Duration::from_millis(60);
+
+/// What was fetched or claimed ahead of the slots waits so long for one; then others get it.
+const WAIT_AHEAD: Duration = Duration::from_millis(100);
 
 /// How often a result object is written again before its subtasks are failed attempts.
 const WRITES: u32 = 3;
@@ -44,12 +57,17 @@ const WRITES: u32 = 3;
 pub(crate) struct Pipeline {
     pub(crate) config: Config,
     pub(crate) node: NodeId,
+    pub(crate) machine: Arc<Machine>,
     pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) reach: Reach,
     pub(crate) handlers: Arc<Handlers>,
     pub(crate) holdings: Arc<Holdings>,
     pub(crate) plans: Plans,
     pub(crate) slots: Semaphore,
-    pub(crate) pulse: watch::Receiver<Pulse>,
+    /// For chunks that are claimed before they have a slot.
+    pub(crate) ahead: Semaphore,
+    pub(crate) pace: Pace,
+    pub(crate) wrist: Arc<Wrist>,
     /// Cancelled when nothing new is to be claimed.
     pub(crate) closing: CancellationToken,
     /// Cancelled when there is no more time, even to release.
@@ -68,57 +86,105 @@ pub(crate) struct Chunk<'a> {
     pub(crate) judge: Judge,
 }
 
-/// What became of the try to claim a chunk.
-enum Claimed {
-    Granted(Taken, Grant),
+/// A granted chunk and a slot for it.
+struct Ready<'a> {
+    hold: Taken,
+    grant: Grant,
+    slot: SemaphorePermit<'a>,
+}
+
+/// What to do with a message instead of working on its chunk.
+enum Instead {
     /// There is nothing to do; the message has served.
-    Nothing,
-    /// The worker stops before the ledger answered.
-    GaveUp,
+    Acknowledge,
+    /// It is for somebody else, or for later.
+    Requeue,
 }
 
 impl Pipeline {
-    /// Works off one delivery.
-    pub(crate) async fn work_off(self: Arc<Self>, delivery: Delivery) {
-        let Delivery { body, settle, .. } = delivery;
+    /// Works off one delivery, which may have been fetched ahead of the slots.
+    pub(crate) async fn work_off(self: Arc<Self>, delivery: Delivery, is_ahead: bool) {
+        let Delivery { body, redelivered, settle, .. } = delivery;
         let Some(message) = read(&body) else { return settle.ack().await };
-        let Some(_slot) = self.slot().await else { return settle.requeue().await };
-        let (hold, grant) = match self.claim(&message).await {
-            Claimed::Granted(hold, grant) => (hold, grant),
-            Claimed::Nothing => return settle.ack().await,
-            Claimed::GaveUp => return settle.requeue().await,
+        let ready = match (self.pace.gait(), message.epoch) {
+            (Gait::Run, FIRST) => self.take_ahead(&message).await,
+            (Gait::Walk, _) if is_ahead => Err(Instead::Requeue),
+            _ => self.take(&message, redelivered).await,
         };
-        let mut work = Box::pin(self.work(&hold, &grant));
+        let Ready { hold, grant, slot } = match ready {
+            Ok(ready) => ready,
+            Err(Instead::Acknowledge) => return settle.ack().await,
+            Err(Instead::Requeue) => return settle.requeue().await,
+        };
+        let mut work = Box::pin(self.work(&hold, &grant, slot));
         if tokio::time::timeout(self.config.ack_after, &mut work).await.is_ok() {
             return settle.ack().await;
         }
         // The claim is durable, so the message has served; the broker must not wait for a long
-        // task.
-        settle.ack().await;
-        work.await;
+        // task. Nor the task for the broker: it could not even be stopped while an acknowledgement
+        // is stuck.
+        tokio::join!(settle.ack(), work);
+    }
+
+    /// Waits for a slot, then claims.
+    async fn take(&self, message: &ChunkMessage, redelivered: bool) -> Result<Ready<'_>, Instead> {
+        let patience = match (message.epoch != FIRST, redelivered) {
+            (true, false) => PASS_ON,
+            (true, true) => PASS_ON_AGAIN,
+            // Behind long tasks a message would wait until RabbitMQ loses its patience with us.
+            (false, _) => self.config.ack_after,
+        };
+        let slot = self.place(&self.slots, patience).await.ok_or(Instead::Requeue)?;
+        let (hold, grant) = self.claim(message).await?;
+        Ok(Ready { hold, grant, slot })
+    }
+
+    /// Claims, then waits for a slot; but not for long, since others may have one.
+    async fn take_ahead(&self, message: &ChunkMessage) -> Result<Ready<'_>, Instead> {
+        let Some(_ahead) = self.place(&self.ahead, WAIT_AHEAD).await else {
+            self.pace.slow_down();
+            return Err(Instead::Requeue);
+        };
+        let (hold, grant) = self.claim(message).await?;
+        let slot = tokio::select! {
+            biased;
+            () = hold.cancel().cancelled() => None,
+            slot = tokio::time::timeout(WAIT_AHEAD, self.slots.acquire()) => slot.ok(),
+        };
+        if let Some(Ok(slot)) = slot {
+            return Ok(Ready { hold, grant, slot });
+        }
+        self.pace.slow_down();
+        self.release(&hold).await;
+        Err(Instead::Acknowledge)
     }
 
     /// Runs what was granted, and gives back what did not run.
     #[instrument(name = "chunk", skip_all, fields(job = %hold.held.job, chunk = %hold.held.chunk))]
-    async fn work(&self, hold: &Hold, grant: &Grant) {
-        let mut batch = Batch::new(grant.from, self.config.commit_every);
+    async fn work(&self, hold: &Hold, grant: &Grant, slot: SemaphorePermit<'_>) {
+        // A suspect's subtasks are committed one by one: should one kill us, it is known which.
+        let suspect = grant.is_suspect();
+        let commit_every = if suspect { Duration::ZERO } else { self.config.commit_every };
+        let mut batch = Batch::new(grant.from, commit_every);
         match self.prepare(hold, grant).await {
-            Ok(chunk) => self.run(&chunk, &mut batch).await,
+            Ok(chunk) => self.run(&chunk, &mut batch, slot).await,
             Err(reason) => stall(hold, &reason).await,
         }
-        if batch.next() < grant.to || hold.is_abandoned() {
+        if batch.committed() < grant.to {
             self.release(hold).await;
         }
         debug!(from = grant.from, to = grant.to, next = batch.next(), "chunk left");
     }
 
-    /// Subtask by subtask, in order of index, so that what is settled is always a prefix.
-    async fn run(&self, chunk: &Chunk<'_>, batch: &mut Batch) {
+    /// Subtask by subtask, in order of index, so that what is settled is always a prefix. The slot is free for the next chunk
+    /// while the last of it is committed.
+    async fn run(&self, chunk: &Chunk<'_>, batch: &mut Batch, slot: SemaphorePermit<'_>) {
+        let since = Instant::now();
         while batch.next() < chunk.grant.to && chunk.hold.goes_on() {
             let begun = Instant::now();
             match attempt(self, chunk, batch).await {
                 Ended::Outcome(outcome) => {
-                    batch.push(chunk.judge.judge(outcome, rand::random()), begun.elapsed());
+                    batch.push(chunk.judge.judge(outcome, self.machine.share()), begun.elapsed());
                 }
                 Ended::Stopped => break,
                 Ended::Stuck(reason) => {
@@ -126,54 +192,61 @@ impl Pipeline {
                     return stall(chunk.hold, &reason).await;
                 }
             }
-            if batch.is_due() {
+            if batch.is_due() && batch.next() < chunk.grant.to {
                 self.commit(chunk, batch).await;
             }
             // Ten thousand instant subtasks would keep everybody else from this thread.
             tokio::task::coop::consume_budget().await;
         }
+        self.pace.took(since.elapsed());
+        drop(slot);
         self.commit(chunk, batch).await;
     }
 
-    /// Waits for a slot and a beating heart. `None` if the message should go to somebody else.
-    async fn slot(&self) -> Option<SemaphorePermit<'_>> {
+    /// Waits for a place of this kind and a beating heart. `None` if the message should go to somebody else.
+    async fn place<'a>(
+        &self,
+        places: &'a Semaphore,
+        patience: Duration,
+    ) -> Option<SemaphorePermit<'a>> {
         let ready = async {
-            let permit = self.slots.acquire().await.ok()?;
-            let mut pulse = self.pulse.clone();
-            pulse.wait_for(|pulse| *pulse == Pulse::Beating).await.ok()?;
+            let permit = places.acquire().await.ok()?;
+            self.wrist.beating().await;
             Some(permit)
         };
         tokio::select! {
             biased;
             () = self.closing.cancelled() => None,
-            // Behind long tasks a message would wait until RabbitMQ loses its patience with us.
-            permit = tokio::time::timeout(self.config.ack_after, ready) => permit.ok().flatten(),
+            permit = tokio::time::timeout(patience, ready) => permit.ok().flatten(),
         }
     }
 
-    async fn claim(&self, message: &ChunkMessage) -> Claimed {
+    /// Claims, and fetches the job's plan meanwhile.
+    async fn claim(&self, message: &ChunkMessage) -> Result<(Taken, Grant), Instead> {
         let &ChunkMessage { job, chunk, epoch, .. } = message;
         // Drawn before the first try and repeated by the others, so that a lost answer does no
         // harm.
-        let token = Token::from_bytes(rand::random());
+        let token = self.machine.token();
         let hold = self.holdings.take(Held { job, chunk, token });
         let ask = || self.ledger.claim(job, chunk, epoch, token, &self.node);
-        match insist("claim", hold.cancel(), ask).await {
+        let claimed = insist(&self.reach, "claim", &self.machine, hold.cancel(), ask);
+        let planned = self.plans.prepare(self.ledger.as_ref(), job);
+        match tokio::join!(claimed, planned).0 {
             Some(Ok(Claim::Granted(grant))) => {
                 hold.granted();
-                Claimed::Granted(hold, grant)
+                Ok((hold, grant))
             }
-            Some(Ok(Claim::Stale | Claim::Gone)) => Claimed::Nothing,
+            Some(Ok(Claim::Stale { .. } | Claim::Gone)) => Err(Instead::Acknowledge),
             Some(Err(error)) => {
                 error!(%job, %chunk, %error, "claim failed");
                 stall(&hold, "the claim failed").await;
                 self.release(&hold).await;
-                Claimed::GaveUp
+                Err(Instead::Requeue)
             }
             None => {
                 // One of the tries may have been granted all the same.
                 self.release(&hold).await;
-                Claimed::GaveUp
+                Err(Instead::Requeue)
             }
         }
     }
@@ -218,7 +291,14 @@ impl Pipeline {
         let commit = self.store(chunk, settled).await;
         let ask = || self.ledger.commit(job, id, token, &commit);
         let end = commit.from + runs_len(&commit.runs);
-        match insist("commit", hold.abandoned(), ask).await {
+        let answer = insist(&self.reach, "commit", &self.machine, hold.abandoned(), ask).await;
+        if let Some(Ok(committed)) = &answer {
+            metrics::committed(&commit, committed);
+            if matches!(committed, Committed::Settled { .. }) {
+                batch.commit(end);
+            }
+        }
+        match answer {
             Some(Ok(Committed::Settled { state })) if state.is_terminal() => {
                 hold.end(Ending::Abandon);
             }
@@ -257,7 +337,8 @@ impl Pipeline {
                             stored.push(Run::Success { count, results });
                         }
                         Err(outcome) => stored.extend(
-                            (index..to).map(|_| chunk.judge.judge(outcome.clone(), rand::random())),
+                            (index..to)
+                                .map(|_| chunk.judge.judge(outcome.clone(), self.machine.share())),
                         ),
                     }
                 }
@@ -272,7 +353,7 @@ impl Pipeline {
     async fn release(&self, hold: &Hold) {
         let Held { job, chunk, token } = hold.held;
         let ask = || self.ledger.release(job, chunk, token);
-        match insist("release", &self.over, ask).await {
+        match insist(&self.reach, "release", &self.machine, &self.over, ask).await {
             Some(Ok(HandBack::Queued)) => debug!(%job, %chunk, "the rest is released"),
             Some(Ok(HandBack::Fenced)) => {}
             Some(Err(error)) => {
@@ -286,7 +367,7 @@ impl Pipeline {
 
 /// Reads a chunk message. What can't be read is dropped: the sweep publishes every chunk that waits
 /// again.
-fn read(body: &[u8]) -> Option<ChunkMessage> {
+pub(crate) fn read(body: &[u8]) -> Option<ChunkMessage> {
     match serde_json::from_slice::<ChunkMessage>(body) {
         Ok(message) if message.v == ChunkMessage::VERSION => Some(message),
         Ok(message) => {
@@ -303,6 +384,7 @@ fn read(body: &[u8]) -> Option<ChunkMessage> {
 async fn stall(hold: &Hold, reason: &str) {
     warn!(job = %hold.held.job, chunk = %hold.held.chunk, reason, "can't run the chunk now");
     tokio::select! {
+        biased;
         () = hold.cancel().cancelled() => {}
         () = tokio::time::sleep(STALL) => {}
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use longshore_ledger::Ledger;
+use longshore_ledger::{Ledger, StoredDocument};
 use longshore_protocol::{Digest, JobDocument, JobId, Manifest, Plan};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
@@ -56,13 +56,33 @@ impl Plans {
             .get_or_try_init(|| async {
                 let stored = ledger.document(job).await?;
                 let stored = stored.filter(|stored| stored.digest == *digest).ok_or(Error::Gone)?;
-                let manifest = stored.manifest.as_deref();
-                let plan = read(&stored.document, manifest).map_err(Error::Unreadable)?;
-                self.weigh(job, digest, stored.document.len() + manifest.map_or(0, str::len));
-                Ok::<_, Error>(Arc::new(plan))
+                self.read(job, &stored)
             })
             .await?;
         Ok(plan.clone())
+    }
+
+    /// Fetches the plan of a job of which none is kept, while its first chunk is being claimed. Whether that worked shows when
+    /// the plan is needed.
+    pub(crate) async fn prepare(&self, ledger: &dyn Ledger, job: JobId) {
+        let is_kept = self.entries.lock().iter().any(|entry| entry.job == job);
+        if is_kept {
+            return;
+        }
+        if let Ok(Some(stored)) = ledger.document(job).await {
+            let cell = self.cell(job, &stored.digest);
+            if let Ok(plan) = self.read(job, &stored) {
+                // Whoever was quicker fetched the same.
+                let _ = cell.set(plan);
+            }
+        }
+    }
+
+    fn read(&self, job: JobId, stored: &StoredDocument) -> Result<Arc<Plan>, Error> {
+        let manifest = stored.manifest.as_deref();
+        let plan = read(&stored.document, manifest).map_err(Error::Unreadable)?;
+        self.weigh(job, &stored.digest, stored.document.len() + manifest.map_or(0, str::len));
+        Ok(Arc::new(plan))
     }
 
     fn cell(&self, job: JobId, digest: &Digest) -> Arc<OnceCell<Arc<Plan>>> {
@@ -103,6 +123,9 @@ fn read(document: &str, manifest: Option<&str>) -> Result<Plan, String> {
 
 #[cfg(test)]
 mod tests {
+    use longshore_ledger::Admission;
+    use longshore_ledger::memory::{MemoryLedger, SystemClock};
+
     use super::*;
 
     fn job(number: usize) -> JobId {
@@ -134,5 +157,28 @@ mod tests {
         }
         let jobs: Vec<JobId> = plans.entries.lock().iter().map(|entry| entry.job).collect();
         assert_eq!(jobs, [job(2)]);
+    }
+
+    #[tokio::test]
+    async fn a_plan_that_was_prepared_is_not_fetched_again() {
+        let ledger = MemoryLedger::new(Arc::new(SystemClock));
+        let json = r#"{"task": "noop", "split": {"by": "items", "items": [1]}}"#;
+        let document = JobDocument::parse(json.as_bytes()).expect("it is right");
+        let admission = Admission {
+            digest: document.digest(),
+            document: json.into(),
+            ..Admission::plain(job(1), 1)
+        };
+        let plans = Plans::default();
+        plans.prepare(&ledger, job(1)).await;
+        ledger.admit(&admission).await.expect("memory");
+        plans.prepare(&ledger, job(1)).await;
+        ledger.cancel(job(1)).await.expect("it is open");
+        ledger.delete(job(1)).await.expect("it has ended");
+        plans.prepare(&ledger, job(1)).await;
+        let plan = plans.get(&ledger, job(1), &document.digest()).await.expect("it is kept");
+        assert_eq!(plan.total(), 1);
+        let other = plans.get(&ledger, job(1), &Digest::new("other")).await;
+        assert!(matches!(other, Err(Error::Gone)), "another document is not taken for it");
     }
 }

@@ -1,9 +1,10 @@
 //! The life of a worker: set-up, heart, consuming, draining, leaving.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_broker::{Broker, Queue};
+use longshore_broker::{Broker, Queue, Subscription};
 use longshore_ledger::Ledger;
 use longshore_protocol::{NodeId, NodeInfo, NodeState};
 use tokio::sync::Semaphore;
@@ -12,13 +13,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::backoff::Reach;
 use crate::builder::{Builder, Setup, Teardown};
-use crate::heart::{Body, Heart, Pulse, clock, host};
+use crate::heart::{Body, Heart, clock};
 use crate::holdings::{Ending, Holdings};
+use crate::pace::{Gait, Pace};
 use crate::pipeline::Pipeline;
 use crate::plans::Plans;
 use crate::task::Handlers;
-use crate::{Config, Error};
+use crate::{Config, Error, Machine, Watched};
 
 /// After `grace` what still runs is stopped; that takes the wind-up of a command and a commit.
 const LEAVE: Duration = Duration::from_secs(6);
@@ -29,6 +32,9 @@ const LAST_TRY: Duration = Duration::from_secs(2);
 /// A worker, ready to run.
 pub struct Worker {
     pub(crate) id: NodeId,
+    /// Cancelled by a supervisor that was asked to stop, if there is one.
+    pub(crate) drain: CancellationToken,
+    pub(crate) machine: Arc<Machine>,
     pub(crate) config: Config,
     pub(crate) handlers: Arc<Handlers>,
     pub(crate) setup: Option<Setup>,
@@ -51,6 +57,12 @@ impl Worker {
         Builder::default()
     }
 
+    /// The watched half of a supervised program; see [`supervise`](crate::supervise).
+    #[must_use]
+    pub fn watched(self, Watched { node, drain }: Watched) -> Self {
+        Self { id: node, drain, ..self }
+    }
+
     /// The name under which the worker will be known.
     pub fn id(&self) -> &NodeId {
         &self.id
@@ -70,14 +82,15 @@ impl Worker {
         ledger: Arc<dyn Ledger>,
         shutdown: CancellationToken,
     ) -> Result<(), Error> {
-        let Self { id, config, handlers, setup, teardown } = self;
+        let Self { id, machine, config, handlers, setup, teardown, drain: _ } = self;
         if let Some(setup) = setup {
             setup().await.map_err(Error::Setup)?;
         }
         let holdings = Arc::new(Holdings::default());
         let closing = CancellationToken::new();
         let body = Body {
-            info: info(&id, &config, &handlers),
+            info: info(&id, &machine, &config, &handlers),
+            machine: machine.clone(),
             heartbeat: config.heartbeat,
             dead_after: config.dead_after,
             holdings: holdings.clone(),
@@ -86,19 +99,23 @@ impl Worker {
         let heart = Heart::start(body, ledger.separate())?;
         let pipeline = Arc::new(Pipeline {
             slots: Semaphore::new(config.slots as usize),
+            ahead: Semaphore::new(ahead(config.slots)),
+            pace: Pace::new(config.hurry_after.saturating_mul(config.slots).max(1)),
             node: id.clone(),
+            machine,
             ledger: ledger.clone(),
+            reach: Reach::default(),
             handlers: handlers.clone(),
             holdings: holdings.clone(),
             plans: Plans::default(),
-            pulse: heart.pulse(),
+            wrist: heart.wrist(),
             closing: closing.clone(),
             over: CancellationToken::new(),
             left_behind: CancellationToken::new(),
             config,
         });
         let running = TaskTracker::new();
-        let outcome = consume(&pipeline, broker.as_ref(), &running, &shutdown).await;
+        let outcome = consume(&pipeline, &broker, &running, &shutdown).await;
         drain(&pipeline, &running).await;
         handlers.teardown().await;
         if let Some(teardown) = teardown {
@@ -119,39 +136,31 @@ impl Worker {
 /// Takes deliveries until it is told to stop, or the broker was closed.
 async fn consume(
     pipeline: &Arc<Pipeline>,
-    broker: &dyn Broker,
+    broker: &Arc<dyn Broker>,
     running: &TaskTracker,
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
     let closing = &pipeline.closing;
-    let mut pulse = pipeline.pulse.clone();
     tokio::select! {
+        biased;
         () = shutdown.cancelled() => { closing.cancel(); return Ok(()) }
-        _ = pulse.wait_for(|pulse| *pulse == Pulse::Beating) => {}
+        () = pipeline.wrist.beating() => {}
     }
     let config = &pipeline.config;
     info!(node = %pipeline.node, slots = config.slots, queues = ?config.queues, "the worker runs");
-    let prefetch = u16::try_from(config.slots + 1).unwrap_or(u16::MAX);
-    let queues = config.queues.iter().cloned().map(Queue::Work);
     let mut pumps = JoinSet::new();
+    let queues = config.queues.iter().cloned().map(Queue::Work);
     for queue in queues.chain([Queue::Node(pipeline.node.clone())]) {
-        let mut subscription = broker.subscribe(&queue, prefetch).await;
-        let (pipeline, running) = (pipeline.clone(), running.clone());
-        pumps.spawn(async move {
-            loop {
-                tokio::select! {
-                    biased;
-                    () = pipeline.closing.cancelled() => return Ok(()),
-                    delivery = subscription.next() => match delivery {
-                        // As many as the prefetch allows, so this is bounded.
-                        Some(delivery) => running.spawn(pipeline.clone().work_off(delivery)),
-                        None => return Err(Error::BrokerClosed),
-                    },
-                };
-            }
-        });
+        // A message for each slot, and some on their way to those that become free meanwhile.
+        let prefetch = u16::try_from(config.slots + (config.slots / 16).max(1)).unwrap_or(u16::MAX);
+        let subscription = broker.subscribe(&queue, prefetch).await;
+        pumps.spawn(pump(pipeline.clone(), running.clone(), subscription, false));
+    }
+    for queue in config.queues.iter().cloned().map(Queue::Work) {
+        pumps.spawn(pump_ahead(pipeline.clone(), running.clone(), broker.clone(), queue));
     }
     let ended = tokio::select! {
+        biased;
         () = shutdown.cancelled() => Ok(()),
         () = closing.cancelled() => Ok(()),
         Some(ended) = pumps.join_next() => ended.unwrap_or(Ok(())),
@@ -163,6 +172,51 @@ async fn consume(
     // others at once.
     while pumps.join_next().await.is_some() {}
     if shutdown.is_cancelled() { Ok(()) } else { ended }
+}
+
+/// How many chunks may be claimed ahead of the slots; as many messages again may be fetched for them.
+fn ahead(slots: u32) -> usize {
+    (8 * slots as usize).clamp(16, 256)
+}
+
+/// Works off what comes.
+async fn pump(
+    pipeline: Arc<Pipeline>,
+    running: TaskTracker,
+    mut subscription: Box<dyn Subscription>,
+    is_ahead: bool,
+) -> Result<(), Error> {
+    loop {
+        tokio::select! {
+            biased;
+            () = pipeline.closing.cancelled() => return Ok(()),
+            () = pipeline.pace.until(Gait::Walk), if is_ahead => return Ok(()),
+            delivery = subscription.next() => match delivery {
+                // As many as the prefetch allows, so this is bounded.
+                Some(delivery) => running.spawn(pipeline.clone().work_off(delivery, is_ahead)),
+                None => return Err(Error::BrokerClosed),
+            },
+        };
+    }
+}
+
+/// While chunks are short, fetches more of them than there are slots.
+async fn pump_ahead(
+    pipeline: Arc<Pipeline>,
+    running: TaskTracker,
+    broker: Arc<dyn Broker>,
+    queue: Queue,
+) -> Result<(), Error> {
+    let prefetch = 2 * u16::try_from(ahead(pipeline.config.slots)).unwrap_or(u16::MAX);
+    loop {
+        tokio::select! {
+            biased;
+            () = pipeline.closing.cancelled() => return Ok(()),
+            () = pipeline.pace.until(Gait::Run) => {}
+        }
+        let subscription = broker.subscribe(&queue, prefetch).await;
+        pump(pipeline.clone(), running.clone(), subscription, true).await?;
+    }
 }
 
 /// Lets what runs finish within the grace, stops what does not, and sees that everything is handed
@@ -186,10 +240,10 @@ async fn drain(pipeline: &Pipeline, running: &TaskTracker) {
     }
 }
 
-fn info(id: &NodeId, config: &Config, handlers: &Handlers) -> NodeInfo {
+fn info(id: &NodeId, machine: &Machine, config: &Config, handlers: &Handlers) -> NodeInfo {
     NodeInfo {
         id: id.clone(),
-        host: host(),
+        host: machine.name(),
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").into(),
         queues: config.queues.clone(),
@@ -197,6 +251,7 @@ fn info(id: &NodeId, config: &Config, handlers: &Handlers) -> NodeInfo {
         labels: config.labels.clone(),
         slots: config.slots,
         busy: 0,
+        jobs: Some(BTreeSet::new()),
         state: NodeState::Active,
         started_at: clock(),
         cpu: 0.0,

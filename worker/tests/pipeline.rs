@@ -5,7 +5,9 @@ mod yard;
 use std::time::{Duration, Instant};
 
 use longshore_broker::{Outgoing, Queue};
+use longshore_ledger::{Claim, Loss};
 use longshore_protocol::state::JobState;
+use longshore_protocol::{ChunkId, Epoch, NodeId, Token};
 use longshore_worker::{Config, Context, Inputs, TaskError, TaskResult, TaskSpec, Worker};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -72,6 +74,45 @@ async fn what_is_settled_is_committed_while_the_next_subtask_runs() {
     eventually("the first two are done", async || yard.job(job).await.books.done == 2).await;
     open.send_replace(true);
     assert_eq!(yard.ended(job).await.books.done, 4);
+    worker.leave().await;
+}
+
+/// So that should one of them kill the worker, the ledger knows which.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suspects_subtasks_are_committed_one_by_one() {
+    let yard = Yard::new();
+    let ledger = yard.ledger.clone();
+    let careful = Worker::builder()
+        .config(Config { commit_every: Duration::from_secs(3_600), ..config() })
+        .task("careful", move |context: Context, n: u64| {
+            let ledger = ledger.clone();
+            async move {
+                // The parts that 0..12 is cut into are 0..1, 1..7 and 7..12.
+                let first = [0, 1, 7].contains(&n);
+                let before = ledger.results(context.job(), n.saturating_sub(1), n, 1).await?;
+                let known = first || before.runs.iter().any(|run| run.from + run.count == n);
+                assert!(known, "{n} begins, and the one before it is not settled");
+                TaskResult::Ok(n)
+            }
+        })
+        .build()
+        .expect("a good worker");
+    let more = json!({"chunk": 12, "retry": {"attempts": 1}});
+    let job = yard.submit(&range("careful", 12, &more)).await;
+    for epoch in 1..=2 {
+        let node = NodeId::new(format!("dead-{epoch}"));
+        let token = Token::from_bytes([epoch; 16]);
+        eventually("it is claimed", async || {
+            let (chunk, epoch) = (ChunkId(1), Epoch(epoch.into()));
+            let claim = yard.ledger.claim(job, chunk, epoch, token, &node).await;
+            matches!(claim, Ok(Claim::Granted(_)))
+        })
+        .await;
+        yard.ledger.revoke(job, &node, &Loss::Vanished).await.expect("memory");
+    }
+    let worker = yard.start(careful);
+    let summary = yard.ended(job).await;
+    assert_eq!((summary.state, summary.last_error), (JobState::Succeeded, None));
     worker.leave().await;
 }
 

@@ -1,7 +1,11 @@
 //! How a worker stops: on cancel, on pause, on drain, and when it can't reach the ledger.
 
+#[path = "yard/log.rs"]
+mod log;
 #[path = "yard/severed.rs"]
 mod severed;
+#[path = "yard/stuck.rs"]
+mod stuck;
 mod yard;
 
 use std::sync::Arc;
@@ -15,7 +19,9 @@ use longshore_worker::{Config, Context, TaskResult, TaskSpec, Worker};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use log::Log;
 use severed::Severed;
+use stuck::Stuck;
 use yard::{Yard, config, eventually};
 
 fn range(task: &str, end: u64, chunk: u64) -> Value {
@@ -55,6 +61,21 @@ impl Gated {
     }
 }
 
+/// The hint that a job has ended may come before the answer to the commit that ended it.
+#[tokio::test]
+async fn what_was_committed_to_its_end_is_not_given_back() {
+    let yard = Yard::new();
+    let worker = Worker::builder().config(config()).build().expect("a good worker");
+    let ledger = Severed::new(yard.ledger.clone());
+    let running = yard.start_with(worker, Arc::new(ledger.clone()));
+    for _ in 0..100 {
+        let job = yard.submit(&range("noop", 10, 5)).await;
+        yard.ended(job).await;
+    }
+    running.leave().await;
+    assert_eq!(ledger.released(), 0);
+}
+
 #[tokio::test]
 async fn a_cancel_ends_the_process_group_of_a_command_within_a_second() {
     let yard = Yard::new();
@@ -83,6 +104,19 @@ async fn a_cancel_ends_the_process_group_of_a_command_within_a_second() {
 fn is_alive(pid: &str) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").trim().starts_with('Z'))
+}
+
+#[tokio::test]
+async fn a_long_subtask_goes_on_while_its_acknowledgement_is_stuck() {
+    let Yard { broker, ledger } = Yard::new();
+    let yard = Yard { broker: Arc::new(Stuck(broker)), ledger };
+    let ack_after = Duration::from_millis(50);
+    let builder = Worker::builder().config(Config { ack_after, grace: ack_after, ..config() });
+    let worker = yard.start(builder.build().expect("a good worker"));
+    let document = json!({"task": "sleep", "split": {"by": "items", "items": [200]}});
+    let job = yard.submit(&document).await;
+    assert_eq!(yard.ended(job).await.state, JobState::Succeeded);
+    worker.leave().await;
 }
 
 #[tokio::test]
@@ -231,6 +265,30 @@ async fn a_ledger_that_is_away_for_a_moment_costs_nothing() {
     line.cut(false);
     let summary = yard.ended(job).await;
     assert_eq!((summary.books.done, summary.attempts, gated.begun()), (4, 4, 4));
+    worker.leave().await;
+}
+
+#[tokio::test]
+async fn a_ledger_that_is_away_is_told_of_once_by_all_slots_together() {
+    let log = Log::follow();
+    let yard = Yard::new();
+    let line = Severed::new(yard.ledger.clone());
+    let (gated, worker) = Gated::new(Config { slots: 4, ..config() });
+    let worker = yard.start_with(worker, Arc::new(line.clone()));
+    for round in 1..=2 {
+        let (begun, failed) = (gated.begun(), line.failed());
+        gated.open_to(0);
+        let job = yard.submit(&range("gated", 4, 1)).await;
+        eventually("every slot is busy", async || gated.begun() == begun + 4).await;
+        line.break_off(true);
+        gated.open_to(4);
+        // Each slot has asked more than once.
+        eventually("questions fail", async || line.failed() >= failed + 12).await;
+        assert_eq!(log.lines("the ledger is away").len(), round, "{:#?}", log.lines(""));
+        line.break_off(false);
+        assert_eq!(yard.ended(job).await.books.done, 4);
+        assert_eq!(log.lines("the ledger answers again").len(), round, "{:#?}", log.lines(""));
+    }
     worker.leave().await;
 }
 

@@ -13,6 +13,10 @@ use super::failure::{ACCESS_REFUSED, Failure, NOT_ALLOWED};
 /// leave a cut cable unnoticed for two minutes.
 const HEARTBEAT: u16 = 10;
 
+/// Longest frame unless the URL says otherwise. lapin sets 64 times as much aside for each connection; our own messages are
+/// small, and long documents travel in several frames.
+const FRAME_MAX: u32 = 16 << 10;
+
 /// A parsed URL.
 #[derive(Clone)]
 pub(crate) struct Address {
@@ -37,6 +41,7 @@ impl Address {
             "/".clone_into(&mut uri.vhost);
         }
         uri.query.heartbeat.get_or_insert(HEARTBEAT);
+        uri.query.frame_max.get_or_insert(FRAME_MAX);
         Ok(Self { uri })
     }
 

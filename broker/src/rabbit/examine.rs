@@ -39,7 +39,7 @@ pub(crate) async fn examine(
     let vhost = &address.uri.vhost;
     findings.push(fine("rabbitmq.login", format!("user `{user}` on virtual host `{vhost}`")));
     let work = pools.iter().map(|pool| Queue::Work(pool.clone()));
-    for queue in [Queue::Jobs, Queue::Dead].into_iter().chain(work) {
+    for queue in [Queue::Jobs, Queue::Dead, Queue::Journal].into_iter().chain(work) {
         findings.push(look_at(&session, topology, &queue).await);
     }
     session.close().await;
@@ -113,6 +113,14 @@ async fn look_at(session: &Session, topology: &Topology, queue: &Queue) -> Findi
     let check = "rabbitmq.queue";
     let depth = match topology.depth(session, queue).await {
         Ok(depth) => depth,
+        // It is known, but not there: RabbitMQ uses the same code for both.
+        Err(Failure::Refused { code: NOT_FOUND, text }) if text.contains("inaccessible") => {
+            let remedy = format!(
+                "start the node that it lives on; if that runs, the queue was lost when it was killed: \
+                 rabbitmqctl delete_queue {name}"
+            );
+            return wrong(check, text, &remedy);
+        }
         Err(Failure::Refused { code: NOT_FOUND, .. }) => {
             return fine(check, format!("{name} does not exist yet; the first use makes it"));
         }
@@ -121,7 +129,7 @@ async fn look_at(session: &Session, topology: &Topology, queue: &Queue) -> Findi
             return wrong(check, format!("{name}: {failure}"), remedy);
         }
     };
-    let kind = topology.kind(queue).name();
+    let kind = topology.kind(queue);
     let (ready, consumers) = (depth.ready, depth.consumers);
     let found = format!("{name}: {ready} ready, {consumers} consumers");
     match topology.is_of_its_kind(session, queue).await {

@@ -14,6 +14,10 @@ pub(crate) const ACCESS_REFUSED: u16 = 403;
 pub(crate) const PRECONDITION_FAILED: u16 = 406;
 /// The virtual host does not exist, or is not for this user.
 pub(crate) const NOT_ALLOWED: u16 = 530;
+/// The server can't do that at all; ends the connection.
+pub(crate) const NOT_IMPLEMENTED: u16 = 540;
+/// The server failed, or a feature of it is turned off; ends the connection.
+pub(crate) const INTERNAL_ERROR: u16 = 541;
 
 /// Why a step failed.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -10,15 +10,16 @@ use lapin::Consumer;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use crate::{Delivery, Queue, Subscription};
 
+use super::attempts::Attempts;
 use super::failure::Failure;
-use super::link::{Backoff, Follower};
+use super::link::Follower;
 use super::session::Session;
 use super::topology::Topology;
 use super::tray::Tray;
@@ -80,47 +81,29 @@ impl Feed {
         FeedSubscription { fetched, closing }
     }
 
-    async fn run(mut self, subscriber: mpsc::Sender<Fetched>) {
-        let mut backoff = Backoff::new();
-        let mut trouble: Option<String> = None;
-        loop {
-            let closing = self.closing.clone();
-            let session = tokio::select! {
-                session = self.link.up() => session,
-                () = closing.cancelled() => None,
-                () = subscriber.closed() => None,
-            };
-            let Some(session) = session else { return };
-            let failure = match self.consume(&session, &subscriber, &mut trouble).await {
+    async fn run(self, subscriber: mpsc::Sender<Fetched>) {
+        let (link, closing) = (self.link.clone(), self.closing.clone());
+        let mut attempts = Attempts::new(self.queue.clone(), link, closing);
+        while let Some(session) = attempts.next(subscriber.closed()).await {
+            match self.consume(&session, &subscriber, &mut attempts).await {
                 End::Unwanted => return,
-                End::Failed(failure) => failure,
-            };
-            if trouble.is_none() {
-                backoff = Backoff::new();
-            }
-            self.report(&failure, &session, &mut trouble);
-            tokio::select! {
-                () = sleep(backoff.pause()) => {}
-                () = closing.cancelled() => return,
-                () = subscriber.closed() => return,
+                End::Failed(failure) => attempts.failed(&session, &failure),
             }
         }
     }
 
-    /// Consumes until the stream ends. `trouble` is cleared once it flows.
+    /// Consumes until the stream ends.
     async fn consume(
         &self,
         session: &Arc<Session>,
         subscriber: &mpsc::Sender<Fetched>,
-        trouble: &mut Option<String>,
+        attempts: &mut Attempts,
     ) -> End {
         let (tray, mut consumer) = match self.subscribe(session).await {
             Ok(subscribed) => subscribed,
             Err(failure) => return End::Failed(failure),
         };
-        if trouble.take().is_some() {
-            info!(queue = ?self.queue, "consuming again");
-        }
+        attempts.flows();
         loop {
             let delivery = tokio::select! {
                 delivery = consumer.next() => delivery,
@@ -173,29 +156,10 @@ impl Feed {
             tray.requeue(delivery.acker).await;
         }
     }
-
-    /// One line for each new trouble; the session's own end is the link's to report.
-    fn report(&self, failure: &Failure, session: &Session, trouble: &mut Option<String>) {
-        let text = failure.to_string();
-        let queue = &self.queue;
-        match failure {
-            // A queue whose leader is lost answers no declaration; other queues must not suffer for it.
-            Failure::Refused { .. } | Failure::TimedOut { .. } if !session.is_over() => {
-                if trouble.as_ref() != Some(&text) {
-                    warn!(?queue, reason = text, "can't consume, trying again");
-                }
-            }
-            _ => {
-                debug!(?queue, reason = text, "the stream of deliveries ended");
-                session.fail(text.clone());
-            }
-        }
-        *trouble = Some(text);
-    }
 }
 
 /// RabbitMQ ended the consumer, because its queue was deleted or moved; the connection goes on.
-fn cancelled() -> Failure {
+pub(crate) fn cancelled() -> Failure {
     Failure::Refused { code: super::failure::NOT_FOUND, text: "RabbitMQ ended the consumer".into() }
 }
 

@@ -15,8 +15,9 @@ use super::session::Session;
 
 /// The first pause after a failure.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause: a broker that is back is found within it.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The longest pause. A broker that is back is found within it, and work is to go on within three seconds: connecting,
+/// declaring and consuming need the rest.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// A session that lived so long was a good one; the next failure starts from the shortest pause again.
 const GOOD_SESSION: Duration = Duration::from_secs(10);
 

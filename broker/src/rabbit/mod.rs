@@ -5,6 +5,7 @@
 //!      ^ one answer a message <-- confirms, returns
 //! Subscription <-- feed (one task each, a channel of its own) <-- consuming connection
 //!      settle --> the channel that brought the delivery
+//! JournalReader <-- reader (one task each, a channel of its own) <-- consuming connection
 //! ```
 //!
 //! Each connection is supervised by a loop of ours (`link`): connect, run, and on any error tear down and begin again.
@@ -14,28 +15,37 @@
 //! publishes, since what follows an unknown outcome is the caller's to decide.
 
 mod address;
+mod attempts;
 mod confirms;
 mod examine;
 mod failure;
 mod feed;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod greeting;
+mod journal;
 mod lane;
 mod link;
+mod sanitizer;
 mod session;
 mod topology;
+mod transport;
 mod tray;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use longshore_protocol::Finding;
+use longshore_protocol::{Finding, JournalPlace};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use crate::{Broker, Depth, Error, Link, Outgoing, PublishError, Queue, Subscription};
+use crate::{
+    Broker, Depth, Error, JournalReader, Link, Outgoing, PublishError, Queue, Subscription,
+};
 
 use self::address::Address;
 use self::failure::Failure;
@@ -102,6 +112,16 @@ impl Config {
             name: name.into(),
             timeouts: Timeouts::default(),
         }
+    }
+
+    /// Says what [`Rabbit::start`] would say of it, without starting anything.
+    ///
+    /// # Errors
+    /// For an address that can't be understood and a namespace that can't be used.
+    pub fn check(&self) -> Result<(), Error> {
+        Address::parse(&self.url)?;
+        Topology::new(self)?;
+        Ok(())
     }
 }
 
@@ -256,6 +276,18 @@ impl Broker for Rabbit {
             underway: self.underway.clone(),
         };
         Box::new(feed.start())
+    }
+
+    async fn read_journal(&self, after: Option<JournalPlace>) -> Option<Box<dyn JournalReader>> {
+        let reader = journal::Reader {
+            after,
+            link: self.consuming.follow(),
+            topology: self.topology.clone(),
+            call: self.config.timeouts.call,
+            closing: self.closing.clone(),
+            underway: self.underway.clone(),
+        };
+        Some(Box::new(reader.start()))
     }
 
     async fn depth(&self, queue: &Queue) -> Result<Option<Depth>, Error> {

@@ -5,13 +5,11 @@
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::options::ConfirmSelectOptions;
-use lapin::tcp::OwnedTLSConfig;
 use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, Event};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -20,6 +18,7 @@ use tracing::{info, warn};
 
 use super::address::Address;
 use super::failure::{Failure, within};
+use super::transport::{self, Transport};
 use super::{Config, GOODBYE};
 
 /// lapin announces most ends; this look finds the rest.
@@ -89,25 +88,13 @@ impl Session {
         let mut attempt = ShutUnlessOpened(Some(socket.clone()));
         let name = format!("{} ({role})", config.name);
         let options = ConnectionProperties::default().with_connection_name(name.into());
-        let runtime = lapin::runtime::default_runtime()?;
         let slot = socket.clone();
         let connector = Connection::connector(
             address.uri.clone(),
-            runtime,
-            async move |uri, runtime| {
-                let target = (uri.authority.host.clone(), uri.authority.port);
-                let resolved = runtime.to_socket_addrs(target);
-                let stream = AsyncTcpStream::connect(&runtime, resolved).await?;
-                if let AsyncTcpStream::Plain(plain) = &stream {
-                    let plain = plain.get_ref();
-                    plain.set_nodelay(true)?;
-                    slot.hold(plain.as_fd().try_clone_to_owned()?.into())?;
-                }
-                if uri.scheme == lapin::uri::AMQPScheme::AMQPS {
-                    let tls = OwnedTLSConfig::default();
-                    return Ok(stream.into_tls(&uri.authority.host, tls.as_ref()).await?);
-                }
-                Ok(stream)
+            transport::runtime(),
+            async move |uri, _| {
+                let transport = Transport::connect(&uri, |stream| slot.hold(stream)).await?;
+                Ok(AsyncTcpStream::Plain(transport))
             },
             options,
         );

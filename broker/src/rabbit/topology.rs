@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::{Depth, Error, Outgoing, PublishError, Queue};
 
-use super::failure::{ACCESS_REFUSED, Failure, PRECONDITION_FAILED};
+use super::failure::{ACCESS_REFUSED, Failure, NOT_FOUND, PRECONDITION_FAILED};
 use super::session::Session;
 use super::{Config, WorkQueueKind};
 
@@ -81,16 +81,18 @@ impl Topology {
             Queue::Dead => format!("{namespace}.dead"),
             Queue::Work(pool) => format!("{namespace}.work.{pool}"),
             Queue::Node(node) => format!("{namespace}.node.{node}"),
+            Queue::Journal => format!("{namespace}.journal"),
         }
     }
 
-    /// The kind that the queue is declared as.
-    pub(crate) fn kind(&self, queue: &Queue) -> WorkQueueKind {
+    /// The kind that the queue is declared as, as RabbitMQ calls it.
+    pub(crate) fn kind(&self, queue: &Queue) -> &'static str {
         match queue {
-            Queue::Jobs | Queue::Dead => WorkQueueKind::Quorum,
-            Queue::Work(_) => self.inner.work_queue_kind,
+            Queue::Jobs | Queue::Dead => WorkQueueKind::Quorum.name(),
+            Queue::Work(_) => self.inner.work_queue_kind.name(),
             // Exclusive queues are never replicated.
-            Queue::Node(_) => WorkQueueKind::Classic,
+            Queue::Node(_) => WorkQueueKind::Classic.name(),
+            Queue::Journal => "stream",
         }
     }
 
@@ -129,7 +131,13 @@ impl Topology {
         let declared = self.declare_queue(session, queue, name.clone(), false).await;
         match declared {
             Err(Failure::Refused { code: PRECONDITION_FAILED, text }) => {
-                self.declare_queue(session, queue, name.clone(), true).await?;
+                match self.declare_queue(session, queue, name.clone(), true).await {
+                    // It was not another kind of queue that stood in the way: the server does not know the kind.
+                    Err(Failure::Refused { code: NOT_FOUND, .. }) => {
+                        return Err(Failure::Refused { code: PRECONDITION_FAILED, text });
+                    }
+                    other => other?,
+                }
                 self.warn_once(&name, &text);
             }
             Err(Failure::Refused { code: ACCESS_REFUSED, .. }) => {
@@ -156,7 +164,7 @@ impl Topology {
             nowait: false,
         };
         let mut arguments = FieldTable::default();
-        let kind = LongString::from(self.kind(queue).name());
+        let kind = LongString::from(self.kind(queue));
         arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind));
         let channel = session.channel().await?;
         let declare = channel.queue_declare(name, options, arguments);
@@ -208,6 +216,11 @@ impl Topology {
 
     pub(crate) async fn purge(&self, session: &Session, queue: &Queue) -> Result<(), Failure> {
         let channel: Channel = session.channel().await?;
+        if *queue == Queue::Journal {
+            // A stream can't be emptied.
+            let delete = channel.queue_delete(short(self.name(queue))?, Default::default());
+            return session.within("deleting the journal", delete).await.map(drop);
+        }
         let purge = channel.queue_purge(short(self.name(queue))?, QueuePurgeOptions::default());
         session.within("purging a queue", purge).await.map(drop)
     }
@@ -254,6 +267,7 @@ mod tests {
         check(&Queue::Dead, "longshore.dead", "", "longshore.dead");
         check(&Queue::Work("gpu".to_owned()), "longshore.work.gpu", "", "longshore.work.gpu");
         check(&node, "longshore.node.quay-7", "", "longshore.node.quay-7");
+        check(&Queue::Journal, "longshore.journal", "", "longshore.journal");
     }
 
     #[test]

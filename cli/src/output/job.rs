@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use longshore_protocol::state::JobState;
-use longshore_protocol::{Audit, Books, ErrorEntry, JobId, JobSummary, Timestamp};
+use longshore_protocol::{Audit, Books, ErrorEntry, JobId, JobSummary, Recovery, Timestamp};
 use serde::Serialize;
 
-use super::Output;
 use super::table::table;
+use super::{Output, recovery};
 use crate::failure::Failure;
 
 /// A job as `--json` shows it: flat, with the words of `HGETALL longshore:{J}`.
@@ -33,18 +33,24 @@ struct View<'a> {
     generation: u64,
     attempts: u64,
     lost: u64,
+    recoveries: u64,
+    crashes: u64,
+    orphaned: u64,
+    reissued: u64,
+    fenced: u64,
     busy_ms: u64,
     submitted_at: Timestamp,
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
     deadline_at: Option<Timestamp>,
+    restored_at: Option<Timestamp>,
     rate: f64,
     eta_ms: Option<u64>,
     error: Option<&'a str>,
     last_error: Option<&'a str>,
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -69,11 +75,17 @@ impl<'a> View<'a> {
             generation: job.generation,
             attempts: job.attempts,
             lost: job.lost,
+            recoveries: job.recoveries,
+            crashes: job.crashes,
+            orphaned: job.orphaned,
+            reissued: job.reissued,
+            fenced: job.fenced,
             busy_ms: millis(job.busy),
             submitted_at: job.submitted_at,
             started_at: job.started_at,
             finished_at: job.finished_at,
             deadline_at: job.deadline_at,
+            restored_at: job.restored_at,
             rate: job.rate,
             eta_ms: job.eta.map(millis),
             error: job.error.as_deref(),
@@ -82,10 +94,23 @@ impl<'a> View<'a> {
     }
 }
 
+/// One job with what was done for the nodes that it lost, newest first.
+#[derive(Serialize)]
+struct WholeView<'a> {
+    #[serde(flatten)]
+    job: View<'a>,
+    recovered: Vec<recovery::View<'a>>,
+}
+
 /// All that is known of one job.
-pub(crate) fn summary(output: &mut Output, job: &JobSummary) -> Result<(), Failure> {
+pub(crate) fn summary(
+    output: &mut Output,
+    job: &JobSummary,
+    recoveries: &[Recovery],
+) -> Result<(), Failure> {
     if output.is_json() {
-        return output.json(&View::new(job));
+        let recovered = recoveries.iter().map(recovery::View::new).collect();
+        return output.json(&WholeView { job: View::new(job), recovered });
     }
     let mut facts = vec![
         ("job", job.id.to_string()),
@@ -97,7 +122,8 @@ pub(crate) fn summary(output: &mut Output, job: &JobSummary) -> Result<(), Failu
     if job.reduce.total > 0 {
         facts.push(("reduce", books(&job.reduce)));
     }
-    facts.push(("attempts", format!("{}, {} lost with their node", job.attempts, job.lost)));
+    facts.push(("attempts", job.attempts.to_string()));
+    facts.extend(recovery::facts(job, recoveries));
     facts.extend(pace(job));
     facts.extend(job.error.clone().map(|error| ("error", error)));
     // What the task said may have many lines; the first tells most, `errors JOB` tells all.

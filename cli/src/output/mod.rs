@@ -1,9 +1,11 @@
 //! All printing. Data goes to standard output, talk to standard error; nothing else in the command prints.
 
 pub(crate) mod bar;
+pub(crate) mod bench;
 pub(crate) mod findings;
 pub(crate) mod job;
 pub(crate) mod node;
+mod recovery;
 pub(crate) mod results;
 mod table;
 
@@ -68,7 +70,7 @@ pub(crate) fn talk(line: impl std::fmt::Display) {
 /// The last words of a command that failed.
 pub(crate) fn error(failure: &Failure) {
     match failure {
-        Failure::Closed | Failure::Interrupted => {}
+        Failure::Closed | Failure::Interrupted | Failure::Ended(_) => {}
         failure => talk(format_args!("error: {failure}")),
     }
 }

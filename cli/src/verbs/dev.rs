@@ -46,7 +46,7 @@ impl Dev {
     pub(crate) async fn perform(self, flags: &Flags, output: &mut Output) -> Result<(), Failure> {
         let settings = Settings::load(flags, &self.worker, &FleetFlags::default(), environment)?;
         let source = Source::open(self.jobs)?;
-        let worker = embedded::worker(&settings, settings.queues.clone(), Duration::ZERO)?;
+        let worker = embedded::worker(&settings, settings.queues.clone(), Duration::ZERO, false)?;
         let known = Known { tasks: worker.tasks(), queues: settings.queues.clone() };
         let mut interrupts = Interrupts::follow()?;
         let mut fleet = Embedded::start(worker, &settings);

@@ -42,12 +42,15 @@ impl Doctor {
         )];
         let ledger = services::ledger(&settings)?;
         let redis = ledger.examine().await;
-        let has_redis = redis.iter().all(|finding| finding.severity != Severity::Error);
+        // Lists and the clock are there without the functions, too.
+        let has_redis = redis.iter().all(|finding| {
+            finding.severity != Severity::Error || finding.check == "redis.functions"
+        });
         found.extend(redis);
         let mut pools: BTreeSet<String> = settings.queues.iter().cloned().collect();
         if has_redis {
             found.extend(clock(&ledger).await);
-            let (workers, busy) = workers(ledger, &settings).await?;
+            let (workers, busy) = workers(ledger.clone(), &settings).await?;
             found.extend(workers);
             pools.extend(busy);
         }
@@ -58,6 +61,9 @@ impl Doctor {
         found.extend(broker);
         if has_rabbit {
             found.extend(schedulers(&rabbit).await);
+            if has_redis {
+                found.extend(journal(&rabbit, &ledger).await);
+            }
         }
         rabbit.close(CLOSE_WITHIN).await;
         findings::list(output, &found)?;
@@ -116,6 +122,30 @@ async fn schedulers(broker: &dyn Broker) -> Option<Finding> {
     } else {
         let found = format!("none runs, {} documents wait", depth.ready);
         wrong(Severity::Error, "schedulers", found, "start one with `longshore scheduler`")
+    })
+}
+
+/// Whether a ledger that loses everything could be rebuilt.
+async fn journal(broker: &dyn Broker, ledger: &dyn Ledger) -> Option<Finding> {
+    let scheduled = broker.depth(&Queue::Jobs).await.ok()?.unwrap_or_default().consumers > 0;
+    let exists = broker.depth(&Queue::Journal).await.ok()?.is_some();
+    let place = ledger.journal_place().await.ok()?;
+    Some(match place {
+        Some(place) if exists => {
+            fine("journal", format!("the ledger reflects it up to record {}", place.offset))
+        }
+        _ if !scheduled => fine("journal", "none yet; a scheduler begins it"),
+        _ if exists => {
+            let remedy =
+                "wait for the scheduler to rebuild the ledger; if it does not, see its log";
+            wrong(Severity::Warning, "journal", "the ledger does not reflect it", remedy)
+        }
+        _ => {
+            let remedy = "see the scheduler's log; streams of RabbitMQ may be turned off: rabbitmqctl \
+                          enable_feature_flag stream_queue, then restart the schedulers";
+            let found = "none is kept: jobs would not survive a loss of Redis";
+            wrong(Severity::Warning, "journal", found, remedy)
+        }
     })
 }
 

@@ -1,6 +1,7 @@
 //! The verbs of the command line, one a file.
 
 mod audit;
+mod bench;
 mod cancel;
 mod completions;
 mod config;
@@ -48,6 +49,7 @@ pub(crate) enum Verb {
     Drain(drain::Drain),
     Config(config::Config),
     Doctor(doctor::Doctor),
+    Bench(bench::Bench),
     Completions(completions::Completions),
 }
 
@@ -96,6 +98,7 @@ impl Verb {
             Self::Drain(verb) => verb.perform(&plain()?, output).await,
             Self::Config(verb) => verb.perform(output),
             Self::Doctor(verb) => Box::pin(verb.perform(&plain, output)).await,
+            Self::Bench(verb) => Box::pin(verb.perform(&plain()?, output)).await,
             Self::Completions(verb) => verb.perform(output),
         }
     }

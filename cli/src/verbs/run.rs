@@ -35,7 +35,8 @@ impl Run {
         let settings = Settings::load(flags, &self.worker, &FleetFlags::default(), environment)?;
         let (source, document) = (self.job.source(), self.job.document()?);
         // Whatever the queue is called, its only worker is here; and there is nothing to wait for at the end.
-        let worker = embedded::worker(&settings, vec![document.queue.clone()], Duration::ZERO)?;
+        let worker =
+            embedded::worker(&settings, vec![document.queue.clone()], Duration::ZERO, false)?;
         embedded::check_tasks(&document, &worker.tasks())?;
         let mut interrupts = Interrupts::follow()?;
         let mut fleet = Embedded::start(worker, &settings);

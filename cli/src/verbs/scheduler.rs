@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use crate::embedded::scheduler_id;
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
+use crate::metrics;
 use crate::services::Services;
 use crate::settings::Settings;
 
@@ -18,6 +19,7 @@ pub(crate) struct Scheduler {}
 impl Scheduler {
     pub(crate) async fn perform(self, settings: &Settings) -> Result<(), Failure> {
         let mut interrupts = Interrupts::follow()?;
+        metrics::serve(settings.http_listen)?;
         let services = Services::start(settings, "longshore scheduler")?;
         let outcome = schedule(settings, &services, &mut interrupts).await;
         services.close().await;

@@ -42,7 +42,10 @@ impl Status {
     ) -> Result<(), Failure> {
         let jobs = services::jobs(settings)?;
         match (self.job, self.watch) {
-            (Some(id), false) => job::summary(output, &jobs.job(id).summary().await?),
+            (Some(id), false) => {
+                let handle = jobs.job(id);
+                job::summary(output, &handle.summary().await?, &handle.recoveries().await?)
+            }
             (None, false) => job::list(output, &jobs.list(self.finished).await?),
             (Some(id), true) => {
                 let mut interrupts = Interrupts::follow()?;
@@ -81,7 +84,7 @@ async fn watch_one(handle: &Job, output: &mut Output) -> Result<(), Failure> {
     }
     bar.clear();
     match last.filter(|_| bar.is_drawn()) {
-        Some(summary) => job::summary(output, &summary),
+        Some(summary) => job::summary(output, &summary, &handle.recoveries().await?),
         None => Ok(()),
     }
 }

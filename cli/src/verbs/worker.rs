@@ -1,17 +1,22 @@
 //! `longshore worker`: runs subtasks for the fleet.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use longshore_worker::{StopRequests, Supervision, supervise};
 use tokio_util::sync::CancellationToken;
 
 use super::environment;
 use crate::embedded;
 use crate::failure::Failure;
-use crate::interrupt::Interrupts;
+use crate::metrics;
 use crate::output::talk;
-use crate::services::Services;
+use crate::services::{self, Services};
 use crate::settings::{Flags, FleetFlags, Settings, WorkerFlags};
+
+/// The name that RabbitMQ shows for it.
+const NAME: &str = "longshore worker";
 
 /// How long a good-bye to RabbitMQ may take when somebody wants us gone.
 const AT_ONCE: Duration = Duration::from_millis(500);
@@ -20,21 +25,45 @@ const AT_ONCE: Duration = Duration::from_millis(500);
 ///
 /// The first signal drains it: nothing new starts, what runs may go on for --grace, the rest is handed back. A second
 /// one stops it at once. Waits for RabbitMQ and Redis while they are not there; gives up only if they refuse the login.
+///
+/// The worker is a child of a process that watches it: when it crashes, its work goes on elsewhere at once with what the
+/// system said of the crash, and it is started anew.
 #[derive(Args)]
 pub(crate) struct Worker {
     #[command(flatten)]
     worker: WorkerFlags,
     #[command(flatten)]
     fleet: FleetFlags,
+    /// Run in one process, which nobody watches and starts anew
+    #[arg(long)]
+    unsupervised: bool,
+    /// Know the task of the benchmark that keeps a core busy
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
 impl Worker {
     pub(crate) async fn perform(self, flags: &Flags) -> Result<(), Failure> {
         let settings = Settings::load(flags, &self.worker, &self.fleet, environment)?;
-        let worker = embedded::worker(&settings, settings.queues.clone(), settings.grace)?;
-        let mut interrupts = Interrupts::follow()?;
-        let services = Services::start(&settings, "longshore worker")?;
-        let outcome = work(worker, &services, &mut interrupts).await;
+        let mut worker =
+            embedded::worker(&settings, settings.queues.clone(), settings.grace, self.bench)?;
+        services::rabbit_config(&settings, NAME).check()?;
+        let mut drain = CancellationToken::new();
+        if !self.unsupervised {
+            let supervision = supervise(Arc::new(services::ledger(&settings)?)).await;
+            match supervision.map_err(Failure::other)? {
+                Supervision::Watched(watched) => {
+                    drain = watched.drain.clone();
+                    worker = worker.watched(watched);
+                }
+                Supervision::Over(0) => return Ok(()),
+                Supervision::Over(code) => return Err(Failure::Ended(code)),
+            }
+        }
+        let mut requests = StopRequests::follow(drain).map_err(Failure::other)?;
+        metrics::serve(settings.http_listen)?;
+        let services = Services::start(&settings, NAME)?;
+        let outcome = work(worker, &services, &mut requests).await;
         if matches!(outcome, Err(Failure::Interrupted)) {
             // "At once" leaves no time for a good-bye to a service that may not answer.
             let _ = tokio::time::timeout(AT_ONCE, services.close()).await;
@@ -48,23 +77,23 @@ impl Worker {
 async fn work(
     worker: longshore_worker::Worker,
     services: &Services,
-    interrupts: &mut Interrupts,
+    requests: &mut StopRequests,
 ) -> Result<(), Failure> {
     tokio::select! {
         ready = services.ready() => ready?,
-        () = interrupts.next() => return Ok(()),
+        () = requests.next() => return Ok(()),
     }
     let stop = CancellationToken::new();
     let running = worker.run(services.broker.clone(), services.ledger.clone(), stop.clone());
     tokio::pin!(running);
     let outcome = tokio::select! {
         outcome = &mut running => outcome,
-        () = interrupts.next() => {
+        () = requests.next() => {
             stop.cancel();
             talk("draining; once more to stop at once");
             tokio::select! {
                 outcome = &mut running => outcome,
-                () = interrupts.next() => return Err(Failure::Interrupted),
+                () = requests.next() => return Err(Failure::Interrupted),
             }
         }
     };

@@ -68,9 +68,12 @@ pub(super) async fn a_job_of_more_indices_than_a_bitmap_has_is_refused(ledger: A
         (1, MAX_INDICES + 1, None, false),
     ] {
         let wanted = Admission { fan_in, ..admission(n, total) };
-        let expected =
-            if fits { Admitted::Accepted } else { Admitted::TooLarge { most: MAX_INDICES } };
-        assert_eq!(ledger.admit(&wanted).await.unwrap(), expected, "{total} {fan_in:?}");
+        let as_expected = match ledger.admit(&wanted).await.unwrap() {
+            Admitted::Accepted { .. } => fits,
+            Admitted::TooLarge { most: MAX_INDICES } => !fits,
+            _ => false,
+        };
+        assert!(as_expected, "{total} {fan_in:?}");
     }
     assert_eq!(ledger.active_jobs().await.unwrap(), [job_id(1), job_id(3)]);
     assert_eq!(ledger.job(job_id(2)).await.unwrap(), None);
@@ -140,7 +143,7 @@ pub(super) async fn an_ended_job_is_forgotten_after_its_time(ledger: Arc<dyn Led
     assert_eq!(ledger.active_jobs().await.unwrap(), []);
     assert_eq!(ledger.finished_jobs(9).await.unwrap(), []);
     let again = ledger.admit(&admission(1, 2)).await.unwrap();
-    assert_eq!(again, Admitted::Accepted, "the id is free again");
+    assert!(matches!(again, Admitted::Accepted { .. }), "the id is free again: {again:?}");
     play.check().await;
 }
 

@@ -9,7 +9,7 @@ use longshore_protocol::{ChunkId, NodeInfo, NodeState, SchedulerId, Severity, Ti
 
 use super::play::{NEVER, Play, await_event, job_id, node, ok, token};
 use crate::Ledger;
-use crate::op::{Beat, Claim, Event, Held, StopReason};
+use crate::op::{Beat, Claim, Event, Held, Loss, StopReason};
 
 fn info(name: &str) -> NodeInfo {
     NodeInfo {
@@ -22,6 +22,7 @@ fn info(name: &str) -> NodeInfo {
         labels: BTreeMap::from([("zone".into(), "north".into())]),
         slots: 4,
         busy: 1,
+        jobs: Some([job_id(1), job_id(2)].into()),
         state: NodeState::Active,
         started_at: Timestamp::from_millis(1_700_000_000_000),
         cpu: 0.25,
@@ -94,8 +95,15 @@ pub(super) async fn nodes_come_drain_and_go(ledger: Arc<dyn Ledger>) {
     let nodes = ledger.nodes().await.unwrap();
     assert_eq!((nodes[0].info.clone(), nodes[0].seq), (draining, 9));
 
+    assert!(ledger.certify(&node("a"), "killed by SIGKILL").await.unwrap());
+    ledger.beat(&info("a"), 10, &[]).await.unwrap();
+    let nodes = ledger.nodes().await.unwrap();
+    assert_eq!(nodes[0].death.as_deref(), Some("killed by SIGKILL"), "no beat undoes it");
+    assert_eq!(nodes[1].death, None);
+
     ledger.forget(&node("a")).await.unwrap();
     ledger.forget(&node("a")).await.unwrap();
+    assert!(!ledger.certify(&node("a"), "late").await.unwrap(), "there is no such node any more");
     let names: Vec<_> = ledger.nodes().await.unwrap().into_iter().map(|n| n.info.id).collect();
     assert_eq!(names, [node("b")]);
     let fresh = ledger.beat(&info("a"), 1, &[]).await.unwrap();
@@ -104,13 +112,23 @@ pub(super) async fn nodes_come_drain_and_go(ledger: Arc<dyn Ledger>) {
 
 pub(super) async fn schedulers_see_each_other(ledger: Arc<dyn Ledger>) {
     let [one, two] = ["s-one", "s-two"].map(SchedulerId::new);
-    let only = std::slice::from_ref(&two);
-    assert_eq!(ledger.attend(&two, NEVER).await.unwrap(), only);
-    assert_eq!(ledger.attend(&one, NEVER).await.unwrap(), [one.clone(), two.clone()]);
-    assert!(ledger.attend(&two, Duration::ZERO).await.unwrap().contains(&two));
+    let attend = async |id: &SchedulerId, within| -> Vec<(SchedulerId, Timestamp)> {
+        let present = ledger.attend(id, within).await.unwrap();
+        present.into_iter().map(|record| (record.id, record.beat_at)).collect()
+    };
+    let names = |present: &[(SchedulerId, Timestamp)]| -> Vec<SchedulerId> {
+        present.iter().map(|(id, _)| id.clone()).collect()
+    };
+    let before = ledger.now().await.unwrap();
+    assert_eq!(names(&attend(&two, NEVER).await), std::slice::from_ref(&two));
+    let both = attend(&one, NEVER).await;
+    assert_eq!(names(&both), [one.clone(), two.clone()]);
+    assert!(both.iter().all(|(_, beat_at)| *beat_at >= before), "{both:?}");
+    assert!(names(&attend(&two, Duration::ZERO).await).contains(&two));
     ledger.withdraw(&one).await.unwrap();
     ledger.withdraw(&one).await.unwrap();
-    assert_eq!(ledger.attend(&two, NEVER).await.unwrap(), only);
+    assert_eq!(names(&attend(&two, NEVER).await), std::slice::from_ref(&two));
+    assert_eq!(names(&attend(&one, NEVER).await), [one, two], "who was gone signs in again");
 }
 
 pub(super) async fn events_tell_of_changes(ledger: Arc<dyn Ledger>) {
@@ -127,7 +145,7 @@ pub(super) async fn events_tell_of_changes(ledger: Arc<dyn Ledger>) {
     play.release(held.chunk.0, held.chunk.0).await;
     await_event(&mut events, &Event::Room { job }).await;
     assert!(matches!(play.claim(1, 2, 1, "a").await, Claim::Granted(_)));
-    ledger.revoke(job, &node("a"), false).await.unwrap();
+    ledger.revoke(job, &node("a"), &Loss::Left).await.unwrap();
     await_event(&mut events, &Event::Room { job }).await;
     assert!(matches!(play.claim(1, 3, 1, "a").await, Claim::Granted(_)));
     play.commit(ChunkId(1), 0, vec![ok(4)]).await;

@@ -125,13 +125,32 @@ pub(super) async fn the_sweep_publishes_what_is_due(ledger: Arc<dyn Ledger>) {
 }
 
 pub(super) async fn the_sweep_leaves_alone_what_is_not_due(ledger: Arc<dyn Ledger>) {
-    assert_eq!(ledger.sweep(job_id(9), 9, NEVER).await.unwrap(), None);
+    assert_eq!(ledger.sweep(job_id(9), 9, NEVER, None).await.unwrap(), None);
     let play = Play::of(&ledger, 4).await;
     play.open(2, 2).await;
     assert_eq!(play.sweep(9, Duration::ZERO).await, []);
-    let swept = ledger.sweep(play.job, 9, NEVER).await.unwrap().expect("known");
+    let swept = ledger.sweep(play.job, 9, NEVER, None).await.unwrap().expect("known");
     assert_eq!(swept.summary.books, play.summary().await.books);
     assert_eq!(swept.summary.queued_chunks, 2);
+    play.check().await;
+}
+
+pub(super) async fn in_doubt_the_sweep_publishes_what_has_been_queued_for_so_long(
+    ledger: Arc<dyn Ledger>,
+) {
+    let play = Play::of(&ledger, 20).await;
+    let opened = play.open(3, 2).await;
+    play.hold(&opened[1]).await;
+    let sweep = async |doubt| {
+        let swept = ledger.sweep(play.job, 9, NEVER, doubt).await.unwrap();
+        shape(&swept.expect("known").publish)
+    };
+    assert_eq!(sweep(Some(NEVER)).await, [], "nothing has been queued for so long");
+    assert_eq!(sweep(Some(Duration::ZERO)).await, [(0, 2, 1), (4, 6, 1)], "but for the held");
+    assert_eq!(sweep(None).await, []);
+    assert_eq!(sweep(Some(Duration::ZERO)).await, [(0, 2, 1), (4, 6, 1)], "doubt knows no haste");
+    ledger.pause(play.job).await.unwrap();
+    assert_eq!(sweep(Some(Duration::ZERO)).await, [], "a paused job publishes nothing");
     play.check().await;
 }
 

@@ -3,22 +3,25 @@
 use std::sync::Arc;
 
 use longshore_protocol::state::JobState;
-use longshore_protocol::{ChunkId, Epoch};
+use longshore_protocol::{ChunkId, Epoch, JobSummary};
 
 use super::play::{NEVER, Play, again, job_id, node, ok, token};
 use crate::Ledger;
-use crate::op::{Claim, Commit, Committed, Grant, HandBack, Revoked};
+use crate::op::{Claim, Commit, Committed, Grant, HandBack, Loss, Revoked};
 
 pub(super) async fn a_claim_is_granted_once_and_repeated_to_its_holder(ledger: Arc<dyn Ledger>) {
     let play = Play::of(&ledger, 4).await;
     let opened = play.open(1, 4).await;
-    assert_eq!(play.claim(1, 2, 7, "a").await, Claim::Stale, "there was no epoch 2");
+    let nobody = Claim::Stale { holder: None };
+    assert_eq!(play.claim(1, 2, 7, "a").await, nobody, "there was no epoch 2");
     let digest = ledger.document(play.job).await.unwrap().expect("admitted").digest;
-    let grant = Grant { from: 0, to: 4, attempt: 1, deferrals: 0, digest };
+    let grant = Grant { from: 0, to: 4, attempt: 1, deferrals: 0, crashes: 0, digest };
     assert_eq!(play.claim(1, 1, 7, "a").await, Claim::Granted(grant.clone()));
     assert_eq!(play.claim(1, 1, 7, "a").await, Claim::Granted(grant.clone()), "a repeat");
     assert_eq!(play.claim(1, 9, 7, "a").await, Claim::Granted(grant.clone()), "by the token alone");
-    assert_eq!(play.claim(1, 1, 8, "b").await, Claim::Stale);
+    let held = Claim::Stale { holder: Some(node("a")) };
+    assert_eq!(play.claim(1, 1, 8, "b").await, held);
+    assert_eq!(play.claim(1, 1, 8, "a").await, held, "another token, though of the same node");
     let summary = play.summary().await;
     assert_eq!((summary.books.running, summary.running_chunks), (4, 1));
     // After a partial commit a repeat grants what is left; a pause does not touch it.
@@ -73,7 +76,8 @@ pub(super) async fn a_released_rest_waits_for_somebody_else(ledger: Arc<dyn Ledg
     assert_eq!((summary.books.queued, summary.books.running), (4, 0));
     assert_eq!((summary.queued_chunks, summary.running_chunks, summary.lost), (1, 0, 0));
     assert_eq!(play.sweep(9, NEVER).await, [(2, 6, 2)], "due at once, under a new epoch");
-    assert_eq!(play.claim(1, 1, 2, "b").await, Claim::Stale, "the first message is old");
+    let old = play.claim(1, 1, 2, "b").await;
+    assert_eq!(old, Claim::Stale { holder: None }, "the first message is old");
     let Claim::Granted(grant) = play.claim(1, 2, 2, "b").await else {
         panic!("the new epoch is granted")
     };
@@ -93,18 +97,18 @@ pub(super) async fn a_revoke_takes_all_that_a_node_holds(ledger: Arc<dyn Ledger>
     }
     assert!(matches!(play.claim(3, 1, 3, "b").await, Claim::Granted(_)));
     play.commit(ChunkId(5), 8, vec![ok(1)]).await;
-    assert_eq!(ledger.revoke(play.job, &node("c"), true).await.unwrap(), []);
-    assert_eq!(ledger.revoke(job_id(9), &node("a"), true).await.unwrap(), []);
+    assert_eq!(ledger.revoke(play.job, &node("c"), &Loss::Vanished).await.unwrap(), []);
+    assert_eq!(ledger.revoke(job_id(9), &node("a"), &Loss::Vanished).await.unwrap(), []);
     ledger.pause(play.job).await.unwrap();
     let taken = |chunk, from, to| Revoked { chunk: ChunkId(chunk), from, to, epoch: Epoch(2) };
     let expected = [taken(2, 2, 4), taken(5, 9, 10), taken(11, 20, 22)];
-    assert_eq!(ledger.revoke(play.job, &node("a"), true).await.unwrap(), expected);
-    assert_eq!(ledger.revoke(play.job, &node("a"), true).await.unwrap(), [], "a repeat");
+    assert_eq!(ledger.revoke(play.job, &node("a"), &Loss::Vanished).await.unwrap(), expected);
+    assert_eq!(ledger.revoke(play.job, &node("a"), &Loss::Vanished).await.unwrap(), [], "a repeat");
     ledger.resume(play.job).await.unwrap();
     let summary = play.summary().await;
     assert_eq!((summary.lost, summary.running_chunks, summary.queued_chunks), (5, 1, 11));
     assert_eq!((summary.books.running, summary.books.queued, summary.attempts), (2, 21, 1));
-    let again = ledger.revoke(play.job, &node("b"), false).await.unwrap();
+    let again = ledger.revoke(play.job, &node("b"), &Loss::Left).await.unwrap();
     assert_eq!(again, [taken(3, 4, 6)]);
     assert_eq!(play.summary().await.lost, 7);
     play.check().await;
@@ -127,7 +131,7 @@ pub(super) async fn holders_are_named_once_and_only_while_they_hold(ledger: Arc<
     play.commit(ChunkId(11), 20, vec![ok(1)]).await;
     play.release(7, 7).await;
     assert_eq!(holders().await, ["B", "b"]);
-    ledger.revoke(play.job, &node("B"), true).await.unwrap();
+    ledger.revoke(play.job, &node("B"), &Loss::Vanished).await.unwrap();
     assert_eq!(holders().await, ["b"]);
     ledger.cancel(play.job).await.unwrap();
     assert_eq!(holders().await, [""; 0], "an ended job is held by nobody");
@@ -143,16 +147,18 @@ pub(super) async fn a_token_that_lost_its_hold_is_fenced(ledger: Arc<dyn Ledger>
     }
     let fenced = async |chunk: u64, shown: u64| {
         let before = play.summary().await;
+        let counted = before.fenced + u64::from(!before.state.is_terminal());
+        let expected = JobSummary { fenced: counted, ..before };
         let from = (chunk - 1) * 3;
         let answer = play.try_commit(chunk, shown, from, vec![ok(3)]).await.unwrap();
         assert_eq!(answer, Committed::Fenced);
-        assert_eq!(play.summary().await, before, "nothing changed");
+        assert_eq!(play.summary().await, expected, "counted, and nothing else changed");
     };
     fenced(1, 2).await;
     fenced(4, 4).await;
     play.release(1, 1).await;
     fenced(1, 1).await;
-    ledger.revoke(play.job, &node("a"), true).await.unwrap();
+    ledger.revoke(play.job, &node("a"), &Loss::Vanished).await.unwrap();
     fenced(2, 2).await;
     assert!(matches!(play.claim(2, 2, 22, "b").await, Claim::Granted(_)));
     fenced(2, 2).await;

@@ -8,7 +8,9 @@ use longshore_protocol::{
     ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, NodeId, Run, Token,
 };
 
-use crate::op::{Admission, Admitted, Claim, Commit, Committed, Event, Grant, HandBack, Open};
+use crate::op::{
+    Admission, Admitted, Claim, Commit, Committed, Event, Grant, HandBack, Loss, Open,
+};
 use crate::{Events, Ledger};
 
 /// "Not while this case runs."
@@ -25,26 +27,23 @@ pub(super) fn token(n: u64) -> Token {
     Token::from_bytes(u128::from(n).to_be_bytes())
 }
 
+/// Of a node that died the system says something that is not easy to keep.
+pub(super) fn lost(died: bool) -> Loss {
+    let words = "killed by SIGABRT; its last words: 100%, -\t\"né\"\n- 7,8";
+    if died { Loss::Crashed(words.into()) } else { Loss::Left }
+}
+
 pub(super) fn node(name: &str) -> NodeId {
     NodeId::new(name)
 }
 
 pub(super) fn admission(n: u64, total: u64) -> Admission {
     Admission {
-        job: job_id(n),
         digest: Digest::new(format!("{n:064x}")),
         document: format!("{{\"document\":{n}}}"),
-        manifest: None,
-        total,
-        task: "noop".into(),
-        queue: "default".into(),
         tenant: "tenant".into(),
-        priority: 5,
-        fan_in: None,
-        max_parallel: None,
-        stop_after_failures: None,
-        deadline: None,
         keep_for: NEVER,
+        ..Admission::plain(job_id(n), total)
     }
 }
 
@@ -95,7 +94,9 @@ impl Play {
         let mut admission = admission(1, total);
         change(&mut admission);
         let admitted = ledger.admit(&admission).await.expect("admit");
-        assert_eq!(admitted, Admitted::Accepted);
+        let Admitted::Accepted { at } = admitted else { panic!("{admitted:?}") };
+        let summary = ledger.job(admission.job).await.expect("job");
+        assert_eq!(summary, Some(admission.accepted(at)));
         Self { ledger: Arc::clone(ledger), job: admission.job }
     }
 
@@ -181,7 +182,7 @@ impl Play {
 
     /// (from, to, epoch) of what a sweep publishes.
     pub(super) async fn sweep(&self, limit: u32, publish_within: Duration) -> Vec<(u64, u64, u64)> {
-        let swept = self.ledger.sweep(self.job, limit, publish_within).await.expect("sweep");
+        let swept = self.ledger.sweep(self.job, limit, publish_within, None).await.expect("sweep");
         shape(&swept.expect("the job is known").publish)
     }
 

@@ -8,14 +8,15 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, NodeId, NodeInfo, NodeState, Run,
-    SchedulerId, Timestamp, Token,
+    ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, NodeId, NodeInfo, NodeState, Recovery,
+    Run, SchedulerId, Timestamp, Token,
 };
 
-use super::play::{admission, job_id, node, token};
-use crate::op::{Admission, Claim, Commit, Committed, Held, Open};
+use super::play::{admission, job_id, lost, node, token};
+use crate::op::{Admission, Admitted, Claim, Commit, Committed, Held, Loss, Open};
 use crate::{ControlError, Error, Ledger};
 
 /// Far beyond the length of a walk.
@@ -47,6 +48,36 @@ struct Holding {
     to: u64,
 }
 
+/// A claim that is about to be made.
+struct Asked {
+    job: JobId,
+    chunk: ChunkId,
+    epoch: Epoch,
+    shown: Token,
+    by: NodeId,
+}
+
+impl Asked {
+    async fn ask(&self, ledger: &dyn Ledger) -> Result<Claim, Error> {
+        ledger.claim(self.job, self.chunk, self.epoch, self.shown, &self.by).await
+    }
+}
+
+/// A commit that is about to be made, for one of the holdings.
+struct Settling {
+    at: usize,
+    job: JobId,
+    chunk: ChunkId,
+    shown: Token,
+    commit: Commit,
+}
+
+impl Settling {
+    async fn ask(&self, ledger: &dyn Ledger) -> Result<Committed, Error> {
+        ledger.commit(self.job, self.chunk, self.shown, &self.commit).await
+    }
+}
+
 /// A walk on one ledger.
 pub struct Walk {
     ledger: Arc<dyn Ledger>,
@@ -54,6 +85,7 @@ pub struct Walk {
     messages: Vec<ChunkMessage>,
     holdings: Vec<Holding>,
     tokens: u64,
+    nodes: u64,
     beats: u64,
 }
 
@@ -61,7 +93,7 @@ impl Walk {
     /// Begins on an empty ledger.
     pub fn new(ledger: Arc<dyn Ledger>, shapes: [Shape; 2]) -> Self {
         let (messages, holdings) = (Vec::new(), Vec::new());
-        Self { ledger, shapes, messages, holdings, tokens: 0, beats: 0 }
+        Self { ledger, shapes, messages, holdings, tokens: 0, nodes: 0, beats: 0 }
     }
 
     /// The jobs of the walk.
@@ -77,12 +109,21 @@ impl Walk {
         let (kind, a, b, c) = draw;
         // Most of what happens happens to the first job.
         let job = job_id(if c % 4 == 3 { 2 } else { 1 });
-        match kind % 48 {
+        match kind % 56 {
             0..=7 => self.open(job, a, b).await,
             8..=17 => self.claim(a, b, c).await,
             18..=31 => self.commit(a, b, c).await,
-            32 | 33 => self.release(a, b).await,
-            34 => said(self.ledger.revoke(job, &a_node(a), b % 2 == 0).await),
+            32 => self.release(a, b).await,
+            33 | 54 | 55 => self.ruin(job, a, b).await,
+            34 => said(
+                self.ledger
+                    .revoke(
+                        job,
+                        &a_node(a),
+                        &[Loss::Left, Loss::Vanished, lost(true), Loss::Orphaned][b as usize % 4],
+                    )
+                    .await,
+            ),
             35 => self.sweep(job, a).await,
             36 => controlled(self.ledger.pause(job).await),
             37 | 38 => controlled(self.ledger.resume(job).await),
@@ -94,6 +135,8 @@ impl Walk {
             44 => self.admit(job, a).await,
             45 => said(self.ledger.archive(job).await),
             46 => self.beat(a, b).await,
+            48..=50 => self.claim_together(a, b, c).await,
+            51..=53 => self.commit_together(a, b, c).await,
             _ => self.read(job, a, b, c).await,
         }
     }
@@ -126,7 +169,16 @@ impl Walk {
             let _ = writeln!(view, "{page:?}");
             for entry in ledger.errors(job, 0, 1_000).await.expect("errors") {
                 let (index, error) = (entry.index, entry.error);
-                let _ = writeln!(view, "{index} {error} {} {}", entry.attempts, entry.node);
+                let _ = write!(view, "{index} {error} {} {}", entry.attempts, entry.node);
+                for death in entry.deaths {
+                    let _ = write!(view, ", {} among {}", death.node, death.among);
+                }
+                view.push('\n');
+            }
+            for recovery in ledger.recoveries(job, 1_000).await.expect("recoveries") {
+                let (at, after) = (Timestamp::default(), recovery.again_after);
+                assert_eq!(recovery.waiting == 0 && recovery.chunks > 0, after.is_some());
+                let _ = writeln!(view, "{:?}", Recovery { at, again_after: None, ..recovery });
             }
         }
         let mut active = ledger.active_jobs().await.expect("active");
@@ -150,7 +202,10 @@ impl Walk {
             1 => wanted.digest = Digest::new("f".repeat(64)),
             _ => {}
         }
-        said(self.ledger.admit(&wanted).await)
+        match self.ledger.admit(&wanted).await {
+            Ok(Admitted::Accepted { .. }) => "Accepted".to_owned(),
+            other => said(other),
+        }
     }
 
     async fn open(&mut self, job: JobId, a: u64, b: u64) -> String {
@@ -162,9 +217,22 @@ impl Walk {
     }
 
     async fn claim(&mut self, a: u64, b: u64, c: u64) -> String {
-        let Some(message) = recent(&self.messages, a) else {
-            return "nothing to claim".into();
-        };
+        let Some(asked) = self.a_claim(a, b, c) else { return "nothing to claim".into() };
+        let answer = asked.ask(&*self.ledger).await;
+        self.claimed(&asked, answer)
+    }
+
+    /// Several at a time, each decided before any is answered.
+    async fn claim_together(&mut self, a: u64, b: u64, c: u64) -> String {
+        let several = several(a, b, c);
+        let asked: Vec<Asked> = several.filter_map(|(a, b, c)| self.a_claim(a, b, c)).collect();
+        let answers = join_all(asked.iter().map(|asked| asked.ask(&*self.ledger))).await;
+        let told = asked.iter().zip(answers).map(|(asked, answer)| self.claimed(asked, answer));
+        told.collect::<Vec<_>>().join("\n")
+    }
+
+    fn a_claim(&mut self, a: u64, b: u64, c: u64) -> Option<Asked> {
+        let message = recent(&self.messages, a)?;
         let epoch = if b % 8 == 7 { Epoch(message.epoch.0 + 1) } else { message.epoch };
         let shown = match recent(&self.holdings, b) {
             Some(held) if c % 8 == 7 => held.token,
@@ -173,19 +241,36 @@ impl Walk {
                 token(self.tokens)
             }
         };
-        let (job, chunk) = (message.job, message.chunk);
-        let claim = self.ledger.claim(job, chunk, epoch, shown, &a_node(c)).await;
-        if let Ok(Claim::Granted(grant)) = &claim {
+        Some(Asked { job: message.job, chunk: message.chunk, epoch, shown, by: a_node(c) })
+    }
+
+    fn claimed(&mut self, asked: &Asked, answer: Result<Claim, Error>) -> String {
+        let &Asked { job, chunk, shown, .. } = asked;
+        if let Ok(Claim::Granted(grant)) = &answer {
             let (from, to) = (grant.from, grant.to);
             self.holdings.push(Holding { job, chunk, token: shown, from, to });
         }
-        said(claim)
+        said(answer)
     }
 
     async fn commit(&mut self, a: u64, b: u64, c: u64) -> String {
-        let Some(at) = recent_position(self.holdings.len(), a) else {
-            return "nothing to commit".into();
-        };
+        let Some(settling) = self.a_commit(a, b, c) else { return "nothing to commit".into() };
+        let answer = settling.ask(&*self.ledger).await;
+        self.committed(&settling, answer)
+    }
+
+    /// Several at a time, each decided before any is answered.
+    async fn commit_together(&mut self, a: u64, b: u64, c: u64) -> String {
+        let several = several(a, b, c);
+        let settling: Vec<Settling> =
+            several.filter_map(|(a, b, c)| self.a_commit(a, b, c)).collect();
+        let answers = join_all(settling.iter().map(|one| one.ask(&*self.ledger))).await;
+        let told = settling.iter().zip(answers).map(|(one, answer)| self.committed(one, answer));
+        told.collect::<Vec<_>>().join("\n")
+    }
+
+    fn a_commit(&self, a: u64, b: u64, c: u64) -> Option<Settling> {
+        let at = recent_position(self.holdings.len(), a)?;
         let Holding { job, chunk, token: held, from, to } = self.holdings[at];
         let shown = if b % 16 == 15 { token(u64::MAX) } else { held };
         let from = match b / 16 % 16 {
@@ -206,11 +291,16 @@ impl Walk {
             runs.push(run);
         }
         let commit = Commit { from, runs, busy: Duration::from_millis(b % 100) };
-        let committed = self.ledger.commit(job, chunk, shown, &commit).await;
-        if matches!(committed, Ok(Committed::Settled { .. })) {
-            self.holdings[at].from = self.holdings[at].from.max(commit.end());
+        Some(Settling { at, job, chunk, shown, commit })
+    }
+
+    fn committed(&mut self, settling: &Settling, answer: Result<Committed, Error>) -> String {
+        let Settling { at, commit, .. } = settling;
+        if matches!(answer, Ok(Committed::Settled { .. })) {
+            let from = &mut self.holdings[*at].from;
+            *from = (*from).max(commit.end());
         }
-        format!("{commit:?} -> {}", said(committed))
+        format!("{commit:?} -> {}", said(answer))
     }
 
     async fn release(&self, a: u64, b: u64) -> String {
@@ -221,10 +311,40 @@ impl Walk {
         said(self.ledger.release(held.job, held.chunk, shown).await)
     }
 
+    /// Fresh nodes, one after the other, claim all that they may of what is queued, and die of it or leave; more than one
+    /// death in a row is what it takes to be cut, and to be given up.
+    async fn ruin(&mut self, job: JobId, a: u64, b: u64) -> String {
+        let mut told = String::new();
+        for n in 0..a % 7 {
+            let Ok(Some(sweep)) = self.ledger.sweep(job, 99, HOURS, None).await else { break };
+            self.messages.extend(&sweep.publish);
+            self.nodes += 1;
+            let by = node(&format!("ruined{}", self.nodes));
+            let of_job = |message: &&ChunkMessage| message.job == job;
+            let recent: Vec<_> =
+                self.messages.iter().rev().filter(of_job).take(4).copied().collect();
+            for message in recent {
+                self.tokens += 1;
+                let shown = token(self.tokens);
+                let (chunk, epoch) = (message.chunk, message.epoch);
+                let claim = self.ledger.claim(job, chunk, epoch, shown, &by).await;
+                if let Ok(Claim::Granted(grant)) = &claim {
+                    let (from, to) = (grant.from, grant.to);
+                    self.holdings.push(Holding { job, chunk, token: shown, from, to });
+                }
+                let _ = write!(told, "{chunk} {}; ", said(claim));
+            }
+            let died = b >> n & 7 != 0;
+            let _ = writeln!(told, "{}", said(self.ledger.revoke(job, &by, &lost(died)).await));
+        }
+        told
+    }
+
     async fn sweep(&mut self, job: JobId, a: u64) -> String {
         let now = self.ledger.now().await.expect("now");
-        // For hours: how soon a chunk is due again depends on the clock otherwise.
-        match self.ledger.sweep(job, (a % 9) as u32, HOURS).await {
+        // All that is queued or nothing, and for hours: which chunks have their time depends on the clock otherwise.
+        let doubt = a.is_multiple_of(5).then_some(Duration::ZERO);
+        match self.ledger.sweep(job, (a % 9) as u32, HOURS, doubt).await {
             Ok(Some(sweep)) => {
                 self.messages.extend(&sweep.publish);
                 format!("{} {:?}", masked_summary(&sweep.summary, now), sweep.publish)
@@ -253,7 +373,10 @@ impl Walk {
             1 => return said(self.ledger.forget(&name).await),
             2 => {
                 let scheduler = SchedulerId::new(format!("s{}", a % 3));
-                return said(self.ledger.attend(&scheduler, HOURS).await);
+                let present = self.ledger.attend(&scheduler, HOURS).await;
+                return said(
+                    present.map(|all| all.into_iter().map(|one| one.id).collect::<Vec<_>>()),
+                );
             }
             3 => {
                 let scheduler = SchedulerId::new(format!("s{}", a % 3));
@@ -311,6 +434,7 @@ fn an_info(id: NodeId, b: u64) -> NodeInfo {
         labels: Default::default(),
         slots: 2,
         busy: (b % 3) as u32,
+        jobs: None,
         state: if b.is_multiple_of(2) { NodeState::Active } else { NodeState::Draining },
         started_at: Timestamp::from_millis(5),
         cpu: 0.5,
@@ -319,6 +443,13 @@ fn an_info(id: NodeId, b: u64) -> NodeInfo {
 }
 
 /// Mostly the newest, sometimes an old one.
+/// The numbers of two to five moves at once.
+fn several(a: u64, b: u64, c: u64) -> impl Iterator<Item = (u64, u64, u64)> {
+    (0..2 + a % 4).map(move |n| {
+        (a.rotate_left(7 * n as u32), b.rotate_left(11 * n as u32), c.rotate_left(13 * n as u32))
+    })
+}
+
 fn recent_position(len: usize, n: u64) -> Option<usize> {
     let back = (if n.is_multiple_of(8) { n / 8 } else { n % 4 }) as usize;
     (len > 0).then(|| len - 1 - back % len)

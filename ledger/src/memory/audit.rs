@@ -6,7 +6,8 @@ use super::job::{Job, is_queued};
 
 impl Job {
     pub(super) fn audit(&self) -> Audit {
-        let (counted, reduce_counted) = self.recount();
+        let (counted, reduce_counted) =
+            if self.restored_at.is_some() { (self.books, self.reduce) } else { self.recount() };
         let mut findings = Vec::new();
         let pairs =
             [("subtasks", self.books, counted), ("reduce nodes", self.reduce, reduce_counted)];

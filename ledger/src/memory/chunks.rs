@@ -1,4 +1,4 @@
-//! How a job is handed out and settled: open, claim, commit, release, revoke, sweep.
+//! How a job is handed out and settled: open, claim, commit, release, sweep.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use longshore_protocol::state::{ChunkEvent, ChunkState, JobEvent, JobState};
 use longshore_protocol::{ChunkId, ChunkMessage, Epoch, ErrorEntry, NodeId, Run, Timestamp, Token};
 
-use super::job::{Chunk, Job};
+use super::job::{Chunk, Job, is_queued};
 use super::retries::{Stretch, Waiting};
 use crate::Error;
 use crate::op::{
-    Claim, Commit, Committed, Event, Grant, HandBack, MAX_CHUNKS_A_CALL, Open, Revoked, shortened,
+    Claim, Commit, Committed, Event, Grant, HandBack, MAX_CHUNKS_A_CALL, Open, shortened,
 };
 
 impl Job {
@@ -57,7 +57,8 @@ impl Job {
             attempt,
             deferrals,
             epoch: Epoch(1),
-            crashes: 0,
+            deaths: Vec::new(),
+            recovery: None,
             queued_at: now,
             state: ChunkState::Queued { due },
         };
@@ -75,8 +76,7 @@ impl Job {
         now: Timestamp,
     ) -> Claim {
         let digest = self.admission.digest.clone();
-        let feeds = self.feeds();
-        let Some(chunk) = self.chunks.get_mut(&id) else {
+        let Some(chunk) = self.chunks.get(&id) else {
             return Claim::Gone;
         };
         let grant = Grant {
@@ -84,19 +84,27 @@ impl Job {
             to: chunk.range.end,
             attempt: chunk.attempt,
             deferrals: chunk.deferrals,
+            crashes: chunk.crashes(),
             digest,
         };
         if chunk.holder(token).is_some() {
             return Claim::Granted(grant);
         }
-        if !feeds {
+        if !self.feeds() {
             return Claim::Gone;
         }
         let event = ChunkEvent::Claim { epoch, token, node: node.clone() };
         let Ok(running) = chunk.state.clone().on(chunk.epoch, event) else {
-            return Claim::Stale;
+            return Claim::Stale { holder: chunk.node().cloned() };
         };
+        if !self.has_room_for(chunk, node) {
+            return Claim::Gone;
+        }
+        let chunk = self.chunks.get_mut(&id).expect("it was there just now");
         chunk.state = running;
+        if let Some(recovery) = chunk.recovery.take() {
+            self.recoveries.claimed(recovery, now);
+        }
         let books = self.level_books();
         books.queued -= grant.to - grant.from;
         books.running += grant.to - grant.from;
@@ -108,6 +116,19 @@ impl Job {
         Claim::Granted(grant)
     }
 
+    /// Whether a queued chunk may run now and there. Only where chunks were cut may it not: they can be more than
+    /// `max_parallel`, and two suspects on one node would leave open which of them killed it.
+    fn has_room_for(&self, chunk: &Chunk, node: &NodeId) -> bool {
+        let running = || self.chunks.values().filter(|chunk| !is_queued(chunk));
+        if self.is_over_parallel()
+            && running().count() as u64 >= self.admission.max_parallel.unwrap_or(u64::MAX)
+        {
+            return false;
+        }
+        !chunk.is_suspect()
+            || !running().any(|other| other.is_suspect() && other.node() == Some(node))
+    }
+
     pub(super) fn commit(
         &mut self,
         id: ChunkId,
@@ -117,10 +138,13 @@ impl Job {
         events: &mut Vec<Event>,
     ) -> Result<Committed, Error> {
         commit.check()?;
-        let Some(chunk) = self.chunks.get_mut(&id) else {
-            return Ok(Committed::Fenced);
-        };
-        let Ok(state) = chunk.state.clone().on(chunk.epoch, ChunkEvent::Commit { token }) else {
+        let over = self.is_over_parallel();
+        let held = self.chunks.get_mut(&id).and_then(|chunk| {
+            let state = chunk.state.clone().on(chunk.epoch, ChunkEvent::Commit { token }).ok()?;
+            Some((chunk, state))
+        });
+        let Some((chunk, state)) = held else {
+            self.fenced += u64::from(!self.state.is_terminal());
             return Ok(Committed::Fenced);
         };
         let (from, to, end) = (chunk.range.start, chunk.range.end, commit.end());
@@ -140,7 +164,9 @@ impl Job {
         chunk.range.start = end;
         let closed = end == to;
         if closed {
+            let suspect = chunk.is_suspect();
             self.chunks.remove(&id);
+            self.offer_again(suspect, over, now);
         }
         self.settle(commit, attempt, deferrals, &node, now);
         let told = events.len();
@@ -187,6 +213,7 @@ impl Job {
                         attempts: attempt,
                         node: node.clone(),
                         at: now,
+                        deaths: Vec::new(),
                     });
                     continue;
                 }
@@ -202,8 +229,7 @@ impl Job {
             retrying += 1;
         }
         if let Some((index, error)) = last_error {
-            let noun = if self.at_leaves() { "subtask" } else { "reduce node" };
-            self.last_error = Some(format!("{noun} {index}: {}", shortened(error)));
+            self.tell_last_error(index, error);
         }
         let books = self.level_books();
         books.running -= index - commit.from;
@@ -214,8 +240,13 @@ impl Job {
         self.busy += commit.busy;
     }
 
+    pub(super) fn tell_last_error(&mut self, index: u64, error: &str) {
+        let noun = if self.at_leaves() { "subtask" } else { "reduce node" };
+        self.last_error = Some(format!("{noun} {index}: {}", shortened(error)));
+    }
+
     /// Ends the job, or takes it to its next level, if what was settled calls for it.
-    fn conclude(&mut self, now: Timestamp, events: &mut Vec<Event>) {
+    pub(super) fn conclude(&mut self, now: Timestamp, events: &mut Vec<Event>) {
         let own = self.own_books();
         let noun = if self.at_leaves() { "subtasks" } else { "reduce nodes" };
         let limit = self.admission.stop_after_failures.filter(|limit| own.failed >= *limit);
@@ -237,7 +268,7 @@ impl Job {
             self.tree.and_then(|tree| tree.levels().find(|level| level.start == self.level.end));
         let resume_to = self.resume_to;
         let on = |state: JobState, event| {
-            state.on(event, resume_to).expect("a commit finds no job that has ended")
+            state.on(event, resume_to).expect("an ended job has no chunks to settle")
         };
         match (failure, next_level) {
             (Some(error), _) => self.end(on(self.state, JobEvent::Fail), Some(error), now, events),
@@ -267,54 +298,28 @@ impl Job {
         now: Timestamp,
         events: &mut Vec<Event>,
     ) -> HandBack {
-        if self.hand_back(id, token, now).is_none() {
+        let over = self.is_over_parallel();
+        let Some(chunk) = self.hand_back(id, token, now) else {
             return HandBack::Fenced;
-        }
+        };
+        let suspect = chunk.is_suspect();
+        self.offer_again(suspect, over, now);
         events.push(Event::Room { job: self.id() });
         HandBack::Queued
     }
 
-    pub(super) fn revoke(
-        &mut self,
-        node: &NodeId,
-        died: bool,
-        now: Timestamp,
-        events: &mut Vec<Event>,
-    ) -> Vec<Revoked> {
-        let held: Vec<(ChunkId, Token)> = self
-            .chunks
-            .iter()
-            .filter_map(|(id, chunk)| match &chunk.state {
-                ChunkState::Running { token, node: holder } if holder == node => {
-                    Some((*id, *token))
-                }
-                _ => None,
-            })
-            .collect();
-        let mut revoked = Vec::with_capacity(held.len());
-        for (id, token) in held {
-            let chunk = self.hand_back(id, token, now).expect("it is held under this token");
-            chunk.crashes += u32::from(died);
-            let (from, to, epoch) = (chunk.range.start, chunk.range.end, chunk.epoch);
-            revoked.push(Revoked { chunk: id, from, to, epoch });
-            self.lost += to - from;
-        }
-        if !revoked.is_empty() {
-            events.push(Event::Room { job: self.id() });
-        }
-        revoked
-    }
-
     pub(super) fn holders(&self) -> Vec<NodeId> {
-        let holders = self.chunks.values().filter_map(|chunk| match &chunk.state {
-            ChunkState::Running { node, .. } => Some(node),
-            ChunkState::Queued { .. } => None,
-        });
+        let holders = self.chunks.values().filter_map(Chunk::node);
         holders.collect::<BTreeSet<_>>().into_iter().cloned().collect()
     }
 
     /// Queues what is left of a held chunk for somebody else, due at once.
-    fn hand_back(&mut self, id: ChunkId, token: Token, now: Timestamp) -> Option<&mut Chunk> {
+    pub(super) fn hand_back(
+        &mut self,
+        id: ChunkId,
+        token: Token,
+        now: Timestamp,
+    ) -> Option<&mut Chunk> {
         let chunk = self.chunks.get_mut(&id)?;
         let event = ChunkEvent::HandBack { token, due: now };
         chunk.state = chunk.state.clone().on(chunk.epoch, event).ok()?;
@@ -331,6 +336,7 @@ impl Job {
         &mut self,
         limit: u32,
         publish_within: Duration,
+        doubt: Option<Duration>,
         now: Timestamp,
     ) -> Vec<ChunkMessage> {
         self.measure(now);
@@ -343,11 +349,13 @@ impl Job {
             .iter_mut()
             .filter_map(|(id, chunk)| {
                 let ChunkState::Queued { due } = &mut chunk.state else { return None };
-                if *due > now {
+                let queued_for = now.since(chunk.queued_at);
+                let is_doubtful = doubt.is_some_and(|doubt| queued_for >= doubt);
+                if *due > now && !is_doubtful {
                     return None;
                 }
                 // Changed only as far as `take` lets it: the iterator is lazy.
-                *due = now.plus(publish_within.max(now.since(chunk.queued_at)));
+                *due = now.plus(publish_within.max(queued_for));
                 Some(chunk.message(job, *id))
             })
             .take(limit)
@@ -356,6 +364,14 @@ impl Job {
 }
 
 impl Chunk {
+    /// The node that holds the chunk, if any does.
+    pub(super) fn node(&self) -> Option<&NodeId> {
+        match &self.state {
+            ChunkState::Running { node, .. } => Some(node),
+            ChunkState::Queued { .. } => None,
+        }
+    }
+
     /// The node that holds the chunk under this token.
     pub(super) fn holder(&self, shown: Token) -> Option<&NodeId> {
         match &self.state {

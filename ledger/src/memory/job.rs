@@ -1,6 +1,6 @@
 //! One job's books, pure and synchronous: what is kept of it, and what controls do to it.
 //!
-//! `chunks.rs` hands out and settles, `audit.rs` recounts. Every operation takes the time as an argument and pushes
+//! `chunks.rs` hands out and settles, `revoking.rs` takes back from lost nodes, `audit.rs` recounts. Every operation takes the time as an argument and pushes
 //! what it wants told onto a list of events. Deliberately absent: clocks, locks and retention, which belong to the shell.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,14 +9,16 @@ use std::time::Duration;
 
 use longshore_protocol::state::{ChunkState, JobEvent, JobState};
 use longshore_protocol::{
-    Books, ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, ReduceTree, Timestamp,
+    Books, ChunkId, ChunkMessage, Death, Digest, Epoch, JobId, JobSummary, ReduceTree, Timestamp,
 };
 
 use super::bitmap::Bitmap;
+use super::recoveries::Recoveries;
 use super::results::{Errors, Results};
 use super::retries::{Retries, Waiting};
-use crate::ControlError;
 use crate::op::{Admission, Event, MAX_RETRY_INDICES};
+use crate::poison::SUSPECT;
+use crate::{ControlError, Was};
 
 /// How long a rejected job is shown.
 const KEEP_REJECTED: Duration = Duration::from_secs(24 * 60 * 60);
@@ -25,7 +27,7 @@ const KEEP_REJECTED: Duration = Duration::from_secs(24 * 60 * 60);
 const RATE_SECONDS: f64 = 10.0;
 
 /// A job as the ledger keeps it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Job {
     pub(super) admission: Admission,
     pub(super) tree: Option<ReduceTree>,
@@ -47,6 +49,11 @@ pub(super) struct Job {
     pub(super) attempts: u64,
     pub(super) busy: Duration,
     pub(super) lost: u64,
+    pub(super) orphaned: u64,
+    pub(super) reissued: u64,
+    pub(super) crashes: u64,
+    pub(super) fenced: u64,
+    pub(super) recoveries: Recoveries,
     pub(super) submitted_at: Timestamp,
     pub(super) started_at: Option<Timestamp>,
     pub(super) finished_at: Option<Timestamp>,
@@ -54,24 +61,28 @@ pub(super) struct Job {
     pub(super) pace: Pace,
     pub(super) error: Option<String>,
     pub(super) last_error: Option<String>,
+    /// When it was put back from the journal, which knows its numbers and nothing else.
+    pub(super) restored_at: Option<Timestamp>,
 }
 
 /// A range of subtasks that is handed out and not settled.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Chunk {
     pub(super) range: Range<u64>,
     pub(super) attempt: u32,
     pub(super) deferrals: u32,
     pub(super) epoch: Epoch,
-    /// How often a node died while it held the chunk.
-    pub(super) crashes: u32,
+    /// The nodes that died while they held it, or what it was cut from, oldest first.
+    pub(super) deaths: Vec<Death>,
+    /// The number of the recovery that queued it, until it is claimed.
+    pub(super) recovery: Option<u64>,
     /// When it was opened, released or revoked.
     pub(super) queued_at: Timestamp,
     pub(super) state: ChunkState,
 }
 
 /// How fast subtasks are settled.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Pace {
     rate: f64,
     settled: u64,
@@ -81,6 +92,14 @@ pub(super) struct Pace {
 impl Chunk {
     pub(super) fn len(&self) -> u64 {
         self.range.end - self.range.start
+    }
+
+    pub(super) fn crashes(&self) -> u32 {
+        self.deaths.len() as u32
+    }
+
+    pub(super) fn is_suspect(&self) -> bool {
+        self.crashes() >= SUSPECT
     }
 
     pub(super) fn message(&self, job: JobId, chunk: ChunkId) -> ChunkMessage {
@@ -129,6 +148,11 @@ impl Job {
             attempts: 0,
             busy: Duration::ZERO,
             lost: 0,
+            orphaned: 0,
+            reissued: 0,
+            crashes: 0,
+            fenced: 0,
+            recoveries: Recoveries::default(),
             submitted_at: now,
             started_at: None,
             finished_at: None,
@@ -136,6 +160,7 @@ impl Job {
             pace: Pace { at: now, ..Pace::default() },
             error: None,
             last_error: None,
+            restored_at: None,
             admission: admission.clone(),
         }
     }
@@ -163,6 +188,35 @@ impl Job {
             finished_at: Some(now),
             error: Some(error.to_owned()),
             ..Self::admit(&nothing, now)
+        }
+    }
+
+    /// A job as the journal tells of it.
+    pub(super) fn restore(admission: &Admission, was: &Was, now: Timestamp) -> Self {
+        let (submitted_at, ending) = match was {
+            Was::Open { submitted_at, .. } => (*submitted_at, None),
+            Was::Ended(ending) => (ending.submitted_at, Some(ending)),
+        };
+        let fresh = Self::admit(admission, submitted_at);
+        let Some(ending) = ending else {
+            let paused = matches!(was, Was::Open { paused: true, .. });
+            let state = if paused { JobState::Paused } else { JobState::Queued };
+            return Self { state, ..fresh };
+        };
+        let [books, reduce] = ending.books();
+        Self {
+            state: ending.state,
+            books,
+            reduce,
+            generation: ending.generation,
+            attempts: ending.attempts,
+            busy: Duration::from_millis(ending.busy_ms),
+            lost: ending.lost,
+            started_at: ending.started_at,
+            finished_at: Some(ending.finished_at),
+            error: ending.error.clone(),
+            restored_at: Some(now),
+            ..fresh
         }
     }
 
@@ -200,11 +254,17 @@ impl Job {
             attempts: self.attempts,
             busy: self.busy,
             lost: self.lost,
+            recoveries: self.recoveries.count(),
+            crashes: self.crashes,
+            orphaned: self.orphaned,
+            reissued: self.reissued,
+            fenced: self.fenced,
             next_retry_at: self.retries.next_due(),
             submitted_at: self.submitted_at,
             started_at: self.started_at,
             finished_at: self.finished_at,
             deadline_at: self.deadline_at,
+            restored_at: self.restored_at,
             rate: self.pace.rate,
             // A rate of 0 gives no duration.
             eta: Duration::try_from_secs_f64(open / self.pace.rate).ok().filter(|_| moves),
@@ -348,6 +408,9 @@ impl Job {
             }
             None if ended => {
                 self.reopen(next);
+                if self.restored_at.take().is_some() {
+                    self.forget_outcomes();
+                }
                 self.await_level();
             }
             None => {
@@ -378,6 +441,13 @@ impl Job {
         for books in [&mut self.books, &mut self.reduce] {
             books.waiting += books.failed + books.cancelled;
             (books.failed, books.cancelled) = (0, 0);
+        }
+    }
+
+    /// What is known by its numbers alone runs again.
+    fn forget_outcomes(&mut self) {
+        for books in [&mut self.books, &mut self.reduce] {
+            books.failed += std::mem::take(&mut books.done);
         }
     }
 

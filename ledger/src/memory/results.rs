@@ -11,12 +11,12 @@ use longshore_protocol::{ErrorEntry, RESULT_STRIDE, ResultRun, ResultsPage};
 use crate::op::MAX_ERRORS;
 
 /// Results by the index of their run's first subtask.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Results {
     runs: BTreeMap<u64, Kept>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Kept {
     count: u64,
     lines: String,
@@ -63,7 +63,7 @@ fn cut_lines(lines: &str, skip: u64, count: u64) -> String {
 }
 
 /// Why subtasks failed; the newest [`MAX_ERRORS`].
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Errors {
     entries: BTreeMap<u64, (u64, ErrorEntry)>,
     by_age: BTreeMap<u64, u64>,
@@ -131,6 +131,7 @@ mod tests {
             attempts: 1,
             node: NodeId::new("n"),
             at: Timestamp::from_millis(1),
+            deaths: Vec::new(),
         };
         for index in 0..MAX_ERRORS as u64 {
             errors.keep(entry(index));

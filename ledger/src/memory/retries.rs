@@ -33,7 +33,7 @@ impl Stretch {
 }
 
 /// The retry set. An index is in it at most once.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Retries {
     by_due: BTreeSet<(Timestamp, u64)>,
     by_index: BTreeMap<u64, (Timestamp, u32, u32)>,

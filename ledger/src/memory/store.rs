@@ -3,19 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use longshore_protocol::{JobId, NodeId, NodeInfo, NodeRecord, NodeState, SchedulerId, Timestamp};
+use longshore_protocol::{
+    JobId, JournalPlace, NodeId, NodeInfo, NodeRecord, NodeState, SchedulerId, SchedulerRecord,
+    Timestamp,
+};
 
 use super::job::Job;
-use crate::ControlError;
-use crate::op::{Admission, Admitted, Beat, Event, Held, Stop, StopReason};
+use crate::op::{Admission, Admitted, Beat, Event, Held, Process, Stop, StopReason};
+use crate::{ControlError, Restored, Was};
 
 use longshore_protocol::state::JobState;
 
 /// A scheduler that was silent for so long is dropped from memory; nobody asks for longer.
 const SCHEDULER_FORGOTTEN: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How long it is remembered that a job was deleted.
+const DELETED_REMEMBERED: Duration = Duration::from_secs(60 * 60);
+
 /// What the lock guards.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Store {
     jobs: HashMap<JobId, Job>,
     /// By the time of submission.
@@ -23,11 +29,15 @@ pub(super) struct Store {
     /// By the time of the end.
     finished: BTreeMap<JobId, Timestamp>,
     expiring: BTreeSet<(Timestamp, JobId)>,
+    deleted: HashMap<JobId, Timestamp>,
+    /// Up to where the ledger reflects the journal.
+    journal: Option<JournalPlace>,
     nodes: BTreeMap<NodeId, Node>,
     schedulers: BTreeMap<SchedulerId, Timestamp>,
+    severed: BTreeSet<Process>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Node {
     record: NodeRecord,
     drain: bool,
@@ -86,9 +96,64 @@ impl Store {
         }
         let job = Job::admit(admission, now);
         events.push(job.changed());
+        self.deleted.remove(&id);
         self.active.insert(id, now);
         self.jobs.insert(id, job);
-        Admitted::Accepted
+        Admitted::Accepted { at: now }
+    }
+
+    pub(super) fn restore(
+        &mut self,
+        admission: &Admission,
+        was: &Was,
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) -> Restored {
+        let id = admission.job;
+        if self.was_deleted(id, now) {
+            return Restored::Known;
+        }
+        match self.jobs.get(&id) {
+            Some(known) if known.state != JobState::Rejected => return Restored::Known,
+            _ => {}
+        }
+        let job = Job::restore(admission, was, now);
+        if job.expires_at().is_some_and(|at| at <= now) {
+            return Restored::Expired;
+        }
+        self.forget_job(id);
+        events.push(job.changed());
+        match job.finished_at {
+            Some(finished_at) => self.finished.insert(id, finished_at),
+            None => self.active.insert(id, job.submitted_at),
+        };
+        self.expiring.extend(job.expires_at().map(|at| (at, id)));
+        self.jobs.insert(id, job);
+        Restored::Restored
+    }
+
+    pub(super) fn missing(&self, jobs: &[JobId], now: Timestamp) -> Vec<JobId> {
+        let is_missing = |id: &JobId| !self.jobs.contains_key(id) && !self.was_deleted(*id, now);
+        jobs.iter().copied().filter(is_missing).collect()
+    }
+
+    fn was_deleted(&self, id: JobId, now: Timestamp) -> bool {
+        self.deleted.get(&id).is_some_and(|at| now.since(*at) < DELETED_REMEMBERED)
+    }
+
+    pub(super) fn journal(&self) -> Option<JournalPlace> {
+        self.journal.clone()
+    }
+
+    pub(super) fn advance(
+        &mut self,
+        from: Option<&JournalPlace>,
+        to: &JournalPlace,
+    ) -> Option<JournalPlace> {
+        if self.journal.as_ref() == from {
+            self.journal = Some(to.clone());
+        }
+        self.journal.clone()
     }
 
     pub(super) fn reject(
@@ -109,12 +174,14 @@ impl Store {
         self.jobs.insert(id, job);
     }
 
-    pub(super) fn delete(&mut self, id: JobId) -> Result<(), ControlError> {
+    pub(super) fn delete(&mut self, id: JobId, now: Timestamp) -> Result<(), ControlError> {
         let state = self.jobs.get(&id).ok_or(ControlError::NotFound)?.state;
         if !state.is_terminal() {
             return Err(ControlError::NotEnded(state));
         }
         self.forget_job(id);
+        self.deleted.retain(|_, at| now.since(*at) < DELETED_REMEMBERED);
+        self.deleted.insert(id, now);
         Ok(())
     }
 
@@ -156,8 +223,10 @@ impl Store {
         now: Timestamp,
         events: &mut Vec<Event>,
     ) -> Beat {
-        let record = NodeRecord { info: info.clone(), seq, beat_at: now };
+        self.severed.remove(&Process::Worker(info.id.clone()));
         let known = self.nodes.get(&info.id);
+        let death = known.and_then(|node| node.record.death.clone());
+        let record = NodeRecord { info: info.clone(), seq, beat_at: now, heart: None, death };
         let drain = known.is_some_and(|node| node.drain);
         let was = known.map(|node| node.record.info.state);
         let begins_to_drain = was == Some(NodeState::Active) && info.state == NodeState::Draining;
@@ -191,6 +260,15 @@ impl Store {
         self.nodes.values().map(|node| node.record.clone()).collect()
     }
 
+    /// The process is gone, for all to see, until it beats again.
+    pub(super) fn sever(&mut self, process: &Process) {
+        self.severed.insert(process.clone());
+    }
+
+    pub(super) fn is_severed(&self, process: &Process) -> bool {
+        self.severed.contains(process)
+    }
+
     pub(super) fn drain(&mut self, id: &NodeId, events: &mut Vec<Event>) -> bool {
         let Some(node) = self.nodes.get_mut(id) else {
             return false;
@@ -200,7 +278,17 @@ impl Store {
         true
     }
 
+    pub(super) fn certify(&mut self, id: &NodeId, death: &str, events: &mut Vec<Event>) -> bool {
+        let Some(node) = self.nodes.get_mut(id) else {
+            return false;
+        };
+        node.record.death = Some(death.to_owned());
+        events.push(Event::Node { node: id.clone() });
+        true
+    }
+
     pub(super) fn forget_node(&mut self, id: &NodeId, events: &mut Vec<Event>) {
+        self.severed.remove(&Process::Worker(id.clone()));
         if self.nodes.remove(id).is_some() {
             events.push(Event::Node { node: id.clone() });
         }
@@ -211,14 +299,21 @@ impl Store {
         scheduler: &SchedulerId,
         within: Duration,
         now: Timestamp,
-    ) -> Vec<SchedulerId> {
+    ) -> Vec<SchedulerRecord> {
+        self.severed.remove(&Process::Scheduler(scheduler.clone()));
         self.schedulers.insert(scheduler.clone(), now);
         self.schedulers.retain(|_, at| now.since(*at) <= within.max(SCHEDULER_FORGOTTEN));
         let present = self.schedulers.iter().filter(|(_, at)| now.since(**at) <= within);
-        present.map(|(id, _)| id.clone()).collect()
+        let record = |(id, at): (&SchedulerId, &Timestamp)| SchedulerRecord {
+            id: id.clone(),
+            beat_at: *at,
+            heart: None,
+        };
+        present.map(record).collect()
     }
 
     pub(super) fn withdraw(&mut self, scheduler: &SchedulerId) {
+        self.severed.remove(&Process::Scheduler(scheduler.clone()));
         self.schedulers.remove(scheduler);
     }
 }

@@ -5,10 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use longshore_protocol::state::JobState;
-use longshore_protocol::{ChunkId, Digest, Epoch, JobId, NodeId, Run, Timestamp, Token};
+use longshore_protocol::{ChunkId, Epoch, JobId, NodeId, Run, Timestamp, Token};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 use super::*;
+use crate::conformance::ordeal::Ordeal;
 use crate::conformance::walk::{Draw, Shape, Walk};
 
 /// A clock that goes when it is told to.
@@ -39,22 +42,7 @@ fn job() -> JobId {
 }
 
 fn admission(total: u64) -> Admission {
-    Admission {
-        job: job(),
-        digest: Digest::new("d"),
-        document: "{}".into(),
-        manifest: None,
-        total,
-        task: "noop".into(),
-        queue: "default".into(),
-        tenant: "default".into(),
-        priority: 5,
-        fan_in: None,
-        max_parallel: None,
-        stop_after_failures: None,
-        deadline: None,
-        keep_for: HOUR,
-    }
+    Admission::plain(job(), total)
 }
 
 fn token(n: u8) -> Token {
@@ -96,13 +84,15 @@ async fn finish(ledger: &MemoryLedger, clock: &ManualClock, job: JobId) {
             Some(_) => {}
         }
         for node in ["a", "b", "c", "n"] {
-            ledger.revoke(job, &NodeId::new(node), true).await.unwrap();
+            ledger.revoke(job, &NodeId::new(node), &Loss::Vanished).await.unwrap();
         }
         let open = Open { chunks: 9, size: 9, publish_within: Duration::ZERO };
         ledger.open(job, &open).await.unwrap();
-        ledger.pause(job).await.unwrap();
-        ledger.resume(job).await.unwrap();
-        let swept = ledger.sweep(job, 99, Duration::ZERO).await.unwrap();
+        // A revoke may have ended it.
+        if ledger.pause(job).await.is_ok() {
+            ledger.resume(job).await.unwrap();
+        }
+        let swept = ledger.sweep(job, 99, Duration::ZERO, None).await.unwrap();
         for (n, message) in swept.into_iter().flat_map(|sweep| sweep.publish).enumerate() {
             let token = token(n as u8);
             let node = NodeId::new("n");
@@ -156,6 +146,84 @@ proptest! {
     }
 }
 
+/// What compares two ledgers by their walks shows nothing of what no walk meets.
+#[test]
+fn walks_meet_deaths_cuts_and_subtasks_given_up() {
+    let mut runner = TestRunner::deterministic();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut met = String::new();
+    for _ in 0..64 {
+        let mut draw = || (shape(), shape(), draws()).new_tree(&mut runner).unwrap().current();
+        let (one, two, draws) = draw();
+        runtime.block_on(async {
+            let mut walk = Walk::new(manual().1.separate(), [one, two]);
+            for draw in [(44, 2, 0, 0), (44, 2, 0, 3)].into_iter().chain(draws) {
+                met += &walk.step(draw).await;
+            }
+            met += &walk.view().await;
+        });
+    }
+    let count = |what: &str| met.matches(what).count();
+    assert!(count("nodes died running it alone") > 5, "subtasks given up");
+    assert!(count("cut: ") - count("cut: 0,") > 20, "chunks cut");
+    assert!(count("crashes: 2, digest") > 20, "suspects claimed");
+    assert!(count("holder: Some(") > 20, "claims of what another holds");
+}
+
+fn ordeal(guilty: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Ordeal> {
+    let size = prop_oneof![Just(1), 1..40u64, 1..10_000u64];
+    let fleet =
+        (1..6usize, 1..5usize, any::<bool>(), any::<bool>(), prop::option::weighted(0.3, 1..4u64));
+    let guilty = prop::collection::vec(any::<prop::sample::Index>(), guilty);
+    (size, 1..10u64, guilty, fleet, any::<u64>()).prop_map(|(size, chunks, guilty, fleet, seed)| {
+        let total = size * chunks;
+        let guilty = guilty.iter().map(|guilty| guilty.index(total as usize) as u64).collect();
+        let (nodes, slots, careful, slow, max_parallel) = fleet;
+        Ordeal { total, size, guilty, nodes, slots, careful, slow, max_parallel, seed }
+    })
+}
+
+fn endure(ordeal: &Ordeal) -> u32 {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(ordeal.endure(Arc::new(manual().1)))
+}
+
+proptest! {
+    #[test]
+    fn one_poisonous_subtask_costs_eight_nodes_at_most_and_nobody_else(ordeal in ordeal(0..=1)) {
+        endure(&ordeal);
+    }
+
+    #[test]
+    fn two_poisonous_subtasks_both_fail_and_nobody_else(ordeal in ordeal(2..=2)) {
+        endure(&ordeal);
+    }
+}
+
+#[test]
+fn care_finds_a_poisonous_subtask_among_a_hundred_thousand_with_fewer_deaths() {
+    #[track_caller]
+    fn check(careful: bool, most: u32) {
+        let deaths = (0..20u64).map(|seed| {
+            let guilty = [seed * 4_999].into();
+            endure(&Ordeal {
+                total: 100_000,
+                size: 10_000,
+                guilty,
+                nodes: 4,
+                slots: 2,
+                careful,
+                slow: false,
+                max_parallel: None,
+                seed,
+            })
+        });
+        assert_eq!(deaths.max(), Some(most));
+    }
+    check(false, 8);
+    check(true, 6);
+}
+
 #[tokio::test]
 async fn repeats_of_a_message_thin_out_with_the_time_that_it_waits() {
     let (clock, ledger) = manual();
@@ -164,7 +232,7 @@ async fn repeats_of_a_message_thin_out_with_the_time_that_it_waits() {
     open(&ledger, 1, 4, within).await;
     let mut published = Vec::new();
     for second in 0..=100u64 {
-        let swept = ledger.sweep(job(), 9, within).await.unwrap().unwrap();
+        let swept = ledger.sweep(job(), 9, within, None).await.unwrap().unwrap();
         published.extend(swept.publish.iter().map(|_| second));
         clock.advance(Duration::from_secs(1));
     }
@@ -203,14 +271,14 @@ async fn the_rate_is_that_of_the_last_seconds_and_tells_when_it_will_end() {
         let commit = successes(second * 100, 100);
         ledger.commit(job(), ChunkId(1), token(1), &commit).await.unwrap();
         clock.advance(Duration::from_secs(1));
-        ledger.sweep(job(), 0, HOUR).await.unwrap();
+        ledger.sweep(job(), 0, HOUR, None).await.unwrap();
     }
     let summary = ledger.job(job()).await.unwrap().unwrap();
     assert!((summary.rate - 100.0).abs() < 1.0, "{}", summary.rate);
     let eta = summary.eta.expect("it moves");
     assert!((eta.as_secs_f64() - 40.0).abs() < 1.0, "{eta:?}");
     clock.advance(HOUR);
-    let swept = ledger.sweep(job(), 0, HOUR).await.unwrap().unwrap();
+    let swept = ledger.sweep(job(), 0, HOUR, None).await.unwrap().unwrap();
     assert!(swept.summary.rate < 1.0, "nothing was settled for an hour");
     ledger.pause(job()).await.unwrap();
     assert_eq!(ledger.job(job()).await.unwrap().unwrap().eta, None);
@@ -221,11 +289,15 @@ async fn schedulers_that_fell_silent_are_left_out() {
     let (clock, ledger) = manual();
     let [one, two] = ["one", "two"].map(SchedulerId::new);
     let within = Duration::from_secs(5);
-    ledger.attend(&one, within).await.unwrap();
+    let attend = async |id: &SchedulerId| -> Vec<SchedulerId> {
+        let present = ledger.attend(id, within).await.unwrap();
+        present.into_iter().map(|record| record.id).collect()
+    };
+    attend(&one).await;
     clock.advance(within);
-    assert_eq!(ledger.attend(&two, within).await.unwrap(), [one, two.clone()]);
+    assert_eq!(attend(&two).await, [one, two.clone()]);
     clock.advance(Duration::from_millis(1));
-    assert_eq!(ledger.attend(&two, within).await.unwrap(), [two]);
+    assert_eq!(attend(&two).await, [two]);
 }
 
 #[tokio::test]
@@ -322,4 +394,20 @@ async fn ten_million_subtasks_cost_bits_and_not_rows() {
         assert_eq!(job.chunks.len(), 0);
         assert_eq!(job.results.page(0..total, 1).runs, []);
     });
+}
+
+#[tokio::test]
+async fn a_restored_ledger_knows_nothing_of_what_came_after_the_snapshot() {
+    let (_, ledger) = manual();
+    ledger.admit(&admission(4)).await.unwrap();
+    let message = open(&ledger, 1, 4, HOUR).await[0];
+    let before = ledger.snapshot();
+    assert!(matches!(claim(&ledger, &message).await, Claim::Granted(_)));
+    ledger.commit(job(), message.chunk, token(1), &successes(0, 2)).await.unwrap();
+    ledger.restore(&before);
+    let summary = ledger.job(job()).await.unwrap().unwrap();
+    assert_eq!((summary.books.done, summary.books.queued), (0, 4));
+    assert!(ledger.audit(job()).await.unwrap().unwrap().is_clean());
+    let late = ledger.commit(job(), message.chunk, token(1), &successes(2, 2)).await.unwrap();
+    assert_eq!(late, Committed::Fenced);
 }

@@ -45,6 +45,9 @@ pub(super) enum Address {
 impl Address {
     /// Reads a URL.
     pub(super) fn parse(url: &str) -> Result<Self, Error> {
+        if url.contains(char::is_control) {
+            return Err(Error::BadUrl("a line break or another control character in it".into()));
+        }
         let (scheme, rest) = url
             .split_once("://")
             .ok_or_else(|| Error::BadUrl(format!("expected a URL that begins with {SCHEMES}")))?;
@@ -54,7 +57,14 @@ impl Address {
             "rediss+sentinel" => sentinel(rest, "rediss"),
             "redis+cluster" => cluster(rest, "redis"),
             "rediss+cluster" => cluster(rest, "rediss"),
-            _ => Err(Error::BadUrl(format!("unknown scheme `{scheme}`; use {SCHEMES}"))),
+            // Whatever else stands there may be a user with a password.
+            _ if scheme
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) =>
+            {
+                Err(Error::BadUrl(format!("unknown scheme `{scheme}`; use {SCHEMES}")))
+            }
+            _ => Err(Error::BadUrl(format!("expected a URL that begins with {SCHEMES}"))),
         }
     }
 }
@@ -91,6 +101,10 @@ struct Hosts<'a> {
 
 fn hosts(rest: &str) -> Result<Hosts<'_>, Error> {
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    if path.contains('@') {
+        // Else the rest of the password would be taken for the path, and shown.
+        return Err(Error::BadUrl("a slash before the @; write %2F in a user or password".into()));
+    }
     let (user, hosts) = match authority.rfind('@') {
         Some(at) => authority.split_at(at + 1),
         None => ("", authority),
@@ -197,6 +211,10 @@ mod tests {
         refuses("redis+sentinel://u:secret@h", "name of the master is missing");
         refuses("redis+cluster://u:secret@h,,i", "a host is missing");
         refuses("redis+cluster://u:secret@h/4", "no databases to choose");
+        refuses("redis+cluster://u:a/secret@h", "write %2F in a user or password");
+        refuses("redis+sentinel://u:a/secret@h/m", "write %2F in a user or password");
+        refuses("u:secret@h://", "begins with redis://");
+        refuses("redis+cluster://u:secret@h/\n", "a line break");
     }
 
     #[test]

@@ -8,8 +8,8 @@ use longshore_protocol::{Audit, Books, JobId};
 
 use super::RedisLedger;
 use super::call::Call;
-use super::reply::corrupt;
-use super::summary::Fields;
+use super::reply::{Reply, corrupt};
+use super::summary::{Fields, MOST};
 use crate::Error;
 
 const OPERATION: &str = "audit";
@@ -19,16 +19,27 @@ impl RedisLedger {
         let keys = self.keys();
         let call = Call::new(
             OPERATION,
-            [keys.job(job), keys.done(job), keys.failed(job), keys.chunks(job), keys.retry(job)],
+            [
+                keys.job(job),
+                keys.done(job),
+                keys.failed(job),
+                keys.chunks(job),
+                keys.retry(job),
+                keys.due(job),
+            ],
         );
         let mut reply = self.call(&call).await?;
         if reply.is_empty() {
             return Ok(None);
         }
-        let fields = Fields::new(OPERATION, reply.reply()?.fields()?);
-        let raw = Raw(reply.reply()?.fields()?);
-        audit(job, &fields, &raw).map(Some)
+        read(job, &mut reply).map(Some)
     }
+}
+
+pub(super) fn read(job: JobId, reply: &mut Reply) -> Result<Audit, Error> {
+    let fields = Fields::new(OPERATION, reply.reply()?.fields()?);
+    let raw = Raw(reply.reply()?.fields()?);
+    audit(job, &fields, &raw)
 }
 
 /// What the function counted, by name.
@@ -37,7 +48,10 @@ struct Raw(HashMap<String, String>);
 impl Raw {
     fn number(&self, name: &str) -> Result<u64, Error> {
         let word = self.0.get(name).ok_or_else(|| corrupt(OPERATION, format!("no `{name}`")))?;
-        super::reply::parse(OPERATION, word)
+        match super::reply::parse(OPERATION, word)? {
+            number if number <= MOST => Ok(number),
+            number => Err(corrupt(OPERATION, format!("{name} is {number}"))),
+        }
     }
 }
 
@@ -45,7 +59,11 @@ fn audit(job: JobId, fields: &Fields, raw: &Raw) -> Result<Audit, Error> {
     let state = fields.state()?;
     let (kept, reduce_kept) = (fields.books("")?, fields.books("reduce_")?);
     let mut findings = Vec::new();
-    let (counted, reduce_counted) = recount(state, fields, raw, &mut findings)?;
+    let (counted, reduce_counted) = match fields.time("restored_at")? {
+        // Put back from the journal, which knows numbers and no bits.
+        Some(_) => (kept, reduce_kept),
+        None => recount(state, fields, raw, &mut findings)?,
+    };
     compare("subtasks", &kept, &counted, &mut findings);
     compare("reduce nodes", &reduce_kept, &reduce_counted, &mut findings);
     for name in ["queued_chunks", "running_chunks"] {
@@ -59,6 +77,7 @@ fn audit(job: JobId, fields: &Fields, raw: &Raw) -> Result<Audit, Error> {
         ("settled_in_chunks", "subtasks of open chunks are settled already"),
         ("overlapping", "open chunks overlap another"),
         ("outside_level", "open chunks lie outside the current level"),
+        ("misplaced_in_due", "chunks are not in the list of what is due as their records say"),
     ];
     for (name, what) in oddities {
         let number = raw.number(name)?;
@@ -77,8 +96,7 @@ fn recount(
     raw: &Raw,
     findings: &mut Vec<String>,
 ) -> Result<(Books, Books), Error> {
-    let total: u64 = fields.number("total")?;
-    let nodes: u64 = fields.number("reduce_total")?;
+    let (total, nodes) = (fields.books("")?.total, fields.books("reduce_")?.total);
     let above = (total + nodes).saturating_sub(fields.number("level_to")?);
     let mut subtasks = Books {
         total,

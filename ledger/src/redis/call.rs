@@ -14,12 +14,31 @@ use crate::Error;
 pub(super) struct Call {
     operation: &'static str,
     keys: Vec<String>,
-    arguments: Vec<Vec<u8>>,
+    arguments: Arguments,
+}
+
+/// What a function is told, or a part of it.
+#[derive(Default)]
+pub(super) struct Arguments(Vec<Vec<u8>>);
+
+impl Arguments {
+    pub(super) fn arg(mut self, argument: impl ToRedisArgs) -> Self {
+        self.push(argument);
+        self
+    }
+
+    pub(super) fn push(&mut self, argument: impl ToRedisArgs) {
+        self.0.extend(argument.to_redis_args());
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
 }
 
 impl Call {
     pub(super) fn new(operation: &'static str, keys: impl IntoIterator<Item = String>) -> Self {
-        Self { operation, keys: keys.into_iter().collect(), arguments: Vec::new() }
+        Self { operation, keys: keys.into_iter().collect(), arguments: Arguments::default() }
     }
 
     pub(super) fn arg(mut self, argument: impl ToRedisArgs) -> Self {
@@ -28,7 +47,11 @@ impl Call {
     }
 
     pub(super) fn push(&mut self, argument: impl ToRedisArgs) {
-        self.arguments.extend(argument.to_redis_args());
+        self.arguments.push(argument);
+    }
+
+    pub(super) fn extend(&mut self, arguments: Arguments) {
+        self.arguments.0.extend(arguments.0);
     }
 
     pub(super) fn command(&self) -> Cmd {
@@ -38,7 +61,7 @@ impl Call {
         for key in &self.keys {
             cmd.arg(key);
         }
-        for argument in &self.arguments {
+        for argument in &self.arguments.0 {
             cmd.arg(argument.as_slice());
         }
         cmd
@@ -75,6 +98,31 @@ impl RedisLedger {
             }
             other => other,
         };
+        self.answers(operation, commands, values)
+    }
+
+    /// The same for commands of which each counts on the one before.
+    pub(super) async fn call_in_order(
+        &self,
+        operation: &'static str,
+        commands: &[Cmd],
+    ) -> Result<Vec<Value>, Error> {
+        let values = match self.transport().run_in_order(commands).await {
+            Err(failure) if is_missing(&failure) => {
+                self.load_library().await?;
+                self.transport().run_in_order(commands).await
+            }
+            other => other,
+        };
+        self.answers(operation, commands, values)
+    }
+
+    fn answers(
+        &self,
+        operation: &'static str,
+        commands: &[Cmd],
+        values: Result<Vec<Value>, Failure>,
+    ) -> Result<Vec<Value>, Error> {
         let values = values.map_err(|failure| self.error(operation, &failure))?;
         if values.len() != commands.len() {
             let detail = format!("{} answers to {} commands", values.len(), commands.len());

@@ -21,7 +21,8 @@ impl RedisLedger {
     }
 
     pub(super) async fn resume_job(&self, job: JobId) -> Result<JobState, ControlError> {
-        let call = Call::new("resume", [self.keys().job(job), self.keys().chunks(job)]);
+        let keys = self.keys();
+        let call = Call::new("resume", [keys.job(job), keys.chunks(job), keys.due(job)]);
         self.control(job, JobEvent::Resume, call).await
     }
 
@@ -109,7 +110,8 @@ impl RedisLedger {
 
     pub(super) async fn delete_job(&self, job: JobId) -> Result<(), ControlError> {
         const OPERATION: &str = "delete";
-        let call = Call::new(OPERATION, self.keys().all_of_job(job));
+        let keys = self.keys().all_of_job(job).into_iter().chain([self.keys().deleted(job)]);
+        let call = Call::new(OPERATION, keys);
         let mut reply = self.call(&call).await?;
         match reply.word()?.as_str() {
             "deleted" => Ok(self.take_off_lists(OPERATION, job).await?),
@@ -136,7 +138,10 @@ impl RedisLedger {
         look.arg(&["state", "finished_at", "keep_for_ms", "submitted_at"]);
         let mut look = Reply::list(OPERATION, self.send(OPERATION, &look).await?)?;
         match optional_word(OPERATION, look.next()?)? {
-            None => self.take_off_lists(OPERATION, job).await?,
+            None => {
+                self.take_off_lists(OPERATION, job).await?;
+                self.relist(OPERATION, job).await?;
+            }
             Some(state) if parse::<JobState>(OPERATION, &state)?.is_terminal() => {
                 let finished: u64 = look.parse()?;
                 let keep_for = optional_word(OPERATION, look.next()?)?;
@@ -165,6 +170,20 @@ impl RedisLedger {
             Some(_) => {}
         }
         self.drop_expired(OPERATION).await
+    }
+
+    /// The job may have come in (again) since it was looked for: then it goes back on the list.
+    async fn relist(&self, operation: &'static str, job: JobId) -> Result<(), Error> {
+        let (keys, name) = (self.keys(), job.to_string());
+        let mut look = cmd("HMGET");
+        look.arg(keys.job(job)).arg(&["state", "submitted_at"]);
+        let mut look = Reply::list(operation, self.send(operation, &look).await?)?;
+        let Some(state) = optional_word(operation, look.next()?)? else { return Ok(()) };
+        if !parse::<JobState>(operation, &state)?.is_terminal() {
+            let back = zadd(keys.active(), Some("NX"), look.parse()?, &name);
+            self.send(operation, &back).await?;
+        }
+        Ok(())
     }
 
     async fn drop_expired(&self, operation: &'static str) -> Result<(), Error> {

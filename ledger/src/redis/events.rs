@@ -8,16 +8,18 @@
 //!    └──────────── pause (grows to 5 s) <── Event::Gap ──────────┘
 //! ```
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::StreamExt;
-use redis::Msg;
-use redis::aio::{PubSubSink, PubSubStream};
+use redis::aio::ConnectionLike;
+use redis::{PushInfo, PushKind, Value};
 use tokio::time::{sleep, timeout};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::RedisLedger;
+use super::hearts;
+use super::transport::Followed;
 use crate::{Error, Event, Events};
 
 /// How long a quiet connection goes unquestioned: a server that vanished without a word is noticed
@@ -26,61 +28,80 @@ const PING_EVERY: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-struct Subscription {
-    sink: PubSubSink,
-    stream: PubSubStream,
-}
-
 struct RedisEvents {
     ledger: RedisLedger,
-    subscription: Option<Subscription>,
+    followed: Option<Followed>,
     pause: Duration,
-    turn: usize,
 }
 
 impl RedisLedger {
     pub(super) async fn follow_events(&self) -> Result<Box<dyn Events>, Error> {
-        let mut events =
-            RedisEvents { ledger: self.clone(), subscription: None, pause: FIRST_PAUSE, turn: 0 };
+        let mut events = RedisEvents { ledger: self.clone(), followed: None, pause: FIRST_PAUSE };
         events.connect().await?;
         Ok(Box::new(events))
     }
 }
 
 impl RedisEvents {
-    /// In a cluster each try goes to the next node; any of them hears every hint.
     async fn connect(&mut self) -> Result<(), Error> {
         let channel = self.ledger.keys().events();
-        let connected = self.ledger.transport().subscribe(&channel, self.turn).await;
-        self.turn = self.turn.wrapping_add(1);
-        let (sink, stream) =
-            connected.map_err(|failure| self.ledger.error("events", &failure))?.split();
-        self.subscription = Some(Subscription { sink, stream });
+        let followed = self.ledger.transport().follow(&channel).await;
+        let followed = followed.map_err(|failure| self.ledger.error("events", &failure))?;
+        let connection = followed.line.as_deref().and_then(hearts::name);
+        let run = followed.run.as_deref().unwrap_or_default();
+        *self.ledger.heart() = connection.map(|connection| hearts::join(&connection, run));
+        self.followed = Some(followed);
         self.pause = FIRST_PAUSE;
         Ok(())
     }
 
-    /// Connects, however often it takes.
+    /// Connects, however often it takes. One line when hints stop, one when they come again.
     async fn reconnect(&mut self) {
+        let mut is_told = false;
         while let Err(error) = self.connect().await {
-            warn!(%error, "no hints until Redis can be reached again");
+            if is_told {
+                debug!(%error, "still no hints");
+            } else {
+                warn!(%error, "no hints until Redis can be reached again");
+                is_told = true;
+            }
             sleep(self.pause).await;
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         }
+        if is_told {
+            info!("hints come again");
+        }
+    }
+
+    fn disconnect(&mut self) {
+        self.followed = None;
+        *self.ledger.heart() = None;
     }
 }
 
-impl Subscription {
-    /// The next message; `None` when the connection is of no use any more.
-    async fn next(&mut self, patience: Duration) -> Option<Msg> {
-        loop {
-            match timeout(PING_EVERY, self.stream.next()).await {
-                Ok(message) => return message,
-                Err(_) => {
-                    let answer = timeout(patience, self.sink.ping::<redis::Value>()).await;
-                    if !matches!(answer, Ok(Ok(_))) {
-                        return None;
-                    }
+impl Drop for RedisEvents {
+    fn drop(&mut self) {
+        self.disconnect();
+    }
+}
+
+/// The payload of the next message; `None` when the connection is of no use any more.
+async fn next_message(followed: &mut Followed, patience: Duration) -> Option<Vec<u8>> {
+    loop {
+        match timeout(PING_EVERY, followed.pushes.recv()).await {
+            Ok(Some(PushInfo { kind: PushKind::Message, data })) => {
+                match data.into_iter().next_back() {
+                    Some(Value::BulkString(payload)) => return Some(payload),
+                    _ => debug!("a hint that is no text"),
+                }
+            }
+            Ok(Some(PushInfo { kind: PushKind::Disconnection, .. }) | None) => return None,
+            Ok(Some(_)) => {}
+            Err(_) => {
+                let ping = redis::cmd("PING");
+                let answer = timeout(patience, followed.connection.req_packed_command(&ping)).await;
+                if !matches!(answer, Ok(Ok(_))) {
+                    return None;
                 }
             }
         }
@@ -92,15 +113,18 @@ impl Events for RedisEvents {
     async fn next(&mut self) -> Event {
         let patience = self.ledger.inner.config.response_timeout;
         loop {
-            let Some(subscription) = &mut self.subscription else {
+            let Some(followed) = &mut self.followed else {
                 self.reconnect().await;
                 return Event::Gap;
             };
-            let Some(message) = subscription.next(patience).await else {
-                self.subscription = None;
+            if followed.lost.swap(false, Ordering::Relaxed) {
+                return Event::Gap;
+            }
+            let Some(message) = next_message(followed, patience).await else {
+                self.disconnect();
                 continue;
             };
-            match serde_json::from_slice(message.get_payload_bytes()) {
+            match serde_json::from_slice(&message) {
                 Ok(event) => return event,
                 // Another version may know hints that we don't.
                 Err(error) => debug!(%error, "a hint that can't be read"),

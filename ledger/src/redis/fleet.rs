@@ -3,11 +3,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use longshore_protocol::{NodeId, NodeInfo, NodeRecord, NodeState, SchedulerId};
+use longshore_protocol::{
+    NodeId, NodeInfo, NodeRecord, NodeState, SchedulerId, SchedulerRecord, Timestamp,
+};
 use redis::{Cmd, cmd};
 
 use super::call::Call;
-use super::jobs::{zadd, zrem};
+use super::hearts;
+use super::jobs::{take, zadd, zrem};
 use super::reply::{Reply, corrupt};
 use super::summary::Fields;
 use super::{RedisLedger, millis};
@@ -15,6 +18,12 @@ use crate::{Beat, Error, Event, Held, Stop, StopReason};
 
 /// A worker that was never forgotten by name is forgotten after this silence.
 const FORGET_AFTER: Duration = Duration::from_hours(24);
+
+/// As long as the function `attend` keeps a silent scheduler's name.
+const FORGET_SCHEDULER_AFTER: Duration = Duration::from_hours(1);
+
+/// Fields and values of each node.
+pub(super) type Told = HashMap<NodeId, Vec<(&'static str, String)>>;
 
 impl RedisLedger {
     /// Two round trips: the node's own hash, then the list of nodes together with one question a
@@ -27,13 +36,7 @@ impl RedisLedger {
     ) -> Result<Beat, Error> {
         const OPERATION: &str = "beat";
         let keys = self.keys();
-        let mut call = Call::new(OPERATION, [keys.node(&info.id)]).arg(millis(FORGET_AFTER));
-        for (field, value) in node_fields(info, seq)? {
-            call.push(field);
-            call.push(value);
-        }
-        let mut reply = self.call(&call).await?;
-        let (now, news, drain): (u64, _, _) = (reply.parse()?, reply.word()?, reply.word()?);
+        let (now, news, drain) = self.tell_of_node(info, seq).await?;
 
         let mut by_job: Vec<(Vec<usize>, Call)> = Vec::new();
         let mut place = HashMap::new();
@@ -79,22 +82,58 @@ impl RedisLedger {
         Ok(Beat { stop, drain: drain == "drain" })
     }
 
-    pub(super) async fn read_nodes(&self) -> Result<Vec<NodeRecord>, Error> {
+    /// Writes what changed since the last time, or everything if that is not there any more.
+    async fn tell_of_node(
+        &self,
+        info: &NodeInfo,
+        seq: u64,
+    ) -> Result<(u64, String, String), Error> {
+        let mut fields = node_fields(info, seq)?.to_vec();
+        fields.extend(self.heart_fields());
+        let mut told = self.told().remove(&info.id);
+        loop {
+            let extent = if told.is_some() { "changed" } else { "whole" };
+            let known = told.take().unwrap_or_default();
+            let node = [self.keys().node(&info.id)];
+            let mut call = Call::new("beat", node).arg(millis(FORGET_AFTER)).arg(extent);
+            for (field, value) in fields.iter().filter(|field| !known.contains(field)) {
+                call.push(field);
+                call.push(value);
+            }
+            let mut reply = self.call(&call).await?;
+            let (now, news, drain) = (reply.parse()?, reply.word()?, reply.word()?);
+            if news != "missing" {
+                self.told().insert(info.id.clone(), fields);
+                return Ok((now, news, drain));
+            }
+        }
+    }
+
+    /// Two round trips: the list, then the hashes of those that have beaten since they were `known`. The list has the time of
+    /// each one's last beat.
+    pub(super) async fn read_nodes(&self, known: &[NodeRecord]) -> Result<Vec<NodeRecord>, Error> {
         const OPERATION: &str = "nodes";
         let keys = self.keys();
+        let known: HashMap<&str, &NodeRecord> =
+            known.iter().map(|record| (record.info.id.as_str(), record)).collect();
         let mut list = cmd("ZRANGE");
-        list.arg(keys.nodes()).arg(0).arg(-1);
-        let names = Reply::list(OPERATION, self.send(OPERATION, &list).await?)?.words()?;
-        let looks: Vec<Cmd> = names
-            .iter()
-            .map(|name| {
-                let mut look = cmd("HGETALL");
-                look.arg(keys.node(&NodeId::new(name)));
-                look
-            })
-            .collect();
+        list.arg(keys.nodes()).arg(0).arg(-1).arg("WITHSCORES");
+        let (mut records, mut names, mut looks) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, beat_at) in fields(OPERATION, self.send(OPERATION, &list).await?)? {
+            match known.get(name.as_str()) {
+                Some(&record) if record.beat_at.to_string() == beat_at => {
+                    records.push(record.clone());
+                }
+                _ => {
+                    let mut look = cmd("HGETALL");
+                    look.arg(keys.node(&NodeId::new(&name)));
+                    looks.push(look);
+                    names.push(name);
+                }
+            }
+        }
         let answers = self.call_all(OPERATION, &looks).await?;
-        let (mut records, mut vanished) = (Vec::new(), Vec::new());
+        let mut vanished = Vec::new();
         for (name, answer) in names.into_iter().zip(answers) {
             let fields = fields(OPERATION, answer)?;
             if fields.is_empty() {
@@ -118,12 +157,30 @@ impl RedisLedger {
         Ok(true)
     }
 
+    pub(super) async fn certify_death(&self, node: &NodeId, death: &str) -> Result<bool, Error> {
+        const OPERATION: &str = "certify";
+        let call = Call::new(OPERATION, [self.keys().node(node)]).arg(death);
+        if self.call(&call).await?.word()? != "certified" {
+            return Ok(false);
+        }
+        self.send(OPERATION, &self.announcement(node)?).await?;
+        Ok(true)
+    }
+
     pub(super) async fn forget_node(&self, node: &NodeId) -> Result<(), Error> {
         const OPERATION: &str = "forget";
+        self.told().remove(node);
         let mut delete = cmd("DEL");
         delete.arg(self.keys().node(node));
         let commands = [delete, zrem(self.keys().nodes(), node.as_str()), self.announcement(node)?];
         self.call_all(OPERATION, &commands).await.map(drop)
+    }
+
+    /// What a sign of life registers of the heart.
+    fn heart_fields(&self) -> [(&'static str, String); 2] {
+        let heart = self.heart().clone().unwrap_or_default();
+        let (connection, server) = hearts::parts(&heart);
+        [("heart", connection.to_owned()), ("heart_server", server.to_owned())]
     }
 
     fn announcement(&self, node: &NodeId) -> Result<Cmd, Error> {
@@ -138,24 +195,65 @@ impl RedisLedger {
         &self,
         scheduler: &SchedulerId,
         within: Duration,
-    ) -> Result<Vec<SchedulerId>, Error> {
-        let call = Call::new("attend", [self.keys().schedulers()])
-            .arg(scheduler.as_str())
-            .arg(millis(within));
-        let names = self.call(&call).await?.words()?;
-        let mut present: Vec<SchedulerId> = names.into_iter().map(SchedulerId::new).collect();
+    ) -> Result<Vec<SchedulerRecord>, Error> {
+        const OPERATION: &str = "attend";
+        let (keys, own) = (self.keys(), self.keys().scheduler(scheduler));
+        let call =
+            Call::new(OPERATION, [keys.schedulers()]).arg(scheduler.as_str()).arg(millis(within));
+        let mut register = cmd("HSET");
+        register.arg(&own);
+        for (field, value) in self.heart_fields() {
+            register.arg(field).arg(value);
+        }
+        let mut expire = cmd("PEXPIRE");
+        expire.arg(own).arg(millis(FORGET_SCHEDULER_AFTER));
+        let mut times = cmd("ZRANGE");
+        times.arg(keys.schedulers()).arg(0).arg(-1).arg("WITHSCORES");
+        let commands = [register, expire, call.command(), times];
+        let answers = self.call_all(OPERATION, &commands).await?;
+        let [_, _, present, times] = take(OPERATION, answers)?;
+        let mut present = Reply::list(OPERATION, present)?.words()?;
+        let times = fields(OPERATION, times)?;
         present.sort();
-        Ok(present)
+        let looks: Vec<Cmd> = present
+            .iter()
+            .map(|name| {
+                let mut look = cmd("HGETALL");
+                look.arg(keys.scheduler(&SchedulerId::new(name)));
+                look
+            })
+            .collect();
+        let hearts = self.call_all(OPERATION, &looks).await?;
+        let record = |(name, answer): (String, redis::Value)| {
+            // Of somebody who left in between there is no time any more.
+            let beat_at = times.get(&name).map_or(Ok(0), |at| at.parse());
+            let beat_at = beat_at.map_err(|_| corrupt(OPERATION, format!("time of {name}")))?;
+            let heart = heart(&Fields::new(OPERATION, fields(OPERATION, answer)?));
+            let beat_at = Timestamp::from_millis(beat_at);
+            Ok(SchedulerRecord { id: SchedulerId::new(name), beat_at, heart })
+        };
+        present.into_iter().zip(hearts).map(record).collect()
     }
 
     pub(super) async fn withdraw_as(&self, scheduler: &SchedulerId) -> Result<(), Error> {
-        let leave = zrem(self.keys().schedulers(), scheduler.as_str());
-        self.send("withdraw", &leave).await.map(drop)
+        let mut delete = cmd("DEL");
+        delete.arg(self.keys().scheduler(scheduler));
+        let leave = [delete, zrem(self.keys().schedulers(), scheduler.as_str())];
+        self.call_all("withdraw", &leave).await.map(drop)
     }
 }
 
+/// The heart of a worker or a scheduler, from the fields of its hash.
+fn heart(fields: &Fields) -> Option<String> {
+    let heart = hearts::join(&fields.text("heart"), &fields.text("heart_server"));
+    Some(heart).filter(|heart| !hearts::parts(heart).0.is_empty())
+}
+
 /// `HGETALL` answers with a list under RESP2 and with a map under RESP3.
-fn fields(operation: &'static str, answer: redis::Value) -> Result<HashMap<String, String>, Error> {
+pub(super) fn fields(
+    operation: &'static str,
+    answer: redis::Value,
+) -> Result<HashMap<String, String>, Error> {
     let list = match answer {
         redis::Value::Map(pairs) => {
             redis::Value::Array(pairs.into_iter().flat_map(|(k, v)| [k, v]).collect())
@@ -165,8 +263,8 @@ fn fields(operation: &'static str, answer: redis::Value) -> Result<HashMap<Strin
     Reply::list(operation, list)?.fields()
 }
 
-/// Lists and labels are JSON, since names may hold any character.
-fn node_fields(info: &NodeInfo, seq: u64) -> Result<[(&'static str, String); 13], Error> {
+/// Lists, jobs and labels are JSON, since names may hold any character.
+fn node_fields(info: &NodeInfo, seq: u64) -> Result<[(&'static str, String); 14], Error> {
     let json = |e: serde_json::Error| corrupt("beat", e.to_string());
     let state = match info.state {
         NodeState::Active => "active",
@@ -179,6 +277,7 @@ fn node_fields(info: &NodeInfo, seq: u64) -> Result<[(&'static str, String); 13]
         ("queues", serde_json::to_string(&info.queues).map_err(json)?),
         ("tasks", serde_json::to_string(&info.tasks).map_err(json)?),
         ("labels", serde_json::to_string(&info.labels).map_err(json)?),
+        ("jobs", serde_json::to_string(&info.jobs).map_err(json)?),
         ("slots", info.slots.to_string()),
         ("busy", info.busy.to_string()),
         ("state", state.to_owned()),
@@ -189,7 +288,7 @@ fn node_fields(info: &NodeInfo, seq: u64) -> Result<[(&'static str, String); 13]
     ])
 }
 
-fn node_record(
+pub(super) fn node_record(
     operation: &'static str,
     name: String,
     map: HashMap<String, String>,
@@ -197,6 +296,7 @@ fn node_record(
     let list = |field: &str| -> Result<Vec<String>, Error> { from_json(operation, &map, field) };
     let (queues, tasks) = (list("queues")?, list("tasks")?);
     let labels = from_json(operation, &map, "labels")?;
+    let jobs = from_json(operation, &map, "jobs")?;
     let fields = Fields::new(operation, map);
     let state = match fields.text("state").as_str() {
         "active" => NodeState::Active,
@@ -214,6 +314,7 @@ fn node_record(
             labels,
             slots: fields.number("slots")?,
             busy: fields.number("busy")?,
+            jobs,
             state,
             started_at: fields.time("started_at")?.unwrap_or_default(),
             cpu: fields.number("cpu")?,
@@ -221,6 +322,8 @@ fn node_record(
         },
         seq: fields.number("seq")?,
         beat_at: fields.time("beat_at")?.unwrap_or_default(),
+        heart: heart(&fields),
+        death: Some(fields.text("death")).filter(|death| !death.is_empty()),
     })
 }
 
@@ -239,8 +342,6 @@ fn from_json<T: serde::de::DeserializeOwned + Default>(
 
 #[cfg(test)]
 mod tests {
-    use longshore_protocol::Timestamp;
-
     use super::*;
 
     #[test]
@@ -255,6 +356,7 @@ mod tests {
             labels: [("gpu".to_owned(), "true".to_owned())].into(),
             slots: 4,
             busy: 1,
+            jobs: Some(["00000000-0000-4000-8000-000000000001".parse().expect("an id")].into()),
             state: NodeState::Draining,
             started_at: Timestamp::from_millis(1_700_000_000_000),
             cpu: 0.25,
@@ -264,6 +366,6 @@ mod tests {
         let map = written.into_iter().map(|(field, value)| (field.to_owned(), value)).collect();
         let record = node_record("nodes", "box-1".into(), map).expect("readable");
         assert_eq!(record.info, info);
-        assert_eq!(record.seq, 9);
+        assert_eq!((record.seq, record.heart), (9, None));
     }
 }

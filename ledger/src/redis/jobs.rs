@@ -3,17 +3,18 @@
 use std::time::Duration;
 
 use longshore_protocol::{
-    ChunkId, ChunkMessage, Digest, Epoch, JobId, NodeId, ReduceTree, Run, Token,
+    ChunkId, ChunkMessage, Digest, Epoch, JobId, NodeId, ReduceTree, Run, Timestamp, Token,
 };
 use redis::{Cmd, cmd};
 
-use super::call::Call;
-use super::reply::{Reply, corrupt, optional_word};
+use super::call::{Arguments, Call};
+use super::reply::{Reply, corrupt, word};
 use super::summary::Fields;
 use super::{RedisLedger, millis};
 use crate::op::{MAX_CHUNKS_A_CALL, MAX_INDICES, shortened};
 use crate::{
-    Admission, Admitted, Claim, Commit, Committed, Error, Grant, HandBack, Open, Revoked, Sweep,
+    Admission, Admitted, Claim, Commit, Committed, Error, Grant, HandBack, Loss, Open, Revoked,
+    Sweep,
 };
 
 impl RedisLedger {
@@ -24,18 +25,21 @@ impl RedisLedger {
         if admission.indices() > MAX_INDICES {
             return Ok(Admitted::TooLarge { most: MAX_INDICES });
         }
-        let keys = self.keys();
-        let (job, name) = (admission.job, admission.job.to_string());
-        let look = [hget(keys.job(job), "state"), cmd("TIME")];
-        let [state, time] = take(OPERATION, self.call_all(OPERATION, &look).await?)?;
-        let state = optional_word(OPERATION, state)?;
-        let is_new = matches!(state.as_deref(), None | Some("rejected"));
-        if is_new {
-            let now = clock_millis(OPERATION, time)?;
-            self.send(OPERATION, &zadd(keys.active(), Some("NX"), now, &name)).await?;
-        }
-        let mut reply = self.call(&self.admission_call(admission)).await?;
-        match reply.word()?.as_str() {
+        let (keys, name) = (self.keys(), admission.job.to_string());
+        // At the head of the list until the time is known.
+        let list = zadd(keys.active(), Some("NX"), 0, &name);
+        let both = [list, self.entry_call(OPERATION, admission).command()];
+        let answers = match self.call_in_order(OPERATION, &both).await {
+            Err(error @ (Error::Corrupt { .. } | Error::Misuse { .. })) => {
+                // What has the job's name is no job.
+                self.send(OPERATION, &zrem(keys.active(), &name)).await?;
+                return Err(error);
+            }
+            answers => answers?,
+        };
+        let [listed, admitted] = take(OPERATION, answers)?;
+        let mut reply = Reply::list(OPERATION, admitted)?;
+        let answer = match reply.word()?.as_str() {
             "accepted" => {
                 let submitted: u64 = reply.parse()?;
                 let lists = [
@@ -44,20 +48,26 @@ impl RedisLedger {
                     zrem(keys.expiring(), &name),
                 ];
                 self.call_all(OPERATION, &lists).await?;
-                Ok(Admitted::Accepted)
+                return Ok(Admitted::Accepted { at: Timestamp::from_millis(submitted) });
             }
-            "known" => Ok(Admitted::Known),
-            "conflict" => Ok(Admitted::Conflict),
-            other => Err(corrupt(OPERATION, format!("`{other}`"))),
+            "known" => Admitted::Known,
+            "conflict" => Admitted::Conflict,
+            other => return Err(corrupt(OPERATION, format!("`{other}`"))),
+        };
+        if word(OPERATION, listed)? == "1" {
+            self.archive_job(admission.job).await?;
         }
+        Ok(answer)
     }
 
-    fn admission_call(&self, admission: &Admission) -> Call {
+    /// A call of an operation that takes a job in, with the arguments that all of those share.
+    pub(super) fn entry_call(&self, operation: &'static str, admission: &Admission) -> Call {
         let keys = self.keys();
         let job = admission.job;
         let optional = |number: Option<u64>| number.map_or_else(String::new, |n| n.to_string());
         let tree = admission.fan_in.map(|fan_in| ReduceTree::new(admission.total, fan_in));
-        Call::new("admit", [keys.job(job), keys.document(job), keys.manifest(job)])
+        let own = [keys.job(job), keys.document(job), keys.manifest(job), keys.deleted(job)];
+        Call::new(operation, own)
             .arg(keys.events())
             .arg(job.to_string())
             .arg(admission.digest.as_str())
@@ -100,11 +110,13 @@ impl RedisLedger {
         open: &Open,
     ) -> Result<Vec<ChunkMessage>, Error> {
         let keys = self.keys();
-        let call =
-            Call::new("open", [keys.job(job), keys.done(job), keys.chunks(job), keys.retry(job)])
-                .arg(open.chunks.min(MAX_CHUNKS_A_CALL))
-                .arg(open.size)
-                .arg(millis(open.publish_within));
+        let call = Call::new(
+            "open",
+            [keys.job(job), keys.done(job), keys.chunks(job), keys.retry(job), keys.due(job)],
+        )
+        .arg(open.chunks.min(MAX_CHUNKS_A_CALL))
+        .arg(open.size)
+        .arg(millis(open.publish_within));
         messages(job, self.call(&call).await?)
     }
 
@@ -116,27 +128,39 @@ impl RedisLedger {
         token: Token,
         node: &NodeId,
     ) -> Result<Claim, Error> {
-        let keys = self.keys();
-        let call = Call::new("claim", [keys.job(job), keys.chunks(job)])
-            .arg(keys.events())
-            .arg(job.to_string())
+        let part = Arguments::default()
             .arg(chunk.0)
             .arg(epoch.0)
             .arg(token.to_string())
             .arg(node.as_str());
-        let mut reply = self.call(&call).await?;
+        let mut reply = self.call_together(Self::claims, ("claim", job), part).await?;
         match reply.word()?.as_str() {
             "granted" => Ok(Claim::Granted(Grant {
                 from: reply.parse()?,
                 to: reply.parse()?,
                 attempt: reply.parse()?,
                 deferrals: reply.parse()?,
+                crashes: reply.parse()?,
                 digest: Digest::new(reply.word()?),
             })),
-            "stale" => Ok(Claim::Stale),
+            "stale" => {
+                let holder = Some(reply.word()?).filter(|node| !node.is_empty());
+                Ok(Claim::Stale { holder: holder.map(NodeId::new) })
+            }
             "gone" => Ok(Claim::Gone),
             other => Err(reply.unexpected(other)),
         }
+    }
+
+    fn claims(&self, job: JobId) -> Call {
+        let keys = self.keys();
+        let own = [keys.job(job), keys.chunks(job), keys.recoveries(job), keys.due(job)];
+        Call::new("claim", own).arg(keys.events()).arg(job.to_string())
+    }
+
+    fn commits(&self, job: JobId) -> Call {
+        let keys = self.keys();
+        Call::new("commit", keys.all_of_job(job)).arg(keys.events()).arg(job.to_string())
     }
 
     pub(super) async fn commit_chunk(
@@ -147,17 +171,16 @@ impl RedisLedger {
         commit: &Commit,
     ) -> Result<Committed, Error> {
         commit.check()?;
-        let mut call = Call::new("commit", self.keys().all_of_job(job))
-            .arg(self.keys().events())
-            .arg(job.to_string())
+        let mut part = Arguments::default()
             .arg(chunk.0)
             .arg(token.to_string())
             .arg(commit.from)
-            .arg(millis(commit.busy));
+            .arg(millis(commit.busy))
+            .arg(commit.runs.len());
         for run in &commit.runs {
-            push_run(&mut call, run);
+            push_run(&mut part, run);
         }
-        let mut reply = self.call(&call).await?;
+        let mut reply = self.call_together(Self::commits, ("commit", job), part).await?;
         match reply.word()?.as_str() {
             "settled" => Ok(Committed::Settled { state: reply.parse()? }),
             "fenced" => Ok(Committed::Fenced),
@@ -172,7 +195,7 @@ impl RedisLedger {
         token: Token,
     ) -> Result<HandBack, Error> {
         let keys = self.keys();
-        let call = Call::new("release", [keys.job(job), keys.chunks(job)])
+        let call = Call::new("release", [keys.job(job), keys.chunks(job), keys.due(job)])
             .arg(keys.events())
             .arg(job.to_string())
             .arg(chunk.0)
@@ -189,14 +212,15 @@ impl RedisLedger {
         &self,
         job: JobId,
         node: &NodeId,
-        died: bool,
+        loss: &Loss,
     ) -> Result<Vec<Revoked>, Error> {
         let keys = self.keys();
-        let call = Call::new("revoke", [keys.job(job), keys.chunks(job)])
+        let call = Call::new("revoke", keys.all_of_job(job))
             .arg(keys.events())
             .arg(job.to_string())
             .arg(node.as_str())
-            .arg(if died { "died" } else { "left" });
+            .arg(loss.lost().word())
+            .arg(loss.how().unwrap_or_default());
         let mut reply = self.call(&call).await?;
         let mut revoked = Vec::new();
         while !reply.is_empty() {
@@ -224,12 +248,15 @@ impl RedisLedger {
         job: JobId,
         limit: u32,
         publish_within: Duration,
+        doubt: Option<Duration>,
     ) -> Result<Option<Sweep>, Error> {
         const OPERATION: &str = "sweep";
         let keys = self.keys();
-        let call = Call::new(OPERATION, [keys.job(job), keys.chunks(job), keys.retry(job)])
-            .arg(limit.min(MAX_CHUNKS_A_CALL))
-            .arg(millis(publish_within));
+        let call =
+            Call::new(OPERATION, [keys.job(job), keys.chunks(job), keys.retry(job), keys.due(job)])
+                .arg(limit.min(MAX_CHUNKS_A_CALL))
+                .arg(millis(publish_within))
+                .arg(doubt.map_or_else(String::new, |queued_for| millis(queued_for).to_string()));
         let mut reply = self.call(&call).await?;
         if reply.is_empty() {
             return Ok(None);
@@ -241,30 +268,30 @@ impl RedisLedger {
     }
 }
 
-fn push_run(call: &mut Call, run: &Run) {
+fn push_run(part: &mut Arguments, run: &Run) {
     match run {
         Run::Success { count, results: None } => {
-            call.push("success");
-            call.push(count);
+            part.push("success");
+            part.push(count);
         }
         Run::Success { count, results: Some(lines) } => {
-            call.push("results");
-            call.push(count);
-            call.push(lines);
+            part.push("results");
+            part.push(count);
+            part.push(lines);
         }
         Run::Retry { error, delay } => {
-            call.push("retry");
-            call.push(millis(*delay));
+            part.push("retry");
+            part.push(millis(*delay));
             // The job shows so much of it; all of it is in the worker's log.
-            call.push(shortened(error));
+            part.push(shortened(error));
         }
         Run::Failed { error } => {
-            call.push("failed");
-            call.push(error);
+            part.push("failed");
+            part.push(error);
         }
         Run::Defer { delay } => {
-            call.push("defer");
-            call.push(millis(*delay));
+            part.push("defer");
+            part.push(millis(*delay));
         }
     }
 }
@@ -298,7 +325,7 @@ pub(super) fn take<const N: usize>(
 pub(super) fn clock_millis(operation: &'static str, time: redis::Value) -> Result<u64, Error> {
     let mut time = Reply::list(operation, time)?;
     let (seconds, micros): (u64, u64) = (time.parse()?, time.parse()?);
-    Ok(seconds * 1000 + micros / 1000)
+    Ok(seconds.saturating_mul(1000).saturating_add(micros / 1000))
 }
 
 pub(super) fn hget(key: String, field: &str) -> Cmd {

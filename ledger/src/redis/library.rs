@@ -24,13 +24,46 @@ macro_rules! lua {
 }
 
 /// Shared pieces, each before those that use it.
-const PIECES: &[(&str, &str)] = lua!["_job", "_bits", "_chunks", "_results", "_errors", "_settle"];
+const PIECES: &[(&str, &str)] = lua![
+    "_job",
+    "_admission",
+    "_bits",
+    "_chunks",
+    "_poison",
+    "_recoveries",
+    "_results",
+    "_errors",
+    "_settle",
+];
 
 /// Operations.
 const OPERATIONS: &[(&str, &str)] = lua![
-    "admit", "attend", "audit", "beat", "cancel", "claim", "commit", "delete", "drain", "fail",
-    "held", "holders", "job", "open", "pause", "reject", "release", "results", "resume", "retry",
-    "revoke", "sweep",
+    "admit",
+    "advance",
+    "attend",
+    "audit",
+    "beat",
+    "cancel",
+    "certify",
+    "claim",
+    "commit",
+    "delete",
+    "drain",
+    "fail",
+    "held",
+    "holders",
+    "job",
+    "open",
+    "pause",
+    "recoveries",
+    "reject",
+    "release",
+    "restore",
+    "results",
+    "resume",
+    "retry",
+    "revoke",
+    "sweep",
 ];
 
 /// The library as it is loaded.

@@ -7,7 +7,7 @@
 //! too many rather than on none.
 //!
 //! ```text
-//! Ledger ──> jobs, control, reading, fleet ──> Call ──> Transport ──> pool of connections
+//! Ledger ──> jobs, control, reading, fleet ──> (group ──>) Call ──> Transport ──> shared connections
 //! ```
 //!
 //! Deliberately absent: retries after errors of unknown outcome (callers repeat, operations are
@@ -20,10 +20,17 @@ mod control;
 mod events;
 mod examine;
 mod fleet;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+mod group;
+mod hearts;
 mod jobs;
+mod lanes;
 pub mod library;
 mod reading;
 mod reply;
+mod restoring;
 mod summary;
 mod transport;
 
@@ -33,15 +40,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, JobId, JobSummary, NodeId, NodeInfo,
-    NodeRecord, ResultsPage, SchedulerId, Timestamp, Token,
+    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, JobId, JobSummary, JournalPlace, NodeId,
+    NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Timestamp, Token,
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::keys::Keys;
 use crate::{
     Admission, Admitted, Beat, Claim, Commit, Committed, ControlError, Error, Events, Finding,
-    HandBack, Held, Ledger, Open, Revoked, StoredDocument, Sweep,
+    HandBack, Hearts, Held, Ledger, Loss, Open, Restored, Revoked, StoredDocument, Sweep, Was,
 };
+use fleet::Told;
+use group::Groups;
 use transport::Transport;
 
 /// How to reach Redis.
@@ -52,9 +63,9 @@ pub struct Config {
     pub url: String,
     /// All keys begin with it.
     pub namespace: String,
-    /// Most connections at once. Each carries one request at a time, so this is also the most
-    /// requests in flight.
-    pub pool_size: usize,
+    /// Most connections at once. All requests share them, so few are enough; more than one only so that a long answer does not
+    /// hold up the others.
+    pub connections: usize,
     /// How long to wait for an answer. After that the outcome is unknown.
     pub response_timeout: Duration,
     /// How long to wait for a connection.
@@ -62,12 +73,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// Ten connections, two seconds for an answer, one for a connection.
+    /// Up to four connections, two seconds for an answer, one for a connection.
     pub fn new(url: impl Into<String>, namespace: impl Into<String>) -> Self {
         Self {
             url: url.into(),
             namespace: namespace.into(),
-            pool_size: 10,
+            connections: 4,
             response_timeout: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(1),
         }
@@ -84,6 +95,11 @@ struct Inner {
     config: Config,
     keys: Keys,
     transport: Transport,
+    groups: Groups,
+    /// What the last heartbeat of each node wrote that beats through this handle.
+    told: Mutex<Told>,
+    /// What Redis calls the connection on which this handle follows the hints, while it does.
+    heart: Mutex<Option<String>>,
 }
 
 impl RedisLedger {
@@ -92,7 +108,16 @@ impl RedisLedger {
     pub fn connect(config: Config) -> Result<Self, Error> {
         let transport = Transport::new(&config)?;
         let keys = Keys::new(config.namespace.clone());
-        Ok(Self { inner: Arc::new(Inner { config, keys, transport }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                config,
+                keys,
+                transport,
+                groups: Groups::default(),
+                told: Mutex::default(),
+                heart: Mutex::default(),
+            }),
+        })
     }
 
     /// Loads the functions where those of this build are not there yet. Schedulers do so when they
@@ -103,6 +128,18 @@ impl RedisLedger {
 
     fn keys(&self) -> &Keys {
         &self.inner.keys
+    }
+
+    fn heart(&self) -> MutexGuard<'_, Option<String>> {
+        self.inner.heart.lock()
+    }
+
+    fn groups(&self) -> &Groups {
+        &self.inner.groups
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.inner.told.lock()
     }
 
     fn transport(&self) -> &Transport {
@@ -156,8 +193,8 @@ impl Ledger for RedisLedger {
         self.release_chunk(job, chunk, token).await
     }
 
-    async fn revoke(&self, job: JobId, node: &NodeId, died: bool) -> Result<Vec<Revoked>, Error> {
-        self.revoke_node(job, node, died).await
+    async fn revoke(&self, job: JobId, node: &NodeId, loss: &Loss) -> Result<Vec<Revoked>, Error> {
+        self.revoke_node(job, node, loss).await
     }
 
     async fn holders(&self, job: JobId) -> Result<Vec<NodeId>, Error> {
@@ -169,8 +206,9 @@ impl Ledger for RedisLedger {
         job: JobId,
         limit: u32,
         publish_within: Duration,
+        doubt: Option<Duration>,
     ) -> Result<Option<Sweep>, Error> {
-        self.sweep_job(job, limit, publish_within).await
+        self.sweep_job(job, limit, publish_within, doubt).await
     }
 
     async fn pause(&self, job: JobId) -> Result<JobState, ControlError> {
@@ -195,6 +233,26 @@ impl Ledger for RedisLedger {
 
     async fn delete(&self, job: JobId) -> Result<(), ControlError> {
         self.delete_job(job).await
+    }
+
+    async fn restore(&self, admission: &Admission, was: &Was) -> Result<Restored, Error> {
+        self.restore_job(admission, was).await
+    }
+
+    async fn missing(&self, jobs: &[JobId]) -> Result<Vec<JobId>, Error> {
+        self.missing_jobs(jobs).await
+    }
+
+    async fn journal_place(&self) -> Result<Option<JournalPlace>, Error> {
+        self.read_journal_place().await
+    }
+
+    async fn advance_journal(
+        &self,
+        from: Option<&JournalPlace>,
+        to: &JournalPlace,
+    ) -> Result<Option<JournalPlace>, Error> {
+        self.advance_in_journal(from, to).await
     }
 
     async fn job(&self, job: JobId) -> Result<Option<JobSummary>, Error> {
@@ -231,6 +289,10 @@ impl Ledger for RedisLedger {
         self.read_errors(job, from, limit).await
     }
 
+    async fn recoveries(&self, job: JobId, limit: usize) -> Result<Vec<Recovery>, Error> {
+        self.read_recoveries(job, limit).await
+    }
+
     async fn audit(&self, job: JobId) -> Result<Option<Audit>, Error> {
         self.audit_job(job).await
     }
@@ -240,11 +302,23 @@ impl Ledger for RedisLedger {
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRecord>, Error> {
-        self.read_nodes().await
+        self.read_nodes(&[]).await
+    }
+
+    async fn nodes_since(&self, known: &[NodeRecord]) -> Result<Vec<NodeRecord>, Error> {
+        self.read_nodes(known).await
+    }
+
+    fn hearts(&self) -> Box<dyn Hearts> {
+        Box::new(self.watch_hearts())
     }
 
     async fn drain(&self, node: &NodeId) -> Result<bool, Error> {
         self.drain_node(node).await
+    }
+
+    async fn certify(&self, node: &NodeId, death: &str) -> Result<bool, Error> {
+        self.certify_death(node, death).await
     }
 
     async fn forget(&self, node: &NodeId) -> Result<(), Error> {
@@ -255,7 +329,7 @@ impl Ledger for RedisLedger {
         &self,
         scheduler: &SchedulerId,
         within: Duration,
-    ) -> Result<Vec<SchedulerId>, Error> {
+    ) -> Result<Vec<SchedulerRecord>, Error> {
         self.attend_as(scheduler, within).await
     }
 
@@ -276,7 +350,7 @@ impl Ledger for RedisLedger {
     }
 
     fn separate(&self) -> Arc<dyn Ledger> {
-        let config = Config { pool_size: 1, ..self.inner.config.clone() };
+        let config = Config { connections: 1, ..self.inner.config.clone() };
         let apart = Self::connect(config).expect("the same address was accepted before");
         Arc::new(apart)
     }

@@ -1,8 +1,11 @@
 //! Reading: one job, the lists, the document, pages of results and errors, the clock.
 
 use longshore_protocol::{
-    Digest, ErrorEntry, JobId, JobSummary, NodeId, ResultRun, ResultsPage, Timestamp,
+    Death, Digest, ErrorEntry, JobId, JobSummary, Lost, NodeId, Recovery, ResultRun, ResultsPage,
+    Timestamp,
 };
+use std::time::Duration;
+
 use redis::cmd;
 use serde::Deserialize;
 
@@ -11,6 +14,7 @@ use super::call::Call;
 use super::jobs::{clock_millis, hget, take};
 use super::reply::{Reply, corrupt, optional_word, parse, word};
 use super::summary::Fields;
+use crate::op::MAX_RECOVERIES;
 use crate::{Error, StoredDocument};
 
 /// How many finished jobs one round trip asks for.
@@ -23,6 +27,24 @@ struct KeptError {
     attempts: u32,
     node: String,
     at: u64,
+    #[serde(default)]
+    deaths: Vec<Death>,
+}
+
+/// The value of a field of the hash `:recoveries`.
+#[derive(Deserialize)]
+struct KeptRecovery {
+    at: u64,
+    node: String,
+    lost: Lost,
+    how: Option<String>,
+    chunks: u64,
+    subtasks: u64,
+    cut: u64,
+    #[serde(default)]
+    given_up: Vec<u64>,
+    waiting: u64,
+    again_after_ms: Option<u64>,
 }
 
 impl RedisLedger {
@@ -115,17 +137,11 @@ impl RedisLedger {
             .arg(from.min(MOST))
             .arg(to.min(MOST))
             .arg(max_bytes.min(1 << 52));
-        let mut reply = self.call(&call).await?;
-        let mut next: u64 = reply.parse()?;
-        if next == MOST {
-            next = to;
+        let mut page = results_page(self.call(&call).await?)?;
+        if page.next == MOST {
+            page.next = to;
         }
-        let mut runs = Vec::new();
-        while !reply.is_empty() {
-            let (from, count) = (reply.parse()?, reply.parse()?);
-            runs.push(ResultRun { from, count, lines: reply.word()? });
-        }
-        Ok(ResultsPage { runs, next })
+        Ok(page)
     }
 
     pub(super) async fn read_errors(
@@ -160,6 +176,19 @@ impl RedisLedger {
         Ok(entries)
     }
 
+    pub(super) async fn read_recoveries(
+        &self,
+        job: JobId,
+        limit: usize,
+    ) -> Result<Vec<Recovery>, Error> {
+        const OPERATION: &str = "recoveries";
+        let keys = self.keys();
+        let call = Call::new(OPERATION, [keys.job(job), keys.recoveries(job)])
+            .arg(limit.min(MAX_RECOVERIES));
+        let kept = self.call(&call).await?.words()?;
+        kept.iter().map(|text| recovery(text)).collect()
+    }
+
     pub(super) async fn read_clock(&self) -> Result<Timestamp, Error> {
         const OPERATION: &str = "now";
         let time = self.transport().run_anywhere(&cmd("TIME")).await;
@@ -168,7 +197,20 @@ impl RedisLedger {
     }
 }
 
-fn error_entry(index: u64, text: &str) -> Result<ErrorEntry, Error> {
+pub(super) fn results_page(mut reply: Reply) -> Result<ResultsPage, Error> {
+    let next = reply.parse()?;
+    let mut runs = Vec::new();
+    while !reply.is_empty() {
+        let (from, count): (u64, u64) = (reply.parse()?, reply.parse()?);
+        if from.checked_add(count).is_none() {
+            return Err(reply.unexpected("a run of results past the end of numbers"));
+        }
+        runs.push(ResultRun { from, count, lines: reply.word()? });
+    }
+    Ok(ResultsPage { runs, next })
+}
+
+pub(super) fn error_entry(index: u64, text: &str) -> Result<ErrorEntry, Error> {
     let kept: KeptError = serde_json::from_str(text)
         .map_err(|e| corrupt("errors", format!("subtask {index}: {e}")))?;
     Ok(ErrorEntry {
@@ -177,5 +219,23 @@ fn error_entry(index: u64, text: &str) -> Result<ErrorEntry, Error> {
         attempts: kept.attempts,
         node: NodeId::new(kept.node),
         at: Timestamp::from_millis(kept.at),
+        deaths: kept.deaths,
+    })
+}
+
+fn recovery(text: &str) -> Result<Recovery, Error> {
+    let kept: KeptRecovery =
+        serde_json::from_str(text).map_err(|e| corrupt("recoveries", format!("`{text}`: {e}")))?;
+    Ok(Recovery {
+        at: Timestamp::from_millis(kept.at),
+        node: NodeId::new(kept.node),
+        lost: kept.lost,
+        how: kept.how,
+        chunks: kept.chunks,
+        subtasks: kept.subtasks,
+        cut: kept.cut,
+        given_up: kept.given_up,
+        waiting: kept.waiting,
+        again_after: kept.again_after_ms.map(Duration::from_millis),
     })
 }

@@ -28,8 +28,16 @@ impl Reply {
         self.items.is_empty()
     }
 
+    /// The first item, if it is text.
+    pub(super) fn first(&self) -> Option<&[u8]> {
+        match self.items.front() {
+            Some(Value::BulkString(bytes)) => Some(bytes),
+            _ => None,
+        }
+    }
+
     pub(super) fn next(&mut self) -> Result<Value, Error> {
-        self.items.pop_front().ok_or_else(|| corrupt(self.operation, "an item is missing".into()))
+        self.items.pop_front().ok_or_else(|| corrupt(self.operation, "an item is missing"))
     }
 
     pub(super) fn word(&mut self) -> Result<String, Error> {
@@ -54,7 +62,7 @@ impl Reply {
 
     /// An error about an item that was understood but can't be right.
     pub(super) fn unexpected(&self, what: &str) -> Error {
-        corrupt(self.operation, what.to_owned())
+        corrupt(self.operation, what)
     }
 
     /// The rest as fields and values.
@@ -77,8 +85,9 @@ pub(super) fn optional_word(
 
 pub(super) fn word(operation: &'static str, value: Value) -> Result<String, Error> {
     match value {
-        Value::BulkString(bytes) => String::from_utf8(bytes)
-            .map_err(|_| corrupt(operation, "text that is not UTF-8".to_owned())),
+        Value::BulkString(bytes) => {
+            String::from_utf8(bytes).map_err(|_| corrupt(operation, "text that is not UTF-8"))
+        }
         Value::SimpleString(text) => Ok(text),
         Value::Okay => Ok("OK".to_owned()),
         Value::Int(number) => Ok(number.to_string()),
@@ -95,6 +104,27 @@ pub(super) fn parse<T: FromStr<Err: Display>>(
     word.parse().map_err(|e| corrupt(operation, format!("`{word}`: {e}")))
 }
 
-pub(super) fn corrupt(operation: &'static str, detail: String) -> Error {
-    Error::Corrupt { operation, detail }
+/// What came back makes no sense. Much of `detail` is what others wrote: it is put on one line, and cut.
+pub(super) fn corrupt(operation: &'static str, detail: impl AsRef<str>) -> Error {
+    const LONGEST: usize = 500;
+    let mut shown = detail.as_ref().replace(char::is_control, " ");
+    if shown.len() > LONGEST {
+        shown.truncate(shown.floor_char_boundary(LONGEST));
+        shown.push('…');
+    }
+    Error::Corrupt { operation, detail: shown }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_makes_no_sense_is_shown_on_one_line_and_not_at_length() {
+        let error = word("job", Value::Array(vec![Value::SimpleString("a\nb".repeat(1_000))]));
+        let text = error.expect_err("a list is no word").to_string();
+        assert!(!text.contains('\n') && text.len() < 700, "{text}");
+        let error = parse::<u64>("job", "1\r\n2").expect_err("no number").to_string();
+        assert!(error.contains("`1  2`"), "{error}");
+    }
 }

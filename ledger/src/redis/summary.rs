@@ -8,8 +8,11 @@ use std::time::Duration;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{Books, JobId, JobSummary, Timestamp};
 
-use super::reply::parse;
+use super::reply::{corrupt, parse};
 use crate::Error;
+
+/// No count is larger: Lua counts exactly up to here. So sums of counts fit 64 bits, whoever wrote the numbers.
+pub(super) const MOST: u64 = 1 << 53;
 
 /// The fields of a job's hash. A field that is absent reads as nothing: 0, empty, or `None`.
 pub(super) struct Fields {
@@ -50,7 +53,13 @@ impl Fields {
 
     /// The books whose fields begin with `prefix` (empty, or `reduce_`).
     pub(super) fn books(&self, prefix: &str) -> Result<Books, Error> {
-        let number = |name: &str| self.number(&format!("{prefix}{name}"));
+        let number = |name: &str| {
+            let name = format!("{prefix}{name}");
+            match self.number(&name)? {
+                number if number <= MOST => Ok(number),
+                number => Err(corrupt(self.operation, format!("{name} is {number}"))),
+            }
+        };
         Ok(Books {
             total: number("total")?,
             waiting: number("waiting")?,
@@ -85,15 +94,33 @@ impl Fields {
             attempts: self.number("attempts")?,
             busy: Duration::from_millis(self.number("busy_ms")?),
             lost: self.number("lost")?,
+            recoveries: self.number("recoveries")?,
+            crashes: self.number("crashes")?,
+            orphaned: self.number("orphaned")?,
+            reissued: self.number("reissued")?,
+            fenced: self.number("fenced")?,
             next_retry_at,
             submitted_at: self.time("submitted_at")?.unwrap_or_default(),
             started_at: self.time("started_at")?,
             finished_at: self.time("finished_at")?,
             deadline_at: self.time("deadline_at")?,
+            restored_at: self.time("restored_at")?,
             rate: self.number("rate")?,
             eta: self.optional("eta_ms")?.map(Duration::from_millis),
             error: self.map.get("error").cloned(),
             last_error: self.map.get("last_error").cloned(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_beyond_all_counts_is_somebody_elses_doing() {
+        let map = [("done".to_owned(), u64::MAX.to_string())].into();
+        let error = Fields::new("job", map).books("").expect_err("it can't be");
+        assert!(error.to_string().contains("done is 18446744073709551615"), "{error}");
     }
 }

@@ -1,25 +1,25 @@
-//! Connections to Redis: a bounded pool for one server, for the master that sentinels name, or for
-//! a cluster.
+//! What is sent to Redis and in which time: to one server, to the master that sentinels name, or to a cluster.
 //!
-//! Every wait has an end. A connection that timed out, broke, or turned out to lead to a replica is
-//! taken out of the pool: what it still answers belongs to nobody. Deliberately absent: retries;
-//! whoever repeats an operation knows that it is idempotent.
+//! Every wait has an end. Deliberately absent: which connection it goes on (see `lanes`); patience with a Redis that is away,
+//! which whoever asks has or has not.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use deadpool_redis::sentinel::{self, SentinelNodeConnectionInfo, SentinelServerType, TlsMode};
-use deadpool_redis::{PoolConfig, RedisConnectionInfo, Runtime, Timeouts, cluster};
 use futures_util::future::try_join_all;
-use redis::aio::{ConnectionLike, PubSub};
+use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, RedisResult,
-    ServerErrorKind, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, Pipeline,
+    ProtocolVersion, PushInfo, RedisError, RedisResult, ServerErrorKind, Value,
 };
+use tokio::sync::mpsc;
 
 use super::Config;
 use super::address::Address;
+use super::lanes::{Lanes, Wire, node_info};
 use crate::Error;
 
 /// What went wrong below an operation.
@@ -54,6 +54,25 @@ impl Failure {
         self.code() == Some("NOPERM")
     }
 
+    /// Whether nothing good can come of the connection any more.
+    pub(super) fn breaks_connection(&self) -> bool {
+        match self {
+            Self::TimedOut(_) | Self::Pool(_) => true,
+            Self::Redis(error) => {
+                let read_only = ErrorKind::Server(ServerErrorKind::ReadOnly);
+                error.is_io_error()
+                    || error.is_timeout()
+                    || error.is_unrecoverable_error()
+                    || error.kind() == read_only
+            }
+        }
+    }
+
+    /// Whether the connection has ended: as a rule before anything was sent, since it had been closed while nobody used it.
+    fn is_hung_up(&self) -> bool {
+        matches!(self, Self::Redis(error) if error.is_connection_dropped())
+    }
+
     /// The first word of an error that Redis replied with.
     pub(super) fn code(&self) -> Option<&str> {
         match self {
@@ -63,22 +82,25 @@ impl Failure {
     }
 }
 
-enum Pool {
-    Alone(deadpool_redis::Pool),
-    Sentinel(sentinel::Pool),
-    Cluster(cluster::Pool),
+/// Pushed messages that wait to be read. A follower that falls further behind is told that it missed some.
+const PUSHES: usize = 1_024;
+
+/// A connection that follows a channel.
+pub(super) struct Followed {
+    pub(super) connection: MultiplexedConnection,
+    pub(super) pushes: mpsc::Receiver<PushInfo>,
+    /// Set when a push found no room.
+    pub(super) lost: Arc<AtomicBool>,
+    /// Its line in Redis's list of connections, if this user may ask for it.
+    pub(super) line: Option<String>,
+    /// What the server calls itself, if this user may ask for it.
+    pub(super) run: Option<String>,
 }
 
-enum Wire {
-    Alone(deadpool_redis::Connection),
-    Sentinel(sentinel::Connection),
-    Cluster(cluster::Connection),
-}
-
-/// A pool and the times that it grants.
+/// Connections and the times that they are granted.
 pub(super) struct Transport {
     address: Address,
-    pool: Pool,
+    lanes: Lanes,
     response: Duration,
     connect: Duration,
 }
@@ -87,9 +109,9 @@ impl Transport {
     /// Connects when it is first needed.
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
         let address = Address::parse(&config.url)?;
-        let pool = pool(&address, config).map_err(Error::BadUrl)?;
+        let lanes = Lanes::new(&address, config).map_err(Error::BadUrl)?;
         let (response, connect) = (config.response_timeout, config.connect_timeout);
-        Ok(Self { address, pool, response, connect })
+        Ok(Self { address, lanes, response, connect })
     }
 
     pub(super) fn address(&self) -> &Address {
@@ -97,67 +119,156 @@ impl Transport {
     }
 
     pub(super) fn is_cluster(&self) -> bool {
-        matches!(self.pool, Pool::Cluster(_))
+        self.lanes.is_cluster()
     }
 
     /// Sends one command, in a cluster to the node that its first key says.
     pub(super) async fn run(&self, cmd: &Cmd) -> Result<Value, Failure> {
-        let mut wire = self.wire().await?;
-        let sent = self.in_time(wire.as_connection().req_packed_command(cmd)).await;
-        wire.keep_if_sound(sent.and_then(sound))
+        self.send(|mut wire| async move { wire.as_connection().req_packed_command(cmd).await })
+            .await
+            .and_then(sound)
     }
 
     /// Sends one command that every node answers alike; in a cluster one of them is asked.
     pub(super) async fn run_anywhere(&self, cmd: &Cmd) -> Result<Value, Failure> {
-        let mut wire = self.wire().await?;
-        let Wire::Cluster(connection) = &mut wire else {
-            let sent = self.in_time(wire.as_connection().req_packed_command(cmd)).await;
-            return wire.keep_if_sound(sent.and_then(sound));
+        let ask = |wire| async move {
+            match wire {
+                Wire::One(mut connection) => connection.req_packed_command(cmd).await,
+                Wire::Cluster(mut connection) => {
+                    let anywhere = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
+                    connection.route_command(cmd.clone(), anywhere).await
+                }
+            }
         };
-        let anywhere = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
-        let sent = self.in_time(connection.route_command(cmd.clone(), anywhere)).await;
-        wire.keep_if_sound(sent.and_then(sound))
+        self.send(ask).await.and_then(sound)
+    }
+
+    /// Sends commands so that each has been run when the next one is, and gives all answers.
+    pub(super) async fn run_in_order(&self, commands: &[Cmd]) -> Result<Vec<Value>, Failure> {
+        if !self.is_cluster() {
+            return self.run_all(commands).await;
+        }
+        let mut answers = Vec::with_capacity(commands.len());
+        for command in commands {
+            answers.push(self.run(command).await?);
+        }
+        Ok(answers)
     }
 
     /// Sends commands together and gives all answers. In a cluster they go to the nodes that their
-    /// keys say.
+    /// keys say, in no order.
     pub(super) async fn run_all(&self, commands: &[Cmd]) -> Result<Vec<Value>, Failure> {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
-        let mut wire = self.wire().await?;
-        let sent = if let Wire::Cluster(connection) = &mut wire {
-            let each = commands.iter().map(|cmd| {
-                let mut connection = (**connection).clone();
-                async move { connection.req_packed_command(cmd).await }
-            });
-            self.in_time(try_join_all(each)).await
-        } else {
-            let mut pipeline = Pipeline::with_capacity(commands.len());
-            for cmd in commands {
-                pipeline.add_command(cmd.clone());
+        let ask = |wire| async move {
+            match wire {
+                Wire::One(mut connection) => {
+                    let mut pipeline = Pipeline::with_capacity(commands.len());
+                    for cmd in commands {
+                        pipeline.add_command(cmd.clone());
+                    }
+                    connection.req_packed_commands(&pipeline, 0, commands.len()).await
+                }
+                Wire::Cluster(connection) => {
+                    let each = commands.iter().map(|cmd| {
+                        let mut connection = connection.clone();
+                        async move { connection.req_packed_command(cmd).await }
+                    });
+                    try_join_all(each).await
+                }
             }
-            let count = commands.len();
-            self.in_time(wire.as_connection().req_packed_commands(&pipeline, 0, count)).await
         };
-        let checked =
-            sent.and_then(|values| values.into_iter().map(sound).collect::<Result<Vec<_>, _>>());
-        wire.keep_if_sound(checked)
+        self.send(ask).await?.into_iter().map(sound).collect()
     }
 
-    /// A connection of its own that follows a channel. `turn` picks the node of a cluster.
-    pub(super) async fn subscribe(&self, channel: &str, turn: usize) -> Result<PubSub, Failure> {
+    /// Sends something on one of the connections; once more on another one if that turns out to have ended. All that is sent
+    /// may be repeated: operations are idempotent.
+    async fn send<T, F>(&self, send: impl Fn(Wire) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = RedisResult<T>>,
+    {
+        let first = self.lanes.turn().await?;
+        match first.end(self.in_time(send(first.wire())).await) {
+            Err(failure) if failure.is_hung_up() => {
+                let second = self.lanes.turn().await?;
+                second.end(self.in_time(send(second.wire())).await)
+            }
+            sent => sent,
+        }
+    }
+
+    /// A connection of its own to where the hearts of workers are: every worker's and every scheduler's is to the same server.
+    pub(super) async fn connect_to_hearts(&self) -> Result<MultiplexedConnection, Failure> {
+        let info = self.heart_server().await?;
+        self.connect(info, self.times()).await
+    }
+
+    /// A connection to the same place that follows a channel.
+    pub(super) async fn follow(&self, channel: &str) -> Result<Followed, Failure> {
+        let (sender, pushes) = mpsc::channel(PUSHES);
+        let lost = Arc::new(AtomicBool::new(false));
+        let losing = lost.clone();
+        let times = self.times().set_push_sender(move |push| {
+            let sent = sender.try_send(push);
+            losing.fetch_or(sent.is_err(), Ordering::Relaxed);
+            sent
+        });
+        let info = self.heart_server().await?;
+        // The older protocol has no room for questions beside a subscription.
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let mut connection = self.connect(info.set_redis_settings(settings), times).await?;
+        let who = redis::cmd("CLIENT").arg("INFO").to_owned();
+        let line = self.in_time(who.query_async::<String>(&mut connection)).await.ok();
+        let run = self.run_id(&mut connection).await;
+        self.in_time(connection.subscribe(channel)).await?;
+        Ok(Followed { connection, pushes, lost, line, run })
+    }
+
+    /// What a server calls itself from its start to its end, if this user may ask for it.
+    pub(super) async fn run_id(&self, connection: &mut MultiplexedConnection) -> Option<String> {
+        let info = redis::cmd("INFO").arg("server").to_owned();
+        let told = self.in_time(info.query_async::<String>(connection)).await.ok()?;
+        let run = told.lines().find_map(|line| line.strip_prefix("run_id:"))?.trim();
+        (!run.is_empty()).then(|| run.to_owned())
+    }
+
+    fn times(&self) -> AsyncConnectionConfig {
+        AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.connect))
+            .set_response_timeout(Some(self.response))
+    }
+
+    async fn connect(
+        &self,
+        info: ConnectionInfo,
+        times: AsyncConnectionConfig,
+    ) -> Result<MultiplexedConnection, Failure> {
         let connecting = async {
-            let client = match &self.address {
-                Address::Alone(info) => Client::open(info.clone())?,
-                Address::Cluster(nodes) => Client::open(nodes[turn % nodes.len()].clone())?,
-                Address::Sentinel { .. } => self.sentinel_client()?.async_get_client().await?,
-            };
-            let mut connection = client.get_async_pubsub().await?;
-            connection.subscribe(channel).await?;
-            Ok(connection)
+            let client = Client::open(info)?;
+            client.get_multiplexed_async_connection_with_config(&times).await
         };
         within(self.connect + self.response, "connecting", connecting).await
+    }
+
+    /// The one server; the master that sentinels name; of a cluster, whoever serves the first slot.
+    async fn heart_server(&self) -> Result<ConnectionInfo, Failure> {
+        match &self.address {
+            Address::Alone(info) => Ok(info.clone()),
+            Address::Sentinel { .. } => {
+                let asking = async {
+                    let client = self.sentinel_client()?.async_get_client().await?;
+                    Ok(client.get_connection_info().clone())
+                };
+                within(self.connect + self.response, "asking the sentinels", asking).await
+            }
+            Address::Cluster(nodes) => {
+                let slots = redis::cmd("CLUSTER").arg("SLOTS").to_owned();
+                let table = self.run_anywhere(&slots).await?;
+                first_server(&table, &nodes[0])
+                    .ok_or_else(|| Failure::Pool("no node of the cluster serves slot 0".into()))
+            }
+        }
     }
 
     fn sentinel_client(&self) -> RedisResult<redis::sentinel::SentinelClient> {
@@ -172,28 +283,38 @@ impl Transport {
         )
     }
 
-    async fn wire(&self) -> Result<Wire, Failure> {
-        let limit = self.connect + self.response;
-        let checkout = async {
-            Ok(match &self.pool {
-                Pool::Alone(pool) => Wire::Alone(pool.get().await.map_err(pool_failure)?),
-                Pool::Sentinel(pool) => {
-                    let mut connection = pool.get().await.map_err(pool_failure)?;
-                    connection.set_response_timeout(self.response);
-                    Wire::Sentinel(connection)
-                }
-                Pool::Cluster(pool) => Wire::Cluster(pool.get().await.map_err(pool_failure)?),
-            })
-        };
-        match tokio::time::timeout(limit, checkout).await {
-            Ok(wire) => wire,
-            Err(_) => Err(Failure::TimedOut(format!("no connection within {limit:?}"))),
-        }
-    }
-
-    async fn in_time<T>(&self, sent: impl Future<Output = RedisResult<T>>) -> Result<T, Failure> {
+    pub(super) async fn in_time<T>(
+        &self,
+        sent: impl Future<Output = RedisResult<T>>,
+    ) -> Result<T, Failure> {
         within(self.response, "waiting for an answer", sent).await
     }
+}
+
+/// Who serves the first slot, from the table of slots, reached as `like` is reached.
+fn first_server(table: &Value, like: &ConnectionInfo) -> Option<ConnectionInfo> {
+    let list = |value: &Value| match value {
+        Value::Array(items) => Some(items.clone()),
+        _ => None,
+    };
+    let ranges = list(table)?.into_iter().filter_map(|range| list(&range));
+    let first = ranges.into_iter().find(|range| range.first() == Some(&Value::Int(0)))?;
+    let server = list(first.get(2)?)?;
+    let Value::Int(port) = *server.get(1)? else { return None };
+    let port = u16::try_from(port).ok()?;
+    // A server that does not know its own address leaves it empty: it is the one that was asked.
+    let told = match server.first()? {
+        Value::BulkString(host) => String::from_utf8(host.clone()).ok().filter(|h| !h.is_empty()),
+        _ => None,
+    };
+    let address = match like.addr().clone() {
+        ConnectionAddr::Tcp(host, _) => ConnectionAddr::Tcp(told.unwrap_or(host), port),
+        ConnectionAddr::TcpTls { host, insecure, tls_params, .. } => {
+            ConnectionAddr::TcpTls { host: told.unwrap_or(host), port, insecure, tls_params }
+        }
+        other => other,
+    };
+    Some(like.clone().set_addr(address))
 }
 
 /// An error that Redis replied with comes as a value from some connections.
@@ -201,7 +322,7 @@ fn sound(value: Value) -> Result<Value, Failure> {
     value.extract_error().map_err(Failure::Redis)
 }
 
-async fn within<T>(
+pub(super) async fn within<T>(
     limit: Duration,
     doing: &str,
     what: impl Future<Output = RedisResult<T>>,
@@ -209,95 +330,5 @@ async fn within<T>(
     match tokio::time::timeout(limit, what).await {
         Ok(done) => done.map_err(Failure::Redis),
         Err(_) => Err(Failure::TimedOut(format!("timed out after {limit:?} {doing}"))),
-    }
-}
-
-impl Wire {
-    fn as_connection(&mut self) -> &mut (dyn ConnectionLike + Send) {
-        match self {
-            Self::Alone(connection) => connection,
-            Self::Sentinel(connection) => connection,
-            Self::Cluster(connection) => connection,
-        }
-    }
-
-    /// Puts the connection back into the pool, or drops it if nothing good can come of it any more.
-    fn keep_if_sound<T>(self, sent: Result<T, Failure>) -> Result<T, Failure> {
-        if sent.as_ref().is_err_and(breaks_connection) {
-            match self {
-                Self::Alone(connection) => drop(deadpool_redis::Connection::take(connection)),
-                Self::Sentinel(connection) => drop(sentinel::Connection::take(connection)),
-                Self::Cluster(connection) => drop(cluster::Connection::take(connection)),
-            }
-        }
-        sent
-    }
-}
-
-fn breaks_connection(failure: &Failure) -> bool {
-    match failure {
-        Failure::TimedOut(_) | Failure::Pool(_) => true,
-        Failure::Redis(error) => {
-            let read_only = ErrorKind::Server(ServerErrorKind::ReadOnly);
-            error.is_io_error()
-                || error.is_timeout()
-                || error.is_unrecoverable_error()
-                || error.kind() == read_only
-        }
-    }
-}
-
-fn pool_failure(error: deadpool_redis::PoolError) -> Failure {
-    match error {
-        deadpool_redis::PoolError::Backend(error) => Failure::Redis(error),
-        other => Failure::Pool(other.to_string()),
-    }
-}
-
-fn pool(address: &Address, config: &Config) -> Result<Pool, String> {
-    let limit = config.connect_timeout + config.response_timeout;
-    let pool_config = PoolConfig {
-        max_size: config.pool_size.max(1),
-        timeouts: Timeouts {
-            wait: Some(limit),
-            create: Some(config.connect_timeout),
-            recycle: Some(config.response_timeout),
-        },
-        ..PoolConfig::default()
-    };
-    let text = |e: RedisError| e.to_string();
-    Ok(match address {
-        Address::Alone(info) => {
-            let times = AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(config.connect_timeout))
-                .set_response_timeout(Some(config.response_timeout));
-            let manager =
-                deadpool_redis::Manager::new_with_config(info.clone(), times).map_err(text)?;
-            let builder = deadpool_redis::Pool::builder(manager).config(pool_config);
-            Pool::Alone(builder.runtime(Runtime::Tokio1).build().map_err(|e| e.to_string())?)
-        }
-        Address::Sentinel { sentinels, master, node, tls } => {
-            let manager = sentinel::Manager::new(
-                sentinels.clone(),
-                master.clone(),
-                Some(node_info(node, *tls)),
-                SentinelServerType::Master,
-            )
-            .map_err(text)?;
-            let builder = sentinel::Pool::builder(manager).config(pool_config);
-            Pool::Sentinel(builder.runtime(Runtime::Tokio1).build().map_err(|e| e.to_string())?)
-        }
-        Address::Cluster(nodes) => {
-            let manager = cluster::Manager::new(nodes.clone(), false).map_err(text)?;
-            let builder = cluster::Pool::builder(manager).config(pool_config);
-            Pool::Cluster(builder.runtime(Runtime::Tokio1).build().map_err(|e| e.to_string())?)
-        }
-    })
-}
-
-fn node_info(node: &redis::ConnectionInfo, tls: bool) -> SentinelNodeConnectionInfo {
-    SentinelNodeConnectionInfo {
-        tls_mode: tls.then_some(TlsMode::Secure),
-        redis_connection_info: Some(RedisConnectionInfo::from(node.redis_settings().clone())),
     }
 }

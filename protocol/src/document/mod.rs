@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use crate::JobId;
 
-pub use schema::{chunk_schema, job_schema};
+pub use schema::{chunk_schema, job_schema, journal_schema};
 
 /// Most subtasks that a job may have.
 pub const MAX_TOTAL: u64 = 1 << 40;

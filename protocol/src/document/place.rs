@@ -6,6 +6,9 @@ use std::fmt;
 use super::Invalid;
 use super::json::quote;
 
+/// Deep inside the application's own data a path grows long, and with it every log that quotes it.
+const LONGEST: usize = 400;
+
 /// A path like `split.axes.lr[2]`; `document` for the whole.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Place<'a> {
@@ -27,7 +30,12 @@ impl<'a> Place<'a> {
 
     /// What is wrong here.
     pub(crate) fn invalid(&self, found: impl Into<String>, allowed: impl Into<String>) -> Invalid {
-        Invalid { place: self.to_string(), found: found.into(), allowed: allowed.into() }
+        let mut place = self.to_string();
+        if place.len() > LONGEST {
+            place.truncate(place.floor_char_boundary(LONGEST));
+            place.push('…');
+        }
+        Invalid { place, found: found.into(), allowed: allowed.into() }
     }
 
     /// Two members of this object have the same name.

@@ -7,7 +7,7 @@
 use schemars::generate::SchemaSettings;
 
 use super::encode;
-use crate::ChunkMessage;
+use crate::{ChunkMessage, JournalRecord};
 
 /// The JSON Schema of the job document, kept as `docs/job.schema.json`.
 pub fn job_schema() -> String {
@@ -17,6 +17,11 @@ pub fn job_schema() -> String {
 /// The JSON Schema of the chunk message, kept as `docs/chunk.schema.json`.
 pub fn chunk_schema() -> String {
     print::<ChunkMessage>()
+}
+
+/// The JSON Schema of the journal's records, kept as `docs/journal.schema.json`.
+pub fn journal_schema() -> String {
+    print::<JournalRecord>()
 }
 
 fn print<T: schemars::JsonSchema>() -> String {

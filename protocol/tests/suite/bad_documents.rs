@@ -94,3 +94,14 @@ fn long_values_are_cut_in_errors() {
     let error = JobDocument::parse(document.as_bytes()).expect_err("no such axis").to_string();
     assert!(error.len() < 200, "{error}");
 }
+
+#[test]
+fn a_place_is_cut_where_it_grows_long() {
+    let name = "n".repeat(60);
+    let deep = format!(r#"{{"{name}":"#).repeat(50) + r#"{"a":1,"a":2}"# + &"}".repeat(50);
+    let document = format!(r#"{{"task":"t","split":{{"by":"items","items":[{deep}]}}}}"#);
+    let error = JobDocument::parse(document.as_bytes()).expect_err("a key stands twice");
+    assert!(error.place.starts_with("split.items[0].nnn"), "{error}");
+    assert!(error.place.len() < 500, "{} bytes", error.place.len());
+    assert!(error.to_string().ends_with("the key `a` stands twice; write it once"), "{error}");
+}

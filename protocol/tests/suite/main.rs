@@ -5,6 +5,7 @@ mod bad_documents;
 mod delays;
 mod documents;
 mod ids;
+mod journal;
 mod plans;
 mod random;
 mod schemas;

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use longshore_protocol::document::{chunk_schema, job_schema};
+use longshore_protocol::document::{chunk_schema, job_schema, journal_schema};
 use longshore_protocol::{ChunkId, ChunkMessage, Epoch, JobDocument, JobId};
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ fn kept_in_docs(name: &str, schema: &str) {
     assert!(kept == schema, "docs/{name} is out of date; write it anew with\n    {command}");
 }
 
-fn validator(schema: &str) -> jsonschema::Validator {
+pub(crate) fn validator(schema: &str) -> jsonschema::Validator {
     let schema: Value = serde_json::from_str(schema).expect("a schema is JSON");
     jsonschema::draft202012::meta::validate(&schema).expect("the schema obeys its own draft");
     jsonschema::validator_for(&schema).expect("the schema can be used")
@@ -41,6 +41,11 @@ fn the_schema_of_the_document_in_docs_is_the_one_of_the_types() {
 #[test]
 fn the_schema_of_the_chunk_message_in_docs_is_the_one_of_the_types() {
     kept_in_docs("chunk.schema.json", &chunk_schema());
+}
+
+#[test]
+fn the_schema_of_the_journal_in_docs_is_the_one_of_the_types() {
+    kept_in_docs("journal.schema.json", &journal_schema());
 }
 
 #[test]

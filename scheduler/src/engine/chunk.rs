@@ -17,6 +17,12 @@ pub(super) const AIM: Duration = Duration::from_millis(250);
 /// repeats grows.
 pub(super) const LARGEST: u64 = 10_000;
 
+/// With more slots than this, chunks aim at more, in proportion, but at [`MOST_STRETCH`] times as much at most: a fleet of a
+/// thousand slots would ask for four thousand chunks a second. A newcomer does not wait longer for it, since the more slots there
+/// are, the sooner one of them is free.
+const SLOTS_OF_AIM: u64 = 500;
+const MOST_STRETCH: u64 = 4;
+
 /// A chunk may be at most so many times as large as those that taught us how long a subtask takes:
 /// the first subtasks of a job are often not like the rest.
 const GROWTH: u64 = 8;
@@ -86,7 +92,11 @@ impl Sizer {
     pub(super) fn size(&self, chunk: Chunk, remaining: u64, slots: u64) -> u64 {
         match chunk {
             Chunk::Fixed(size) => size,
-            Chunk::Auto => self.learnt.min(remaining / (4 * slots.max(1))).max(1),
+            Chunk::Auto => {
+                let stretch = (slots / SLOTS_OF_AIM).clamp(1, MOST_STRETCH);
+                let wish = (self.learnt * stretch).min(LARGEST);
+                wish.min(remaining / (4 * slots.max(1))).max(1)
+            }
         }
     }
 
@@ -119,6 +129,14 @@ mod tests {
         sizes(1_000.0, PLENTY, 8, &[1, 8, 64, 250, 250]);
         sizes(100_000.0, PLENTY, 8, &[1, 2, 2]);
         sizes(10_000_000.0, PLENTY, 8, &[1, 1]);
+    }
+
+    #[test]
+    fn many_slots_get_longer_chunks() {
+        sizes(100_000.0, PLENTY, 999, &[1, 2, 2]);
+        sizes(100_000.0, PLENTY, 1_000, &[2, 4, 4]);
+        sizes(100_000.0, PLENTY, 10_000, &[4, 8, 8]);
+        sizes(1.0, PLENTY, 10_000, &[4, 32, 256, 2_048, 10_000]);
     }
 
     #[test]

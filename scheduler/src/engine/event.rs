@@ -1,10 +1,13 @@
 //! What the engine is told, and what it wants done.
 
+use std::collections::BTreeSet;
+
 use longshore_broker::Queue;
-use longshore_ledger::Event as Hint;
+use longshore_ledger::{Event as Hint, Loss};
 use longshore_protocol::document::{Chunk, Placement};
 use longshore_protocol::{
-    ChunkMessage, JobDocument, JobId, JobSummary, NodeId, NodeRecord, SchedulerId, Timestamp,
+    ChunkMessage, JobDocument, JobId, JobSummary, NodeId, NodeRecord, SchedulerId, SchedulerRecord,
+    Timestamp,
 };
 
 /// Something that happened. Answers to actions carry what the ledger said, nothing of ours.
@@ -12,8 +15,27 @@ use longshore_protocol::{
 pub enum Event {
     /// The ledger's list of jobs that may not have ended.
     Active(Vec<JobId>),
-    /// The ledger hinted at a change, or a job was admitted here.
+    /// The ledger hinted at a change.
     Hint(Hint),
+    /// A job is being admitted here: whatever is heard of it meanwhile says no more than that.
+    Admitting {
+        /// The job.
+        job: JobId,
+    },
+    /// It was admitted, and is new.
+    Admitted {
+        /// As the ledger has it.
+        summary: Box<JobSummary>,
+        /// What its document says.
+        terms: Terms,
+    },
+    /// It was not admitted, or is not new.
+    NotAdmitted {
+        /// The job.
+        job: JobId,
+        /// Whether the ledger has it.
+        known: bool,
+    },
     /// Answer to [`Action::Look`] and [`Action::Sweep`].
     Looked {
         /// The job.
@@ -63,15 +85,29 @@ pub enum Event {
     },
     /// The ledger's list of workers.
     Nodes(Vec<NodeRecord>),
+    /// Whose hearts are severed right now, as far as the ledger can tell; all others' beat.
+    Severed {
+        /// Workers.
+        workers: BTreeSet<NodeId>,
+        /// Schedulers.
+        schedulers: BTreeSet<SchedulerId>,
+    },
     /// Answer to [`Action::Bury`].
     Buried {
         /// The worker.
         node: NodeId,
         /// Whether all of it worked.
         complete: bool,
+        /// The jobs of which chunks are queued again: their messages are wanted at once.
+        queued_again: Vec<JobId>,
     },
-    /// The schedulers that live, this one among them.
-    Peers(Vec<SchedulerId>),
+    /// Answer to [`Action::Reclaim`].
+    Reclaimed {
+        /// The job.
+        job: JobId,
+    },
+    /// The schedulers that signed in lately, this one among them.
+    Peers(Vec<SchedulerRecord>),
     /// The ledger's clock, now.
     Clock(Timestamp),
     /// Whether the broker can be reached.
@@ -135,6 +171,8 @@ pub enum Action {
         /// waiting there: a queue that holds as many messages as chunks wait has lost none. `None`:
         /// don't ask.
         unless_in: Option<(Queue, u64)>,
+        /// Whether messages that should have been claimed by now are doubted as well.
+        doubt: bool,
     },
     /// Read the job's document.
     Study {
@@ -176,6 +214,18 @@ pub enum Action {
         /// The job.
         job: JobId,
     },
+    /// Tell the others that a scheduler is gone, so that none counts on it.
+    Withdraw {
+        /// The scheduler.
+        scheduler: SchedulerId,
+    },
+    /// Take from a worker that lives what it holds of a job without knowing it.
+    Reclaim {
+        /// The job.
+        job: JobId,
+        /// The worker.
+        node: NodeId,
+    },
     /// Take from a worker what it holds, of each of these jobs, then take it off the list if
     /// `forget`.
     Bury {
@@ -183,8 +233,8 @@ pub enum Action {
         node: NodeId,
         /// All jobs that may have something to take.
         jobs: Vec<JobId>,
-        /// Whether it died with its work, or left.
-        died: bool,
+        /// How it was lost.
+        loss: Loss,
         /// Whether to take it off the list, once all the rest has worked.
         forget: bool,
     },

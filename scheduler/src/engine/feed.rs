@@ -124,10 +124,10 @@ impl Engine {
         let entry = self.jobs.get_mut(&id).expect("the caller looked it up");
         entry.lane = match &action {
             Action::Look { .. } => Lane::Looking,
-            Action::Sweep { .. } => Lane::Sweeping,
+            Action::Sweep { doubt, .. } => Lane::Sweeping { doubt: *doubt },
             _ => Lane::Asking,
         };
-        if matches!(entry.lane, Lane::Looking | Lane::Sweeping) {
+        if matches!(entry.lane, Lane::Looking | Lane::Sweeping { .. }) {
             entry.wanted = false;
         }
         if let Known::Ours(job) = &mut entry.known {
@@ -156,8 +156,8 @@ impl Engine {
                 } else if job.holders_are_due(now) {
                     Some(Action::AskHolders { job: id })
                 } else if job.sweep_is_due(now) && self.link_up {
-                    let unless_in = self.resting_place(job);
-                    Some(Action::Sweep { job: id, keyed: is_keyed(job), unless_in })
+                    let (unless_in, doubt) = (self.resting_place(job), job.doubts(now));
+                    Some(Action::Sweep { job: id, keyed: is_keyed(job), unless_in, doubt })
                 } else {
                     let look = entry.wanted || job.sweep_is_due(now);
                     look.then_some(Action::Look { job: id })

@@ -7,12 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use longshore_protocol::{NodeId, NodeInfo, NodeRecord, NodeState, Timestamp};
+use longshore_protocol::{JobId, NodeId, NodeInfo, NodeRecord, NodeState, Timestamp};
 
+use super::orphans::Word;
+use super::severance::Severance;
 use super::window::Hands;
 
 /// Between two reads at most this much counts as silence; more means that we could not listen.
-/// Twice the usual interval of the reads, so that ordinary delays count fully.
+/// Twice and more the usual interval of the reads, so that ordinary delays count fully.
 const LONGEST_LISTEN: Duration = Duration::from_secs(1);
 
 /// From so many nodes on, silence of many at once points at something that they share rather than
@@ -37,9 +39,19 @@ struct Node {
     info: NodeInfo,
     seq: u64,
     silent: Duration,
+    severance: Severance,
     /// It fell silent together with many others, and gets twice the time, once.
     spared: bool,
     dead: bool,
+    /// How its process ended, if somebody watched it.
+    death: Option<String>,
+}
+
+impl Node {
+    fn new(info: NodeInfo, seq: u64) -> Self {
+        let (silent, severance) = (Duration::ZERO, Severance::default());
+        Self { info, seq, silent, severance, spared: false, dead: false, death: None }
+    }
 }
 
 /// What a look at the list of workers brought.
@@ -49,6 +61,10 @@ pub(super) struct Changes {
     pub(super) hands: bool,
     /// Went off the list without having been declared dead.
     pub(super) left: Vec<NodeId>,
+    /// What those took work from that died of their silence.
+    pub(super) silent_queues: BTreeSet<String>,
+    /// What those took work from that left, or whose death somebody watched.
+    pub(super) gone_queues: BTreeSet<String>,
 }
 
 impl Fleet {
@@ -64,7 +80,11 @@ impl Fleet {
         let mut changes = Changes::default();
         let mut listed = BTreeSet::new();
         for record in records {
-            let id = record.info.id.clone();
+            let (id, watched) = (record.info.id.clone(), record.death.is_some());
+            let died = watched && self.is_alive(&id);
+            if died {
+                changes.gone_queues.extend(record.info.queues.iter().cloned());
+            }
             changes.hands |= self.hear(record, listened);
             listed.insert(id);
         }
@@ -72,11 +92,13 @@ impl Fleet {
             let stays = listed.contains(id);
             if !stays && !node.dead {
                 changes.left.push(id.clone());
+                changes.gone_queues.extend(node.info.queues.iter().cloned());
                 changes.hands = true;
             }
             stays
         });
-        changes.hands |= self.judge();
+        changes.silent_queues = self.judge();
+        changes.hands |= !changes.silent_queues.is_empty();
         self.strays.retain(|id, _| !listed.contains(id));
         changes
     }
@@ -106,19 +128,22 @@ impl Fleet {
 
     /// One node's record; tells whether it changed what can be handed out.
     fn hear(&mut self, record: NodeRecord, listened: Duration) -> bool {
-        let NodeRecord { info, seq, .. } = record;
+        let NodeRecord { info, seq, death, .. } = record;
         let Some(node) = self.nodes.get_mut(&info.id) else {
-            let (silent, spared, dead) = (Duration::ZERO, false, false);
-            self.nodes.insert(info.id.clone(), Node { info, seq, silent, spared, dead });
+            let node = Node { dead: death.is_some(), death, ..Node::new(info, seq) };
+            self.nodes.insert(node.info.id.clone(), node);
             return true;
         };
-        let revived = node.dead && node.seq != seq;
+        let was_dead = node.dead;
         if node.seq == seq {
             node.silent += listened;
         } else {
-            (node.silent, node.spared, node.dead) = (Duration::ZERO, false, false);
+            *node = Node::new(node.info.clone(), seq);
         }
-        let changed = revived
+        // No beat undoes what somebody saw with his own eyes.
+        node.dead |= death.is_some();
+        node.death = death;
+        let changed = node.dead != was_dead
             || node.info.slots != info.slots
             || node.info.state != info.state
             || node.info.queues != info.queues;
@@ -126,8 +151,22 @@ impl Fleet {
         changed
     }
 
-    /// Declares dead whoever has been silent for too long; tells whether there was one.
-    fn judge(&mut self) -> bool {
+    /// Takes in whose hearts are severed as of `now`; gives the queues of those that died of it.
+    pub(super) fn severed(
+        &mut self,
+        now: Timestamp,
+        severed: &BTreeSet<NodeId>,
+    ) -> BTreeSet<String> {
+        let mut queues = BTreeSet::new();
+        for (id, node) in self.nodes.iter_mut().filter(|(_, node)| !node.dead) {
+            node.dead = node.severance.look(now, severed.contains(id));
+            queues.extend(node.dead.then_some(&node.info.queues).into_iter().flatten().cloned());
+        }
+        queues
+    }
+
+    /// Declares dead whoever has been silent for too long; gives their queues.
+    fn judge(&mut self) -> BTreeSet<String> {
         let alive = self.nodes.values().filter(|node| !node.dead).count();
         let suspect = |node: &Node| !node.dead && node.silent >= self.dead_after / 2;
         let suspects = self.nodes.values().filter(|node| suspect(node)).count();
@@ -136,13 +175,13 @@ impl Fleet {
                 node.spared |= !node.dead && node.silent >= self.dead_after / 2;
             }
         }
-        let mut died = false;
+        let mut queues = BTreeSet::new();
         for node in self.nodes.values_mut().filter(|node| !node.dead) {
             let grace = if node.spared { 2 * self.dead_after } else { self.dead_after };
             node.dead = node.silent >= grace;
-            died |= node.dead;
+            queues.extend(node.dead.then_some(&node.info.queues).into_iter().flatten().cloned());
         }
-        died
+        queues
     }
 
     /// Those that were declared dead and are still on the list.
@@ -150,9 +189,37 @@ impl Fleet {
         self.nodes.iter().filter(|(_, node)| node.dead).map(|(id, _)| id)
     }
 
+    /// What a node that is on the list said of itself last.
+    pub(super) fn info(&self, id: &NodeId) -> Option<&NodeInfo> {
+        self.nodes.get(id).map(|node| &node.info)
+    }
+
+    /// How a node's process ended, if somebody watched it.
+    pub(super) fn death(&self, id: &NodeId) -> Option<&str> {
+        self.nodes.get(id)?.death.as_deref()
+    }
+
     /// Whether a node is on the list and was not declared dead.
     pub(super) fn is_alive(&self, id: &NodeId) -> bool {
         self.nodes.get(id).is_some_and(|node| !node.dead)
+    }
+
+    /// Whether the last heartbeat of a node names this job among those that it held chunks of; `None` if it names none ever.
+    pub(super) fn names(&self, id: &NodeId, job: JobId) -> Option<bool> {
+        self.nodes.get(id)?.info.jobs.as_ref().map(|jobs| jobs.contains(&job))
+    }
+
+    /// The number of the last heartbeat of a node.
+    pub(super) fn seq(&self, id: &NodeId) -> Option<u64> {
+        self.nodes.get(id).map(|node| node.seq)
+    }
+
+    /// What the living among the holders of a job said last.
+    pub(super) fn words<'a>(&self, job: JobId, holders: &'a [NodeId]) -> Vec<Word<'a>> {
+        let living = holders.iter().filter(|id| self.is_alive(id));
+        living
+            .map(|node| Word { seq: self.nodes[node].seq, names: self.names(node, job), node })
+            .collect()
     }
 
     /// Who takes chunks of a queue, in the order of names.
@@ -186,12 +253,13 @@ pub(super) mod tests {
             labels: BTreeMap::new(),
             slots,
             busy: 0,
+            jobs: None,
             state: NodeState::Active,
             started_at: Timestamp::from_millis(0),
             cpu: 0.0,
             rss: 0,
         };
-        NodeRecord { info, seq, beat_at: Timestamp::from_millis(0) }
+        NodeRecord { info, seq, beat_at: Timestamp::from_millis(0), heart: None, death: None }
     }
 
     /// `nodes` workers beat once a second; from second 10 on the first `silent` of them are silent.
@@ -239,6 +307,62 @@ pub(super) mod tests {
     fn a_crowd_that_falls_silent_together_gets_twice_the_time_once() {
         dies_after(10, 4, Some(10.0));
         dies_after(4, 4, Some(10.0));
+    }
+
+    /// Looks at a worker's heart at these times (ms; severed or not); tells when it died.
+    #[track_caller]
+    fn dies_at(looks: &[(u64, bool)], expected: Option<u64>) {
+        let mut fleet = Fleet::new(Duration::from_secs(5));
+        let [worker, other] = ["worker", "other"].map(|name| record(name, "default", 1, 1));
+        fleet.observe(Timestamp::from_millis(0), vec![worker.clone(), other]);
+        let died = looks.iter().find(|(ms, severed)| {
+            let severed = severed.then(|| worker.info.id.clone()).into_iter().collect();
+            !fleet.severed(Timestamp::from_millis(*ms), &severed).is_empty()
+        });
+        assert_eq!(died.map(|(ms, _)| *ms), expected, "{looks:?}");
+        assert!(fleet.is_alive(&NodeId::new("other")));
+        assert_eq!(fleet.is_alive(&worker.info.id), expected.is_none());
+    }
+
+    #[test]
+    fn a_node_whose_heart_stays_severed_is_dead_within_a_fraction_of_a_second() {
+        dies_at(&[(0, false), (50, true), (100, true), (150, true)], Some(150));
+        dies_at(&[(0, true), (900, true)], Some(900));
+    }
+
+    #[test]
+    fn a_heart_that_was_replaced_is_a_blip() {
+        dies_at(&[(0, true), (50, true), (99, false), (120, true), (170, true)], None);
+    }
+
+    #[test]
+    fn who_was_taken_for_severed_and_beats_lives_again() {
+        let mut fleet = Fleet::new(Duration::from_secs(5));
+        let at = Timestamp::from_millis;
+        let id = NodeId::new("n");
+        let severed = BTreeSet::from([id.clone()]);
+        fleet.observe(at(0), vec![record("n", "default", 2, 1)]);
+        fleet.severed(at(0), &severed);
+        assert_eq!(fleet.severed(at(100), &severed), BTreeSet::from(["default".to_owned()]));
+        assert_eq!(fleet.dead().collect::<Vec<_>>(), [&id]);
+        assert_eq!(fleet.severed(at(200), &severed), BTreeSet::new(), "it died once");
+        assert!(fleet.observe(at(300), vec![record("n", "default", 2, 2)]).hands);
+        assert!(fleet.is_alive(&id));
+        assert_eq!(fleet.severed(at(350), &severed), BTreeSet::new(), "it counts from anew");
+    }
+
+    #[test]
+    fn a_death_that_was_watched_needs_no_silence_and_no_beat_undoes_it() {
+        let mut fleet = Fleet::new(Duration::from_secs(5));
+        let at = Timestamp::from_millis;
+        let beat = |seq| record("n", "default", 2, seq);
+        fleet.observe(at(0), vec![beat(1)]);
+        let killed = |seq| NodeRecord { death: Some("SIGKILL".into()), ..beat(seq) };
+        assert!(fleet.observe(at(10), vec![killed(1)]).hands);
+        let id = NodeId::new("n");
+        assert_eq!((fleet.dead().next(), fleet.death(&id)), (Some(&id), Some("SIGKILL")));
+        assert!(!fleet.observe(at(20), vec![killed(2)]).hands, "a beat that was on its way");
+        assert!(!fleet.is_alive(&id));
     }
 
     #[test]

@@ -6,12 +6,13 @@
 
 use std::time::Duration;
 
+use longshore_protocol::document::{Chunk, Placement};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{JobSummary, ReduceTree, Timestamp};
 
 use super::chunk::{Meter, Sizer};
 use super::event::{Keyed, Terms};
-use super::window::{Load, UNMEASURED};
+use super::window::{AHEAD_EACH, Load, UNMEASURED};
 
 /// How often a job with open chunks is swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -28,9 +29,15 @@ const LOOKS_APART: Duration = Duration::from_millis(2);
 /// enough for a job that closes thousands of chunks a second.
 const SWEEP_AFTER_HINT: Duration = Duration::from_millis(50);
 
+/// After something that loses messages (the scheduler that published them died, or a node that may have fetched them) so many
+/// sweeps in a row, this far apart, doubt those that nobody has claimed. Several, because what is published again may be fetched by
+/// the next node that is about to be found dead.
+const DOUBTS: u32 = 3;
+const DOUBTS_APART: Duration = Duration::from_millis(300);
+
 /// How often the ledger is asked who holds chunks of a job. Rarely, since the list of workers tells
-/// of all but those that claimed after they had been taken off it.
-const HOLDERS_EVERY: Duration = Duration::from_secs(10);
+/// of all but those that claimed after they had been taken off it, or hold something unknowingly.
+const HOLDERS_EVERY: Duration = Duration::from_secs(5);
 
 /// First and longest wait after the ledger opened nothing though the summary promised something.
 const DRY: Duration = Duration::from_millis(20);
@@ -82,6 +89,9 @@ pub(super) struct Job {
     charged_us: f64,
     next_sweep: Timestamp,
     swept_at: Timestamp,
+    /// So many more sweeps doubt, the next one at this time.
+    doubts: u32,
+    next_doubt: Timestamp,
     next_holders: Timestamp,
     dry_until: Timestamp,
     dry: Duration,
@@ -91,7 +101,7 @@ pub(super) struct Job {
 impl Job {
     /// Seen for the first time.
     pub(super) fn new(now: Timestamp, summary: JobSummary) -> Self {
-        // What an earlier scheduler opened may have to be published again.
+        // What an earlier scheduler opened it may not have published.
         let open = summary.queued_chunks + summary.running_chunks > 0;
         let mut job = Self {
             terms: None,
@@ -103,6 +113,8 @@ impl Job {
             charged_us: 0.0,
             next_sweep: if open { now } else { now.plus(LOOK_EVERY) },
             swept_at: Timestamp::default(),
+            doubts: if open { DOUBTS } else { 0 },
+            next_doubt: now,
             next_holders: now.plus(HOLDERS_EVERY),
             dry_until: Timestamp::default(),
             dry: DRY,
@@ -198,7 +210,7 @@ impl Job {
             }
             _ => 0,
         };
-        let by_key = matches!(terms.placement, longshore_protocol::document::Placement::Hash(_));
+        let by_key = matches!(terms.placement, Placement::Hash(_));
         let slots = terms.max_parallel.map_or(slots, |most| most.min(slots));
         let size = match (by_key, self.in_reduce) {
             // Neighbours have other keys.
@@ -257,6 +269,14 @@ impl Job {
         owed
     }
 
+    /// Whether the size of its chunks is what the document says.
+    fn wants_its_size(&self) -> bool {
+        let is_fixed = |terms: &Terms| {
+            matches!((terms.chunk, &terms.placement), (Chunk::Fixed(_), Placement::Shared))
+        };
+        !self.in_reduce && self.terms.as_ref().is_some_and(is_fixed)
+    }
+
     /// What it adds to the load of its pool.
     pub(super) fn load(&self, opening: Option<Opening>, ledger_now: Option<Timestamp>) -> Load {
         let summary = &self.summary;
@@ -270,6 +290,9 @@ impl Job {
             }
             None => waiting as f64 * self.unmeasured_us(UNMEASURED, ledger_now),
         };
+        // Many short chunks ahead are for jobs that want them short; the others' would have grown meanwhile.
+        let at_least = if self.wants_its_size() { Duration::ZERO } else { AHEAD_EACH };
+        let work = work.max(waiting as f64 * at_least.as_secs_f64() * 1e6);
         Load { waiting, running: summary.running_chunks, work_us: work.min(LONGEST_WORK_US) as u64 }
     }
 
@@ -292,11 +315,37 @@ impl Job {
     /// It was swept, as one of `jobs`; `hinted` if something has changed meanwhile.
     pub(super) fn swept(&mut self, now: Timestamp, hinted: bool, jobs: u32) {
         self.swept_at = now;
-        self.next_sweep = now.plus(match (hinted, self.is_open()) {
+        let usual = match (hinted, self.is_open()) {
             (true, _) => SWEEP_AFTER_HINT,
             (false, true) => SWEEP_EVERY,
             (false, false) => LOOK_EVERY.max(LOOKS_APART * jobs),
-        });
+        };
+        self.next_sweep = now.plus(usual);
+        if self.doubts > 0 {
+            self.next_sweep = self.next_sweep.min(self.next_doubt);
+        }
+    }
+
+    /// Messages of it may have been lost: they are looked for as soon as can be, and some more times.
+    pub(super) fn doubt(&mut self, now: Timestamp) {
+        (self.doubts, self.next_doubt) = (DOUBTS, now);
+        self.next_sweep = now;
+    }
+
+    /// Whether a sweep is to doubt.
+    pub(super) fn doubts(&self, now: Timestamp) -> bool {
+        self.doubts > 0 && now >= self.next_doubt
+    }
+
+    /// A sweep that doubted was answered.
+    pub(super) fn doubted(&mut self, now: Timestamp) {
+        self.doubts = self.doubts.saturating_sub(1);
+        self.next_doubt = now.plus(DOUBTS_APART);
+    }
+
+    /// Whether any worker of the queue may run its chunks.
+    pub(super) fn is_shared(&self) -> bool {
+        self.terms.as_ref().is_none_or(|terms| terms.placement == Placement::Shared)
     }
 
     /// Whether it has chunks open.
@@ -314,6 +363,11 @@ impl Job {
         self.summary.running_chunks > 0 && now >= self.next_holders
     }
 
+    /// The ledger is to be asked as soon as can be.
+    pub(super) fn ask_holders(&mut self, now: Timestamp) {
+        self.next_holders = now;
+    }
+
     /// The ledger was asked.
     pub(super) fn holders_asked(&mut self, now: Timestamp) {
         self.next_holders = now.plus(HOLDERS_EVERY);
@@ -323,11 +377,6 @@ impl Job {
     pub(super) fn hinted(&mut self, now: Timestamp) {
         self.dry_until = now.min(self.dry_until);
         self.next_sweep = self.next_sweep.min(self.swept_at.plus(SWEEP_AFTER_HINT));
-    }
-
-    /// Sweep it as soon as can be.
-    pub(super) fn sweep_now(&mut self, now: Timestamp) {
-        self.next_sweep = now;
     }
 
     /// When there is something to do for it without any event, after `now`.

@@ -1,10 +1,13 @@
 //! The life of an entry: seen, studied, fed, over.
 
+use std::collections::BTreeSet;
+use std::collections::btree_map::Entry as MapEntry;
 use std::time::Duration;
 
 use longshore_broker::Queue;
 use longshore_ledger::Event as Hint;
 use longshore_protocol::document::Placement;
+use longshore_protocol::state::JobState;
 use longshore_protocol::{JobId, JobSummary, NodeId, Timestamp};
 
 use super::event::{Action, Keyed, Terms};
@@ -17,12 +20,26 @@ use super::{Engine, Entry, Known, Lane, TROUBLE, TROUBLE_LONGEST, Trouble};
 /// little later.
 const GAPS_APART: Duration = Duration::from_secs(2);
 
+impl Entry {
+    /// A job of which nothing is known, and which is to be looked at.
+    fn unseen() -> Self {
+        Self {
+            known: Known::Unseen,
+            lane: Lane::Idle,
+            wanted: true,
+            in_line: false,
+            wake: None,
+            missed: false,
+        }
+    }
+}
+
 impl Engine {
     pub(super) fn active(&mut self, now: Timestamp, jobs: &[JobId]) {
         for id in jobs {
             self.meet(now, *id);
         }
-        let listed: std::collections::BTreeSet<&JobId> = jobs.iter().collect();
+        let listed: BTreeSet<&JobId> = jobs.iter().collect();
         let mut gone = Vec::new();
         for (id, entry) in &mut self.jobs {
             let missing = !listed.contains(id);
@@ -36,19 +53,46 @@ impl Engine {
     }
 
     fn meet(&mut self, now: Timestamp, id: JobId) {
-        if self.jobs.contains_key(&id) {
-            return;
+        if let MapEntry::Vacant(place) = self.jobs.entry(id) {
+            place.insert(Entry::unseen());
+            self.reconsider(now, id);
         }
-        let entry = Entry {
-            known: Known::Unseen,
-            lane: Lane::Idle,
-            wanted: true,
-            in_line: false,
-            wake: None,
-            missed: false,
-        };
-        self.jobs.insert(id, entry);
-        self.reconsider(now, id);
+    }
+
+    /// Until we are told more, a job that was not known here rests.
+    pub(super) fn admitting(&mut self, id: JobId) {
+        let entry = Entry { lane: Lane::Admitting, wanted: false, ..Entry::unseen() };
+        self.jobs.entry(id).or_insert(entry);
+    }
+
+    /// A new job that is ours needs no look and no study.
+    pub(super) fn admitted(&mut self, now: Timestamp, summary: Box<JobSummary>, terms: Terms) {
+        let (id, is_mine) = (summary.id, self.is_mine(&summary.queue));
+        match self.jobs.get_mut(&id) {
+            Some(entry) if entry.lane == Lane::Admitting => {
+                entry.lane = Lane::Idle;
+                let known = if is_mine {
+                    let mut job = Job::new(now, *summary);
+                    job.terms = Some(terms);
+                    Known::Ours(Box::new(job))
+                } else {
+                    Known::Elsewhere(summary.queue)
+                };
+                self.become_known(id, known);
+                self.reconsider(now, id);
+            }
+            // We heard of it before.
+            _ => self.hint(now, &Hint::Job { job: id, state: summary.state }),
+        }
+    }
+
+    pub(super) fn not_admitted(&mut self, now: Timestamp, id: JobId, known: bool) {
+        if self.jobs.get(&id).is_some_and(|entry| entry.lane == Lane::Admitting) {
+            self.drop_job(id);
+        }
+        if known {
+            self.hint(now, &Hint::Job { job: id, state: JobState::Queued });
+        }
     }
 
     fn drop_job(&mut self, id: JobId) {
@@ -97,6 +141,9 @@ impl Engine {
         match hint {
             Hint::Job { job, state } => {
                 self.meet(now, *job);
+                let entry = self.jobs.get_mut(job).expect("just met");
+                // More than that it was admitted.
+                entry.wanted |= entry.lane == Lane::Admitting && *state != JobState::Queued;
                 let over = matches!(self.jobs[job].known, Known::Over);
                 if over && !state.is_terminal() {
                     self.become_known(*job, Known::Unseen);
@@ -137,6 +184,28 @@ impl Engine {
                 self.reconsider(now, id);
             }
         }
+    }
+
+    /// Messages of these jobs may have been lost.
+    pub(super) fn doubt(&mut self, now: Timestamp, jobs: impl IntoIterator<Item = JobId>) {
+        for id in jobs {
+            if let Some(Entry { known: Known::Ours(job), .. }) = self.jobs.get_mut(&id) {
+                job.doubt(now);
+            }
+            self.reconsider(now, id);
+        }
+    }
+
+    /// Workers of these queues are lost, and with them what they had fetched; with `all` also what they had fetched from the queue
+    /// that all workers share: of a process that is gone RabbitMQ gives that to others at once.
+    pub(super) fn doubt_queues(&mut self, now: Timestamp, queues: &BTreeSet<String>, all: bool) {
+        let is_lost = |id: &JobId| match &self.jobs[id].known {
+            Known::Ours(job) => job.summary.queued_chunks > 0 && (all || !job.is_shared()),
+            _ => false,
+        };
+        let pools = queues.iter().filter_map(|queue| self.pools.get(queue));
+        let lost: Vec<JobId> = pools.flat_map(|pool| &pool.jobs).copied().filter(is_lost).collect();
+        self.doubt(now, lost);
     }
 
     /// Whether a job is ours and no call about it is under way.
@@ -199,9 +268,13 @@ impl Engine {
         }
         // While the broker is away nothing can be published again, so a look does in place of a
         // sweep.
-        if (lane == Lane::Sweeping || !self.link_up)
+        let swept = matches!(lane, Lane::Sweeping { .. });
+        if (swept || !self.link_up)
             && let Some(Entry { known: Known::Ours(job), wanted, .. }) = self.jobs.get_mut(&id)
         {
+            if lane == (Lane::Sweeping { doubt: true }) {
+                job.doubted(now);
+            }
             job.swept(now, *wanted, jobs);
         }
         self.publish(now, id, overdue);
@@ -230,8 +303,19 @@ impl Engine {
     pub(super) fn held(&mut self, now: Timestamp, id: JobId, by: &[NodeId]) {
         self.answered(id);
         self.fleet.meet_holders(now, by);
+        for node in self.orphans.asked(id, &self.fleet.words(id, by)) {
+            self.actions.push(Action::Reclaim { job: id, node });
+        }
         if let Some(Entry { known: Known::Ours(job), .. }) = self.jobs.get_mut(&id) {
             job.holders_asked(now);
+        }
+        self.reconsider(now, id);
+    }
+
+    /// Those who seem to hold chunks of a job without knowing it have had time to say so.
+    pub(super) fn ask_holders(&mut self, now: Timestamp, id: JobId) {
+        if let Some(Entry { known: Known::Ours(job), .. }) = self.jobs.get_mut(&id) {
+            job.ask_holders(now);
         }
         self.reconsider(now, id);
     }
@@ -337,8 +421,7 @@ impl Engine {
 
     /// Where messages of a job that are overdue may still wait.
     pub(super) fn resting_place(&self, job: &Job) -> Option<(Queue, u64)> {
-        let shared = job.terms.as_ref().is_none_or(|terms| terms.placement == Placement::Shared);
-        let pool = self.pools.get(&job.summary.queue).filter(|_| shared)?;
+        let pool = self.pools.get(&job.summary.queue).filter(|_| job.is_shared())?;
         let others = pool.load.waiting.saturating_sub(job.counted.waiting);
         Some((Queue::Work(job.summary.queue.clone()), others))
     }

@@ -19,9 +19,14 @@ mod feed;
 mod fleet;
 mod job;
 mod jobs;
+#[cfg(test)]
+mod losses;
+mod orphans;
+mod peers;
 mod placement;
 mod pool;
 pub(crate) mod ring;
+mod severance;
 mod shares;
 #[cfg(test)]
 mod simulation;
@@ -32,13 +37,16 @@ mod window;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use longshore_protocol::{JobId, NodeId, SchedulerId, Timestamp};
+use longshore_ledger::Loss;
+use longshore_protocol::{JobId, NodeId, NodeRecord, SchedulerId, SchedulerRecord, Timestamp};
 
 pub use event::{Action, Event, Keyed, Terms};
 
 use burials::Burials;
 use fleet::Fleet;
 use job::{Job, Opening};
+use orphans::Orphans;
+use peers::Peers;
 use pool::Pool;
 
 /// How the engine decides.
@@ -66,7 +74,8 @@ pub struct Engine {
     pools: BTreeMap<String, Pool>,
     fleet: Fleet,
     burials: Burials,
-    peers: Vec<SchedulerId>,
+    orphans: Orphans,
+    peers: Peers,
     /// Our time and the ledger's at the same moment.
     clock: Option<(Timestamp, Timestamp)>,
     link_up: bool,
@@ -121,8 +130,12 @@ enum Known {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lane {
     Idle,
+    /// Its document is on its way to the ledger.
+    Admitting,
     Looking,
-    Sweeping,
+    Sweeping {
+        doubt: bool,
+    },
     Opening(Opening),
     /// `Study`, `AskHolders`, `Fail` or `Archive`.
     Asking,
@@ -134,10 +147,11 @@ impl Engine {
         Self {
             fleet: Fleet::new(config.dead_after),
             burials: Burials::new(config.dead_after),
+            orphans: Orphans::default(),
+            peers: Peers::new(config.me.clone()),
             config,
             jobs: BTreeMap::new(),
             pools: BTreeMap::new(),
-            peers: Vec::new(),
             clock: None,
             link_up: true,
             gap_at: Timestamp::default(),
@@ -155,7 +169,7 @@ impl Engine {
         self.take_in(now, event);
         self.wake_jobs(now);
         let jobs = &self.jobs;
-        self.burials.due(now, || jobs.keys().copied().collect(), &mut self.actions);
+        self.burials.due(now, &jobs.keys().copied(), &mut self.actions);
         for pool in std::mem::take(&mut self.touched) {
             self.fill(now, &pool);
         }
@@ -174,6 +188,9 @@ impl Engine {
         match event {
             Event::Active(jobs) => self.active(now, &jobs),
             Event::Hint(hint) => self.hint(now, &hint),
+            Event::Admitting { job } => self.admitting(job),
+            Event::Admitted { summary, terms } => self.admitted(now, summary, terms),
+            Event::NotAdmitted { job, known } => self.not_admitted(now, job, known),
             Event::Looked { job, summary, overdue } => self.looked(now, job, summary, &overdue),
             Event::Studied { job, terms } => self.studied(now, job, terms),
             Event::Opened { job, chunks } => self.opened(now, job, &chunks),
@@ -182,7 +199,12 @@ impl Engine {
             Event::Unanswered { job } => self.unanswered(now, job),
             Event::Returned { node, chunk } => self.returned(now, &node, chunk),
             Event::Nodes(records) => self.nodes(now, records),
-            Event::Buried { node, complete } => self.burials.done(now, &node, complete),
+            Event::Severed { workers, schedulers } => self.severed(now, &workers, &schedulers),
+            Event::Buried { node, complete, queued_again } => {
+                self.burials.done(now, &node, complete);
+                self.doubt(now, queued_again);
+            }
+            Event::Reclaimed { job } => self.doubt(now, [job]),
             Event::Peers(peers) => self.peers(now, peers),
             Event::Clock(ledger) => self.clock(now, ledger),
             Event::Link { up } => self.link(now, up),
@@ -190,23 +212,57 @@ impl Engine {
         }
     }
 
-    fn nodes(&mut self, now: Timestamp, records: Vec<longshore_protocol::NodeRecord>) {
+    fn nodes(&mut self, now: Timestamp, records: Vec<NodeRecord>) {
         let changes = self.fleet.observe(now, records);
-        let back: Vec<NodeId> =
-            self.burials.first_pass().filter(|id| self.fleet.is_alive(id)).cloned().collect();
-        back.iter().for_each(|id| self.burials.spare(id));
+        self.burials.spare(|id| self.fleet.is_alive(id));
+        self.orphans.heard(|node, job| self.fleet.names(node, job) == Some(true));
+        for job in self.orphans.ripe(|node| self.fleet.seq(node)) {
+            self.ask_holders(now, job);
+        }
         for node in &changes.left {
             if self.is_mine(node.as_str()) {
-                self.burials.begin(now, node, false);
+                self.burials.begin(now, node, Loss::Left, BTreeSet::new);
             }
         }
-        let dead: Vec<NodeId> =
-            self.fleet.dead().filter(|id| self.is_mine(id.as_str())).cloned().collect();
-        dead.iter().for_each(|id| self.burials.begin(now, id, true));
+        self.bury_the_dead(now);
+        self.doubt_queues(now, &changes.silent_queues, true);
+        self.doubt_queues(now, &changes.gone_queues, false);
         // Whoever asked for the holders of a job is the one who knows of them.
-        self.fleet.lost_strays().iter().for_each(|id| self.burials.begin(now, id, true));
+        let strays = self.fleet.lost_strays();
+        let nobody_knows = BTreeSet::new;
+        strays.iter().for_each(|id| self.burials.begin(now, id, Loss::Vanished, nobody_knows));
         if changes.hands {
             self.count_hands(now);
+        }
+    }
+
+    fn severed(
+        &mut self,
+        now: Timestamp,
+        workers: &BTreeSet<NodeId>,
+        schedulers: &BTreeSet<SchedulerId>,
+    ) {
+        let gone = self.fleet.severed(now, workers);
+        if !gone.is_empty() {
+            self.bury_the_dead(now);
+            self.doubt_queues(now, &gone, false);
+            self.count_hands(now);
+        }
+        let died = self.peers.severed(now, schedulers);
+        if !died.is_empty() {
+            self.share_out(now);
+        }
+        let withdraw = died.into_iter().map(|scheduler| Action::Withdraw { scheduler });
+        self.actions.extend(withdraw);
+    }
+
+    fn bury_the_dead(&mut self, now: Timestamp) {
+        let dead: Vec<NodeId> =
+            self.fleet.dead().filter(|id| self.is_mine(id.as_str())).cloned().collect();
+        for id in &dead {
+            let crash = self.fleet.death(id).map(|death| Loss::Crashed(death.to_owned()));
+            let held = || likely(&self.jobs, &self.pools, &self.fleet, id);
+            self.burials.begin(now, id, crash.unwrap_or(Loss::Vanished), held);
         }
     }
 
@@ -222,11 +278,15 @@ impl Engine {
         changed.into_iter().for_each(|job| self.reconsider(now, job));
     }
 
-    fn peers(&mut self, now: Timestamp, peers: Vec<SchedulerId>) {
-        if peers == self.peers {
-            return;
+    fn peers(&mut self, now: Timestamp, records: Vec<SchedulerRecord>) {
+        if self.peers.observe(records) {
+            self.share_out(now);
         }
-        self.peers = peers;
+    }
+
+    /// Others live than before: what falls to us is taken over, what does not is let go.
+    fn share_out(&mut self, now: Timestamp) {
+        self.bury_the_dead(now);
         let ids: Vec<JobId> = self.jobs.keys().copied().collect();
         for id in ids {
             let queue = match &self.jobs[&id].known {
@@ -256,26 +316,38 @@ impl Engine {
     }
 
     fn link(&mut self, now: Timestamp, up: bool) {
-        if up && !self.link_up {
-            // What was published while the link broke may not have arrived.
-            let ids: Vec<JobId> = self.jobs.keys().copied().collect();
-            self.link_up = up;
-            for id in ids {
-                if let Some(Entry { known: Known::Ours(job), .. }) = self.jobs.get_mut(&id) {
-                    job.sweep_now(now);
-                }
-                self.reconsider(now, id);
-            }
-        }
+        let is_back = up && !self.link_up;
         self.link_up = up;
+        if is_back {
+            // What was published while the link broke may not have arrived.
+            let all: Vec<JobId> = self.jobs.keys().copied().collect();
+            self.doubt(now, all);
+        }
     }
 
     /// Whether what is called `name` belongs to this scheduler.
     fn is_mine(&self, name: &str) -> bool {
-        ring::owner(name, &self.peers) == Some(&self.config.me)
+        ring::owner(name, self.peers.living()) == Some(&self.config.me)
     }
 
     fn ledger_now(&self, now: Timestamp) -> Option<Timestamp> {
         self.clock.map(|(ours, ledger)| ledger.plus(now.since(ours)))
     }
+}
+
+/// Jobs of which a worker probably holds something: those that it named last, and those of its queues that run.
+fn likely(
+    jobs: &BTreeMap<JobId, Entry>,
+    pools: &BTreeMap<String, Pool>,
+    fleet: &Fleet,
+    id: &NodeId,
+) -> BTreeSet<JobId> {
+    let Some(info) = fleet.info(id) else { return BTreeSet::new() };
+    let named = info.jobs.iter().flatten().copied();
+    let of_its_queues = info.queues.iter().filter_map(|queue| pools.get(queue));
+    let runs = |id: &JobId| match jobs.get(id).map(|entry| &entry.known) {
+        Some(Known::Ours(job)) => job.summary.running_chunks > 0,
+        _ => false,
+    };
+    named.chain(of_its_queues.flat_map(|pool| &pool.jobs).copied().filter(runs)).collect()
 }

@@ -31,9 +31,9 @@ fn mix(seed: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Whose the thing called `name` is, by rendezvous hashing: of all `owners` the one with the
-/// greatest hash of both names together. An owner that leaves gives away only what was its own.
-pub(crate) fn owner<'a>(name: &str, owners: &'a [SchedulerId]) -> Option<&'a SchedulerId> {
+/// Whose the queue or the worker called `name` is, by rendezvous hashing: of all living schedulers, `owners`, the one
+/// with the greatest hash of both names together. An owner that leaves gives away only what was its own.
+pub fn owner<'a>(name: &str, owners: &'a [SchedulerId]) -> Option<&'a SchedulerId> {
     let name = hash(name.as_bytes());
     owners.iter().max_by_key(|owner| (mix(name ^ hash(owner.as_str().as_bytes())), *owner))
 }

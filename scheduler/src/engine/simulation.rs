@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::FutureExt;
 use longshore_broker::Queue;
 use longshore_ledger::memory::{Clock, MemoryLedger};
-use longshore_ledger::{Claim, Commit, Events, Ledger, Open};
+use longshore_ledger::{Claim, Commit, Events, Ledger, Loss, Open};
 use longshore_protocol::{
     ChunkMessage, JobDocument, JobId, JobSummary, NodeId, Run, SchedulerId, Timestamp, Token,
 };
@@ -18,7 +18,7 @@ use super::fleet::tests::record;
 use super::*;
 
 /// The ledger's clock is far from ours, as in life.
-const LEDGER_AHEAD_MS: u64 = 1_700_000_000_000;
+pub(super) const LEDGER_AHEAD_MS: u64 = 1_700_000_000_000;
 
 /// How long a call to the ledger takes, there and back.
 const LATENCY_MS: u64 = 1;
@@ -53,6 +53,8 @@ pub(super) struct World {
     pub(super) engine: Engine,
     clock: Arc<ManualClock>,
     events: Box<dyn Events>,
+    /// Hints get lost.
+    pub(super) deaf: bool,
     now_ms: u64,
     answers: VecDeque<(u64, Event)>,
     queue: VecDeque<ChunkMessage>,
@@ -80,8 +82,8 @@ impl World {
         let ledger = MemoryLedger::new(clock.clone());
         let events = at_once(ledger.events()).unwrap();
         let me = SchedulerId::new("me");
-        let mut engine = Engine::new(Config { me: me.clone(), dead_after: Duration::from_secs(5) });
-        engine.step(Timestamp::default(), Event::Peers(vec![me]));
+        let mut engine = Engine::new(Config { me, dead_after: Duration::from_secs(5) });
+        engine.step(Timestamp::default(), Event::Peers(vec![super::peers::tests::record("me", 1)]));
         let node = |i| Node {
             id: NodeId::new(format!("n{i}")),
             slots: (0..slots).map(|_| None).collect(),
@@ -93,6 +95,7 @@ impl World {
             engine,
             clock,
             events,
+            deaf: false,
             now_ms: 0,
             answers: VecDeque::new(),
             queue: VecDeque::new(),
@@ -134,12 +137,24 @@ impl World {
         self.nodes[node].alive = false;
     }
 
+    /// A node that was only frozen goes on under its old name; its first beat told it to drop what it held.
+    pub(super) fn thaw(&mut self, node: usize) {
+        self.nodes[node].alive = true;
+        self.nodes[node].slots.fill_with(|| None);
+    }
+
     /// Somebody who is on no list claims the next chunk that waits.
     pub(super) fn haunt(&mut self, ghost: &str) {
         let message = self.queue.pop_front().expect("something waits");
         let (ghost, token) = (NodeId::new(ghost), Token::from_bytes([9; 16]));
         let claim = self.ledger.claim(message.job, message.chunk, message.epoch, token, &ghost);
         assert!(matches!(at_once(claim).unwrap(), Claim::Granted(_)));
+    }
+
+    /// Somebody who never claims anything fetches what waits.
+    pub(super) fn swallow(&mut self) {
+        assert!(!self.queue.is_empty(), "something waits");
+        self.queue.clear();
     }
 
     pub(super) fn beat(&mut self, name: &str, seq: u64) {
@@ -170,7 +185,9 @@ impl World {
             self.read_lists();
         }
         while let Some(hint) = self.events.next().now_or_never() {
-            self.step(Event::Hint(hint));
+            if !self.deaf {
+                self.step(Event::Hint(hint));
+            }
         }
         while self.answers.front().is_some_and(|(at, _)| *at <= self.now_ms) {
             let (_, event) = self.answers.pop_front().expect("just seen");
@@ -221,8 +238,10 @@ impl World {
                 let summary = at_once(ledger.job(job)).unwrap().map(Box::new);
                 Event::Looked { job, summary, overdue: vec![] }
             }
-            Action::Sweep { job, .. } => {
-                let sweep = at_once(ledger.sweep(job, 1_000, Duration::from_secs(5))).unwrap()?;
+            Action::Sweep { job, doubt, .. } => {
+                let (within, doubt) =
+                    (Duration::from_secs(5), doubt.then_some(Duration::from_millis(200)));
+                let sweep = at_once(ledger.sweep(job, 1_000, within, doubt)).unwrap()?;
                 let overdue = sweep.publish.into_iter().map(keyed).collect();
                 Event::Looked { job, summary: Some(Box::new(sweep.summary)), overdue }
             }
@@ -255,18 +274,26 @@ impl World {
                 at_once(ledger.fail(job, &error)).unwrap();
                 Event::Closed { job }
             }
+            Action::Withdraw { scheduler } => {
+                at_once(ledger.withdraw(&scheduler)).unwrap();
+                return None;
+            }
             Action::Archive { job } => {
                 at_once(ledger.archive(job)).unwrap();
                 Event::Closed { job }
             }
-            Action::Bury { node, jobs, died, forget } => {
-                for job in jobs {
-                    at_once(ledger.revoke(job, &node, died)).unwrap();
-                }
+            Action::Reclaim { job, node } => {
+                at_once(ledger.revoke(job, &node, &Loss::Orphaned)).unwrap();
+                Event::Reclaimed { job }
+            }
+            Action::Bury { node, jobs, loss, forget } => {
+                let mut queued_again = jobs;
+                queued_again
+                    .retain(|job| !at_once(ledger.revoke(*job, &node, &loss)).unwrap().is_empty());
                 if forget {
                     at_once(ledger.forget(&node)).unwrap();
                 }
-                Event::Buried { node, complete: true }
+                Event::Buried { node, complete: true, queued_again }
             }
         })
     }

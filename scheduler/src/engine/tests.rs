@@ -3,6 +3,7 @@
 use longshore_protocol::JobId;
 use longshore_protocol::state::JobState;
 
+use super::peers::tests::record;
 use super::simulation::{World, at_once};
 use super::*;
 use longshore_ledger::Ledger as _;
@@ -10,7 +11,7 @@ use longshore_ledger::Ledger as _;
 const ENDLESS: u64 = 10_000_000;
 
 #[track_caller]
-fn ends(world: &mut World, ms: u64, job: JobId) {
+pub(super) fn ends(world: &mut World, ms: u64, job: JobId) {
     world.run_until(ms, "the job's end", |world| world.summary(job).state == JobState::Succeeded);
     let summary = world.summary(job);
     assert_eq!(summary.books.done, summary.books.total);
@@ -133,7 +134,8 @@ fn waits_at_most(nodes: usize, slots: usize, us: u64, expected: usize) {
 
 #[test]
 fn what_waits_is_half_a_second_of_work() {
-    waits_at_most(1, 4, 100, 8);
+    waits_at_most(1, 4, 100, 4 * 64);
+    waits_at_most(1, 4, 10_000, 8);
     waits_at_most(2, 8, 50_000, 32);
     waits_at_most(2, 8, 1_000_000, 8);
     waits_at_most(2, 8, 5_000_000, 2);
@@ -189,60 +191,6 @@ fn idle_capacity_goes_to_whoever_has_work() {
     world.run_for(10_000);
     let busy = world.summary(other).busy.as_secs_f64();
     assert!(busy > 28.0, "{busy} s of 30");
-}
-
-#[test]
-fn what_a_dead_node_held_runs_elsewhere() {
-    let mut world = World::new(3, 2);
-    let job = world.submit(60, 500_000, "");
-    world.run_for(2_000);
-    world.kill(1);
-    let killed = world.now_ms();
-    world.run_until(7_000, "the revoke", |world| world.summary(job).lost > 0);
-    let after = world.now_ms() - killed;
-    assert!((4_000..=6_000).contains(&after), "revoked after {after} ms");
-    ends(&mut world, 30_000, job);
-    assert_eq!(at_once(world.ledger.nodes()).unwrap().len(), 2, "it is off the list");
-}
-
-#[test]
-fn a_chunk_of_somebody_on_no_list_runs_elsewhere() {
-    let mut world = World::new(1, 2);
-    let job = world.submit(40, 100_000, "");
-    world.run_for(100);
-    world.haunt("ghost");
-    let haunted = world.now_ms();
-    world.run_until(20_000, "the revoke", |world| world.summary(job).lost > 0);
-    let after = world.now_ms() - haunted;
-    // Asked after 10 s, believed after 5 more.
-    assert!((14_900..=15_600).contains(&after), "revoked after {after} ms");
-    ends(&mut world, 5_000, job);
-}
-
-#[test]
-fn a_holder_that_comes_on_the_list_in_time_keeps_its_chunk() {
-    let mut world = World::new(1, 2);
-    let job = world.submit(40, 100_000, "");
-    world.run_for(100);
-    world.haunt("late");
-    world.run_for(11_000);
-    for second in 0..30 {
-        world.beat("late", second);
-        world.run_for(1_000);
-    }
-    let summary = world.summary(job);
-    assert_eq!((summary.lost, summary.running_chunks), (0, 1));
-}
-
-#[test]
-fn what_was_placed_on_a_dead_node_is_placed_again() {
-    for placement in [r#""round_robin""#, r#"{"hash":""}"#] {
-        let mut world = World::new(4, 2);
-        let job = world.submit(400, 20_000, &format!(r#","placement":{placement}"#));
-        world.run_for(300);
-        world.kill(2);
-        ends(&mut world, 60_000, job);
-    }
 }
 
 #[test]
@@ -327,30 +275,10 @@ fn missed_hints_cost_one_question_after_the_other_for_jobs_that_only_wait() {
 }
 
 #[test]
-fn a_queue_of_another_scheduler_is_left_alone_until_it_is_gone() {
-    let other = SchedulerId::new("other");
-    let me = SchedulerId::new("me");
-    let mut peers = vec![me.clone(), other.clone()];
-    peers.sort();
-    let theirs = (0..)
-        .map(|i| format!("queue{i}"))
-        .find(|queue| ring::owner(queue, &peers) == Some(&other))
-        .unwrap();
-    let mut world = World::new(1, 4);
-    world.engine.step(Timestamp::default(), Event::Peers(peers));
-    let job = world.submit(10, 1_000, &format!(r#","queue":"{theirs}""#));
-    world.run_for(2_000);
-    assert!(matches!(world.engine.jobs[&job].known, Known::Elsewhere(_)));
-    let now = Timestamp::from_millis(world.now_ms());
-    let actions = world.engine.step(now, Event::Peers(vec![me]));
-    assert_eq!(actions, [Action::Look { job }]);
-}
-
-#[test]
 fn a_ledger_that_does_not_answer_is_asked_ever_less_and_one_question_at_a_time() {
     let me = SchedulerId::new("me");
-    let mut engine = Engine::new(Config { me: me.clone(), dead_after: Duration::from_secs(5) });
-    engine.step(Timestamp::default(), Event::Peers(vec![me]));
+    let mut engine = Engine::new(Config { me, dead_after: Duration::from_secs(5) });
+    engine.step(Timestamp::default(), Event::Peers(vec![record("me", 1)]));
     let jobs: Vec<JobId> =
         (1..=1_000_u128).map(|i| JobId::from_uuid(uuid::Uuid::from_u128(i))).collect();
     let mut asked = engine.step(Timestamp::default(), Event::Active(jobs));
@@ -368,4 +296,54 @@ fn a_ledger_that_does_not_answer_is_asked_ever_less_and_one_question_at_a_time()
         }
     }
     assert!((128 + 30..128 + 40).contains(&questions), "{questions} questions in a minute");
+}
+
+/// A world in which a document of a job is on its way to the ledger, and the job as it will stand.
+fn admitting() -> (World, JobId, Box<longshore_protocol::JobSummary>) {
+    let mut world = World::new(1, 4);
+    world.run_for(1_000);
+    let job = world.submit(10, 1_000, "");
+    let summary = Box::new(world.summary(job));
+    assert_eq!(told(&mut world, Event::Admitting { job }), []);
+    assert_eq!(told(&mut world, heard(job, JobState::Queued)), [], "it is about to be told more");
+    (world, job, summary)
+}
+
+fn told(world: &mut World, event: Event) -> Vec<Action> {
+    let now = Timestamp::from_millis(world.now_ms());
+    world.engine.step(now, event)
+}
+
+fn heard(job: JobId, state: JobState) -> Event {
+    Event::Hint(longshore_ledger::Event::Job { job, state })
+}
+
+fn terms() -> Terms {
+    let document = br#"{"task": "noop", "split": {"by": "items", "items": [1]}}"#;
+    Terms::of(&longshore_protocol::JobDocument::parse(document).expect("it is right"))
+}
+
+#[test]
+fn a_new_job_is_opened_without_a_question() {
+    let (mut world, job, summary) = admitting();
+    let actions = told(&mut world, Event::Admitted { summary, terms: terms() });
+    assert_eq!(actions, [Action::Open { job, chunks: 5, size: 1, keyed: false }]);
+}
+
+#[test]
+fn what_happens_to_a_job_while_it_is_admitted_is_not_missed() {
+    let (mut world, job, summary) = admitting();
+    assert_eq!(told(&mut world, heard(job, JobState::Cancelled)), []);
+    told(&mut world, Event::Admitted { summary, terms: terms() });
+    let actions = told(&mut world, Event::Opened { job, chunks: Vec::new() });
+    assert_eq!(actions, [Action::Look { job }]);
+}
+
+#[test]
+fn a_document_that_is_not_admitted_leaves_nothing_or_a_question() {
+    let (mut world, job, _) = admitting();
+    assert_eq!(told(&mut world, Event::NotAdmitted { job, known: true }), [Action::Look { job }]);
+    let (mut world, job, _) = admitting();
+    assert_eq!(told(&mut world, Event::NotAdmitted { job, known: false }), []);
+    assert!(!world.engine.jobs.contains_key(&job));
 }

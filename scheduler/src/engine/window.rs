@@ -14,9 +14,21 @@ pub(super) const AHEAD: Duration = Duration::from_millis(250);
 /// what is in the broker can't be taken back. The first attempt that ends tells.
 pub(super) const UNMEASURED: Duration = Duration::from_secs(2);
 
-/// Most chunks that wait for each slot. Short chunks are claimed sooner than this many can be
-/// refilled.
+/// Most chunks that wait for each slot, unless they are short.
 const CHUNKS_A_SLOT: u64 = 2;
+
+/// So long for two a slot.
+pub(super) const AHEAD_EACH: Duration = Duration::from_millis(125);
+
+/// Short chunks are claimed sooner than two a slot can be refilled, so of them more wait: what takes a slot this long, which is
+/// longer than a refill, ...
+const REFILL: Duration = Duration::from_millis(20);
+
+/// ... but no more than so many for each slot ...
+const SHORT_CHUNKS_A_SLOT: u64 = 64;
+
+/// ... and so many in all.
+const SHORT_CHUNKS: u64 = 1_000;
 
 /// Chunks of one job, or of all jobs of a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,12 +60,15 @@ pub(super) struct Hands {
 }
 
 /// Whether one more chunk may be opened: `waiting ≤ min(2 × slots, idle slots + max(workers, what
-/// `AHEAD` takes))`. Never with no live worker.
+/// `AHEAD` takes))`, or more if they are short. Never with no live worker.
 pub(super) fn has_room(hands: Hands, load: Load) -> bool {
-    let idle = hands.slots.saturating_sub(load.running);
-    let ahead_us = AHEAD.as_micros() as u64 * hands.slots;
-    load.waiting < CHUNKS_A_SLOT * hands.slots
-        && (load.waiting < idle + hands.workers || load.work_us < ahead_us)
+    let Hands { workers, slots } = hands;
+    let idle = slots.saturating_sub(load.running);
+    let takes_less = |each: Duration| load.work_us < each.as_micros() as u64 * slots;
+    if load.waiting < CHUNKS_A_SLOT * slots {
+        return load.waiting < idle + workers || takes_less(AHEAD);
+    }
+    load.waiting < SHORT_CHUNKS.min(SHORT_CHUNKS_A_SLOT * slots) && takes_less(REFILL)
 }
 
 #[cfg(test)]
@@ -79,9 +94,17 @@ mod tests {
     }
 
     #[test]
-    fn short_chunks_wait_two_a_slot() {
-        filled(1, 4, 1_000, 8);
+    fn chunks_of_an_eighth_of_a_second_wait_two_a_slot() {
+        filled(1, 4, 10_000, 8);
         filled(3, 12, 125_000, 24);
+    }
+
+    #[test]
+    fn of_short_chunks_more_wait_but_not_without_end() {
+        filled(1, 4, 2_000, 40);
+        filled(1, 4, 1, 4 * SHORT_CHUNKS_A_SLOT);
+        filled(10, 40, 1, SHORT_CHUNKS);
+        filled(500, 2_000, 1, 4_000);
     }
 
     #[test]
@@ -100,6 +123,6 @@ mod tests {
     fn idle_slots_are_filled_at_once_even_with_long_chunks() {
         filled(1, 0, 3_600_000_000, 5);
         filled(1, 3, 3_600_000_000, 2);
-        filled(1, 0, 1_000, 8);
+        filled(1, 0, 10_000, 8);
     }
 }

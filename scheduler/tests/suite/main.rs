@@ -1,6 +1,10 @@
 //! The scheduler's tests from outside, one binary.
 
+mod journal;
+mod lapses;
 mod outage;
 mod outages;
+mod races;
+mod reading;
 mod service;
 mod world;

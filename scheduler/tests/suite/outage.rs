@@ -1,21 +1,26 @@
 //! A ledger and a broker that can be taken away, and that count what they are asked.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use longshore_broker::{Broker, Depth, Link, Outgoing, PublishError, Queue, Subscription};
+use longshore_broker::{
+    Broker, Depth, JournalReader, Link, Outgoing, PublishError, Queue, Subscription,
+};
 use longshore_ledger::{
-    Admission, Admitted, Beat, Claim, Commit, Committed, ControlError, Error, Events, HandBack,
-    Held, Ledger, Open, Revoked, StoredDocument, Sweep,
+    Admission, Admitted, Beat, Claim, Commit, Committed, ControlError, Error, Event, Events,
+    HandBack, Hearts, Held, Ledger, Loss, Open, Restored, Revoked, StoredDocument, Sweep, Was,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, JobId, JobSummary, NodeId, NodeInfo,
-    NodeRecord, ResultsPage, SchedulerId, Timestamp, Token,
+    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, JobId, JobSummary, JournalPlace,
+    NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Timestamp,
+    Token,
 };
 use tokio::sync::watch;
+
+use crate::reading::Reading;
 
 /// How the ledger is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,6 +40,16 @@ pub(crate) struct Outage {
     link: watch::Sender<Link>,
     asked: Arc<AtomicU64>,
     published: Arc<AtomicU64>,
+    mishap: Arc<Mutex<Option<Mishap>>>,
+    journal: watch::Sender<Link>,
+    reading: Reading,
+    deaf: Arc<AtomicBool>,
+}
+
+/// Something that happens before the ledger is asked for the nth time.
+struct Mishap {
+    before: u64,
+    what: Box<dyn FnOnce() + Send>,
 }
 
 impl Outage {
@@ -44,11 +59,45 @@ impl Outage {
             link: watch::Sender::new(Link::Up),
             asked: Arc::default(),
             published: Arc::default(),
+            mishap: Arc::default(),
+            journal: watch::Sender::new(Link::Up),
+            reading: Reading::default(),
+            deaf: Arc::default(),
         }
+    }
+
+    /// No hint of the ledger arrives at those who begin to follow them from now on.
+    pub(crate) fn lose_hints(&self) {
+        self.deaf.store(true, Ordering::Relaxed);
+    }
+
+    /// Has something happen before the schedulers' nth question to the ledger from now on.
+    pub(crate) fn before_question(&self, nth: u64, what: impl FnOnce() + Send + 'static) {
+        let mishap = Mishap { before: self.asked() + nth, what: Box::new(what) };
+        *self.mishap.lock().unwrap() = Some(mishap);
+    }
+
+    /// Whether the journal can be written.
+    pub(crate) fn set_journal(&self, link: Link) {
+        self.journal.send_replace(link);
+    }
+
+    /// Whether the journal can be read.
+    pub(crate) fn set_reading(&self, link: Link) {
+        self.reading.set(link);
+    }
+
+    /// Nobody is told that the journal was lost; reading just goes on in silence.
+    pub(crate) fn hide_losses(&self) {
+        self.reading.hide_losses();
     }
 
     pub(crate) fn set_ledger(&self, health: Health) {
         self.ledger.send_replace(health);
+    }
+
+    pub(crate) fn is_away(&self) -> bool {
+        *self.ledger.borrow() == Health::Away
     }
 
     pub(crate) fn set_link(&self, link: Link) {
@@ -67,18 +116,22 @@ impl Outage {
 
     pub(crate) fn ledger(&self, inner: &Arc<dyn Ledger>) -> Arc<dyn Ledger> {
         let (health, asked) = (self.ledger.subscribe(), self.asked.clone());
-        Arc::new(Fickle { inner: inner.clone(), health, asked })
+        let (mishap, deaf) = (self.mishap.clone(), self.deaf.clone());
+        Arc::new(Fickle { inner: inner.clone(), health, asked, mishap, deaf })
     }
 
     /// The same, whose calls are not counted.
     pub(crate) fn workers_ledger(&self, inner: &Arc<dyn Ledger>) -> Arc<dyn Ledger> {
         let health = self.ledger.subscribe();
-        Arc::new(Fickle { inner: inner.clone(), health, asked: Arc::default() })
+        let (asked, mishap, deaf) = (Arc::default(), Arc::default(), Arc::default());
+        Arc::new(Fickle { inner: inner.clone(), health, asked, mishap, deaf })
     }
 
     pub(crate) fn broker(&self, inner: &Arc<dyn Broker>) -> Arc<dyn Broker> {
         let (link, published) = (self.link.subscribe(), self.published.clone());
-        Arc::new(Severed { inner: inner.clone(), link, published })
+        let journal = self.journal.subscribe();
+        let reading = self.reading.clone();
+        Arc::new(Severed { inner: inner.clone(), link, journal, reading, published })
     }
 }
 
@@ -86,11 +139,27 @@ struct Fickle {
     inner: Arc<dyn Ledger>,
     health: watch::Receiver<Health>,
     asked: Arc<AtomicU64>,
+    mishap: Arc<Mutex<Option<Mishap>>>,
+    deaf: Arc<AtomicBool>,
+}
+
+/// Hints that never come.
+struct Silence;
+
+#[async_trait]
+impl Events for Silence {
+    async fn next(&mut self) -> Event {
+        std::future::pending().await
+    }
 }
 
 impl Fickle {
     fn ask(&self, operation: &'static str) -> Result<(), Error> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+        let due = self.mishap.lock().unwrap().take_if(|mishap| mishap.before <= asked);
+        if let Some(mishap) = due {
+            (mishap.what)();
+        }
         let health = *self.health.borrow();
         match (health, operation) {
             (Health::Away, _) => {
@@ -115,6 +184,16 @@ macro_rules! pass_on {
                 self.inner.$name($($arg),*).await
             })*
 
+            async fn events(&self) -> Result<Box<dyn Events>, Error> {
+                self.ask("events")?;
+                let is_deaf = self.deaf.load(Ordering::Relaxed);
+                if is_deaf { Ok(Box::new(Silence)) } else { self.inner.events().await }
+            }
+
+            fn hearts(&self) -> Box<dyn Hearts> {
+                self.inner.hearts()
+            }
+
             async fn examine(&self) -> Vec<Finding> {
                 self.inner.examine().await
             }
@@ -138,15 +217,21 @@ pass_on! {
         -> Result<Claim, Error>;
     commit(job: JobId, chunk: ChunkId, token: Token, commit: &Commit) -> Result<Committed, Error>;
     release(job: JobId, chunk: ChunkId, token: Token) -> Result<HandBack, Error>;
-    revoke(job: JobId, node: &NodeId, died: bool) -> Result<Vec<Revoked>, Error>;
+    revoke(job: JobId, node: &NodeId, loss: &Loss) -> Result<Vec<Revoked>, Error>;
     holders(job: JobId) -> Result<Vec<NodeId>, Error>;
-    sweep(job: JobId, limit: u32, publish_within: Duration) -> Result<Option<Sweep>, Error>;
+    sweep(job: JobId, limit: u32, publish_within: Duration, doubt: Option<Duration>)
+        -> Result<Option<Sweep>, Error>;
     pause(job: JobId) -> Result<JobState, ControlError>;
     resume(job: JobId) -> Result<JobState, ControlError>;
     cancel(job: JobId) -> Result<JobState, ControlError>;
     fail(job: JobId, error: &str) -> Result<JobState, ControlError>;
     retry(job: JobId, indices: Option<&[u64]>) -> Result<JobState, ControlError>;
     delete(job: JobId) -> Result<(), ControlError>;
+    restore(admission: &Admission, was: &Was) -> Result<Restored, Error>;
+    missing(jobs: &[JobId]) -> Result<Vec<JobId>, Error>;
+    journal_place() -> Result<Option<JournalPlace>, Error>;
+    advance_journal(from: Option<&JournalPlace>, to: &JournalPlace)
+        -> Result<Option<JournalPlace>, Error>;
     job(job: JobId) -> Result<Option<JobSummary>, Error>;
     active_jobs() -> Result<Vec<JobId>, Error>;
     finished_jobs(limit: usize) -> Result<Vec<JobId>, Error>;
@@ -154,20 +239,23 @@ pass_on! {
     document(job: JobId) -> Result<Option<StoredDocument>, Error>;
     results(job: JobId, from: u64, to: u64, max_bytes: u64) -> Result<ResultsPage, Error>;
     errors(job: JobId, from: u64, limit: usize) -> Result<Vec<ErrorEntry>, Error>;
+    recoveries(job: JobId, limit: usize) -> Result<Vec<Recovery>, Error>;
     audit(job: JobId) -> Result<Option<Audit>, Error>;
     beat(info: &NodeInfo, seq: u64, held: &[Held]) -> Result<Beat, Error>;
     nodes() -> Result<Vec<NodeRecord>, Error>;
     drain(node: &NodeId) -> Result<bool, Error>;
+    certify(node: &NodeId, death: &str) -> Result<bool, Error>;
     forget(node: &NodeId) -> Result<(), Error>;
-    attend(scheduler: &SchedulerId, within: Duration) -> Result<Vec<SchedulerId>, Error>;
+    attend(scheduler: &SchedulerId, within: Duration) -> Result<Vec<SchedulerRecord>, Error>;
     withdraw(scheduler: &SchedulerId) -> Result<(), Error>;
-    events() -> Result<Box<dyn Events>, Error>;
     now() -> Result<Timestamp, Error>;
 }
 
 struct Severed {
     inner: Arc<dyn Broker>,
     link: watch::Receiver<Link>,
+    journal: watch::Receiver<Link>,
+    reading: Reading,
     published: Arc<AtomicU64>,
 }
 
@@ -186,7 +274,8 @@ impl Severed {
 #[async_trait]
 impl Broker for Severed {
     async fn publish(&self, queue: &Queue, message: Outgoing) -> Result<(), PublishError> {
-        if !self.is_up() {
+        let is_lost = *queue == Queue::Journal && *self.journal.borrow() == Link::Down;
+        if !self.is_up() || is_lost {
             return Err(PublishError::Unknown("gone".into()));
         }
         self.inner.publish(queue, message).await
@@ -194,6 +283,10 @@ impl Broker for Severed {
 
     async fn subscribe(&self, queue: &Queue, prefetch: u16) -> Box<dyn Subscription> {
         self.inner.subscribe(queue, prefetch).await
+    }
+
+    async fn read_journal(&self, after: Option<JournalPlace>) -> Option<Box<dyn JournalReader>> {
+        Some(self.reading.over(self.inner.read_journal(after).await?))
     }
 
     async fn depth(&self, queue: &Queue) -> Result<Option<Depth>, longshore_broker::Error> {

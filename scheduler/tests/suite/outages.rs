@@ -111,7 +111,7 @@ async fn a_ledger_that_is_away_is_asked_rarely_and_told_of_once() {
     )
     .await;
     drop(guard);
-    // In a minute: the workers' list 120 times, the jobs' 60, signing in 60, about jobs some 30.
+    // In a minute: the workers' list 120 times, the jobs' 60, signing in 120, about jobs some 30.
     assert!((200..350).contains(&asked), "{asked} questions in a minute");
     log.tells_each_change_once(&[
         "feeding jobs from the ledger",

@@ -7,7 +7,7 @@ use longshore_broker::Queue;
 use longshore_ledger::Claim;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{ChunkMessage, NodeId, Run, Token};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::world::{World, fail_once, succeed};
 
@@ -77,6 +77,28 @@ async fn what_a_killed_worker_held_runs_elsewhere() {
     assert!(summary.lost > 0);
     assert_eq!(world.ledger.nodes().await.unwrap().len(), 1);
     world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_killed_worker_held_is_published_at_once_though_no_hint_tells_of_it() {
+    // Whatever the time of the next sweep by the clock, which comes once a second.
+    for wait in [0, 200, 400, 600, 800] {
+        let mut world = World::new();
+        world.outage.lose_hints();
+        world.start_scheduler("s0");
+        world.start_worker("w0", "default", 1, succeed);
+        sleep(Duration::from_millis(wait)).await;
+        // One chunk that takes half a minute.
+        let job = world.submit(6_000, r#","chunk":6000"#).await;
+        world.until(job, "some work", |summary| summary.books.done > 400).await;
+        world.kill("w0");
+        world.start_worker("w1", "default", 1, succeed);
+        world.until(job, "the revoke", |summary| summary.lost > 0).await;
+        let revoked = Instant::now();
+        world.until(job, "work elsewhere", |summary| summary.running_chunks == 1).await;
+        assert!(revoked.elapsed() <= Duration::from_millis(20), "{:?}", revoked.elapsed());
+        world.stop().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

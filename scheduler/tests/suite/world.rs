@@ -47,6 +47,8 @@ pub(crate) fn fail_once(index: u64, attempt: u32) -> Run {
 pub(crate) struct World {
     /// As the test itself sees it: always there.
     pub(crate) ledger: Arc<dyn Ledger>,
+    /// The same, to be taken back to what it was.
+    pub(crate) memory: MemoryLedger,
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) outage: Outage,
     tasks: BTreeMap<String, JoinHandle<()>>,
@@ -58,10 +60,20 @@ static DRAWN: AtomicU32 = AtomicU32::new(1);
 
 impl World {
     pub(crate) fn new() -> Self {
-        let clock = Arc::new(TokioClock(Instant::now()));
+        Self::over(MemoryBroker::new())
+    }
+
+    /// Whose broker keeps a journal.
+    pub(crate) fn with_journal() -> Self {
+        Self::over(MemoryBroker::with_journal())
+    }
+
+    fn over(broker: MemoryBroker) -> Self {
+        let memory = MemoryLedger::new(Arc::new(TokioClock(Instant::now())));
         Self {
-            ledger: Arc::new(MemoryLedger::new(clock)),
-            broker: Arc::new(MemoryBroker::new()),
+            ledger: Arc::new(memory.clone()),
+            memory,
+            broker: Arc::new(broker),
             outage: Outage::new(),
             tasks: BTreeMap::new(),
             stops: Vec::new(),
@@ -99,6 +111,7 @@ impl World {
             labels: BTreeMap::new(),
             slots,
             busy: 0,
+            jobs: None,
             state: NodeState::Active,
             started_at: Timestamp::default(),
             cpu: 0.0,
@@ -130,6 +143,14 @@ impl World {
         self.tasks.insert(name.to_owned(), tokio::spawn(work));
     }
 
+    /// The scheduler that was started last stops in the middle of what it does.
+    pub(crate) async fn kill_scheduler(&mut self) {
+        let scheduler = self.schedulers.pop().expect("one runs");
+        self.stops.pop();
+        scheduler.abort();
+        let _ = scheduler.await;
+    }
+
     /// The worker stops in the middle of what it does.
     pub(crate) fn kill(&mut self, name: &str) {
         self.tasks.remove(name).expect("it runs").abort();
@@ -145,9 +166,30 @@ impl World {
     pub(crate) async fn submit(&self, total: u64, fields: &str) -> JobId {
         let number = u128::from(DRAWN.fetch_add(1, Ordering::Relaxed));
         let job = JobId::from_uuid(uuid::Uuid::from_u128(number));
+        self.publish_again(job, total, fields).await;
+        job
+    }
+
+    /// Publishes a job of a range once more.
+    pub(crate) async fn publish_again(&self, job: JobId, total: u64, fields: &str) {
         let split = format!(r#"{{"by":"range","start":0,"end":{total}}}"#);
         self.publish(format!(r#"{{"id":"{job}","task":"noop","split":{split}{fields}}}"#)).await;
-        job
+    }
+
+    /// Waits until the ledger knows the job.
+    #[track_caller]
+    pub(crate) fn until_there(&self, job: JobId) -> impl Future<Output = JobSummary> + '_ {
+        self.until(job, "any trace", |_| true)
+    }
+
+    /// Waits for the job's end, which is not seen if it is forgotten soon.
+    #[track_caller]
+    pub(crate) fn terminal<'a>(
+        &'a self,
+        job: JobId,
+        what: &'a str,
+    ) -> impl Future<Output = JobSummary> + 'a {
+        self.until(job, what, |summary| summary.state.is_terminal())
     }
 
     #[track_caller]

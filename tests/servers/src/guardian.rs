@@ -30,14 +30,16 @@ use crate::wait::holds_within;
 const SCRIPT: &str = r#"
 dir=$1; shift
 pid=
+# A server that has just been started may not lead its group yet.
+all() { kill -s "$1" -- "-$pid" 2>/dev/null || kill -s "$1" "$pid" 2>/dev/null; }
 while read -r order name; do
   case $order in
     start) setsid "$@" </dev/null >>"$dir/output" 2>&1 & pid=$!; echo "$pid" ;;
     signal) kill -s "$name" "$pid" 2>/dev/null; echo sent ;;
-    signal-group) kill -s "$name" -- "-$pid" 2>/dev/null; echo sent ;;
+    signal-group) all "$name"; echo sent ;;
   esac
 done
-if [ -n "$pid" ]; then kill -s KILL -- "-$pid" 2>/dev/null; fi
+if [ -n "$pid" ]; then all KILL; fi
 for try in 1 2 3 4 5 6 7 8 9 10; do
   rm -rf "$dir" 2>/dev/null && exit
   sleep 0.1
@@ -144,6 +146,12 @@ impl Guardian {
         Ok(answer.trim().to_owned())
     }
 
+    /// All that the server printed.
+    pub(crate) fn output(&self) -> String {
+        let bytes = fs::read(self.folder().join("output")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// The end of what the server printed, and of each log file given, for a failure's message.
     pub(crate) fn tail(&self, logs: &[PathBuf]) -> String {
         let output = self.folder().join("output");
@@ -165,12 +173,20 @@ impl Drop for Guardian {
     }
 }
 
-/// Whether a process runs: a zombie has ended, it only waits to be reaped.
+/// Whether a process runs: a zombie has ended, it only waits to be reaped. But its first thread may be one while others
+/// are still on their way out, and hold its files and ports.
 pub fn is_running(pid: u32) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
     // The name in parentheses may itself hold spaces and parentheses; the state follows the last.
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    !matches!(state, None | Some('Z' | 'X'))
+    match state {
+        None | Some('X') => false,
+        Some('Z') => {
+            let threads = fs::read_dir(format!("/proc/{pid}/task"));
+            threads.is_ok_and(|threads| threads.count() > 1)
+        }
+        Some(_) => true,
+    }
 }
 
 fn end_of(file: &Path) -> io::Result<String> {

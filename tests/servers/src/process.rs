@@ -52,6 +52,23 @@ impl Process {
         self.guardian.signal(name).unwrap_or_else(|e| panic!("process {}: {e}", self.pid()));
     }
 
+    /// Starts the program once more, after killing it if it runs. What it prints is added to the same file.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        if self.is_running() {
+            self.kill9();
+        }
+        self.guardian.start().unwrap_or_else(|e| panic!("a process does not start again: {e}"));
+    }
+
+    /// All that it printed, both streams together, in all its lives.
+    pub fn output(&self) -> String {
+        self.guardian.output()
+    }
+
     /// The end of what it printed, both streams together.
     pub fn tail(&self) -> String {
         self.guardian.tail(&[])

@@ -26,16 +26,42 @@ const START_TRIES: usize = 3;
 const SCRIPT_FOLDERS: [&str; 3] =
     ["/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin", "/usr/local/lib/rabbitmq/bin"];
 
+/// Everything that the server remembers.
+const DATA: &str = "data";
+
+/// Is there only when a test asks for settings that belong there.
+const ADVANCED: &str = "advanced.config";
+
 /// epmd, by which Erlang nodes find each other, would otherwise be started as a daemon that outlives
-/// everybody. In the foreground it belongs to the server's process group.
+/// everybody. In the foreground it belongs to the server's process group. The one of a server that was just killed may hold the
+/// port for another moment; one that somebody else has is given up.
 const EPMD_THEN: &str = r#"
 epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 & epmd=$!
+tries=50
 until epmd -port "$ERL_EPMD_PORT" -names >/dev/null 2>&1; do
-  kill -0 "$epmd" || exit 1
+  if ! kill -0 "$epmd" 2>/dev/null; then
+    tries=$((tries - 1))
+    [ "$tries" -gt 0 ] || exit 1
+    epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 & epmd=$!
+  fi
   sleep 0.02
 done
 exec "$0"
 "#;
+
+/// How to start a [`Rabbit`].
+#[derive(Clone, Debug, Default)]
+pub struct RabbitOptions {
+    /// More lines of rabbitmq.conf, which win over ours.
+    pub lines: Vec<String>,
+    /// Settings of the application `rabbit` that rabbitmq.conf has no names for, as Erlang:
+    /// `{channel_tick_interval, 500}`.
+    pub advanced: Vec<String>,
+    /// The feature flags that are on, where not all of them are.
+    pub features: Option<&'static str>,
+    /// Erlang's threads are as RabbitMQ ships them: what is measured should be what users have. Starts take longer.
+    pub as_shipped: bool,
+}
 
 /// A private RabbitMQ with the user `guest`, the virtual host `/` and no plugins.
 pub struct Rabbit {
@@ -50,6 +76,10 @@ struct Place {
     port: u16,
     dist_port: u16,
     epmd_port: u16,
+    /// The feature flags that are on, where not all of them are.
+    features: Option<&'static str>,
+    /// Erlang's threads are as RabbitMQ ships them.
+    as_shipped: bool,
 }
 
 impl Rabbit {
@@ -58,9 +88,27 @@ impl Rabbit {
     /// # Panics
     /// When it can't be started, with the end of its log.
     pub fn start() -> Self {
+        Self::start_with(&RabbitOptions::default())
+    }
+
+    /// Starts a RabbitMQ 3.x as an upgrade from 3.8 leaves it: streams are turned off. Later ones can't be without.
+    ///
+    /// # Panics
+    /// When it can't be started, with the end of its log.
+    pub fn start_without_streams() -> Self {
+        let features = "quorum_queue,implicit_default_bindings,virtual_host_metadata,\
+                        maintenance_mode_status,user_limits";
+        Self::start_with(&RabbitOptions { features: Some(features), ..RabbitOptions::default() })
+    }
+
+    /// Starts a RabbitMQ with options of the test's own.
+    ///
+    /// # Panics
+    /// When it can't be started, with the end of its log.
+    pub fn start_with(options: &RabbitOptions) -> Self {
         let mut failures = Vec::new();
         for _ in 0..START_TRIES {
-            match Self::try_start() {
+            match Self::try_start(options) {
                 Ok(rabbit) => return rabbit,
                 Err(failure) => failures.push(failure),
             }
@@ -74,12 +122,13 @@ impl Rabbit {
         SHARED.get_or_init(Self::start)
     }
 
-    fn try_start() -> Result<Self, String> {
+    fn try_start(options: &RabbitOptions) -> Result<Self, String> {
         let text = |e: io::Error| e.to_string();
         let folder =
             tempfile::Builder::new().prefix("longshore-rabbit-").tempdir().map_err(text)?;
-        let place = Place::choose().map_err(text)?;
-        place.furnish(folder.path()).map_err(text)?;
+        let RabbitOptions { features, as_shipped, .. } = *options;
+        let place = Place { features, as_shipped, ..Place::choose().map_err(text)? };
+        place.furnish(folder.path(), options).map_err(text)?;
         let mut server = Command::new("sh");
         server.args(["-c", EPMD_THEN]).arg(place.scripts.join("rabbitmq-server"));
         place.environment(folder.path(), &mut server);
@@ -131,18 +180,27 @@ impl Rabbit {
     /// When it fails, with its output.
     #[track_caller]
     pub fn ctl(&self, arguments: &[&str]) -> String {
+        self.try_ctl(arguments).unwrap_or_else(|failure| panic!("{failure}"))
+    }
+
+    /// Runs `rabbitmqctl` with what may fail, such as deleting a queue that somebody else declares and deletes.
+    ///
+    /// # Errors
+    /// When it fails, with its output.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    pub fn try_ctl(&self, arguments: &[&str]) -> Result<String, String> {
         let mut ctl = Command::new(self.place.scripts.join("rabbitmqctl"));
         self.place.environment(self.guardian.folder(), &mut ctl);
         ctl.args(["--quiet", "--node", &self.place.node]).args(arguments);
         let output = ctl.output().unwrap_or_else(|e| panic!("rabbitmqctl: {e}"));
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(
-            output.status.success(),
-            "rabbitmqctl {arguments:?}: {}\n{printed}{}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
-        printed
+        if output.status.success() {
+            return Ok(printed);
+        }
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        Err(format!("rabbitmqctl {arguments:?}: {}\n{printed}{complaint}", output.status))
     }
 
     /// Closes all connections and listeners; the Erlang machine goes on.
@@ -194,6 +252,25 @@ impl Rabbit {
         self.launch().unwrap_or_else(|tail| panic!("RabbitMQ does not start again:\n{tail}"));
     }
 
+    /// Kills the server and starts it without anything that it knew: queues, messages, policies. It keeps
+    /// its port.
+    ///
+    /// # Panics
+    /// When it does not start, with the end of its log.
+    #[track_caller]
+    pub fn wipe(&mut self) {
+        self.kill9();
+        fs::remove_dir_all(self.guardian.folder().join(DATA))
+            .unwrap_or_else(|e| panic!("RabbitMQ's data can't be removed: {e}"));
+        self.restart();
+    }
+
+    /// All that the server wrote to its log.
+    pub fn log_text(&self) -> String {
+        let bytes = fs::read(self.log()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// Stops the process in its tracks (SIGSTOP): connections stay, answers don't come.
     ///
     /// # Panics
@@ -237,12 +314,14 @@ impl Place {
             port,
             dist_port: free_port()?,
             epmd_port: free_port()?,
+            features: None,
+            as_shipped: false,
         })
     }
 
     /// Writes the configuration, and the Erlang cookie, which only its owner may read.
-    fn furnish(&self, folder: &Path) -> io::Result<()> {
-        let conf = format!(
+    fn furnish(&self, folder: &Path, options: &RabbitOptions) -> io::Result<()> {
+        let mut conf = format!(
             "listeners.tcp.local = 127.0.0.1:{}\n\
              disk_free_limit.absolute = 50MB\n\
              vm_memory_high_watermark.absolute = 1GB\n\
@@ -250,7 +329,15 @@ impl Place {
              log.file.level = info\n",
             self.port
         );
+        for line in &options.lines {
+            conf.push_str(line);
+            conf.push('\n');
+        }
         fs::write(folder.join("rabbitmq.conf"), conf)?;
+        if !options.advanced.is_empty() {
+            let settings = options.advanced.join(",");
+            fs::write(folder.join(ADVANCED), format!("[{{rabbit,[{settings}]}}].\n"))?;
+        }
         fs::write(folder.join("enabled_plugins"), "[].\n")?;
         let cookie = folder.join(".erlang.cookie");
         fs::write(&cookie, "longshore")?;
@@ -268,7 +355,7 @@ impl Place {
             .env("RABBITMQ_NODENAME", &self.node)
             .env("RABBITMQ_NODE_PORT", self.port.to_string())
             .env("RABBITMQ_DIST_PORT", self.dist_port.to_string())
-            .env("RABBITMQ_MNESIA_BASE", own("data"))
+            .env("RABBITMQ_MNESIA_BASE", own(DATA))
             .env("RABBITMQ_LOG_BASE", own("log"))
             .env("RABBITMQ_LOGS", log_in(folder))
             .env("RABBITMQ_PID_FILE", own("pid"))
@@ -276,18 +363,23 @@ impl Place {
             .env("RABBITMQ_CONFIG_FILE", own("rabbitmq.conf"))
             // The machine's own settings must not reach in.
             .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
-            .env("RABBITMQ_ADVANCED_CONFIG_FILE", own("none.config"))
-            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+S 2:2 +A 4")
-            // Loading code is a dialogue of Erlang's schedulers, and RabbitMQ's own `none` puts them
-            // to sleep between any two words: on a virtual machine a start then takes 10 to 16 s
-            // instead of 5. Idle, the server still uses less than 1% of a core.
-            .env("RABBITMQ_SCHEDULER_BUSY_WAIT_THRESHOLD", "medium")
+            .env("RABBITMQ_ADVANCED_CONFIG_FILE", own(ADVANCED))
             // Makes the script become the server instead of waiting for it as a parent.
             .env("RUNNING_UNDER_SYSTEMD", "true")
             .env_remove("NOTIFY_SOCKET")
             // Many tests may run rabbitmqctl at once; the default range has room for ten.
             .env("RABBITMQ_CTL_DIST_PORT_MIN", "35672")
             .env("RABBITMQ_CTL_DIST_PORT_MAX", "36671");
+        if !self.as_shipped {
+            command.env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+S 2:2 +A 4");
+            // Loading code is a dialogue of Erlang's schedulers, and RabbitMQ's own `none` puts them
+            // to sleep between any two words: on a virtual machine a start then takes 10 to 16 s
+            // instead of 5. Idle, the server still uses less than 1% of a core.
+            command.env("RABBITMQ_SCHEDULER_BUSY_WAIT_THRESHOLD", "medium");
+        }
+        if let Some(features) = self.features {
+            command.env("RABBITMQ_FEATURE_FLAGS", features);
+        }
     }
 }
 

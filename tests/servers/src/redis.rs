@@ -35,6 +35,22 @@ impl Default for RedisOptions {
     }
 }
 
+/// Where Redis keeps its append-only file, within its folder.
+const DATA: &str = "appendonlydir";
+
+/// A copy of a server's data files.
+pub struct Data(tempfile::TempDir);
+
+/// Copies a folder without folders in it.
+fn copy_files(from: &std::path::Path, to: &std::path::Path) -> io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for file in std::fs::read_dir(from)? {
+        let file = file?;
+        std::fs::copy(file.path(), to.join(file.file_name()))?;
+    }
+    Ok(())
+}
+
 /// A private Redis with an append-only file.
 pub struct Redis {
     guardian: Guardian,
@@ -140,6 +156,14 @@ impl Redis {
         resp::call(self.port, command).unwrap_or_else(|e| panic!("{command:?}: {e}"))
     }
 
+    /// Sends one command, over a connection of its own, to whatever Redis listens on a port of 127.0.0.1; it may be away.
+    ///
+    /// # Errors
+    /// When there is no reply within some seconds.
+    pub fn ask(port: u16, command: &[&str]) -> io::Result<Reply> {
+        resp::call(port, command)
+    }
+
     /// Kills the server with SIGKILL; returns when it is gone. Its data stay.
     ///
     /// # Panics
@@ -168,6 +192,33 @@ impl Redis {
             self.stop();
         }
         self.launch().unwrap_or_else(|tail| panic!("Redis does not start again:\n{tail}"));
+    }
+
+    /// A copy of the data files as they are now.
+    ///
+    /// # Panics
+    /// When they can't be copied.
+    #[track_caller]
+    pub fn copy_data(&self) -> Data {
+        let copy = tempfile::Builder::new().prefix("longshore-redis-data-").tempdir();
+        let copy = copy.unwrap_or_else(|e| panic!("a folder for Redis's data: {e}"));
+        copy_files(&self.guardian.folder().join(DATA), &copy.path().join(DATA))
+            .unwrap_or_else(|e| panic!("Redis's data: {e}"));
+        Data(copy)
+    }
+
+    /// Kills the server and starts it with an earlier copy of its data.
+    ///
+    /// # Panics
+    /// When it does not start, with the end of its log.
+    #[track_caller]
+    pub fn roll_back(&mut self, to: &Data) {
+        self.kill9();
+        let own = self.guardian.folder().join(DATA);
+        std::fs::remove_dir_all(&own)
+            .and_then(|()| copy_files(&to.0.path().join(DATA), &own))
+            .unwrap_or_else(|e| panic!("Redis's data: {e}"));
+        self.restart();
     }
 
     /// Stops the process in its tracks (SIGSTOP): connections stay, answers don't come.

@@ -16,7 +16,7 @@ pub fn wait_until(what: &str, deadline: Duration, condition: impl FnMut() -> boo
 }
 
 /// Whether `condition` came to hold within `deadline`; it is looked at once at least.
-pub(crate) fn holds_within(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
+pub fn holds_within(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let started = Instant::now();
     loop {
         if condition() {

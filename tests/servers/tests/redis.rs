@@ -4,7 +4,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use longshore_test_servers::{
-    Redis, RedisCluster, RedisOptions, RedisSentinel, Reply, free_port, is_running, wait_until,
+    Process, Redis, RedisCluster, RedisOptions, RedisSentinel, Reply, free_port, is_running,
+    wait_until,
 };
 
 const SOON: Duration = Duration::from_secs(30);
@@ -128,4 +129,16 @@ fn a_sentinel_promotes_the_replica() {
         all.master().call(&["SET", "crew", "home"]).to_string() == OK
     });
     check(all.master(), &["GET", "ship"], "unloaded");
+}
+
+#[test]
+fn a_process_that_is_killed_the_moment_it_starts_is_gone() {
+    let mut sleeper = Command::new("sleep");
+    let mut process = Process::start(sleeper.arg("600"));
+    for _ in 0..50 {
+        process.kill9();
+        process.restart();
+    }
+    process.kill9();
+    assert!(!process.is_running());
 }

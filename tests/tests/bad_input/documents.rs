@@ -60,6 +60,10 @@ const VALID: &str = r#"{"id":"ID","task":"noop","split":{"by":"range","start":0,
 const NAMELESS: &str = r#"{"task":"noop","tenant":"ID","split":{"by":"range","start":0,"end":3}}"#;
 const TAKEN: &str = "id: another job with other content has this id; choose a new one";
 
+fn nested(depth: usize) -> Value {
+    (0..depth).fold(json!(null), |inner, _| json!({ "t": inner }))
+}
+
 /// The rows; `healthy` is the id of a job that runs.
 fn rows(healthy: &str) -> Vec<Row> {
     let number = Cell::new(0);
@@ -232,6 +236,15 @@ fn rows(healthy: &str) -> Vec<Row> {
             "content_type": "text/plain", "priority": 255, "correlation_id": "c".repeat(255),
             "headers": {"reason": "a lie", "x-death": [{"count": 9, "nested": {"a": null}}]},
         })),
+        row("a name that is not UTF-8", NAMELESS, OneJob).with(json!({"message_id": "caf\u{e9}"})),
+        row("properties that are not UTF-8", "hello", Dead("document: not JSON: …")).with(json!({
+            "message_id": "latin-1", "correlation_id": "\u{ff}", "app_id": "\u{e9}t\u{e9}",
+            "headers": {"cl\u{e9}": 1},
+        })),
+        row("headers nested 100 deep", VALID, OneJob)
+            .with(json!({"headers": {"deep": nested(100)}})),
+        row("headers longer than a frame of ours", VALID, OneJob)
+            .with(json!({"headers": {"long": "x".repeat(100_000)}})),
         row("straight to the queue", VALID, OneJob).to("", "NS.jobs"),
         row("unknown routing key", VALID, Answered("returned")).to("NS", "job"),
         row("no routing key", VALID, Answered("returned")).to("NS", ""),

@@ -41,7 +41,7 @@ const fn variable(
     Row { toml: "", environment, arguments, code, error }
 }
 
-const ROWS: [Row; 42] = [
+const ROWS: [Row; 44] = [
     file("slot = 4", "FILE:1:1: unknown field `slot`, expected one of …"),
     file("\nslots = \"4\"", "FILE:2:9: invalid type: string \"4\", expected u32"),
     file("slots = -1", "FILE:1:9: invalid value: integer `-1`, expected u32"),
@@ -61,6 +61,10 @@ const ROWS: [Row; 42] = [
     file("dead_after = \"1s\"", "dead_after: 1s; use at least twice the heartbeat, 2s"),
     file("ack_after = \"0s\"", "ack_after: 0s; use a duration above zero"),
     file("work_queues = \"streams\"", "FILE:1:15: unknown kind `streams`; use classic or quorum"),
+    file(
+        "http_listen = \"7700\"",
+        "FILE:1:15: `7700` is no address to listen on; write one like \"127.0.0.1:7700\"",
+    ),
     file("namespace = \"a b\"", "namespace: `a b`; use 1 to 64 letters, digits, `_`, `-` and `.`"),
     file("labels = [\"gpu\"]", "FILE:1:10: invalid type: sequence, expected a map"),
     file("[task.t]", "FILE:1:1: use exactly one of `command`, `serve` and `http`"),
@@ -120,6 +124,12 @@ const ROWS: [Row; 42] = [
         2,
         "redis_url: Redis URL did not parse…",
     ),
+    variable(
+        &[("LONGSHORE_HTTP_LISTEN", "127.0.0.1:RABBIT")],
+        SCHEDULER,
+        2,
+        "http_listen: 127.0.0.1:…",
+    ),
     variable(&[(REDIS, "redis://:wrong@127.0.0.1:LOCKED")], WORKER, 3, "Redis at …"),
     variable(&[(REDIS, "redis://127.0.0.1:LOCKED")], SUBMIT, 3, "Redis at …"),
     variable(&[(REDIS, "redis://127.0.0.1:NOBODY")], &["nodes"], 3, "Redis at …"),
@@ -139,17 +149,19 @@ const ROWS: [Row; 42] = [
 fn each_bad_setting_gets_one_line_and_its_exit_code_within_seconds() {
     let locked = Redis::start_with(&RedisOptions::default());
     locked.call(&["CONFIG", "SET", "requirepass", "secret"]);
+    // Nobody has used it yet: what a bad setting stops leaves no trace there, and says nothing of it.
+    let unused = Redis::start_with(&RedisOptions::default());
     let ports = [
         ("RABBIT", Rabbit::shared().port()),
-        ("REDIS", Redis::shared().port()),
+        ("REDIS", unused.port()),
         ("LOCKED", locked.port()),
         ("NOBODY", free_port().expect("a port is free")),
     ];
-    let rows = each("settings", &ROWS, |row| check(row, &ports));
+    let rows = each("settings", &ROWS, |row| check(row, &unused, &ports));
     assert_eq!(rows, ROWS.len());
 }
 
-fn check(row: &Row, ports: &[(&str, u16)]) -> Result<(), String> {
+fn check(row: &Row, redis: &Redis, ports: &[(&str, u16)]) -> Result<(), String> {
     let file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a folder for it");
     std::fs::write(file.path(), row.toml).expect("room for it");
     let path = file.path().to_str().expect("a plain name");
@@ -160,7 +172,7 @@ fn check(row: &Row, ports: &[(&str, u16)]) -> Result<(), String> {
     };
     let mut command = Command::new(binary());
     command.args(row.arguments).args(["--config", path]);
-    command.env(AMQP, Rabbit::shared().url()).env(REDIS, Redis::shared().url());
+    command.env(AMQP, Rabbit::shared().url()).env(REDIS, redis.url());
     command.envs(row.environment.iter().map(|(name, value)| (name, filled(value))));
     let name = format!("{:?} {:?} {:?}", row.toml, row.environment, row.arguments);
     let begun = Instant::now();

@@ -26,6 +26,8 @@ use serde_json::Value;
 use crate::Context;
 pub use rust::Inputs;
 pub(crate) use rust::{asynchronous, blocking};
+#[cfg(feature = "fuzzing")]
+pub(crate) use serve::parse as served_answer;
 pub use spec::TaskSpec;
 
 /// An outcome that is known at once from `params` and the attempt's number, without a look at the
@@ -127,7 +129,7 @@ fn subtask_line(ctx: &Context, input: &Input) -> String {
 
 /// What a program answered, as the result of a subtask: its JSON in compact form, else a string of
 /// its text without the one line end that programs print.
-fn result_of_text(text: &[u8]) -> Result<String, Outcome> {
+pub(crate) fn result_of_text(text: &[u8]) -> Result<String, Outcome> {
     let text = std::str::from_utf8(text)
         .map_err(|error| permanent(format!("the output is neither JSON nor UTF-8: {error}")))?;
     if serde_json::from_str::<Value>(text).is_ok() {

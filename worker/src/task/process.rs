@@ -15,7 +15,7 @@ use std::os::unix::process::ExitStatusExt;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::Instant;
 
-use crate::Context;
+use crate::{Context, supervisor};
 
 /// From SIGTERM to SIGKILL.
 const TERM_GRACE: Duration = Duration::from_secs(2);
@@ -64,6 +64,7 @@ impl Program {
         let mut command = Command::new(&self.argv[0]);
         command
             .args(&self.argv[1..])
+            .env_remove(supervisor::VARIABLE)
             .envs(&self.env)
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())

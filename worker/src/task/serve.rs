@@ -1,7 +1,7 @@
 //! A served command: a process that lives on and answers one line for each subtask, one process a
 //! busy slot.
 
-use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use longshore_protocol::{Input, Outcome};
 use parking_lot::Mutex;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
@@ -162,25 +164,38 @@ impl Served {
 
 /// `{"ok": value}` or `{"error": "text", "retry": false}`; anything else says what is wrong with
 /// it.
-fn parse(answer: &[u8]) -> Result<Outcome, String> {
+pub(crate) fn parse(answer: &[u8]) -> Result<Outcome, String> {
     let wrong = |why: &str| {
         let start = String::from_utf8_lossy(&answer[..answer.len().min(80)]).trim_end().to_owned();
-        format!("the served command answered {start:?}: {why}")
+        format!("the served command answered {start:?}: {}", shown(why))
     };
-    let fields: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(answer)
+    let Fields(mut fields) = serde_json::from_slice(answer)
         .map_err(|error| wrong(&format!("not a line of JSON with `ok` or `error` ({error})")))?;
-    let unknown = fields.keys().find(|name| !["ok", "error", "retry"].contains(&name.as_str()));
-    if let Some(name) = unknown {
+    let unknown = fields.iter().find(|(name, _)| !["ok", "error", "retry"].contains(&&**name));
+    if let Some((name, _)) = unknown {
+        let name = shown(name);
         return Err(wrong(&format!("unknown field `{name}`; use `ok`, or `error` and `retry`")));
     }
-    match (fields.get("ok"), fields.get("error")) {
-        (Some(value), None) if !fields.contains_key("retry") => {
+    let mut take = |wanted: &str| {
+        let at = fields.iter().position(|(name, _)| name == wanted)?;
+        Some(fields.swap_remove(at).1)
+    };
+    let (ok, error, retry) = (take("ok"), take("error"), take("retry"));
+    if let Some((name, _)) = fields.first() {
+        // Which of the two was meant, nobody can say.
+        return Err(wrong(&format!("`{name}` stands twice")));
+    }
+    match (ok, error) {
+        (Some(value), None) if retry.is_none() => {
+            // What passes unread, whoever reads the result would choke on: half a surrogate pair, 1e999, too many brackets.
+            serde_json::from_str::<Value>(value.get())
+                .map_err(|error| wrong(&format!("`ok` can't be read: {error}")))?;
             Ok(Outcome::Success(compact(value.get())))
         }
         (None, Some(error)) => {
             let error = serde_json::from_str::<String>(error.get())
                 .map_err(|_| wrong("`error` must be a string"))?;
-            let retry = match fields.get("retry") {
+            let retry = match retry {
                 Some(retry) => serde_json::from_str::<bool>(retry.get())
                     .map_err(|_| wrong("`retry` must be true or false"))?,
                 None => true,
@@ -188,6 +203,46 @@ fn parse(answer: &[u8]) -> Result<Outcome, String> {
             Ok(Outcome::Failure { error, retry })
         }
         _ => Err(wrong("exactly one of `ok` and `error` is needed, `retry` goes with `error`")),
+    }
+}
+
+/// As much of somebody else's words as an explanation needs, on one line.
+fn shown(text: &str) -> String {
+    const LONGEST: usize = 200;
+    let mut shown: String = text.chars().take(LONGEST).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown.replace(char::is_control, " ")
+}
+
+/// The fields of an answer as they stand there, the same one twice if it does.
+struct Fields(Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Fields, A::Error> {
+        let mut fields = Vec::new();
+        while let Some(field) = object.next_entry()? {
+            // One too many is enough to be refused.
+            if fields.len() < 4 {
+                fields.push(field);
+            }
+        }
+        Ok(Fields(fields))
     }
 }
 
@@ -203,6 +258,8 @@ async fn listen(mut stderr: ChildStderr, tail: Arc<Mutex<Tail>>, command: String
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use serde_json::json;
 
     use super::super::fixtures::{context, failure, success};
@@ -310,9 +367,31 @@ mod tests {
             (r#"{"okay":1}"#, "unknown field `okay`"),
             (r#"{"error":1}"#, "`error` must be a string"),
             (r#"{"error":"e","retry":1}"#, "`retry` must be true or false"),
+            (r#"{"ok":1,"ok":2}"#, "`ok` stands twice"),
+            (r#"{"error":"e","retry":true,"retry":false}"#, "`retry` stands twice"),
+            (r#"{"o\nk":1}"#, "unknown field `o k`"),
         ] {
             let error = parse(answer.as_bytes()).expect_err(answer);
             assert!(error.contains(complaint), "{answer}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_result_that_nobody_could_read_is_no_result() {
+        // The first is what Python makes of a file name that is not UTF-8.
+        for value in [r#""caf\udce9""#, "1e999", &"[".repeat(200)] {
+            let value = value.to_owned() + &"]".repeat(value.matches('[').count());
+            let error = parse(format!(r#"{{"ok":{value}}}"#).as_bytes()).expect_err(&value);
+            assert!(error.contains("`ok` can't be read"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_explanation_stays_short_whatever_the_answer() {
+        let long = "x".repeat(1 << 20);
+        for answer in [format!("\"{long}\""), format!("{{\"{long}\":1}}"), long] {
+            let error = parse(answer.as_bytes()).expect_err("no answer");
+            assert!(error.len() < 1_000, "{} bytes", error.len());
         }
     }
 }

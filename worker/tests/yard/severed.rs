@@ -1,32 +1,44 @@
-//! A ledger whose line can be cut: while it is, it answers nothing at all.
+//! A ledger whose line can be cut, so that it answers nothing at all, or broken, so that each question fails at once.
 
 #![expect(unreachable_pub, reason = "one test file uses it")]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use longshore_ledger::{
     Admission, Admitted, Beat, Claim, Commit, Committed, ControlError, Error, Events, HandBack,
-    Held, Ledger, Open, Revoked, StoredDocument, Sweep,
+    Hearts, Held, Ledger, Loss, Open, Restored, Revoked, StoredDocument, Sweep, Was,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, JobId, JobSummary, NodeId, NodeInfo,
-    NodeRecord, ResultsPage, SchedulerId, Timestamp, Token,
+    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, JobId, JobSummary, JournalPlace,
+    NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Timestamp,
+    Token,
 };
 use tokio::sync::watch;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Line {
+    Whole,
+    Cut,
+    Broken,
+}
 
 #[derive(Clone)]
 pub struct Severed {
     inner: Arc<dyn Ledger>,
-    cut: Arc<watch::Sender<bool>>,
+    line: Arc<watch::Sender<Line>>,
+    failed: Arc<AtomicU64>,
+    released: Arc<AtomicU64>,
     deaf: bool,
 }
 
 impl Severed {
     pub fn new(inner: Arc<dyn Ledger>) -> Self {
-        Self { inner, cut: Arc::new(watch::Sender::new(false)), deaf: false }
+        let line = Arc::new(watch::Sender::new(Line::Whole));
+        Self { inner, line, failed: Arc::default(), released: Arc::default(), deaf: false }
     }
 
     /// Hints never arrive.
@@ -35,12 +47,31 @@ impl Severed {
     }
 
     pub fn cut(&self, cut: bool) {
-        self.cut.send_replace(cut);
+        self.line.send_replace(if cut { Line::Cut } else { Line::Whole });
     }
 
-    async fn line(&self) -> &dyn Ledger {
-        self.cut.subscribe().wait_for(|cut| !cut).await.expect("the sender is here");
-        self.inner.as_ref()
+    pub fn break_off(&self, broken: bool) {
+        self.line.send_replace(if broken { Line::Broken } else { Line::Whole });
+    }
+
+    /// Questions that failed, but for the heart's.
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// How often a chunk was given back.
+    pub fn released(&self) -> u64 {
+        self.released.load(Ordering::Relaxed)
+    }
+
+    async fn line(&self) -> Result<&dyn Ledger, Error> {
+        let mut line = self.line.subscribe();
+        let now = *line.wait_for(|line| *line != Line::Cut).await.expect("the sender is here");
+        if now == Line::Whole {
+            return Ok(self.inner.as_ref());
+        }
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        Err(Error::Unavailable { address: "127.0.0.1:1".into(), reason: "gone".into() })
     }
 }
 
@@ -59,7 +90,7 @@ impl Ledger for Severed {
         token: Token,
         node: &NodeId,
     ) -> Result<Claim, Error> {
-        self.line().await.claim(job, chunk, epoch, token, node).await
+        self.line().await?.claim(job, chunk, epoch, token, node).await
     }
     async fn commit(
         &self,
@@ -68,31 +99,32 @@ impl Ledger for Severed {
         token: Token,
         commit: &Commit,
     ) -> Result<Committed, Error> {
-        self.line().await.commit(job, chunk, token, commit).await
+        self.line().await?.commit(job, chunk, token, commit).await
     }
     async fn release(&self, job: JobId, chunk: ChunkId, token: Token) -> Result<HandBack, Error> {
-        self.line().await.release(job, chunk, token).await
+        self.released.fetch_add(1, Ordering::Relaxed);
+        self.line().await?.release(job, chunk, token).await
     }
     async fn document(&self, job: JobId) -> Result<Option<StoredDocument>, Error> {
-        self.line().await.document(job).await
+        self.line().await?.document(job).await
     }
     async fn beat(&self, info: &NodeInfo, seq: u64, held: &[Held]) -> Result<Beat, Error> {
-        self.line().await.beat(info, seq, held).await
+        self.line().await?.beat(info, seq, held).await
     }
     async fn forget(&self, node: &NodeId) -> Result<(), Error> {
-        self.line().await.forget(node).await
+        self.line().await?.forget(node).await
     }
     async fn results(&self, j: JobId, f: u64, t: u64, m: u64) -> Result<ResultsPage, Error> {
-        self.line().await.results(j, f, t, m).await
+        self.line().await?.results(j, f, t, m).await
     }
     async fn events(&self) -> Result<Box<dyn Events>, Error> {
         if self.deaf {
             std::future::pending::<()>().await;
         }
-        self.line().await.events().await
+        self.line().await?.events().await
     }
     fn separate(&self) -> Arc<dyn Ledger> {
-        Arc::new(self.clone())
+        Arc::new(Self { failed: Arc::default(), ..self.clone() })
     }
     fn describe(&self) -> String {
         self.inner.describe()
@@ -107,13 +139,19 @@ impl Ledger for Severed {
     async fn open(&self, _: JobId, _: &Open) -> Result<Vec<ChunkMessage>, Error> {
         others()
     }
-    async fn revoke(&self, _: JobId, _: &NodeId, _: bool) -> Result<Vec<Revoked>, Error> {
+    async fn revoke(&self, _: JobId, _: &NodeId, _: &Loss) -> Result<Vec<Revoked>, Error> {
         others()
     }
     async fn holders(&self, _: JobId) -> Result<Vec<NodeId>, Error> {
         others()
     }
-    async fn sweep(&self, _: JobId, _: u32, _: Duration) -> Result<Option<Sweep>, Error> {
+    async fn sweep(
+        &self,
+        _: JobId,
+        _: u32,
+        _: Duration,
+        _: Option<Duration>,
+    ) -> Result<Option<Sweep>, Error> {
         others()
     }
     async fn pause(&self, _: JobId) -> Result<JobState, ControlError> {
@@ -149,16 +187,41 @@ impl Ledger for Severed {
     async fn errors(&self, _: JobId, _: u64, _: usize) -> Result<Vec<ErrorEntry>, Error> {
         others()
     }
+    async fn recoveries(&self, _: JobId, _: usize) -> Result<Vec<Recovery>, Error> {
+        others()
+    }
     async fn audit(&self, _: JobId) -> Result<Option<Audit>, Error> {
         others()
     }
     async fn nodes(&self) -> Result<Vec<NodeRecord>, Error> {
         others()
     }
+    async fn restore(&self, _: &Admission, _: &Was) -> Result<Restored, Error> {
+        others()
+    }
+    async fn missing(&self, _: &[JobId]) -> Result<Vec<JobId>, Error> {
+        others()
+    }
+    async fn journal_place(&self) -> Result<Option<JournalPlace>, Error> {
+        others()
+    }
+    async fn advance_journal(
+        &self,
+        _: Option<&JournalPlace>,
+        _: &JournalPlace,
+    ) -> Result<Option<JournalPlace>, Error> {
+        others()
+    }
+    async fn certify(&self, _: &NodeId, _: &str) -> Result<bool, Error> {
+        others()
+    }
+    fn hearts(&self) -> Box<dyn Hearts> {
+        others()
+    }
     async fn drain(&self, _: &NodeId) -> Result<bool, Error> {
         others()
     }
-    async fn attend(&self, _: &SchedulerId, _: Duration) -> Result<Vec<SchedulerId>, Error> {
+    async fn attend(&self, _: &SchedulerId, _: Duration) -> Result<Vec<SchedulerRecord>, Error> {
         others()
     }
     async fn withdraw(&self, _: &SchedulerId) -> Result<(), Error> {

@@ -1,0 +1,158 @@
+//! What is measured: a scenario a file.
+
+mod busy;
+mod huge;
+mod idle;
+mod jobs;
+mod latency;
+mod nodes;
+mod results;
+mod throughput;
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use crate::Error;
+use crate::fleet::Layout;
+use crate::ground::Ground;
+use crate::report::Sample;
+use crate::yardstick::{Marks, Yardstick};
+
+/// How a scenario is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// No-op subtasks, chunk `auto`, results kept.
+    ThroughputKeep,
+    /// No-op subtasks, chunk `auto`, results discarded.
+    ThroughputDiscard,
+    /// A message a subtask.
+    Single,
+    /// Jobs of one no-op, one after another.
+    Latency,
+    /// 100,000,000 no-op subtasks.
+    Huge,
+    /// Subtasks that keep a core busy for 10 ms.
+    Cpu,
+    /// Subtasks that wait for 100 ms, at 1,000 slots.
+    Sleep,
+    /// Nothing to do.
+    Idle,
+    /// 10,000 nodes that beat.
+    Nodes,
+    /// 10,000 jobs at once.
+    Jobs,
+    /// The results of 1,000,000 subtasks, streamed to a client.
+    Results,
+}
+
+impl Name {
+    /// All of them, in the order of the targets.
+    pub const ALL: [Self; 11] = [
+        Self::ThroughputKeep,
+        Self::ThroughputDiscard,
+        Self::Single,
+        Self::Latency,
+        Self::Huge,
+        Self::Cpu,
+        Self::Sleep,
+        Self::Idle,
+        Self::Nodes,
+        Self::Jobs,
+        Self::Results,
+    ];
+
+    /// As it is written on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ThroughputKeep => "throughput-keep",
+            Self::ThroughputDiscard => "throughput-discard",
+            Self::Single => "single",
+            Self::Latency => "latency",
+            Self::Huge => "huge",
+            Self::Cpu => "cpu",
+            Self::Sleep => "sleep",
+            Self::Idle => "idle",
+            Self::Nodes => "nodes",
+            Self::Jobs => "jobs",
+            Self::Results => "results",
+        }
+    }
+
+    /// What it does, in a line.
+    pub fn what(self) -> &'static str {
+        match self {
+            Self::ThroughputKeep => "no-op subtasks, chunk auto, results kept",
+            Self::ThroughputDiscard => "no-op subtasks, chunk auto, results discarded",
+            Self::Single => "no-op subtasks, chunk 1: a message a subtask",
+            Self::Latency => "jobs of one no-op, one after another, submit to result",
+            Self::Huge => "100,000,000 no-op subtasks, beside 1,000,000",
+            Self::Cpu => "subtasks of 10 ms of processor time",
+            Self::Sleep => "subtasks that wait for 100 ms, at 1,000 slots",
+            Self::Idle => "a scheduler and a worker with nothing to do",
+            Self::Nodes => "10,000 simulated nodes that beat once a second",
+            Self::Jobs => "10,000 jobs of one no-op at once",
+            Self::Results => "the results of 1,000,000 subtasks streamed to a client",
+        }
+    }
+
+    /// Whether it is part of a benchmark that names no scenario: the others take minutes.
+    pub fn is_quick(self) -> bool {
+        self != Self::Huge
+    }
+
+    pub(crate) fn scenario(self) -> Box<dyn Scenario> {
+        match self {
+            Self::ThroughputKeep => Box::new(throughput::Throughput::keep()),
+            Self::ThroughputDiscard => Box::new(throughput::Throughput::discard()),
+            Self::Single => Box::new(throughput::Throughput::single()),
+            Self::Latency => Box::new(latency::Latency),
+            Self::Huge => Box::new(huge::Huge),
+            Self::Cpu => Box::new(busy::Busy::cpu()),
+            Self::Sleep => Box::new(busy::Busy::sleep()),
+            Self::Idle => Box::new(idle::Idle),
+            Self::Nodes => Box::new(nodes::Nodes::default()),
+            Self::Jobs => Box::new(jobs::Jobs),
+            Self::Results => Box::new(results::Results),
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Something to measure. The fleet stays the same over all runs.
+#[async_trait]
+pub(crate) trait Scenario: Send {
+    /// The fleet that it needs.
+    fn layout(&self) -> Layout {
+        Layout::usual()
+    }
+
+    /// What it is compared with, measured before each run.
+    fn yardsticks(&self) -> &'static [Yardstick] {
+        &[]
+    }
+
+    /// What comes before the runs, and is not measured.
+    async fn warm_up(&mut self, ground: &mut Ground<'_>) -> Result<(), Error>;
+
+    /// One run.
+    async fn run(&mut self, ground: &mut Ground<'_>, marks: Marks) -> Result<Vec<Sample>, Error>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_scenarios_are_called_alike() {
+        let mut names = Name::ALL.map(Name::as_str).to_vec();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Name::ALL.len());
+    }
+}

@@ -1,0 +1,223 @@
+//! Reads the journal, a stream: declares, consumes from an offset, and begins again behind the last record when the
+//! connection breaks.
+//!
+//! The record that was read last is read once more after each new beginning, and left out if it is the same: a stream that was
+//! deleted and begun anew counts its offsets from 0 again. RabbitMQ says nothing of an offset beyond a stream's end; its
+//! consumer just waits. Whoever reads publishes something and sees whether it comes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{AMQPValue, FieldTable, LongString};
+use lapin::{Channel, Consumer};
+use longshore_protocol::JournalPlace;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::{JournalEnd, JournalEntry, JournalReader, Queue, Reading};
+
+use super::attempts::Attempts;
+use super::failure::{Failure, INTERNAL_ERROR, NOT_IMPLEMENTED, PRECONDITION_FAILED, within};
+use super::feed::cancelled;
+use super::link::Follower;
+use super::session::Session;
+use super::topology::Topology;
+
+/// Records between RabbitMQ and the reader. Few of the largest fit anywhere, and reading is never what one waits for.
+const PREFETCH: u16 = 32;
+/// Where a consumer of a stream begins, and where a delivery says that it stood.
+const OFFSET: &str = "x-stream-offset";
+
+/// What reading needs.
+pub(crate) struct Reader {
+    pub(crate) after: Option<JournalPlace>,
+    pub(crate) link: Follower,
+    pub(crate) topology: Topology,
+    pub(crate) call: Duration,
+    pub(crate) closing: CancellationToken,
+    pub(crate) underway: TaskTracker,
+}
+
+/// The reader's end.
+pub(crate) struct RabbitReader {
+    read: mpsc::Receiver<Result<Reading, JournalEnd>>,
+    closing: CancellationToken,
+}
+
+/// Why reading stopped.
+enum End {
+    /// Nobody wants more.
+    Unwanted,
+    /// There is no more.
+    Over(JournalEnd),
+    /// It has to begin again.
+    Failed(Failure),
+}
+
+type Sender = mpsc::Sender<Result<Reading, JournalEnd>>;
+
+#[async_trait]
+impl JournalReader for RabbitReader {
+    async fn next(&mut self) -> Result<Reading, JournalEnd> {
+        tokio::select! {
+            read = self.read.recv() => read.unwrap_or(Err(JournalEnd::Closed)),
+            () = self.closing.cancelled() => Err(JournalEnd::Closed),
+        }
+    }
+}
+
+impl Reader {
+    pub(crate) fn start(self) -> RabbitReader {
+        let (sender, read) = mpsc::channel(usize::from(PREFETCH));
+        let closing = self.closing.clone();
+        let underway = self.underway.clone();
+        underway.spawn(self.run(sender));
+        RabbitReader { read, closing }
+    }
+
+    async fn run(mut self, sender: Sender) {
+        let mut attempts = Attempts::new(Queue::Journal, self.link.clone(), self.closing.clone());
+        while let Some(session) = attempts.next(sender.closed()).await {
+            match self.read(&session, &sender, &mut attempts).await {
+                End::Unwanted => return,
+                End::Over(end) => {
+                    // Refused only when nobody wants to know.
+                    let _ = sender.send(Err(end)).await;
+                    return;
+                }
+                End::Failed(failure) => attempts.failed(&session, &failure),
+            }
+        }
+    }
+
+    /// Reads until something ends it.
+    async fn read(
+        &mut self,
+        session: &Arc<Session>,
+        sender: &Sender,
+        attempts: &mut Attempts,
+    ) -> End {
+        // Dropping the channel at the end closes it, and that ends the consumer.
+        let (_channel, mut consumer) = match self.consume(session).await {
+            Ok(consuming) => consuming,
+            Err(failure) => return judged(failure),
+        };
+        attempts.flows();
+        if sender.send(Ok(Reading::Attached)).await.is_err() {
+            return End::Unwanted;
+        }
+        let mut known = self.after.clone();
+        loop {
+            let delivery = tokio::select! {
+                delivery = consumer.next() => delivery,
+                reason = session.ended() => return End::Failed(Failure::Broken(reason)),
+                () = self.closing.cancelled() => return End::Unwanted,
+                () = sender.closed() => return End::Unwanted,
+            };
+            let delivery = match delivery {
+                Some(Ok(delivery)) => delivery,
+                Some(Err(error)) => return End::Failed(error.into()),
+                None => return End::Failed(cancelled()),
+            };
+            let Some(place) = place_of(&delivery) else {
+                let text = "the queue of the journal exists and is no stream; delete it";
+                return unsupported(text.to_owned());
+            };
+            let Delivery { data, acker, .. } = delivery;
+            match known.take() {
+                Some(before) if before == place => {}
+                Some(_) => return End::Over(JournalEnd::Lost),
+                None => {
+                    let entry = JournalEntry { place: place.clone(), body: Bytes::from(data) };
+                    if sender.send(Ok(Reading::Entry(entry))).await.is_err() {
+                        return End::Unwanted;
+                    }
+                    self.after = Some(place);
+                }
+            }
+            // One by one: RabbitMQ closes the channel of whoever leaves a delivery unacknowledged for long.
+            let ack = acker.ack(BasicAckOptions { multiple: false });
+            if let Err(failure) = within(self.call, "acknowledging a record", ack).await {
+                return End::Failed(failure);
+            }
+        }
+    }
+
+    async fn consume(&self, session: &Arc<Session>) -> Result<(Channel, Consumer), Failure> {
+        self.topology.declare(session, &Queue::Journal).await?;
+        let channel = session.channel().await?;
+        let qos = channel.basic_qos(PREFETCH, BasicQosOptions { global: false });
+        session.within("setting the prefetch", qos).await?;
+        let mut arguments = FieldTable::default();
+        let from = match &self.after {
+            None => AMQPValue::LongString(LongString::from("first")),
+            Some(place) => AMQPValue::LongLongInt(i64::try_from(place.offset).unwrap_or(i64::MAX)),
+        };
+        arguments.insert(OFFSET.into(), from);
+        let name = self.topology.name(&Queue::Journal).into();
+        let consume =
+            channel.basic_consume(name, "".into(), BasicConsumeOptions::default(), arguments);
+        let consumer = session.within("reading the journal", consume).await?;
+        Ok((channel, consumer))
+    }
+}
+
+/// A server without streams, or with another queue of that name, says so in one of several ways. The same codes stand for
+/// troubles that pass: a replica that does not run yet; two schedulers that declare the stream at the same moment.
+fn judged(failure: Failure) -> End {
+    match failure {
+        Failure::Expelled { code: NOT_IMPLEMENTED, text } => unsupported(text),
+        Failure::Expelled { code: INTERNAL_ERROR, text } if text.contains("feature flag") => {
+            unsupported(text)
+        }
+        Failure::Refused { code: PRECONDITION_FAILED, text } if text.contains("invalid arg") => {
+            unsupported(text)
+        }
+        failure => End::Failed(failure),
+    }
+}
+
+fn unsupported(text: String) -> End {
+    End::Over(JournalEnd::Unsupported(text))
+}
+
+/// Where the record stands; `None` of a delivery that did not come from a stream.
+fn place_of(delivery: &Delivery) -> Option<JournalPlace> {
+    let headers = delivery.properties.headers().as_ref()?;
+    let Some(AMQPValue::LongLongInt(offset)) = headers.inner().get(OFFSET) else { return None };
+    let record = delivery.properties.message_id().as_ref();
+    let record = record.map(ToString::to_string).unwrap_or_default();
+    Some(JournalPlace { offset: u64::try_from(*offset).ok()?, record })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(failure: &Failure, for_good: bool) {
+        let judged = judged(failure.clone());
+        let ends = matches!(judged, End::Over(JournalEnd::Unsupported(_)));
+        assert_eq!(ends, for_good, "{failure:?}");
+    }
+
+    #[test]
+    fn what_passes_is_told_from_what_stays() {
+        let refused =
+            |text: &str| Failure::Refused { code: PRECONDITION_FAILED, text: text.into() };
+        let expelled = |code, text: &str| Failure::Expelled { code, text: text.into() };
+        check(&refused("invalid arg 'x-stream-offset' for queue 'a' of queue type classic"), true);
+        check(&refused("queue 'a' does not have a running replica on the local node"), false);
+        check(&expelled(INTERNAL_ERROR, "Cannot declare: the feature flag is disabled"), true);
+        // What RabbitMQ 3.10 says to the second of two that declare a stream at once.
+        check(&expelled(INTERNAL_ERROR, "INTERNAL_ERROR"), false);
+        check(&expelled(NOT_IMPLEMENTED, "NOT_IMPLEMENTED"), true);
+        check(&Failure::Broken("reset".into()), false);
+    }
+}

@@ -1,0 +1,161 @@
+//! The stream below lapin: TCP or TLS, read through the sanitizer.
+//!
+//! lapin takes its streams from a runtime kit; ours is tokio's with another type of stream.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use async_rs::traits::Reactor;
+use async_rs::util::RuntimeParts;
+use async_rs::{Runtime, Tokio};
+use futures_util::{AsyncRead, AsyncWrite, Stream};
+use lapin::AsyncTcpStream;
+use lapin::tcp::OwnedTLSConfig;
+use lapin::uri::{AMQPScheme, AMQPUri};
+use tracing::warn;
+
+use super::sanitizer::{Change, Sanitizer};
+
+/// Read from the socket at once; a handful of deliveries of chunks.
+const READ: usize = 16 << 10;
+
+/// A connected stream, plain or with TLS, whose frames lapin can parse.
+pub(crate) struct Transport {
+    stream: AsyncTcpStream<<Tokio as Reactor>::TcpStream>,
+    sanitizer: Sanitizer,
+    read: Box<[u8]>,
+    /// Looked at, but not handed on yet, from `handed` on.
+    ready: Vec<u8>,
+    handed: usize,
+}
+
+impl Transport {
+    /// Connects to where the URI says. `hold` gets a handle of the socket as soon as there is one.
+    pub(crate) async fn connect(
+        uri: &AMQPUri,
+        hold: impl FnOnce(std::net::TcpStream) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let runtime = Runtime::tokio_current();
+        let target = (uri.authority.host.clone(), uri.authority.port);
+        let resolved = runtime.to_socket_addrs(target);
+        let mut stream = AsyncTcpStream::connect(&runtime, resolved).await?;
+        if let AsyncTcpStream::Plain(plain) = &stream {
+            hold(plain.get_ref().as_fd().try_clone_to_owned()?.into())?;
+        }
+        if uri.scheme == AMQPScheme::AMQPS {
+            let tls = OwnedTLSConfig::default();
+            stream = stream.into_tls(&uri.authority.host, tls.as_ref()).await?;
+        }
+        Ok(Self::over(stream, uri.query.frame_max))
+    }
+
+    /// No frame that is handed on is longer than `frame_max`, where that is neither absent nor 0.
+    fn over(stream: AsyncTcpStream<<Tokio as Reactor>::TcpStream>, frame_max: Option<u32>) -> Self {
+        let frame_max = frame_max.filter(|most| *most > 0).unwrap_or(u32::MAX) as usize;
+        let (sanitizer, read) = (Sanitizer::new(frame_max), vec![0; READ].into());
+        Self { stream, sanitizer, read, ready: Vec::new(), handed: 0 }
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let Self { stream, sanitizer, read, ready, handed } = self.get_mut();
+        while *handed == ready.len() {
+            ready.clear();
+            *handed = 0;
+            let count = ready!(Pin::new(&mut *stream).poll_read(cx, read))?;
+            if count == 0 {
+                return Poll::Ready(Ok(0));
+            }
+            match sanitizer.take(&read[..count], ready) {
+                Some(Change::Replaced) => {
+                    warn!("properties of a message are not UTF-8; their bytes read as `?`");
+                }
+                Some(Change::Dropped) => {
+                    warn!("properties of a message are unreadable or too long; left out");
+                }
+                None => {}
+            }
+        }
+        let waiting = &ready[*handed..];
+        let count = waiting.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&waiting[..count]);
+        *handed += count;
+        Poll::Ready(Ok(count))
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_close(cx)
+    }
+}
+
+/// What lapin runs on: tokio, with [`Transport`] for a stream.
+pub(crate) type Kit = RuntimeParts<Tokio, Sanitizing>;
+
+/// The runtime of whoever asks.
+pub(crate) fn runtime() -> Runtime<Kit> {
+    let tokio = Tokio::current();
+    Runtime::new(RuntimeParts::new(tokio.clone(), Sanitizing(tokio)))
+}
+
+/// Tokio's reactor with another type of stream.
+#[derive(Clone, Debug)]
+pub(crate) struct Sanitizing(Tokio);
+
+impl Reactor for Sanitizing {
+    type TcpStream = Transport;
+    type Sleep = <Tokio as Reactor>::Sleep;
+
+    fn register<H: io::Read + io::Write + AsFd + AsRawFd + Send + 'static>(
+        &self,
+        socket: H,
+    ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
+        self.0.register(socket)
+    }
+
+    fn sleep(&self, duration: Duration) -> Self::Sleep {
+        self.0.sleep(duration)
+    }
+
+    fn interval(&self, period: Duration) -> impl Stream<Item = Instant> + Send + 'static {
+        self.0.interval(period)
+    }
+
+    fn tcp_connect_addr(
+        &self,
+        address: SocketAddr,
+    ) -> impl Future<Output = io::Result<Transport>> + Send + 'static {
+        let connecting = self.0.tcp_connect_addr(address);
+        async move { Ok(Transport::over(AsyncTcpStream::Plain(connecting.await?), None)) }
+    }
+}

@@ -1,0 +1,68 @@
+//! `longshore bench`: what a fleet does on this machine.
+
+use clap::Args;
+use longshore_bench::{Config, Name};
+
+use crate::failure::Failure;
+use crate::interrupt::Interrupts;
+use crate::output::{Output, bench, talk};
+use crate::settings::Settings;
+
+/// Measure what a fleet does on this machine, beside what RabbitMQ and Redis do
+///
+/// Starts a scheduler and a worker of this very program against the RabbitMQ and the Redis of the settings, in a namespace
+/// of its own that it removes afterwards. Nothing else should be busy on the machine. What is measured, and what to make
+/// of it, is in docs/performance.md.
+#[derive(Args)]
+pub(crate) struct Bench {
+    /// What to measure [default: all but huge]
+    #[arg(value_name = "SCENARIO", value_parser = scenario, long_help = scenarios())]
+    scenarios: Vec<Name>,
+    /// How often each is measured; medians are reported
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    runs: u16,
+    /// What sizes and durations are multiplied with, for a quick look; the targets hold at 1
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = scale)]
+    scale: f64,
+}
+
+impl Bench {
+    pub(crate) async fn perform(
+        self,
+        settings: &Settings,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        let mut interrupts = Interrupts::follow()?;
+        let quick = || Name::ALL.into_iter().filter(|name| name.is_quick()).collect();
+        let config = Config {
+            amqp_url: settings.amqp_url.clone(),
+            redis_url: settings.redis_url.clone(),
+            work_queues: settings.work_queues.name().to_owned(),
+            program: std::env::current_exe().map_err(Failure::other)?,
+            scenarios: if self.scenarios.is_empty() { quick() } else { self.scenarios },
+            runs: self.runs.into(),
+            scale: self.scale,
+        };
+        let tell = |line: &str| talk(line);
+        let report = longshore_bench::run(&config, &tell, interrupts.next()).await?;
+        bench::report(output, &report)
+    }
+}
+
+fn scenario(text: &str) -> Result<Name, String> {
+    let known = || Name::ALL.map(Name::as_str).join(", ");
+    let found = Name::ALL.into_iter().find(|name| name.as_str() == text);
+    found.ok_or_else(|| format!("there is no such scenario; use {}", known()))
+}
+
+fn scenarios() -> String {
+    let lines = Name::ALL.map(|name| format!("  {:19} {}", name.as_str(), name.what()));
+    format!("What to measure; all but huge if none is named:\n\n{}", lines.join("\n"))
+}
+
+fn scale(text: &str) -> Result<f64, String> {
+    let scale: Option<f64> = text.parse().ok();
+    scale
+        .filter(|scale| (0.001..=100.0).contains(scale))
+        .ok_or_else(|| "a scale is a number from 0.001 to 100".to_owned())
+}

@@ -1,0 +1,250 @@
+//! A small fleet works off a job of which some subtasks kill every node that runs them.
+//!
+//! Nodes run chunks side by side, commit now and then, die of the guilty subtasks with all that they hold, come back under
+//! new names, hand work back, and leave. What happens next is drawn from a seed, so a failure can be repeated. At the end
+//! exactly the guilty have failed, each at the cost of no more nodes than promised.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_protocol::state::JobState;
+use longshore_protocol::{ChunkId, ChunkMessage, JobId, Token};
+
+use super::play::{admission, check_audit, job_id, lost, node, ok, token};
+use crate::Ledger;
+use crate::op::{Claim, Commit, Committed, Open};
+use crate::poison::MOST_DEATHS;
+
+/// Far more moves than any ordeal takes.
+const MOST_MOVES: u32 = 1_000_000;
+
+/// The job and the fleet.
+#[derive(Clone, Debug)]
+pub struct Ordeal {
+    /// How many subtasks.
+    pub total: u64,
+    /// How many in a chunk.
+    pub size: u64,
+    /// Those that kill their nodes.
+    pub guilty: BTreeSet<u64>,
+    /// How many nodes there are at a time.
+    pub nodes: usize,
+    /// How many chunks a node runs side by side.
+    pub slots: usize,
+    /// Whether the nodes run suspects with care.
+    pub careful: bool,
+    /// Whether innocent subtasks take long, so that the guilty find every slot beside them full: the worst company.
+    pub slow: bool,
+    /// Most chunks open at once.
+    pub max_parallel: Option<u64>,
+    /// Decides everything else.
+    pub seed: u64,
+}
+
+/// A chunk on a node.
+struct Run {
+    chunk: ChunkId,
+    token: Token,
+    committed: u64,
+    at: u64,
+    to: u64,
+    careful: bool,
+}
+
+struct Fleet<'a> {
+    ordeal: &'a Ordeal,
+    ledger: &'a Arc<dyn Ledger>,
+    job: JobId,
+    random: u64,
+    messages: Vec<ChunkMessage>,
+    /// By name.
+    nodes: BTreeMap<String, Vec<Run>>,
+    /// Dead, or gone (false), and not buried yet.
+    lost: Vec<(String, bool)>,
+    names: usize,
+    tokens: u64,
+    deaths: u32,
+}
+
+impl Ordeal {
+    /// Goes through it on an empty ledger; gives how many nodes died.
+    ///
+    /// # Panics
+    /// When a guilty subtask costs more nodes than promised, an innocent one does not succeed, or the books don't balance.
+    pub async fn endure(&self, ledger: Arc<dyn Ledger>) -> u32 {
+        let mut wanted = admission(1, self.total);
+        wanted.max_parallel = self.max_parallel;
+        ledger.admit(&wanted).await.expect("admit");
+        let mut fleet = Fleet {
+            ordeal: self,
+            ledger: &ledger,
+            job: job_id(1),
+            random: self.seed,
+            messages: Vec::new(),
+            nodes: BTreeMap::new(),
+            lost: Vec::new(),
+            names: 0,
+            tokens: 0,
+            deaths: 0,
+        };
+        (0..self.nodes).for_each(|_| fleet.start_node());
+        for moves in 0.. {
+            assert!(moves < MOST_MOVES, "no end in sight");
+            if fleet.make_a_move().await {
+                break;
+            }
+        }
+        fleet.judge().await;
+        fleet.deaths
+    }
+}
+
+impl Fleet<'_> {
+    /// Splitmix64.
+    fn draw(&mut self, below: u64) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % below
+    }
+
+    fn start_node(&mut self) {
+        self.names += 1;
+        self.nodes.insert(format!("n{}", self.names), Vec::new());
+    }
+
+    fn a_node(&mut self) -> String {
+        let at = self.draw(self.nodes.len() as u64) as usize;
+        self.nodes.keys().nth(at).expect("the fleet is never empty").clone()
+    }
+
+    /// Whether the job has ended.
+    async fn make_a_move(&mut self) -> bool {
+        match self.draw(100) {
+            0..=9 => return self.look().await,
+            10..=39 => self.claim().await,
+            40..=94 => return self.run().await,
+            95 => self.hand_back().await,
+            96 => self.leave(),
+            _ => self.bury().await,
+        }
+        false
+    }
+
+    /// What a scheduler does.
+    async fn look(&mut self) -> bool {
+        let within = Duration::from_secs(3_600);
+        let swept = self.ledger.sweep(self.job, 1_000, within, None).await.expect("sweep");
+        let swept = swept.expect("the job is kept");
+        self.messages.extend(swept.publish);
+        if self.messages.len() < 2 * self.ordeal.nodes * self.ordeal.slots {
+            let open = Open { chunks: 4, size: self.ordeal.size, publish_within: within };
+            self.messages.extend(self.ledger.open(self.job, &open).await.expect("open"));
+        }
+        swept.summary.state.is_terminal()
+    }
+
+    async fn claim(&mut self) {
+        let name = self.a_node();
+        if self.nodes[&name].len() >= self.ordeal.slots || self.messages.is_empty() {
+            return;
+        }
+        let at = self.draw(self.messages.len() as u64) as usize;
+        let ChunkMessage { chunk, epoch, .. } = self.messages.remove(at);
+        self.tokens += 1;
+        let token = token(self.tokens);
+        let claim = self.ledger.claim(self.job, chunk, epoch, token, &node(&name)).await;
+        let Claim::Granted(grant) = claim.expect("claim") else { return };
+        let careful = self.ordeal.careful && grant.is_suspect();
+        let (committed, at, to) = (grant.from, grant.from, grant.to);
+        let runs = self.nodes.get_mut(&name).expect("it was just named");
+        runs.push(Run { chunk, token, committed, at, to, careful });
+        let running = self.ledger.job(self.job).await.expect("job").expect("kept").running_chunks;
+        assert!(self.ordeal.max_parallel.is_none_or(|most| running <= most), "{running} run");
+    }
+
+    /// Some subtasks of a chunk run, on some node. Whether the job has ended.
+    async fn run(&mut self) -> bool {
+        let name = self.a_node();
+        let held = self.nodes[&name].len() as u64;
+        if held == 0 {
+            return false;
+        }
+        let slot = self.draw(held) as usize;
+        let rests = self.ordeal.slow && self.draw(8) != 0;
+        let (some, commits) = (self.draw(self.ordeal.size / 2 + 1) + 1, self.draw(2) == 0);
+        let run = &mut self.nodes.get_mut(&name).expect("it was just named")[slot];
+        let stop = (run.at + some).min(run.to);
+        let killer = self.ordeal.guilty.range(run.at..stop).next().copied();
+        if rests && killer.is_none() {
+            return false;
+        }
+        run.at = killer.unwrap_or(stop);
+        let mut ended = false;
+        if (killer.is_none() && (commits || run.at == run.to)) || run.careful {
+            let count = run.at - run.committed;
+            let runs = if count == 0 { vec![] } else { vec![ok(count)] };
+            let commit = Commit { from: run.committed, runs, busy: Duration::ZERO };
+            let answer = self.ledger.commit(self.job, run.chunk, run.token, &commit).await;
+            let Ok(Committed::Settled { state }) = answer else { panic!("{answer:?}") };
+            run.committed = run.at;
+            ended = state.is_terminal();
+        }
+        if killer.is_some() {
+            self.nodes.remove(&name);
+            self.lost.push((name, true));
+            self.deaths += 1;
+            self.start_node();
+        } else if run.at == run.to {
+            self.nodes.get_mut(&name).expect("it was just named").remove(slot);
+        }
+        ended
+    }
+
+    async fn hand_back(&mut self) {
+        let name = self.a_node();
+        if let Some(run) = self.nodes.get_mut(&name).and_then(Vec::pop) {
+            self.ledger.release(self.job, run.chunk, run.token).await.expect("release");
+        }
+    }
+
+    fn leave(&mut self) {
+        let name = self.a_node();
+        self.nodes.remove(&name);
+        self.lost.push((name, false));
+        self.start_node();
+    }
+
+    async fn bury(&mut self) {
+        if !self.lost.is_empty() {
+            let at = self.draw(self.lost.len() as u64) as usize;
+            let (name, died) = self.lost.swap_remove(at);
+            self.ledger.revoke(self.job, &node(&name), &lost(died)).await.expect("revoke");
+        }
+    }
+
+    async fn judge(&self) {
+        let Ordeal { total, guilty, .. } = self.ordeal;
+        let count = guilty.len() as u64;
+        let summary = self.ledger.job(self.job).await.expect("job").expect("it is kept");
+        let expected = if count == 0 { JobState::Succeeded } else { JobState::Failed };
+        assert_eq!(summary.state, expected, "{:?}", self.ordeal);
+        let books = summary.books;
+        assert_eq!((books.done, books.failed), (total - count, count), "{:?}", self.ordeal);
+        let errors = self.ledger.errors(self.job, 0, 1_000).await.expect("errors");
+        let failed: BTreeSet<u64> = errors.iter().map(|entry| entry.index).collect();
+        assert_eq!(failed, *guilty, "{:?}", self.ordeal);
+        let most = MOST_DEATHS * count as u32;
+        assert!(self.deaths <= most, "{} nodes died: {:?}", self.deaths, self.ordeal);
+        for entry in errors {
+            let told = entry.deaths.iter().map(|death| death.node.as_str());
+            let nodes: BTreeSet<&str> = told.collect();
+            assert_eq!(nodes.len(), entry.deaths.len(), "a node dies once: {entry:?}");
+            assert!(nodes.iter().all(|name| !self.nodes.contains_key(*name)), "{entry:?}");
+        }
+        assert_eq!(u64::from(summary.crashes == 0), u64::from(count == 0));
+        check_audit(self.ledger, self.job).await;
+    }
+}

@@ -1,0 +1,221 @@
+//! What a ledger has lost is put back from what the journal tells.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_protocol::state::JobState;
+use longshore_protocol::{Books, Ending, JobId, JobSummary, JournalPlace, Timestamp};
+
+use super::play::{Play, admission, await_that, check_audit, failed, job_id, ok_lines};
+use crate::op::{Admission, Admitted};
+use crate::{ControlError, Error, Ledger, Restored, Was};
+
+async fn summary(ledger: &Arc<dyn Ledger>, job: JobId) -> JobSummary {
+    ledger.job(job).await.unwrap().expect("the job is there")
+}
+
+async fn ago(ledger: &Arc<dyn Ledger>, time: Duration) -> Timestamp {
+    let now = ledger.now().await.unwrap().as_millis();
+    Timestamp::from_millis(now - u64::try_from(time.as_millis()).unwrap())
+}
+
+fn open(submitted_at: Timestamp, paused: bool) -> Was {
+    Was::Open { submitted_at, paused }
+}
+
+/// Of 10 subtasks and, in a reduce by 4, 4 nodes.
+fn ending(state: JobState, finished_at: Timestamp) -> Ending {
+    let (done, failed) = if state == JobState::Succeeded { (10, 0) } else { (7, 2) };
+    let nodes = if state == JobState::Succeeded { 4 } else { 0 };
+    Ending {
+        state,
+        finished_at,
+        submitted_at: Timestamp::from_millis(finished_at.as_millis() - 5_000),
+        started_at: Some(Timestamp::from_millis(finished_at.as_millis() - 4_000)),
+        done,
+        failed,
+        cancelled: 10 - done - failed,
+        reduce_done: nodes,
+        reduce_failed: 0,
+        reduce_cancelled: 4 - nodes,
+        generation: 1,
+        attempts: 14,
+        busy_ms: 250,
+        lost: 3,
+        error: (failed > 0).then(|| "2 of 10 subtasks failed".to_owned()),
+    }
+}
+
+fn reduced(n: u64) -> Admission {
+    Admission { fan_in: Some(4), ..admission(n, 10) }
+}
+
+pub(super) async fn a_lost_job_is_put_back_as_it_was_submitted(ledger: Arc<dyn Ledger>) {
+    let submitted = ago(&ledger, Duration::from_secs(50)).await;
+    let deadline = Some(Duration::from_secs(60));
+    let lost = Admission { deadline, manifest: Some("{\"files\":[]}".into()), ..admission(1, 4) };
+    for again in [Restored::Restored, Restored::Known] {
+        assert_eq!(ledger.restore(&lost, &open(submitted, false)).await.unwrap(), again);
+    }
+    let back = summary(&ledger, job_id(1)).await;
+    assert_eq!((back.state, back.books), (JobState::Queued, Books::new(4)));
+    assert_eq!((back.submitted_at, back.started_at), (submitted, None));
+    assert_eq!(back.restored_at, None, "it does all its work, so nothing of it is missing");
+    assert_eq!(back.deadline_at, Some(submitted.plus(Duration::from_secs(60))));
+    let stored = ledger.document(job_id(1)).await.unwrap().expect("kept");
+    assert_eq!((stored.digest, stored.manifest), (lost.digest.clone(), lost.manifest.clone()));
+    assert_eq!(ledger.admit(&lost).await.unwrap(), Admitted::Known);
+
+    let paused = admission(2, 3);
+    ledger.restore(&paused, &open(submitted, true)).await.unwrap();
+    assert_eq!(summary(&ledger, job_id(2)).await.state, JobState::Paused);
+    assert_eq!(ledger.active_jobs().await.unwrap(), [job_id(1), job_id(2)]);
+    assert_eq!(ledger.finished_jobs(9).await.unwrap(), []);
+    assert_eq!(ledger.resume(job_id(2)).await.unwrap(), JobState::Queued);
+    for (job, total) in [(job_id(1), 4), (job_id(2), 3)] {
+        check_audit(&ledger, job).await;
+        let play = Play { ledger: Arc::clone(&ledger), job };
+        let held = play.take(total).await;
+        assert_eq!(play.succeed(&held).await, JobState::Succeeded);
+        play.check().await;
+    }
+}
+
+pub(super) async fn an_ended_job_is_put_back_with_its_numbers(ledger: Arc<dyn Ledger>) {
+    let finished = ago(&ledger, Duration::from_secs(5)).await;
+    let before = Some(ledger.now().await.unwrap());
+    let states = [JobState::Succeeded, JobState::Failed, JobState::Cancelled];
+    for (n, state) in (1..).zip(states) {
+        let was = Was::Ended(ending(state, finished.plus(Duration::from_millis(n))));
+        for again in [Restored::Restored, Restored::Known] {
+            assert_eq!(ledger.restore(&reduced(n), &was).await.unwrap(), again);
+        }
+        let back = summary(&ledger, job_id(n)).await;
+        let Was::Ended(was) = was else { unreachable!("made above") };
+        assert_eq!(Ending::of(&back), Some(was), "it reads as it was");
+        assert!(back.restored_at >= before && back.restored_at.is_some(), "and says since when");
+        assert_eq!((back.books.total, back.books.open(), back.reduce.open()), (10, 0, 0));
+        assert_eq!(ledger.admit(&reduced(n)).await.unwrap(), Admitted::Known);
+        assert_eq!(ledger.results(job_id(n), 0, 14, 999).await.unwrap().runs, []);
+        check_audit(&ledger, job_id(n)).await;
+    }
+    assert_eq!(ledger.active_jobs().await.unwrap(), []);
+    assert_eq!(ledger.finished_jobs(9).await.unwrap(), [3, 2, 1].map(job_id));
+    let refused = ledger.retry(job_id(2), Some(&[1])).await;
+    assert!(matches!(refused, Err(ControlError::BadIndices(_))), "{refused:?}");
+    ledger.delete(job_id(2)).await.unwrap();
+    assert_eq!(ledger.finished_jobs(9).await.unwrap(), [3, 1].map(job_id));
+    let soon = Admission { keep_for: Duration::from_secs(5), ..reduced(4) };
+    let was = Was::Ended(ending(JobState::Succeeded, finished.plus(Duration::from_millis(300))));
+    if ledger.restore(&soon, &was).await.unwrap() == Restored::Restored {
+        await_that("its time is over", async || ledger.job(job_id(4)).await.unwrap().is_none())
+            .await;
+    }
+}
+
+pub(super) async fn what_was_put_back_by_its_numbers_runs_again_whole(ledger: Arc<dyn Ledger>) {
+    let finished = ago(&ledger, Duration::from_secs(5)).await;
+    let was = Was::Ended(ending(JobState::Failed, finished));
+    ledger.restore(&reduced(1), &was).await.unwrap();
+    assert_eq!(ledger.retry(job_id(1), None).await.unwrap(), JobState::Running);
+    let play = Play { ledger: Arc::clone(&ledger), job: job_id(1) };
+    play.check().await;
+    let back = play.summary().await;
+    assert_eq!((back.books, back.reduce), (Books::new(10), Books::new(4)));
+    assert_eq!((back.generation, back.cursor, back.error, back.restored_at), (2, 0, None, None));
+    assert_eq!(ledger.active_jobs().await.unwrap(), [job_id(1)]);
+    let held = play.take(10).await;
+    assert_eq!(play.commit(held.chunk, 0, vec![ok_lines(0, 10)]).await, JobState::Reducing);
+    for _ in 0..4 {
+        let held = play.take(1).await;
+        play.succeed(&held).await;
+    }
+    assert_eq!(play.summary().await.state, JobState::Succeeded);
+    play.check().await;
+}
+
+pub(super) async fn a_job_whose_time_has_passed_is_not_put_back(ledger: Arc<dyn Ledger>) {
+    let finished = ago(&ledger, Duration::from_secs(60)).await;
+    let brief = Admission { keep_for: Duration::from_secs(59), ..reduced(1) };
+    let was = Was::Ended(ending(JobState::Succeeded, finished));
+    assert_eq!(ledger.restore(&brief, &was).await.unwrap(), Restored::Expired);
+    assert_eq!(ledger.job(job_id(1)).await.unwrap(), None);
+    assert_eq!(ledger.finished_jobs(9).await.unwrap(), []);
+    // One that never ended has no such time.
+    let open = open(finished, false);
+    assert_eq!(ledger.restore(&brief, &open).await.unwrap(), Restored::Restored);
+}
+
+pub(super) async fn what_is_known_or_was_deleted_is_not_put_back(ledger: Arc<dyn Ledger>) {
+    let submitted = ago(&ledger, Duration::from_secs(5)).await;
+    let was = open(submitted, false);
+    let play = Play::of(&ledger, 4).await;
+    let held = play.take(4).await;
+    assert_eq!(ledger.restore(&admission(1, 4), &was).await.unwrap(), Restored::Known);
+    play.commit(held.chunk, 0, vec![ok_lines(0, 3), failed("no")]).await;
+    let before = play.summary().await;
+    assert_eq!(ledger.restore(&admission(1, 4), &was).await.unwrap(), Restored::Known);
+    assert_eq!(play.summary().await, before, "nothing changed");
+    play.check().await;
+    ledger.delete(play.job).await.unwrap();
+    assert_eq!(ledger.restore(&admission(1, 4), &was).await.unwrap(), Restored::Known);
+    assert_eq!(ledger.job(play.job).await.unwrap(), None);
+
+    ledger.reject(job_id(2), "no").await.unwrap();
+    assert_eq!(ledger.restore(&admission(2, 4), &was).await.unwrap(), Restored::Restored);
+    assert_eq!(summary(&ledger, job_id(2)).await.state, JobState::Queued);
+    assert_eq!(ledger.finished_jobs(9).await.unwrap(), []);
+}
+
+pub(super) async fn numbers_that_do_not_add_up_are_misuse(ledger: Arc<dyn Ledger>) {
+    let finished = ago(&ledger, Duration::from_secs(5)).await;
+    let good = ending(JobState::Failed, finished);
+    for wrong in [
+        Ending { done: 8, ..good.clone() },
+        Ending { reduce_cancelled: 3, ..good.clone() },
+        Ending { state: JobState::Running, ..good.clone() },
+    ] {
+        let answer = ledger.restore(&reduced(1), &Was::Ended(wrong)).await;
+        assert!(matches!(answer, Err(Error::Misuse { .. })), "{answer:?}");
+    }
+    assert_eq!(ledger.job(job_id(1)).await.unwrap(), None);
+}
+
+pub(super) async fn lost_jobs_are_told_from_deleted_ones(ledger: Arc<dyn Ledger>) {
+    for n in 1..=3 {
+        ledger.admit(&admission(n, 2)).await.unwrap();
+    }
+    ledger.reject(job_id(5), "no").await.unwrap();
+    ledger.cancel(job_id(2)).await.unwrap();
+    ledger.cancel(job_id(3)).await.unwrap();
+    ledger.delete(job_id(3)).await.unwrap();
+    let asked = [9, 1, 2, 3, 4, 5].map(job_id);
+    assert_eq!(ledger.missing(&asked).await.unwrap(), [job_id(9), job_id(4)]);
+    assert_eq!(ledger.missing(&[]).await.unwrap(), []);
+    // A new job of that name is one that can be lost.
+    let brief = Admission { keep_for: Duration::ZERO, ..admission(3, 2) };
+    ledger.admit(&brief).await.unwrap();
+    assert_eq!(ledger.missing(&[job_id(3)]).await.unwrap(), []);
+    ledger.cancel(job_id(3)).await.unwrap();
+    await_that("it is gone", async || ledger.missing(&[job_id(3)]).await.unwrap().len() == 1).await;
+}
+
+pub(super) async fn the_place_in_the_journal_moves_by_agreement(ledger: Arc<dyn Ledger>) {
+    let place = |offset, record: &str| JournalPlace { offset, record: record.into() };
+    let (one, two, anew) = (place(1 << 40, "one"), place((1 << 40) + 1, "two"), place(0, "anew"));
+    assert_eq!(ledger.journal_place().await.unwrap(), None);
+    let moves = [
+        (Some(&one), &two, None),
+        (None, &one, Some(&one)),
+        (None, &two, Some(&one)),
+        (Some(&place(1 << 40, "other")), &two, Some(&one)),
+        (Some(&one), &two, Some(&two)),
+        (Some(&one), &anew, Some(&two)),
+        (Some(&two), &anew, Some(&anew)),
+    ];
+    for (from, to, now) in moves {
+        let answer = ledger.advance_journal(from, to).await.unwrap();
+        assert_eq!(answer.as_ref(), now, "{from:?} to {to:?}");
+        assert_eq!(ledger.journal_place().await.unwrap(), answer);
+    }
+}

@@ -1,0 +1,148 @@
+//! What a lost node held goes to others; what kills its nodes is cut, and given up in the end.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use longshore_protocol::state::ChunkState;
+use longshore_protocol::{ChunkId, Death, ErrorEntry, Lost, NodeId, Recovery, Timestamp, Token};
+
+use super::job::{Chunk, Job};
+use crate::op::{Event, Loss, Revoked};
+use crate::poison;
+
+impl Job {
+    pub(super) fn revoke(
+        &mut self,
+        node: &NodeId,
+        loss: &Loss,
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) -> Vec<Revoked> {
+        let (lost, how) = (loss.lost(), loss.how().map(str::to_owned));
+        let died = lost == Lost::Died;
+        let held = self.held_by(node);
+        if held.is_empty() {
+            return Vec::new();
+        }
+        let over = self.is_over_parallel();
+        let (mut queued, mut cut, mut given_up) = (BTreeMap::new(), 0, Vec::new());
+        for (id, token) in held {
+            let chunk = self.hand_back(id, token, now).expect("it is held under this token");
+            let is_news = died && chunk.deaths.iter().all(|death| death.node != *node);
+            if is_news {
+                let (node, among) = (node.clone(), chunk.len());
+                chunk.deaths.push(Death { node, at: now, among, how: how.clone() });
+            }
+            if let Some(error) = poison::verdict(&chunk.deaths) {
+                given_up.push(chunk.range.start);
+                self.give_up(id, error);
+            } else if is_news && chunk.is_suspect() && chunk.len() > 1 {
+                cut += 1;
+                queued.extend(self.cut(id));
+            } else {
+                queued.insert(id, chunk.range.clone());
+            }
+        }
+        for id in queued.keys() {
+            let chunk = self.chunks.get_mut(id).expect("it is queued again");
+            chunk.recovery = Some(self.recoveries.next());
+        }
+        let subtasks = queued.values().map(|range| range.end - range.start).sum();
+        let chunks = queued.len() as u64;
+        self.recoveries.keep(Recovery {
+            at: now,
+            node: node.clone(),
+            lost,
+            how,
+            chunks,
+            subtasks,
+            cut,
+            given_up,
+            waiting: chunks,
+            again_after: None,
+        });
+        self.crashes += u64::from(died);
+        self.orphaned += u64::from(lost == Lost::Orphaned);
+        self.reissued += chunks;
+        self.lost += subtasks;
+        self.offer_again(true, over, now);
+        let told = events.len();
+        self.conclude(now, events);
+        if events.len() == told {
+            events.push(Event::Room { job: self.id() });
+        }
+        // An end drops them.
+        let still_open = queued.keys().filter_map(|id| Some((*id, self.chunks.get(id)?)));
+        still_open.map(|(id, chunk)| chunk.revoked(id)).collect()
+    }
+
+    fn held_by(&self, node: &NodeId) -> Vec<(ChunkId, Token)> {
+        let held = self.chunks.iter().filter_map(|(id, chunk)| match &chunk.state {
+            ChunkState::Running { token, node: holder } if holder == node => Some((*id, *token)),
+            _ => None,
+        });
+        held.collect()
+    }
+
+    /// Cuts a queued chunk, whose first part stays in its place; gives the parts.
+    fn cut(&mut self, id: ChunkId) -> Vec<(ChunkId, Range<u64>)> {
+        let chunk = self.chunks.get_mut(&id).expect("it is being cut");
+        let mut parts = poison::cut(chunk.range.clone(), chunk.crashes()).into_iter();
+        chunk.range = parts.next().expect("a chunk has a first part");
+        let whole = chunk.clone();
+        let mut all = vec![(id, whole.range.clone())];
+        for range in parts {
+            self.last_chunk += 1;
+            let id = ChunkId(self.last_chunk);
+            all.push((id, range.clone()));
+            self.chunks.insert(id, Chunk { range, ..whole.clone() });
+        }
+        all
+    }
+
+    /// Fails the one subtask of a queued chunk for good.
+    fn give_up(&mut self, id: ChunkId, error: String) {
+        let chunk = self.chunks.remove(&id).expect("it is being given up");
+        let last = chunk.deaths.last().expect("the evidence");
+        let (node, at) = (last.node.clone(), last.at);
+        let index = chunk.range.start;
+        self.level_books().queued -= 1;
+        if self.done.get(index) {
+            return;
+        }
+        let newly = self.failed.set_range(index..index + 1);
+        self.level_books().failed += newly;
+        self.tell_last_error(index, &error);
+        let (attempts, deaths) = (chunk.attempt, chunk.deaths);
+        self.errors.keep(ErrorEntry { index, error, attempts, node, at, deaths });
+    }
+
+    /// More chunks are open than may run at once, since some were cut.
+    pub(super) fn is_over_parallel(&self) -> bool {
+        let most = self.admission.max_parallel;
+        most.is_some_and(|most| self.chunks.len() as u64 > most)
+    }
+
+    /// A hold on a chunk has ended. What may have been refused for it is due at once: the other suspects if it was one
+    /// (`suspect`), everything if the job was `over` what may run at once.
+    pub(super) fn offer_again(&mut self, suspect: bool, over: bool, now: Timestamp) {
+        if !suspect && !over {
+            return;
+        }
+        for chunk in self.chunks.values_mut() {
+            let refused = over || chunk.is_suspect();
+            if let ChunkState::Queued { due } = &mut chunk.state
+                && refused
+            {
+                *due = now;
+            }
+        }
+    }
+}
+
+impl Chunk {
+    fn revoked(&self, chunk: ChunkId) -> Revoked {
+        let Range { start: from, end: to } = self.range;
+        Revoked { chunk, from, to, epoch: self.epoch }
+    }
+}

@@ -1,0 +1,52 @@
+//! The private readers of foreign bytes, for tests that feed them garbage. No API: it changes without notice.
+
+use longshore_protocol::JobId;
+use redis::Value;
+
+use crate::Error;
+
+use super::address::Address;
+use super::reply::Reply;
+use super::summary::Fields;
+use super::{audit, fleet, jobs, reading};
+
+/// What a `redis_url` means, for people.
+pub fn address(url: &str) -> Result<String, Error> {
+    Address::parse(url).map(|address| address.to_string())
+}
+
+/// Reads bytes of Redis's protocol as each kind of answer whose content other programs can write; gives the errors.
+/// Nothing if they are no answer at all, which is for the client library to refuse.
+pub fn answers(bytes: &[u8]) -> Vec<Error> {
+    let Ok(value) = redis::parse_redis_value(bytes) else { return Vec::new() };
+    let reads = [
+        summary(value.clone()),
+        fleet::fields("nodes", value.clone())
+            .and_then(|map| fleet::node_record("nodes", "node".into(), map).map(drop)),
+        audited(value.clone()),
+        jobs::clock_millis("now", value.clone()).map(drop),
+        errors(value.clone()),
+        Reply::list("results", value).and_then(reading::results_page).map(drop),
+    ];
+    reads.into_iter().filter_map(Result::err).collect()
+}
+
+fn job() -> JobId {
+    "00000000-0000-0000-0000-000000000001".parse().expect("a UUID")
+}
+
+fn summary(value: Value) -> Result<(), Error> {
+    let mut reply = Reply::list("job", value)?;
+    let fields = Fields::new("job", reply.reply()?.fields()?);
+    fields.summary(job(), &reply.word()?).map(drop)
+}
+
+fn audited(value: Value) -> Result<(), Error> {
+    let mut reply = Reply::list("audit", value)?;
+    audit::read(job(), &mut reply).map(drop)
+}
+
+fn errors(value: Value) -> Result<(), Error> {
+    let words = Reply::list("errors", value)?.words()?;
+    words.iter().try_for_each(|word| reading::error_entry(7, word).map(drop))
+}

@@ -1,0 +1,153 @@
+//! How many connections requests need, and what they cost beside the requests themselves.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use longshore_ledger::redis::{Config, RedisLedger};
+use longshore_ledger::{Claim, Error, Ledger};
+use longshore_protocol::{ChunkId, Epoch, JobId, NodeId, NodeInfo, NodeState, Timestamp, Token};
+use longshore_test_servers::{Redis, Reply};
+
+fn start() -> (Redis, RedisLedger) {
+    let redis = Redis::start();
+    redis.call(&["CONFIG", "RESETSTAT"]);
+    let ledger = RedisLedger::connect(Config::new(redis.url(), "longshore"));
+    (redis, ledger.expect("a good address"))
+}
+
+fn text(redis: &Redis, command: &[&str]) -> String {
+    match redis.call(command) {
+        Reply::Text(text) => text,
+        other => panic!("{command:?}: {other:?}"),
+    }
+}
+
+/// How many connections there are beside the one that asks.
+fn connections(redis: &Redis) -> usize {
+    text(redis, &["CLIENT", "LIST", "TYPE", "normal"]).trim().lines().count() - 1
+}
+
+/// How often Redis has run this command.
+fn calls(redis: &Redis, command: &str) -> u64 {
+    let stats = text(redis, &["INFO", "commandstats"]);
+    let line =
+        stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+    line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or_default()
+}
+
+fn has_pinged(redis: &Redis) -> bool {
+    calls(redis, "ping") > 0
+}
+
+#[tokio::test]
+async fn a_thousand_requests_share_four_connections_and_nobody_pings() {
+    let (redis, ledger) = start();
+    for _ in 0..3 {
+        let answers = join_all((0..1_000).map(|_| ledger.now())).await;
+        assert!(answers.iter().all(Result::is_ok));
+    }
+    assert_eq!((connections(&redis), has_pinged(&redis)), (4, false));
+}
+
+#[tokio::test]
+async fn one_request_after_the_other_needs_one_connection() {
+    let (redis, ledger) = start();
+    for _ in 0..100 {
+        ledger.now().await.expect("an answer");
+    }
+    assert_eq!((connections(&redis), has_pinged(&redis)), (1, false));
+}
+
+#[tokio::test]
+async fn a_connection_that_somebody_closed_is_replaced_unseen() {
+    let (redis, ledger) = start();
+    for _ in 0..10 {
+        ledger.now().await.expect("an answer");
+        redis.call(&["CLIENT", "KILL", "TYPE", "normal"]);
+    }
+    assert!(connections(&redis) <= 1);
+}
+
+fn info(name: &str, busy: u32) -> NodeInfo {
+    NodeInfo {
+        id: NodeId::new(name),
+        host: "h".into(),
+        pid: 1,
+        version: "1".into(),
+        queues: vec!["default".into()],
+        tasks: vec!["noop".into()],
+        labels: BTreeMap::new(),
+        slots: 4,
+        busy,
+        jobs: None,
+        state: NodeState::Active,
+        started_at: Timestamp::from_millis(5),
+        cpu: 0.5,
+        rss: 6,
+    }
+}
+
+#[tokio::test]
+async fn only_who_has_beaten_since_is_read_again() {
+    let (redis, ledger) = start();
+    for name in ["a", "b"] {
+        ledger.beat(&info(name, 0), 1, &[]).await.expect("a beat");
+    }
+    let known = ledger.nodes().await.expect("a list");
+    redis.call(&["CONFIG", "RESETSTAT"]);
+    assert_eq!(ledger.nodes_since(&known).await.expect("a list"), known);
+    assert_eq!(calls(&redis, "hgetall"), 0);
+    // Times are in milliseconds.
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    ledger.beat(&info("b", 3), 2, &[]).await.expect("a beat");
+    let listed = ledger.nodes_since(&known).await.expect("a list");
+    assert_eq!(calls(&redis, "hgetall"), 1);
+    assert_eq!((&listed[0], listed[1].seq, listed[1].info.busy), (&known[0], 2, 3));
+    assert_eq!(listed, ledger.nodes().await.expect("a list"));
+    ledger.forget(&NodeId::new("a")).await.expect("forgotten");
+    assert_eq!(ledger.nodes_since(&listed).await.expect("a list"), listed[1..]);
+}
+
+#[tokio::test]
+async fn a_beat_writes_what_has_changed_and_everything_after_a_loss() {
+    let (redis, ledger) = start();
+    let beat = async |seq, busy| {
+        ledger.beat(&info("a", busy), seq, &[]).await.expect("a beat");
+        ledger.nodes().await.expect("a list")
+    };
+    let whole = beat(1, 0).await;
+    redis.call(&["HSET", "longshore:node:a", "host", "kept"]);
+    let changed = beat(2, 3).await;
+    assert_eq!((changed[0].seq, changed[0].info.busy), (2, 3));
+    assert_eq!(changed[0].info.host, "kept");
+    redis.call(&["FLUSHALL"]);
+    assert_eq!(beat(3, 0).await[0].info, whole[0].info);
+    ledger.forget(&NodeId::new("a")).await.expect("forgotten");
+    assert_eq!(beat(4, 0).await[0].info, whole[0].info);
+}
+
+#[tokio::test]
+async fn claims_of_a_job_that_come_together_go_together_and_each_gets_its_answer() {
+    let (redis, ledger) = start();
+    let job: JobId = "0190b0a2-0000-7000-8000-000000000001".parse().expect("an id");
+    let node = NodeId::new("a");
+    let claim = |chunk| {
+        let (ledger, node) = (&ledger, &node);
+        async move {
+            ledger.claim(job, ChunkId(chunk), Epoch(1), Token::from_bytes([1; 16]), node).await
+        }
+    };
+    claim(0).await.expect("functions that are loaded");
+    redis.call(&["CONFIG", "RESETSTAT"]);
+    let answers = join_all((0..129).map(claim)).await;
+    assert!(answers.iter().all(|answer| matches!(answer, Ok(Claim::Gone))), "{answers:?}");
+    // The first goes at once.
+    assert_eq!(calls(&redis, "fcall"), 3);
+    // Each on its own, and those of other jobs or nodes are not held up.
+    let stranger = NodeId::new("not, a name");
+    let refused = ledger.claim(job, ChunkId(0), Epoch(1), Token::from_bytes([1; 16]), &stranger);
+    let (first, refused, third) = tokio::join!(claim(0), refused, claim(1));
+    assert!(matches!(refused, Err(Error::Misuse { operation: "claim", .. })), "{refused:?}");
+    assert!(matches!((first, third), (Ok(Claim::Gone), Ok(Claim::Gone))));
+}

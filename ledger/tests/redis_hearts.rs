@@ -1,0 +1,283 @@
+//! Whose connection is gone: alone, in a cluster, behind sentinels; and what must not look like a death.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_ledger::redis::{Config, RedisLedger};
+use longshore_ledger::{Event, Events, Heart, Hearts, Ledger, Process};
+use longshore_protocol::{NodeId, NodeInfo, NodeState, SchedulerId, Timestamp};
+use longshore_test_servers::{Redis, RedisCluster, RedisSentinel};
+
+/// More than anything here takes on a machine that is not stuck.
+const LONG: Duration = Duration::from_secs(20);
+
+fn connect(url: &str) -> Arc<dyn Ledger> {
+    let ledger = RedisLedger::connect(Config::new(url, "longshore"));
+    Arc::new(ledger.unwrap_or_else(|e| panic!("{url}: {e}")))
+}
+
+/// The part of a worker that beats and follows the hints.
+struct Worker {
+    ledger: Arc<dyn Ledger>,
+    info: NodeInfo,
+    seq: u64,
+    events: Box<dyn Events>,
+}
+
+impl Worker {
+    async fn start(ledger: &Arc<dyn Ledger>, name: &str) -> Self {
+        let ledger = ledger.separate();
+        let info = NodeInfo {
+            id: NodeId::new(name),
+            host: "host".into(),
+            pid: 1,
+            version: "0".into(),
+            queues: vec!["default".into()],
+            tasks: vec!["noop".into()],
+            labels: BTreeMap::new(),
+            slots: 1,
+            busy: 0,
+            jobs: None,
+            state: NodeState::Active,
+            started_at: Timestamp::from_millis(1),
+            cpu: 0.0,
+            rss: 0,
+        };
+        let events = ledger.events().await.expect("hints can be followed");
+        let mut worker = Self { ledger, info, seq: 0, events };
+        worker.beat().await;
+        worker
+    }
+
+    async fn beat(&mut self) {
+        self.seq += 1;
+        self.ledger.beat(&self.info, self.seq, &[]).await.expect("a beat gets through");
+    }
+
+    /// What a heart does when its connection broke.
+    async fn replace_heart(&mut self) {
+        let gap = async { while self.events.next().await != Event::Gap {} };
+        tokio::time::timeout(LONG, gap).await.expect("the break is noticed");
+        self.beat().await;
+    }
+}
+
+/// The hearts of all workers, as registered.
+async fn workers(ledger: &Arc<dyn Ledger>) -> Vec<Heart> {
+    let nodes = ledger.nodes().await.expect("the list of nodes");
+    nodes.iter().map(Heart::from).collect()
+}
+
+/// A scheduler's look at the hearts.
+struct Watch {
+    ledger: Arc<dyn Ledger>,
+    hearts: Box<dyn Hearts>,
+}
+
+impl Watch {
+    fn start(ledger: &Arc<dyn Ledger>) -> Self {
+        Self { ledger: ledger.clone(), hearts: ledger.hearts() }
+    }
+
+    async fn severed(&mut self) -> Vec<String> {
+        let workers = workers(&self.ledger).await;
+        self.severed_of(&workers).await
+    }
+
+    async fn severed_of(&mut self, hearts: &[Heart]) -> Vec<String> {
+        let severed = self.hearts.severed(hearts).await.expect("an answer");
+        let name = |process: Process| match process {
+            Process::Worker(node) => node.to_string(),
+            Process::Scheduler(scheduler) => scheduler.to_string(),
+        };
+        severed.into_iter().map(name).collect()
+    }
+
+    /// Redis notices the end of a connection soon, but not in the same instant.
+    async fn until_severed(&mut self, expected: &[&str]) {
+        let wait = async {
+            while self.severed().await != expected {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = tokio::time::timeout(LONG, wait).await;
+        waited.unwrap_or_else(|_| panic!("{expected:?} severed within {LONG:?}"));
+    }
+}
+
+/// Two workers; one dies, the other does not.
+async fn a_death_is_seen(url: &str) {
+    let ledger = connect(url);
+    let mut watch = Watch::start(&ledger);
+    assert_eq!(watch.severed().await, [""; 0], "nobody is there yet");
+    let dying = Worker::start(&ledger, "dying").await;
+    let mut living = Worker::start(&ledger, "living").await;
+    assert_eq!(watch.severed().await, [""; 0]);
+    drop(dying);
+    watch.until_severed(&["dying"]).await;
+    living.beat().await;
+    assert_eq!(watch.severed().await, ["dying"], "it is told for as long as it stays so");
+    ledger.forget(&NodeId::new("dying")).await.expect("forgotten");
+    assert_eq!(watch.severed().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_death_is_seen_on_one_server() {
+    a_death_is_seen(&Redis::start().url()).await;
+}
+
+#[tokio::test]
+async fn a_death_is_seen_in_a_cluster() {
+    let cluster = RedisCluster::start(3);
+    a_death_is_seen(&cluster.url()).await;
+}
+
+#[tokio::test]
+async fn a_death_is_seen_behind_sentinels() {
+    let sentinel = RedisSentinel::start();
+    a_death_is_seen(&sentinel.url()).await;
+}
+
+#[tokio::test]
+async fn a_scheduler_s_death_is_seen_like_a_worker_s() {
+    let redis = Redis::start();
+    let watching = connect(&redis.url());
+    let mut watch = Watch::start(&watching);
+    let [me, other] = ["me", "other"].map(SchedulerId::new);
+    let dying = watching.separate();
+    let attend = async || -> Vec<Heart> {
+        let present = watching.attend(&me, LONG).await.expect("a sign of life gets through");
+        present.iter().map(Heart::from).collect()
+    };
+    let follows = dying.events().await.expect("hints can be followed");
+    dying.attend(&other, LONG).await.expect("a sign of life gets through");
+    let _worker = Worker::start(&watching, "worker").await;
+    let all = [attend().await, workers(&watching).await].concat();
+    assert_eq!(all.len(), 3);
+    assert_eq!(watch.severed_of(&all).await, [""; 0]);
+    drop((follows, dying));
+    let wait = async {
+        while watch.severed_of(&all).await != ["other"] {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, wait).await.expect("its death is seen");
+    watching.withdraw(&other).await.expect("it is said to be gone");
+    assert_eq!(watch.severed_of(&all).await, [""; 0], "nothing is registered any more");
+    assert_eq!(attend().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_heart_that_is_replaced_is_no_death() {
+    let redis = Redis::start();
+    let ledger = connect(&redis.url());
+    let (mut watch, mut worker) = (Watch::start(&ledger), Worker::start(&ledger, "n").await);
+    assert_eq!(watch.severed().await, [""; 0]);
+    redis.call(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    watch.until_severed(&["n"]).await;
+    worker.replace_heart().await;
+    assert_eq!(watch.severed().await, [""; 0]);
+    drop(worker);
+    watch.until_severed(&["n"]).await;
+}
+
+#[tokio::test]
+async fn who_reads_an_old_list_asks_again_before_it_tells_of_a_death() {
+    let redis = Redis::start();
+    let ledger = connect(&redis.url());
+    let (mut watch, mut worker) = (Watch::start(&ledger), Worker::start(&ledger, "n").await);
+    let before = workers(&ledger).await;
+    assert_eq!(watch.hearts.severed(&before).await.expect("an answer"), []);
+    redis.call(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    worker.replace_heart().await;
+    assert_eq!(watch.hearts.severed(&before).await.expect("an answer"), []);
+}
+
+/// Everybody was killed together, say, and a scheduler is the first that is back.
+#[tokio::test]
+async fn who_died_before_anybody_looked_is_known_by_the_server_s_name() {
+    let mut redis = Redis::start();
+    let ledger = connect(&redis.url());
+    drop(Worker::start(&ledger, "early").await);
+    let mut watch = Watch::start(&ledger);
+    watch.until_severed(&["early"]).await;
+    redis.kill9();
+    redis.restart();
+    // To another server nobody has said anything yet.
+    let mut watch = Watch::start(&ledger);
+    let is_back = async { while ledger.nodes().await.is_err() {} };
+    tokio::time::timeout(LONG, is_back).await.expect("Redis is back");
+    assert_eq!(workers(&ledger).await.len(), 1, "it is still on the list");
+    for _ in 0..5 {
+        assert_eq!(watch.severed().await, [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn where_the_server_does_not_say_its_name_a_heart_that_was_never_seen_is_no_death() {
+    let redis = Redis::start();
+    redis.call(&["ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", "-info"]);
+    let ledger = connect(&format!("redis://app:pw@127.0.0.1:{}", redis.port()));
+    drop(Worker::start(&ledger, "early").await);
+    let mut watch = Watch::start(&ledger);
+    for _ in 0..5 {
+        assert_eq!(watch.severed().await, [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn who_dies_before_anybody_looked_is_missed_all_the_same() {
+    let redis = Redis::start();
+    let ledger = connect(&redis.url());
+    let mut watch = Watch::start(&ledger);
+    assert_eq!(watch.severed().await, [""; 0]);
+    // The beat has to come a millisecond after the connection, which is what the clock can tell.
+    let connected_by = ledger.now().await.expect("a time");
+    let later = async { while ledger.now().await.expect("a time") <= connected_by {} };
+    tokio::time::timeout(LONG, later).await.expect("the ledger's clock goes on");
+    drop(Worker::start(&ledger, "early").await);
+    watch.until_severed(&["early"]).await;
+}
+
+#[tokio::test]
+async fn a_restart_of_redis_is_nobodys_death() {
+    let mut redis = Redis::start();
+    let ledger = connect(&redis.url());
+    let (mut watch, mut worker) = (Watch::start(&ledger), Worker::start(&ledger, "n").await);
+    assert_eq!(watch.severed().await, [""; 0]);
+    let registered = workers(&ledger).await;
+    redis.kill9();
+    assert!(watch.hearts.severed(&registered).await.is_err(), "nothing is known");
+    redis.restart();
+    // The worker has not come back yet, but what is known of it was learnt before the restart.
+    let answered = async {
+        loop {
+            if let Ok(severed) = watch.hearts.severed(&registered).await {
+                return severed;
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(LONG, answered).await.expect("Redis is back"), []);
+    worker.replace_heart().await;
+    assert_eq!(watch.severed().await, [""; 0]);
+    drop(worker);
+    watch.until_severed(&["n"]).await;
+}
+
+#[tokio::test]
+async fn who_may_not_ask_knows_nothing_and_the_rest_works() {
+    let redis = Redis::start();
+    let all_but = ["ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", "-client|list"];
+    redis.call(&all_but);
+    let ledger = connect(&format!("redis://app:pw@127.0.0.1:{}", redis.port()));
+    let worker = Worker::start(&ledger, "n").await;
+    let registered = workers(&ledger).await;
+    assert!(registered[0].connection.is_some(), "this it may ask");
+    let error = ledger.hearts().severed(&registered).await.expect_err("this it may not");
+    assert!(error.to_string().contains("client|list"), "{error}");
+    redis.call(&["ACL", "SETUSER", "app", "-client|info"]);
+    drop(worker);
+    let _worker = Worker::start(&ledger, "n").await;
+    assert_eq!(workers(&ledger).await[0].connection, None);
+}

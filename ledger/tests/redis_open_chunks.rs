@@ -1,0 +1,166 @@
+//! What a job of many open chunks costs Redis, and the list of those that are due.
+
+use std::time::Duration;
+
+use longshore_ledger::keys::Keys;
+use longshore_ledger::redis::{Config, RedisLedger};
+use longshore_ledger::{Admission, Admitted, Held, Ledger, Loss, Open};
+use longshore_protocol::{ChunkMessage, JobId, NodeId, NodeInfo, NodeState, Timestamp, Token};
+use longshore_test_servers::{Redis, Reply};
+
+const SOON: Duration = Duration::from_secs(60);
+/// What a worker of 1,000 slots has, and as many ahead of it.
+const MANY: u64 = 2_000;
+
+fn job(number: u64) -> JobId {
+    let name = format!("0190b0a2-0000-7000-8000-{number:012}");
+    name.parse().unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+fn node() -> NodeId {
+    NodeId::new("box-1")
+}
+
+fn token() -> Token {
+    Token::from_bytes([1; 16])
+}
+
+fn connect(redis: &Redis) -> RedisLedger {
+    let config = Config::new(redis.url(), "longshore");
+    RedisLedger::connect(config).unwrap_or_else(|e| panic!("{}: {e}", redis.url()))
+}
+
+/// A job with so many chunks of one subtask open; the first half of them is held.
+async fn open(ledger: &RedisLedger, id: JobId, count: u64) -> Vec<ChunkMessage> {
+    let admission = Admission::plain(id, 2 * count);
+    let admitted = ledger.admit(&admission).await.expect("admitted");
+    assert!(matches!(admitted, Admitted::Accepted { .. }), "{admitted:?}");
+    let mut opened = Vec::new();
+    while (opened.len() as u64) < count {
+        let chunks = u32::try_from(count - opened.len() as u64).expect("few").min(1_000);
+        let open = Open { chunks, size: 1, publish_within: SOON };
+        opened.extend(ledger.open(id, &open).await.expect("chunks open"));
+    }
+    for message in &opened[..opened.len() / 2] {
+        let claim = ledger.claim(id, message.chunk, message.epoch, token(), &node()).await;
+        claim.expect("an answer");
+    }
+    opened
+}
+
+fn info() -> NodeInfo {
+    NodeInfo {
+        id: node(),
+        host: "h".into(),
+        pid: 1,
+        version: "1".into(),
+        queues: vec!["default".into()],
+        tasks: vec!["noop".into()],
+        labels: [].into(),
+        slots: 1_000,
+        busy: 1,
+        jobs: None,
+        state: NodeState::Active,
+        started_at: Timestamp::from_millis(1),
+        cpu: 0.25,
+        rss: 1 << 20,
+    }
+}
+
+/// The shortest time that Redis itself was busy with one of the commands that begin so: noise only ever adds to it.
+fn shortest_us(redis: &Redis, command: &str) -> i64 {
+    let Reply::List(entries) = redis.call(&["SLOWLOG", "GET", "-1"]) else { panic!("no slow log") };
+    let times = entries.iter().filter_map(|entry| {
+        let Reply::List(fields) = entry else { return None };
+        let Reply::List(words) = &fields[3] else { return None };
+        let is_meant = words.first()?.text()?.to_ascii_uppercase().starts_with(command);
+        match fields[2] {
+            Reply::Int(us) if is_meant => Some(us),
+            _ => None,
+        }
+    });
+    times.min().unwrap_or_else(|| panic!("no {command}"))
+}
+
+/// What `$call` takes Redis, at best of twenty.
+macro_rules! cost_us {
+    ($redis:expr, $call:expr) => {{
+        $redis.call(&["SLOWLOG", "RESET"]);
+        for _ in 0..20 {
+            $call.await.expect("an answer");
+        }
+        shortest_us($redis, "FCALL")
+    }};
+}
+
+#[tokio::test]
+async fn what_is_asked_again_and_again_hardly_grows_with_the_open_chunks() {
+    let redis = Redis::start();
+    redis.call(&["CONFIG", "SET", "slowlog-log-slower-than", "0"]);
+    let ledger = connect(&redis);
+    let (few, many) = (job(1), job(2));
+    open(&ledger, few, 2).await;
+    let opened = open(&ledger, many, MANY).await;
+    let held: Vec<Held> = opened[..opened.len() / 2]
+        .iter()
+        .map(|message| Held { job: many, chunk: message.chunk, token: token() })
+        .collect();
+
+    // By the list of what is due: the same, however many are open. Reading the queued records took eighty times as long.
+    let sweep_of_two = cost_us!(&redis, ledger.sweep(few, 1_000, SOON, None)).max(10);
+    let sweep = cost_us!(&redis, ledger.sweep(many, 1_000, SOON, None));
+    assert!(sweep < 10 * sweep_of_two, "{sweep} us, of two {sweep_of_two} us");
+
+    // These look at each record. What Redis takes to give them all to a client is the yardstick.
+    let key = Keys::new("longshore").chunks(many);
+    redis.call(&["SLOWLOG", "RESET"]);
+    for _ in 0..20 {
+        redis.call(&["HGETALL", &key]);
+    }
+    let all = shortest_us(&redis, "HGETALL").max(1);
+    let holders = cost_us!(&redis, ledger.holders(many));
+    let audit = cost_us!(&redis, ledger.audit(many));
+    redis.call(&["SLOWLOG", "RESET"]);
+    for _ in 0..20 {
+        let beat = ledger.beat(&info(), 1, &held).await.expect("an answer");
+        assert_eq!(beat.stop, [], "all of it is held");
+    }
+    let asked = shortest_us(&redis, "FCALL_RO");
+    // Seen: 3, 4 and 12 times as long. Where all fields of all records were read, `holders` took 26 and `held` 17 times as long.
+    for (name, us, most) in [("holders", holders, 9), ("held", asked, 7), ("audit", audit, 24)] {
+        assert!(us < most * all, "{name}: {us} us, HGETALL {all} us");
+    }
+}
+
+#[tokio::test]
+async fn a_lost_list_of_what_is_due_is_made_anew() {
+    let redis = Redis::start();
+    let ledger = connect(&redis);
+    let opened = open(&ledger, job(1), 20).await;
+    let key = Keys::new("longshore").due(job(1));
+    assert_eq!(redis.call(&["ZCARD", &key]), Reply::Int(10));
+    let revoked = ledger.revoke(job(1), &node(), &Loss::Left).await.expect("revoked");
+    assert_eq!(revoked.len(), 10);
+    let audit = ledger.audit(job(1)).await.expect("an answer").expect("known");
+    assert!(audit.is_clean(), "{audit:?}");
+
+    redis.call(&["DEL", &key]);
+    let audit = ledger.audit(job(1)).await.expect("an answer").expect("known");
+    let found = "20 chunks are not in the list of what is due as their records say";
+    assert_eq!(audit.findings, [found]);
+    let swept = ledger.sweep(job(1), 1_000, SOON, None).await.expect("an answer").expect("known");
+    let due: Vec<_> = swept.publish.iter().map(|message| message.chunk).collect();
+    let expected: Vec<_> = opened[..10].iter().map(|message| message.chunk).collect();
+    assert_eq!(due, expected, "those that were taken back; the others are due in a minute");
+    let audit = ledger.audit(job(1)).await.expect("an answer").expect("known");
+    assert!(audit.is_clean(), "{audit:?}");
+
+    redis.call(&["ZADD", &key, "1", "999"]);
+    let audit = ledger.audit(job(1)).await.expect("an answer").expect("known");
+    assert_eq!(
+        audit.findings,
+        ["1 chunks are not in the list of what is due as their records say"]
+    );
+    ledger.cancel(job(1)).await.expect("cancelled");
+    assert_eq!(redis.call(&["EXISTS", &key]), Reply::Int(0));
+}

@@ -1,0 +1,183 @@
+//! The journal: what a ledger that was lost is rebuilt from.
+//!
+//! ```text
+//!   admitter ─ admitted ─┐                               ┌─▶ follow: a ledger that lost something? ─┐
+//!   performer ─ ended,   ├─▶ Journal ─▶ broker's stream ─▶ line                                     │
+//!     paused, reopened ──┘                               └─▶ rebuild: restore what it lacks ◀───────┘
+//! ```
+//!
+//! A record is written after the ledger holds what it tells of, so a ledger that stands at a place of the journal has all
+//! that is told up to there. [`words`] is pure: it makes one word about each job of all records about it.
+//!
+//! Work never waits for the journal for long: one that can't be written while the broker is there has lapsed, and is begun
+//! again from the ledger once it works.
+
+pub(crate) mod keeper;
+mod line;
+mod notes;
+mod rebuild;
+mod seed;
+mod words;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use longshore_broker::{Broker, Link, Outgoing, Queue};
+use longshore_protocol::{JournalRecord, News, SchedulerId};
+use tokio::sync::watch;
+use tracing::warn;
+use uuid::Uuid;
+
+use crate::health::{Backoff, Health};
+
+pub(crate) use notes::Notes;
+pub(crate) use seed::{admitted, tell};
+
+/// So many writes in a row that fail while the broker is there, and the journal has lapsed. With the pauses between them
+/// that is a quarter of a minute at least.
+const MOST_FAILURES: u32 = 8;
+
+/// The writing end of the journal.
+pub(crate) struct Journal {
+    broker: Arc<dyn Broker>,
+    standing: watch::Sender<Standing>,
+    health: Health,
+    /// Writes that failed in a row.
+    failures: AtomicU32,
+    /// Something was not written since the journal was begun from the ledger last.
+    has_gaps: AtomicBool,
+}
+
+/// How the journal stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Nobody has reached it yet.
+    Unknown,
+    /// It is being read: the ledger may lack something.
+    Reading,
+    /// It is written, and the ledger has what it tells.
+    Kept,
+    /// The broker is there, but the journal is not to be had. Nothing waits for it.
+    Lapsed,
+    /// The broker keeps none.
+    Absent,
+}
+
+impl Journal {
+    pub(crate) fn new(broker: Arc<dyn Broker>) -> Self {
+        Self {
+            broker,
+            standing: watch::Sender::new(Standing::Unknown),
+            health: Health::new("writing the journal"),
+            failures: AtomicU32::new(0),
+            has_gaps: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether there is one to write to, now or soon.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !matches!(*self.standing.borrow(), Standing::Absent | Standing::Lapsed)
+    }
+
+    /// Waits while the ledger may lack what the journal tells.
+    pub(crate) async fn ready(&self) {
+        let mut standing = self.standing.subscribe();
+        let settled = |now: &Standing| !matches!(now, Standing::Unknown | Standing::Reading);
+        // The sender is ours, so there is no error.
+        let _ = standing.wait_for(settled).await;
+    }
+
+    /// Writes once. False if it has to be written again: nobody knows whether it arrived.
+    pub(crate) async fn write(&self, news: &News) -> bool {
+        match *self.standing.borrow() {
+            Standing::Absent => return true,
+            Standing::Lapsed => {
+                self.has_gaps.store(true, Ordering::Relaxed);
+                return true;
+            }
+            Standing::Unknown => return false,
+            Standing::Reading | Standing::Kept => {}
+        }
+        for body in JournalRecord::encode(news) {
+            let message = Outgoing { body: body.into(), ..Outgoing::default() };
+            if !self.publish(message).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Writes until it is written, or the journal lapses.
+    pub(crate) async fn insist(&self, news: &News) {
+        let mut backoff = Backoff::new();
+        while !self.write(news).await {
+            backoff.wait().await;
+        }
+    }
+
+    /// Writes a mark, also into a journal that has lapsed; gives the name of the record once it is written.
+    async fn mark(&self, by: &SchedulerId) -> Option<String> {
+        let record = Uuid::new_v4().to_string();
+        let body = JournalRecord::encode(&News::Mark { by: by.clone() }).concat().into();
+        let message_id = Some(record.clone());
+        let message = Outgoing { body, message_id, headers: Vec::new() };
+        self.publish(message).await.then_some(record)
+    }
+
+    async fn publish(&self, message: Outgoing) -> bool {
+        let published = self.broker.publish(&Queue::Journal, message).await;
+        if self.health.note(published).is_ok() {
+            self.failures.store(0, Ordering::Relaxed);
+            return true;
+        }
+        let is_there = *self.broker.link().borrow() == Link::Up;
+        if is_there && self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_FAILURES {
+            self.lapse();
+        }
+        false
+    }
+
+    /// Work goes on without it.
+    fn lapse(&self) {
+        if !matches!(self.stand(Standing::Lapsed), Standing::Lapsed | Standing::Absent) {
+            self.has_gaps.store(true, Ordering::Relaxed);
+            warn!(
+                "the journal can't be kept; until it can, what is admitted won't survive a loss of the ledger"
+            );
+        }
+    }
+
+    /// Gives how it stood before.
+    fn stand(&self, now: Standing) -> Standing {
+        self.standing.send_replace(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_broker::memory::MemoryBroker;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_written_depends_on_how_the_journal_stands() {
+        // Whether it need not be written again, how many records there are, whether the journal has a gap.
+        let cases = [
+            (Standing::Unknown, false, 0, false),
+            (Standing::Reading, true, 1, false),
+            (Standing::Kept, true, 1, false),
+            (Standing::Lapsed, true, 0, true),
+            (Standing::Absent, true, 0, false),
+        ];
+        for (standing, is_done, records, has_gap) in cases {
+            let broker = Arc::new(MemoryBroker::with_journal());
+            let journal = Journal::new(broker.clone());
+            journal.stand(standing);
+            let news = News::Mark { by: SchedulerId::new("s") };
+            assert_eq!(journal.write(&news).await, is_done, "{standing:?}");
+            let depth = broker.depth(&Queue::Journal).await.expect("it is in memory");
+            assert_eq!(depth.unwrap_or_default().ready, records, "{standing:?}");
+            assert_eq!(journal.has_gaps.load(Ordering::Relaxed), has_gap, "{standing:?}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Telling the journal of a job from what the ledger knows of it.
+
+use std::time::Duration;
+
+use longshore_ledger::{Error, Ledger, StoredDocument};
+use longshore_protocol::state::JobState;
+use longshore_protocol::{Ending, JobDocument, JobId, News, Timestamp};
+
+use super::Journal;
+use crate::admitter::kept_for;
+
+/// That a job was admitted.
+pub(crate) fn admitted(
+    job: JobId,
+    at: Timestamp,
+    keep_for: Duration,
+    stored: StoredDocument,
+) -> News {
+    let keep_for_ms = u64::try_from(keep_for.as_millis()).unwrap_or(u64::MAX);
+    let StoredDocument { document, manifest, .. } = stored;
+    News::Admitted { job, at, keep_for_ms, document, manifest }
+}
+
+/// Writes all that the journal has to know of a job, however it stands. False if there is nothing to tell.
+pub(crate) async fn tell(
+    ledger: &dyn Ledger,
+    journal: &Journal,
+    job: JobId,
+) -> Result<bool, Error> {
+    let Some(stored) = ledger.document(job).await? else { return Ok(false) };
+    let Some(summary) = ledger.job(job).await? else { return Ok(false) };
+    // A document of another version that we can't read is one that we could not put back either.
+    let Ok(document) = JobDocument::parse(stored.document.as_bytes()) else { return Ok(false) };
+    let at = summary.submitted_at;
+    journal.insist(&admitted(job, at, kept_for(&document), stored)).await;
+    if let Some(ending) = Ending::of(&summary) {
+        journal.insist(&News::Ended { job, ending }).await;
+    } else if summary.generation > 0 {
+        journal.insist(&News::Reopened { job, at: ledger.now().await? }).await;
+    }
+    if summary.state == JobState::Paused {
+        journal.insist(&News::Paused { job, at: ledger.now().await? }).await;
+    }
+    Ok(true)
+}

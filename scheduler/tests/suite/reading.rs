@@ -1,0 +1,72 @@
+//! Takes the journal away from those who read it, in the ways in which RabbitMQ does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use longshore_broker::{JournalEnd, JournalReader, Link, Reading as Read};
+use tokio::sync::watch;
+
+/// How reading goes.
+#[derive(Clone)]
+pub(crate) struct Reading {
+    link: watch::Sender<Link>,
+    hides: Arc<AtomicBool>,
+}
+
+impl Default for Reading {
+    fn default() -> Self {
+        Self { link: watch::Sender::new(Link::Up), hides: Arc::default() }
+    }
+}
+
+impl Reading {
+    pub(crate) fn set(&self, link: Link) {
+        self.link.send_replace(link);
+    }
+
+    /// RabbitMQ says nothing of an offset beyond a stream's end.
+    pub(crate) fn hide_losses(&self) {
+        self.hides.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn over(&self, inner: Box<dyn JournalReader>) -> Box<dyn JournalReader> {
+        let (link, hides) = (self.link.subscribe(), self.hides.clone());
+        Box::new(Reader { inner, link, hides, was_down: false })
+    }
+}
+
+struct Reader {
+    inner: Box<dyn JournalReader>,
+    link: watch::Receiver<Link>,
+    hides: Arc<AtomicBool>,
+    /// Its connection has broken and is not there again.
+    was_down: bool,
+}
+
+#[async_trait]
+impl JournalReader for Reader {
+    async fn next(&mut self) -> Result<Read, JournalEnd> {
+        loop {
+            self.was_down |= *self.link.borrow_and_update() == Link::Down;
+            if self.was_down {
+                let up = self.link.wait_for(|link| *link == Link::Up).await;
+                up.map_err(|_| JournalEnd::Closed)?;
+                self.was_down = false;
+                return Ok(Read::Attached);
+            }
+            let hides = self.hides.load(Ordering::Relaxed);
+            let read = async {
+                match self.inner.next().await {
+                    Err(JournalEnd::Lost) if hides => std::future::pending().await,
+                    read => read,
+                }
+            };
+            tokio::select! {
+                biased;
+                changed = self.link.changed() => changed.map_err(|_| JournalEnd::Closed)?,
+                read = read => return read,
+            }
+        }
+    }
+}

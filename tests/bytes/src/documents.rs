@@ -1,0 +1,44 @@
+//! Job documents.
+
+use longshore_protocol::{InputFile, JobDocument, Manifest, Plan};
+
+/// A path of names, what was found, and what is allowed.
+const LONGEST_ERROR: usize = 1_000;
+
+/// What is accepted survives its canonical form, and has a plan that can be asked; what is not gets an error with a place.
+pub(crate) fn job_document(bytes: &[u8]) {
+    let peeked = JobDocument::peek_id(bytes);
+    let document = match JobDocument::parse(bytes) {
+        Ok(document) => document,
+        Err(error) => {
+            assert!(!error.place.is_empty() && !error.allowed.is_empty(), "{error:?}");
+            return super::is_readable(&error.to_string(), LONGEST_ERROR);
+        }
+    };
+    assert_eq!(peeked, document.id);
+    assert_eq!(document.validate(), Ok(()));
+    let text = document.to_json();
+    let again = JobDocument::parse(text.as_bytes()).expect("canonical JSON is valid");
+    assert_eq!(again, document);
+    assert_eq!(again.to_json(), text);
+    assert_eq!(again.digest(), document.digest());
+    ask(document);
+}
+
+/// Asks for the ends of the plan: all splits count alike from a rule, so a size costs nothing.
+fn ask(document: JobDocument) {
+    let needs_files = Plan::new(document.clone(), Manifest::default()).is_err();
+    let files = [("/a", 0), ("/b", 1), ("/c", u64::from(u32::MAX))];
+    let files = files.map(|(path, size)| InputFile { path: path.into(), size });
+    let manifest = if needs_files { Manifest::new(files.into()) } else { Manifest::default() };
+    match Plan::new(document, manifest) {
+        Ok(plan) => {
+            for index in [0, plan.total() / 2, plan.total() - 1] {
+                let input = serde_json::to_string(&plan.input(index));
+                assert!(!input.expect("an input is JSON").contains('\n'));
+            }
+        }
+        // So many windows of one byte.
+        Err(error) => super::is_readable(&error.to_string(), LONGEST_ERROR),
+    }
+}

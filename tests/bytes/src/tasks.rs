@@ -1,0 +1,50 @@
+//! What workers are told, and what tasks answer them.
+
+use longshore_protocol::{ChunkMessage, Outcome};
+use longshore_worker::fuzzing;
+use serde_json::Value;
+
+/// A quoted beginning of the answer, and what is wrong with it.
+const LONGEST_ERROR: usize = 2_000;
+
+/// What is taken is of our version, and means the same when it is written again.
+pub(crate) fn chunk_message(bytes: &[u8]) {
+    let Some(message) = fuzzing::chunk_message(bytes) else { return };
+    assert_eq!(message.v, ChunkMessage::VERSION);
+    let text = serde_json::to_vec(&message).expect("plain data");
+    assert_eq!(fuzzing::chunk_message(&text), Some(message));
+}
+
+/// A result can be read again, by a reduction for one; whatever is no answer is explained.
+pub(crate) fn served_answer(bytes: &[u8]) {
+    match fuzzing::served_answer(bytes) {
+        Ok(Outcome::Success(json)) => is_a_result(&json),
+        Ok(_) => {}
+        Err(error) => super::is_readable(&error, LONGEST_ERROR),
+    }
+}
+
+/// Every text is a result, and one that can be read again.
+pub(crate) fn output(bytes: &[u8]) {
+    match fuzzing::output(bytes) {
+        Ok(json) => {
+            is_a_result(&json);
+            assert_eq!(fuzzing::output(json.as_bytes()), Ok(json));
+        }
+        Err(Outcome::Failure { error, retry: false }) => {
+            super::is_readable(&error, LONGEST_ERROR);
+        }
+        Err(other) => panic!("{other:?}"),
+    }
+    let text = String::from_utf8_lossy(bytes);
+    if let Some((url, _)) = fuzzing::pointer(&text) {
+        assert!(text.contains(url));
+    }
+}
+
+/// A line of its own among other results, that every reader takes for JSON and none for a pointer.
+fn is_a_result(json: &str) {
+    assert!(!json.contains('\n') && !json.starts_with('@'), "{json:?}");
+    let value = serde_json::from_str::<Value>(json);
+    assert!(value.is_ok(), "a result that nobody can read: {json:?}: {value:?}");
+}

@@ -1,0 +1,127 @@
+//! A worker whose tasks write the history. As `longshore-chaos-worker serve` it is the served command of a worker from the
+//! `longshore` binary instead.
+
+use std::io::{BufRead, Write, stdin, stdout};
+use std::os::unix::process::parent_id;
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_chaos::marks::{Marks, What};
+use longshore_chaos::tasks::{
+    FLAKY, HASTY, MARK, NEXT, POISON, POISONED, answer, fails_for_good, result, stumbles,
+};
+use longshore_worker::{Config, Context, Worker};
+use serde::Deserialize;
+
+/// What the jobs of a chaos run tell their tasks.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Params {
+    /// How long an attempt works.
+    ms: u64,
+}
+
+impl Params {
+    fn of(ctx: &Context) -> Self {
+        ctx.params().unwrap_or_default()
+    }
+
+    fn work(self) -> Duration {
+        Duration::from_millis(self.ms)
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    if std::env::args().nth(1).as_deref() == Some("serve") {
+        return serve();
+    }
+    // As `longshore worker` has it.
+    let filter = tracing_subscriber::EnvFilter::new("info,lapin=off");
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.with_ansi(false).init();
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(worker(&Arc::new(Marks::from_env(std::process::id())))?.run_from_env())?;
+    Ok(())
+}
+
+fn worker(marks: &Arc<Marks>) -> Result<Worker, Box<dyn std::error::Error>> {
+    let (mark, next, flaky) = (marks.clone(), marks.clone(), marks.clone());
+    let (poison, hasty) = (marks.clone(), marks.clone());
+    let builder = Worker::builder()
+        .config(config()?)
+        .task(MARK, move |ctx: Context, _: u64| attempt(mark.clone(), ctx, MARK))
+        .task(NEXT, move |ctx: Context, _: u64| attempt(next.clone(), ctx, NEXT))
+        .task(FLAKY, move |ctx: Context, _: u64| attempt(flaky.clone(), ctx, FLAKY))
+        .task(POISON, move |ctx: Context, _: u64| attempt(poison.clone(), ctx, POISON))
+        .task(HASTY, move |ctx: Context, _: u64| {
+            // Nobody waits for the attempt: its success is committed while it still works.
+            let answer = answer(ctx.index());
+            drop(tokio::spawn(attempt(hasty.clone(), ctx, HASTY)));
+            async move { Ok::<_, String>(answer) }
+        });
+    Ok(builder.build()?)
+}
+
+/// As the command line reads the environment.
+fn config() -> Result<Config, Box<dyn std::error::Error>> {
+    let setting = |name: &str| std::env::var(format!("LONGSHORE_{name}")).ok();
+    let duration = |name: &str, default: Duration| match setting(name) {
+        Some(text) => humantime::parse_duration(&text),
+        None => Ok(default),
+    };
+    let default = Config::default();
+    Ok(Config {
+        slots: setting("SLOTS").map_or(Ok(default.slots), |text| text.parse())?,
+        heartbeat: duration("HEARTBEAT", default.heartbeat)?,
+        dead_after: duration("DEAD_AFTER", default.dead_after)?,
+        ack_after: duration("ACK_AFTER", default.ack_after)?,
+        grace: duration("GRACE", default.grace)?,
+        ..default
+    })
+}
+
+async fn attempt(marks: Arc<Marks>, ctx: Context, task: &str) -> Result<u64, String> {
+    let (node, job, index) = (ctx.node(), ctx.job(), ctx.index());
+    let tell = |what| marks.tell(what, node, &job, index, ctx.attempt());
+    let params = Params::of(&ctx);
+    tell(What::Start);
+    if params.ms > 0 {
+        tokio::time::sleep(params.work()).await;
+    }
+    if task == POISON && index == POISONED {
+        std::process::abort();
+    }
+    let stumbles = task == FLAKY && stumbles(index) && ctx.attempt() == 1;
+    if stumbles || fails_for_good(task, index) {
+        tell(What::Fail);
+        return Err(format!("attempt {} at {index} stumbles", ctx.attempt()));
+    }
+    tell(What::End);
+    Ok(result(task, index))
+}
+
+/// One subtask, as a served command reads it.
+#[derive(Deserialize)]
+struct Subtask {
+    job: String,
+    index: u64,
+    attempt: u32,
+    #[serde(default)]
+    params: Option<Params>,
+}
+
+/// A line in, a line out, until there are no more.
+fn serve() -> Result<(), Box<dyn std::error::Error>> {
+    let marks = Marks::from_env(parent_id());
+    let node = std::env::var("LONGSHORE_NODE")?;
+    for line in stdin().lock().lines() {
+        let Subtask { job, index, attempt, params } = serde_json::from_str(&line?)?;
+        marks.tell(What::Start, &node, &job, index, attempt);
+        // The work itself; nobody waits for it but the worker that asked.
+        std::thread::sleep(params.unwrap_or_default().work());
+        marks.tell(What::End, &node, &job, index, attempt);
+        writeln!(stdout(), "{{\"ok\": {}}}", answer(index))?;
+        stdout().flush()?;
+    }
+    Ok(())
+}

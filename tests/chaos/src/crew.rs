@@ -1,0 +1,445 @@
+//! The crew: schedulers and workers as processes behind links of their own, and what they and the servers say at the end.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use longshore_test_servers::{
+    Process, Rabbit, Redis, RedisSentinel, Reply, holds_within, wait_until,
+};
+use longshore_tests::{Fleet, Run, finish};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use crate::checker::Told;
+use crate::clock::Moment;
+use crate::forge::Forgery;
+use crate::history::{History, Loss, Submissions};
+use crate::link::{Link, Weather};
+use crate::marks::FOLDER;
+use crate::vitals::Vitals;
+
+/// A machine that builds at the same time needs long for everything.
+pub const LONG: Duration = Duration::from_secs(180);
+
+/// What a member does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// `longshore scheduler`.
+    Scheduler,
+    /// The chaos worker: tasks in Rust.
+    Worker,
+    /// `longshore worker` with a served command.
+    Server,
+}
+
+/// One process of the crew.
+pub struct Member {
+    /// For reports: `worker-2`.
+    pub name: String,
+    /// What it does.
+    pub role: Role,
+    /// Its link to RabbitMQ.
+    pub rabbit: Link,
+    /// Its link to Redis; none behind sentinels.
+    pub redis: Option<Link>,
+    process: Process,
+    should_run: bool,
+    losses: Vec<Loss>,
+}
+
+/// How the crew finds Redis.
+enum Ledger {
+    /// On this port, over a link for each member.
+    Port(u16),
+    /// By sentinels, which name addresses themselves, so without links.
+    Sentinels,
+}
+
+/// A fleet that can be broken, and its history.
+pub struct Crew {
+    fleet: Fleet,
+    rabbit_port: u16,
+    ledger: Ledger,
+    forgery: Option<Forgery>,
+    /// Everybody.
+    pub members: Vec<Member>,
+    folder: Option<TempDir>,
+}
+
+impl Crew {
+    /// Nobody yet, on these servers.
+    pub fn on(rabbit: &Rabbit, redis: &Redis) -> Self {
+        Self::at(rabbit, &redis.url(), Ledger::Port(redis.port()))
+    }
+
+    /// Nobody yet, with a Redis behind sentinels.
+    pub fn behind(rabbit: &Rabbit, sentinels: &RedisSentinel) -> Self {
+        Self::at(rabbit, &sentinels.url(), Ledger::Sentinels)
+    }
+
+    fn at(rabbit: &Rabbit, redis_url: &str, ledger: Ledger) -> Self {
+        let folder = tempfile::Builder::new().prefix("longshore-chaos-").tempdir();
+        let folder = folder.expect("a folder for the history");
+        let fleet = Fleet::at(&rabbit.url(), redis_url);
+        let (rabbit_port, members) = (rabbit.port(), Vec::new());
+        let (forgery, folder) = (None, Some(folder));
+        let mut crew = Self { fleet, rabbit_port, ledger, forgery, members, folder };
+        let history = crew.folder().to_str().expect("a plain name").to_owned();
+        crew.set(FOLDER, &history);
+        crew
+    }
+
+    /// A setting for everybody who starts from now on.
+    pub fn set(&mut self, name: &'static str, value: &str) {
+        self.fleet.set(name, value);
+    }
+
+    /// Whoever is hired from now on is a broken build of its role, or none any more.
+    pub fn break_build(&mut self, forgery: Option<Forgery>) {
+        self.forgery = forgery;
+    }
+
+    /// The folder of the history.
+    pub fn folder(&self) -> &Path {
+        self.folder.as_ref().expect("kept until the end").path()
+    }
+
+    /// The namespace of all names in RabbitMQ and Redis.
+    pub fn namespace(&self) -> &str {
+        self.fleet.namespace()
+    }
+
+    /// Starts so many of a kind and waits until the workers among them beat.
+    pub fn hire(&mut self, role: Role, count: usize) {
+        for _ in 0..count {
+            let member = self.member(role);
+            self.members.push(member);
+        }
+        let workers = self.workers().count();
+        if role != Role::Scheduler {
+            self.fleet.await_workers(workers);
+        }
+    }
+
+    fn member(&self, role: Role) -> Member {
+        let mut command = match role {
+            Role::Scheduler => self.fleet.command(&["scheduler"]),
+            Role::Worker => {
+                let mut command = Command::new(chaos_worker());
+                command.envs(self.fleet.environment());
+                command
+            }
+            Role::Server => self.fleet.command(&["worker", "--config", &self.served()]),
+        };
+        let rabbit = Link::forging(self.rabbit_port, self.forgery);
+        let url = format!("amqp://guest:guest@127.0.0.1:{}/%2f", rabbit.port());
+        command.env("LONGSHORE_AMQP_URL", url);
+        let redis = match self.ledger {
+            Ledger::Port(port) => Some(Link::to(port)),
+            Ledger::Sentinels => None,
+        };
+        if let Some(link) = &redis {
+            command.env("LONGSHORE_REDIS_URL", format!("redis://127.0.0.1:{}/", link.port()));
+        }
+        let alike = self.members.iter().filter(|member| member.role == role).count();
+        let name = format!("{role:?}-{alike}").to_lowercase();
+        let process = Process::start(&command);
+        Member { name, role, rabbit, redis, process, should_run: true, losses: Vec::new() }
+    }
+
+    /// The configuration of a worker whose task is a served command.
+    fn served(&self) -> String {
+        let path = self.folder().join("served.toml");
+        let command = format!("[task.mark]\nserve = [{:?}, \"serve\"]\n", chaos_worker());
+        std::fs::write(&path, command).expect("room for it");
+        path.to_str().expect("a plain name").to_owned()
+    }
+
+    /// All but the schedulers.
+    pub fn workers(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.role != Role::Scheduler)
+    }
+
+    /// When workers were killed, frozen or cut off.
+    pub fn losses(&self) -> Vec<Loss> {
+        self.workers().flat_map(|worker| worker.losses.iter().copied()).collect()
+    }
+
+    /// What the handlers and submitters wrote so far.
+    pub fn history(&self) -> History {
+        History::read(self.folder())
+    }
+
+    /// Submits a job of a chaos task and insists until Longshore confirms it, as the documents tell clients to. `more` holds
+    /// further fields of the document.
+    #[track_caller]
+    pub fn submit(&self, task: &str, total: u64, params: &Value, more: &Value) -> Uuid {
+        let job = Uuid::now_v7();
+        self.submit_as(job, task, total, params, more);
+        job
+    }
+
+    /// [`Crew::submit`] with an id that may have been used before.
+    #[track_caller]
+    pub fn submit_as(&self, job: Uuid, task: &str, total: u64, params: &Value, more: &Value) {
+        let file = tempfile::Builder::new().suffix(".json").tempfile().expect("room for it");
+        let document = Self::document(job, task, total, params, more);
+        std::fs::write(file.path(), document.to_string()).expect("room for it");
+        let path = file.path().to_str().expect("a plain name");
+        let told = Submissions { folder: self.folder() };
+        told.intend(job, task, total);
+        wait_until(&format!("job {job} is accepted"), LONG, || {
+            self.longshore(&["submit", path, "--json"]).code == Some(0)
+        });
+        told.confirm(job);
+    }
+
+    /// The document of a job of a chaos task. `more` holds further fields.
+    pub fn document(job: Uuid, task: &str, total: u64, params: &Value, more: &Value) -> Value {
+        let mut document = json!({
+            "id": job,
+            "task": task,
+            "params": params,
+            "split": {"by": "range", "start": 0, "end": total},
+            "retry": {"backoff": "10ms"},
+        });
+        for (name, value) in more.as_object().into_iter().flatten() {
+            document[name] = value.clone();
+        }
+        document
+    }
+
+    /// Runs a `longshore` command that speaks to the servers without links.
+    pub fn longshore(&self, arguments: &[&str]) -> Run {
+        finish(self.fleet.command(arguments))
+    }
+
+    /// Asks Redis itself; nothing while it is away, or behind sentinels.
+    pub fn ask_redis(&self, command: &[&str]) -> Option<Reply> {
+        match self.ledger {
+            Ledger::Port(port) => Redis::ask(port, command).ok(),
+            Ledger::Sentinels => None,
+        }
+    }
+
+    /// A field of a job's hash in Redis, empty while there is no answer. Behind sentinels the command line is asked.
+    pub fn field(&self, job: Uuid, name: &str) -> String {
+        if matches!(self.ledger, Ledger::Sentinels) {
+            let status = self.longshore(&["status", &job.to_string(), "--json"]);
+            let status: Value = serde_json::from_str(&status.stdout).unwrap_or_default();
+            let field = &status[name];
+            return field.as_str().map_or_else(|| field.to_string(), str::to_owned);
+        }
+        let key = format!("{}:{{{job}}}", self.namespace());
+        let reply = self.ask_redis(&["HGET", &key, name]);
+        reply.and_then(|reply| reply.text()).unwrap_or_default()
+    }
+
+    /// How many subtasks of a job are done.
+    pub fn done(&self, job: Uuid) -> u64 {
+        self.field(job, "done").parse().unwrap_or_default()
+    }
+
+    /// Waits until so many subtasks of a job are done.
+    #[track_caller]
+    pub fn await_done(&self, job: Uuid, count: u64) {
+        wait_until(&format!("{count} of {job} are done"), LONG, || self.done(job) >= count);
+    }
+
+    /// Waits until a job has ended, for as long as it moves.
+    #[track_caller]
+    pub fn await_end(&self, job: Uuid) {
+        let ends = ["succeeded", "failed", "cancelled", "rejected"];
+        let has_ended = || ends.contains(&self.field(job, "state").as_str());
+        let standing = || (self.field(job, "done"), self.field(job, "failed"));
+        loop {
+            let before = standing();
+            let moves = holds_within(LONG, || has_ended() || standing() != before);
+            assert!(moves, "job {job} has stood still for {LONG:?}; done and failed: {before:?}");
+            if has_ended() {
+                return;
+            }
+        }
+    }
+
+    /// What Longshore says of its jobs: all that it lists, and all that were intended.
+    #[track_caller]
+    pub fn told(&self, history: &History) -> BTreeMap<Uuid, Told> {
+        let listed = self.longshore(&["status", "--json"]).json();
+        let listed = listed.as_array().expect("a list").iter();
+        let mut jobs: Vec<Uuid> = listed
+            .map(|job| job["id"].as_str().and_then(|id| id.parse().ok()).expect("an id"))
+            .collect();
+        jobs.extend(history.intents.keys());
+        let told = jobs.into_iter().filter_map(|job| Some((job, self.told_of(job)?)));
+        told.collect()
+    }
+
+    fn told_of(&self, job: Uuid) -> Option<Told> {
+        let id = job.to_string();
+        let status = self.longshore(&["status", &id, "--json"]);
+        // 4: there is no such job.
+        if status.code == Some(4) {
+            return None;
+        }
+        let status = status.json();
+        let count = |name: &str| status[name].as_u64().unwrap_or_default();
+        let audit = self.longshore(&["audit", &id]);
+        let results = self.longshore(&["results", &id]).stdout;
+        Some(Told {
+            state: status["state"].as_str().unwrap_or_default().to_owned(),
+            total: count("total"),
+            done: count("done"),
+            failed: count("failed"),
+            cancelled: count("cancelled"),
+            unbalanced: (audit.code != Some(0)).then(|| audit.stdout + &audit.stderr),
+            results: results.lines().map(str::to_owned).collect(),
+            left_open: self.left_open(job),
+        })
+    }
+
+    fn left_open(&self, job: Uuid) -> u64 {
+        let key = |part: &str| format!("{}:{{{job}}}:{part}", self.namespace());
+        let count = |command: &str, part: &str| match self.ask_redis(&[command, &key(part)]) {
+            Some(Reply::Int(count)) => u64::try_from(count).unwrap_or_default(),
+            _ => 0,
+        };
+        count("HLEN", "chunks") + count("ZCARD", "retry")
+    }
+
+    /// The queues of this crew in RabbitMQ with their messages.
+    pub fn queues(&self, rabbit: &Rabbit) -> Vec<(String, u64)> {
+        let table = rabbit.ctl(&["list_queues", "--no-table-headers", "name", "messages"]);
+        let rows = table.lines().filter_map(|line| line.split_once('\t'));
+        let ours = rows.filter(|(name, _)| name.starts_with(self.namespace()));
+        // The journal is a stream: what was read from it stays.
+        let queues = ours.filter(|(name, _)| !name.ends_with(".journal"));
+        queues
+            .map(|(name, count)| (name.to_owned(), count.trim().parse().unwrap_or_default()))
+            .collect()
+    }
+
+    /// Keeps history and logs for a post-mortem and says where they are.
+    fn keep(&mut self) -> Option<PathBuf> {
+        for member in &self.members {
+            let path = self.folder().join(format!("{}.log", member.name));
+            std::fs::write(path, member.process.output()).ok()?;
+        }
+        Some(self.folder.take()?.keep())
+    }
+}
+
+impl Drop for Crew {
+    #[expect(clippy::print_stderr, reason = "a failing test tells where its history is")]
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(kept) = self.keep()
+        {
+            eprintln!("history and logs are kept in {}", kept.display());
+        }
+    }
+}
+
+impl Member {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&self) -> bool {
+        self.process.is_running()
+    }
+
+    /// Whether it runs if nobody stopped it.
+    pub fn is_as_it_should(&self) -> bool {
+        !self.should_run || self.process.is_running()
+    }
+
+    /// What it uses; nothing while it does not run.
+    pub fn vitals(&self) -> Vitals {
+        Vitals::of(self.pid()).unwrap_or_default()
+    }
+
+    /// All that it has printed.
+    pub fn output(&self) -> String {
+        self.process.output()
+    }
+
+    /// The end of what it has printed.
+    pub fn tail(&self) -> String {
+        self.process.tail()
+    }
+
+    /// Kills it with SIGKILL.
+    pub fn kill(&mut self) -> Loss {
+        self.should_run = false;
+        let loss = self.lost(true);
+        self.process.kill9();
+        loss
+    }
+
+    /// Asks it to leave with SIGTERM; does not wait.
+    pub fn ask_to_leave(&mut self) {
+        self.should_run = false;
+        self.process.signal("TERM");
+    }
+
+    /// Starts it again, as a new incarnation, with fair links. Kills it if it still runs.
+    pub fn start_again(&mut self) {
+        self.process.restart();
+        self.should_run = true;
+        self.mend();
+    }
+
+    /// Stops it in its tracks with SIGSTOP.
+    pub fn freeze(&mut self) -> Loss {
+        let loss = self.lost(false);
+        self.process.signal("STOP");
+        loss
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&mut self) {
+        self.process.signal("CONT");
+    }
+
+    /// Cuts it off from both servers.
+    pub fn cut_off(&mut self) -> Loss {
+        let loss = self.lost(false);
+        self.set_links(Weather::CUT, Weather::CUT);
+        loss
+    }
+
+    /// Ends whatever its links suffer from.
+    pub fn mend(&self) {
+        self.set_links(Weather::FAIR, Weather::FAIR);
+    }
+
+    /// Changes its links to RabbitMQ and Redis.
+    pub fn set_links(&self, rabbit: Weather, redis: Weather) {
+        self.rabbit.set(rabbit);
+        if let Some(link) = &self.redis {
+            link.set(redis);
+        }
+    }
+
+    fn lost(&mut self, for_good: bool) -> Loss {
+        let loss = Loss { worker: self.pid(), at: Moment::now(), for_good };
+        self.losses.push(loss);
+        loss
+    }
+}
+
+/// The chaos worker of this build, which cargo builds for the tests of this crate.
+fn chaos_worker() -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    // target/PROFILE/deps/TEST-HASH -> target/PROFILE/longshore-chaos-worker
+    test.ancestors()
+        .nth(2)
+        .expect("deps lies in the profile's folder")
+        .join("longshore-chaos-worker")
+}

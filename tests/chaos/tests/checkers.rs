@@ -1,0 +1,176 @@
+//! Every check catches the broken input that it is there for, and nothing else complains.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use longshore_chaos::checker::{
+    Told, Violation, check_alive, check_connections, check_jobs, check_log, check_queues,
+    check_vitals,
+};
+use longshore_chaos::clock::Moment;
+use longshore_chaos::history::{History, Intent, Mark};
+use longshore_chaos::marks::What;
+use longshore_chaos::tasks::{FLAKY, MARK, answer, fails_for_good};
+use longshore_chaos::vitals::Vitals;
+use uuid::Uuid;
+
+const JOB: Uuid = Uuid::from_u128(1);
+const STRANGER: Uuid = Uuid::from_u128(2);
+const TOTAL: u64 = 200;
+
+fn mark(job: Uuid, index: u64) -> Mark {
+    let at = Moment { ns: index };
+    Mark { what: What::End, job, index, attempt: 1, worker: 10, at }
+}
+
+/// A job of which all is well.
+fn well(task: &str) -> (History, BTreeMap<Uuid, Told>) {
+    let is_done = |index: &u64| !fails_for_good(task, *index);
+    let done: Vec<u64> = (0..TOTAL).filter(is_done).collect();
+    let intent = Intent { task: task.into(), total: TOTAL, confirmed: true };
+    let history = History {
+        marks: done.iter().map(|index| mark(JOB, *index)).collect(),
+        intents: BTreeMap::from([(JOB, intent)]),
+    };
+    let told = Told {
+        state: "succeeded".into(),
+        total: TOTAL,
+        done: done.len() as u64,
+        failed: TOTAL - done.len() as u64,
+        results: done.iter().map(|index| answer(*index).to_string()).collect(),
+        ..Told::default()
+    };
+    (history, BTreeMap::from([(JOB, told)]))
+}
+
+/// A job whose subtask 7 failed: it never came to an end, though so many workers began it.
+fn unlucky(workers: u32) -> Vec<Violation> {
+    let (mut history, mut told) = well(MARK);
+    history.marks.retain(|mark| mark.index != 7);
+    let start = |worker| Mark { what: What::Start, worker, ..mark(JOB, 7) };
+    history.marks.extend((0..workers).map(start));
+    let told_job = job(&mut told);
+    (told_job.done, told_job.failed) = (TOTAL - 1, 1);
+    told_job.results.remove(7);
+    check_jobs(&history, &told)
+}
+
+#[test]
+fn what_cost_five_workers_may_be_given_up_and_what_cost_four_may_not() {
+    assert_eq!(unlucky(5), []);
+    assert_eq!(unlucky(4).iter().filter(|violation| violation.check == "C2").count(), 2);
+}
+
+type Broken = fn(&mut History, &mut BTreeMap<Uuid, Told>);
+
+#[track_caller]
+fn caught(check: &str, words: &str, broken: Broken) {
+    let (mut history, mut told) = well(MARK);
+    broken(&mut history, &mut told);
+    let violations = check_jobs(&history, &told);
+    assert_eq!(violations.len(), 1, "{violations:?}");
+    assert_eq!(violations[0].check, check, "{violations:?}");
+    assert!(violations[0].found.contains(words), "{violations:?}");
+}
+
+fn job(told: &mut BTreeMap<Uuid, Told>) -> &mut Told {
+    told.get_mut(&JOB).expect("the one job")
+}
+
+#[test]
+fn where_all_is_well_nothing_is_found() {
+    for task in [MARK, FLAKY] {
+        let (history, told) = well(task);
+        assert_eq!(check_jobs(&history, &told), []);
+    }
+}
+
+#[test]
+fn c1_a_confirmed_job_that_has_not_ended_or_is_gone() {
+    caught("C1", "was confirmed and is running", |_, told| job(told).state = "running".into());
+    caught("C1", "is unknown", |_, told| told.clear());
+    let (mut history, _) = well(MARK);
+    history.intents.get_mut(&JOB).expect("the one job").confirmed = false;
+    assert_eq!(check_jobs(&history, &BTreeMap::new()), [], "nobody was promised anything");
+}
+
+#[test]
+fn c2_a_subtask_that_is_counted_and_never_ran() {
+    caught("C2", "never ran to an end: [7]", |history, _| {
+        history.marks.retain(|mark| mark.index != 7);
+    });
+    caught("C2", "never ran to an end: [7]", |history, _| history.marks[7].what = What::Start);
+}
+
+#[test]
+fn c2_books_that_are_short_doubled_or_unbalanced() {
+    caught("C2", "(200, 199, 0, 0) instead of (200, 200, 0, 0)", |_, told| job(told).done -= 1);
+    caught("C2", "(200, 201, 0, 0)", |_, told| job(told).done += 1);
+    caught("C2", "(200, 199, 1, 0)", |_, told| {
+        job(told).done -= 1;
+        job(told).failed += 1;
+    });
+    caught("C2", "2 of 3", |_, told| job(told).unbalanced = Some("2 of 3".into()));
+}
+
+#[test]
+fn c3_results_that_are_missing_or_in_a_wrong_place() {
+    caught("C3", "199 results instead of 200", |_, told| drop(job(told).results.pop()));
+    caught("C3", "result 3 is ", |_, told| job(told).results.swap(3, 4));
+}
+
+#[test]
+fn c4_a_job_or_a_subtask_that_nobody_asked_for() {
+    caught("C4", "nobody asked for it", |_, told| drop(told.insert(STRANGER, Told::default())));
+    caught("C4", "nobody asked for it", |history, _| history.marks.push(mark(STRANGER, 0)));
+    caught("C4", "subtask 200 ran and does not exist", |history, _| {
+        history.marks.push(mark(JOB, TOTAL));
+    });
+}
+
+/// The one violation that is found, in these words.
+#[track_caller]
+fn one(violations: &[Violation], check: &str, found: &str) {
+    let all: Vec<String> = violations.iter().map(ToString::to_string).collect();
+    assert_eq!(all, [format!("{check}: {found}")]);
+}
+
+#[test]
+fn c5_a_message_that_is_left_in_a_queue() {
+    let queue = |name: &str, messages| (name.to_owned(), messages);
+    let depths = [queue("work", 0), queue("dead", 2)];
+    one(&check_queues(&depths), "C5", "2 messages are left in dead");
+    assert_eq!(check_queues(&depths[..1]), []);
+}
+
+#[test]
+fn c6_chunks_threads_files_and_connections_that_are_left() {
+    caught("C6", "3 chunks and retries are left", |_, told| job(told).left_open = 3);
+    let before = Vitals { cpu: Duration::ZERO, threads: 10, files: 30 };
+    assert_eq!(check_vitals("worker-0", before, Vitals { threads: 12, files: 40, ..before }), []);
+    let threads = check_vitals("worker-0", before, Vitals { threads: 40, ..before });
+    one(&threads, "C6", "worker-0: 10 threads became 40");
+    let files = check_vitals("worker-0", before, Vitals { files: 300, ..before });
+    one(&files, "C6", "worker-0: 30 open files became 300");
+    assert_eq!(check_connections("Redis", 40, 50), []);
+    one(&check_connections("Redis", 40, 100), "C6", "Redis: 40 connections became 100");
+}
+
+#[test]
+fn c8_a_process_that_exited_by_itself() {
+    assert_eq!(check_alive("scheduler-0", true, ""), []);
+    let found = "scheduler-0 exited by itself; its last words: a panic";
+    one(&check_alive("scheduler-0", false, "a panic"), "C8", found);
+}
+
+#[test]
+fn c9_a_line_that_is_repeated_while_nothing_changes() {
+    let line = |second: u32, text: &str| format!("2026-01-01T00:00:{second:02}.5Z  {text}\n");
+    let log = line(1, "WARN lost Redis") + &line(9, "INFO Redis is back");
+    assert_eq!(check_log("worker-0", &log, 1), []);
+    let log = log + &line(10, "WARN lost Redis");
+    one(&check_log("worker-0", &log, 1), "C9", "worker-0 logged 2 times: WARN lost Redis");
+    assert_eq!(check_log("worker-0", &log, 2), []);
+    let chatter: String = (0..13).map(|n| line(n, &format!("WARN chunk {n} waits"))).collect();
+    one(&check_log("worker-0", &chatter, 1), "C9", "worker-0 logged 13 lines for 1 changes");
+}

@@ -1,0 +1,82 @@
+//! Links break as cables, and as nothing else does.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use longshore_chaos::link::{Lane, Link, Weather};
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// Long enough for a byte on an open link, short enough for a test that expects none.
+const SHORT: Duration = Duration::from_millis(300);
+
+/// Both ends of a connection over a link, and the link.
+fn connection() -> (TcpStream, TcpStream, Link) {
+    let server = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let link = Link::to(server.local_addr().expect("an address").port());
+    let process = TcpStream::connect(("127.0.0.1", link.port())).expect("the link listens");
+    let (server, _) = server.accept().expect("the link connects");
+    (process, server, link)
+}
+
+/// Sends a byte and tells whether it arrives within a time.
+#[track_caller]
+fn passes(from: &mut TcpStream, to: &mut TcpStream, within: Duration) -> bool {
+    from.write_all(b"x").expect("a link takes bytes");
+    arrives(to, within)
+}
+
+#[track_caller]
+fn arrives(to: &mut TcpStream, within: Duration) -> bool {
+    to.set_read_timeout(Some(within)).expect("a socket");
+    match to.read(&mut [0]) {
+        Ok(count) => count == 1,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn what_a_cut_link_holds_arrives_once_it_is_mended() {
+    let (mut process, mut server, link) = connection();
+    assert!(passes(&mut process, &mut server, LONG));
+    assert!(passes(&mut server, &mut process, LONG));
+    link.set(Weather::CUT);
+    assert!(!passes(&mut process, &mut server, SHORT));
+    assert!(!passes(&mut server, &mut process, SHORT));
+    link.set(Weather::FAIR);
+    assert!(arrives(&mut server, LONG));
+    assert!(arrives(&mut process, LONG));
+}
+
+#[test]
+fn one_direction_can_be_stuck_alone() {
+    let (mut process, mut server, link) = connection();
+    link.set(Weather { out: Lane::Stuck, back: Lane::Flows });
+    assert!(!passes(&mut process, &mut server, SHORT));
+    assert!(passes(&mut server, &mut process, LONG));
+    link.set(Weather::slow(Duration::from_millis(20)));
+    assert!(arrives(&mut server, LONG));
+}
+
+#[test]
+fn a_reset_is_felt_at_both_ends_and_new_connections_work() {
+    let (mut process, mut server, link) = connection();
+    assert!(passes(&mut process, &mut server, LONG));
+    link.reset();
+    for end in [&mut process, &mut server] {
+        end.set_read_timeout(Some(LONG)).expect("a socket");
+        let error = end.read(&mut [0]).expect_err("the connection is reset");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+    TcpStream::connect(("127.0.0.1", link.port())).expect("the link still listens");
+}
+
+#[test]
+fn the_end_of_one_side_is_the_end_of_the_other() {
+    let (process, mut server, _link) = connection();
+    drop(process);
+    server.set_read_timeout(Some(LONG)).expect("a socket");
+    assert_eq!(server.read(&mut [0]).expect("an end, not a failure"), 0);
+}

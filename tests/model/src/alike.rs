@@ -1,0 +1,147 @@
+//! Which states behave alike: those that differ in names alone.
+//!
+//! Tokens and nodes are compared and nothing else, so they are numbered anew in the order in which they stand in the state;
+//! workers do the same things, so of the state and its mirror image the smaller one is taken. What is remembered for the
+//! properties of tokens that nobody knows any more is left out.
+
+use crate::ledger::{Ledger, Node, RANGES, Request, TokenNumber};
+use crate::world::{State, Then, WORKERS, Worker};
+
+/// Stands for a token that nobody can show any more.
+const FORGOTTEN: u8 = u8::MAX - 1;
+const NOBODY: u8 = u8::MAX;
+
+/// What distinguishes a state from those that behave otherwise.
+pub(crate) fn key(state: &State) -> Vec<u8> {
+    let plain = Key::of(state, false);
+    let mirrored = Key::of(state, true);
+    plain.min(mirrored)
+}
+
+struct Key<'a> {
+    state: &'a State,
+    mirrored: bool,
+    tokens: Vec<TokenNumber>,
+    nodes: Vec<Node>,
+    bytes: Vec<u8>,
+}
+
+impl Key<'_> {
+    fn of(state: &State, mirrored: bool) -> Vec<u8> {
+        let bytes = Vec::with_capacity(96);
+        let mut key = Key { state, mirrored, tokens: Vec::new(), nodes: Vec::new(), bytes };
+        for worker in 0..WORKERS {
+            key.worker(if mirrored { WORKERS - 1 - worker } else { worker });
+        }
+        key.late();
+        key.ledger(&state.ledger);
+        match &state.saved {
+            Some(saved) => key.ledger(saved),
+            None => key.bytes.push(NOBODY),
+        }
+        for burial in state.burials {
+            let node = burial.map_or(NOBODY, |node| key.node(node));
+            key.bytes.push(node);
+        }
+        for (chunk, epoch) in &state.queue {
+            key.bytes.extend([*chunk, *epoch]);
+        }
+        key.bytes.extend([state.faults, u8::from(state.may_roll_back)]);
+        key.bytes
+    }
+
+    fn worker(&mut self, worker: u8) {
+        let (starts, place) = self.state.workers[usize::from(worker)];
+        self.node((worker, starts));
+        let (kind, message, token, rest) = match place {
+            Worker::Dead => return self.bytes.push(0),
+            Worker::Idle => return self.bytes.push(1),
+            Worker::Claiming { message, token } => (2, message, token, [0; 3]),
+            Worker::Holding { message, token, from, to, asked } => {
+                (3, message, token, [from, to, asked.unwrap_or(NOBODY)])
+            }
+            Worker::Leaving { message, token, then } => {
+                (4, message, token, [u8::from(then == Then::Ack), 0, 0])
+            }
+        };
+        let token = self.token(token);
+        self.bytes.extend([kind, message.0, message.1, token]);
+        self.bytes.extend(rest);
+    }
+
+    /// In the order of what does not depend on names.
+    fn late(&mut self) {
+        let mut late = self.state.late.clone();
+        if self.mirrored {
+            late.sort_by_key(|request| match *request {
+                Request::Claim { message, node, .. } => (0, message, WORKERS - node.0, 0),
+                Request::Commit { message, from, to, .. } => (1, message, from, to),
+                Request::Release { message, .. } => (2, message, 0, 0),
+            });
+        }
+        for request in late {
+            let (kind, message, token, rest) = match request {
+                Request::Claim { message, token, node } => {
+                    (5, message, token, [self.node(node), 0])
+                }
+                Request::Commit { message, token, from, to } => (6, message, token, [from, to]),
+                Request::Release { message, token } => (7, message, token, [0; 2]),
+            };
+            let token = self.token(token);
+            self.bytes.extend([kind, message.0, message.1, token]);
+            self.bytes.extend(rest);
+        }
+        self.bytes.push(NOBODY);
+    }
+
+    fn ledger(&mut self, ledger: &Ledger) {
+        // Everything that anybody but a ledger knows has been seen by now.
+        let known = self.tokens.clone();
+        self.bytes.push(ledger.opened);
+        for (number, (from, to)) in RANGES.into_iter().enumerate() {
+            let Some(chunk) = ledger.chunks[number] else {
+                self.bytes.push(NOBODY);
+                continue;
+            };
+            let (token, node) = match chunk.holder {
+                Some((token, node)) => (self.token(token), self.node(node)),
+                None => (NOBODY, NOBODY),
+            };
+            self.bytes.extend([chunk.from, chunk.to, chunk.epoch, token, node]);
+            for index in from..to {
+                let settled_by = match ledger.settled_by[usize::from(index)] {
+                    Some(token) if known.contains(&token) => self.token(token),
+                    Some(_) => FORGOTTEN,
+                    None => NOBODY,
+                };
+                self.bytes.push(settled_by);
+            }
+            for (other, token) in &ledger.lost {
+                if usize::from(*other) == number && known.contains(token) {
+                    let token = self.token(*token);
+                    self.bytes.push(token);
+                }
+            }
+            self.bytes.push(NOBODY);
+        }
+        self.bytes.extend(ledger.done.map(u8::from));
+        self.bytes.extend(ledger.books.map(i8::cast_unsigned));
+        self.bytes.extend(ledger.counted);
+    }
+
+    fn token(&mut self, token: TokenNumber) -> u8 {
+        number(&mut self.tokens, token)
+    }
+
+    fn node(&mut self, node: Node) -> u8 {
+        number(&mut self.nodes, node)
+    }
+}
+
+fn number<T: PartialEq>(known: &mut Vec<T>, wanted: T) -> u8 {
+    let at = known.iter().position(|other| *other == wanted).unwrap_or_else(|| {
+        known.push(wanted);
+        known.len() - 1
+    });
+    at.try_into().expect("a handful of names")
+}

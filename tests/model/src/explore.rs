@@ -1,0 +1,213 @@
+//! Visits every reachable state of a model, breadth first, so that the first violation found is one of the shortest.
+//!
+//! Our own, because what matters most here is "from every state the end can still be reached" (in CTL: AG EF done), and
+//! checkers of "eventually" along paths don't say that. It is one backward walk over the steps that are no faults.
+//!
+//! States are told apart by 128 bits of hash: among a hundred million states two share them with a probability below
+//! 10^-22. What is kept of a state is that, the step that found it first, and the steps into it; its own data is dropped once
+//! its successors are known, and a trace is found by taking the steps again.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt::{self, Debug, Write as _};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// What is explored.
+pub trait Model {
+    /// All that the future depends on, and what the properties have to remember.
+    type State: Clone;
+    /// Something that can happen.
+    type Action: Copy + Debug;
+
+    /// Where it begins.
+    fn initial(&self) -> Self::State;
+
+    /// States with the same key behave alike, so only the first of them that is met is gone on from.
+    fn key(&self, state: &Self::State) -> Vec<u8>;
+
+    /// What can happen in a state.
+    fn actions(&self, state: &Self::State) -> Vec<Self::Action>;
+
+    /// What comes of it; the error is the property that is violated.
+    fn next(&self, state: &Self::State, action: Self::Action) -> Result<Self::State, &'static str>;
+
+    /// Whether the world has to do this for the worse; an end must be reachable without it.
+    fn is_fault(&self, action: Self::Action) -> bool;
+
+    /// Whether all is done.
+    fn is_done(&self, state: &Self::State) -> bool;
+
+    /// One line about a state, for traces.
+    fn describe(&self, state: &Self::State) -> String;
+}
+
+/// What the exploration found.
+#[derive(Debug)]
+pub struct Report {
+    /// How many different states there are.
+    pub states: usize,
+    /// How many steps lead from one of them to another.
+    pub steps: usize,
+    /// How many of the states are done.
+    pub done: usize,
+    /// How many steps the farthest state is away.
+    pub depth: usize,
+    /// A property that does not hold.
+    pub violation: Option<Violation>,
+}
+
+/// A property that does not hold, and one of the shortest ways to see it.
+pub struct Violation {
+    /// Which one.
+    pub property: &'static str,
+    /// The steps from the beginning, with the state after each.
+    pub trace: String,
+}
+
+impl Debug for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n{}", self.property, self.trace)
+    }
+}
+
+/// From some state no way leads to the end any more, though all faults stop.
+pub const DEAD_END: &str = "L4: from every state the end can be reached once faults stop";
+
+/// How a state was first found.
+#[derive(Clone, Copy)]
+struct Origin {
+    from: u32,
+    choice: u16,
+}
+
+const NOWHERE: Origin = Origin { from: u32::MAX, choice: 0 };
+
+struct Exploration<'a, M: Model> {
+    model: &'a M,
+    known: HashMap<u128, u32>,
+    origins: Vec<Origin>,
+    done: Vec<u32>,
+    /// Steps that are no faults, as (to, from).
+    sound: Vec<(u32, u32)>,
+    steps: usize,
+}
+
+/// Explores all of it, or up to the first violation.
+pub fn explore<M: Model>(model: &M) -> Report {
+    let mut exploration = Exploration {
+        model,
+        known: HashMap::new(),
+        origins: Vec::new(),
+        done: Vec::new(),
+        sound: Vec::new(),
+        steps: 0,
+    };
+    let (first, _) = exploration.meet(&model.initial(), NOWHERE);
+    let mut layer = vec![(first, model.initial())];
+    let mut depth = 0;
+    let violation = loop {
+        match exploration.advance(layer) {
+            Ok(next) if next.is_empty() => break exploration.dead_end(),
+            Ok(next) => layer = next,
+            Err(violation) => break Some(violation),
+        }
+        depth += 1;
+    };
+    Report {
+        states: exploration.origins.len(),
+        steps: exploration.steps,
+        done: exploration.done.len(),
+        depth,
+        violation,
+    }
+}
+
+/// States to go on from, by number.
+type Layer<S> = Vec<(u32, S)>;
+
+impl<M: Model> Exploration<'_, M> {
+    /// The number of a state, and whether it is new.
+    fn meet(&mut self, state: &M::State, origin: Origin) -> (u32, bool) {
+        let number = u32::try_from(self.origins.len()).expect("fewer than 2^32 fit in memory");
+        match self.known.entry(fingerprint(&self.model.key(state))) {
+            Entry::Occupied(known) => (*known.get(), false),
+            Entry::Vacant(unknown) => {
+                unknown.insert(number);
+                self.origins.push(origin);
+                if self.model.is_done(state) {
+                    self.done.push(number);
+                }
+                (number, true)
+            }
+        }
+    }
+
+    /// Takes every step from a layer; gives the states that nobody had met before.
+    fn advance(&mut self, layer: Layer<M::State>) -> Result<Layer<M::State>, Violation> {
+        let mut next = Vec::new();
+        for (from, state) in layer {
+            for (choice, action) in self.model.actions(&state).into_iter().enumerate() {
+                let after = self
+                    .model
+                    .next(&state, action)
+                    .map_err(|property| self.violation(property, from, Some(action)))?;
+                let choice = choice.try_into().expect("a handful of choices");
+                let (to, is_new) = self.meet(&after, Origin { from, choice });
+                self.steps += 1;
+                if !self.model.is_fault(action) {
+                    self.sound.push((to, from));
+                }
+                if is_new {
+                    next.push((to, after));
+                }
+            }
+        }
+        Ok(next)
+    }
+
+    /// The first state found from which no sound steps lead to the end.
+    fn dead_end(&mut self) -> Option<Violation> {
+        self.sound.sort_unstable();
+        let mut reaches = vec![false; self.origins.len()];
+        let mut todo = self.done.clone();
+        while let Some(to) = todo.pop() {
+            if std::mem::replace(&mut reaches[to as usize], true) {
+                continue;
+            }
+            let begin = self.sound.partition_point(|(into, _)| *into < to);
+            let into = self.sound[begin..].iter().take_while(|(into, _)| *into == to);
+            todo.extend(into.map(|(_, from)| *from));
+        }
+        let stuck = reaches.iter().position(|reaches| !reaches)?;
+        Some(self.violation(DEAD_END, stuck.try_into().expect("an id"), None))
+    }
+
+    fn violation(&self, property: &'static str, at: u32, last: Option<M::Action>) -> Violation {
+        let mut path = Vec::new();
+        let mut id = at;
+        while self.origins[id as usize].from != NOWHERE.from {
+            path.push(self.origins[id as usize].choice);
+            id = self.origins[id as usize].from;
+        }
+        let mut state = self.model.initial();
+        let mut trace = String::new();
+        for choice in path.into_iter().rev() {
+            let action = self.model.actions(&state)[usize::from(choice)];
+            state = self.model.next(&state, action).expect("it was taken before");
+            let _ = writeln!(trace, "{action:?}\n    {}", self.model.describe(&state));
+        }
+        if let Some(action) = last {
+            let _ = writeln!(trace, "{action:?}");
+        }
+        Violation { property, trace }
+    }
+}
+
+fn fingerprint(key: &[u8]) -> u128 {
+    let half = |seed: u8| {
+        let mut hasher = DefaultHasher::new();
+        (seed, key).hash(&mut hasher);
+        u128::from(hasher.finish())
+    };
+    half(0) << 64 | half(1)
+}

@@ -1,0 +1,53 @@
+//! Every state that claim, commit, release, revoke, sweep and acknowledge can lead to: 2 workers, 2 schedulers, 2 chunks, and
+//! faults. The properties and their ids are in `properties`.
+//!
+//! The ledger's steps are taken by THE tables of `longshore_protocol::state`, and `tests/replay.rs` drives the real memory
+//! ledger along the same ways. `cargo test -p longshore-model` looks at all that one or two faults can do, which takes seconds.
+//! This looks at all that three can do, and two beside a rollback; it takes minutes, and memory by the gigabyte:
+//!
+//! ```text
+//! LONGSHORE_MODEL_FAULTS=3 cargo test -p longshore-model -- --nocapture
+//! ```
+//!
+//! Deliberately absent: time (whatever can happen may happen now), failed subtasks, pauses and ends by people, all of which
+//! the ledger's own suites cover, and what subtasks do.
+
+mod alike;
+pub mod explore;
+pub mod ledger;
+mod properties;
+pub mod world;
+
+pub use explore::{Model, Report, Violation, explore};
+
+/// What is explored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Most faults on one way.
+    pub faults: u8,
+    /// Whether the ledger may return, once, to an earlier state. Not among the faults above.
+    pub rolls_back: bool,
+    /// What is broken.
+    pub mutation: Option<Mutation>,
+}
+
+/// Deliberate mistakes; each is caught by a property.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// A commit counts if its epoch is the current one, whatever its token.
+    EpochsCompared,
+    /// A commit counts if its epoch is not below the current one.
+    EpochsOrdered,
+    /// A claim with the current epoch takes over a chunk that runs.
+    ClaimsTakeOver,
+    /// A commit counts whoever sends it.
+    CommitsUnchecked,
+    /// A commit that is repeated counts again.
+    RepeatsCounted,
+    /// Who gives a chunk back, or loses it, leaves its epoch as it is.
+    EpochsKept,
+    /// Nobody publishes again what waits.
+    NoSweep,
+    /// Nobody takes a chunk from a live worker that does not know of it; see the decision record 0011.
+    NoReclaim,
+}

@@ -1,0 +1,479 @@
+//! Workers, schedulers and the queue around the ledger, and what can go wrong between them.
+//!
+//! What behaves alike is one state. A message that a scheduler has in hand may as well be in the queue, whence nobody takes it
+//! for a while; a worker that has acknowledged early differs from another only in what comes back when it dies.
+//!
+//! A request to the ledger has one of these fates: it is served and answered; served, but the answer gets lost; or it is
+//! late: served some time or never, with nobody left to hear the answer, while its sender repeats it or gives up. A message
+//! may get lost, come twice, or wait as long as it likes. What takes long elsewhere needs no step of its own: whoever does
+//! nothing for a while is frozen.
+
+#![expect(missing_docs, reason = "the fields of states and steps are what their names say")]
+
+use longshore_protocol::state::JobState;
+
+use crate::ledger::{Answer, Ledger, Message, Node, RANGES, Request, TokenNumber};
+use crate::{Config, Model, Mutation, alike, properties};
+
+/// Copies of one message that are looked at.
+const COPIES: usize = 2;
+
+/// Workers.
+pub const WORKERS: u8 = 2;
+
+/// Schedulers.
+pub const SCHEDULERS: usize = 2;
+
+/// What a worker is about to do, with all that it knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Worker {
+    /// It crashed; nobody beats its heart. A start makes it `Idle`, as another node.
+    Dead,
+    /// A delivery moves it on.
+    Idle,
+    /// It insists until the ledger answers.
+    Claiming { message: Message, token: TokenNumber },
+    /// It runs subtasks and commits them; `asked` is the end of a commit whose answer it has not heard.
+    Holding { message: Message, token: TokenNumber, from: u8, to: u8, asked: Option<u8> },
+    /// It gives back what it may hold, then lets go of the message.
+    Leaving { message: Message, token: TokenNumber, then: Then },
+}
+
+/// What becomes of the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Then {
+    /// It is acknowledged, or was.
+    Ack,
+    /// It goes back to the queue.
+    Requeue,
+}
+
+/// Everything.
+#[derive(Clone, Debug, Hash)]
+pub struct State {
+    /// The truth.
+    pub ledger: Ledger,
+    /// What a rollback would return to.
+    pub saved: Option<Box<Ledger>>,
+    /// How often each worker was started before, and what it does.
+    pub workers: [(u8, Worker); WORKERS as usize],
+    /// Whom each scheduler is about to bury.
+    pub burials: [Option<Node>; SCHEDULERS],
+    /// In order, since any of them may come next.
+    pub queue: Vec<Message>,
+    /// Requests that are still on their way, though nobody waits for them.
+    pub late: Vec<Request>,
+    /// How many faults may still happen.
+    pub faults: u8,
+    /// Whether a rollback may still happen.
+    pub may_roll_back: bool,
+}
+
+/// A step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A scheduler opens the next chunk and publishes its message.
+    Open,
+    /// A scheduler publishes the message of a chunk that waits again.
+    Sweep { chunk: u8 },
+    /// A scheduler decides that a node is dead; wrongly, if it is not (a fault).
+    Judge { scheduler: usize, node: Node, wrongly: bool },
+    /// It takes away what the node holds by now.
+    Bury { scheduler: usize },
+    /// A chunk is taken from a live worker that does not know that it holds it.
+    Reclaim { chunk: u8 },
+    /// It dies before it comes to that.
+    SchedulerDies { scheduler: usize },
+    /// A message gets lost: by the broker, or by a scheduler that did not hear what it opened.
+    Lose { message: Message },
+    /// The broker delivers a message once more.
+    Double { message: Message },
+    /// A worker receives a message.
+    Deliver { worker: u8, message: Message },
+    /// A worker asks the ledger; if it commits, up to where.
+    Ask { worker: u8, to: u8, fate: Fate },
+    /// A worker gives up what it claims or holds, for its heart can't get through, or for it is to stop.
+    GiveUp { worker: u8 },
+    /// A worker dies; the broker takes back the message if it was not acknowledged yet.
+    Crash { worker: u8, acked: bool },
+    /// It is started again.
+    Start { worker: u8 },
+    /// A late request is served.
+    Arrive { request: Request },
+    /// What a rollback returns to is written now.
+    Save,
+    /// The ledger returns to it.
+    RollBack,
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Served and answered.
+    Heard,
+    /// Served, but the answer got lost.
+    Unheard,
+    /// Not served yet.
+    Late,
+}
+
+impl State {
+    fn node(&self, worker: u8) -> Node {
+        (worker, self.workers[usize::from(worker)].0)
+    }
+
+    fn is_alive(&self, node: Node) -> bool {
+        self.node(node.0) == node && self.workers[usize::from(node.0)].1 != Worker::Dead
+    }
+
+    /// Whether a worker would say of a token that it holds it, or may.
+    fn knows(&self, worker: u8, wanted: TokenNumber) -> bool {
+        match self.workers[usize::from(worker)].1 {
+            Worker::Dead | Worker::Idle => false,
+            Worker::Claiming { token, .. }
+            | Worker::Holding { token, .. }
+            | Worker::Leaving { token, .. } => token == wanted,
+        }
+    }
+
+    /// The smallest number that nobody remembers. A token is never drawn twice; one that left no trace may as well be new.
+    fn fresh_token(&self) -> TokenNumber {
+        let ledgers = [Some(&self.ledger), self.saved.as_deref()];
+        let mut known: Vec<TokenNumber> = Vec::new();
+        for ledger in ledgers.into_iter().flatten() {
+            known.extend(ledger.chunks.iter().flatten().filter_map(|chunk| Some(chunk.holder?.0)));
+            known.extend(ledger.settled_by.iter().flatten());
+            known.extend(ledger.lost.iter().map(|(_, token)| token));
+        }
+        known.extend(self.late.iter().map(|request| match *request {
+            Request::Claim { token, .. }
+            | Request::Commit { token, .. }
+            | Request::Release { token, .. } => token,
+        }));
+        let free = |token: &TokenNumber| {
+            !known.contains(token) && (0..WORKERS).all(|worker| !self.knows(worker, *token))
+        };
+        (0..).find(free).expect("there are few")
+    }
+
+    /// What a worker asks next, if it asks anything.
+    pub fn request(&self, worker: u8, upto: u8) -> Option<Request> {
+        Some(match self.workers[usize::from(worker)].1 {
+            Worker::Dead | Worker::Idle => return None,
+            Worker::Claiming { message, token } => {
+                Request::Claim { message, token, node: self.node(worker) }
+            }
+            Worker::Holding { message, token, from, .. } => {
+                Request::Commit { message, token, from, to: upto }
+            }
+            Worker::Leaving { message, token, .. } => Request::Release { message, token },
+        })
+    }
+
+    fn publish(&mut self, message: Message) {
+        if self.queue.iter().filter(|other| **other == message).count() < COPIES {
+            self.queue.push(message);
+            self.queue.sort_unstable();
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        let at = self.queue.iter().position(|other| *other == message).expect("it is there");
+        self.queue.remove(at);
+    }
+
+    /// What a worker makes of an answer.
+    fn hear(&mut self, worker: u8, upto: u8, answer: Answer) {
+        let place = &mut self.workers[usize::from(worker)].1;
+        let before = *place;
+        *place = match (before, answer) {
+            (Worker::Claiming { message, token }, Answer::Granted { from, to }) => {
+                Worker::Holding { message, token, from, to, asked: None }
+            }
+            (Worker::Holding { message, token, to, .. }, Answer::Settled) if upto < to => {
+                Worker::Holding { message, token, from: upto, to, asked: None }
+            }
+            (Worker::Holding { message, token, .. }, Answer::Fenced) => {
+                Worker::Leaving { message, token, then: Then::Ack }
+            }
+            _ => Worker::Idle,
+        };
+        if let Worker::Leaving { message, then: Then::Requeue, .. } = before {
+            self.publish(message);
+        }
+    }
+}
+
+impl Config {
+    fn scheduler_actions(&self, state: &State, actions: &mut Vec<Action>) {
+        let ledger = &state.ledger;
+        let chunks = 0..RANGES.len() as u8;
+        if usize::from(ledger.opened) < RANGES.len() && !ledger.state.is_terminal() {
+            actions.push(Action::Open);
+        }
+        let waits = |chunk: &u8| {
+            ledger.sweep(*chunk).is_some_and(|message| !state.queue.contains(&message))
+        };
+        if self.mutation != Some(Mutation::NoSweep) {
+            actions.extend(chunks.clone().filter(waits).map(|chunk| Action::Sweep { chunk }));
+        }
+        for scheduler in 0..SCHEDULERS {
+            if scheduler > 0 && state.burials[scheduler] == state.burials[scheduler - 1] {
+                // Its twin does the same.
+                continue;
+            }
+            if state.burials[scheduler].is_some() {
+                actions.extend([Action::Bury { scheduler }, Action::SchedulerDies { scheduler }]);
+                continue;
+            }
+            let holders = chunks.clone().filter_map(|chunk| ledger.holder(chunk));
+            actions.extend(holders.map(|(_, node)| Action::Judge {
+                scheduler,
+                node,
+                wrongly: state.is_alive(node),
+            }));
+        }
+        if self.mutation != Some(Mutation::NoReclaim) {
+            let forgotten = chunks.filter(|chunk| {
+                ledger.holder(*chunk).is_some_and(|(token, node)| {
+                    state.is_alive(node) && !state.knows(node.0, token)
+                })
+            });
+            actions.extend(forgotten.map(|chunk| Action::Reclaim { chunk }));
+        }
+    }
+
+    fn worker_actions(state: &State, worker: u8, actions: &mut Vec<Action>) {
+        let mut messages = state.queue.clone();
+        messages.dedup();
+        let ask = |to: u8| {
+            [Fate::Heard, Fate::Unheard, Fate::Late].map(|fate| Action::Ask { worker, to, fate })
+        };
+        match state.workers[usize::from(worker)].1 {
+            Worker::Dead => return actions.push(Action::Start { worker }),
+            Worker::Idle => {
+                let deliver = |message| Action::Deliver { worker, message };
+                actions.extend(messages.into_iter().map(deliver));
+            }
+            Worker::Claiming { .. } => {
+                actions.extend(ask(0));
+                actions.push(Action::GiveUp { worker });
+            }
+            Worker::Holding { from, to, asked, .. } => {
+                let ends = asked.map_or(from + 1..=to, |to| to..=to);
+                actions.extend(ends.flat_map(ask));
+                actions.push(Action::GiveUp { worker });
+            }
+            Worker::Leaving { .. } => actions.extend(ask(0)),
+        }
+        actions.extend([true, false].map(|acked| Action::Crash { worker, acked }));
+    }
+
+    fn network_actions(state: &State, actions: &mut Vec<Action>) {
+        let mut messages = state.queue.clone();
+        messages.dedup();
+        for message in messages {
+            actions.push(Action::Lose { message });
+            actions.push(Action::Double { message });
+        }
+        let mut late = state.late.clone();
+        late.dedup();
+        actions.extend(late.into_iter().map(|request| Action::Arrive { request }));
+        if state.may_roll_back {
+            actions.push(if state.saved.is_some() { Action::RollBack } else { Action::Save });
+        }
+    }
+
+    /// Lets the ledger serve a request, and looks at what came of it.
+    fn serve(&self, state: &mut State, request: Request) -> Result<Answer, &'static str> {
+        let before = state.ledger.clone();
+        let answer = state.ledger.serve(request, self.mutation);
+        properties::check_step(&before, &mut state.ledger)?;
+        properties::check_answer(&before, request, answer)?;
+        Ok(answer)
+    }
+
+    fn ask(&self, state: &mut State, worker: u8, upto: u8, fate: Fate) -> Result<(), &'static str> {
+        let request = state.request(worker, upto).expect("it asks");
+        if let Worker::Holding { asked, .. } = &mut state.workers[usize::from(worker)].1 {
+            *asked = Some(upto);
+        }
+        match fate {
+            Fate::Heard => {
+                let answer = self.serve(state, request)?;
+                state.hear(worker, upto, answer);
+            }
+            Fate::Unheard => {
+                self.serve(state, request)?;
+            }
+            Fate::Late => {
+                state.late.push(request);
+                state.late.sort_unstable();
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps of the ledger that no worker asked for.
+    fn change(
+        &self,
+        state: &mut State,
+        change: impl FnOnce(&mut Ledger),
+    ) -> Result<(), &'static str> {
+        let before = state.ledger.clone();
+        change(&mut state.ledger);
+        properties::check_step(&before, &mut state.ledger)
+    }
+
+    fn scheduler_acts(&self, state: &mut State, action: Action) -> Result<(), &'static str> {
+        match action {
+            Action::Open => {
+                let message = state.ledger.open().expect("there is a chunk to open");
+                state.publish(message);
+            }
+            Action::Sweep { chunk } => {
+                let message = state.ledger.sweep(chunk).expect("it waits");
+                state.publish(message);
+            }
+            Action::Judge { scheduler, node, .. } => state.burials[scheduler] = Some(node),
+            Action::Bury { scheduler } => {
+                let node = state.burials[scheduler].take().expect("somebody to bury");
+                self.change(state, |ledger| ledger.revoke(node, self.mutation))?;
+            }
+            Action::SchedulerDies { scheduler } => state.burials[scheduler] = None,
+            Action::Reclaim { chunk } => {
+                let (token, _) = state.ledger.holder(chunk).expect("somebody holds it");
+                self.change(state, |ledger| ledger.reclaim(chunk, token, self.mutation))?;
+            }
+            _ => unreachable!("no scheduler does {action:?}"),
+        }
+        Ok(())
+    }
+
+    fn happens(&self, state: &mut State, action: Action) -> Result<(), &'static str> {
+        match action {
+            Action::Lose { message } => state.take(message),
+            Action::Double { message } => state.publish(message),
+            Action::Deliver { worker, message } => {
+                let token = state.fresh_token();
+                state.take(message);
+                state.workers[usize::from(worker)].1 = Worker::Claiming { message, token };
+            }
+            Action::Ask { worker, to, fate } => self.ask(state, worker, to, fate)?,
+            Action::GiveUp { worker } => {
+                let place = &mut state.workers[usize::from(worker)].1;
+                *place = match *place {
+                    Worker::Claiming { message, token } => {
+                        Worker::Leaving { message, token, then: Then::Requeue }
+                    }
+                    Worker::Holding { message, token, .. } => {
+                        Worker::Leaving { message, token, then: Then::Ack }
+                    }
+                    other => other,
+                };
+            }
+            Action::Crash { worker, acked } => {
+                let place = &mut state.workers[usize::from(worker)].1;
+                match std::mem::replace(place, Worker::Dead) {
+                    Worker::Claiming { message, .. }
+                    | Worker::Holding { message, .. }
+                    | Worker::Leaving { message, .. }
+                        if !acked =>
+                    {
+                        state.publish(message);
+                    }
+                    _ => {}
+                }
+            }
+            Action::Start { worker } => {
+                let (starts, place) = &mut state.workers[usize::from(worker)];
+                (*starts, *place) = (*starts + 1, Worker::Idle);
+            }
+            Action::Arrive { request } => {
+                let at = state.late.iter().position(|other| *other == request);
+                state.late.remove(at.expect("it is on its way"));
+                self.serve(state, request)?;
+            }
+            Action::Save => state.saved = Some(Box::new(state.ledger.clone())),
+            Action::RollBack => {
+                state.ledger = *state.saved.take().expect("it was saved");
+                state.may_roll_back = false;
+            }
+            _ => self.scheduler_acts(state, action)?,
+        }
+        Ok(())
+    }
+}
+
+impl Model for Config {
+    type State = State;
+    type Action = Action;
+
+    fn initial(&self) -> State {
+        State {
+            ledger: Ledger::default(),
+            saved: None,
+            workers: [(0, Worker::Idle); WORKERS as usize],
+            burials: [None; SCHEDULERS],
+            queue: Vec::new(),
+            late: Vec::new(),
+            faults: self.faults,
+            may_roll_back: self.rolls_back,
+        }
+    }
+
+    fn key(&self, state: &State) -> Vec<u8> {
+        alike::key(state)
+    }
+
+    fn actions(&self, state: &State) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.scheduler_actions(state, &mut actions);
+        for worker in 0..WORKERS {
+            Self::worker_actions(state, worker, &mut actions);
+        }
+        Self::network_actions(state, &mut actions);
+        actions.retain(|action| state.faults > 0 || !self.uses_up(*action));
+        actions
+    }
+
+    fn next(&self, state: &State, action: Action) -> Result<State, &'static str> {
+        let mut next = state.clone();
+        next.faults -= u8::from(self.uses_up(action));
+        self.happens(&mut next, action)?;
+        next.burials.sort_unstable();
+        Ok(next)
+    }
+
+    fn is_fault(&self, action: Action) -> bool {
+        self.uses_up(action) || action == Action::RollBack
+    }
+
+    fn is_done(&self, state: &State) -> bool {
+        state.ledger.state == JobState::Succeeded
+    }
+
+    fn describe(&self, state: &State) -> String {
+        let State { ledger, workers, burials, queue, late, .. } = state;
+        let Ledger { chunks, done, .. } = ledger;
+        format!(
+            "ledger {chunks:?} done {done:?} | workers {workers:?} | burials {burials:?} | queue {queue:?} | late {late:?}"
+        )
+    }
+}
+
+impl Config {
+    /// Whether a step is one of the faults that are counted; rollbacks are counted apart.
+    fn uses_up(&self, action: Action) -> bool {
+        match action {
+            Action::Judge { wrongly, .. } => wrongly,
+            Action::Ask { fate, .. } => fate != Fate::Heard,
+            Action::SchedulerDies { .. }
+            | Action::Lose { .. }
+            | Action::Double { .. }
+            | Action::GiveUp { .. }
+            | Action::Crash { .. } => true,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Drives the memory ledger along random ways through the model: it must answer every request as the model's ledger does.
+//! The differential test of the ledger's own crate carries that on to Redis.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use longshore_ledger::memory::{Clock, MemoryLedger};
+use longshore_ledger::{
+    Admission, Claim, Commit, Committed, Error, HandBack, Ledger as _, Loss, Open,
+};
+use longshore_model::ledger::{Answer, Message, Node, RANGES, Request, SUBTASKS, name, real};
+use longshore_model::world::{Action, Fate, State};
+use longshore_model::{Config, Model};
+use longshore_protocol::{ChunkId, ChunkMessage, Epoch, JobId, Run, Timestamp};
+
+const WAYS: u64 = 5_000;
+const STEPS: usize = 80;
+const JOB: JobId = JobId::from_uuid(uuid::Uuid::from_u128(1));
+
+/// It stands still: whatever waits is due.
+struct Stopped;
+
+impl Clock for Stopped {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(1_000)
+    }
+}
+
+/// What the ledger is asked, as it can be asked again.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Open,
+    Ask(Request),
+    Revoke(Node),
+    /// A release on behalf of a worker that has forgotten.
+    Reclaim(u8, u8),
+}
+
+/// The memory ledger, and what it was asked so far: it returns to an earlier state by asking the same again.
+struct Real {
+    ledger: MemoryLedger,
+    steps: Vec<Step>,
+}
+
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    future.now_or_never().expect("the memory ledger never waits")
+}
+
+impl Real {
+    fn new() -> Self {
+        let ledger = MemoryLedger::new(Arc::new(Stopped));
+        let admission = Admission::plain(JOB, SUBTASKS.into());
+        at_once(ledger.admit(&admission)).expect("admitted");
+        Self { ledger, steps: Vec::new() }
+    }
+
+    fn roll_back(&mut self, to: usize) {
+        let steps = self.steps[..to].to_vec();
+        *self = Self::new();
+        for step in steps {
+            self.take(step);
+        }
+    }
+
+    /// Takes a step; gives the answer, if it has one.
+    fn take(&mut self, step: Step) -> Option<Answer> {
+        self.steps.push(step);
+        let ledger = &self.ledger;
+        match step {
+            Step::Open => {
+                let open = Open { chunks: 1, size: 2, publish_within: Duration::ZERO };
+                at_once(ledger.open(JOB, &open)).expect("opened");
+                None
+            }
+            Step::Ask(request) => Some(self.ask(request)),
+            Step::Revoke(node) => {
+                at_once(ledger.revoke(JOB, &name(node), &Loss::Left)).expect("revoked");
+                None
+            }
+            Step::Reclaim(chunk, token) => Some(self.release(chunk, token)),
+        }
+    }
+
+    fn ask(&self, request: Request) -> Answer {
+        match request {
+            Request::Claim { message: (chunk, epoch), token, node } => {
+                let (chunk, epoch) = (id(chunk), Epoch(epoch.into()));
+                let node = name(node);
+                let claim = self.ledger.claim(JOB, chunk, epoch, real(token), &node);
+                match at_once(claim).expect("answered") {
+                    Claim::Granted(grant) => {
+                        Answer::Granted { from: grant.from as u8, to: grant.to as u8 }
+                    }
+                    Claim::Stale { .. } => Answer::Stale,
+                    Claim::Gone => Answer::Gone,
+                }
+            }
+            Request::Commit { message: (chunk, _), token, from, to } => {
+                let runs = vec![Run::Success { count: (to - from).into(), results: None }];
+                let commit = Commit { from: from.into(), runs, busy: Duration::ZERO };
+                match at_once(self.ledger.commit(JOB, id(chunk), real(token), &commit)) {
+                    Ok(Committed::Settled { .. }) => Answer::Settled,
+                    Ok(Committed::Fenced) => Answer::Fenced,
+                    // After a rollback its holder knows more than the ledger. It gives the chunk up, as if it were fenced.
+                    Err(Error::Misuse { .. }) => Answer::Fenced,
+                    Err(error) => panic!("{request:?}: {error}"),
+                }
+            }
+            Request::Release { message: (chunk, _), token } => self.release(chunk, token),
+        }
+    }
+
+    fn release(&self, chunk: u8, token: u8) -> Answer {
+        match at_once(self.ledger.release(JOB, id(chunk), real(token))).expect("answered") {
+            HandBack::Queued => Answer::Queued,
+            HandBack::Fenced => Answer::Fenced,
+        }
+    }
+
+    /// What waits for a worker.
+    fn waiting(&self) -> Vec<ChunkMessage> {
+        let sweep = at_once(self.ledger.sweep(JOB, 10, Duration::ZERO, None));
+        sweep.expect("swept").expect("the job is there").publish
+    }
+
+    #[track_caller]
+    fn is_like(&self, state: &State) {
+        let ledger = &state.ledger;
+        let waiting: Vec<ChunkMessage> =
+            (0..RANGES.len() as u8).filter_map(|chunk| message(ledger, chunk)).collect();
+        assert_eq!(self.waiting(), waiting);
+
+        let job = at_once(self.ledger.job(JOB)).expect("read").expect("it is there");
+        assert_eq!(job.state, ledger.state);
+        let books = [job.books.queued, job.books.running, job.books.done];
+        assert_eq!(books, ledger.books.map(|count| u64::try_from(count).expect("no debts")));
+
+        let mut holders: Vec<_> =
+            (0..RANGES.len() as u8).filter_map(|chunk| ledger.holder(chunk)).collect();
+        holders.sort_unstable_by_key(|(_, node)| *node);
+        holders.dedup_by_key(|(_, node)| *node);
+        let holders: Vec<_> = holders.into_iter().map(|(_, node)| name(node)).collect();
+        assert_eq!(at_once(self.ledger.holders(JOB)).expect("read"), holders);
+
+        let audit = at_once(self.ledger.audit(JOB)).expect("read").expect("it is there");
+        assert_eq!(audit.findings, Vec::<String>::new());
+    }
+}
+
+fn id(chunk: u8) -> ChunkId {
+    ChunkId(u64::from(chunk) + 1)
+}
+
+fn message(ledger: &longshore_model::ledger::Ledger, chunk: u8) -> Option<ChunkMessage> {
+    let (number, epoch): Message = ledger.sweep(chunk)?;
+    let open = ledger.chunks[usize::from(number)]?;
+    let (from, to, epoch) = (open.from.into(), open.to.into(), Epoch(epoch.into()));
+    Some(ChunkMessage { v: ChunkMessage::VERSION, job: JOB, chunk: id(number), from, to, epoch })
+}
+
+/// What a step of the model means for the ledger.
+fn step(state: &State, action: Action) -> Option<Step> {
+    match action {
+        Action::Open => Some(Step::Open),
+        Action::Bury { scheduler } => state.burials[scheduler].map(Step::Revoke),
+        Action::Reclaim { chunk } => {
+            state.ledger.holder(chunk).map(|(token, _)| Step::Reclaim(chunk, token))
+        }
+        Action::Ask { worker, to, fate: Fate::Heard | Fate::Unheard } => {
+            state.request(worker, to).map(Step::Ask)
+        }
+        Action::Arrive { request } => Some(Step::Ask(request)),
+        _ => None,
+    }
+}
+
+/// Numbers without a pattern, the same ones every time.
+struct Dice(u64);
+
+impl Dice {
+    fn throw(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((mixed ^ (mixed >> 31)) % sides as u64) as usize
+    }
+}
+
+/// One way; counts the answers by their words.
+fn walk(seed: u64, answers: &mut BTreeMap<&'static str, u32>) {
+    let model = Config { faults: 6, rolls_back: true, mutation: None };
+    let mut dice = Dice(seed);
+    let mut real = Real::new();
+    let mut state = model.initial();
+    let mut saved = 0;
+    for _ in 0..STEPS {
+        let actions = model.actions(&state);
+        if actions.is_empty() {
+            break;
+        }
+        let action = actions[dice.throw(actions.len())];
+        let expected = step(&state, action).map(|step| {
+            let mut after = state.ledger.clone();
+            let expected = match step {
+                Step::Ask(request) => Some(after.serve(request, None)),
+                _ => None,
+            };
+            (step, expected)
+        });
+        let next = model.next(&state, action).unwrap_or_else(|property| panic!("{property}"));
+        match action {
+            Action::Save => saved = real.steps.len(),
+            Action::RollBack => real.roll_back(saved),
+            _ => {}
+        }
+        if let Some((step, expected)) = expected {
+            let answer = real.take(step);
+            if let Some(expected) = expected {
+                assert_eq!(
+                    answer,
+                    Some(expected),
+                    "seed {seed}: {step:?} in {}",
+                    model.describe(&state)
+                );
+                let word = match expected {
+                    Answer::Granted { .. } => "granted",
+                    Answer::Stale => "stale",
+                    Answer::Gone => "gone",
+                    Answer::Settled => "settled",
+                    Answer::Fenced => "fenced",
+                    Answer::Queued => "queued",
+                };
+                *answers.entry(word).or_default() += 1;
+            }
+        }
+        state = next;
+        real.is_like(&state);
+    }
+    *answers.entry("ended").or_default() += u32::from(model.is_done(&state));
+    *answers.entry("rolled back").or_default() += u32::from(!state.may_roll_back);
+}
+
+#[test]
+fn the_memory_ledger_answers_as_the_model_does() {
+    let mut answers = BTreeMap::new();
+    (0..WAYS).for_each(|seed| walk(seed, &mut answers));
+    for word in ["granted", "stale", "gone", "settled", "fenced", "queued", "ended", "rolled back"]
+    {
+        let times = answers.get(word).copied().unwrap_or_default();
+        assert!(times >= 100, "{word} only {times} times: {answers:?}");
+    }
+}

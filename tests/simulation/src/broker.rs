@@ -1,0 +1,194 @@
+//! The broker as one process sees it: its connection breaks, messages get lost, doubled and late, and what a confirm says need
+//! not be so.
+//!
+//! Only chunk messages are treated badly. A job document that was confirmed is safe with RabbitMQ, so it is here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use longshore_broker::{
+    Broker, Delivery, Depth, Error, Link, Outgoing, PublishError, Queue, Settle, Subscription,
+};
+use tokio::sync::watch;
+
+use crate::process::{Process, Trouble};
+use crate::sabotage::Sabotage;
+
+/// A worker that does not fetch ahead of its slots asks for no more messages at once.
+const FEW: u16 = 16;
+
+/// The connection of one process to the broker.
+pub(crate) struct RemoteBroker(Arc<Process>);
+
+impl RemoteBroker {
+    pub(crate) fn new(process: &Arc<Process>) -> Arc<Self> {
+        Arc::new(Self(process.clone()))
+    }
+
+    fn unreachable(&self) -> Error {
+        let reason = format!("{} is cut off", self.0.name);
+        Error::Unreachable { address: "the simulation".into(), reason }
+    }
+}
+
+fn unknown(why: &str) -> Result<(), PublishError> {
+    Err(PublishError::Unknown(why.into()))
+}
+
+#[async_trait]
+impl Broker for RemoteBroker {
+    async fn publish(&self, queue: &Queue, message: Outgoing) -> Result<(), PublishError> {
+        let process = &self.0;
+        let world = &process.world;
+        process.running().await;
+        tokio::time::sleep(world.dice.millis(0..3)).await;
+        if process.has(Trouble::Broker) {
+            return unknown("not connected");
+        }
+        let disposable = !matches!(queue, Queue::Jobs | Queue::Dead);
+        if world.happens("publishes refused", |weather| weather.publish_refused) {
+            return unknown("nack");
+        }
+        if disposable && world.happens("messages lost", |weather| weather.message_lost) {
+            return Ok(());
+        }
+        if disposable && world.happens("messages late", |weather| weather.message_late) {
+            let (world, queue) = (world.clone(), queue.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(world.dice.millis(10..8_000)).await;
+                let _ = world.broker.publish(&queue, message).await;
+            });
+            return Ok(());
+        }
+        if world.happens("messages doubled", |weather| weather.message_doubled) {
+            let _ = world.broker.publish(queue, message.clone()).await;
+        }
+        let published = world.broker.publish(queue, message).await;
+        if world.happens("confirms lost", |weather| weather.confirm_lost) {
+            return unknown("no confirm in time");
+        }
+        published
+    }
+
+    async fn subscribe(&self, queue: &Queue, prefetch: u16) -> Box<dyn Subscription> {
+        let process = self.0.clone();
+        if matches!(queue, Queue::Work(_)) && prefetch > FEW {
+            process.world.count("chunks fetched ahead");
+        }
+        Box::new(RemoteSubscription { process, queue: queue.clone(), prefetch, real: None })
+    }
+
+    async fn depth(&self, queue: &Queue) -> Result<Option<Depth>, Error> {
+        self.0.running().await;
+        if self.0.has(Trouble::Broker) {
+            return Err(self.unreachable());
+        }
+        self.0.world.broker.depth(queue).await
+    }
+
+    async fn purge(&self, queue: &Queue) -> Result<(), Error> {
+        self.0.running().await;
+        if self.0.has(Trouble::Broker) {
+            return Err(self.unreachable());
+        }
+        self.0.world.broker.purge(queue).await
+    }
+
+    fn link(&self) -> watch::Receiver<Link> {
+        self.0.link()
+    }
+
+    /// Nothing is on its way that this process knows of.
+    async fn close(&self, _grace: Duration) {}
+}
+
+/// Deliveries of one queue, over one connection after the other.
+struct RemoteSubscription {
+    process: Arc<Process>,
+    queue: Queue,
+    prefetch: u16,
+    real: Option<(u64, Box<dyn Subscription>)>,
+}
+
+#[async_trait]
+impl Subscription for RemoteSubscription {
+    async fn next(&mut self) -> Option<Delivery> {
+        let process = self.process.clone();
+        loop {
+            process.running().await;
+            let now = process.session().await;
+            if matches!(self.queue, Queue::Work(_))
+                && process.world.is_sabotaged(Sabotage::EndSubscriptions)
+                && process.world.dice.chance(5)
+            {
+                return None;
+            }
+            if self.real.as_ref().is_none_or(|(session, _)| *session != now) {
+                let real = process.world.broker.subscribe(&self.queue, self.prefetch).await;
+                self.real = Some((now, real));
+            }
+            let (session, real) = self.real.as_mut()?;
+            let session = *session;
+            let delivery = tokio::select! {
+                biased;
+                () = process.session_over(session) => None,
+                delivery = real.next() => Some(delivery?),
+            };
+            let Some(delivery) = delivery else {
+                self.real = None;
+                continue;
+            };
+            let early = self.queue == Queue::Jobs
+                && process.world.is_sabotaged(Sabotage::AckDocumentsEarly);
+            return Some(hand_out(process, session, delivery, early).await);
+        }
+    }
+}
+
+/// Passes a delivery on; `early` acknowledges it at once.
+async fn hand_out(
+    process: Arc<Process>,
+    session: u64,
+    delivery: Delivery,
+    early: bool,
+) -> Delivery {
+    // It lies in the buffers of a frozen process until that thaws.
+    process.running().await;
+    let Delivery { settle, .. } = delivery;
+    let id = if early {
+        settle.ack().await;
+        0
+    } else {
+        process.keep(session, settle)
+    };
+    Delivery { settle: Box::new(RemoteSettle { process, id }), ..delivery }
+}
+
+/// Settles a delivery, if its connection still lives.
+struct RemoteSettle {
+    process: Arc<Process>,
+    id: u64,
+}
+
+#[async_trait]
+impl Settle for RemoteSettle {
+    async fn ack(self: Box<Self>) {
+        self.process.running().await;
+        let world = &self.process.world;
+        // Few, or a worker's prefetch would be used up before the end.
+        if world.is_sabotaged(Sabotage::LoseAcks) && world.dice.chance(2) {
+            return;
+        }
+        if let Some(settle) = self.process.take(self.id) {
+            settle.ack().await;
+        }
+    }
+
+    async fn requeue(self: Box<Self>) {
+        self.process.running().await;
+        if let Some(settle) = self.process.take(self.id) {
+            settle.requeue().await;
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The processes of a run: workers and schedulers that are started again after each death, and the application that
+//! submits and controls jobs. All of them are the production code.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_ledger::Ledger;
+use longshore_producer::{Client, JobDocument};
+use longshore_protocol::SchedulerId;
+use longshore_scheduler::Scheduler;
+use longshore_worker::{CancellationToken, Config, Context, Inputs, Machine, TaskError, Worker};
+
+use crate::broker::RemoteBroker;
+use crate::dice::Dice;
+use crate::ledger::RemoteLedger;
+use crate::process::Process;
+use crate::workload::{ADD, Control, Job, Temper, WORK};
+use crate::world::World;
+
+/// The longest time between a death and the next start in the same place.
+const RESTART_MS: u64 = 3_000;
+
+/// Keeps a worker running in one place of the fleet, each time as a new process.
+pub(crate) async fn keep_worker(world: Arc<World>, place: usize, config: Config) {
+    let dice = Arc::new(world.dice.fork());
+    for start in 0.. {
+        let process = Process::start(&world, format!("worker-{place}.{start}"), true);
+        let worker = worker(&process, &config, &dice);
+        world.note(|| format!("{} starts as {}", process.name, worker.id()));
+        let (broker, ledger) = (RemoteBroker::new(&process), RemoteLedger::new(&process));
+        let run = tokio::spawn(worker.run(broker, ledger, CancellationToken::new()));
+        live(&process, run).await;
+        tokio::time::sleep(dice.millis(0..RESTART_MS)).await;
+    }
+}
+
+/// Keeps a scheduler running, each time as a new process.
+pub(crate) async fn keep_scheduler(world: Arc<World>, place: usize) {
+    let dice = world.dice.fork();
+    for start in 0.. {
+        let process = Process::start(&world, format!("scheduler-{place}.{start}"), true);
+        world.note(|| format!("{} starts", process.name));
+        let id = SchedulerId::new(process.name.clone());
+        let mut config = longshore_scheduler::Config::new(id);
+        config.dead_after = world.dead_after;
+        let scheduler =
+            Scheduler::new(config, RemoteBroker::new(&process), RemoteLedger::new(&process));
+        let run = tokio::spawn(scheduler.run(CancellationToken::new()));
+        live(&process, run).await;
+        tokio::time::sleep(dice.millis(0..RESTART_MS)).await;
+    }
+}
+
+/// Until the process is killed, or its program ends; a panic of it is a violation.
+async fn live<E: std::fmt::Display>(
+    process: &Process,
+    mut run: tokio::task::JoinHandle<Result<(), E>>,
+) {
+    tokio::select! {
+        biased;
+        () = process.died() => run.abort(),
+        ended = &mut run => {
+            let world = &process.world;
+            let wrong = match ended {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(panic) => Some(panic.to_string()),
+            };
+            if let Some(wrong) = wrong {
+                world.violated("S12", || format!("{} ended: {wrong}", process.name));
+            }
+            world.count("processes that left by themselves");
+            process.kill();
+        }
+    }
+}
+
+fn worker(process: &Arc<Process>, config: &Config, dice: &Arc<Dice>) -> Worker {
+    let (works, adds, dice) = (process.clone(), process.clone(), dice.clone());
+    Worker::builder()
+        .machine(Machine::simulated(process.name.clone(), move || dice.next()))
+        .config(config.clone())
+        .task(WORK, move |ctx: Context, _: i64| subtask(works.clone(), ctx, None))
+        .task(ADD, move |ctx: Context, all: Inputs<u64>| {
+            subtask(adds.clone(), ctx, Some(all.inputs.iter().sum()))
+        })
+        .build()
+        .expect("the configuration is valid")
+}
+
+/// One attempt at a subtask, or with `sum` at a node of the reduce.
+async fn subtask(process: Arc<Process>, ctx: Context, sum: Option<u64>) -> Result<u64, TaskError> {
+    let world = &process.world;
+    let (id, index, attempt) = (ctx.job(), ctx.index(), ctx.attempt());
+    let Some(job) = world.jobs.get(&id) else {
+        return Err(TaskError::permanent("nobody submitted this job"));
+    };
+    progress(&process, job).await;
+    if ctx.is_cancelled() {
+        // It was stopped before its first step: that does not count as begun.
+        return Err(TaskError::retryable("stopped"));
+    }
+    let _running = world.attempt_begins(&process, id, index, attempt);
+    tokio::time::sleep(job.duration(index, attempt)).await;
+    progress(&process, job).await;
+    match job.temper(index) {
+        Temper::FailsForGood => {
+            world.attempt_failed(id, index, attempt);
+            return Err(TaskError::permanent("never"));
+        }
+        Temper::FailsFirst(times) if attempt <= times => {
+            world.attempt_failed(id, index, attempt);
+            return Err(TaskError::retryable("not this time"));
+        }
+        Temper::Defers(times) if world.attempt_deferred(id, index, times) => {
+            return Err(TaskError::not_now("full"));
+        }
+        _ => {}
+    }
+    world.attempt_succeeded(id, index);
+    Ok(sum.unwrap_or_else(|| job.value(index)))
+}
+
+/// A handler goes on only where its process does. With a time limit a freeze would be charged to the subtask, as it is when a
+/// machine really stops; so that outcomes stay known beforehand, such subtasks run on.
+async fn progress(process: &Process, job: &Job) {
+    match job.document.timeout {
+        Some(_) => process.alive().await,
+        None => process.running().await,
+    }
+}
+
+/// The application: submits the jobs at their times, controls them, and submits again what a rollback of the ledger lost.
+pub(crate) async fn application(world: Arc<World>) {
+    let process = Process::start(&world, "application".into(), false);
+    let ledger = RemoteLedger::new(&process);
+    let client = Client::new(RemoteBroker::new(&process), ledger.clone());
+    for job in world.jobs.values() {
+        tokio::spawn(submit(world.clone(), client.clone(), job.clone()));
+        for (at, control) in job.controls.clone() {
+            tokio::spawn(control_job(world.clone(), ledger.clone(), job.clone(), at, control));
+        }
+    }
+}
+
+async fn submit(world: Arc<World>, client: Client, job: Job) {
+    tokio::time::sleep_until(world.at(job.submitted_after)).await;
+    for _ in 0..job.copies {
+        publish(&client, &job.document).await;
+    }
+    world.confirmed(job.id);
+}
+
+/// Publishes until the broker confirms.
+async fn publish(client: &Client, document: &JobDocument) {
+    while client.publish(document).await.is_err() {}
+}
+
+async fn control_job(
+    world: Arc<World>,
+    ledger: Arc<RemoteLedger>,
+    job: Job,
+    at: Duration,
+    control: Control,
+) {
+    tokio::time::sleep_until(world.at(at)).await;
+    // Its state may not allow it, or the answer may get lost: then so it is.
+    let _ = match control {
+        Control::Pause => ledger.pause(job.id).await,
+        Control::Resume => ledger.resume(job.id).await,
+        Control::Cancel => ledger.cancel(job.id).await,
+        Control::Retry => ledger.retry(job.id, None).await,
+    };
+}
+
+/// After a rollback: what was confirmed and is not known any more comes again.
+pub(crate) async fn resubmit(world: Arc<World>) {
+    let process = Process::start(&world, "application again".into(), false);
+    let client = Client::new(RemoteBroker::new(&process), RemoteLedger::new(&process));
+    for id in world.confirmed_jobs() {
+        if world.ledger.job(id).await.ok().flatten().is_none() {
+            world.count("jobs submitted again after a rollback");
+            publish(&client, &world.jobs[&id].document).await;
+        }
+    }
+}
+
+/// How a worker of the fleet is set up.
+pub(crate) fn worker_config(dice: &Dice, place: usize, queues: &[String], hasty: bool) -> Config {
+    let queues = match place {
+        // Somebody takes from every queue.
+        0 => queues.to_vec(),
+        _ => vec![dice.pick(queues).clone()],
+    };
+    let (heartbeat, dead_after) = if hasty { (300, 1_500) } else { (1_000, 5_000) };
+    Config {
+        slots: dice.among(1..4) as u32,
+        queues,
+        labels: BTreeMap::new(),
+        heartbeat: Duration::from_millis(heartbeat),
+        dead_after: Duration::from_millis(dead_after),
+        ack_after: dice.millis(500..5_000),
+        grace: Duration::from_secs(1),
+        commit_every: dice.millis(1..300),
+        // Jobs are small here, and most workers never got there.
+        hurry_after: *dice.pick(&[1, 3, 64]),
+        max_result: 1 << 20,
+    }
+}

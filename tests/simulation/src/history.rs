@@ -1,0 +1,292 @@
+//! What really happened, as handlers and the ledger's operations tell it, and the checkers that look at each step.
+//! The history is written outside of broker and ledger, so a mistake of theirs can't hide itself.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_ledger::{Commit, Ledger};
+use longshore_protocol::{Audit, ChunkId, Epoch, JobId, JobSummary, Run, Token};
+
+use crate::process::Process;
+use crate::sabotage::Sabotage;
+use crate::workload::{Job, Temper};
+use crate::world::World;
+
+/// Timers have milliseconds, and what is due at one moment happens in some order.
+const SLACK: Duration = Duration::from_millis(20);
+
+/// How long a handler that is stopped may take to be dropped (`WIND_UP` of the worker's Rust tasks).
+const WIND_UP: Duration = Duration::from_millis(500);
+
+/// What happened so far.
+#[derive(Default)]
+pub(crate) struct History {
+    pub(crate) holders: Holders,
+    /// Under which epoch each token was granted; a rollback makes nobody forget it.
+    pub(crate) epochs: HashMap<Token, Epoch>,
+    /// Chunks that were taken from a node.
+    pub(crate) revoked: BTreeSet<(JobId, ChunkId)>,
+    /// Jobs that are paused, and since when.
+    pub(crate) paused: BTreeMap<JobId, Duration>,
+    indices: BTreeMap<(JobId, u64), Index>,
+    running: BTreeMap<u64, Running>,
+    next_run: u64,
+    /// When the last heartbeat that got through was begun, by process.
+    heard: HashMap<String, Duration>,
+    /// When a process last learned of a grant of a job.
+    granted: HashMap<(String, JobId), Duration>,
+}
+
+/// What the attempts at one index came to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Index {
+    /// Bit a: attempt a failed, or may have.
+    failed: u32,
+    deferred: u32,
+    succeeded: bool,
+    /// How often it was begun.
+    begun: u32,
+}
+
+impl Index {
+    fn came_to_something(&self) -> bool {
+        self.succeeded || self.failed != 0 || self.deferred > 0
+    }
+}
+
+struct Running {
+    process: Arc<Process>,
+    job: JobId,
+    index: u64,
+}
+
+/// Who holds a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    pub(crate) token: Token,
+    pub(crate) epoch: Epoch,
+    pub(crate) to: u64,
+}
+
+/// The holders of all chunks, by what the ledger answered.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Holders {
+    chunks: BTreeMap<(JobId, ChunkId), Holder>,
+}
+
+impl Holders {
+    /// A grant; gives the token that held the chunk, if it was another.
+    pub(crate) fn granted(&mut self, job: JobId, chunk: ChunkId, holder: Holder) -> Option<Token> {
+        let before = self.chunks.insert((job, chunk), holder);
+        before.map(|before| before.token).filter(|token| *token != holder.token)
+    }
+
+    pub(crate) fn of(&self, job: JobId, chunk: ChunkId) -> Option<Holder> {
+        self.chunks.get(&(job, chunk)).copied()
+    }
+
+    pub(crate) fn let_go(&mut self, job: JobId, chunk: ChunkId) -> Option<Holder> {
+        self.chunks.remove(&(job, chunk))
+    }
+
+    pub(crate) fn ended(&mut self, job: JobId) {
+        self.chunks.retain(|(of, _), _| *of != job);
+    }
+}
+
+/// An attempt that runs; dropped when it ends, however it ends.
+pub(crate) struct Attempt {
+    world: Arc<World>,
+    run: u64,
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.world.history.lock().running.remove(&self.run);
+    }
+}
+
+impl World {
+    /// A handler begins.
+    pub(crate) fn attempt_begins(
+        self: &Arc<Self>,
+        process: &Arc<Process>,
+        job: JobId,
+        index: u64,
+        attempt: u32,
+    ) -> Attempt {
+        self.count("attempts");
+        self.note(|| format!("{} begins {job}/{index}, attempt {attempt}", process.name));
+        self.check_attempt(job, index, attempt);
+        self.check_pause(process, job, index);
+        self.check_fenced(process, job, index, Duration::ZERO);
+        let mut history = self.history.lock();
+        let overruns = self.jobs.get(&job).map(|job| job.temper(index));
+        if matches!(overruns, Some(Temper::Overruns(times)) if attempt <= times) {
+            history.indices.entry((job, index)).or_default().failed |= 1 << attempt;
+        }
+        history.indices.entry((job, index)).or_default().begun += 1;
+        history.next_run += 1;
+        let run = history.next_run;
+        history.running.insert(run, Running { process: process.clone(), job, index });
+        Attempt { world: self.clone(), run }
+    }
+
+    pub(crate) fn attempt_succeeded(&self, job: JobId, index: u64) {
+        self.history.lock().indices.entry((job, index)).or_default().succeeded = true;
+    }
+
+    pub(crate) fn attempt_failed(&self, job: JobId, index: u64, attempt: u32) {
+        self.history.lock().indices.entry((job, index)).or_default().failed |= 1 << attempt;
+    }
+
+    /// Whether to say "not now" once more; if so it is said.
+    pub(crate) fn attempt_deferred(&self, job: JobId, index: u64, times: u32) -> bool {
+        let mut history = self.history.lock();
+        let index = history.indices.entry((job, index)).or_default();
+        index.deferred += 1;
+        index.deferred <= times
+    }
+
+    pub(crate) fn heartbeat_heard(&self, process: &Process, begun: Duration) {
+        self.history.lock().heard.insert(process.name.clone(), begun);
+    }
+
+    pub(crate) fn grant_heard(&self, process: &Process, job: JobId) {
+        let now = self.now();
+        self.history.lock().granted.insert((process.name.clone(), job), now);
+    }
+
+    pub(crate) fn succeeded(&self, job: JobId, index: u64) -> bool {
+        self.history.lock().indices.get(&(job, index)).is_some_and(|index| index.succeeded)
+    }
+
+    /// How many subtasks of a job came to no end though they should have: so many nodes died while they ran that they were
+    /// taken for poison, as they have to be: two until a subtask is set apart, three alone.
+    pub(crate) fn given_up(&self, job: &Job) -> u64 {
+        const DEATHS: u32 = 5;
+        let history = self.history.lock();
+        let indices = history.indices.range((job.id, 0)..(job.id, job.total));
+        let unlucky = indices
+            .filter(|((_, index), it)| !it.succeeded && it.begun >= DEATHS && !job.fails(*index));
+        unlucky.count() as u64
+    }
+
+    // Checkers of a step
+
+    /// S5.
+    fn check_attempt(&self, job: JobId, index: u64, attempt: u32) {
+        let history = self.history.lock();
+        let failed = history.indices.get(&(job, index)).map_or(0, |index| index.failed);
+        drop(history);
+        let allowed = self.jobs.get(&job).map_or(0, |job| job.document.retry.attempts);
+        let earned = attempt == 1 || failed & (1 << (attempt - 1)) != 0;
+        if attempt > allowed || !earned {
+            self.violated("S5", || {
+                format!(
+                    "{job}/{index}: attempt {attempt} of {allowed} though no attempt before failed"
+                )
+            });
+        }
+    }
+
+    /// S9. A worker learns of a pause with its next heartbeat, or stops when none gets through for `dead_after`. A claim
+    /// whose answer was lost may be granted again later; then it takes until the next heartbeat after that.
+    fn check_pause(&self, process: &Process, job: JobId, index: u64) {
+        let history = self.history.lock();
+        let Some(paused) = history.paused.get(&job).copied() else { return };
+        let granted = history.granted.get(&(process.name.clone(), job)).copied();
+        drop(history);
+        let since = granted.map_or(paused, |granted| granted.max(paused));
+        let bound = 2 * self.dead_after;
+        if self.now() > since + bound {
+            self.violated("S9", || {
+                format!("{job}/{index} began on {} after {bound:?} of pause", process.name)
+            });
+        }
+    }
+
+    /// S11.
+    fn check_fenced(&self, process: &Process, job: JobId, index: u64, wind_up: Duration) {
+        let heard = self.history.lock().heard.get(&process.name).copied().unwrap_or_default();
+        let silent = self.now().saturating_sub(heard);
+        if !process.is_dead() && silent > self.dead_after + wind_up + SLACK {
+            self.violated("S11", || {
+                format!("{job}/{index} runs on {}, unheard for {silent:?}", process.name)
+            });
+        }
+    }
+
+    /// S3, as far as a commit can tell: nothing is settled that did not run.
+    pub(crate) fn check_ran(&self, job: JobId, commit: &Commit) {
+        let mut index = commit.from;
+        for run in &commit.runs {
+            for index in index..index + run.len() {
+                let known = self.history.lock().indices.get(&(job, index)).copied();
+                let Some(known) = known.filter(Index::came_to_something) else {
+                    self.violated("S3", || format!("{job}/{index} was settled but never ran"));
+                    continue;
+                };
+                if matches!(run, Run::Success { .. }) && !known.succeeded {
+                    self.violated("S3", || format!("{job}/{index} counts as done but never was"));
+                }
+            }
+            index += run.len();
+        }
+    }
+
+    /// S2 and S6, after each operation on a job.
+    pub(crate) async fn inspect(&self, job: JobId) {
+        let audit = self.ledger.audit(job).await.ok().flatten();
+        let summary = self.ledger.job(job).await.ok().flatten();
+        let (Some(mut audit), Some(summary)) = (audit, summary) else { return };
+        if self.is_sabotaged(Sabotage::Miscount) && audit.kept.done == 3 {
+            audit.kept.done += 1;
+        }
+        if let Some(complaint) = unbalanced(&audit, &summary) {
+            self.violated("S2", || format!("{job}: {complaint}"));
+        }
+        let most = self.jobs.get(&job).and_then(|job| job.document.max_parallel);
+        let Some(most) = most else { return };
+        let (queued, running) = (summary.queued_chunks, summary.running_chunks);
+        // A chunk that two nodes died of is cut, so more may be open than may run.
+        let may_be_cut = summary.crashes >= 2;
+        if running > most || queued + running > most && !may_be_cut {
+            let open = format!("{running} chunks run and {queued} wait, {most} allowed");
+            self.violated("S6", || format!("{job}: {open}"));
+        }
+    }
+
+    /// What only time can break: S8 and S11.
+    pub(crate) async fn look_round(&self) {
+        let running: Vec<(Arc<Process>, JobId, u64)> = {
+            let history = self.history.lock();
+            let all = history.running.values();
+            all.map(|it| (it.process.clone(), it.job, it.index)).collect()
+        };
+        for (process, job, index) in running {
+            // What is frozen does not run.
+            if !process.has(crate::process::Trouble::Frozen) {
+                self.check_fenced(&process, job, index, WIND_UP);
+            }
+        }
+        let active = self.ledger.active_jobs().await.unwrap_or_default();
+        let finished = self.ledger.finished_jobs(usize::MAX).await.unwrap_or_default();
+        for job in active.iter().chain(&finished).filter(|job| !self.jobs.contains_key(job)) {
+            self.violated("S8", || format!("nobody submitted {job}"));
+        }
+    }
+}
+
+/// What is wrong with the books, by the audit and by our own sums.
+fn unbalanced(audit: &Audit, summary: &JobSummary) -> Option<String> {
+    let Audit { kept, counted, reduce_kept, reduce_counted, .. } = audit;
+    if let Some(finding) = audit.findings.first() {
+        return Some(finding.clone());
+    }
+    let agree = kept == counted && reduce_kept == reduce_counted;
+    let sums = [kept, reduce_kept, &summary.books, &summary.reduce];
+    let balanced = sums.iter().all(|books| books.imbalance() == 0);
+    (!agree || !balanced).then(|| format!("{kept:?} kept, {counted:?} counted"))
+}

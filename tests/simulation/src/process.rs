@@ -1,0 +1,214 @@
+//! One process of the fleet as the outside sees it: it lives or not, runs or not, and has three connections that can break.
+//!
+//! All processes share one thread and one time. What a process does to the world goes through its connections and its
+//! handlers, and each of those asks here first. So a process that was killed does nothing any more from that moment on, at
+//! whatever await its tasks were, and one that is frozen does nothing until it thaws; then all that it began goes through.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use longshore_broker::{Link, Settle};
+use longshore_ledger::Process as Beating;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use crate::world::World;
+
+/// A process, from its start to its death.
+pub(crate) struct Process {
+    pub(crate) world: Arc<World>,
+    pub(crate) name: String,
+    /// Whether it may crash by itself.
+    pub(crate) mortal: bool,
+    condition: Mutex<Condition>,
+    changed: Notify,
+    link: watch::Sender<Link>,
+    tray: Mutex<Tray>,
+    /// The worker or scheduler whose heart beats here.
+    beating: Mutex<Option<Beating>>,
+}
+
+/// How a process is. Troubles overlap, so they are counted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Condition {
+    dead: bool,
+    troubles: [u32; 4],
+    /// Counts the broker's connections.
+    session: u64,
+}
+
+/// What can be wrong with a process for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// It does not run.
+    Frozen,
+    /// No connection to the broker.
+    Broker,
+    /// No connection to the ledger, but for that of the heart.
+    Ledger,
+    /// The heart's connection to the ledger is cut.
+    Heart,
+}
+
+/// Deliveries of one connection that are not settled.
+#[derive(Default)]
+struct Tray {
+    next: u64,
+    settles: BTreeMap<u64, Box<dyn Settle>>,
+}
+
+impl Process {
+    pub(crate) fn start(world: &Arc<World>, name: String, mortal: bool) -> Arc<Self> {
+        let process = Arc::new(Self {
+            world: world.clone(),
+            name,
+            mortal,
+            condition: Mutex::default(),
+            changed: Notify::new(),
+            link: watch::Sender::new(Link::Up),
+            tray: Mutex::default(),
+            beating: Mutex::default(),
+        });
+        world.processes.lock().push(process.clone());
+        process
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.condition.lock().dead
+    }
+
+    pub(crate) fn has(&self, trouble: Trouble) -> bool {
+        self.condition.lock().has(trouble)
+    }
+
+    /// Waits while the process is frozen; for ever if it is dead.
+    pub(crate) async fn running(&self) {
+        self.until(|condition| !condition.dead && !condition.has(Trouble::Frozen)).await;
+    }
+
+    /// Waits for ever if the process is dead.
+    pub(crate) async fn alive(&self) {
+        self.until(|condition| !condition.dead).await;
+    }
+
+    pub(crate) async fn died(&self) {
+        self.until(|condition| condition.dead).await;
+    }
+
+    /// Waits until the trouble is over.
+    pub(crate) async fn without(&self, trouble: Trouble) {
+        self.until(|condition| !condition.has(trouble)).await;
+    }
+
+    /// The number of the connection to the broker, once there is one.
+    pub(crate) async fn session(&self) -> u64 {
+        self.without(Trouble::Broker).await;
+        self.condition.lock().session
+    }
+
+    /// Waits for the end of a connection to the broker.
+    pub(crate) async fn session_over(&self, session: u64) {
+        self.until(|condition| condition.dead || condition.session != session).await;
+    }
+
+    pub(crate) fn link(&self) -> watch::Receiver<Link> {
+        self.link.subscribe()
+    }
+
+    async fn until(&self, holds: impl Fn(&Condition) -> bool) {
+        loop {
+            // Not a watch channel: that wakes those who wait in a random order.
+            let changed = self.changed.notified();
+            if holds(&self.condition.lock()) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Condition)) {
+        change(&mut self.condition.lock());
+        self.changed.notify_waiters();
+    }
+
+    pub(crate) fn beats_as(&self, name: Beating) {
+        *self.beating.lock() = Some(name);
+    }
+
+    /// The ledger sees that the heart's connection is gone; the next beat that gets through undoes it.
+    fn sever(&self) {
+        if let Some(name) = &*self.beating.lock() {
+            self.world.ledger.sever(name);
+        }
+    }
+
+    // What is done to it
+
+    /// SIGKILL: the broker puts back what it had delivered, and the ledger sees that the heart is severed.
+    pub(crate) fn kill(&self) {
+        self.world.note(|| format!("{} dies", self.name));
+        self.change(|condition| {
+            condition.dead = true;
+            condition.session += 1;
+        });
+        self.clear_tray();
+        self.sever();
+    }
+
+    pub(crate) fn begin(&self, trouble: Trouble) {
+        self.world.note(|| format!("{} has trouble: {trouble:?}", self.name));
+        self.change(|condition| {
+            condition.troubles[trouble as usize] += 1;
+            if trouble == Trouble::Broker {
+                condition.session += 1;
+            }
+        });
+        if trouble == Trouble::Heart && self.world.dice.chance(500) {
+            // Half of the cuts are resets, the others nobody notices.
+            self.sever();
+        }
+        if trouble == Trouble::Broker {
+            self.clear_tray();
+            self.link.send_replace(Link::Down);
+        }
+    }
+
+    pub(crate) fn end(&self, trouble: Trouble) {
+        self.change(|condition| condition.troubles[trouble as usize] -= 1);
+        if trouble == Trouble::Broker && !self.has(trouble) {
+            self.link.send_replace(Link::Up);
+        }
+    }
+
+    // Deliveries
+
+    /// Keeps the means to settle a delivery as long as its connection lives.
+    pub(crate) fn keep(&self, session: u64, settle: Box<dyn Settle>) -> u64 {
+        let mut tray = self.tray.lock();
+        tray.next += 1;
+        let id = tray.next;
+        if self.condition.lock().session == session {
+            tray.settles.insert(id, settle);
+        }
+        id
+    }
+
+    pub(crate) fn take(&self, id: u64) -> Option<Box<dyn Settle>> {
+        self.tray.lock().settles.remove(&id)
+    }
+
+    pub(crate) fn unsettled(&self) -> usize {
+        self.tray.lock().settles.len()
+    }
+
+    fn clear_tray(&self) {
+        let settles = std::mem::take(&mut self.tray.lock().settles);
+        drop(settles);
+    }
+}
+
+impl Condition {
+    fn has(&self, trouble: Trouble) -> bool {
+        self.troubles[trouble as usize] > 0
+    }
+}

@@ -1,0 +1,212 @@
+//! One run: a seed becomes jobs, a fleet and its troubles; time passes until all is done; then everything is judged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_broker::{Broker, Queue};
+use longshore_ledger::Ledger;
+use longshore_protocol::state::JobState;
+use longshore_protocol::{JobId, JobSummary};
+use tokio::time::Instant;
+
+use crate::dice::Dice;
+use crate::nemesis::{self, Fault};
+use crate::sabotage::Sabotage;
+use crate::workload::{self, Job};
+use crate::world::{Weather, World};
+use crate::{Report, fleet};
+
+/// After the last fault every job ends within this time and what its work takes on one slot (S1). Freezes and cuts may last
+/// 12 s beyond the fault, late messages 8 s, the clock may have been set back by some jumps of 8 s each, the sweep's repeats thin
+/// out, and an orphan is found after up to 20 s.
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
+
+/// After the end of all jobs no message is left after this time (S10).
+const SILENT_WITHIN: Duration = Duration::from_secs(30);
+
+/// How often the world is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Runs a seed on a runtime of its own.
+pub(crate) fn run(seed: u64, sabotage: Option<Sabotage>, traced: bool) -> Report {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime without threads or sockets");
+    runtime.block_on(play(seed, sabotage, traced))
+}
+
+async fn play(seed: u64, sabotage: Option<Sabotage>, traced: bool) -> Report {
+    let dice = Dice::new(seed);
+    let queues = workload::queues(&dice);
+    let jobs = (0..dice.among(1..6)).map(|_| Job::random(&dice, &queues)).collect();
+    let hasty = dice.chance(500);
+    let dead_after = Duration::from_millis(if hasty { 1_500 } else { 5_000 });
+    let (faults, weather) = (nemesis::some_faults(&dice), nemesis::some_weather(&dice));
+    let rage_for = dice.millis(2_000..15_000);
+    let workers = dice.among(1..6) as usize;
+    let configs: Vec<_> =
+        (0..workers).map(|place| fleet::worker_config(&dice, place, &queues, hasty)).collect();
+    let schedulers = dice.among(1..4) as usize;
+
+    let world = World::new(dice.fork(), jobs, weather.clone(), dead_after, sabotage, traced);
+    world.note(|| plan(&world, &faults, &weather));
+    for place in 0..schedulers {
+        tokio::spawn(fleet::keep_scheduler(world.clone(), place));
+    }
+    for (place, config) in configs.into_iter().enumerate() {
+        world.note(|| format!("worker {place}: {config:?}"));
+        tokio::spawn(fleet::keep_worker(world.clone(), place, config));
+    }
+    tokio::spawn(fleet::application(world.clone()));
+    let until = world.at(rage_for);
+    tokio::spawn(nemesis::rage(world.clone(), faults, queues.clone(), until));
+
+    while Instant::now() < until && !world.is_violated() {
+        tokio::time::sleep(LOOK_EVERY).await;
+        world.look_round().await;
+    }
+    *world.weather.lock() = Weather::default();
+    world.note(|| "the weather is fine now".into());
+    let calm = Instant::now();
+    settle(&world, calm).await;
+    let took = calm.elapsed();
+    if !world.is_violated() {
+        judge_jobs(&world).await;
+        quieten(&world, &queues).await;
+    }
+    // Each process knows the world, and the world its processes.
+    world.processes.lock().clear();
+    let (tally, violation, trace) =
+        (world.tally.lock().clone(), world.violation(), world.take_trace());
+    Report { seed, tally, violation, trace, settled_in: took }
+}
+
+fn plan(world: &World, faults: &[Fault], weather: &Weather) -> String {
+    let jobs = world.jobs.values().map(|job| format!("\n  {job:?}")).collect::<String>();
+    format!("faults {faults:?}, {weather:?}, jobs{jobs}")
+}
+
+/// S1: waits until all jobs have ended. What is still paused is resumed: a pause is for ever if nobody does.
+async fn settle(world: &Arc<World>, calm: Instant) {
+    let mut next_resume = calm;
+    let work: Duration = world.jobs.values().map(Job::work).sum();
+    let bound = ENDS_WITHIN + work;
+    while !world.is_violated() {
+        world.look_round().await;
+        let mut open = Vec::new();
+        for id in world.jobs.keys() {
+            match world.ledger.job(*id).await.ok().flatten() {
+                Some(summary) if summary.state.is_terminal() => {}
+                other => open.push((*id, other)),
+            }
+        }
+        // Everybody controls and submits at his time, even if that comes after the calm.
+        let all_said = world.confirmed_jobs().len() == world.jobs.len();
+        if open.is_empty() && all_said && world.now() > Duration::from_secs(12) {
+            return;
+        }
+        if calm.elapsed() > bound {
+            let open: Vec<String> =
+                open.iter().map(|(id, job)| stands(*id, job.as_ref())).collect();
+            return world
+                .violated("S1", || format!("not ended after {bound:?}: {}", open.join("; ")));
+        }
+        if Instant::now() >= next_resume && world.now() > Duration::from_secs(20) {
+            next_resume = Instant::now() + Duration::from_secs(1);
+            for (id, summary) in open {
+                if summary.is_some_and(|summary| summary.state == JobState::Paused) {
+                    let _ = world.resume(id).await;
+                }
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn stands(id: JobId, summary: Option<&JobSummary>) -> String {
+    match summary {
+        Some(it) => format!("{id} is {}, {:?}, reduce {:?}", it.state, it.books, it.reduce),
+        None => format!("{id} is not there"),
+    }
+}
+
+/// S10: waits until the queues are empty and everything is settled.
+async fn quieten(world: &World, queues: &[String]) {
+    let since = Instant::now();
+    while !world.is_violated() {
+        world.look_round().await;
+        let mut ready = 0;
+        for queue in queues {
+            let depth = world.broker.depth(&Queue::Work(queue.clone())).await.ok().flatten();
+            ready += depth.unwrap_or_default().ready;
+        }
+        let unsettled: usize = world.living().iter().map(|process| process.unsettled()).sum();
+        if ready == 0 && unsettled == 0 {
+            return;
+        }
+        if since.elapsed() > SILENT_WITHIN {
+            return world.violated("S10", || {
+                format!("{ready} messages wait and {unsettled} are not settled, long after the end")
+            });
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// S3 and S7: what came of each job.
+async fn judge_jobs(world: &World) {
+    for job in world.jobs.values() {
+        let Some(summary) = world.ledger.job(job.id).await.ok().flatten() else {
+            world.violated("S1", || format!("{} is gone", job.id));
+            continue;
+        };
+        if let Some(complaint) = misjudged(job, &summary, world.given_up(job)) {
+            world.violated("S3", || format!("{}: {complaint}", job.id));
+        }
+        judge_results(world, job, &summary).await;
+    }
+}
+
+/// What is wrong with how a job ended.
+fn misjudged(job: &Job, summary: &JobSummary, given_up: u64) -> Option<String> {
+    let JobSummary { state, books, reduce, .. } = summary;
+    let failures = job.failures() + given_up;
+    let accounted = books.done + books.failed + books.cancelled == job.total;
+    let ended_well = match state {
+        JobState::Succeeded => {
+            failures == 0 && books.done == job.total && reduce.done == reduce.total
+        }
+        _ if job.may_be_cut_short() => books.failed <= failures,
+        JobState::Failed => failures > 0 && books.failed == failures && books.cancelled == 0,
+        _ => false,
+    };
+    let right = accounted && ended_well;
+    (!right).then(|| format!("{failures} of {} fail, but it is {state}: {books:?}", job.total))
+}
+
+/// S7, and the end of S3: results are there for what is done, and right.
+async fn judge_results(world: &World, job: &Job, summary: &JobSummary) {
+    let indices = job.tree().map_or(job.total, |tree| tree.root() + 1);
+    let page = world.ledger.results(job.id, 0, indices, u64::MAX).await.unwrap_or_default();
+    let mut found = 0;
+    for run in &page.runs {
+        for (index, line) in (run.from..).zip(run.lines.lines()) {
+            found += 1;
+            let expected = job.value(index);
+            if line != expected.to_string() {
+                world.violated("S7", || {
+                    format!("{}/{index} gave {line}, expected {expected}", job.id)
+                });
+            }
+            if !world.succeeded(job.id, index) {
+                world.violated("S3", || format!("{}/{index} has a result but never ran", job.id));
+            }
+        }
+    }
+    let done = summary.books.done + summary.reduce.done;
+    if found != done {
+        world.violated("S7", || format!("{}: {found} results of {done} done", job.id));
+    }
+}

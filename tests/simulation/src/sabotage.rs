@@ -1,0 +1,82 @@
+//! Deliberate bugs: for each invariant at least one build that breaks it, to prove that its checker can fail. None of them
+//! touches production code; each is a lie that the wrappers of ledger and broker tell.
+
+/// What is broken, and which invariant has to notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Some commits are confirmed without being written: acknowledged before they are safe. S1.
+    ConfirmUnwritten,
+    /// Job documents are acknowledged before they are admitted. S1.
+    AckDocumentsEarly,
+    /// The sweep finds nothing, ever. S1.
+    NeverSweep,
+    /// Nothing is taken from the dead. S1.
+    NeverRevoke,
+    /// The counters that an audit reads are off by one. S2.
+    Miscount,
+    /// Commits cover more than what ran. S3.
+    SkipSubtasks,
+    /// Commits and releases count whatever token they show. S4.
+    IgnoreFencing,
+    /// Holders are told apart by their epochs; after a rollback an epoch is issued twice. S4.
+    EpochsForTokens,
+    /// A chunk that comes back from a dead node is a failed attempt of its subtasks. S5.
+    ChargeCrashes,
+    /// The ledger opens more chunks than `max_parallel` allows. S6.
+    ForgetMaxParallel,
+    /// Results are filed one index too late. S7.
+    ShiftResults,
+    /// A job appears that nobody submitted. S8.
+    InventJob,
+    /// A pause is confirmed and not kept. S9.
+    PauseInName,
+    /// Some acknowledgements never arrive, on connections that stay. S10.
+    LoseAcks,
+    /// A worker that can't beat believes that it does. S11.
+    DeafHeart,
+    /// Subscriptions of workers end, as if the broker had been closed. S12.
+    EndSubscriptions,
+}
+
+impl Sabotage {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::ConfirmUnwritten,
+        Self::AckDocumentsEarly,
+        Self::NeverSweep,
+        Self::NeverRevoke,
+        Self::Miscount,
+        Self::SkipSubtasks,
+        Self::IgnoreFencing,
+        Self::EpochsForTokens,
+        Self::ChargeCrashes,
+        Self::ForgetMaxParallel,
+        Self::ShiftResults,
+        Self::InventJob,
+        Self::PauseInName,
+        Self::LoseAcks,
+        Self::DeafHeart,
+        Self::EndSubscriptions,
+    ];
+
+    /// The invariant that notices.
+    pub const fn breaks(self) -> &'static str {
+        match self {
+            Self::ConfirmUnwritten
+            | Self::AckDocumentsEarly
+            | Self::NeverSweep
+            | Self::NeverRevoke => "S1",
+            Self::Miscount => "S2",
+            Self::SkipSubtasks => "S3",
+            Self::IgnoreFencing | Self::EpochsForTokens => "S4",
+            Self::ChargeCrashes => "S5",
+            Self::ForgetMaxParallel => "S6",
+            Self::ShiftResults => "S7",
+            Self::InventJob => "S8",
+            Self::PauseInName => "S9",
+            Self::LoseAcks => "S10",
+            Self::DeafHeart => "S11",
+            Self::EndSubscriptions => "S12",
+        }
+    }
+}

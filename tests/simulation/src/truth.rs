@@ -1,0 +1,271 @@
+//! The ledger's operations as they happen: done on the true ledger, looked at by the checkers, and spoilt where a run is
+//! sabotaged.
+
+use std::time::Duration;
+
+use longshore_ledger::memory::Snapshot;
+use longshore_ledger::{
+    Admission, Admitted, Claim, Commit, Committed, ControlError, Error, HandBack, Ledger, Loss,
+    Open, Revoked, Sweep,
+};
+use longshore_protocol::state::JobState;
+use longshore_protocol::{ChunkId, ChunkMessage, Epoch, JobId, NodeId, RESULT_STRIDE, Run, Token};
+
+use crate::history::{Holder, Holders};
+use crate::sabotage::Sabotage;
+use crate::world::World;
+
+/// The ledger at some moment, and who held what.
+pub(crate) struct Moment {
+    ledger: Snapshot,
+    holders: Holders,
+}
+
+impl World {
+    pub(crate) async fn admit(&self, admission: &Admission) -> Result<Admitted, Error> {
+        let mut admission = admission.clone();
+        if self.is_sabotaged(Sabotage::ForgetMaxParallel) {
+            admission.max_parallel = None;
+        }
+        let admitted = self.ledger.admit(&admission).await?;
+        self.note(|| format!("{} admitted: {admitted:?}", admission.job));
+        self.inspect(admission.job).await;
+        Ok(admitted)
+    }
+
+    pub(crate) async fn open(&self, job: JobId, open: &Open) -> Result<Vec<ChunkMessage>, Error> {
+        let mut open = *open;
+        if self.is_sabotaged(Sabotage::ForgetMaxParallel) {
+            open.chunks += 2;
+        }
+        let opened = self.ledger.open(job, &open).await?;
+        self.note(|| format!("{job} opened: {:?}", opened.iter().map(range).collect::<Vec<_>>()));
+        self.inspect(job).await;
+        Ok(opened)
+    }
+
+    pub(crate) async fn claim(
+        &self,
+        job: JobId,
+        chunk: ChunkId,
+        epoch: Epoch,
+        token: Token,
+        node: &NodeId,
+    ) -> Result<Claim, Error> {
+        let mut claim = self.ledger.claim(job, chunk, epoch, token, node).await?;
+        self.note(|| format!("{job}/{chunk} epoch {epoch} claimed by {node}: {claim:?}"));
+        if let Claim::Granted(grant) = &mut claim {
+            let mut history = self.history.lock();
+            history.epochs.insert(token, epoch);
+            let holder = Holder { token, epoch, to: grant.to };
+            if let Some(other) = history.holders.granted(job, chunk, holder) {
+                drop(history);
+                self.violated("S4", || {
+                    format!("{job}/{chunk} was granted under {token} while {other} holds it")
+                });
+            } else if self.is_sabotaged(Sabotage::ChargeCrashes)
+                && history.revoked.contains(&(job, chunk))
+            {
+                grant.attempt += 1;
+            }
+        }
+        self.inspect(job).await;
+        Ok(claim)
+    }
+
+    pub(crate) async fn commit(
+        &self,
+        job: JobId,
+        chunk: ChunkId,
+        token: Token,
+        commit: &Commit,
+    ) -> Result<Committed, Error> {
+        let holder = self.history.lock().holders.of(job, chunk);
+        let mut commit = commit.clone();
+        self.spoil(&mut commit, holder.map(|holder| holder.to));
+        if self.is_sabotaged(Sabotage::ConfirmUnwritten) && self.dice.chance(50) {
+            return Ok(Committed::Settled { state: JobState::Running });
+        }
+        let shown = self.effective(job, chunk, token);
+        let committed = self.ledger.commit(job, chunk, shown, &commit).await?;
+        self.note(|| {
+            format!("{job}/{chunk} commit {}..{}: {committed:?}", commit.from, commit.end())
+        });
+        if let Committed::Settled { state } = committed {
+            if holder.is_some_and(|holder| holder.token != token) {
+                self.violated("S4", || format!("{job}/{chunk}: a commit under {token} counted"));
+            }
+            self.check_ran(job, &commit);
+            if state.is_terminal() {
+                self.history.lock().holders.ended(job);
+            }
+        } else {
+            self.count("stale commits refused");
+        }
+        self.inspect(job).await;
+        Ok(committed)
+    }
+
+    pub(crate) async fn release(
+        &self,
+        job: JobId,
+        chunk: ChunkId,
+        token: Token,
+    ) -> Result<HandBack, Error> {
+        let shown = self.effective(job, chunk, token);
+        let answer = self.ledger.release(job, chunk, shown).await?;
+        self.note(|| format!("{job}/{chunk} released: {answer:?}"));
+        if answer == HandBack::Queued {
+            let mut history = self.history.lock();
+            let holder = history.holders.let_go(job, chunk);
+            drop(history);
+            if holder.is_some_and(|holder| holder.token != token) {
+                self.violated("S4", || format!("{job}/{chunk}: a release under {token} counted"));
+            }
+        }
+        self.inspect(job).await;
+        Ok(answer)
+    }
+
+    pub(crate) async fn revoke(
+        &self,
+        job: JobId,
+        node: &NodeId,
+        loss: &Loss,
+    ) -> Result<Vec<Revoked>, Error> {
+        if self.is_sabotaged(Sabotage::NeverRevoke) {
+            return Ok(Vec::new());
+        }
+        let revoked = self.ledger.revoke(job, node, loss).await?;
+        for Revoked { chunk, .. } in &revoked {
+            self.count("chunks revoked");
+            self.note(|| format!("{job}/{chunk} revoked from {node}"));
+            let mut history = self.history.lock();
+            history.holders.let_go(job, *chunk);
+            history.revoked.insert((job, *chunk));
+        }
+        self.inspect(job).await;
+        Ok(revoked)
+    }
+
+    pub(crate) async fn sweep(
+        &self,
+        job: JobId,
+        limit: u32,
+        publish_within: Duration,
+        doubt: Option<Duration>,
+    ) -> Result<Option<Sweep>, Error> {
+        let mut sweep = self.ledger.sweep(job, limit, publish_within, doubt).await?;
+        if let Some(sweep) = &mut sweep
+            && self.is_sabotaged(Sabotage::NeverSweep)
+        {
+            sweep.publish.clear();
+        }
+        Ok(sweep)
+    }
+
+    pub(crate) async fn pause(&self, job: JobId) -> Result<JobState, ControlError> {
+        let state = if self.is_sabotaged(Sabotage::PauseInName) {
+            JobState::Paused
+        } else {
+            self.ledger.pause(job).await?
+        };
+        self.count("pauses");
+        self.note(|| format!("{job} paused"));
+        self.history.lock().paused.entry(job).or_insert(self.now());
+        self.inspect(job).await;
+        Ok(state)
+    }
+
+    pub(crate) async fn resume(&self, job: JobId) -> Result<JobState, ControlError> {
+        let state = self.ledger.resume(job).await?;
+        self.note(|| format!("{job} resumed"));
+        self.history.lock().paused.remove(&job);
+        self.inspect(job).await;
+        Ok(state)
+    }
+
+    /// A control after which nobody holds anything of the job any more.
+    pub(crate) async fn ended(
+        &self,
+        job: JobId,
+        how: &'static str,
+        done: Result<JobState, ControlError>,
+    ) -> Result<JobState, ControlError> {
+        let state = done?;
+        self.count(how);
+        self.note(|| format!("{job} {how}"));
+        self.history.lock().holders.ended(job);
+        self.inspect(job).await;
+        Ok(state)
+    }
+
+    pub(crate) async fn retry(
+        &self,
+        job: JobId,
+        indices: Option<&[u64]>,
+    ) -> Result<JobState, ControlError> {
+        let state = self.ledger.retry(job, indices).await?;
+        self.count("retries asked for");
+        self.note(|| format!("{job} re-opened"));
+        self.inspect(job).await;
+        Ok(state)
+    }
+
+    // Going back in time
+
+    pub(crate) fn moment(&self) -> Moment {
+        Moment { ledger: self.ledger.snapshot(), holders: self.history.lock().holders.clone() }
+    }
+
+    pub(crate) async fn go_back(&self, to: &Moment) {
+        self.count("ledger rolled back");
+        self.note(|| "the ledger is rolled back".into());
+        self.ledger.restore(&to.ledger);
+        let mut paused = Vec::new();
+        for job in self.jobs.keys() {
+            let summary = self.ledger.job(*job).await.ok().flatten();
+            paused.extend(summary.filter(|it| it.state == JobState::Paused).map(|it| it.id));
+            self.inspect(*job).await;
+        }
+        let now = self.now();
+        let mut history = self.history.lock();
+        history.holders = to.holders.clone();
+        history.paused.clear();
+        history.paused.extend(paused.into_iter().map(|job| (job, now)));
+    }
+
+    // Sabotage
+
+    /// The token that the ledger looks at: the one that was shown, in an honest run.
+    fn effective(&self, job: JobId, chunk: ChunkId, shown: Token) -> Token {
+        let history = self.history.lock();
+        let Some(holder) = history.holders.of(job, chunk) else { return shown };
+        let same_epoch = history.epochs.get(&shown) == Some(&holder.epoch);
+        let taken_for_his = self.is_sabotaged(Sabotage::IgnoreFencing)
+            || self.is_sabotaged(Sabotage::EpochsForTokens) && same_epoch;
+        if taken_for_his { holder.token } else { shown }
+    }
+
+    fn spoil(&self, commit: &mut Commit, to: Option<u64>) {
+        let end = commit.end();
+        if self.is_sabotaged(Sabotage::SkipSubtasks)
+            && let Some(to) = to.filter(|to| *to > end)
+            && end / RESULT_STRIDE == (to - 1) / RESULT_STRIDE
+        {
+            let results = Some("0\n".repeat((to - end) as usize));
+            commit.runs.push(Run::Success { count: to - end, results });
+        }
+        if self.is_sabotaged(Sabotage::ShiftResults) {
+            for run in &mut commit.runs {
+                if let Run::Success { results: Some(lines), .. } = run {
+                    *lines = lines.lines().map(|line| format!("1{line}\n")).collect();
+                }
+            }
+        }
+    }
+}
+
+fn range(message: &ChunkMessage) -> String {
+    format!("{}={}..{}", message.chunk, message.from, message.to)
+}

@@ -1,0 +1,185 @@
+//! Everything that the processes of one run share: the true broker and ledger, the weather between, chance, and what is
+//! written down.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use longshore_broker::memory::MemoryBroker;
+use longshore_ledger::memory::{Clock, MemoryLedger};
+use longshore_protocol::{JobId, Timestamp};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::Violation;
+use crate::dice::Dice;
+use crate::history::History;
+use crate::process::Process;
+use crate::sabotage::Sabotage;
+use crate::tally::Tally;
+use crate::workload::Job;
+
+/// The ledger's clock when a run begins.
+const EPOCH_MS: i64 = 1_700_000_000_000;
+
+/// One run.
+pub(crate) struct World {
+    pub(crate) ledger: MemoryLedger,
+    pub(crate) broker: MemoryBroker,
+    pub(crate) clock: Arc<SimulatedClock>,
+    pub(crate) jobs: BTreeMap<JobId, Job>,
+    /// Of what happens on the way, and by chance.
+    pub(crate) dice: Dice,
+    pub(crate) weather: Mutex<Weather>,
+    pub(crate) history: Mutex<History>,
+    pub(crate) processes: Mutex<Vec<Arc<Process>>>,
+    pub(crate) tally: Mutex<Tally>,
+    pub(crate) sabotage: Option<Sabotage>,
+    pub(crate) dead_after: Duration,
+    begun: Instant,
+    confirmed: Mutex<BTreeSet<JobId>>,
+    trace: Option<Mutex<String>>,
+    violation: Mutex<Option<Violation>>,
+}
+
+/// How likely a call or a message meets trouble, of a thousand.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Weather {
+    pub(crate) crash_at_call: u64,
+    pub(crate) call_lost: u64,
+    pub(crate) reply_lost: u64,
+    pub(crate) call_late: u64,
+    pub(crate) hint_lost: u64,
+    pub(crate) message_lost: u64,
+    pub(crate) message_doubled: u64,
+    pub(crate) message_late: u64,
+    pub(crate) confirm_lost: u64,
+    pub(crate) publish_refused: u64,
+}
+
+/// The ledger's clock: virtual time, and the jumps that somebody made it do.
+#[derive(Debug)]
+pub(crate) struct SimulatedClock {
+    begun: Instant,
+    jumped_ms: AtomicI64,
+}
+
+impl SimulatedClock {
+    pub(crate) fn jump(&self, by_ms: i64) {
+        self.jumped_ms.fetch_add(by_ms, Ordering::Relaxed);
+    }
+}
+
+impl Clock for SimulatedClock {
+    fn now(&self) -> Timestamp {
+        let elapsed = self.begun.elapsed().as_millis() as i64;
+        let ms = EPOCH_MS + elapsed + self.jumped_ms.load(Ordering::Relaxed);
+        Timestamp::from_millis(ms as u64)
+    }
+}
+
+impl World {
+    pub(crate) fn new(
+        dice: Dice,
+        jobs: Vec<Job>,
+        weather: Weather,
+        dead_after: Duration,
+        sabotage: Option<Sabotage>,
+        traced: bool,
+    ) -> Arc<Self> {
+        let begun = Instant::now();
+        let clock = Arc::new(SimulatedClock { begun, jumped_ms: AtomicI64::new(0) });
+        Arc::new(Self {
+            ledger: MemoryLedger::new(clock.clone()),
+            broker: MemoryBroker::new(),
+            clock,
+            jobs: jobs.into_iter().map(|job| (job.id, job)).collect(),
+            dice,
+            weather: Mutex::new(weather),
+            history: Mutex::default(),
+            processes: Mutex::default(),
+            tally: Mutex::default(),
+            sabotage,
+            dead_after,
+            begun,
+            confirmed: Mutex::default(),
+            trace: traced.then(Mutex::default),
+            violation: Mutex::default(),
+        })
+    }
+
+    /// Virtual time since the run began.
+    pub(crate) fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// The moment so long after the run began.
+    pub(crate) fn at(&self, after: Duration) -> Instant {
+        self.begun + after
+    }
+
+    /// The application has the broker's word for this job.
+    pub(crate) fn confirmed(&self, job: JobId) {
+        self.confirmed.lock().insert(job);
+    }
+
+    pub(crate) fn confirmed_jobs(&self) -> Vec<JobId> {
+        self.confirmed.lock().iter().copied().collect()
+    }
+
+    pub(crate) fn count(&self, what: &'static str) {
+        self.tally.lock().count(what);
+    }
+
+    /// Writes a line into the trace, if there is one.
+    pub(crate) fn note(&self, line: impl FnOnce() -> String) {
+        if let Some(trace) = &self.trace {
+            let mut trace = trace.lock();
+            *trace += &format!("{:>9.3} {}\n", self.now().as_secs_f64(), line());
+        }
+    }
+
+    pub(crate) fn take_trace(&self) -> String {
+        self.trace.as_ref().map(|trace| std::mem::take(&mut *trace.lock())).unwrap_or_default()
+    }
+
+    /// An invariant is broken; the first time counts.
+    pub(crate) fn violated(&self, invariant: &'static str, what: impl FnOnce() -> String) {
+        let mut violation = self.violation.lock();
+        if violation.is_none() {
+            let what = what();
+            self.note(|| format!("VIOLATION of {invariant}: {what}"));
+            *violation = Some(Violation { invariant, at: self.now(), what });
+        }
+    }
+
+    pub(crate) fn violation(&self) -> Option<Violation> {
+        self.violation.lock().clone()
+    }
+
+    pub(crate) fn is_violated(&self) -> bool {
+        self.violation.lock().is_some()
+    }
+
+    /// Whether a thing of this likelihood happens now; if so, it is counted.
+    pub(crate) fn happens(&self, what: &'static str, chance: impl Fn(&Weather) -> u64) -> bool {
+        let per_mille = chance(&self.weather.lock());
+        let happens = self.dice.chance(per_mille);
+        if happens {
+            self.count(what);
+        }
+        happens
+    }
+
+    pub(crate) fn is_sabotaged(&self, by: Sabotage) -> bool {
+        self.sabotage == Some(by)
+    }
+
+    /// Those that were not killed and have not left.
+    pub(crate) fn living(&self) -> Vec<Arc<Process>> {
+        let mut processes = self.processes.lock();
+        processes.retain(|process| !process.is_dead());
+        processes.clone()
+    }
+}

@@ -1,0 +1,80 @@
+//! Runs seeds: as many as fit into the time of the default test command, or as many as asked for.
+
+#![expect(clippy::print_stdout, reason = "what a run met is for people to read")]
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
+use longshore_simulation::{Report, Tally, run, run_traced};
+
+/// How long the default run may take; the proofs beside it take as long on the second core.
+const TIME: Duration = Duration::from_secs(40);
+
+/// So many seeds of a default run are new each time.
+const NEW: u64 = 20;
+
+/// Seeds that once found something: a worker that could not be stopped while its acknowledgement was stuck.
+const KEPT: [u64; 1] = [4373];
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is `{text}`; give a number")))
+}
+
+/// Fails with the command that repeats the run.
+#[track_caller]
+fn holds(report: &Report) {
+    if let Some(violation) = &report.violation {
+        panic!(
+            "seed {seed}: {id} broken at {at:?}: {what}\nrepeat it with its trace: LONGSHORE_SIM_SEED={seed} cargo test \
+             -p longshore-simulation one_seed -- --nocapture",
+            seed = report.seed,
+            id = violation.invariant,
+            at = violation.at,
+            what = violation.what,
+        );
+    }
+}
+
+#[test]
+fn one_seed() {
+    let Some(seed) = number("LONGSHORE_SIM_SEED") else { return };
+    let report = run_traced(seed);
+    println!("{}\n{}", report.trace, report.tally);
+    holds(&report);
+}
+
+/// All of them; what they met is printed.
+fn all(seeds: impl Iterator<Item = u64>) {
+    let begun = Instant::now();
+    let mut tally = Tally::default();
+    let mut broken = Vec::new();
+    let mut slowest = (Duration::ZERO, 0);
+    let mut count = 0;
+    for report in seeds.map(run) {
+        count += 1;
+        tally.add(&report.tally);
+        slowest = slowest.max((report.settled_in, report.seed));
+        broken.extend(report.violation.is_some().then_some(report));
+    }
+    println!("{count} seeds in {:?}", begun.elapsed());
+    println!("seed {} took longest to settle: {:?} of virtual time\n{tally}", slowest.1, slowest.0);
+    for report in &broken {
+        println!("seed {}: {:?}", report.seed, report.violation);
+    }
+    broken.iter().for_each(holds);
+}
+
+#[test]
+fn seeds() {
+    let first = number("LONGSHORE_SIM_FIRST").unwrap_or(1);
+    if let Some(wanted) = number("LONGSHORE_SIM_SEEDS") {
+        return all(first..first + wanted);
+    }
+    let begun = Instant::now();
+    // Far away from the others, and short enough to be typed.
+    let new = RandomState::new().hash_one(0) % 1_000_000_000 * 1_000;
+    println!("{NEW} new seeds from {new} on");
+    let fixed = (first..).take_while(|_| begun.elapsed() < TIME);
+    all(KEPT.into_iter().chain(new..new + NEW).chain(fixed));
+}

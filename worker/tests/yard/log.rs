@@ -1,0 +1,29 @@
+//! What the process logs, line by line.
+
+#![expect(unreachable_pub, reason = "one test file uses it")]
+
+use std::sync::Arc;
+
+use tempfile::NamedTempFile;
+use tracing::subscriber::DefaultGuard;
+
+/// Follows what this thread logs until it is dropped.
+pub struct Log {
+    file: NamedTempFile,
+    _guard: DefaultGuard,
+}
+
+impl Log {
+    pub fn follow() -> Self {
+        let file = NamedTempFile::new().expect("a folder for it");
+        let writer = Arc::new(file.reopen().expect("it is there"));
+        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(writer).finish();
+        Self { file, _guard: tracing::subscriber::set_default(log) }
+    }
+
+    /// The lines with these words.
+    pub fn lines(&self, words: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(self.file.path()).expect("it is there");
+        text.lines().filter(|line| line.contains(words)).map(str::to_owned).collect()
+    }
+}
