@@ -10,7 +10,7 @@ local from, to, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 -- server is busy with a job that keeps few results among many subtasks.
 local STRIDE, STEPS = 256, 10000
 
-if redis.call('EXISTS', kept) == 0 then
+if from >= to or redis.call('EXISTS', kept) == 0 then
   return { to }
 end
 local answer, bytes, at = { to }, 0, from - from % STRIDE

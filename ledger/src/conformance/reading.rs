@@ -27,7 +27,7 @@ pub(super) async fn results_come_in_index_order(ledger: Arc<dyn Ledger>) {
     assert_eq!(page(&play, 0, 20, 1 << 20).await, (all.clone(), 20));
     assert_eq!(page(&play, 0, 14, 1 << 20).await, (all, 14));
     assert_eq!(page(&play, 14, 20, 1 << 20).await, (vec![], 20));
-    assert_eq!(page(&play, 3, 3, 1 << 20).await, (vec![], 3));
+    assert_eq!(page(&play, 2, 2, 1 << 20).await, (vec![], 2), "nothing asked, within a run");
     let absent = ledger.results(job_id(9), 3, 8, 99).await.unwrap();
     assert_eq!((absent.runs, absent.next), (vec![], 8));
     play.check().await;
