@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::Value;
+
 use crate::given::{self, Given};
 
 #[track_caller]
@@ -166,6 +168,20 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     drop(child.stdout.take());
     let left = given::finish(child);
     assert_eq!((left.code, left.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn cargo_run_needs_no_name_of_a_binary() {
+    let told = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version=1"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo starts");
+    let workspace: Value = serde_json::from_slice(&told.stdout).expect("JSON");
+    let packages = workspace["packages"].as_array().expect("an array");
+    let by_default: Vec<&str> =
+        packages.iter().filter_map(|package| package["default_run"].as_str()).collect();
+    assert_eq!(by_default, ["longshore"], "the README says `cargo run` and no more");
 }
 
 #[test]
