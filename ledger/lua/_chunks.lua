@@ -80,18 +80,18 @@ function chunks.queued_and_charged(key)
   end, function(it) return it.state == 'queued' end)
 end
 
--- What a node holds.
-function chunks.held_by(key, node)
+-- What a node holds, of what it claimed up to this time if one is given.
+function chunks.held_by(key, node, claimed_by)
   local words = ',' .. node .. ',running,'
   return choose(key, function(text) return string.find(text, words, 1, true) end, function(it)
-    return it.state == 'running' and it.node == node
+    return it.state == 'running' and it.node == node and it.since <= (claimed_by or math.huge)
   end)
 end
 
--- Who holds the chunk of this record, and with which token; nil if it is queued.
+-- Who holds the chunk of this record, with which token, and since when; nil if it is queued.
 function chunks.holder(text)
-  local token, node = string.match(text, '^%d+,%d+,%d+,([^,]+),([^,]+),running,')
-  return node, token
+  local token, node, since = string.match(text, '^%d+,%d+,%d+,([^,]+),([^,]+),running,(%d+),')
+  return node, token, since
 end
 
 -- The range, the state and the due time of this record.

@@ -1,16 +1,28 @@
---[[ holders: the nodes that hold chunks of the job, each once, in any order.
+--[[ holders: the nodes that hold chunks of the job, each once, in any order, with the times of
+  their oldest and of their newest claim.
   KEYS[1] job            longshore:{J}
   KEYS[2] chunks         longshore:{J}:chunks
-  Output  {node, …}
+  Output  {node, oldest, newest, …}
   Flags   no-writes ]]
 local open_chunks = KEYS[2]
 
-local answer, seen, flat = {}, {}, redis.call('HGETALL', open_chunks)
+local oldest, newest, flat = {}, {}, redis.call('HGETALL', open_chunks)
 for i = 2, #flat, 2 do
-  local node = chunks.holder(flat[i])
-  if node and not seen[node] then
-    seen[node] = true
-    answer[#answer + 1] = node
+  local node, _, since = chunks.holder(flat[i])
+  if node then
+    if not oldest[node] then
+      oldest[node], newest[node] = since, since
+    elseif since < oldest[node] then
+      oldest[node] = since
+    elseif since > newest[node] then
+      newest[node] = since
+    end
+  end
+end
+local answer = {}
+for node, since in pairs(oldest) do
+  for _, value in ipairs({ node, since, newest[node] }) do
+    answer[#answer + 1] = value
   end
 end
 return answer

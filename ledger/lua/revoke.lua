@@ -1,4 +1,4 @@
---[[ revoke: take away everything that a node holds of the job; cut what nodes die of, and give up a
+--[[ revoke: take away what a node holds of the job; cut what nodes die of, and give up a
   subtask that killed too many.
   KEYS[1] job            longshore:{J}
   KEYS[2] document       longshore:{J}:doc
@@ -14,18 +14,20 @@
   KEYS[12] due           longshore:{J}:due
   ARGV[1] events channel ARGV[2] job id   ARGV[3] node   ARGV[4] "died" | "left" | "orphaned"
   ARGV[5] what the system said of its death, or ""
+  ARGV[6] the time of the latest claim that is taken away, or "" for all
   Output  {chunk, from, to, epoch, …} in order of chunk
   Flags   allow-oom ]]
 local keys = settle.keys(KEYS)
 local channel, id, node, lost = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local died = lost == 'died'
 local how = ARGV[5] ~= '' and ARGV[5] or nil
+local claimed_by = tonumber(ARGV[6])
 
 local it = job.load(keys.job)
 if not it or job.has_ended(it) then
   return {}
 end
-local held = chunks.held_by(keys.chunks, node)
+local held = chunks.held_by(keys.chunks, node, claimed_by)
 if #held == 0 then
   return {}
 end

@@ -38,8 +38,8 @@ use longshore_protocol::{
 };
 
 pub use op::{
-    Admission, Admitted, Beat, Claim, Commit, Committed, Event, Grant, HandBack, Heart, Held, Loss,
-    Open, Process, Revoked, Stop, StopReason, StoredDocument, Sweep,
+    Admission, Admitted, Beat, Claim, Commit, Committed, Event, Grant, HandBack, Heart, Held,
+    Holder, Loss, Open, Process, Revoked, Stop, StopReason, StoredDocument, Sweep,
 };
 pub use restoring::{Restored, Was};
 
@@ -202,7 +202,7 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// The nodes that hold chunks of the job, each once, in order of their names; whether they live is not looked at. A claim that was
     /// sent before its worker was forgotten may come after: its chunk is held by somebody who is on no list, and only this tells.
-    async fn holders(&self, job: JobId) -> Result<Vec<NodeId>, Error>;
+    async fn holders(&self, job: JobId) -> Result<Vec<Holder>, Error>;
 
     /// Gives the job as it stands, brings its `rate` and `eta` up to date, and, unless it is paused or ended, the messages of up to `limit` chunks that are
     /// `Queued` and whose due time has come, in order of chunk id; each is due again after `publish_within` or the time that it has

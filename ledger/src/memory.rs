@@ -35,8 +35,8 @@ use tokio::sync::broadcast::error::RecvError;
 use self::job::Job;
 use self::store::Store;
 use crate::op::{
-    Admission, Admitted, Beat, Claim, Commit, Committed, Event, HandBack, Heart, Held, Loss,
-    MAX_INDICES, Open, Process, Revoked, StoredDocument, Sweep,
+    Admission, Admitted, Beat, Claim, Commit, Committed, Event, HandBack, Heart, Held, Holder,
+    Loss, MAX_INDICES, Open, Process, Revoked, StoredDocument, Sweep,
 };
 use crate::{ControlError, Error, Events, Hearts, Ledger, Restored, Was};
 
@@ -220,7 +220,7 @@ impl Ledger for MemoryLedger {
         Ok(revoked.unwrap_or_default())
     }
 
-    async fn holders(&self, job: JobId) -> Result<Vec<NodeId>, Error> {
+    async fn holders(&self, job: JobId) -> Result<Vec<Holder>, Error> {
         Ok(self.read(job, Job::holders).unwrap_or_default())
     }
 

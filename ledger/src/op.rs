@@ -266,8 +266,11 @@ pub enum HandBack {
 /// Why what a node holds is taken from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// It lives, and knows nothing of what it holds. Nobody is to blame.
-    Orphaned,
+    /// It lives, and knows nothing of what it has claimed up to this time. Nobody is to blame; what it claimed later it keeps.
+    Orphaned {
+        /// By the ledger's clock; see [`Holder`].
+        claimed_by: Timestamp,
+    },
     /// It left the list by itself. Nobody is to blame.
     Left,
     /// It fell silent, or its heart was severed.
@@ -280,9 +283,17 @@ impl Loss {
     /// Whether it died with its work, in the word of the receipt.
     pub fn lost(&self) -> Lost {
         match self {
-            Self::Orphaned => Lost::Orphaned,
+            Self::Orphaned { .. } => Lost::Orphaned,
             Self::Left => Lost::Left,
             Self::Vanished | Self::Crashed(_) => Lost::Died,
+        }
+    }
+
+    /// The latest claim that is taken away; all are if there is no such time.
+    pub(crate) fn claimed_by(&self) -> Option<Timestamp> {
+        match self {
+            Self::Orphaned { claimed_by } => Some(*claimed_by),
+            Self::Left | Self::Vanished | Self::Crashed(_) => None,
         }
     }
 
@@ -290,9 +301,20 @@ impl Loss {
     pub(crate) fn how(&self) -> Option<&str> {
         match self {
             Self::Crashed(how) => Some(shortened(how)),
-            Self::Orphaned | Self::Left | Self::Vanished => None,
+            Self::Orphaned { .. } | Self::Left | Self::Vanished => None,
         }
     }
+}
+
+/// A node that holds chunks of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its name.
+    pub node: NodeId,
+    /// When the oldest of the claims was granted that it holds, by the ledger's clock.
+    pub oldest: Timestamp,
+    /// When the newest of them was.
+    pub newest: Timestamp,
 }
 
 /// A chunk that was taken from its holder, or cut off one that was.

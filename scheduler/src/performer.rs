@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use longshore_broker::{Broker, Outgoing, PublishError, Queue};
 use longshore_ledger::{ControlError, Error, Ledger, Loss, Open, Revoked};
-use longshore_protocol::{Ending, JobId, News, NodeId, SchedulerId};
+use longshore_protocol::{Ending, JobId, News, NodeId, SchedulerId, Timestamp};
 use metrics::counter;
 use tracing::{info, warn};
 
@@ -68,8 +68,8 @@ impl Performer {
                 self.withdraw(&scheduler).await;
                 None
             }
-            Action::Reclaim { job, node } => {
-                self.reclaim(job, &node).await;
+            Action::Reclaim { job, node, claimed_by } => {
+                self.reclaim(job, &node, claimed_by).await;
                 Some(Event::Reclaimed { job })
             }
             Action::Bury { node, jobs, loss, forget } => {
@@ -209,8 +209,8 @@ impl Performer {
     }
 
     /// If it fails the next look at the holders brings it back here.
-    async fn reclaim(&self, job: JobId, node: &NodeId) {
-        let revoked = self.ledger.revoke(job, node, &Loss::Orphaned).await;
+    async fn reclaim(&self, job: JobId, node: &NodeId, claimed_by: Timestamp) {
+        let revoked = self.ledger.revoke(job, node, &Loss::Orphaned { claimed_by }).await;
         let Ok(revoked) = self.ledger_health.note(revoked) else { return };
         let (chunks, subtasks) = count(&revoked);
         if chunks > 0 {
@@ -246,7 +246,7 @@ impl Performer {
         let is_over = if loss == Loss::Left { chunks > 0 } else { complete && forget };
         if is_over {
             let how = match &loss {
-                Loss::Orphaned | Loss::Left => "left",
+                Loss::Orphaned { .. } | Loss::Left => "left",
                 Loss::Vanished => "vanished",
                 Loss::Crashed(_) => "crashed",
             };

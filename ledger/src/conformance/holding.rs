@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use longshore_protocol::state::JobState;
-use longshore_protocol::{ChunkId, Epoch, JobSummary};
+use longshore_protocol::{ChunkId, Epoch, JobSummary, Timestamp};
 
-use super::play::{NEVER, Play, again, job_id, node, ok, token};
+use super::play::{NEVER, Play, again, await_that, job_id, node, ok, token};
 use crate::Ledger;
 use crate::op::{Claim, Commit, Committed, Grant, HandBack, Loss, Revoked};
 
@@ -114,11 +114,40 @@ pub(super) async fn a_revoke_takes_all_that_a_node_holds(ledger: Arc<dyn Ledger>
     play.check().await;
 }
 
+pub(super) async fn of_an_orphaning_node_what_it_claimed_later_stays(ledger: Arc<dyn Ledger>) {
+    let play = Play::of(&ledger, 6).await;
+    play.open(3, 2).await;
+    let now = async || ledger.now().await.unwrap();
+    let claim = async |chunk| {
+        let before = now().await;
+        await_that("the clock moves on", async || now().await > before).await;
+        assert!(matches!(play.claim(chunk, 1, chunk, "a").await, Claim::Granted(_)));
+        ledger.holders(play.job).await.unwrap().remove(0)
+    };
+    let (first, second) = (claim(2).await, claim(3).await);
+    assert_eq!(first.oldest, first.newest);
+    assert!(second.oldest == first.oldest && second.newest > first.newest, "{second:?}");
+    let begun = now().await;
+    let (early, late) = (first.oldest.as_millis() - 1, begun.as_millis() + 99);
+    let orphaned = async |claimed_by| {
+        let loss = Loss::Orphaned { claimed_by: Timestamp::from_millis(claimed_by) };
+        let revoked = ledger.revoke(play.job, &node("a"), &loss).await.unwrap();
+        revoked.iter().map(|it| it.chunk.0).collect::<Vec<_>>()
+    };
+    assert_eq!(orphaned(early).await, [0; 0]);
+    assert_eq!(orphaned(second.oldest.as_millis()).await, [2]);
+    let third = claim(1).await;
+    assert_eq!(third.oldest, second.newest, "what is left");
+    assert_eq!(orphaned(late).await, [1, 3]);
+    assert_eq!(play.summary().await.orphaned, 2);
+    play.check().await;
+}
+
 pub(super) async fn holders_are_named_once_and_only_while_they_hold(ledger: Arc<dyn Ledger>) {
     let play = Play::of(&ledger, 40).await;
     let holders = async || {
         let nodes = ledger.holders(play.job).await.unwrap();
-        nodes.iter().map(|node| node.as_str().to_owned()).collect::<Vec<_>>()
+        nodes.iter().map(|holder| holder.node.as_str().to_owned()).collect::<Vec<_>>()
     };
     play.open(12, 2).await;
     assert_eq!(holders().await, [""; 0], "nobody claimed");

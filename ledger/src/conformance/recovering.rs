@@ -81,9 +81,11 @@ pub(super) async fn each_lost_node_is_told_of_until_all_runs_again(ledger: Arc<d
 pub(super) async fn what_a_living_node_knows_nothing_of_is_nobodys_loss(ledger: Arc<dyn Ledger>) {
     let play = Play::of(&ledger, 4).await;
     play.open(1, 4).await;
+    let all =
+        Loss::Orphaned { claimed_by: ledger.now().await.unwrap().plus(Duration::from_hours(1)) };
     for epoch in 1..=3 {
         assert!(matches!(play.claim(1, epoch, epoch, "a").await, Claim::Granted(_)));
-        let revoked = ledger.revoke(play.job, &node("a"), &Loss::Orphaned).await.unwrap();
+        let revoked = ledger.revoke(play.job, &node("a"), &all).await.unwrap();
         assert_eq!(revoked.len(), 1, "it is never cut");
     }
     let newest = ledger.recoveries(play.job, 1).await.unwrap().remove(0);

@@ -22,6 +22,9 @@ use crate::{ControlError, Error, Ledger};
 /// Far beyond the length of a walk.
 const HOURS: Duration = Duration::from_secs(100 * 60 * 60);
 
+/// Beyond any time that a clock shows.
+const AGES: Duration = Duration::from_hours(24 * 365 * 1_000);
+
 /// What the two jobs of a walk are like.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
@@ -115,15 +118,7 @@ impl Walk {
             18..=31 => self.commit(a, b, c).await,
             32 => self.release(a, b).await,
             33 | 54 | 55 => self.ruin(job, a, b).await,
-            34 => said(
-                self.ledger
-                    .revoke(
-                        job,
-                        &a_node(a),
-                        &[Loss::Left, Loss::Vanished, lost(true), Loss::Orphaned][b as usize % 4],
-                    )
-                    .await,
-            ),
+            34 => said(self.ledger.revoke(job, &a_node(a), &a_loss(b)).await),
             35 => self.sweep(job, a).await,
             36 => controlled(self.ledger.pause(job).await),
             37 | 38 => controlled(self.ledger.resume(job).await),
@@ -396,7 +391,9 @@ impl Walk {
         let page = self.ledger.results(job, a % 60, b % 60, c % 40).await;
         let errors = self.ledger.errors(job, a % 60, (b % 4) as usize).await.expect("errors");
         let errors: Vec<u64> = errors.iter().map(|entry| entry.index).collect();
-        format!("{} {errors:?} {}", said(page), said(self.ledger.holders(job).await))
+        let holders = self.ledger.holders(job).await;
+        let names = holders.map(|all| all.into_iter().map(|it| it.node).collect::<Vec<_>>());
+        format!("{} {errors:?} {}", said(page), said(names))
     }
 }
 
@@ -417,6 +414,12 @@ fn a_run(index: u64, left: u64, numbers: &mut u64) -> Run {
             Run::Success { count, results: Some(lines) }
         }
     }
+}
+
+/// Of what was claimed it takes all or nothing: the time of a claim is no part of a walk.
+fn a_loss(n: u64) -> Loss {
+    let claimed_by = Timestamp::default().plus(if n % 8 == 3 { Duration::ZERO } else { AGES });
+    [Loss::Left, Loss::Vanished, lost(true), Loss::Orphaned { claimed_by }][n as usize % 4].clone()
 }
 
 fn a_node(n: u64) -> NodeId {

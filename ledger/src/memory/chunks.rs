@@ -1,6 +1,6 @@
 //! How a job is handed out and settled: open, claim, commit, release, sweep.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use longshore_protocol::state::{ChunkEvent, ChunkState, JobEvent, JobState};
@@ -10,7 +10,7 @@ use super::job::{Chunk, Job, is_queued};
 use super::retries::{Stretch, Waiting};
 use crate::Error;
 use crate::op::{
-    Claim, Commit, Committed, Event, Grant, HandBack, MAX_CHUNKS_A_CALL, Open, shortened,
+    Claim, Commit, Committed, Event, Grant, HandBack, Holder, MAX_CHUNKS_A_CALL, Open, shortened,
 };
 
 impl Job {
@@ -59,7 +59,7 @@ impl Job {
             epoch: Epoch(1),
             deaths: Vec::new(),
             recovery: None,
-            queued_at: now,
+            since: now,
             state: ChunkState::Queued { due },
         };
         let message = chunk.message(self.id(), id);
@@ -102,6 +102,7 @@ impl Job {
         }
         let chunk = self.chunks.get_mut(&id).expect("it was there just now");
         chunk.state = running;
+        chunk.since = now;
         if let Some(recovery) = chunk.recovery.take() {
             self.recoveries.claimed(recovery, now);
         }
@@ -308,9 +309,16 @@ impl Job {
         HandBack::Queued
     }
 
-    pub(super) fn holders(&self) -> Vec<NodeId> {
-        let holders = self.chunks.values().filter_map(Chunk::node);
-        holders.collect::<BTreeSet<_>>().into_iter().cloned().collect()
+    pub(super) fn holders(&self) -> Vec<Holder> {
+        let mut holders: BTreeMap<&NodeId, (Timestamp, Timestamp)> = BTreeMap::new();
+        for chunk in self.chunks.values() {
+            let Some(node) = chunk.node() else { continue };
+            let (oldest, newest) = holders.entry(node).or_insert((chunk.since, chunk.since));
+            (*oldest, *newest) = ((*oldest).min(chunk.since), (*newest).max(chunk.since));
+        }
+        let holder =
+            |(node, (oldest, newest)): (&NodeId, _)| Holder { node: node.clone(), oldest, newest };
+        holders.into_iter().map(holder).collect()
     }
 
     /// Queues what is left of a held chunk for somebody else, due at once.
@@ -324,7 +332,7 @@ impl Job {
         let event = ChunkEvent::HandBack { token, due: now };
         chunk.state = chunk.state.clone().on(chunk.epoch, event).ok()?;
         chunk.epoch = Epoch(chunk.epoch.0 + 1);
-        chunk.queued_at = now;
+        chunk.since = now;
         let count = chunk.len();
         let books = self.level_books();
         books.running -= count;
@@ -349,7 +357,7 @@ impl Job {
             .iter_mut()
             .filter_map(|(id, chunk)| {
                 let ChunkState::Queued { due } = &mut chunk.state else { return None };
-                let queued_for = now.since(chunk.queued_at);
+                let queued_for = now.since(chunk.since);
                 let is_doubtful = doubt.is_some_and(|doubt| queued_for >= doubt);
                 if *due > now && !is_doubtful {
                     return None;

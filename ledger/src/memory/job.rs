@@ -76,8 +76,8 @@ pub(super) struct Chunk {
     pub(super) deaths: Vec<Death>,
     /// The number of the recovery that queued it, until it is claimed.
     pub(super) recovery: Option<u64>,
-    /// When it was opened, released or revoked.
-    pub(super) queued_at: Timestamp,
+    /// When it came into its state: was opened, claimed, released or revoked.
+    pub(super) since: Timestamp,
     pub(super) state: ChunkState,
 }
 

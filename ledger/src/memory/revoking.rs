@@ -20,7 +20,7 @@ impl Job {
     ) -> Vec<Revoked> {
         let (lost, how) = (loss.lost(), loss.how().map(str::to_owned));
         let died = lost == Lost::Died;
-        let held = self.held_by(node);
+        let held = self.held_by(node, loss.claimed_by());
         if held.is_empty() {
             return Vec::new();
         }
@@ -76,8 +76,13 @@ impl Job {
         still_open.map(|(id, chunk)| chunk.revoked(id)).collect()
     }
 
-    fn held_by(&self, node: &NodeId) -> Vec<(ChunkId, Token)> {
-        let held = self.chunks.iter().filter_map(|(id, chunk)| match &chunk.state {
+    /// What the node holds, of what it claimed up to this time if one is given.
+    fn held_by(&self, node: &NodeId, claimed_by: Option<Timestamp>) -> Vec<(ChunkId, Token)> {
+        let old = self
+            .chunks
+            .iter()
+            .filter(|(_, chunk)| claimed_by.is_none_or(|latest| chunk.since <= latest));
+        let held = old.filter_map(|(id, chunk)| match &chunk.state {
             ChunkState::Running { token, node: holder } if holder == node => Some((*id, *token)),
             _ => None,
         });

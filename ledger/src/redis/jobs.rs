@@ -13,8 +13,8 @@ use super::summary::Fields;
 use super::{RedisLedger, millis};
 use crate::op::{MAX_CHUNKS_A_CALL, MAX_INDICES, shortened};
 use crate::{
-    Admission, Admitted, Claim, Commit, Committed, Error, Grant, HandBack, Loss, Open, Revoked,
-    Sweep,
+    Admission, Admitted, Claim, Commit, Committed, Error, Grant, HandBack, Holder, Loss, Open,
+    Revoked, Sweep,
 };
 
 impl RedisLedger {
@@ -220,7 +220,8 @@ impl RedisLedger {
             .arg(job.to_string())
             .arg(node.as_str())
             .arg(loss.lost().word())
-            .arg(loss.how().unwrap_or_default());
+            .arg(loss.how().unwrap_or_default())
+            .arg(loss.claimed_by().map(|at| at.to_string()).unwrap_or_default());
         let mut reply = self.call(&call).await?;
         let mut revoked = Vec::new();
         while !reply.is_empty() {
@@ -234,13 +235,20 @@ impl RedisLedger {
         Ok(revoked)
     }
 
-    pub(super) async fn read_holders(&self, job: JobId) -> Result<Vec<NodeId>, Error> {
+    pub(super) async fn read_holders(&self, job: JobId) -> Result<Vec<Holder>, Error> {
         let keys = self.keys();
         let call = Call::new("holders", [keys.job(job), keys.chunks(job)]);
-        let mut nodes: Vec<NodeId> =
-            self.call(&call).await?.words()?.into_iter().map(NodeId::new).collect();
-        nodes.sort();
-        Ok(nodes)
+        let mut reply = self.call(&call).await?;
+        let mut holders = Vec::new();
+        while !reply.is_empty() {
+            holders.push(Holder {
+                node: NodeId::new(reply.word()?),
+                oldest: Timestamp::from_millis(reply.parse()?),
+                newest: Timestamp::from_millis(reply.parse()?),
+            });
+        }
+        holders.sort_by(|a, b| a.node.cmp(&b.node));
+        Ok(holders)
     }
 
     pub(super) async fn sweep_job(

@@ -49,7 +49,8 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::keys::Keys;
 use crate::{
     Admission, Admitted, Beat, Claim, Commit, Committed, ControlError, Error, Events, Finding,
-    HandBack, Hearts, Held, Ledger, Loss, Open, Restored, Revoked, StoredDocument, Sweep, Was,
+    HandBack, Hearts, Held, Holder, Ledger, Loss, Open, Restored, Revoked, StoredDocument, Sweep,
+    Was,
 };
 use fleet::Told;
 use group::Groups;
@@ -197,7 +198,7 @@ impl Ledger for RedisLedger {
         self.revoke_node(job, node, loss).await
     }
 
-    async fn holders(&self, job: JobId) -> Result<Vec<NodeId>, Error> {
+    async fn holders(&self, job: JobId) -> Result<Vec<Holder>, Error> {
         self.read_holders(job).await
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use longshore_broker::Queue;
-use longshore_ledger::{Event as Hint, Loss};
+use longshore_ledger::{Event as Hint, Holder, Loss};
 use longshore_protocol::document::{Chunk, Placement};
 use longshore_protocol::{
     ChunkMessage, JobDocument, JobId, JobSummary, NodeId, NodeRecord, SchedulerId, SchedulerRecord,
@@ -64,7 +64,7 @@ pub enum Event {
         /// The job.
         job: JobId,
         /// The workers that hold chunks of it.
-        by: Vec<NodeId>,
+        by: Vec<Holder>,
     },
     /// Answer to [`Action::Fail`] and [`Action::Archive`].
     Closed {
@@ -225,6 +225,8 @@ pub enum Action {
         job: JobId,
         /// The worker.
         node: NodeId,
+        /// When the last of it was claimed, by the ledger's clock.
+        claimed_by: Timestamp,
     },
     /// Take from a worker what it holds, of each of these jobs, then take it off the list if
     /// `forget`.

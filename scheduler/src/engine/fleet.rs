@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use longshore_ledger::Holder;
 use longshore_protocol::{JobId, NodeId, NodeInfo, NodeRecord, NodeState, Timestamp};
 
 use super::orphans::Word;
@@ -104,8 +105,9 @@ impl Fleet {
     }
 
     /// Takes note of those among the holders of chunks who are not on the list.
-    pub(super) fn meet_holders(&mut self, now: Timestamp, holders: &[NodeId]) {
-        for id in holders.iter().filter(|id| !self.nodes.contains_key(*id)) {
+    pub(super) fn meet_holders(&mut self, now: Timestamp, holders: &[Holder]) {
+        let ids = holders.iter().map(|holder| &holder.node);
+        for id in ids.filter(|id| !self.nodes.contains_key(*id)) {
             self.strays.entry(id.clone()).or_insert(now);
         }
     }
@@ -215,11 +217,14 @@ impl Fleet {
     }
 
     /// What the living among the holders of a job said last.
-    pub(super) fn words<'a>(&self, job: JobId, holders: &'a [NodeId]) -> Vec<Word<'a>> {
-        let living = holders.iter().filter(|id| self.is_alive(id));
-        living
-            .map(|node| Word { seq: self.nodes[node].seq, names: self.names(node, job), node })
-            .collect()
+    pub(super) fn words<'a>(&self, job: JobId, holders: &'a [Holder]) -> Vec<Word<'a>> {
+        let living = holders.iter().filter(|holder| self.is_alive(&holder.node));
+        let word = |holder: &'a Holder| Word {
+            seq: self.nodes[&holder.node].seq,
+            names: self.names(&holder.node, job),
+            holder,
+        };
+        living.map(word).collect()
     }
 
     /// Who takes chunks of a queue, in the order of names.
@@ -260,6 +265,12 @@ pub(super) mod tests {
             rss: 0,
         };
         NodeRecord { info, seq, beat_at: Timestamp::from_millis(0), heart: None, death: None }
+    }
+
+    /// A holder with claims of these times (ms).
+    pub(crate) fn holder(name: &str, oldest: u64, newest: u64) -> Holder {
+        let [oldest, newest] = [oldest, newest].map(Timestamp::from_millis);
+        Holder { node: NodeId::new(name), oldest, newest }
     }
 
     /// `nodes` workers beat once a second; from second 10 on the first `silent` of them are silent.
@@ -405,7 +416,7 @@ pub(super) mod tests {
     fn a_holder_is_lost_once_the_list_has_lacked_it_for_five_seconds() {
         let mut fleet = Fleet::new(Duration::from_secs(5));
         let at = Timestamp::from_millis;
-        let holders = [NodeId::new("ghost"), NodeId::new("late"), NodeId::new("known")];
+        let holders = ["ghost", "late", "known"].map(|name| holder(name, 0, 0));
         fleet.observe(at(1_000), vec![record("known", "default", 1, 1)]);
         fleet.meet_holders(at(1_000), &holders);
         assert_eq!(fleet.lost_strays(), []);

@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry as MapEntry;
 use std::time::Duration;
 
 use longshore_broker::Queue;
-use longshore_ledger::Event as Hint;
+use longshore_ledger::{Event as Hint, Holder};
 use longshore_protocol::document::Placement;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{JobId, JobSummary, NodeId, Timestamp};
@@ -300,11 +300,11 @@ impl Engine {
         self.reconsider(now, id);
     }
 
-    pub(super) fn held(&mut self, now: Timestamp, id: JobId, by: &[NodeId]) {
+    pub(super) fn held(&mut self, now: Timestamp, id: JobId, by: &[Holder]) {
         self.answered(id);
         self.fleet.meet_holders(now, by);
-        for node in self.orphans.asked(id, &self.fleet.words(id, by)) {
-            self.actions.push(Action::Reclaim { job: id, node });
+        for (node, claimed_by) in self.orphans.asked(id, &self.fleet.words(id, by)) {
+            self.actions.push(Action::Reclaim { job: id, node, claimed_by });
         }
         if let Some(Entry { known: Known::Ours(job), .. }) = self.jobs.get_mut(&id) {
             job.holders_asked(now);

@@ -145,6 +145,38 @@ fn what_a_living_node_knows_nothing_of_runs_elsewhere_after_some_of_its_beats() 
 }
 
 #[test]
+fn what_a_node_without_work_claims_between_its_beat_and_the_second_look_it_keeps() {
+    let mut world = World::new(1, 2);
+    let job = world.submit(40, 10_000_000, r#","chunk":1"#);
+    world.run_for(100);
+    let first = world.haunt("idle");
+    let mut idle = worker("idle", "other", 1, 0).info;
+    idle.jobs = Some(BTreeSet::new());
+    let mut seq = 0;
+    let mut beat = |world: &World| {
+        seq += 1;
+        at_once(world.ledger.beat(&idle, seq, &[])).unwrap();
+    };
+    for _ in 0..6 {
+        beat(&world);
+        world.run_for(1_000);
+    }
+    // It was under suspicion by now. It names the job while it has something of it, but nobody hears that.
+    at_once(world.ledger.release(job, first.chunk, first.token)).unwrap();
+    world.run_for(100);
+    world.haunt("idle");
+    let claimed = world.now_ms();
+    for _ in 0..20 {
+        beat(&world);
+        world.run_until(1_000, "", |world| world.summary(job).lost > 0);
+    }
+    assert_eq!(world.summary(job).orphaned, 1, "of this claim it really knows nothing");
+    let recovery = at_once(world.ledger.recoveries(job, 1)).unwrap().remove(0);
+    let after = recovery.at.as_millis() - LEDGER_AHEAD_MS - claimed;
+    assert!(after >= 3_000, "revoked after {after} ms, on the proof of another claim");
+}
+
+#[test]
 fn a_node_that_comes_back_keeps_what_it_takes_on() {
     let mut world = World::new(2, 2);
     let job = world.submit(1_000, 20_000_000, "");
@@ -229,7 +261,7 @@ fn what_a_dead_node_held_is_published_at_once_though_no_hint_tells_of_it() {
         world.run_until(5_000, "a chunk to run", runs);
         world.run_for(2_000);
         let holder = at_once(world.ledger.holders(job)).unwrap();
-        world.kill(usize::from(holder == [NodeId::new("n1")]));
+        world.kill(usize::from(holder[0].node == NodeId::new("n1")));
         world.run_until(7_000, "the revoke", |world| world.summary(job).lost > 0);
         let revoked = world.now_ms();
         world.run_until(2_000, "it to run elsewhere", runs);

@@ -2,50 +2,65 @@
 //!
 //! After a rollback of the ledger a chunk runs again in the books that its holder committed long ago. And a claim that was
 //! given up can arrive after all. Nobody would free such a chunk: its holder lives, and has nothing to say about it. But each
-//! heartbeat names the jobs of which the worker held anything since the one before; so two looks at the holders, and some
-//! heartbeats in between that don't name the job, are proof enough. The second look is made once those heartbeats have
-//! come. Deliberately absent: holders that are on no list (see
-//! `fleet`).
+//! heartbeat names the jobs of which the worker held anything since the one before; so it is proof enough that a claim is
+//! there at two looks at the holders, and that a heartbeat from some time after the first does not name the job. What was
+//! claimed after the first look proves nothing: a worker without work claims some between its heartbeat and the second look,
+//! and what it held and named in the meantime may have escaped us. The second look is made once the heartbeat has come.
+//! Deliberately absent: holders that are on no list (see `fleet`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use longshore_protocol::{JobId, NodeId};
+use longshore_ledger::Holder;
+use longshore_protocol::{JobId, NodeId, Timestamp};
 
 /// So many heartbeats after the look at the holders the worker surely knew of what it held then: the next one may have been
 /// on its way already, and the list of workers may be one behind.
 const BEATS: u64 = 3;
 
-/// What a living worker said last.
+/// A holder of chunks that lives, and what it said last.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Word<'a> {
     /// The number of the heartbeat.
     pub(super) seq: u64,
     /// Whether it names the job; `None` if the worker names none ever.
     pub(super) names: Option<bool>,
-    /// Who said it.
-    pub(super) node: &'a NodeId,
+    /// Who said it, and when it claimed what it holds.
+    pub(super) holder: &'a Holder,
 }
 
-/// Workers that may hold chunks of a job without knowing it, and their heartbeats when that was first seen.
+/// What was found at the first look.
+#[derive(Clone, Copy, Debug)]
+struct Suspicion {
+    /// The number of the last heartbeat.
+    seq: u64,
+    /// When the newest of its claims was granted.
+    newest: Timestamp,
+}
+
+/// Workers that may hold chunks of a job without knowing it.
 #[derive(Debug, Default)]
 pub(super) struct Orphans {
-    suspects: BTreeMap<(JobId, NodeId), u64>,
+    suspects: BTreeMap<(JobId, NodeId), Suspicion>,
 }
 
 impl Orphans {
     /// The ledger was asked who holds chunks of a job; `holders` are those of them that live. Gives those that surely know
-    /// nothing of it, and forgets them.
-    pub(super) fn asked(&mut self, job: JobId, holders: &[Word<'_>]) -> Vec<NodeId> {
+    /// nothing of what they claimed up to that time, and forgets them.
+    pub(super) fn asked(&mut self, job: JobId, holders: &[Word<'_>]) -> Vec<(NodeId, Timestamp)> {
         let mut before = self.take(job);
         let mut orphaned = Vec::new();
-        for Word { seq, names, node } in holders {
+        for Word { seq, names, holder: Holder { node, oldest, newest } } in holders {
             if *names != Some(false) {
                 continue;
             }
-            match before.remove(*node) {
-                Some(since) if *seq >= since + BEATS => orphaned.push((*node).clone()),
-                since => {
-                    self.suspects.insert((job, (*node).clone()), since.unwrap_or(*seq));
+            let first = before.remove(node).filter(|first| *oldest <= first.newest);
+            match first {
+                Some(first) if *seq >= first.seq + BEATS => {
+                    orphaned.push((node.clone(), first.newest));
+                }
+                first => {
+                    let suspicion = first.unwrap_or(Suspicion { seq: *seq, newest: *newest });
+                    self.suspects.insert((job, node.clone()), suspicion);
                 }
             }
         }
@@ -60,31 +75,32 @@ impl Orphans {
     /// Jobs whose holders are worth a second look, by the number of each node's last heartbeat.
     pub(super) fn ripe(&self, seq: impl Fn(&NodeId) -> Option<u64>) -> BTreeSet<JobId> {
         let beat_on = |node: &NodeId, since: u64| seq(node).is_some_and(|seq| seq >= since + BEATS);
-        let ripe = self.suspects.iter().filter(|((_, node), since)| beat_on(node, **since));
+        let ripe = self.suspects.iter().filter(|((_, node), first)| beat_on(node, first.seq));
         ripe.map(|((job, _), _)| *job).collect()
     }
 
-    fn take(&mut self, job: JobId) -> BTreeMap<NodeId, u64> {
+    fn take(&mut self, job: JobId) -> BTreeMap<NodeId, Suspicion> {
         let of_job = self.suspects.extract_if(.., |(of, _), _| *of == job);
-        of_job.map(|((_, node), seq)| (node, seq)).collect()
+        of_job.map(|((_, node), first)| (node, first)).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::fleet::tests::holder;
     use super::*;
 
     fn job() -> JobId {
         "00000000-0000-4000-8000-000000000001".parse().expect("an id")
     }
 
-    /// Asks once for each of these heartbeats; gives how often it took.
+    /// Asks once for each of these heartbeats of a worker whose only claim stays; gives how often it took.
     #[track_caller]
     fn takes(words: &[(u64, Option<bool>)], expected: Option<usize>) {
-        let (node, mut orphans) = (NodeId::new("n"), Orphans::default());
+        let (holder, mut orphans) = (holder("n", 5, 5), Orphans::default());
         let found = words.iter().position(|&(seq, names)| {
             orphans.heard(|_, _| names == Some(true));
-            !orphans.asked(job(), &[Word { seq, names, node: &node }]).is_empty()
+            !orphans.asked(job(), &[Word { seq, names, holder: &holder }]).is_empty()
         });
         assert_eq!(found, expected, "{words:?}");
         assert!(found.is_none() || orphans.suspects.is_empty());
@@ -106,10 +122,33 @@ mod tests {
         takes(&[(7, None), (17, None), (27, None)], None);
     }
 
+    /// Asks about a worker whose claims are of these times (oldest and newest), long enough after one another; gives what is
+    /// taken from it at last.
+    #[track_caller]
+    fn takes_away(claims: &[(u64, u64)], expected: Option<u64>) {
+        let mut orphans = Orphans::default();
+        let mut taken = Vec::new();
+        for (seq, (oldest, newest)) in (0..).step_by(10).zip(claims) {
+            let holder = holder("n", *oldest, *newest);
+            taken = orphans.asked(job(), &[Word { seq, names: NO, holder: &holder }]);
+        }
+        let latest = taken.iter().map(|(_, latest)| latest.as_millis()).next();
+        assert_eq!(latest, expected, "{claims:?}");
+    }
+
+    #[test]
+    fn what_was_claimed_after_the_first_look_proves_nothing_and_is_not_taken() {
+        takes_away(&[(5, 7), (5, 7)], Some(7));
+        takes_away(&[(5, 7), (6, 9)], Some(7));
+        takes_away(&[(5, 7), (8, 9)], None);
+        takes_away(&[(5, 7), (8, 9), (8, 20)], Some(9));
+    }
+
     #[test]
     fn a_second_look_is_due_after_those_heartbeats() {
-        let (node, mut orphans) = (NodeId::new("n"), Orphans::default());
-        assert!(orphans.asked(job(), &[Word { seq: 7, names: NO, node: &node }]).is_empty());
+        let (holder, mut orphans) = (holder("n", 5, 5), Orphans::default());
+        let word = Word { seq: 7, names: NO, holder: &holder };
+        assert!(orphans.asked(job(), &[word]).is_empty());
         for (seq, due) in [(Some(7), false), (Some(9), false), (Some(10), true), (None, false)] {
             assert_eq!(!orphans.ripe(|_| seq).is_empty(), due, "{seq:?}");
         }
@@ -119,11 +158,12 @@ mod tests {
 
     #[test]
     fn one_that_held_nothing_meanwhile_begins_anew() {
-        let (node, mut orphans) = (NodeId::new("n"), Orphans::default());
-        let word = |seq| [Word { seq, names: NO, node: &node }];
+        let (holder, mut orphans) = (holder("n", 5, 5), Orphans::default());
+        let word = |seq| [Word { seq, names: NO, holder: &holder }];
         assert!(orphans.asked(job(), &word(1)).is_empty());
         assert!(orphans.asked(job(), &[]).is_empty());
         assert!(orphans.asked(job(), &word(20)).is_empty());
-        assert_eq!(orphans.asked(job(), &word(30)), std::slice::from_ref(&node));
+        let at = Timestamp::from_millis(5);
+        assert_eq!(orphans.asked(job(), &word(30)), [(holder.node.clone(), at)]);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::FutureExt;
 use longshore_broker::Queue;
 use longshore_ledger::memory::{Clock, MemoryLedger};
-use longshore_ledger::{Claim, Commit, Events, Ledger, Loss, Open};
+use longshore_ledger::{Claim, Commit, Events, Held, Ledger, Loss, Open};
 use longshore_protocol::{
     ChunkMessage, JobDocument, JobId, JobSummary, NodeId, Run, SchedulerId, Timestamp, Token,
 };
@@ -144,11 +144,13 @@ impl World {
     }
 
     /// Somebody who is on no list claims the next chunk that waits.
-    pub(super) fn haunt(&mut self, ghost: &str) {
+    /// Somebody who is none of the nodes claims a chunk.
+    pub(super) fn haunt(&mut self, ghost: &str) -> Held {
         let message = self.queue.pop_front().expect("something waits");
         let (ghost, token) = (NodeId::new(ghost), Token::from_bytes([9; 16]));
         let claim = self.ledger.claim(message.job, message.chunk, message.epoch, token, &ghost);
         assert!(matches!(at_once(claim).unwrap(), Claim::Granted(_)));
+        Held { job: message.job, chunk: message.chunk, token }
     }
 
     /// Somebody who never claims anything fetches what waits.
@@ -282,8 +284,8 @@ impl World {
                 at_once(ledger.archive(job)).unwrap();
                 Event::Closed { job }
             }
-            Action::Reclaim { job, node } => {
-                at_once(ledger.revoke(job, &node, &Loss::Orphaned)).unwrap();
+            Action::Reclaim { job, node, claimed_by } => {
+                at_once(ledger.revoke(job, &node, &Loss::Orphaned { claimed_by })).unwrap();
                 Event::Reclaimed { job }
             }
             Action::Bury { node, jobs, loss, forget } => {

@@ -142,7 +142,9 @@ impl Real {
         holders.sort_unstable_by_key(|(_, node)| *node);
         holders.dedup_by_key(|(_, node)| *node);
         let holders: Vec<_> = holders.into_iter().map(|(_, node)| name(node)).collect();
-        assert_eq!(at_once(self.ledger.holders(JOB)).expect("read"), holders);
+        let found = at_once(self.ledger.holders(JOB)).expect("read");
+        let found: Vec<_> = found.into_iter().map(|holder| holder.node).collect();
+        assert_eq!(found, holders);
 
         let audit = at_once(self.ledger.audit(JOB)).expect("read").expect("it is there");
         assert_eq!(audit.findings, Vec::<String>::new());

@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use longshore_ledger::{
     Admission, Admitted, Beat, Claim, Commit, Committed, ControlError, Error, Event, Events,
-    HandBack, Heart, Hearts, Held, Ledger, Loss, Open, Process as Beating, Restored, Revoked,
-    StoredDocument, Sweep, Was,
+    HandBack, Heart, Hearts, Held, Holder, Ledger, Loss, Open, Process as Beating, Restored,
+    Revoked, StoredDocument, Sweep, Was,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
@@ -229,7 +229,7 @@ impl Ledger for RemoteLedger {
         .await
     }
 
-    async fn holders(&self, job: JobId) -> Result<Vec<NodeId>, Error> {
+    async fn holders(&self, job: JobId) -> Result<Vec<Holder>, Error> {
         self.ask("holders", move |world| Box::pin(async move { world.ledger.holders(job).await }))
             .await
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_ledger::{
     Admission, Admitted, Beat, Claim, Commit, Committed, ControlError, Error, Events, HandBack,
-    Hearts, Held, Ledger, Loss, Open, Restored, Revoked, StoredDocument, Sweep, Was,
+    Hearts, Held, Holder, Ledger, Loss, Open, Restored, Revoked, StoredDocument, Sweep, Was,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
@@ -142,7 +142,7 @@ impl Ledger for Severed {
     async fn revoke(&self, _: JobId, _: &NodeId, _: &Loss) -> Result<Vec<Revoked>, Error> {
         others()
     }
-    async fn holders(&self, _: JobId) -> Result<Vec<NodeId>, Error> {
+    async fn holders(&self, _: JobId) -> Result<Vec<Holder>, Error> {
         others()
     }
     async fn sweep(
