@@ -373,6 +373,16 @@ impl Job {
         self.next_holders = now.plus(HOLDERS_EVERY);
     }
 
+    /// A hint says that it runs. Tells whether that is all: the first chunk of a job was claimed that has nothing left to hand
+    /// out. Short jobs come by the thousand, and a look at each would take as long as they do.
+    pub(super) fn only_begins(&mut self) -> bool {
+        let begins = self.summary.state == JobState::Queued && self.fresh() == 0;
+        if begins {
+            self.summary.state = JobState::Running;
+        }
+        begins
+    }
+
     /// Something about it changed.
     pub(super) fn hinted(&mut self, now: Timestamp) {
         self.dry_until = now.min(self.dry_until);

@@ -139,6 +139,7 @@ impl Engine {
 
     pub(super) fn hint(&mut self, now: Timestamp, hint: &Hint) {
         match hint {
+            Hint::Job { job, state: JobState::Running } if self.only_begins(*job) => {}
             Hint::Job { job, state } => {
                 self.meet(now, *job);
                 let entry = self.jobs.get_mut(job).expect("just met");
@@ -216,6 +217,13 @@ impl Engine {
 
     fn count(&self) -> u32 {
         u32::try_from(self.jobs.len()).unwrap_or(u32::MAX)
+    }
+
+    fn only_begins(&mut self, id: JobId) -> bool {
+        match self.jobs.get_mut(&id) {
+            Some(Entry { known: Known::Ours(job), .. }) => job.only_begins(),
+            _ => false,
+        }
     }
 
     fn hinted(&mut self, now: Timestamp, id: JobId) {

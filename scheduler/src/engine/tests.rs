@@ -1,7 +1,7 @@
 //! What the engine promises, on the world of `simulation`.
 
-use longshore_protocol::JobId;
 use longshore_protocol::state::JobState;
+use longshore_protocol::{ChunkId, ChunkMessage, Epoch, JobId};
 
 use super::peers::tests::record;
 use super::simulation::{World, at_once};
@@ -346,4 +346,28 @@ fn a_document_that_is_not_admitted_leaves_nothing_or_a_question() {
     let (mut world, job, _) = admitting();
     assert_eq!(told(&mut world, Event::NotAdmitted { job, known: false }), []);
     assert!(!world.engine.jobs.contains_key(&job));
+}
+
+/// Whether the job is looked at, or will be once it is free.
+fn is_questioned(world: &mut World, event: Event, job: JobId) -> bool {
+    let is_question =
+        |action: &Action| matches!(action, Action::Look { .. } | Action::Sweep { .. });
+    told(world, event).iter().any(is_question) || world.engine.jobs[&job].wanted
+}
+
+#[test]
+fn the_first_claim_of_a_job_that_is_all_handed_out_is_no_question() {
+    for (size, asked) in [(2, false), (1, true)] {
+        let (mut world, job, summary) = admitting();
+        told(&mut world, Event::Admitted { summary, terms: terms() });
+        let opened = (0..5).map(|n| {
+            let (chunk, from, to) = (ChunkId(n + 1), n * size, (n + 1) * size);
+            let message = ChunkMessage { v: 1, job, chunk, from, to, epoch: Epoch(1) };
+            Keyed { message, key: None }
+        });
+        told(&mut world, Event::Opened { job, chunks: opened.collect() });
+        let runs = heard(job, JobState::Running);
+        assert_eq!(is_questioned(&mut world, runs.clone(), job), asked, "chunks of {size}");
+        assert!(is_questioned(&mut world, runs, job), "a second time it is something else");
+    }
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use longshore_protocol::{Input, Outcome};
 use serde_json::{Map, Number, Value};
 
-use super::rust::on_a_thread;
+use super::threads::on_a_thread;
 use super::{Handler, permanent};
 use crate::Context;
 

@@ -12,6 +12,7 @@ mod process;
 mod rust;
 mod serve;
 mod spec;
+mod threads;
 mod wordcount;
 
 use std::any::Any;

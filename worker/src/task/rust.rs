@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Handler, panic_text, permanent, retryable};
+use super::threads::on_a_thread;
+use super::{Handler, permanent, retryable};
 use crate::error::TaskErrorKind;
 use crate::{Context, TaskError};
 
@@ -67,17 +68,6 @@ where
         on_a_thread(work).boxed()
     };
     RustTask { run: Box::new(run) }
-}
-
-/// Computes on a thread where blocking is allowed; a panic there is a failed attempt.
-pub(super) async fn on_a_thread(work: impl FnOnce() -> Outcome + Send + 'static) -> Outcome {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(outcome) => outcome,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => retryable(panic_text(panic.as_ref())),
-            Err(error) => retryable(error.to_string()),
-        },
-    }
 }
 
 #[async_trait]

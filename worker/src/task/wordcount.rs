@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use longshore_protocol::{Input, Outcome};
 use rustc_hash::FxHashMap;
 
-use super::rust::on_a_thread;
+use super::threads::on_a_thread;
 use super::{Handler, permanent, unreadable};
 use crate::Context;
 
