@@ -102,7 +102,8 @@ async fn only_who_has_beaten_since_is_read_again() {
     tokio::time::sleep(Duration::from_millis(5)).await;
     ledger.beat(&info("b", 3), 2, &[]).await.expect("a beat");
     let listed = ledger.nodes_since(&known).await.expect("a list");
-    assert_eq!(calls(&redis, "hgetall"), 1);
+    assert_eq!(calls(&redis, "hgetall"), 0, "what no beat changes is known");
+    assert_eq!(calls(&redis, "hmget"), 2, "the beat itself asks for two fields");
     assert_eq!((&listed[0], listed[1].seq, listed[1].info.busy), (&known[0], 2, 3));
     assert_eq!(listed, ledger.nodes().await.expect("a list"));
     ledger.forget(&NodeId::new("a")).await.expect("forgotten");

@@ -28,7 +28,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Works until it is dropped.
 pub(crate) async fn run(
     ledger: Arc<dyn Ledger>,
-    nodes: watch::Receiver<Vec<NodeRecord>>,
+    nodes: watch::Receiver<Arc<Vec<NodeRecord>>>,
     peers: watch::Receiver<Vec<SchedulerRecord>>,
     active: watch::Receiver<Vec<JobId>>,
     inbox: Sender<Event>,

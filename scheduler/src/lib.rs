@@ -139,7 +139,7 @@ impl Scheduler {
     fn start(&self, stop: &CancellationToken) -> JoinSet<&'static str> {
         let (inbox, events) = mpsc::channel::<Event>(INBOX);
         let (fleet_changed, heart_changed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let (nodes, listed) = watch::channel(Vec::new());
+        let (nodes, listed) = watch::channel(Arc::default());
         let (peers, signed_in) = watch::channel(Vec::new());
         let (jobs, active) = watch::channel(Vec::new());
         let journal = Arc::new(Journal::new(self.broker.clone()));

@@ -37,14 +37,14 @@ pub(crate) async fn run(
     ledger: Arc<dyn Ledger>,
     changed: Arc<Notify>,
     active: watch::Receiver<Vec<JobId>>,
-    nodes: watch::Sender<Vec<NodeRecord>>,
+    nodes: watch::Sender<Arc<Vec<NodeRecord>>>,
     inbox: Sender<Event>,
 ) {
     let health = Health::new("reading the list of workers");
     let (mut is_told, mut read_whole) = (true, Instant::now());
     loop {
         let is_whole = is_told || read_whole.elapsed() >= WHOLE_EVERY;
-        let known = nodes.borrow().clone();
+        let known = Arc::clone(&nodes.borrow());
         let answer = if is_whole { ledger.nodes().await } else { ledger.nodes_since(&known).await };
         let pause = match health.note(answer) {
             Ok(listed) => {
@@ -53,7 +53,8 @@ pub(crate) async fn run(
                 }
                 count(&listed);
                 let each = EACH.saturating_mul(u32::try_from(listed.len()).unwrap_or(u32::MAX));
-                nodes.send_replace(listed.clone());
+                let listed = Arc::new(listed);
+                nodes.send_replace(Arc::clone(&listed));
                 let _ = inbox.send(Event::Nodes(listed)).await;
                 if active.borrow().is_empty() { IDLE } else { LONGEST.min(EVERY + each) }
             }

@@ -11,7 +11,7 @@ use redis::{Cmd, cmd};
 use super::call::Call;
 use super::hearts;
 use super::jobs::{take, zadd, zrem};
-use super::reply::{Reply, corrupt};
+use super::reply::{Reply, corrupt, word};
 use super::summary::Fields;
 use super::{RedisLedger, millis};
 use crate::{Beat, Error, Event, Held, Stop, StopReason};
@@ -22,12 +22,16 @@ const FORGET_AFTER: Duration = Duration::from_hours(24);
 /// As long as the function `attend` keeps a silent scheduler's name.
 const FORGET_SCHEDULER_AFTER: Duration = Duration::from_hours(1);
 
+/// What may change from one beat to the next, or between two of them.
+const TOLD_BY_BEATS: [&str; 10] =
+    ["state", "jobs", "busy", "cpu", "rss", "seq", "beat_at", "heart", "heart_server", "death"];
+
 /// Fields and values of each node.
 pub(super) type Told = HashMap<NodeId, Vec<(&'static str, String)>>;
 
 impl RedisLedger {
-    /// Two round trips: the node's own hash, then the list of nodes together with one question a
-    /// job held.
+    /// Two round trips: the node's own hash and its place on the list of nodes, then one question a job held and, in a cluster,
+    /// the list. A worker that holds nothing is spared the second.
     pub(super) async fn beat_node(
         &self,
         info: &NodeInfo,
@@ -52,7 +56,9 @@ impl RedisLedger {
             call.push(one.token.to_string());
         }
         let mut commands: Vec<Cmd> = by_job.iter().map(|(_, call)| call.command()).collect();
-        commands.push(zadd(keys.nodes(), None, now, info.id.as_str()));
+        if self.transport().is_cluster() {
+            commands.push(zadd(keys.nodes(), None, now, info.id.as_str()));
+        }
         if news != "known" {
             commands.push(self.announcement(&info.id)?);
         }
@@ -94,8 +100,10 @@ impl RedisLedger {
         loop {
             let extent = if told.is_some() { "changed" } else { "whole" };
             let known = told.take().unwrap_or_default();
-            let node = [self.keys().node(&info.id)];
-            let mut call = Call::new("beat", node).arg(millis(FORGET_AFTER)).arg(extent);
+            let list = (!self.transport().is_cluster()).then(|| self.keys().nodes());
+            let keys = [self.keys().node(&info.id)].into_iter().chain(list);
+            let mut call =
+                Call::new("beat", keys).arg(millis(FORGET_AFTER)).arg(info.id.as_str()).arg(extent);
             for (field, value) in fields.iter().filter(|field| !known.contains(field)) {
                 call.push(field);
                 call.push(value);
@@ -109,8 +117,8 @@ impl RedisLedger {
         }
     }
 
-    /// Two round trips: the list, then the hashes of those that have beaten since they were `known`. The list has the time of
-    /// each one's last beat.
+    /// Two round trips: the list, which has the time of each one's last beat, then the hashes of those that have beaten since they
+    /// were `known`; of these only what a beat may change.
     pub(super) async fn read_nodes(&self, known: &[NodeRecord]) -> Result<Vec<NodeRecord>, Error> {
         const OPERATION: &str = "nodes";
         let keys = self.keys();
@@ -118,29 +126,35 @@ impl RedisLedger {
             known.iter().map(|record| (record.info.id.as_str(), record)).collect();
         let mut list = cmd("ZRANGE");
         list.arg(keys.nodes()).arg(0).arg(-1).arg("WITHSCORES");
-        let (mut records, mut names, mut looks) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut records, mut asked, mut looks) = (Vec::new(), Vec::new(), Vec::new());
         for (name, beat_at) in fields(OPERATION, self.send(OPERATION, &list).await?)? {
-            match known.get(name.as_str()) {
-                Some(&record) if record.beat_at.to_string() == beat_at => {
+            let known = known.get(name.as_str()).copied();
+            match known {
+                Some(record) if beat_at.parse() == Ok(record.beat_at.as_millis()) => {
                     records.push(record.clone());
+                    continue;
                 }
-                _ => {
-                    let mut look = cmd("HGETALL");
-                    look.arg(keys.node(&NodeId::new(&name)));
-                    looks.push(look);
-                    names.push(name);
-                }
+                Some(_) => looks.push(look_at(&keys.node(&NodeId::new(&name)), &TOLD_BY_BEATS)),
+                None => looks.push(look_at(&keys.node(&NodeId::new(&name)), &[])),
             }
+            asked.push((name, known));
         }
         let answers = self.call_all(OPERATION, &looks).await?;
         let mut vanished = Vec::new();
-        for (name, answer) in names.into_iter().zip(answers) {
-            let fields = fields(OPERATION, answer)?;
+        for ((name, known), answer) in asked.into_iter().zip(answers) {
+            let fields = match known {
+                None => fields(OPERATION, answer)?,
+                Some(_) => values(OPERATION, &TOLD_BY_BEATS, answer)?,
+            };
             if fields.is_empty() {
                 vanished.push(zrem(keys.nodes(), &name));
-            } else {
-                records.push(node_record(OPERATION, name, fields)?);
+                continue;
             }
+            let fields = Fields::new(OPERATION, fields);
+            records.push(match known {
+                None => node_record(OPERATION, name, &fields)?,
+                Some(known) => renewed(OPERATION, known.clone(), &fields)?,
+            });
         }
         self.call_all(OPERATION, &vanished).await?;
         records.sort_by(|a, b| a.info.id.cmp(&b.info.id));
@@ -249,6 +263,30 @@ fn heart(fields: &Fields) -> Option<String> {
     Some(heart).filter(|heart| !hearts::parts(heart).0.is_empty())
 }
 
+/// These fields of a hash; all if none are named.
+fn look_at(key: &str, names: &[&str]) -> Cmd {
+    let mut look = cmd(if names.is_empty() { "HGETALL" } else { "HMGET" });
+    look.arg(key).arg(names);
+    look
+}
+
+/// What `HMGET` answers, without the fields that are not there.
+fn values(
+    operation: &'static str,
+    names: &[&str],
+    answer: redis::Value,
+) -> Result<HashMap<String, String>, Error> {
+    let mut reply = Reply::list(operation, answer)?;
+    let mut fields = HashMap::new();
+    for name in names {
+        match reply.next()? {
+            redis::Value::Nil => {}
+            value => drop(fields.insert((*name).to_owned(), word(operation, value)?)),
+        }
+    }
+    Ok(fields)
+}
+
 /// `HGETALL` answers with a list under RESP2 and with a map under RESP3.
 pub(super) fn fields(
     operation: &'static str,
@@ -291,52 +329,58 @@ fn node_fields(info: &NodeInfo, seq: u64) -> Result<[(&'static str, String); 14]
 pub(super) fn node_record(
     operation: &'static str,
     name: String,
-    map: HashMap<String, String>,
+    fields: &Fields,
 ) -> Result<NodeRecord, Error> {
-    let list = |field: &str| -> Result<Vec<String>, Error> { from_json(operation, &map, field) };
-    let (queues, tasks) = (list("queues")?, list("tasks")?);
-    let labels = from_json(operation, &map, "labels")?;
-    let jobs = from_json(operation, &map, "jobs")?;
-    let fields = Fields::new(operation, map);
-    let state = match fields.text("state").as_str() {
+    let info = NodeInfo {
+        id: NodeId::new(name),
+        host: fields.text("host"),
+        pid: fields.number("pid")?,
+        version: fields.text("version"),
+        queues: from_json(operation, fields, "queues")?,
+        tasks: from_json(operation, fields, "tasks")?,
+        labels: from_json(operation, fields, "labels")?,
+        slots: fields.number("slots")?,
+        busy: 0,
+        jobs: None,
+        state: NodeState::Active,
+        started_at: fields.time("started_at")?.unwrap_or_default(),
+        cpu: 0.0,
+        rss: 0,
+    };
+    let (seq, beat_at) = (0, Timestamp::default());
+    renewed(operation, NodeRecord { info, seq, beat_at, heart: None, death: None }, fields)
+}
+
+/// The record with what a beat may change, of which [`TOLD_BY_BEATS`] has the names.
+fn renewed(
+    operation: &'static str,
+    mut record: NodeRecord,
+    fields: &Fields,
+) -> Result<NodeRecord, Error> {
+    record.info.state = match fields.text("state").as_str() {
         "active" => NodeState::Active,
         "draining" => NodeState::Draining,
-        other => return Err(corrupt(operation, format!("{name} is `{other}`"))),
+        other => return Err(corrupt(operation, format!("{} is `{other}`", record.info.id))),
     };
-    Ok(NodeRecord {
-        info: NodeInfo {
-            id: NodeId::new(name),
-            host: fields.text("host"),
-            pid: fields.number("pid")?,
-            version: fields.text("version"),
-            queues,
-            tasks,
-            labels,
-            slots: fields.number("slots")?,
-            busy: fields.number("busy")?,
-            jobs,
-            state,
-            started_at: fields.time("started_at")?.unwrap_or_default(),
-            cpu: fields.number("cpu")?,
-            rss: fields.number("rss")?,
-        },
-        seq: fields.number("seq")?,
-        beat_at: fields.time("beat_at")?.unwrap_or_default(),
-        heart: heart(&fields),
-        death: Some(fields.text("death")).filter(|death| !death.is_empty()),
-    })
+    record.info.jobs = from_json(operation, fields, "jobs")?;
+    record.info.busy = fields.number("busy")?;
+    record.info.cpu = fields.number("cpu")?;
+    record.info.rss = fields.number("rss")?;
+    record.seq = fields.number("seq")?;
+    record.beat_at = fields.time("beat_at")?.unwrap_or_default();
+    record.heart = heart(fields);
+    record.death = Some(fields.text("death")).filter(|death| !death.is_empty());
+    Ok(record)
 }
 
 fn from_json<T: serde::de::DeserializeOwned + Default>(
     operation: &'static str,
-    map: &HashMap<String, String>,
+    fields: &Fields,
     field: &str,
 ) -> Result<T, Error> {
-    match map.get(field) {
-        None => Ok(T::default()),
-        Some(text) => {
-            serde_json::from_str(text).map_err(|e| corrupt(operation, format!("{field}: {e}")))
-        }
+    match fields.text(field).as_str() {
+        "" => Ok(T::default()),
+        text => serde_json::from_str(text).map_err(|e| corrupt(operation, format!("{field}: {e}"))),
     }
 }
 
@@ -364,7 +408,8 @@ mod tests {
         };
         let written = node_fields(&info, 9).expect("serializable");
         let map = written.into_iter().map(|(field, value)| (field.to_owned(), value)).collect();
-        let record = node_record("nodes", "box-1".into(), map).expect("readable");
+        let fields = Fields::new("nodes", map);
+        let record = node_record("nodes", "box-1".into(), &fields).expect("readable");
         assert_eq!(record.info, info);
         assert_eq!((record.seq, record.heart), (9, None));
     }

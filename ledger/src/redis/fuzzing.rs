@@ -21,8 +21,10 @@ pub fn answers(bytes: &[u8]) -> Vec<Error> {
     let Ok(value) = redis::parse_redis_value(bytes) else { return Vec::new() };
     let reads = [
         summary(value.clone()),
-        fleet::fields("nodes", value.clone())
-            .and_then(|map| fleet::node_record("nodes", "node".into(), map).map(drop)),
+        fleet::fields("nodes", value.clone()).and_then(|map| {
+            let fields = Fields::new("nodes", map);
+            fleet::node_record("nodes", "node".into(), &fields).map(drop)
+        }),
         audited(value.clone()),
         jobs::clock_millis("now", value.clone()).map(drop),
         errors(value.clone()),

@@ -1,6 +1,7 @@
 //! What the engine is told, and what it wants done.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use longshore_broker::Queue;
 use longshore_ledger::{Event as Hint, Holder, Loss};
@@ -84,7 +85,7 @@ pub enum Event {
         chunk: Keyed,
     },
     /// The ledger's list of workers.
-    Nodes(Vec<NodeRecord>),
+    Nodes(Arc<Vec<NodeRecord>>),
     /// Whose hearts are severed right now, as far as the ledger can tell; all others' beat.
     Severed {
         /// Workers.

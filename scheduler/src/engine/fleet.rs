@@ -75,14 +75,14 @@ impl Fleet {
     }
 
     /// Takes in the ledger's list as read at `now`.
-    pub(super) fn observe(&mut self, now: Timestamp, records: Vec<NodeRecord>) -> Changes {
+    pub(super) fn observe(&mut self, now: Timestamp, records: &[NodeRecord]) -> Changes {
         let listened = self.read_at.map_or(Duration::ZERO, |at| now.since(at)).min(LONGEST_LISTEN);
         self.read_at = Some(now);
         let mut changes = Changes::default();
         let mut listed = BTreeSet::new();
         for record in records {
-            let (id, watched) = (record.info.id.clone(), record.death.is_some());
-            let died = watched && self.is_alive(&id);
+            let id = &record.info.id;
+            let died = record.death.is_some() && self.is_alive(id);
             if died {
                 changes.gone_queues.extend(record.info.queues.iter().cloned());
             }
@@ -129,28 +129,27 @@ impl Fleet {
     }
 
     /// One node's record; tells whether it changed what can be handed out.
-    fn hear(&mut self, record: NodeRecord, listened: Duration) -> bool {
+    fn hear(&mut self, record: &NodeRecord, listened: Duration) -> bool {
         let NodeRecord { info, seq, death, .. } = record;
         let Some(node) = self.nodes.get_mut(&info.id) else {
-            let node = Node { dead: death.is_some(), death, ..Node::new(info, seq) };
-            self.nodes.insert(node.info.id.clone(), node);
+            let (dead, death) = (death.is_some(), death.clone());
+            let node = Node { dead, death, ..Node::new(info.clone(), *seq) };
+            self.nodes.insert(info.id.clone(), node);
             return true;
         };
         let was_dead = node.dead;
-        if node.seq == seq {
+        let changed = node.info.slots != info.slots
+            || node.info.state != info.state
+            || node.info.queues != info.queues;
+        if node.seq == *seq {
             node.silent += listened;
         } else {
-            *node = Node::new(node.info.clone(), seq);
+            *node = Node::new(info.clone(), *seq);
         }
         // No beat undoes what somebody saw with his own eyes.
         node.dead |= death.is_some();
-        node.death = death;
-        let changed = node.dead != was_dead
-            || node.info.slots != info.slots
-            || node.info.state != info.state
-            || node.info.queues != info.queues;
-        (node.info, node.seq) = (info, seq);
-        changed
+        node.death.clone_from(death);
+        changed || node.dead != was_dead
     }
 
     /// Takes in whose hearts are severed as of `now`; gives the queues of those that died of it.
@@ -283,7 +282,7 @@ pub(super) mod tests {
             if deaf.contains(&second) {
                 continue;
             }
-            let records = (0..nodes)
+            let records: Vec<NodeRecord> = (0..nodes)
                 .map(|i| {
                     let seq = if i < silent { second.min(10) } else { second };
                     // While the ledger can't be read it can't be written either.
@@ -291,7 +290,7 @@ pub(super) mod tests {
                     record(&format!("n{i:02}"), "default", 1, seq)
                 })
                 .collect();
-            fleet.observe(Timestamp::from_millis(half * 500), records);
+            fleet.observe(Timestamp::from_millis(half * 500), &records);
             if fleet.dead().next().is_some() {
                 assert_eq!(fleet.dead().count(), silent, "only those who are silent die");
                 return Some(half as f64 / 2.0);
@@ -325,7 +324,7 @@ pub(super) mod tests {
     fn dies_at(looks: &[(u64, bool)], expected: Option<u64>) {
         let mut fleet = Fleet::new(Duration::from_secs(5));
         let [worker, other] = ["worker", "other"].map(|name| record(name, "default", 1, 1));
-        fleet.observe(Timestamp::from_millis(0), vec![worker.clone(), other]);
+        fleet.observe(Timestamp::from_millis(0), &[worker.clone(), other]);
         let died = looks.iter().find(|(ms, severed)| {
             let severed = severed.then(|| worker.info.id.clone()).into_iter().collect();
             !fleet.severed(Timestamp::from_millis(*ms), &severed).is_empty()
@@ -352,12 +351,12 @@ pub(super) mod tests {
         let at = Timestamp::from_millis;
         let id = NodeId::new("n");
         let severed = BTreeSet::from([id.clone()]);
-        fleet.observe(at(0), vec![record("n", "default", 2, 1)]);
+        fleet.observe(at(0), &[record("n", "default", 2, 1)]);
         fleet.severed(at(0), &severed);
         assert_eq!(fleet.severed(at(100), &severed), BTreeSet::from(["default".to_owned()]));
         assert_eq!(fleet.dead().collect::<Vec<_>>(), [&id]);
         assert_eq!(fleet.severed(at(200), &severed), BTreeSet::new(), "it died once");
-        assert!(fleet.observe(at(300), vec![record("n", "default", 2, 2)]).hands);
+        assert!(fleet.observe(at(300), &[record("n", "default", 2, 2)]).hands);
         assert!(fleet.is_alive(&id));
         assert_eq!(fleet.severed(at(350), &severed), BTreeSet::new(), "it counts from anew");
     }
@@ -367,12 +366,12 @@ pub(super) mod tests {
         let mut fleet = Fleet::new(Duration::from_secs(5));
         let at = Timestamp::from_millis;
         let beat = |seq| record("n", "default", 2, seq);
-        fleet.observe(at(0), vec![beat(1)]);
+        fleet.observe(at(0), &[beat(1)]);
         let killed = |seq| NodeRecord { death: Some("SIGKILL".into()), ..beat(seq) };
-        assert!(fleet.observe(at(10), vec![killed(1)]).hands);
+        assert!(fleet.observe(at(10), &[killed(1)]).hands);
         let id = NodeId::new("n");
         assert_eq!((fleet.dead().next(), fleet.death(&id)), (Some(&id), Some("SIGKILL")));
-        assert!(!fleet.observe(at(20), vec![killed(2)]).hands, "a beat that was on its way");
+        assert!(!fleet.observe(at(20), &[killed(2)]).hands, "a beat that was on its way");
         assert!(!fleet.is_alive(&id));
     }
 
@@ -396,19 +395,19 @@ pub(super) mod tests {
     fn a_beat_revives_and_a_drain_takes_the_slots_away() {
         let mut fleet = Fleet::new(Duration::from_secs(1));
         for ms in [0, 1_000] {
-            fleet.observe(Timestamp::from_millis(ms), vec![record("n", "gpu", 4, 7)]);
+            fleet.observe(Timestamp::from_millis(ms), &[record("n", "gpu", 4, 7)]);
         }
         assert_eq!(fleet.dead().collect::<Vec<_>>(), [&NodeId::new("n")]);
         assert_eq!(fleet.takers("gpu").0, Hands::default());
-        let changes = fleet.observe(Timestamp::from_millis(1_500), vec![record("n", "gpu", 4, 8)]);
+        let changes = fleet.observe(Timestamp::from_millis(1_500), &[record("n", "gpu", 4, 8)]);
         assert!(changes.hands);
         assert_eq!(fleet.takers("gpu").0, Hands { workers: 1, slots: 4 });
         assert_eq!(fleet.takers("default").0, Hands::default());
         let mut draining = record("n", "gpu", 4, 9);
         draining.info.state = NodeState::Draining;
-        assert!(fleet.observe(Timestamp::from_millis(2_000), vec![draining]).hands);
+        assert!(fleet.observe(Timestamp::from_millis(2_000), &[draining]).hands);
         assert_eq!(fleet.takers("gpu").0, Hands::default());
-        let changes = fleet.observe(Timestamp::from_millis(2_500), vec![]);
+        let changes = fleet.observe(Timestamp::from_millis(2_500), &[]);
         assert_eq!(changes.left, [NodeId::new("n")]);
     }
 
@@ -417,14 +416,14 @@ pub(super) mod tests {
         let mut fleet = Fleet::new(Duration::from_secs(5));
         let at = Timestamp::from_millis;
         let holders = ["ghost", "late", "known"].map(|name| holder(name, 0, 0));
-        fleet.observe(at(1_000), vec![record("known", "default", 1, 1)]);
+        fleet.observe(at(1_000), &[record("known", "default", 1, 1)]);
         fleet.meet_holders(at(1_000), &holders);
         assert_eq!(fleet.lost_strays(), []);
         fleet.meet_holders(at(9_000), &holders);
         assert_eq!(fleet.lost_strays(), [], "no list was read since");
-        fleet.observe(at(5_900), vec![record("late", "default", 1, 1)]);
+        fleet.observe(at(5_900), &[record("late", "default", 1, 1)]);
         assert_eq!(fleet.lost_strays(), []);
-        fleet.observe(at(6_000), vec![]);
+        fleet.observe(at(6_000), &[]);
         assert_eq!(fleet.lost_strays(), [NodeId::new("ghost")]);
         assert_eq!(fleet.lost_strays(), [], "told once");
     }

@@ -198,7 +198,7 @@ impl Engine {
             Event::Closed { job } => self.closed(now, job),
             Event::Unanswered { job } => self.unanswered(now, job),
             Event::Returned { node, chunk } => self.returned(now, &node, chunk),
-            Event::Nodes(records) => self.nodes(now, records),
+            Event::Nodes(records) => self.nodes(now, &records),
             Event::Severed { workers, schedulers } => self.severed(now, &workers, &schedulers),
             Event::Buried { node, complete, queued_again } => {
                 self.burials.done(now, &node, complete);
@@ -212,7 +212,7 @@ impl Engine {
         }
     }
 
-    fn nodes(&mut self, now: Timestamp, records: Vec<NodeRecord>) {
+    fn nodes(&mut self, now: Timestamp, records: &[NodeRecord]) {
         let changes = self.fleet.observe(now, records);
         self.burials.spare(|id| self.fleet.is_alive(id));
         self.orphans.heard(|node, job| self.fleet.names(node, job) == Some(true));

@@ -213,7 +213,7 @@ impl World {
             at_once(self.ledger.beat(&info, second, &[])).unwrap();
         }
         let nodes = at_once(self.ledger.nodes()).unwrap();
-        self.step(Event::Nodes(nodes));
+        self.step(Event::Nodes(Arc::new(nodes)));
         let active = at_once(self.ledger.active_jobs()).unwrap();
         self.step(Event::Active(active));
         self.step(Event::Clock(self.clock.now()));
