@@ -54,6 +54,8 @@ pub struct Told {
     pub unbalanced: Option<String>,
     /// What `longshore results` printed, a line a subtask that is done.
     pub results: Vec<String>,
+    /// Subtasks that failed with the deaths of workers for evidence.
+    pub poison: BTreeSet<u64>,
     /// Open chunks and retries that are still in the ledger.
     pub left_open: u64,
 }
@@ -82,7 +84,7 @@ pub fn check_jobs(history: &History, told: &BTreeMap<Uuid, Told>) -> Vec<Violati
         }
         let complaints = [
             ("C2", executed.counts(*job, intent, told)),
-            ("C2", executed.lacks(*job, intent)),
+            ("C2", executed.lacks(*job, intent, told)),
             ("C3", executed.results(*job, intent, told)),
         ];
         let complaints = complaints.into_iter();
@@ -102,8 +104,9 @@ const DEATHS: usize = 5;
 struct Executed {
     /// Which have an execution that ended well, by job.
     ended: BTreeMap<Uuid, Vec<bool>>,
-    /// Which never came to an end since the nemesis killed whoever ran them, again and again.
-    given_up: BTreeSet<(Uuid, u64)>,
+    /// Which so many workers began that they may have been taken for poison. One that was frozen for long may even have
+    /// brought it to an end, when it counted as dead.
+    unlucky: BTreeSet<(Uuid, u64)>,
 }
 
 impl Executed {
@@ -125,22 +128,21 @@ impl Executed {
                 _ => {}
             }
         }
-        tries.retain(|(job, index), workers| {
-            workers.len() >= DEATHS && !ended[job][usize::try_from(*index).unwrap_or_default()]
-        });
-        Self { ended, given_up: tries.into_keys().collect() }
+        tries.retain(|_, workers| workers.len() >= DEATHS);
+        Self { ended, unlucky: tries.into_keys().collect() }
     }
 
     /// Whether the subtask has to fail in the end.
-    fn fails(&self, job: Uuid, intent: &Intent, index: u64) -> bool {
-        fails_for_good(&intent.task, index) || self.given_up.contains(&(job, index))
+    fn fails(&self, job: Uuid, intent: &Intent, told: &Told, index: u64) -> bool {
+        let is_unlucky = told.poison.contains(&index) && self.unlucky.contains(&(job, index));
+        is_unlucky || fails_for_good(&intent.task, index)
     }
 
-    fn lacks(&self, job: Uuid, intent: &Intent) -> Option<String> {
+    fn lacks(&self, job: Uuid, intent: &Intent, told: &Told) -> Option<String> {
         let bits = self.ended.get(&job)?;
         let lost = (0u64..)
             .zip(bits)
-            .filter(|(index, ended)| !**ended && !self.fails(job, intent, *index));
+            .filter(|(index, ended)| !**ended && !self.fails(job, intent, told, *index));
         let lost: Vec<u64> = lost.map(|(index, _)| index).collect();
         let some: Vec<u64> = lost.iter().copied().take(EXAMPLES).collect();
         let count = lost.len();
@@ -154,7 +156,7 @@ impl Executed {
             return Some(format!("the books don't balance: {said}"));
         }
         let fails =
-            (0..intent.total).filter(|index| self.fails(job, intent, *index)).count() as u64;
+            (0..intent.total).filter(|index| self.fails(job, intent, told, *index)).count() as u64;
         let expected = (intent.total, intent.total - fails, fails, 0);
         let found = (total, done, failed, cancelled);
         (found != expected).then(|| {
@@ -163,7 +165,7 @@ impl Executed {
     }
 
     fn results(&self, job: Uuid, intent: &Intent, told: &Told) -> Option<String> {
-        let done = (0..intent.total).filter(|index| !self.fails(job, intent, *index));
+        let done = (0..intent.total).filter(|index| !self.fails(job, intent, told, *index));
         let expected: Vec<String> =
             done.map(|index| result(&intent.task, index).to_string()).collect();
         if told.results.len() != expected.len() {

@@ -1,6 +1,6 @@
 //! The crew: schedulers and workers as processes behind links of their own, and what they and the servers say at the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -289,6 +289,7 @@ impl Crew {
         let count = |name: &str| status[name].as_u64().unwrap_or_default();
         let audit = self.longshore(&["audit", &id]);
         let results = self.longshore(&["results", &id]).stdout;
+        let errors = self.longshore(&["errors", &id, "--json"]).stdout;
         Some(Told {
             state: status["state"].as_str().unwrap_or_default().to_owned(),
             total: count("total"),
@@ -297,6 +298,7 @@ impl Crew {
             cancelled: count("cancelled"),
             unbalanced: (audit.code != Some(0)).then(|| audit.stdout + &audit.stderr),
             results: results.lines().map(str::to_owned).collect(),
+            poison: poison(&errors),
             left_open: self.left_open(job),
         })
     }
@@ -432,6 +434,13 @@ impl Member {
         self.losses.push(loss);
         loss
     }
+}
+
+/// The subtasks that were given up because workers died of them, of what `longshore errors --json` printed.
+fn poison(errors: &str) -> BTreeSet<u64> {
+    let entries = errors.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let poison = entries.filter(|entry| entry.get("deaths").is_some());
+    poison.map(|entry| entry["index"].as_u64().expect("an index")).collect()
 }
 
 /// The chaos worker of this build, which cargo builds for the tests of this crate.

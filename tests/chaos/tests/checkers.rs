@@ -43,22 +43,27 @@ fn well(task: &str) -> (History, BTreeMap<Uuid, Told>) {
     (history, BTreeMap::from([(JOB, told)]))
 }
 
-/// A job whose subtask 7 failed: it never came to an end, though so many workers began it.
-fn unlucky(workers: u32) -> Vec<Violation> {
+/// A job whose subtask 7 failed though so many workers began it, and one of them, too late, may have ended it.
+fn unlucky(workers: u32, has_ended: bool, poison: &[u64]) -> Vec<Violation> {
     let (mut history, mut told) = well(MARK);
-    history.marks.retain(|mark| mark.index != 7);
+    history.marks.retain(|mark| mark.index != 7 || has_ended);
     let start = |worker| Mark { what: What::Start, worker, ..mark(JOB, 7) };
     history.marks.extend((0..workers).map(start));
     let told_job = job(&mut told);
     (told_job.done, told_job.failed) = (TOTAL - 1, 1);
     told_job.results.remove(7);
+    told_job.poison = poison.iter().copied().collect();
     check_jobs(&history, &told)
 }
 
 #[test]
 fn what_cost_five_workers_may_be_given_up_and_what_cost_four_may_not() {
-    assert_eq!(unlucky(5), []);
-    assert_eq!(unlucky(4).iter().filter(|violation| violation.check == "C2").count(), 2);
+    let c2 = |found: Vec<Violation>| found.iter().filter(|it| it.check == "C2").count();
+    assert_eq!(unlucky(5, false, &[7]), []);
+    assert_eq!(unlucky(5, true, &[7]), []);
+    assert_eq!(c2(unlucky(4, false, &[7])), 2, "short by one, which never ran");
+    assert_eq!(c2(unlucky(4, true, &[7])), 1);
+    assert_eq!(c2(unlucky(5, true, &[])), 1, "the ledger has no evidence");
 }
 
 type Broken = fn(&mut History, &mut BTreeMap<Uuid, Told>);
