@@ -2,7 +2,8 @@
   KEYS[1] node           longshore:node:N
   KEYS[2] nodes          longshore:nodes; not given in a cluster, where it lies elsewhere
   ARGV[1] forget after, ms                 ARGV[2] node
-  ARGV[3] "whole": all fields follow | "changed": those that changed since the last beat
+  ARGV[3] "whole": all fields follow, and the time after which to forget begins anew
+          "changed": those follow that changed since the last beat
   ARGV[4…] field, value, field, value, …
   Output  {now, "new" | "changed" | "known" | "missing", "drain" | "go on"}; "missing" if only changes
           came and there is nothing that they change: nothing was done ]]
@@ -13,21 +14,18 @@ local before, now = redis.call('HMGET', key, 'state', 'drain'), job.now()
 if not before[1] and extent == 'changed' then
   return { now, 'missing', 'go on' }
 end
-local fields, state = {}, before[1]
+local state = before[1]
 for i = 4, #ARGV, 2 do
-  fields[#fields + 1] = ARGV[i]
-  fields[#fields + 1] = ARGV[i + 1]
   if ARGV[i] == 'state' then
     state = ARGV[i + 1]
   end
 end
 local news = not before[1] and 'new' or before[1] ~= state and 'changed' or 'known'
-redis.call('HSET', key, 'beat_at', now, unpack(fields))
+redis.call('HSET', key, 'beat_at', now, unpack(ARGV, 4))
 if list then
   redis.call('ZADD', list, now, node)
 end
--- Each time would be one more write of each beat.
-if redis.call('PTTL', key) < keep / 2 then
+if extent == 'whole' then
   redis.call('PEXPIRE', key, keep)
 end
 return { now, news, before[2] and 'drain' or 'go on' }

@@ -118,6 +118,8 @@ async fn a_beat_writes_what_has_changed_and_everything_after_a_loss() {
         ledger.nodes().await.expect("a list")
     };
     let whole = beat(1, 0).await;
+    let Reply::Int(forgotten_in) = redis.call(&["PTTL", "longshore:node:a"]) else { panic!() };
+    assert!((86_000_000..=86_400_000).contains(&forgotten_in), "in a day: {forgotten_in} ms");
     redis.call(&["HSET", "longshore:node:a", "host", "kept"]);
     let changed = beat(2, 3).await;
     assert_eq!((changed[0].seq, changed[0].info.busy), (2, 3));

@@ -1,7 +1,7 @@
 //! Workers and schedulers: signs of life, what to stop, who is there.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use longshore_protocol::{
     NodeId, NodeInfo, NodeRecord, NodeState, SchedulerId, SchedulerRecord, Timestamp,
@@ -26,8 +26,11 @@ const FORGET_SCHEDULER_AFTER: Duration = Duration::from_hours(1);
 const TOLD_BY_BEATS: [&str; 10] =
     ["state", "jobs", "busy", "cpu", "rss", "seq", "beat_at", "heart", "heart_server", "death"];
 
-/// Fields and values of each node.
-pub(super) type Told = HashMap<NodeId, Vec<(&'static str, String)>>;
+/// A worker tells everything so often, whether it has changed or not: that is what keeps it from being forgotten.
+const WHOLE_EVERY: Duration = Duration::from_hours(1);
+
+/// What was told of each node, and when all of it was.
+pub(super) type Told = HashMap<NodeId, (Instant, Vec<(&'static str, String)>)>;
 
 impl RedisLedger {
     /// Two round trips: the node's own hash and its place on the list of nodes, then one question a job held and, in a cluster,
@@ -96,10 +99,11 @@ impl RedisLedger {
     ) -> Result<(u64, String, String), Error> {
         let mut fields = node_fields(info, seq)?.to_vec();
         fields.extend(self.heart_fields());
-        let mut told = self.told().remove(&info.id);
+        let told = self.told().remove(&info.id);
+        let mut told = told.filter(|(whole, _)| whole.elapsed() < WHOLE_EVERY);
         loop {
             let extent = if told.is_some() { "changed" } else { "whole" };
-            let known = told.take().unwrap_or_default();
+            let (whole, known) = told.take().unwrap_or_else(|| (Instant::now(), Vec::new()));
             let list = (!self.transport().is_cluster()).then(|| self.keys().nodes());
             let keys = [self.keys().node(&info.id)].into_iter().chain(list);
             let mut call =
@@ -111,7 +115,7 @@ impl RedisLedger {
             let mut reply = self.call(&call).await?;
             let (now, news, drain) = (reply.parse()?, reply.word()?, reply.word()?);
             if news != "missing" {
-                self.told().insert(info.id.clone(), fields);
+                self.told().insert(info.id.clone(), (whole, fields));
                 return Ok((now, news, drain));
             }
         }
