@@ -445,7 +445,6 @@ fn an_info(id: NodeId, b: u64) -> NodeInfo {
     }
 }
 
-/// Mostly the newest, sometimes an old one.
 /// The numbers of two to five moves at once.
 fn several(a: u64, b: u64, c: u64) -> impl Iterator<Item = (u64, u64, u64)> {
     (0..2 + a % 4).map(move |n| {
@@ -453,6 +452,7 @@ fn several(a: u64, b: u64, c: u64) -> impl Iterator<Item = (u64, u64, u64)> {
     })
 }
 
+/// Mostly the newest, sometimes an old one.
 fn recent_position(len: usize, n: u64) -> Option<usize> {
     let back = (if n.is_multiple_of(8) { n / 8 } else { n % 4 }) as usize;
     (len > 0).then(|| len - 1 - back % len)

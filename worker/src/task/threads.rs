@@ -113,6 +113,15 @@ mod tests {
         threads.run(Box::new(|| success(format!("{:?}", thread::current().id())))).await
     }
 
+    async fn nobody_is_free(threads: &Threads) {
+        let wait = async {
+            while !threads.free.lock().is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), wait).await.expect("within ten seconds");
+    }
+
     #[tokio::test]
     async fn the_thread_that_became_free_last_gets_the_next_work() {
         static THREADS: Threads = Threads::new(KEPT);
@@ -123,9 +132,7 @@ mod tests {
             Outcome::Success(String::new())
         };
         let busy = tokio::spawn(THREADS.run(Box::new(wait)));
-        while !THREADS.free.lock().is_empty() {
-            tokio::task::yield_now().await;
-        }
+        nobody_is_free(&THREADS).await;
         let second = ran_on(&THREADS).await;
         assert_ne!(second, first, "the first one is busy");
         assert_eq!(ran_on(&THREADS).await, second);
@@ -144,9 +151,7 @@ mod tests {
             ran_on(&THREADS).await;
             thread::sleep(Duration::from_millis(1));
         }
-        while !THREADS.free.lock().is_empty() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        nobody_is_free(&THREADS).await;
     }
 
     #[tokio::test]
