@@ -37,8 +37,8 @@ function admission.fresh(key, ARGV, submitted)
   set_books('', total)
   set('submitted_at', submitted)
   for _, name in ipairs({ 'cursor', 'level_from', 'queued_chunks', 'running_chunks', 'generation',
-    'attempts', 'busy_ms', 'lost', 'recoveries', 'crashes', 'orphaned', 'reissued', 'fenced',
-    'rate' }) do
+    'attempts', 'busy_ms', 'lost', 'recoveries', 'crashes', 'orphaned', 'reissued', 'copies',
+    'fenced', 'rate' }) do
     set(name, 0)
   end
   set('level_to', total)

@@ -1,20 +1,40 @@
 --[[ _chunks: the record of an open chunk, one line under the chunk's number in `:chunks`:
-    from,to,epoch,token,node,state,since,crashes,attempt,deferrals,due,recovery,deaths
+    from,to,epoch,token,node,state,since,crashes,attempt,deferrals,due,recovery,deaths[,copy]
   A queued chunk has no token and no node (`-`), a running one no due time (0). `since` is
   when it came into its state. `recovery` is the number of the recovery that queued it, until it
   is claimed (else 0). `deaths` is the evidence against it, oldest first: for each of the
   `crashes` nodes that died while they held it `node at among how`, between spaces (`-`: none;
   `how` is what the system said of it, quoted as in URLs, or `-`).
+  `copy` is there while a second node may run, or runs, what is left of a running chunk: `offered at`, or
+  `token node since` of the second holder.
   The sorted set `:due` has the queued chunks by their due time, so that a sweep need not go through all. ]]
 
 local chunks = {}
 
 local RECORD =
-  '^(%d+),(%d+),(%d+),([^,]+),([^,]+),(%a+),(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),([^,]+)$'
+  '^(%d+),(%d+),(%d+),([^,]+),([^,]+),(%a+),(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),([^,]+),?([^,]*)$'
+
+local function parse_copy(text)
+  local at = string.match(text, '^offered (%d+)$')
+  if at then
+    return { offered = tonumber(at) }
+  end
+  local token, node, since = string.match(text, '^(%x+) ([^ ]+) (%d+)$')
+  return token and { token = token, node = node, since = tonumber(since) }
+end
+
+local function copy_text(it)
+  if not it then
+    return ''
+  elseif it.offered then
+    return string.format(',offered %.0f', it.offered)
+  end
+  return string.format(',%s %s %.0f', it.token, it.node, it.since)
+end
 
 function chunks.parse(id, text)
   local from, to, epoch, token, node, state, since, crashes, attempt, deferrals, due,
-    recovery, deaths = string.match(text, RECORD)
+    recovery, deaths, copy = string.match(text, RECORD)
   if not from then
     error('chunk ' .. id .. ' reads `' .. text .. '`')
   end
@@ -25,13 +45,14 @@ function chunks.parse(id, text)
     since = tonumber(since), crashes = tonumber(crashes),
     attempt = tonumber(attempt), deferrals = tonumber(deferrals), due = tonumber(due),
     recovery = tonumber(recovery), deaths = deaths,
+    copy = copy ~= '' and parse_copy(copy) or nil,
   }
 end
 
 function chunks.text(it)
-  return string.format('%.0f,%.0f,%.0f,%s,%s,%s,%.0f,%.0f,%.0f,%.0f,%.0f,%.0f,%s',
+  return string.format('%.0f,%.0f,%.0f,%s,%s,%s,%.0f,%.0f,%.0f,%.0f,%.0f,%.0f,%s%s',
     it.from, it.to, it.epoch, it.token, it.node, it.state, it.since, it.crashes,
-    it.attempt, it.deferrals, it.due, it.recovery, it.deaths)
+    it.attempt, it.deferrals, it.due, it.recovery, it.deaths, copy_text(it.copy))
 end
 
 -- The chunk, or nil if it is not open.
@@ -80,17 +101,39 @@ function chunks.queued_and_charged(key)
   end, function(it) return it.state == 'queued' end)
 end
 
--- What a node holds, of what it claimed up to this time if one is given.
+-- What a node holds, be it a copy, of what it claimed up to this time if one is given.
 function chunks.held_by(key, node, claimed_by)
-  local words = ',' .. node .. ',running,'
-  return choose(key, function(text) return string.find(text, words, 1, true) end, function(it)
-    return it.state == 'running' and it.node == node and it.since <= (claimed_by or math.huge)
+  local words, copied, latest = ',' .. node .. ',running,', ' ' .. node .. ' ', claimed_by or math.huge
+  return choose(key, function(text)
+    return string.find(text, words, 1, true) or string.find(text, copied, 1, true)
+  end, function(it)
+    if it.state == 'running' and it.node == node then
+      return it.since <= latest
+    end
+    return it.copy and it.copy.node == node and it.copy.since <= latest
+  end)
+end
+
+-- The running chunks that were claimed by this time.
+function chunks.running_since(key, claimed_by)
+  return choose(key, function(text) return string.find(text, ',running,', 1, true) end, function(it)
+    return it.state == 'running' and it.since <= claimed_by
   end)
 end
 
 -- Who holds the chunk of this record, with which token, and since when; nil if it is queued.
 function chunks.holder(text)
   local token, node, since = string.match(text, '^%d+,%d+,%d+,([^,]+),([^,]+),running,(%d+),')
+  return node, token, since
+end
+
+-- The same of who holds a copy of it; nil if nobody does.
+function chunks.copy_holder(text)
+  -- Hardly any record has a copy, and most of the others end here.
+  if string.sub(text, -1) == '-' then
+    return nil
+  end
+  local token, node, since = string.match(text, ',(%x+) ([^ ,]+) (%d+)$')
   return node, token, since
 end
 
@@ -123,13 +166,30 @@ function chunks.index(key, due)
   end
 end
 
--- Whether this token holds the chunk now.
-function chunks.is_held(it, token)
-  return it ~= nil and it.state == 'running' and it.token == token
+-- The node that holds the chunk, or a copy of it, under this token; nil if none does.
+function chunks.holder_by(it, token)
+  if it and it.state == 'running' then
+    return it.token == token and it.node
+      or it.copy and it.copy.token == token and it.copy.node or nil
+  end
+end
+
+-- Ends a hold where another node runs the chunk as well, and goes on alone. Gives false if there is none.
+function chunks.leave_to_the_other(it, node)
+  local copy = it.copy
+  if not copy or copy.offered then
+    return false
+  end
+  if copy.node ~= node then
+    it.token, it.node, it.since = copy.token, copy.node, copy.since
+  end
+  it.copy = nil
+  return true
 end
 
 -- Takes the chunk from its holder: whatever the holder still sends is fenced.
 function chunks.requeue(it, now)
   it.state, it.token, it.node = 'queued', '-', '-'
   it.epoch, it.since, it.due = it.epoch + 1, now, now
+  it.copy = nil
 end

@@ -6,10 +6,9 @@ local failures = {}
 
 local MOST = 10000
 
--- `deaths` is the evidence against a subtask that killed its nodes, else nil.
-function failures.keep(keys, index, text, chunk, now, deaths)
-  local entry =
-    { error = text, attempts = chunk.attempt, node = chunk.node, at = now, deaths = deaths }
+-- `node` ran it; `deaths` is the evidence against a subtask that killed its nodes, else nil.
+function failures.keep(keys, index, text, attempt, node, now, deaths)
+  local entry = { error = text, attempts = attempt, node = node, at = now, deaths = deaths }
   local newest = redis.call('ZREVRANGE', keys.order, 0, 0, 'WITHSCORES')
   redis.call('HSET', keys.errors, index, cjson.encode(entry))
   redis.call('ZADD', keys.order, (tonumber(newest[2]) or 0) + 1, index)

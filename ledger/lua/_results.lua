@@ -28,9 +28,9 @@ function results.keep(key, from, to, lines)
   redis.call('HSET', key, from, lines)
 end
 
--- Keeps what belongs to subtasks of [from, to) that are not done yet. Called before their bits are
--- set.
-function results.keep_new(key, done, from, to, lines)
+-- Keeps what belongs to subtasks of [from, to) that are not done yet; `lines` are those from `first` on. Called before their
+-- bits are set.
+function results.keep_new(key, done, first, from, to, lines)
   local by_line = {}
   if string.sub(lines, 1, 1) ~= '@' then
     for line in string.gmatch(lines, '[^\n]*\n') do
@@ -42,9 +42,9 @@ function results.keep_new(key, done, from, to, lines)
     local stop = bits.next_set(done, at, to) or to
     local stretch
     if #by_line > 0 then
-      stretch = table.concat(by_line, '', at - from + 1, math.min(stop - from, #by_line))
+      stretch = table.concat(by_line, '', at - first + 1, math.min(stop - first, #by_line))
     else
-      stretch = string.format('%s#%.0f', lines, at - from)
+      stretch = at == first and lines or string.format('%s#%.0f', lines, at - first)
     end
     results.keep(key, at, stop, stretch)
     at = bits.next_clear(done, stop, to)

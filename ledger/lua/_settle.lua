@@ -86,13 +86,13 @@ local function climb(it)
 end
 
 -- Fails one index for good. Gives whether that is news.
-function settle.fail(it, keys, index, text, chunk, now, deaths)
+function settle.fail(it, keys, index, text, attempt, node, now, deaths)
   if redis.call('GETBIT', keys.done, index) == 1
     or redis.call('SETBIT', keys.failed, index, 1) == 1 then
     return false
   end
   job.add(it, settle.level(it) .. 'failed', 1)
-  failures.keep(keys, index, text, chunk, now, deaths)
+  failures.keep(keys, index, text, attempt, node, now, deaths)
   return true
 end
 

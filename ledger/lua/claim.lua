@@ -31,11 +31,17 @@ local function claim(chunk_id, epoch, token, node)
     return { 'gone' }
   end
   local chunk = open[chunk_id]
-  if chunks.is_held(chunk, token) then
+  if chunks.holder_by(chunk, token) then
     return granted(chunk)
   end
   if not chunk or job.has_ended(it) or job.state(it) == 'paused' then
     return { 'gone' }
+  end
+  if chunk.copy and chunk.copy.offered and chunk.epoch == epoch and chunk.node ~= node then
+    chunk.copy = { token = token, node = node, since = now }
+    job.add(it, 'copies', 1)
+    chunks.save(open_chunks, chunk)
+    return granted(chunk)
   end
   if chunk.state ~= 'queued' or chunk.epoch ~= epoch then
     return { 'stale', chunk.state == 'running' and chunk.node or '' }

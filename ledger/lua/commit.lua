@@ -66,22 +66,26 @@ local function try_again(prefix, index, attempt, deferrals, delay)
   return true
 end
 
-local function succeed(prefix, run)
-  local before = bits.count(keys.done, run.from, run.to)
-  if run.kind == 'results' and before == 0 then
+local function succeed(prefix, run, start)
+  local from = math.max(run.from, start)
+  local before = bits.count(keys.done, from, run.to)
+  if run.kind == 'results' and before == 0 and from == run.from then
     results.keep(keys.results, run.from, run.to, run.lines)
   elseif run.kind == 'results' then
-    results.keep_new(keys.results, keys.done, run.from, run.to, run.lines)
+    results.keep_new(keys.results, keys.done, run.from, from, run.to, run.lines)
   end
-  bits.write(keys.done, run.from, run.to, 1)
-  job.add(it, prefix .. 'done', run.to - run.from - before)
+  bits.write(keys.done, from, run.to, 1)
+  job.add(it, prefix .. 'done', run.to - from - before)
 end
 
-local function settle_runs(runs, chunk, prefix)
+-- What lies before the chunk's start was settled by whoever runs the chunk as well.
+local function settle_runs(runs, chunk, node, prefix)
   local last_failure
   for _, run in ipairs(runs) do
-    if run.kind == 'failed' then
-      if settle.fail(it, keys, run.from, run.failure, chunk, now) then
+    if run.to <= chunk.from then
+      -- A repeat.
+    elseif run.kind == 'failed' then
+      if settle.fail(it, keys, run.from, run.failure, chunk.attempt, node, now) then
         last_failure = run
       end
     elseif run.kind == 'retry' then
@@ -91,7 +95,7 @@ local function settle_runs(runs, chunk, prefix)
     elseif run.kind == 'defer' then
       try_again(prefix, run.from, chunk.attempt, chunk.deferrals + 1, run.delay)
     else
-      succeed(prefix, run)
+      succeed(prefix, run, chunk.from)
     end
   end
   if last_failure then
@@ -117,14 +121,15 @@ local function commit(this)
     return { 'fenced' }
   end
   local chunk = open[this.chunk]
-  if not chunks.is_held(chunk, this.token) then
+  local node = chunks.holder_by(chunk, this.token)
+  if not node then
     job.add(it, 'fenced', 1)
     return { 'fenced' }
   end
   if this.stop <= chunk.from then
     return { 'settled', job.state(it) }
   end
-  if this.from ~= chunk.from then
+  if this.from > chunk.from then
     return { 'misuse', string.format('the commit starts at %.0f, the chunk at %.0f', this.from,
       chunk.from) }
   end
@@ -133,11 +138,12 @@ local function commit(this)
       chunk.to) }
   end
   local prefix = settle.level(it)
-  settle_runs(this.runs, chunk, prefix)
+  settle_runs(this.runs, chunk, node, prefix)
+  local settled = this.stop - chunk.from
   chunk.from = this.stop
   open[this.chunk] = keep(chunk)
-  job.add(it, prefix .. 'running', this.from - this.stop)
-  job.add(it, 'attempts', this.stop - this.from)
+  job.add(it, prefix .. 'running', -settled)
+  job.add(it, 'attempts', settled)
   job.add(it, 'busy_ms', this.busy)
   has_changed = settle.advance(it, keys, now) or has_changed
   return { 'settled', job.state(it) }

@@ -23,9 +23,10 @@ end
 for i = 1, #ARGV, 2 do
   local text = records[(i + 1) / 2]
   local _, token = chunks.holder(text or '')
+  local _, copy = chunks.copy_holder(text or '')
   if ended then
     answer[#answer + 1] = 'ended'
-  elseif token ~= ARGV[i + 1] then
+  elseif token ~= ARGV[i + 1] and copy ~= ARGV[i + 1] then
     answer[#answer + 1] = 'revoked'
   else
     answer[#answer + 1] = state == 'paused' and 'paused' or 'ok'

@@ -7,17 +7,20 @@
 local open_chunks = KEYS[2]
 
 local oldest, newest, flat = {}, {}, redis.call('HGETALL', open_chunks)
-for i = 2, #flat, 2 do
-  local node, _, since = chunks.holder(flat[i])
-  if node then
-    if not oldest[node] then
-      oldest[node], newest[node] = since, since
-    elseif since < oldest[node] then
-      oldest[node] = since
-    elseif since > newest[node] then
-      newest[node] = since
-    end
+local function hold(node, _, since)
+  if not node then
+    return
+  elseif not oldest[node] then
+    oldest[node], newest[node] = since, since
+  elseif since < oldest[node] then
+    oldest[node] = since
+  elseif since > newest[node] then
+    newest[node] = since
   end
+end
+for i = 2, #flat, 2 do
+  hold(chunks.holder(flat[i]))
+  hold(chunks.copy_holder(flat[i]))
 end
 local answer = {}
 for node, since in pairs(oldest) do

@@ -10,8 +10,13 @@ local channel, id, chunk_id, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 local it = job.load(key)
 local chunk = it and chunks.load(open_chunks, chunk_id)
-if not it or job.has_ended(it) or not chunks.is_held(chunk, token) then
+if not it or job.has_ended(it) or not chunks.holder_by(chunk, token) then
   return { 'fenced' }
+end
+if chunks.leave_to_the_other(chunk, chunks.holder_by(chunk, token)) then
+  chunks.save(open_chunks, chunk)
+  job.announce_room(channel, id)
+  return { 'queued' }
 end
 
 local prefix, size, now = settle.level(it), chunk.to - chunk.from, job.now()

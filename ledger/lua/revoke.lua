@@ -43,9 +43,8 @@ local function queue(chunk)
 end
 local function give_up(chunk, text)
   redis.call('HDEL', keys.chunks, chunk.id)
-  chunk.node = node
   given_up[#given_up + 1] = chunk.from
-  if settle.fail(it, keys, chunk.from, text, chunk, now, poison.deaths(chunk)) then
+  if settle.fail(it, keys, chunk.from, text, chunk.attempt, node, now, poison.deaths(chunk)) then
     settle.tell_last_error(it, chunk.from, text)
   end
 end
@@ -63,11 +62,10 @@ local function queue_parts(chunk)
   cut = cut + 1
 end
 
-for _, chunk in ipairs(held) do
+local function take_back(chunk, is_news)
   job.add(it, 'running_chunks', -1)
   job.add(it, prefix .. 'running', chunk.from - chunk.to)
   chunks.requeue(chunk, now)
-  local is_news = died and poison.charge(chunk, node, how, now)
   local text = poison.verdict(chunk)
   if text then
     give_up(chunk, text)
@@ -75,6 +73,14 @@ for _, chunk in ipairs(held) do
     queue_parts(chunk)
   else
     queue(chunk)
+  end
+end
+for _, chunk in ipairs(held) do
+  local is_news = died and poison.charge(chunk, node, how, now)
+  if chunks.leave_to_the_other(chunk, node) then
+    chunks.save(keys.chunks, chunk)
+  else
+    take_back(chunk, is_news)
   end
 end
 table.sort(queued, function(a, b) return a.id < b.id end)

@@ -6,6 +6,7 @@
 
 mod admission;
 mod control;
+mod copying;
 mod fleet;
 mod handing_out;
 mod holding;
@@ -70,6 +71,17 @@ cases! {
         the_sweep_leaves_alone_what_is_not_due
         in_doubt_the_sweep_publishes_what_has_been_queued_for_so_long
         a_paused_job_is_swept_without_messages;
+    copying:
+        a_copy_is_offered_of_what_was_held_for_long
+        no_copies_break_max_parallel
+        a_copy_goes_to_another_node_once
+        whichever_commits_first_decides
+        an_error_names_the_node_that_ran_the_copy
+        a_url_is_cut_where_the_copy_overtook
+        whoever_of_two_lets_go_leaves_the_chunk_to_the_other
+        what_one_of_two_dies_of_is_charged_and_runs_on
+        an_orphaned_copy_is_dropped
+        who_runs_a_copy_is_told_to_stop_as_any_holder_is;
     holding:
         a_claim_is_granted_once_and_repeated_to_its_holder
         the_first_claim_starts_the_job

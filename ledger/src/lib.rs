@@ -39,7 +39,8 @@ use longshore_protocol::{
 
 pub use op::{
     Admission, Admitted, Beat, Claim, Commit, Committed, Event, Grant, HandBack, Heart, Held,
-    Holder, Loss, Open, Process, Revoked, Stop, StopReason, StoredDocument, Sweep,
+    Holder, Lagging, Loss, Open, Process, Revoked, Stop, StopReason, StoredDocument, Straggler,
+    Sweep,
 };
 pub use restoring::{Restored, Was};
 
@@ -141,7 +142,8 @@ pub trait Ledger: Send + Sync + 'static {
     /// A worker that got the message of `epoch` asks for the chunk. `token` was drawn before the first try.
     /// Held under this token: `Granted` (a repeat). Else, job absent, paused or ended, or chunk absent: `Gone`. `Queued` with this
     /// epoch: `Granted`, now `Running`; a grant makes a `queued` job `running`, the first one ever sets `started_at`. Otherwise `Stale`,
-    /// which names the holder if there is one.
+    /// which names the holder if there is one. `Running` with this epoch, a copy on offer ([`Self::copy`]) and another node than the
+    /// holder: `Granted`; from now on both hold the chunk, each under its token, and `copies` grows by one.
     ///
     /// `Gone` also, and the chunk stays queued, where cut chunks would break a rule: when `max_parallel` chunks run already, and when
     /// the chunk is a suspect ([`poison`]) and the node holds another one of the job. Those that may have been refused are due at once
@@ -157,8 +159,8 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Settles a prefix of what is left of a chunk. `Fenced`, and nothing changes, unless `token` holds the chunk (and the job is there and
     /// not ended); while the job has not ended, each one refused counts in `fenced`. A commit whose end is at or before the chunk's `from` is a repeat (so is one without runs, there): it changes
-    /// nothing. `Misuse` if it leaves a gap, reaches past `to`, or straddles `from`; and before anything else is looked at, if
-    /// [`Commit::check`] says so.
+    /// nothing. So is, of one that begins before `from`, what lies before: a node that runs the chunk as well has settled it. `Misuse` if it
+    /// leaves a gap or reaches past `to`; and before anything else is looked at, if [`Commit::check`] says so.
     ///
     /// - Success: each bit that flips counts as done; its result is kept. A bit that is set already counts nothing and keeps its result:
     ///   the lines of each newly set stretch are kept as a run of their own (of an `@URL`, `@URL#k`: from line k of the object, from 0).
@@ -184,10 +186,17 @@ pub trait Ledger: Send + Sync + 'static {
     ) -> Result<Committed, Error>;
 
     /// The holder hands back what it has not settled: `Queued`, epoch + 1, due at once. Works while the job is paused; `Fenced` when
-    /// it ended.
+    /// it ended. Where a copy is held, whoever gives up its hold leaves the chunk to the other, and nothing is queued.
     async fn release(&self, job: JobId, chunk: ChunkId, token: Token) -> Result<HandBack, Error>;
 
-    /// Takes away everything that `node` holds of the job: each chunk is `Queued` with epoch + 1, due at once. If the node died, its death
+    /// Offers copies of what lags: of the chunks that have been running since `lagging.held_for` or longer, that no node died of and of which
+    /// no copy is held, nor was offered less than `lagging.offer_for` ago, those held longest (then lowest id), `lagging.chunks` at most. Each
+    /// gets a new epoch, whose message the caller gives to another node than the holder; claimed, it makes that node a second holder.
+    /// Whichever of the two commits first decides, and the books count the chunk once. Nothing if the job is paused, ended or absent, or
+    /// has a `max_parallel`, which copies would break.
+    async fn copy(&self, job: JobId, lagging: &Lagging) -> Result<Vec<Straggler>, Error>;
+
+    /// Takes away everything that `node` holds of the job: each chunk of which nobody else runs a copy is `Queued` with epoch + 1, due at once. If the node died, its death
     /// is kept with each of them as evidence (once a node), and counts as a crash of the chunk; one that left or lives charges nobody. Then, by
     /// the rules of [`poison`]:
     ///

@@ -36,7 +36,7 @@ use self::job::Job;
 use self::store::Store;
 use crate::op::{
     Admission, Admitted, Beat, Claim, Commit, Committed, Event, HandBack, Heart, Held, Holder,
-    Loss, MAX_INDICES, Open, Process, Revoked, StoredDocument, Sweep,
+    Lagging, Loss, MAX_INDICES, Open, Process, Revoked, StoredDocument, Straggler, Sweep,
 };
 use crate::{ControlError, Error, Events, Hearts, Ledger, Restored, Was};
 
@@ -213,6 +213,11 @@ impl Ledger for MemoryLedger {
     async fn release(&self, job: JobId, chunk: ChunkId, token: Token) -> Result<HandBack, Error> {
         let answer = self.change(job, |job, now, events| job.release(chunk, token, now, events));
         Ok(answer.unwrap_or(HandBack::Fenced))
+    }
+
+    async fn copy(&self, job: JobId, lagging: &Lagging) -> Result<Vec<Straggler>, Error> {
+        let offered = self.change(job, |job, now, _| job.copy(lagging, now));
+        Ok(offered.unwrap_or_default())
     }
 
     async fn revoke(&self, job: JobId, node: &NodeId, loss: &Loss) -> Result<Vec<Revoked>, Error> {

@@ -114,6 +114,7 @@ impl Admission {
             recoveries: 0,
             crashes: 0,
             reissued: 0,
+            copies: 0,
             fenced: 0,
             orphaned: 0,
             next_retry_at: None,
@@ -257,7 +258,7 @@ pub enum Committed {
 /// Answer to a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandBack {
-    /// The rest waits for somebody else.
+    /// The rest waits for somebody else, or goes on with whoever runs it as well.
     Queued,
     /// The token does not hold the chunk (any more). Nothing changed.
     Fenced,
@@ -304,6 +305,26 @@ impl Loss {
             Self::Orphaned { .. } | Self::Left | Self::Vanished => None,
         }
     }
+}
+
+/// What lags so far behind that a second node may run it, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lagging {
+    /// It was claimed so long ago, or longer.
+    pub held_for: Duration,
+    /// A copy that was offered and not claimed within this time is offered anew.
+    pub offer_for: Duration,
+    /// At most so many, up to [`MAX_CHUNKS_A_CALL`].
+    pub chunks: u32,
+}
+
+/// A chunk of which a copy is on offer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Straggler {
+    /// Whoever gets it may claim the copy.
+    pub message: ChunkMessage,
+    /// Who has been running it for so long, and can't.
+    pub holder: NodeId,
 }
 
 /// A node that holds chunks of a job.

@@ -390,6 +390,7 @@ fn info() -> NodeInfo {
         version: "0.1.0".into(),
         queues: vec!["default".into()],
         tasks: vec!["noop".into()],
+        uncopied: Vec::new(),
         labels: [].into(),
         slots: 4,
         busy: 1,
@@ -437,7 +438,7 @@ async fn a_job_reads_like_a_sentence() {
     let words: Vec<String> = flat.iter().filter_map(Reply::text).collect();
     let mut fields: Vec<&str> = words.chunks_exact(2).map(|pair| pair[0].as_str()).collect();
     fields.sort_unstable();
-    let expected = "attempts busy_ms cancelled crashes cursor digest done failed fenced generation \
+    let expected = "attempts busy_ms cancelled copies crashes cursor digest done failed fenced generation \
         keep_for_ms level_from level_to lost next_chunk orphaned priority queue queued queued_chunks rate \
         recoveries reissued retrying running running_chunks state submitted_at task tenant total waiting";
     assert_eq!(fields, expected.split_whitespace().collect::<Vec<_>>());

@@ -35,6 +35,7 @@ impl Worker {
             version: "0".into(),
             queues: vec!["default".into()],
             tasks: vec!["noop".into()],
+            uncopied: Vec::new(),
             labels: BTreeMap::new(),
             slots: 1,
             busy: 0,

@@ -223,6 +223,15 @@ pub enum ChunkEvent {
         /// When the sweep is to publish the rest.
         due: crate::Timestamp,
     },
+    /// The holder is gone, or hands back what it has not settled, and the node that runs a copy of the chunk takes its place.
+    HandOver {
+        /// The token that loses its hold.
+        token: crate::Token,
+        /// The token of the copy.
+        to: crate::Token,
+        /// Who runs the copy.
+        node: crate::NodeId,
+    },
     /// The holder settles some of its subtasks.
     Commit {
         /// The holder's token.
@@ -256,10 +265,17 @@ impl ChunkState {
             (S::Running { token, .. }, E::HandBack { token: shown, due }) if token == shown => {
                 Ok(S::Queued { due })
             }
+            (S::Running { token, .. }, E::HandOver { token: shown, to, node })
+                if token == shown =>
+            {
+                Ok(S::Running { token: to, node })
+            }
             (S::Running { token, node }, E::Commit { token: shown }) if token == shown => {
                 Ok(S::Running { token, node })
             }
-            (_, E::HandBack { .. } | E::Commit { .. }) => Err(ChunkRefusal::Fenced),
+            (_, E::HandBack { .. } | E::HandOver { .. } | E::Commit { .. }) => {
+                Err(ChunkRefusal::Fenced)
+            }
         }
     }
 }

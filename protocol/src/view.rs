@@ -111,6 +111,8 @@ pub struct JobSummary {
     pub orphaned: u64,
     /// Chunks that were queued again by them.
     pub reissued: u64,
+    /// Chunks that a second node began to run because the first took so long.
+    pub copies: u64,
     /// Commits that were refused because their token did not hold the chunk any more.
     pub fenced: u64,
     /// When the next retry is due, if any waits.
@@ -262,6 +264,9 @@ pub struct NodeInfo {
     pub queues: Vec<String>,
     /// The tasks that it can run.
     pub tasks: Vec<String>,
+    /// Those of them of which no second copy may run, however long the first takes.
+    #[serde(default)]
+    pub uncopied: Vec<String>,
     /// What it is good for, free text.
     pub labels: BTreeMap<String, String>,
     /// How many chunks it runs side by side.

@@ -16,6 +16,8 @@ pub(crate) const REVOKED_CHUNKS: &str = "longshore_revoked_chunks_total";
 pub(crate) const ORPHANED_CHUNKS: &str = "longshore_orphaned_chunks_total";
 /// Counter: subtasks in those chunks that had not been settled, so that they run again.
 pub(crate) const REVOKED_SUBTASKS: &str = "longshore_revoked_subtasks_total";
+/// Counter: chunks of which a second copy was offered, because the first took so long.
+pub(crate) const COPIED_CHUNKS: &str = "longshore_copied_chunks_total";
 /// Counter: chunk messages published, confirmed or not.
 pub(crate) const PUBLISHED_CHUNKS: &str = "longshore_published_chunks_total";
 /// Counter: publishes of chunk messages whose outcome is unknown; the sweep makes up for those that were lost.
@@ -38,6 +40,7 @@ pub fn describe() {
     describe_counter!(REVOKED_CHUNKS, "Chunks taken from workers that are gone");
     describe_counter!(ORPHANED_CHUNKS, "Chunks taken from workers that knew nothing of them");
     describe_counter!(REVOKED_SUBTASKS, "Unsettled subtasks in revoked chunks: they run again");
+    describe_counter!(COPIED_CHUNKS, "Chunks that take long, offered to a second worker");
     describe_counter!(PUBLISHED_CHUNKS, "Chunk messages published, confirmed or not");
     describe_counter!(UNKNOWN_PUBLISHES, "Publishes of chunk messages of unknown outcome");
     describe_counter!(DOCUMENTS, "Job documents taken in: accepted, known or refused");

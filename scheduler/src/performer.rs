@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use longshore_broker::{Broker, Outgoing, PublishError, Queue};
-use longshore_ledger::{ControlError, Error, Ledger, Loss, Open, Revoked};
+use longshore_ledger::{ControlError, Error, Lagging, Ledger, Loss, Open, Revoked, Straggler};
 use longshore_protocol::{Ending, JobId, News, NodeId, SchedulerId, Timestamp};
 use metrics::counter;
 use tracing::{info, warn};
@@ -15,7 +15,7 @@ use crate::engine::{Action, Event, Keyed};
 use crate::health::Health;
 use crate::journal::{Journal, Notes};
 use crate::metrics::{
-    LOST_NODES, ORPHANED_CHUNKS, PUBLISHED_CHUNKS, REVOKED_CHUNKS, REVOKED_SUBTASKS,
+    COPIED_CHUNKS, LOST_NODES, ORPHANED_CHUNKS, PUBLISHED_CHUNKS, REVOKED_CHUNKS, REVOKED_SUBTASKS,
     UNKNOWN_PUBLISHES,
 };
 use crate::plans::Plans;
@@ -81,6 +81,7 @@ impl Performer {
             }
             Action::Study { job } => self.told(job, self.study(job).await),
             Action::AskHolders { job } => self.told(job, self.holders(job).await),
+            Action::Copy { job, lagging } => self.told(job, self.copy(job, &lagging).await),
             Action::Open { job, chunks, size, keyed } => {
                 self.told(job, self.open(job, chunks, size, keyed).await)
             }
@@ -130,6 +131,16 @@ impl Performer {
     async fn holders(&self, job: JobId) -> Result<Event, Error> {
         let by = self.ledger.holders(job).await?;
         Ok(Event::Held { job, by })
+    }
+
+    async fn copy(&self, job: JobId, lagging: &Lagging) -> Result<Event, Error> {
+        let stragglers = self.ledger.copy(job, lagging).await?;
+        counter!(COPIED_CHUNKS).increment(stragglers.len() as u64);
+        for Straggler { message, holder } in &stragglers {
+            let (chunk, held_for) = (message.chunk, lagging.held_for);
+            info!(%job, %chunk, %holder, ?held_for, "a chunk takes long; a second copy is offered");
+        }
+        Ok(Event::Copied { job, stragglers })
     }
 
     async fn open(&self, job: JobId, chunks: u32, size: u64, keyed: bool) -> Result<Event, Error> {

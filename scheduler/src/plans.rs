@@ -41,6 +41,7 @@ impl Plans {
             max_parallel: None,
             placement: Placement::Shared,
             fan_in: None,
+            reduce_task: None,
         };
         Ok(Some(document.map_or(unread, |document| Terms::of(&document))))
     }

@@ -68,6 +68,14 @@ impl Builder {
         self
     }
 
+    /// Of this task no second copy is started when a subtask takes much longer than its like and other workers have nothing to
+    /// do. For tasks that two must not do at the same time, and for those that always take as long.
+    #[must_use]
+    pub fn without_copies(mut self, name: impl Into<String>) -> Self {
+        self.config.uncopied.insert(name.into());
+        self
+    }
+
     /// Runs once before the first claim. If it fails, so does [`Worker::run`], and nothing is
     /// claimed.
     #[must_use]
@@ -133,6 +141,9 @@ impl Builder {
     pub fn build(self) -> Result<Worker, BuildError> {
         check(&self.config)?;
         let mut own: HashMap<String, Arc<dyn Handler>> = HashMap::new();
+        let mut config = self.config;
+        let uncopied = self.specs.iter().filter(|(_, spec)| !spec.copies());
+        config.uncopied.extend(uncopied.map(|(name, _)| name.clone()));
         let configured = self.specs.into_iter().map(|(task, spec)| match spec.handler() {
             Ok(handler) => Ok((task, handler)),
             Err(reason) => Err(BuildError::BadTask { task, reason }),
@@ -150,7 +161,7 @@ impl Builder {
             id: self.machine.new_node(),
             drain: CancellationToken::new(),
             machine: Arc::new(self.machine),
-            config: self.config,
+            config,
             handlers: Arc::new(Handlers::new(own)),
             setup: self.setup,
             teardown: self.teardown,

@@ -3,7 +3,7 @@
 //! Deliberately absent: files, flags and the environment; the command line reads those and hands
 //! the outcome in here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How a worker behaves.
@@ -13,6 +13,8 @@ pub struct Config {
     pub slots: u32,
     /// The queues that the worker consumes, at least one.
     pub queues: Vec<String>,
+    /// Tasks of which no second copy may run, however long the first takes ([`crate::Builder::without_copies`]).
+    pub uncopied: BTreeSet<String>,
     /// What the worker is good for, free text.
     pub labels: BTreeMap<String, String>,
     /// The time from one heartbeat to the next.
@@ -38,6 +40,7 @@ impl Default for Config {
         Self {
             slots: u32::try_from(cores).unwrap_or(1),
             queues: vec!["default".into()],
+            uncopied: BTreeSet::new(),
             labels: BTreeMap::new(),
             heartbeat: Duration::from_secs(1),
             dead_after: Duration::from_secs(5),

@@ -248,6 +248,7 @@ fn info(id: &NodeId, machine: &Machine, config: &Config, handlers: &Handlers) ->
         version: env!("CARGO_PKG_VERSION").into(),
         queues: config.queues.clone(),
         tasks: handlers.names(),
+        uncopied: config.uncopied.iter().cloned().collect(),
         labels: config.labels.clone(),
         slots: config.slots,
         busy: 0,

@@ -11,7 +11,7 @@ use super::play::{NEVER, Play, await_event, job_id, node, ok, token};
 use crate::Ledger;
 use crate::op::{Beat, Claim, Event, Held, Loss, StopReason};
 
-fn info(name: &str) -> NodeInfo {
+pub(super) fn info(name: &str) -> NodeInfo {
     NodeInfo {
         id: node(name),
         host: "host".into(),
@@ -19,6 +19,7 @@ fn info(name: &str) -> NodeInfo {
         version: "0.1.0".into(),
         queues: vec!["default".into(), "gpu".into()],
         tasks: vec!["noop".into()],
+        uncopied: Vec::new(),
         labels: BTreeMap::from([("zone".into(), "north".into())]),
         slots: 4,
         busy: 1,

@@ -65,7 +65,6 @@ pub(super) async fn a_commit_that_breaks_the_rules_is_misuse(ledger: Arc<dyn Led
     };
     misuse(1, 11, vec![ok(1)]).await; // a gap
     misuse(1, 11, vec![]).await;
-    misuse(1, 9, vec![ok(2)]).await; // straddles
     misuse(1, 10, vec![ok(291)]).await; // reaches past the end
     misuse(1, 10, vec![ok(290), failed("one too many")]).await;
     misuse(1, 10, vec![ok(0)]).await;

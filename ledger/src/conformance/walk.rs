@@ -16,7 +16,7 @@ use longshore_protocol::{
 };
 
 use super::play::{admission, job_id, lost, node, token};
-use crate::op::{Admission, Admitted, Claim, Commit, Committed, Held, Loss, Open};
+use crate::op::{Admission, Admitted, Claim, Commit, Committed, Held, Lagging, Loss, Open};
 use crate::{ControlError, Error, Ledger};
 
 /// Far beyond the length of a walk.
@@ -112,7 +112,7 @@ impl Walk {
         let (kind, a, b, c) = draw;
         // Most of what happens happens to the first job.
         let job = job_id(if c % 4 == 3 { 2 } else { 1 });
-        match kind % 56 {
+        match kind % 59 {
             0..=7 => self.open(job, a, b).await,
             8..=17 => self.claim(a, b, c).await,
             18..=31 => self.commit(a, b, c).await,
@@ -132,6 +132,7 @@ impl Walk {
             46 => self.beat(a, b).await,
             48..=50 => self.claim_together(a, b, c).await,
             51..=53 => self.commit_together(a, b, c).await,
+            56..=58 => self.copy(job, a, b).await,
             _ => self.read(job, a, b, c).await,
         }
     }
@@ -335,6 +336,18 @@ impl Walk {
         told
     }
 
+    /// All that runs or nothing, whatever the clock says.
+    async fn copy(&mut self, job: JobId, a: u64, b: u64) -> String {
+        let none_in = |n: u64| if n.is_multiple_of(8) { HOURS } else { Duration::ZERO };
+        let lagging = Lagging { held_for: none_in(a), offer_for: none_in(b), chunks: 99 };
+        let mut offered = self.ledger.copy(job, &lagging).await;
+        if let Ok(stragglers) = &mut offered {
+            stragglers.sort_by_key(|straggler| straggler.message.chunk);
+            self.messages.extend(stragglers.iter().map(|straggler| straggler.message));
+        }
+        said(offered)
+    }
+
     async fn sweep(&mut self, job: JobId, a: u64) -> String {
         let now = self.ledger.now().await.expect("now");
         // All that is queued or nothing, and for hours: which chunks have their time depends on the clock otherwise.
@@ -434,6 +447,7 @@ fn an_info(id: NodeId, b: u64) -> NodeInfo {
         version: "1".into(),
         queues: vec!["default".into()],
         tasks: Vec::new(),
+        uncopied: Vec::new(),
         labels: Default::default(),
         slots: 2,
         busy: (b % 3) as u32,

@@ -6,11 +6,12 @@ use std::time::Duration;
 use longshore_protocol::state::{ChunkEvent, ChunkState, JobEvent, JobState};
 use longshore_protocol::{ChunkId, ChunkMessage, Epoch, ErrorEntry, NodeId, Run, Timestamp, Token};
 
-use super::job::{Chunk, Job, is_queued};
+use super::job::{Chunk, Copy, Job, is_queued};
 use super::retries::{Stretch, Waiting};
 use crate::Error;
 use crate::op::{
-    Claim, Commit, Committed, Event, Grant, HandBack, Holder, MAX_CHUNKS_A_CALL, Open, shortened,
+    Claim, Commit, Committed, Event, Grant, HandBack, Holder, Lagging, MAX_CHUNKS_A_CALL, Open,
+    Straggler, shortened,
 };
 
 impl Job {
@@ -61,6 +62,7 @@ impl Job {
             recovery: None,
             since: now,
             state: ChunkState::Queued { due },
+            copy: None,
         };
         let message = chunk.message(self.id(), id);
         self.chunks.insert(id, chunk);
@@ -92,6 +94,12 @@ impl Job {
         }
         if !self.feeds() {
             return Claim::Gone;
+        }
+        if chunk.offers_copy(epoch, node) {
+            let chunk = self.chunks.get_mut(&id).expect("it was there just now");
+            chunk.copy = Some(Copy::Held { token, node: node.clone(), since: now });
+            self.copies += 1;
+            return Claim::Granted(grant);
         }
         let event = ChunkEvent::Claim { epoch, token, node: node.clone() };
         let Ok(running) = chunk.state.clone().on(chunk.epoch, event) else {
@@ -141,10 +149,10 @@ impl Job {
         commit.check()?;
         let over = self.is_over_parallel();
         let held = self.chunks.get_mut(&id).and_then(|chunk| {
-            let state = chunk.state.clone().on(chunk.epoch, ChunkEvent::Commit { token }).ok()?;
-            Some((chunk, state))
+            let node = chunk.holder(token)?.clone();
+            Some((chunk, node))
         });
-        let Some((chunk, state)) = held else {
+        let Some((chunk, node)) = held else {
             self.fenced += u64::from(!self.state.is_terminal());
             return Ok(Committed::Fenced);
         };
@@ -152,16 +160,12 @@ impl Job {
         if end <= from {
             return Ok(Committed::Settled { state: self.state });
         }
-        if commit.from != from || end > to {
+        if commit.from > from || end > to {
             let (operation, start) = ("commit", commit.from);
             let detail = format!("{start}..{end} is no beginning of {from}..{to}");
             return Err(Error::Misuse { operation, detail });
         }
-        let ChunkState::Running { node, .. } = &state else {
-            unreachable!("only a chunk that runs takes a commit");
-        };
-        let (node, attempt, deferrals) = (node.clone(), chunk.attempt, chunk.deferrals);
-        chunk.state = state;
+        let (attempt, deferrals) = (chunk.attempt, chunk.deferrals);
         chunk.range.start = end;
         let closed = end == to;
         if closed {
@@ -169,7 +173,7 @@ impl Job {
             self.chunks.remove(&id);
             self.offer_again(suspect, over, now);
         }
-        self.settle(commit, attempt, deferrals, &node, now);
+        self.settle(commit, from, attempt, deferrals, &node, now);
         let told = events.len();
         self.conclude(now, events);
         // That the job went on says it already.
@@ -179,10 +183,12 @@ impl Job {
         Ok(Committed::Settled { state: self.state })
     }
 
-    /// Enters the runs into the bitmaps, the retry set and the books.
+    /// Enters the runs into the bitmaps, the retry set and the books, from `start` on: what lies before was settled by whoever
+    /// runs the chunk as well.
     fn settle(
         &mut self,
         commit: &Commit,
+        start: u64,
         attempt: u32,
         deferrals: u32,
         node: &NodeId,
@@ -195,13 +201,15 @@ impl Job {
             let from = index;
             index += run.len();
             let (again, delay) = match run {
+                _ if index <= start => continue,
                 Run::Success { results, .. } => {
+                    let new = from.max(start)..index;
                     if let Some(lines) = results {
-                        for stretch in self.done.clear_stretches(from..index) {
+                        for stretch in self.done.clear_stretches(new.clone()) {
                             self.results.keep(from, stretch, lines);
                         }
                     }
-                    done += self.done.set_range(from..index);
+                    done += self.done.set_range(new);
                     continue;
                 }
                 _ if self.done.get(from) => continue,
@@ -233,11 +241,11 @@ impl Job {
             self.tell_last_error(index, error);
         }
         let books = self.level_books();
-        books.running -= index - commit.from;
+        books.running -= index - start;
         books.done += done;
         books.failed += failed;
         books.retrying += retrying;
-        self.attempts += index - commit.from;
+        self.attempts += index - start;
         self.busy += commit.busy;
     }
 
@@ -300,21 +308,43 @@ impl Job {
         events: &mut Vec<Event>,
     ) -> HandBack {
         let over = self.is_over_parallel();
-        let Some(chunk) = self.hand_back(id, token, now) else {
-            return HandBack::Fenced;
-        };
-        let suspect = chunk.is_suspect();
-        self.offer_again(suspect, over, now);
+        if !self.chunks.get_mut(&id).is_some_and(|chunk| chunk.leave_to_the_other(token)) {
+            let Some(chunk) = self.hand_back(id, token, now) else {
+                return HandBack::Fenced;
+            };
+            let suspect = chunk.is_suspect();
+            self.offer_again(suspect, over, now);
+        }
         events.push(Event::Room { job: self.id() });
         HandBack::Queued
     }
 
+    pub(super) fn copy(&mut self, lagging: &Lagging, now: Timestamp) -> Vec<Straggler> {
+        if !self.feeds() || self.admission.max_parallel.is_some() {
+            return Vec::new();
+        }
+        let job = self.id();
+        let mut late: Vec<(ChunkId, &mut Chunk)> = self
+            .chunks
+            .iter_mut()
+            .filter(|(_, chunk)| chunk.may_be_copied(lagging, now))
+            .map(|(id, chunk)| (*id, chunk))
+            .collect();
+        late.sort_by_key(|(id, chunk)| (chunk.since, *id));
+        let offer = |(id, chunk): (ChunkId, &mut Chunk)| {
+            chunk.copy = Some(Copy::Offered { at: now });
+            chunk.epoch = Epoch(chunk.epoch.0 + 1);
+            let holder = chunk.node().expect("it runs").clone();
+            Straggler { message: chunk.message(job, id), holder }
+        };
+        late.into_iter().take(lagging.chunks.min(MAX_CHUNKS_A_CALL) as usize).map(offer).collect()
+    }
+
     pub(super) fn holders(&self) -> Vec<Holder> {
         let mut holders: BTreeMap<&NodeId, (Timestamp, Timestamp)> = BTreeMap::new();
-        for chunk in self.chunks.values() {
-            let Some(node) = chunk.node() else { continue };
-            let (oldest, newest) = holders.entry(node).or_insert((chunk.since, chunk.since));
-            (*oldest, *newest) = ((*oldest).min(chunk.since), (*newest).max(chunk.since));
+        for (node, since) in self.chunks.values().flat_map(Chunk::holds) {
+            let (oldest, newest) = holders.entry(node).or_insert((since, since));
+            (*oldest, *newest) = ((*oldest).min(since), (*newest).max(since));
         }
         let holder =
             |(node, (oldest, newest)): (&NodeId, _)| Holder { node: node.clone(), oldest, newest };
@@ -333,6 +363,7 @@ impl Job {
         chunk.state = chunk.state.clone().on(chunk.epoch, event).ok()?;
         chunk.epoch = Epoch(chunk.epoch.0 + 1);
         chunk.since = now;
+        chunk.copy = None;
         let count = chunk.len();
         let books = self.level_books();
         books.running -= count;
@@ -380,11 +411,53 @@ impl Chunk {
         }
     }
 
-    /// The node that holds the chunk under this token.
+    /// The node that holds the chunk, or a copy of it, under this token.
     pub(super) fn holder(&self, shown: Token) -> Option<&NodeId> {
-        match &self.state {
-            ChunkState::Running { token, node } if *token == shown => Some(node),
-            ChunkState::Running { .. } | ChunkState::Queued { .. } => None,
+        match (&self.state, &self.copy) {
+            (ChunkState::Running { token, node }, _) if *token == shown => Some(node),
+            (_, Some(Copy::Held { token, node, .. })) if *token == shown => Some(node),
+            _ => None,
         }
+    }
+
+    /// The nodes that hold the chunk or a copy of it, with the times of their claims.
+    fn holds(&self) -> impl Iterator<Item = (&NodeId, Timestamp)> {
+        let copy = match &self.copy {
+            Some(Copy::Held { node, since, .. }) => Some((node, *since)),
+            Some(Copy::Offered { .. }) | None => None,
+        };
+        self.node().map(|node| (node, self.since)).into_iter().chain(copy)
+    }
+
+    /// Whether it has been running for so long that a second node should have a chance. Not what killed a node: that runs apart.
+    fn may_be_copied(&self, lagging: &Lagging, now: Timestamp) -> bool {
+        let is_free = match &self.copy {
+            Some(Copy::Held { .. }) => false,
+            Some(Copy::Offered { at }) => now.since(*at) >= lagging.offer_for,
+            None => true,
+        };
+        is_free
+            && self.crashes() == 0
+            && !is_queued(self)
+            && now.since(self.since) >= lagging.held_for
+    }
+
+    /// Whether this message makes the node the second one that runs it.
+    fn offers_copy(&self, epoch: Epoch, node: &NodeId) -> bool {
+        matches!(self.copy, Some(Copy::Offered { .. }))
+            && self.epoch == epoch
+            && self.node() != Some(node)
+    }
+
+    /// Ends a hold where another node runs the chunk as well, and goes on alone; false if there is none.
+    pub(super) fn leave_to_the_other(&mut self, shown: Token) -> bool {
+        let Some(Copy::Held { token, node, since }) = &self.copy else { return false };
+        if *token != shown {
+            let event = ChunkEvent::HandOver { token: shown, to: *token, node: node.clone() };
+            let Ok(state) = self.state.clone().on(self.epoch, event) else { return false };
+            (self.state, self.since) = (state, *since);
+        }
+        self.copy = None;
+        true
     }
 }

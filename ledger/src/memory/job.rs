@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use longshore_protocol::state::{ChunkState, JobEvent, JobState};
 use longshore_protocol::{
-    Books, ChunkId, ChunkMessage, Death, Digest, Epoch, JobId, JobSummary, ReduceTree, Timestamp,
+    Books, ChunkId, ChunkMessage, Death, Digest, Epoch, JobId, JobSummary, NodeId, ReduceTree,
+    Timestamp, Token,
 };
 
 use super::bitmap::Bitmap;
@@ -51,6 +52,7 @@ pub(super) struct Job {
     pub(super) lost: u64,
     pub(super) orphaned: u64,
     pub(super) reissued: u64,
+    pub(super) copies: u64,
     pub(super) crashes: u64,
     pub(super) fenced: u64,
     pub(super) recoveries: Recoveries,
@@ -79,6 +81,27 @@ pub(super) struct Chunk {
     /// When it came into its state: was opened, claimed, released or revoked.
     pub(super) since: Timestamp,
     pub(super) state: ChunkState,
+    /// What became of the second one that was offered, while it runs.
+    pub(super) copy: Option<Copy>,
+}
+
+/// The chance of a second node to run what another one has been running for too long.
+#[derive(Clone, Debug)]
+pub(super) enum Copy {
+    /// Whoever claims the chunk's epoch has it.
+    Offered {
+        /// Since when.
+        at: Timestamp,
+    },
+    /// It runs.
+    Held {
+        /// Whoever shows this token may commit, too.
+        token: Token,
+        /// Who runs it.
+        node: NodeId,
+        /// When it was claimed.
+        since: Timestamp,
+    },
 }
 
 /// How fast subtasks are settled.
@@ -150,6 +173,7 @@ impl Job {
             lost: 0,
             orphaned: 0,
             reissued: 0,
+            copies: 0,
             crashes: 0,
             fenced: 0,
             recoveries: Recoveries::default(),
@@ -258,6 +282,7 @@ impl Job {
             crashes: self.crashes,
             orphaned: self.orphaned,
             reissued: self.reissued,
+            copies: self.copies,
             fenced: self.fenced,
             next_retry_at: self.retries.next_due(),
             submitted_at: self.submitted_at,

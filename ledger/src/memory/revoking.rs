@@ -6,7 +6,7 @@ use std::ops::Range;
 use longshore_protocol::state::ChunkState;
 use longshore_protocol::{ChunkId, Death, ErrorEntry, Lost, NodeId, Recovery, Timestamp, Token};
 
-use super::job::{Chunk, Job};
+use super::job::{Chunk, Copy, Job};
 use crate::op::{Event, Loss, Revoked};
 use crate::poison;
 
@@ -27,12 +27,16 @@ impl Job {
         let over = self.is_over_parallel();
         let (mut queued, mut cut, mut given_up) = (BTreeMap::new(), 0, Vec::new());
         for (id, token) in held {
-            let chunk = self.hand_back(id, token, now).expect("it is held under this token");
+            let chunk = self.chunks.get_mut(&id).expect("it is held");
             let is_news = died && chunk.deaths.iter().all(|death| death.node != *node);
             if is_news {
                 let (node, among) = (node.clone(), chunk.len());
                 chunk.deaths.push(Death { node, at: now, among, how: how.clone() });
             }
+            if chunk.leave_to_the_other(token) {
+                continue;
+            }
+            let chunk = self.hand_back(id, token, now).expect("it is held under this token");
             if let Some(error) = poison::verdict(&chunk.deaths) {
                 given_up.push(chunk.range.start);
                 self.give_up(id, error);
@@ -78,15 +82,17 @@ impl Job {
 
     /// What the node holds, of what it claimed up to this time if one is given.
     fn held_by(&self, node: &NodeId, claimed_by: Option<Timestamp>) -> Vec<(ChunkId, Token)> {
-        let old = self
-            .chunks
-            .iter()
-            .filter(|(_, chunk)| claimed_by.is_none_or(|latest| chunk.since <= latest));
-        let held = old.filter_map(|(id, chunk)| match &chunk.state {
-            ChunkState::Running { token, node: holder } if holder == node => Some((*id, *token)),
+        let is_old = |since: Timestamp| claimed_by.is_none_or(|latest| since <= latest);
+        let token = |chunk: &Chunk| match (&chunk.state, &chunk.copy) {
+            (ChunkState::Running { token, node: holder }, _) if holder == node => {
+                is_old(chunk.since).then_some(*token)
+            }
+            (_, Some(Copy::Held { token, node: holder, since })) if holder == node => {
+                is_old(*since).then_some(*token)
+            }
             _ => None,
-        });
-        held.collect()
+        };
+        self.chunks.iter().filter_map(|(id, chunk)| Some((*id, token(chunk)?))).collect()
     }
 
     /// Cuts a queued chunk, whose first part stays in its place; gives the parts.

@@ -306,7 +306,7 @@ pub(super) fn fields(
 }
 
 /// Lists, jobs and labels are JSON, since names may hold any character.
-fn node_fields(info: &NodeInfo, seq: u64) -> Result<[(&'static str, String); 14], Error> {
+fn node_fields(info: &NodeInfo, seq: u64) -> Result<[(&'static str, String); 15], Error> {
     let json = |e: serde_json::Error| corrupt("beat", e.to_string());
     let state = match info.state {
         NodeState::Active => "active",
@@ -318,6 +318,7 @@ fn node_fields(info: &NodeInfo, seq: u64) -> Result<[(&'static str, String); 14]
         ("version", info.version.clone()),
         ("queues", serde_json::to_string(&info.queues).map_err(json)?),
         ("tasks", serde_json::to_string(&info.tasks).map_err(json)?),
+        ("uncopied", serde_json::to_string(&info.uncopied).map_err(json)?),
         ("labels", serde_json::to_string(&info.labels).map_err(json)?),
         ("jobs", serde_json::to_string(&info.jobs).map_err(json)?),
         ("slots", info.slots.to_string()),
@@ -342,6 +343,7 @@ pub(super) fn node_record(
         version: fields.text("version"),
         queues: from_json(operation, fields, "queues")?,
         tasks: from_json(operation, fields, "tasks")?,
+        uncopied: from_json(operation, fields, "uncopied")?,
         labels: from_json(operation, fields, "labels")?,
         slots: fields.number("slots")?,
         busy: 0,
@@ -400,7 +402,8 @@ mod tests {
             pid: 7,
             version: "0.1.0".into(),
             queues: vec!["default".into(), "with, comma".into()],
-            tasks: vec!["noop".into()],
+            tasks: vec!["noop".into(), "notify".into()],
+            uncopied: vec!["notify".into()],
             labels: [("gpu".to_owned(), "true".to_owned())].into(),
             slots: 4,
             busy: 1,

@@ -13,8 +13,8 @@ use super::summary::Fields;
 use super::{RedisLedger, millis};
 use crate::op::{MAX_CHUNKS_A_CALL, MAX_INDICES, shortened};
 use crate::{
-    Admission, Admitted, Claim, Commit, Committed, Error, Grant, HandBack, Holder, Loss, Open,
-    Revoked, Sweep,
+    Admission, Admitted, Claim, Commit, Committed, Error, Grant, HandBack, Holder, Lagging, Loss,
+    Open, Revoked, Straggler, Sweep,
 };
 
 impl RedisLedger {
@@ -208,6 +208,25 @@ impl RedisLedger {
         }
     }
 
+    pub(super) async fn offer_copies(
+        &self,
+        job: JobId,
+        lagging: &Lagging,
+    ) -> Result<Vec<Straggler>, Error> {
+        let keys = self.keys();
+        let call = Call::new("copy", [keys.job(job), keys.chunks(job)])
+            .arg(millis(lagging.held_for))
+            .arg(millis(lagging.offer_for))
+            .arg(lagging.chunks.min(MAX_CHUNKS_A_CALL));
+        let mut reply = self.call(&call).await?;
+        let mut stragglers = Vec::new();
+        while !reply.is_empty() {
+            let message = message(job, &mut reply)?;
+            stragglers.push(Straggler { message, holder: NodeId::new(reply.word()?) });
+        }
+        Ok(stragglers)
+    }
+
     pub(super) async fn revoke_node(
         &self,
         job: JobId,
@@ -307,16 +326,20 @@ fn push_run(part: &mut Arguments, run: &Run) {
 fn messages(job: JobId, mut reply: Reply) -> Result<Vec<ChunkMessage>, Error> {
     let mut messages = Vec::new();
     while !reply.is_empty() {
-        messages.push(ChunkMessage {
-            v: ChunkMessage::VERSION,
-            job,
-            chunk: ChunkId(reply.parse()?),
-            from: reply.parse()?,
-            to: reply.parse()?,
-            epoch: Epoch(reply.parse()?),
-        });
+        messages.push(message(job, &mut reply)?);
     }
     Ok(messages)
+}
+
+fn message(job: JobId, reply: &mut Reply) -> Result<ChunkMessage, Error> {
+    Ok(ChunkMessage {
+        v: ChunkMessage::VERSION,
+        job,
+        chunk: ChunkId(reply.parse()?),
+        from: reply.parse()?,
+        to: reply.parse()?,
+        epoch: Epoch(reply.parse()?),
+    })
 }
 
 /// As many answers as there were commands.

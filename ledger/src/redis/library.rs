@@ -47,6 +47,7 @@ const OPERATIONS: &[(&str, &str)] = lua![
     "certify",
     "claim",
     "commit",
+    "copy",
     "delete",
     "drain",
     "fail",

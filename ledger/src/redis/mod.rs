@@ -49,8 +49,8 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::keys::Keys;
 use crate::{
     Admission, Admitted, Beat, Claim, Commit, Committed, ControlError, Error, Events, Finding,
-    HandBack, Hearts, Held, Holder, Ledger, Loss, Open, Restored, Revoked, StoredDocument, Sweep,
-    Was,
+    HandBack, Hearts, Held, Holder, Lagging, Ledger, Loss, Open, Restored, Revoked, StoredDocument,
+    Straggler, Sweep, Was,
 };
 use fleet::Told;
 use group::Groups;
@@ -192,6 +192,10 @@ impl Ledger for RedisLedger {
 
     async fn release(&self, job: JobId, chunk: ChunkId, token: Token) -> Result<HandBack, Error> {
         self.release_chunk(job, chunk, token).await
+    }
+
+    async fn copy(&self, job: JobId, lagging: &Lagging) -> Result<Vec<Straggler>, Error> {
+        self.offer_copies(job, lagging).await
     }
 
     async fn revoke(&self, job: JobId, node: &NodeId, loss: &Loss) -> Result<Vec<Revoked>, Error> {

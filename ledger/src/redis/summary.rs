@@ -98,6 +98,7 @@ impl Fields {
             crashes: self.number("crashes")?,
             orphaned: self.number("orphaned")?,
             reissued: self.number("reissued")?,
+            copies: self.number("copies")?,
             fenced: self.number("fenced")?,
             next_retry_at,
             submitted_at: self.time("submitted_at")?.unwrap_or_default(),

@@ -93,11 +93,19 @@ impl Sizer {
         match chunk {
             Chunk::Fixed(size) => size,
             Chunk::Auto => {
-                let stretch = (slots / SLOTS_OF_AIM).clamp(1, MOST_STRETCH);
-                let wish = (self.learnt * stretch).min(LARGEST);
+                let wish = (self.learnt * stretch(slots)).min(LARGEST);
                 wish.min(remaining / (4 * slots.max(1))).max(1)
             }
         }
+    }
+
+    /// How long a chunk takes whose subtasks take `mean_us` each: what the size aims at, or the one subtask that is longer.
+    pub(super) fn usual(chunk: Chunk, mean_us: f64, slots: u64) -> Duration {
+        let us = match chunk {
+            Chunk::Fixed(size) => mean_us * size as f64,
+            Chunk::Auto => mean_us.max((AIM * stretch(slots) as u32).as_secs_f64() * 1e6),
+        };
+        Duration::try_from_secs_f64(us / 1e6).unwrap_or(Duration::MAX)
     }
 
     /// The size within a level of the reduce, whatever the document says about subtasks: two chunks
@@ -105,6 +113,11 @@ impl Sizer {
     pub(super) fn reduce_size(&self, remaining: u64, slots: u64) -> u64 {
         self.learnt.min(remaining / (2 * slots.max(1))).max(1)
     }
+}
+
+/// How many times as much as usual a chunk aims at.
+fn stretch(slots: u64) -> u64 {
+    (slots / SLOTS_OF_AIM).clamp(1, MOST_STRETCH)
 }
 
 #[cfg(test)]

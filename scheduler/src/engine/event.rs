@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use longshore_broker::Queue;
-use longshore_ledger::{Event as Hint, Holder, Loss};
+use longshore_ledger::{Event as Hint, Holder, Lagging, Loss, Straggler};
 use longshore_protocol::document::{Chunk, Placement};
 use longshore_protocol::{
     ChunkMessage, JobDocument, JobId, JobSummary, NodeId, NodeRecord, SchedulerId, SchedulerRecord,
@@ -66,6 +66,13 @@ pub enum Event {
         job: JobId,
         /// The workers that hold chunks of it.
         by: Vec<Holder>,
+    },
+    /// Answer to [`Action::Copy`].
+    Copied {
+        /// The job.
+        job: JobId,
+        /// What lags, and is on offer to others than its holders.
+        stragglers: Vec<Straggler>,
     },
     /// Answer to [`Action::Fail`] and [`Action::Archive`].
     Closed {
@@ -140,6 +147,8 @@ pub struct Terms {
     pub placement: Placement,
     /// Of the reduce, if there is one.
     pub fan_in: Option<u64>,
+    /// The task that combines results, if there is a reduce.
+    pub reduce_task: Option<String>,
 }
 
 impl Terms {
@@ -150,6 +159,7 @@ impl Terms {
             max_parallel: document.max_parallel,
             placement: document.placement.clone(),
             fan_in: document.reduce.as_ref().map(|reduce| reduce.fan_in),
+            reduce_task: document.reduce.as_ref().map(|reduce| reduce.task.clone()),
         }
     }
 }
@@ -184,6 +194,13 @@ pub enum Action {
     AskHolders {
         /// The job.
         job: JobId,
+    },
+    /// Offer copies of what lags.
+    Copy {
+        /// The job.
+        job: JobId,
+        /// What counts as that.
+        lagging: Lagging,
     },
     /// Open chunks.
     Open {

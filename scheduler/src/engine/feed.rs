@@ -155,6 +155,8 @@ impl Engine {
                     Some(Action::Study { job: id })
                 } else if job.holders_are_due(now) {
                     Some(Action::AskHolders { job: id })
+                } else if let Some(copy) = self.offer_copies(now, id, job) {
+                    Some(copy)
                 } else if job.sweep_is_due(now) && self.link_up {
                     let (unless_in, doubt) = (self.resting_place(job), job.doubts(now));
                     Some(Action::Sweep { job: id, keyed: is_keyed(job), unless_in, doubt })

@@ -254,6 +254,7 @@ pub(super) mod tests {
             version: "0".into(),
             queues: vec![queue.into()],
             tasks: vec!["noop".into()],
+            uncopied: Vec::new(),
             labels: BTreeMap::new(),
             slots,
             busy: 0,

@@ -11,6 +11,7 @@ use longshore_protocol::state::JobState;
 use longshore_protocol::{JobSummary, ReduceTree, Timestamp};
 
 use super::chunk::{Meter, Sizer};
+use super::copies;
 use super::event::{Keyed, Terms};
 use super::window::{AHEAD_EACH, Load, UNMEASURED};
 
@@ -96,6 +97,7 @@ pub(super) struct Job {
     dry_until: Timestamp,
     dry: Duration,
     fail_from: Timestamp,
+    pub(super) next_copies: Timestamp,
 }
 
 impl Job {
@@ -119,6 +121,7 @@ impl Job {
             dry_until: Timestamp::default(),
             dry: DRY,
             fail_from: Timestamp::default(),
+            next_copies: now.plus(copies::too_long(Duration::ZERO)),
             summary,
         };
         job.learn();
@@ -172,12 +175,13 @@ impl Job {
             self.dry = (self.dry * 2).min(DRY_LONGEST);
         } else {
             self.dry = DRY;
+            self.next_copies = now.plus(copies::too_long(Duration::ZERO));
         }
         complete
     }
 
     /// How many subtasks of the level in work were never handed out.
-    fn fresh(&self) -> u64 {
+    pub(super) fn fresh(&self) -> u64 {
         let summary = &self.summary;
         let total = summary.books.total;
         if summary.cursor < total {
@@ -275,6 +279,34 @@ impl Job {
             matches!((terms.chunk, &terms.placement), (Chunk::Fixed(_), Placement::Shared))
         };
         !self.in_reduce && self.terms.as_ref().is_some_and(is_fixed)
+    }
+
+    /// What runs now: its task, or the one that combines results.
+    pub(super) fn task(&self) -> Option<&str> {
+        if self.in_reduce {
+            return self.terms.as_ref()?.reduce_task.as_deref();
+        }
+        Some(&self.summary.task)
+    }
+
+    /// How long a subtask takes, on the average.
+    pub(super) fn mean_us(&self) -> Option<f64> {
+        self.meter.mean_us()
+    }
+
+    /// From when on a chunk of it lags behind its like.
+    pub(super) fn too_long(&self, slots: u64) -> Option<Duration> {
+        let chunk = match &self.terms {
+            Some(terms) if !self.in_reduce => terms.chunk,
+            _ => Chunk::Auto,
+        };
+        Some(copies::too_long(Sizer::usual(chunk, self.meter.mean_us()?, slots)))
+    }
+
+    /// The ledger was asked what lags.
+    pub(super) fn copies_asked(&mut self, now: Timestamp, slots: u64) {
+        let too_long = self.too_long(slots).unwrap_or_default();
+        self.next_copies = now.plus(copies::pause(too_long));
     }
 
     /// What it adds to the load of its pool.
@@ -402,6 +434,7 @@ impl Job {
             Some(self.next_holders).filter(|_| self.summary.running_chunks > 0),
             Some(self.dry_until),
             Some(self.fail_from),
+            self.next_copies(),
             local(self.summary.deadline_at),
             local(self.summary.next_retry_at).filter(|_| !paused),
         ]

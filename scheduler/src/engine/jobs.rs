@@ -235,7 +235,7 @@ impl Engine {
     }
 
     /// A call about a job was answered: its lane is free. Gives what was under way.
-    fn answered(&mut self, id: JobId) -> Lane {
+    pub(super) fn answered(&mut self, id: JobId) -> Lane {
         self.trouble = None;
         self.free_lane(id)
     }

@@ -14,6 +14,7 @@
 
 mod burials;
 mod chunk;
+mod copies;
 mod event;
 mod feed;
 mod fleet;
@@ -137,7 +138,7 @@ enum Lane {
         doubt: bool,
     },
     Opening(Opening),
-    /// `Study`, `AskHolders`, `Fail` or `Archive`.
+    /// `Study`, `AskHolders`, `Copy`, `Fail` or `Archive`.
     Asking,
 }
 
@@ -194,6 +195,7 @@ impl Engine {
             Event::Looked { job, summary, overdue } => self.looked(now, job, summary, &overdue),
             Event::Studied { job, terms } => self.studied(now, job, terms),
             Event::Opened { job, chunks } => self.opened(now, job, &chunks),
+            Event::Copied { job, stragglers } => self.copied(now, job, stragglers),
             Event::Held { job, by } => self.held(now, job, &by),
             Event::Closed { job } => self.closed(now, job),
             Event::Unanswered { job } => self.unanswered(now, job),

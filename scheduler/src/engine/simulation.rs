@@ -46,6 +46,8 @@ struct Node {
     /// Messages in its own queue.
     own: VecDeque<ChunkMessage>,
     alive: bool,
+    /// It takes so many times as long as the others.
+    slowness: u64,
 }
 
 pub(super) struct World {
@@ -59,6 +61,8 @@ pub(super) struct World {
     answers: VecDeque<(u64, Event)>,
     queue: VecDeque<ChunkMessage>,
     nodes: Vec<Node>,
+    /// Tasks of which no second copy may run.
+    pub(super) uncopied: Vec<String>,
     /// What each job is like: µs a subtask.
     takes_us: BTreeMap<JobId, u64>,
     /// When the first subtask of a job began, ms.
@@ -89,6 +93,7 @@ impl World {
             slots: (0..slots).map(|_| None).collect(),
             own: VecDeque::new(),
             alive: true,
+            slowness: 1,
         };
         Self {
             ledger,
@@ -100,6 +105,7 @@ impl World {
             answers: VecDeque::new(),
             queue: VecDeque::new(),
             nodes: (0..nodes).map(node).collect(),
+            uncopied: Vec::new(),
             takes_us: BTreeMap::new(),
             began_ms: BTreeMap::new(),
             sizes: BTreeMap::new(),
@@ -131,6 +137,11 @@ impl World {
 
     pub(super) fn now_ms(&self) -> u64 {
         self.now_ms
+    }
+
+    /// A node takes so many times as long as the others.
+    pub(super) fn slow_down(&mut self, node: usize, times: u64) {
+        self.nodes[node].slowness = times;
     }
 
     pub(super) fn kill(&mut self, node: usize) {
@@ -209,7 +220,9 @@ impl World {
     fn read_lists(&mut self) {
         let second = self.now_ms / 1_000;
         for node in self.nodes.iter().filter(|node| node.alive) {
-            let info = record(node.id.as_str(), "default", node.slots.len() as u32, 0).info;
+            let mut info = record(node.id.as_str(), "default", node.slots.len() as u32, 0).info;
+            info.busy = node.slots.iter().flatten().count() as u32;
+            info.uncopied.clone_from(&self.uncopied);
             at_once(self.ledger.beat(&info, second, &[])).unwrap();
         }
         let nodes = at_once(self.ledger.nodes()).unwrap();
@@ -251,6 +264,10 @@ impl World {
                 let stored = at_once(ledger.document(job)).unwrap()?;
                 let document = JobDocument::parse(stored.document.as_bytes()).unwrap();
                 Event::Studied { job, terms: Terms::of(&document) }
+            }
+            Action::Copy { job, lagging } => {
+                let stragglers = at_once(ledger.copy(job, &lagging)).unwrap();
+                Event::Copied { job, stragglers }
             }
             Action::AskHolders { job } => {
                 let by = at_once(ledger.holders(job)).unwrap();
@@ -342,7 +359,8 @@ impl World {
             let count = grant.to - grant.from;
             self.began_ms.entry(message.job).or_insert(self.now_ms);
             self.sizes.entry(message.job).or_default().push(count);
-            let until_us = since_us + count * self.takes_us[&message.job];
+            let slowness = self.nodes[node].slowness;
+            let until_us = since_us + count * self.takes_us[&message.job] * slowness;
             let message = ChunkMessage { from: grant.from, to: grant.to, ..message };
             return Some(Running { until_us, since_us, message, token });
         }

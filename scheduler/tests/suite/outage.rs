@@ -10,8 +10,8 @@ use longshore_broker::{
 };
 use longshore_ledger::{
     Admission, Admitted, Beat, Claim, Commit, Committed, ControlError, Error, Event, Events,
-    HandBack, Hearts, Held, Holder, Ledger, Loss, Open, Restored, Revoked, StoredDocument, Sweep,
-    Was,
+    HandBack, Hearts, Held, Holder, Lagging, Ledger, Loss, Open, Restored, Revoked, StoredDocument,
+    Straggler, Sweep, Was,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
@@ -219,6 +219,7 @@ pass_on! {
     commit(job: JobId, chunk: ChunkId, token: Token, commit: &Commit) -> Result<Committed, Error>;
     release(job: JobId, chunk: ChunkId, token: Token) -> Result<HandBack, Error>;
     revoke(job: JobId, node: &NodeId, loss: &Loss) -> Result<Vec<Revoked>, Error>;
+    copy(job: JobId, lagging: &Lagging) -> Result<Vec<Straggler>, Error>;
     holders(job: JobId) -> Result<Vec<Holder>, Error>;
     sweep(job: JobId, limit: u32, publish_within: Duration, doubt: Option<Duration>)
         -> Result<Option<Sweep>, Error>;

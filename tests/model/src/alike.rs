@@ -4,7 +4,7 @@
 //! workers do the same things, so of the state and its mirror image the smaller one is taken. What is remembered for the
 //! properties of tokens that nobody knows any more is left out.
 
-use crate::ledger::{Ledger, Node, RANGES, Request, TokenNumber};
+use crate::ledger::{Copied, Ledger, Node, RANGES, Request, TokenNumber};
 use crate::world::{State, Then, WORKERS, Worker};
 
 /// Stands for a token that nobody can show any more.
@@ -108,6 +108,12 @@ impl Key<'_> {
                 None => (NOBODY, NOBODY),
             };
             self.bytes.extend([chunk.from, chunk.to, chunk.epoch, token, node]);
+            let copy = match chunk.copy {
+                Copied::No => [NOBODY; 2],
+                Copied::Offered => [FORGOTTEN; 2],
+                Copied::Held(token, node) => [self.token(token), self.node(node)],
+            };
+            self.bytes.extend(copy);
             for index in from..to {
                 let settled_by = match ledger.settled_by[usize::from(index)] {
                     Some(token) if known.contains(&token) => self.token(token),

@@ -65,6 +65,19 @@ pub struct Chunk {
     pub epoch: u8,
     /// Who runs it.
     pub holder: Option<(TokenNumber, Node)>,
+    /// While somebody runs it: whether a second one may, or does.
+    pub copy: Copied,
+}
+
+/// What became of the copy of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Copied {
+    /// There is none.
+    No,
+    /// Another node than the holder may claim it.
+    Offered,
+    /// It runs, too.
+    Held(TokenNumber, Node),
 }
 
 /// One history of the ledger. A rollback takes up an older one, with all that happened in it.
@@ -119,6 +132,15 @@ impl Chunk {
         }
     }
 
+    /// Everybody who holds it.
+    pub fn holders(self) -> impl Iterator<Item = (TokenNumber, Node)> {
+        let copy = match self.copy {
+            Copied::Held(token, node) => Some((token, node)),
+            Copied::No | Copied::Offered => None,
+        };
+        self.holder.into_iter().chain(copy)
+    }
+
     /// Whether the table lets this happen; all that can change is who holds it.
     fn allows(self, event: ChunkEvent) -> bool {
         self.state().on(Epoch(self.epoch.into()), event).is_ok()
@@ -143,7 +165,7 @@ impl Ledger {
         }
         let &(from, to) = RANGES.get(usize::from(self.opened))?;
         let number = self.opened;
-        let chunk = Chunk { from, to, epoch: 1, holder: None };
+        let chunk = Chunk { from, to, epoch: 1, holder: None, copy: Copied::No };
         self.chunks[usize::from(number)] = Some(chunk);
         self.opened += 1;
         self.books[QUEUED] += chunk.len();
@@ -154,6 +176,21 @@ impl Ledger {
     pub fn sweep(&self, number: u8) -> Option<Message> {
         let chunk = self.chunks[usize::from(number)]?;
         (chunk.holder.is_none() && !self.state.is_terminal()).then_some((number, chunk.epoch))
+    }
+
+    /// A second node may run the first chunk that runs and has no copy.
+    pub fn copy(&mut self) -> Option<Message> {
+        let number = self.to_be_copied()?;
+        let chunk = self.chunks[usize::from(number)].as_mut()?;
+        (chunk.epoch, chunk.copy) = (chunk.epoch + 1, Copied::Offered);
+        Some((number, chunk.epoch))
+    }
+
+    /// Which one that is.
+    pub fn to_be_copied(&self) -> Option<u8> {
+        let may_be = |chunk: Chunk| chunk.holder.is_some() && chunk.copy == Copied::No;
+        let number = self.chunks.iter().position(|chunk| chunk.is_some_and(may_be))?;
+        u8::try_from(number).ok().filter(|_| !self.state.is_terminal())
     }
 
     /// Does what a worker asks.
@@ -181,7 +218,15 @@ impl Ledger {
     ) -> Answer {
         let Some(mut chunk) = self.chunks[usize::from(number)] else { return Answer::Gone };
         let granted = Answer::Granted { from: chunk.from, to: chunk.to };
-        if chunk.holder.is_some_and(|(holder, _)| holder == token) {
+        if chunk.holders().any(|(holder, _)| holder == token) {
+            return granted;
+        }
+        let is_offered = chunk.copy == Copied::Offered
+            || mutation == Some(Mutation::OffersStay) && chunk.copy != Copied::No;
+        let is_other = chunk.holder.is_some_and(|(_, holder)| holder != node);
+        if is_offered && is_other && chunk.epoch == epoch {
+            chunk.copy = Copied::Held(token, node);
+            self.chunks[usize::from(number)] = Some(chunk);
             return granted;
         }
         let (epoch, token_event) = (Epoch(epoch.into()), real(token));
@@ -215,13 +260,14 @@ impl Ledger {
             Some(Mutation::EpochsCompared) => held && epoch == chunk.epoch,
             Some(Mutation::EpochsOrdered) => held && epoch >= chunk.epoch,
             Some(Mutation::CommitsUnchecked) => true,
-            _ => chunk.allows(ChunkEvent::Commit { token: real(token) }),
+            _ => chunk.holders().any(|(holder, _)| holder == token),
         };
-        // What leaves a gap, or begins before what is left and ends after, is refused by every ledger.
+        // What leaves a gap is refused by every ledger. What begins before what is left repeats what whoever runs it as well did.
         let is_repeat = to <= chunk.from;
-        if !accepted || !is_repeat && from != chunk.from {
+        if !accepted || !is_repeat && from > chunk.from {
             return Answer::Fenced;
         }
+        let start = if mutation == Some(Mutation::OverlapsCounted) { from } else { chunk.from };
         for index in from..to {
             self.settled_by[usize::from(index)].get_or_insert(token);
         }
@@ -230,7 +276,7 @@ impl Ledger {
             return Answer::Settled;
         }
         if !is_repeat {
-            self.books[RUNNING] -= (to - from).cast_signed();
+            self.books[RUNNING] -= (to - start).cast_signed();
             chunk.from = to;
         }
         if chunk.from == chunk.to {
@@ -252,11 +298,24 @@ impl Ledger {
     /// What is left of a chunk is for somebody else; whether the token held it.
     fn hand_back(&mut self, number: u8, token: TokenNumber, mutation: Option<Mutation>) -> bool {
         let Some(mut chunk) = self.chunks[usize::from(number)] else { return false };
+        if let Copied::Held(copy, node) = chunk.copy {
+            if copy != token {
+                let event =
+                    ChunkEvent::HandOver { token: real(token), to: real(copy), node: name(node) };
+                if !chunk.allows(event) {
+                    return false;
+                }
+                chunk.holder = Some((copy, node));
+            }
+            chunk.copy = Copied::No;
+            self.chunks[usize::from(number)] = Some(chunk);
+            return true;
+        }
         let event = ChunkEvent::HandBack { token: real(token), due: Timestamp::default() };
         if !chunk.allows(event) {
             return false;
         }
-        chunk.holder = None;
+        (chunk.holder, chunk.copy) = (None, Copied::No);
         chunk.epoch += u8::from(mutation != Some(Mutation::EpochsKept));
         self.books[RUNNING] -= chunk.len();
         self.books[QUEUED] += chunk.len();
@@ -267,9 +326,8 @@ impl Ledger {
     /// Takes away all that a node holds.
     pub fn revoke(&mut self, node: Node, mutation: Option<Mutation>) {
         for number in 0..RANGES.len() as u8 {
-            if let Some((token, holder)) = self.holder(number)
-                && holder == node
-            {
+            let held = self.holders(number).find(|(_, holder)| *holder == node);
+            if let Some((token, _)) = held {
                 self.hand_back(number, token, mutation);
             }
         }
@@ -281,8 +339,8 @@ impl Ledger {
     }
 
     /// Who holds a chunk.
-    pub fn holder(&self, number: u8) -> Option<(TokenNumber, Node)> {
-        self.chunks[usize::from(number)]?.holder
+    pub fn holders(&self, number: u8) -> impl Iterator<Item = (TokenNumber, Node)> {
+        self.chunks[usize::from(number)].into_iter().flat_map(Chunk::holders)
     }
 
     /// Whether the books say what the chunks and bits do.

@@ -27,6 +27,8 @@ pub struct Config {
     pub faults: u8,
     /// Whether the ledger may return, once, to an earlier state. Not among the faults above.
     pub rolls_back: bool,
+    /// Whether a second node may be given what another one runs; each time is one of the faults.
+    pub copies: bool,
     /// What is broken.
     pub mutation: Option<Mutation>,
 }
@@ -46,6 +48,10 @@ pub enum Mutation {
     RepeatsCounted,
     /// Who gives a chunk back, or loses it, leaves its epoch as it is.
     EpochsKept,
+    /// A copy that somebody runs is still on offer.
+    OffersStay,
+    /// Of a commit that begins before what is left all of it is taken off the books.
+    OverlapsCounted,
     /// Nobody publishes again what waits.
     NoSweep,
     /// Nobody takes a chunk from a live worker that does not know of it; see the decision record 0011.

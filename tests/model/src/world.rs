@@ -76,6 +76,8 @@ pub enum Action {
     Open,
     /// A scheduler publishes the message of a chunk that waits again.
     Sweep { chunk: u8 },
+    /// A scheduler offers a copy of a chunk that runs, and publishes its message.
+    Copy,
     /// A scheduler decides that a node is dead; wrongly, if it is not (a fault).
     Judge { scheduler: usize, node: Node, wrongly: bool },
     /// It takes away what the node holds by now.
@@ -126,6 +128,17 @@ impl State {
         self.node(node.0) == node && self.workers[usize::from(node.0)].1 != Worker::Dead
     }
 
+    /// Whether a live node knows nothing of what it holds under this token.
+    fn has_forgotten(&self, token: TokenNumber, node: Node) -> bool {
+        self.is_alive(node) && !self.knows(node.0, token)
+    }
+
+    /// The token under which a live node holds the chunk without knowing it.
+    pub fn forgotten(&self, chunk: u8) -> Option<TokenNumber> {
+        let mut holders = self.ledger.holders(chunk);
+        Some(holders.find(|(token, node)| self.has_forgotten(*token, *node))?.0)
+    }
+
     /// Whether a worker would say of a token that it holds it, or may.
     fn knows(&self, worker: u8, wanted: TokenNumber) -> bool {
         match self.workers[usize::from(worker)].1 {
@@ -141,7 +154,8 @@ impl State {
         let ledgers = [Some(&self.ledger), self.saved.as_deref()];
         let mut known: Vec<TokenNumber> = Vec::new();
         for ledger in ledgers.into_iter().flatten() {
-            known.extend(ledger.chunks.iter().flatten().filter_map(|chunk| Some(chunk.holder?.0)));
+            let holders = ledger.chunks.iter().flatten().flat_map(|chunk| chunk.holders());
+            known.extend(holders.map(|(token, _)| token));
             known.extend(ledger.settled_by.iter().flatten());
             known.extend(ledger.lost.iter().map(|(_, token)| token));
         }
@@ -211,6 +225,9 @@ impl Config {
         if usize::from(ledger.opened) < RANGES.len() && !ledger.state.is_terminal() {
             actions.push(Action::Open);
         }
+        if self.copies && ledger.to_be_copied().is_some() {
+            actions.push(Action::Copy);
+        }
         let waits = |chunk: &u8| {
             ledger.sweep(*chunk).is_some_and(|message| !state.queue.contains(&message))
         };
@@ -226,7 +243,7 @@ impl Config {
                 actions.extend([Action::Bury { scheduler }, Action::SchedulerDies { scheduler }]);
                 continue;
             }
-            let holders = chunks.clone().filter_map(|chunk| ledger.holder(chunk));
+            let holders = chunks.clone().flat_map(|chunk| ledger.holders(chunk));
             actions.extend(holders.map(|(_, node)| Action::Judge {
                 scheduler,
                 node,
@@ -235,9 +252,7 @@ impl Config {
         }
         if self.mutation != Some(Mutation::NoReclaim) {
             let forgotten = chunks.filter(|chunk| {
-                ledger.holder(*chunk).is_some_and(|(token, node)| {
-                    state.is_alive(node) && !state.knows(node.0, token)
-                })
+                ledger.holders(*chunk).any(|(token, node)| state.has_forgotten(token, node))
             });
             actions.extend(forgotten.map(|chunk| Action::Reclaim { chunk }));
         }
@@ -289,7 +304,7 @@ impl Config {
         let before = state.ledger.clone();
         let answer = state.ledger.serve(request, self.mutation);
         properties::check_step(&before, &mut state.ledger)?;
-        properties::check_answer(&before, request, answer)?;
+        properties::check_answer(&before, request, answer, self.copies)?;
         Ok(answer)
     }
 
@@ -335,6 +350,10 @@ impl Config {
                 let message = state.ledger.sweep(chunk).expect("it waits");
                 state.publish(message);
             }
+            Action::Copy => {
+                let message = state.ledger.copy().expect("there is a chunk to copy");
+                state.publish(message);
+            }
             Action::Judge { scheduler, node, .. } => state.burials[scheduler] = Some(node),
             Action::Bury { scheduler } => {
                 let node = state.burials[scheduler].take().expect("somebody to bury");
@@ -342,7 +361,7 @@ impl Config {
             }
             Action::SchedulerDies { scheduler } => state.burials[scheduler] = None,
             Action::Reclaim { chunk } => {
-                let (token, _) = state.ledger.holder(chunk).expect("somebody holds it");
+                let token = state.forgotten(chunk).expect("somebody holds it unknowingly");
                 self.change(state, |ledger| ledger.reclaim(chunk, token, self.mutation))?;
             }
             _ => unreachable!("no scheduler does {action:?}"),
@@ -469,6 +488,7 @@ impl Config {
             Action::Judge { wrongly, .. } => wrongly,
             Action::Ask { fate, .. } => fate != Fate::Heard,
             Action::SchedulerDies { .. }
+            | Action::Copy
             | Action::Lose { .. }
             | Action::Double { .. }
             | Action::GiveUp { .. }

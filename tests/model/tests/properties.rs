@@ -14,11 +14,11 @@ fn faults() -> u8 {
     variable.map_or(2, |text| text.parse().expect("LONGSHORE_MODEL_FAULTS is a small number"))
 }
 
-fn look(faults: u8, rolls_back: bool, mutation: Option<Mutation>) -> Report {
+fn look(config: Config) -> Report {
     let begun = Instant::now();
-    let report = explore(&Config { faults, rolls_back, mutation });
+    let report = explore(&config);
     println!(
-        "{faults} faults, rollback {rolls_back}, {mutation:?}: {} states, {} steps, {} of them done, depth {}, {:?}",
+        "{config:?}: {} states, {} steps, {} of them done, depth {}, {:?}",
         report.states,
         report.steps,
         report.done,
@@ -30,7 +30,12 @@ fn look(faults: u8, rolls_back: bool, mutation: Option<Mutation>) -> Report {
 
 #[track_caller]
 fn holds(faults: u8, rolls_back: bool, mutation: Option<Mutation>, at_least: usize) {
-    let report = look(faults, rolls_back, mutation);
+    is_right(Config { faults, rolls_back, copies: false, mutation }, at_least);
+}
+
+#[track_caller]
+fn is_right(config: Config, at_least: usize) {
+    let report = look(config);
     assert!(report.violation.is_none(), "{:?}", report.violation);
     assert!(
         report.states >= at_least,
@@ -42,7 +47,12 @@ fn holds(faults: u8, rolls_back: bool, mutation: Option<Mutation>, at_least: usi
 /// The mistake is caught by the property, though not a single fault or rollback more than needed happens.
 #[track_caller]
 fn caught(mutation: Mutation, faults: u8, rolls_back: bool, property: &str) {
-    let report = look(faults, rolls_back, Some(mutation));
+    is_caught(Config { faults, rolls_back, copies: false, mutation: Some(mutation) }, property);
+}
+
+#[track_caller]
+fn is_caught(config: Config, property: &str) {
+    let report = look(config);
     let violation = report.violation.expect("it is caught");
     println!("{violation:?}");
     assert!(violation.property.starts_with(property), "{violation:?}");
@@ -56,6 +66,25 @@ fn every_property_holds_whatever_the_faults() {
 #[test]
 fn every_property_holds_though_the_ledger_rolls_back() {
     holds(faults() - 1, true, None, 500_000);
+}
+
+#[test]
+fn every_property_holds_though_two_nodes_run_the_same_chunk() {
+    is_right(Config { faults: faults(), rolls_back: false, copies: true, mutation: None }, 200_000);
+    let rolls_back = Config { faults: 1, rolls_back: true, copies: true, mutation: None };
+    is_right(rolls_back, 500_000);
+}
+
+#[test]
+fn a_copy_that_stays_on_offer_is_caught() {
+    let mutation = Some(Mutation::OffersStay);
+    is_caught(Config { faults: 3, rolls_back: false, copies: true, mutation }, "L2");
+}
+
+#[test]
+fn a_commit_that_counts_what_the_other_holder_did_is_caught() {
+    let mutation = Some(Mutation::OverlapsCounted);
+    is_caught(Config { faults: 1, rolls_back: false, copies: true, mutation }, "L6");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use longshore_ledger::memory::{Clock, MemoryLedger};
 use longshore_ledger::{
-    Admission, Claim, Commit, Committed, Error, HandBack, Ledger as _, Loss, Open,
+    Admission, Claim, Commit, Committed, Error, HandBack, Lagging, Ledger as _, Loss, Open,
 };
 use longshore_model::ledger::{Answer, Message, Node, RANGES, Request, SUBTASKS, name, real};
 use longshore_model::world::{Action, Fate, State};
@@ -32,6 +32,7 @@ impl Clock for Stopped {
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Open,
+    Copy,
     Ask(Request),
     Revoke(Node),
     /// A release on behalf of a worker that has forgotten.
@@ -72,6 +73,12 @@ impl Real {
             Step::Open => {
                 let open = Open { chunks: 1, size: 2, publish_within: Duration::ZERO };
                 at_once(ledger.open(JOB, &open)).expect("opened");
+                None
+            }
+            Step::Copy => {
+                let (held_for, offer_for) = (Duration::ZERO, Duration::from_hours(1));
+                let lagging = Lagging { held_for, offer_for, chunks: 1 };
+                assert_eq!(at_once(ledger.copy(JOB, &lagging)).expect("offered").len(), 1);
                 None
             }
             Step::Ask(request) => Some(self.ask(request)),
@@ -138,7 +145,7 @@ impl Real {
         assert_eq!(books, ledger.books.map(|count| u64::try_from(count).expect("no debts")));
 
         let mut holders: Vec<_> =
-            (0..RANGES.len() as u8).filter_map(|chunk| ledger.holder(chunk)).collect();
+            (0..RANGES.len() as u8).flat_map(|chunk| ledger.holders(chunk)).collect();
         holders.sort_unstable_by_key(|(_, node)| *node);
         holders.dedup_by_key(|(_, node)| *node);
         let holders: Vec<_> = holders.into_iter().map(|(_, node)| name(node)).collect();
@@ -166,9 +173,10 @@ fn message(ledger: &longshore_model::ledger::Ledger, chunk: u8) -> Option<ChunkM
 fn step(state: &State, action: Action) -> Option<Step> {
     match action {
         Action::Open => Some(Step::Open),
+        Action::Copy => Some(Step::Copy),
         Action::Bury { scheduler } => state.burials[scheduler].map(Step::Revoke),
         Action::Reclaim { chunk } => {
-            state.ledger.holder(chunk).map(|(token, _)| Step::Reclaim(chunk, token))
+            state.forgotten(chunk).map(|token| Step::Reclaim(chunk, token))
         }
         Action::Ask { worker, to, fate: Fate::Heard | Fate::Unheard } => {
             state.request(worker, to).map(Step::Ask)
@@ -193,7 +201,7 @@ impl Dice {
 
 /// One way; counts the answers by their words.
 fn walk(seed: u64, answers: &mut BTreeMap<&'static str, u32>) {
-    let model = Config { faults: 6, rolls_back: true, mutation: None };
+    let model = Config { faults: 6, rolls_back: true, copies: seed.is_multiple_of(2), mutation: None };
     let mut dice = Dice(seed);
     let mut real = Real::new();
     let mut state = model.initial();

@@ -1,7 +1,7 @@
 //! The processes of a run: workers and schedulers that are started again after each death, and the application that
 //! submits and controls jobs. All of them are the production code.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -197,6 +197,7 @@ pub(crate) fn worker_config(dice: &Dice, place: usize, queues: &[String], hasty:
     Config {
         slots: dice.among(1..4) as u32,
         queues,
+        uncopied: BTreeSet::new(),
         labels: BTreeMap::new(),
         heartbeat: Duration::from_millis(heartbeat),
         dead_after: Duration::from_millis(dead_after),

@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use longshore_ledger::{
     Admission, Admitted, Beat, Claim, Commit, Committed, ControlError, Error, Event, Events,
-    HandBack, Heart, Hearts, Held, Holder, Ledger, Loss, Open, Process as Beating, Restored,
-    Revoked, StoredDocument, Sweep, Was,
+    HandBack, Heart, Hearts, Held, Holder, Lagging, Ledger, Loss, Open, Process as Beating,
+    Restored, Revoked, StoredDocument, Straggler, Sweep, Was,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
@@ -225,6 +225,14 @@ impl Ledger for RemoteLedger {
         let (node, loss) = (node.clone(), loss.clone());
         self.ask("revoke", move |world| {
             Box::pin(async move { world.revoke(job, &node, &loss).await })
+        })
+        .await
+    }
+
+    async fn copy(&self, job: JobId, lagging: &Lagging) -> Result<Vec<Straggler>, Error> {
+        let lagging = *lagging;
+        self.ask("copy", move |world| {
+            Box::pin(async move { world.ledger.copy(job, &lagging).await })
         })
         .await
     }

@@ -15,12 +15,14 @@ use super::process::Program;
 use super::serve::ServeTask;
 
 /// One `[task.NAME]` of a worker: exactly one of `command`, `serve` and `http`; for programs `env`
-/// and `cwd`; for all `timeout`, a humantime string, beside the job's own.
+/// and `cwd`; for all `timeout`, a humantime string, beside the job's own, and `copies`, false where no second copy may
+/// run of what takes long.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Fields")]
 pub struct TaskSpec {
     how: How,
     timeout: Option<Duration>,
+    copies: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,13 +41,14 @@ struct Fields {
     env: Option<BTreeMap<String, String>>,
     cwd: Option<PathBuf>,
     timeout: Option<String>,
+    copies: Option<bool>,
 }
 
 impl TryFrom<Fields> for TaskSpec {
     type Error = String;
 
     fn try_from(fields: Fields) -> Result<Self, String> {
-        let Fields { command, serve, http, env, cwd, timeout } = fields;
+        let Fields { command, serve, http, env, cwd, timeout, copies } = fields;
         let is_program = command.is_some() || serve.is_some();
         if !is_program && (env.is_some() || cwd.is_some()) {
             return Err("`env` and `cwd` go with `command` or `serve`".into());
@@ -68,24 +71,33 @@ impl TryFrom<Fields> for TaskSpec {
                 _ => Err(format!("timeout: `{text}` is no duration; write it like \"30s\"")),
             })
             .transpose()?;
-        Ok(Self { how, timeout })
+        Ok(Self { how, timeout, copies: copies.unwrap_or(true) })
     }
 }
 
 impl TaskSpec {
     /// A command: a process an attempt.
     pub fn command<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
-        Self { how: How::Command(Program::new(argv)), timeout: None }
+        Self::new(How::Command(Program::new(argv)))
     }
 
     /// A served command: a process a slot that answers line by line.
     pub fn serve<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
-        Self { how: How::Serve(Program::new(argv)), timeout: None }
+        Self::new(How::Serve(Program::new(argv)))
     }
 
     /// A POST to a URL an attempt.
     pub fn http(url: impl Into<String>) -> Self {
-        Self { how: How::Http(url.into()), timeout: None }
+        Self::new(How::Http(url.into()))
+    }
+
+    fn new(how: How) -> Self {
+        Self { how, timeout: None, copies: true }
+    }
+
+    /// Whether a second copy may run of what takes long.
+    pub(crate) fn copies(&self) -> bool {
+        self.copies
     }
 
     /// The handler, once it is known that it can work here at all: that its program exists, that
@@ -148,10 +160,10 @@ mod tests {
     #[test]
     fn a_spec_is_read_from_the_configuration() {
         let fields = json!({
-            "command": ["sh", "-c", "true"], "env": {"A": "b"}, "cwd": "/", "timeout": "1m 30s",
+            "command": ["sh", "-c", "true"], "env": {"A": "b"}, "cwd": "/", "timeout": "1m 30s", "copies": false,
         });
         let spec: TaskSpec = serde_json::from_value(fields).expect("it is valid");
-        assert_eq!(spec.timeout, Some(Duration::from_secs(90)));
+        assert_eq!((spec.timeout, spec.copies()), (Some(Duration::from_secs(90)), false));
         assert!(matches!(&spec.how, How::Command(program) if program.env["A"] == "b"));
         assert!(spec.handler().is_ok());
     }

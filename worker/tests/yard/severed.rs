@@ -9,7 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_ledger::{
     Admission, Admitted, Beat, Claim, Commit, Committed, ControlError, Error, Events, HandBack,
-    Hearts, Held, Holder, Ledger, Loss, Open, Restored, Revoked, StoredDocument, Sweep, Was,
+    Hearts, Held, Holder, Lagging, Ledger, Loss, Open, Restored, Revoked, StoredDocument,
+    Straggler, Sweep, Was,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
@@ -140,6 +141,9 @@ impl Ledger for Severed {
         others()
     }
     async fn revoke(&self, _: JobId, _: &NodeId, _: &Loss) -> Result<Vec<Revoked>, Error> {
+        others()
+    }
+    async fn copy(&self, _: JobId, _: &Lagging) -> Result<Vec<Straggler>, Error> {
         others()
     }
     async fn holders(&self, _: JobId) -> Result<Vec<Holder>, Error> {
