@@ -125,6 +125,10 @@ pub(crate) fn summary(
         facts.push(("reduce", books(&job.reduce)));
     }
     facts.push(("attempts", job.attempts.to_string()));
+    if job.copies > 0 {
+        let chunks = recovery::counted(job.copies, "chunk");
+        facts.push(("copied", format!("{chunks} that took long, run by a second worker too")));
+    }
     facts.extend(recovery::facts(job, recoveries));
     facts.extend(pace(job));
     facts.extend(job.error.clone().map(|error| ("error", error)));

@@ -109,7 +109,7 @@ fn told(recovery: &Recovery) -> String {
     told
 }
 
-fn counted(count: u64, what: &str) -> String {
+pub(super) fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 

@@ -201,7 +201,8 @@ impl Dice {
 
 /// One way; counts the answers by their words.
 fn walk(seed: u64, answers: &mut BTreeMap<&'static str, u32>) {
-    let model = Config { faults: 6, rolls_back: true, copies: seed.is_multiple_of(2), mutation: None };
+    let model =
+        Config { faults: 6, rolls_back: true, copies: seed.is_multiple_of(2), mutation: None };
     let mut dice = Dice(seed);
     let mut real = Real::new();
     let mut state = model.initial();

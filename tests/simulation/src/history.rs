@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_ledger::{Commit, Ledger};
-use longshore_protocol::{Audit, ChunkId, Epoch, JobId, JobSummary, Run, Token};
+use longshore_protocol::{Audit, ChunkId, Epoch, JobId, JobSummary, NodeId, Run, Timestamp, Token};
 
 use crate::process::Process;
 use crate::sabotage::Sabotage;
@@ -62,32 +62,74 @@ struct Running {
 }
 
 /// Who holds a chunk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
     pub(crate) token: Token,
+    pub(crate) node: NodeId,
     pub(crate) epoch: Epoch,
     pub(crate) to: u64,
+    /// When it was granted, by the ledger's clock.
+    pub(crate) since: Timestamp,
 }
 
 /// The holders of all chunks, by what the ledger answered.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Holders {
-    chunks: BTreeMap<(JobId, ChunkId), Holder>,
+    chunks: BTreeMap<(JobId, ChunkId), Vec<Holder>>,
+    /// Of these somebody else than the holder may claim a copy.
+    offered: BTreeSet<(JobId, ChunkId)>,
 }
 
 impl Holders {
-    /// A grant; gives the token that held the chunk, if it was another.
+    /// A grant; gives the token that held the chunk, if it was another and no copy was on offer.
     pub(crate) fn granted(&mut self, job: JobId, chunk: ChunkId, holder: Holder) -> Option<Token> {
-        let before = self.chunks.insert((job, chunk), holder);
-        before.map(|before| before.token).filter(|token| *token != holder.token)
+        let holders = self.chunks.entry((job, chunk)).or_default();
+        if holders.iter().any(|other| other.token == holder.token) {
+            return None;
+        }
+        let before = holders.first().map(|other| other.token);
+        let is_copy = self.offered.remove(&(job, chunk));
+        if !is_copy {
+            holders.clear();
+        }
+        holders.push(holder);
+        before.filter(|_| !is_copy)
     }
 
-    pub(crate) fn of(&self, job: JobId, chunk: ChunkId) -> Option<Holder> {
-        self.chunks.get(&(job, chunk)).copied()
+    pub(crate) fn offered(&mut self, job: JobId, chunk: ChunkId) {
+        self.offered.insert((job, chunk));
     }
 
-    pub(crate) fn let_go(&mut self, job: JobId, chunk: ChunkId) -> Option<Holder> {
-        self.chunks.remove(&(job, chunk))
+    pub(crate) fn of(&self, job: JobId, chunk: ChunkId) -> &[Holder] {
+        self.chunks.get(&(job, chunk)).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether a token may do something to the chunk: it holds it, or nobody does as far as we know.
+    pub(crate) fn allow(&self, job: JobId, chunk: ChunkId, token: Token) -> bool {
+        let holders = self.of(job, chunk);
+        holders.is_empty() || holders.iter().any(|holder| holder.token == token)
+    }
+
+    pub(crate) fn let_go(&mut self, job: JobId, chunk: ChunkId, token: Token) {
+        if let Some(holders) = self.chunks.get_mut(&(job, chunk)) {
+            holders.retain(|holder| holder.token != token);
+            if holders.is_empty() {
+                self.offered.remove(&(job, chunk));
+            }
+        }
+    }
+
+    /// All that a node holds of a job is taken from it, of what it claimed up to this time if one is given.
+    pub(crate) fn taken(&mut self, job: JobId, node: &NodeId, claimed_by: Option<Timestamp>) {
+        for ((of, chunk), holders) in &mut self.chunks {
+            let is_old = |holder: &Holder| claimed_by.is_none_or(|latest| holder.since <= latest);
+            if *of == job && !holders.is_empty() {
+                holders.retain(|holder| holder.node != *node || !is_old(holder));
+                if holders.is_empty() {
+                    self.offered.remove(&(job, *chunk));
+                }
+            }
+        }
     }
 
     pub(crate) fn ended(&mut self, job: JobId) {

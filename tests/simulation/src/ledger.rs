@@ -231,10 +231,8 @@ impl Ledger for RemoteLedger {
 
     async fn copy(&self, job: JobId, lagging: &Lagging) -> Result<Vec<Straggler>, Error> {
         let lagging = *lagging;
-        self.ask("copy", move |world| {
-            Box::pin(async move { world.ledger.copy(job, &lagging).await })
-        })
-        .await
+        self.ask("copy", move |world| Box::pin(async move { world.copy(job, &lagging).await }))
+            .await
     }
 
     async fn holders(&self, job: JobId) -> Result<Vec<Holder>, Error> {

@@ -21,7 +21,7 @@
 //! | S1 | a job whose submission was confirmed ends, within 60 s after the last fault and what its work takes on one slot | at the end |
 //! | S2 | the books balance, and agree with the raw data | after each operation on the job |
 //! | S3 | each index is counted once, as what it came to; nothing is settled that did not run | with each commit, at the end |
-//! | S4 | a chunk has at most one current token; only under it a commit or release counts | with each claim, commit, release |
+//! | S4 | a chunk has at most one current token, and one more where a copy was offered; only under them a commit or release counts | with each claim, commit, release |
 //! | S5 | an attempt above 1 follows a failed one of the subtask itself: infrastructure uses up none | as each attempt begins |
 //! | S6 | no more chunks run than `max_parallel`, nor are more open unless some were cut | after each operation on the job |
 //! | S7 | results are right, one for each index that is done, and the reduced value is their sum | at the end |

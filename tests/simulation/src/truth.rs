@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use longshore_ledger::memory::Snapshot;
 use longshore_ledger::{
-    Admission, Admitted, Claim, Commit, Committed, ControlError, Error, HandBack, Ledger, Loss,
-    Open, Revoked, Sweep,
+    Admission, Admitted, Claim, Commit, Committed, ControlError, Error, HandBack, Lagging, Ledger,
+    Loss, Open, Revoked, Straggler, Sweep,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{ChunkId, ChunkMessage, Epoch, JobId, NodeId, RESULT_STRIDE, Run, Token};
@@ -55,9 +55,10 @@ impl World {
         let mut claim = self.ledger.claim(job, chunk, epoch, token, node).await?;
         self.note(|| format!("{job}/{chunk} epoch {epoch} claimed by {node}: {claim:?}"));
         if let Claim::Granted(grant) = &mut claim {
+            let since = self.ledger.now().await?;
+            let holder = Holder { token, node: node.clone(), epoch, to: grant.to, since };
             let mut history = self.history.lock();
             history.epochs.insert(token, epoch);
-            let holder = Holder { token, epoch, to: grant.to };
             if let Some(other) = history.holders.granted(job, chunk, holder) {
                 drop(history);
                 self.violated("S4", || {
@@ -80,9 +81,13 @@ impl World {
         token: Token,
         commit: &Commit,
     ) -> Result<Committed, Error> {
-        let holder = self.history.lock().holders.of(job, chunk);
+        let (allowed, to) = {
+            let holders = &self.history.lock().holders;
+            let to = holders.of(job, chunk).first().map(|holder| holder.to);
+            (holders.allow(job, chunk, token), to)
+        };
         let mut commit = commit.clone();
-        self.spoil(&mut commit, holder.map(|holder| holder.to));
+        self.spoil(&mut commit, to);
         if self.is_sabotaged(Sabotage::ConfirmUnwritten) && self.dice.chance(50) {
             return Ok(Committed::Settled { state: JobState::Running });
         }
@@ -92,7 +97,7 @@ impl World {
             format!("{job}/{chunk} commit {}..{}: {committed:?}", commit.from, commit.end())
         });
         if let Committed::Settled { state } = committed {
-            if holder.is_some_and(|holder| holder.token != token) {
+            if !allowed {
                 self.violated("S4", || format!("{job}/{chunk}: a commit under {token} counted"));
             }
             self.check_ran(job, &commit);
@@ -117,14 +122,30 @@ impl World {
         self.note(|| format!("{job}/{chunk} released: {answer:?}"));
         if answer == HandBack::Queued {
             let mut history = self.history.lock();
-            let holder = history.holders.let_go(job, chunk);
+            let allowed = history.holders.allow(job, chunk, token);
+            history.holders.let_go(job, chunk, token);
             drop(history);
-            if holder.is_some_and(|holder| holder.token != token) {
+            if !allowed {
                 self.violated("S4", || format!("{job}/{chunk}: a release under {token} counted"));
             }
         }
         self.inspect(job).await;
         Ok(answer)
+    }
+
+    pub(crate) async fn copy(
+        &self,
+        job: JobId,
+        lagging: &Lagging,
+    ) -> Result<Vec<Straggler>, Error> {
+        let offered = self.ledger.copy(job, lagging).await?;
+        for Straggler { message, holder } in &offered {
+            self.count("copies offered");
+            self.note(|| format!("{job}/{} may be copied, {holder} holds it", message.chunk));
+            self.history.lock().holders.offered(job, message.chunk);
+        }
+        self.inspect(job).await;
+        Ok(offered)
     }
 
     pub(crate) async fn revoke(
@@ -137,11 +158,15 @@ impl World {
             return Ok(Vec::new());
         }
         let revoked = self.ledger.revoke(job, node, loss).await?;
+        let claimed_by = match loss {
+            Loss::Orphaned { claimed_by } => Some(*claimed_by),
+            _ => None,
+        };
+        self.history.lock().holders.taken(job, node, claimed_by);
         for Revoked { chunk, .. } in &revoked {
             self.count("chunks revoked");
             self.note(|| format!("{job}/{chunk} revoked from {node}"));
             let mut history = self.history.lock();
-            history.holders.let_go(job, *chunk);
             history.revoked.insert((job, *chunk));
         }
         self.inspect(job).await;
@@ -240,7 +265,7 @@ impl World {
     /// The token that the ledger looks at: the one that was shown, in an honest run.
     fn effective(&self, job: JobId, chunk: ChunkId, shown: Token) -> Token {
         let history = self.history.lock();
-        let Some(holder) = history.holders.of(job, chunk) else { return shown };
+        let Some(holder) = history.holders.of(job, chunk).first() else { return shown };
         let same_epoch = history.epochs.get(&shown) == Some(&holder.epoch);
         let taken_for_his = self.is_sabotaged(Sabotage::IgnoreFencing)
             || self.is_sabotaged(Sabotage::EpochsForTokens) && same_epoch;

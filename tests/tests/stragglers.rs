@@ -1,0 +1,72 @@
+//! A subtask that hangs on one worker, while others are idle and its like take moments.
+
+use std::path::Path;
+use std::time::Duration;
+
+use longshore_test_servers::wait_until;
+use longshore_tests::Fleet;
+use serde_json::json;
+
+/// Subtask 7 hangs where it runs first, and says in which process.
+fn configured(folder: &Path, more: &str) -> Fleet {
+    let script = r#"
+        if [ "$LONGSHORE_INDEX" = 7 ] && mkdir hangs 2>/dev/null; then echo $$ > hangs/pid; exec sleep 1000; fi
+        echo '"done"'
+    "#;
+    std::fs::write(folder.join("task.sh"), script).expect("room for it");
+    let config = folder.join("longshore.toml");
+    let task = format!(
+        "[task.step]\ncommand = [\"sh\", \"task.sh\"]\ncwd = \"{}\"\n{more}\n",
+        folder.display()
+    );
+    std::fs::write(&config, task).expect("room for it");
+    let mut fleet = Fleet::start(0, 0);
+    fleet.set("LONGSHORE_CONFIG", config.to_str().expect("a plain name"));
+    fleet.add_scheduler();
+    for _ in 0..2 {
+        fleet.add_worker(&["--slots", "2"]);
+    }
+    fleet.await_workers(2);
+    fleet
+}
+
+fn submit(fleet: &Fleet) -> String {
+    fleet.submit(&json!({"task": "step", "split": {"by": "range", "start": 0, "end": 20}}))
+}
+
+#[test]
+fn what_hangs_on_one_worker_is_run_by_an_idle_one_and_stopped() {
+    let folder = tempfile::tempdir().expect("room for it");
+    let fleet = configured(folder.path(), "");
+    let job = submit(&fleet);
+    let status = fleet.await_end(&job, Duration::from_secs(30));
+    assert_eq!((&status["state"], &status["done"]), (&json!("succeeded"), &json!(20)), "{status}");
+    assert_eq!(status["copies"], 1, "{status}");
+    assert_eq!(status["recoveries"], 0, "nobody was lost: {status}");
+    assert_eq!(status["attempts"], 20, "one of the two counts: {status}");
+    fleet.audit(&job);
+    assert_eq!(fleet.longshore(&["results", &job]).ok(), "\"done\"\n".repeat(20));
+    let told = fleet.longshore(&["status", &job]).ok();
+    assert!(told.contains("copied    1 chunk that took long"), "{told}");
+
+    let pid = std::fs::read_to_string(folder.path().join("hangs/pid")).expect("it hung");
+    let process = format!("/proc/{}", pid.trim());
+    wait_until("the process that hangs is stopped", Duration::from_secs(20), || {
+        !Path::new(&process).exists()
+    });
+}
+
+#[test]
+fn a_task_that_must_not_run_twice_does_not() {
+    let folder = tempfile::tempdir().expect("room for it");
+    let fleet = configured(folder.path(), "copies = false");
+    let job = submit(&fleet);
+    wait_until("all but one are done", Duration::from_secs(30), || {
+        fleet.status(&job)["done"] == 19
+    });
+    // Twice as long as the copy of the other test takes to begin, and more.
+    std::thread::sleep(Duration::from_secs(6));
+    let status = fleet.status(&job);
+    assert_eq!((&status["done"], &status["copies"]), (&json!(19), &json!(0)), "{status}");
+    fleet.longshore(&["cancel", &job]).ok();
+}
