@@ -81,6 +81,11 @@ pub(crate) struct Holders {
 }
 
 impl Holders {
+    /// Whether a second one may be granted.
+    pub(crate) fn offers(&self, job: JobId, chunk: ChunkId) -> bool {
+        self.offered.contains(&(job, chunk))
+    }
+
     /// A grant; gives the token that held the chunk, if it was another and no copy was on offer.
     pub(crate) fn granted(&mut self, job: JobId, chunk: ChunkId, holder: Holder) -> Option<Token> {
         let holders = self.chunks.entry((job, chunk)).or_default();

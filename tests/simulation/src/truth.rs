@@ -59,6 +59,9 @@ impl World {
             let holder = Holder { token, node: node.clone(), epoch, to: grant.to, since };
             let mut history = self.history.lock();
             history.epochs.insert(token, epoch);
+            if history.holders.offers(job, chunk) && !history.holders.allow(job, chunk, token) {
+                self.count("copies run");
+            }
             if let Some(other) = history.holders.granted(job, chunk, holder) {
                 drop(history);
                 self.violated("S4", || {

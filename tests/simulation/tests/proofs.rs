@@ -34,6 +34,8 @@ fn every_kind_of_trouble_happens() {
         "chunks fetched ahead",
         "chunks revoked",
         "confirms lost",
+        "copies offered",
+        "copies run",
         "crashes after a call",
         "crashes before a call",
         "deadlines passed",
