@@ -35,7 +35,7 @@ pub(crate) enum Ending {
 pub(crate) struct Hold {
     pub(crate) held: Held,
     granted: AtomicBool,
-    ending: AtomicU8,
+    ending: Arc<AtomicU8>,
     cancel: CancellationToken,
     abandoned: CancellationToken,
 }
@@ -49,6 +49,11 @@ impl Hold {
     /// Whether to begin another subtask.
     pub(crate) fn goes_on(&self) -> bool {
         self.ending.load(Ordering::Acquire) == 0
+    }
+
+    /// The same, to be asked elsewhere.
+    pub(crate) fn goes_on_token(&self) -> GoesOn {
+        GoesOn(self.ending.clone())
     }
 
     /// Whether nothing may be committed any more.
@@ -78,6 +83,15 @@ impl Hold {
     }
 }
 
+/// Tells whether to begin another subtask of a hold.
+pub(crate) struct GoesOn(Arc<AtomicU8>);
+
+impl GoesOn {
+    pub(crate) fn holds(&self) -> bool {
+        self.0.load(Ordering::Acquire) == 0
+    }
+}
+
 /// All holds of a worker.
 #[derive(Debug, Default)]
 pub(crate) struct Holdings {
@@ -94,7 +108,7 @@ impl Holdings {
         let hold = Arc::new(Hold {
             held,
             granted: AtomicBool::new(false),
-            ending: AtomicU8::new(0),
+            ending: Arc::default(),
             cancel: CancellationToken::new(),
             abandoned: CancellationToken::new(),
         });

@@ -30,6 +30,7 @@ mod pace;
 mod pipeline;
 mod plans;
 mod stop;
+mod stretch;
 mod supervisor;
 mod task;
 mod worker;

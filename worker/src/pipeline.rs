@@ -32,7 +32,7 @@ use crate::holdings::{Ending, Hold, Holdings, Taken};
 use crate::metrics;
 use crate::pace::{Gait, Pace};
 use crate::plans::{self, Plans};
-use crate::task::{Handler, Handlers};
+use crate::task::{Computing, Handler, Handlers};
 use crate::{Config, Machine};
 
 /// A chunk that can't run here and now, for no fault of its own, is kept this long before it is
@@ -84,6 +84,15 @@ pub(crate) struct Chunk<'a> {
     pub(crate) plan: Arc<Plan>,
     pub(crate) handler: Option<&'a dyn Handler>,
     pub(crate) judge: Judge,
+}
+
+impl Chunk<'_> {
+    /// The task, if its subtasks may follow one another on one thread: of a suspect each is committed before the next begins, and
+    /// a reduce node needs results first.
+    fn computing(&self) -> Option<&Computing> {
+        let free = !self.grant.is_suspect() && self.grant.from < self.plan.total();
+        self.handler.filter(|_| free)?.computing()
+    }
 }
 
 /// A granted chunk and a slot for it.
@@ -180,6 +189,9 @@ impl Pipeline {
     /// while the last of it is committed.
     async fn run(&self, chunk: &Chunk<'_>, batch: &mut Batch, slot: SemaphorePermit<'_>) {
         let since = Instant::now();
+        if let Some(task) = chunk.computing() {
+            self.compute(chunk, batch, task).await;
+        }
         while batch.next() < chunk.grant.to && chunk.hold.goes_on() {
             let begun = Instant::now();
             match attempt(self, chunk, batch).await {

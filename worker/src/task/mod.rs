@@ -30,10 +30,14 @@ pub(crate) use rust::{asynchronous, blocking};
 #[cfg(feature = "fuzzing")]
 pub(crate) use serve::parse as served_answer;
 pub use spec::TaskSpec;
+pub(crate) use threads::{Series, no_thread};
 
 /// An outcome that is known at once from `params` and the attempt's number, without a look at the
 /// input.
 pub(crate) type Instantly = fn(&Value, u32) -> Outcome;
+
+/// A task that computes: it blocks its thread until it has an outcome.
+pub(crate) type Computing = Arc<dyn Fn(Context, Input) -> Outcome + Send + Sync>;
 
 /// Runs attempts of one task.
 #[async_trait]
@@ -41,6 +45,11 @@ pub(crate) trait Handler: Send + Sync {
     /// Tasks that need neither their input nor any waiting run without a future of their own, so
     /// that ten thousand of them take milliseconds.
     fn instantly(&self) -> Option<Instantly> {
+        None
+    }
+
+    /// Tasks that compute, so that subtasks can follow one another on one thread.
+    fn computing(&self) -> Option<&Computing> {
         None
     }
 

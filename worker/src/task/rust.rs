@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::threads::on_a_thread;
-use super::{Handler, permanent, retryable};
+use super::{Computing, Handler, permanent, retryable};
 use crate::error::TaskErrorKind;
 use crate::{Context, TaskError};
 
@@ -29,8 +30,11 @@ pub struct Inputs<T> {
 const WIND_UP: Duration = Duration::from_millis(500);
 
 /// A Rust function behind the one shape that the pipeline knows.
-pub(crate) struct RustTask {
-    run: Box<dyn Fn(Context, Input) -> BoxFuture<'static, Outcome> + Send + Sync>,
+pub(crate) enum RustTask {
+    /// It awaits.
+    Asynchronous(Box<dyn Fn(Context, Input) -> BoxFuture<'static, Outcome> + Send + Sync>),
+    /// It computes.
+    Computing(Computing),
 }
 
 /// A task that awaits.
@@ -46,7 +50,7 @@ where
         Ok(input) => task(ctx, input).map(|result| encode(&result)).boxed(),
         Err(outcome) => std::future::ready(outcome).boxed(),
     };
-    RustTask { run: Box::new(run) }
+    RustTask::Asynchronous(Box::new(run))
 }
 
 /// A task that computes, on a thread of its own. When it ignores its cancellation, the thread goes
@@ -58,22 +62,29 @@ where
     O: Serialize + 'static,
     E: Display + 'static,
 {
-    let task = std::sync::Arc::new(task);
-    let run = move |ctx: Context, input: Input| {
-        let task = task.clone();
-        let work = move || match decode(input) {
-            Ok(input) => encode(&task(ctx, input)),
-            Err(outcome) => outcome,
-        };
-        on_a_thread(work).boxed()
-    };
-    RustTask { run: Box::new(run) }
+    RustTask::Computing(Arc::new(move |ctx, input| match decode(input) {
+        Ok(input) => encode(&task(ctx, input)),
+        Err(outcome) => outcome,
+    }))
 }
 
 #[async_trait]
 impl Handler for RustTask {
+    fn computing(&self) -> Option<&Computing> {
+        match self {
+            Self::Computing(task) => Some(task),
+            Self::Asynchronous(_) => None,
+        }
+    }
+
     async fn run(&self, ctx: Context, input: Input) -> Outcome {
-        (self.run)(ctx, input).await
+        match self {
+            Self::Asynchronous(run) => run(ctx, input).await,
+            Self::Computing(task) => {
+                let task = Arc::clone(task);
+                on_a_thread(move || task(ctx, input)).await
+            }
+        }
     }
 
     fn wind_up(&self) -> Duration {

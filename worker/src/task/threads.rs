@@ -2,13 +2,14 @@
 //!
 //! The one that became free last gets the next work: its processor has just become free too, and that is where the system
 //! wakes it. A pool that hands out work in turn wakes a thread whose processor is busy with somebody else's, while the free
-//! one stands still.
+//! one stands still. What belongs together is a [`Series`], for which the thread waits for nobody.
 
 use std::io;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use longshore_protocol::Outcome;
 use parking_lot::Mutex;
@@ -25,7 +26,48 @@ static SHARED: Threads = Threads::new(KEPT);
 /// Computes on a thread where blocking is allowed; a panic there is a failed attempt. What has begun goes on to its end, also
 /// when nobody waits for it any more.
 pub(super) async fn on_a_thread(run: impl FnOnce() -> Outcome + Send + 'static) -> Outcome {
-    SHARED.run(Box::new(run)).await
+    SHARED.run(run).await
+}
+
+/// Why there is no outcome of work for which there is no thread.
+pub(crate) fn no_thread(error: &io::Error) -> Outcome {
+    retryable(format!("no thread to run on: {error}"))
+}
+
+/// Numbered works, one after the other on one thread, with what came of each.
+pub(crate) struct Series {
+    outcomes: tokio::sync::mpsc::Receiver<Computed>,
+    /// That of the last number, which comes when the thread is free again.
+    last: Option<oneshot::Receiver<Computed>>,
+}
+
+/// What came of one of them.
+pub(crate) struct Computed {
+    pub(crate) outcome: Outcome,
+    pub(crate) took: Duration,
+}
+
+impl Series {
+    /// Runs these numbers, each if it `may_begin` when its turn comes; the first that may not ends the series. So does whoever
+    /// drops it, but for the work that has begun.
+    pub(crate) fn start(
+        numbers: Range<u64>,
+        may_begin: impl Fn() -> bool + Send + 'static,
+        run: impl Fn(u64) -> Outcome + Send + 'static,
+    ) -> io::Result<Self> {
+        SHARED.start_series(numbers, may_begin, run)
+    }
+
+    /// What came of the next number; `None` when none is left, or none may begin any more. What is not awaited to its end is
+    /// not lost.
+    pub(crate) async fn next(&mut self) -> Option<Computed> {
+        if let Some(computed) = self.outcomes.recv().await {
+            return Some(computed);
+        }
+        let last = self.last.as_mut()?.await;
+        self.last = None;
+        last.ok()
+    }
 }
 
 struct Threads {
@@ -39,9 +81,16 @@ struct Thread {
     desk: mpsc::SyncSender<Work>,
 }
 
-struct Work {
-    run: Box<dyn FnOnce() -> Outcome + Send>,
-    tell: oneshot::Sender<Outcome>,
+/// What a thread is given to do; what that gives is done when the thread is free again.
+type Work = Box<dyn FnOnce() -> Box<dyn FnOnce()> + Send>;
+
+/// So many outcomes the thread may be ahead of whoever follows it: enough that it does not wait while they are committed.
+const AHEAD: usize = 16;
+
+/// A panic is a failed attempt.
+fn guarded(run: impl FnOnce() -> Outcome) -> Outcome {
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|panic| retryable(panic_text(panic.as_ref())))
 }
 
 impl Threads {
@@ -49,12 +98,50 @@ impl Threads {
         Self { kept, free: Mutex::new(Vec::new()) }
     }
 
-    async fn run(&'static self, run: Box<dyn FnOnce() -> Outcome + Send>) -> Outcome {
+    async fn run(&'static self, run: impl FnOnce() -> Outcome + Send + 'static) -> Outcome {
         let (tell, told) = oneshot::channel();
-        match self.hand_out(Work { run, tell }) {
+        let work: Work = Box::new(move || {
+            let outcome = guarded(run);
+            Box::new(move || {
+                let _ = tell.send(outcome);
+            })
+        });
+        match self.hand_out(work) {
             Ok(()) => told.await.expect("a thread tells how its work ended"),
-            Err(error) => retryable(format!("no thread to run on: {error}")),
+            Err(error) => no_thread(&error),
         }
+    }
+
+    fn start_series(
+        &'static self,
+        numbers: Range<u64>,
+        may_begin: impl Fn() -> bool + Send + 'static,
+        run: impl Fn(u64) -> Outcome + Send + 'static,
+    ) -> io::Result<Series> {
+        let (tell, outcomes) = tokio::sync::mpsc::channel(AHEAD);
+        let (tell_last, last) = oneshot::channel();
+        let work: Work = Box::new(move || {
+            for number in numbers.clone() {
+                if !may_begin() {
+                    break;
+                }
+                let begun = Instant::now();
+                let outcome = guarded(|| run(number));
+                let computed = Computed { outcome, took: begun.elapsed() };
+                if number + 1 == numbers.end {
+                    drop(tell);
+                    return Box::new(move || {
+                        let _ = tell_last.send(computed);
+                    });
+                }
+                if tell.blocking_send(computed).is_err() {
+                    break;
+                }
+            }
+            Box::new(|| ())
+        });
+        self.hand_out(work)?;
+        Ok(Series { outcomes, last: Some(last) })
     }
 
     fn hand_out(&'static self, work: Work) -> io::Result<()> {
@@ -80,12 +167,11 @@ impl Threads {
         let id = thread::current().id();
         loop {
             match works.recv_timeout(self.kept) {
-                Ok(Work { run, tell }) => {
-                    let outcome = catch_unwind(AssertUnwindSafe(run))
-                        .unwrap_or_else(|panic| retryable(panic_text(panic.as_ref())));
+                Ok(work) => {
+                    let tell = work();
                     // Free before anybody hears of it: what comes next is to come here.
                     self.free.lock().push(Thread { id, desk: desk.clone() });
-                    let _ = tell.send(outcome);
+                    tell();
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     let mut free = self.free.lock();
@@ -103,14 +189,12 @@ impl Threads {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::super::fixtures::{failure, success};
     use super::*;
 
     /// Which thread the work ran on.
     async fn ran_on(threads: &'static Threads) -> Outcome {
-        threads.run(Box::new(|| success(format!("{:?}", thread::current().id())))).await
+        threads.run(|| success(format!("{:?}", thread::current().id()))).await
     }
 
     async fn nobody_is_free(threads: &Threads) {
@@ -131,7 +215,7 @@ mod tests {
             let _ = gone.recv();
             Outcome::Success(String::new())
         };
-        let busy = tokio::spawn(THREADS.run(Box::new(wait)));
+        let busy = tokio::spawn(THREADS.run(wait));
         nobody_is_free(&THREADS).await;
         let second = ran_on(&THREADS).await;
         assert_ne!(second, first, "the first one is busy");
@@ -154,11 +238,55 @@ mod tests {
         nobody_is_free(&THREADS).await;
     }
 
+    /// What came of a series, as numbers.
+    async fn all(mut series: Series) -> Vec<String> {
+        let mut all = Vec::new();
+        while let Some(computed) = series.next().await {
+            let Outcome::Success(number) = computed.outcome else { panic!("it did not succeed") };
+            all.push(number);
+        }
+        all
+    }
+
+    fn echo(number: u64) -> Outcome {
+        success(number)
+    }
+
+    #[tokio::test]
+    async fn a_series_runs_in_order_on_one_thread_which_is_free_when_the_last_is_told() {
+        static THREADS: Threads = Threads::new(KEPT);
+        let on = |_| success(format!("{:?}", thread::current().id()));
+        let threads = all(THREADS.start_series(0..100, || true, on).expect("a thread")).await;
+        assert_eq!(threads.len(), 100);
+        assert!(threads.iter().all(|other| *other == threads[0]), "{threads:?}");
+        assert_eq!(ran_on(&THREADS).await, Outcome::Success(threads[0].clone()));
+        let numbers = all(THREADS.start_series(5..8, || true, echo).expect("a thread")).await;
+        assert_eq!(numbers, ["5", "6", "7"]);
+    }
+
+    #[tokio::test]
+    async fn a_series_ends_where_none_may_begin_and_where_nobody_follows() {
+        static THREADS: Threads = Threads::new(KEPT);
+        let left = std::sync::atomic::AtomicU8::new(3);
+        let may_begin = move || left.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) > 0;
+        let numbers = all(THREADS.start_series(0..10, may_begin, echo).expect("a thread")).await;
+        assert_eq!(numbers, ["0", "1", "2"]);
+        let endless = THREADS.start_series(0..u64::MAX, || true, echo).expect("a thread");
+        drop(endless);
+        ran_on(&THREADS).await;
+        let free = || THREADS.free.lock().len();
+        let begun = Instant::now();
+        while free() == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(10), "its thread is not free");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     #[tokio::test]
     async fn a_thread_outlives_a_panic() {
         static THREADS: Threads = Threads::new(KEPT);
         let before = ran_on(&THREADS).await;
-        let told = failure(THREADS.run(Box::new(|| panic!("a knot"))).await);
+        let told = failure(THREADS.run(|| panic!("a knot")).await);
         assert_eq!(told, ("the handler panicked: a knot".into(), true));
         assert_eq!(ran_on(&THREADS).await, before);
     }

@@ -1,0 +1,185 @@
+//! Tasks that compute: their subtasks follow one another on one thread, and are settled, committed and stopped all the same.
+
+mod yard;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
+
+use longshore_protocol::state::JobState;
+use longshore_worker::{Config, Context, TaskError, TaskResult, Worker};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use yard::{Yard, config, eventually};
+
+fn range(end: u64, chunk: u64, more: &Value) -> Value {
+    let mut document = json!({
+        "task": "compute", "split": {"by": "range", "start": 0, "end": end}, "chunk": chunk,
+    });
+    let fields = document.as_object_mut().expect("it is one");
+    fields.extend(more.as_object().expect("fields").clone());
+    document
+}
+
+fn worker<F>(config: Config, task: F) -> Worker
+where
+    F: Fn(Context, u64) -> TaskResult<u64> + Send + Sync + 'static,
+{
+    Worker::builder().config(config).blocking_task("compute", task).build().expect("a good worker")
+}
+
+fn one_slot() -> Config {
+    Config { slots: 1, ..config() }
+}
+
+/// Waits on a thread until `number` has come so far.
+fn wait_for(number: &AtomicU64, at_least: u64, ctx: &Context) {
+    while number.load(Ordering::SeqCst) < at_least && !ctx.is_cancelled() {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[tokio::test]
+async fn the_subtasks_of_a_chunk_run_in_order_on_one_thread() {
+    let yard = Yard::new();
+    let ran: Arc<Mutex<Vec<(u64, ThreadId)>>> = Arc::default();
+    let log = ran.clone();
+    let running = yard.start(worker(one_slot(), move |_, n| {
+        log.lock().push((n, thread::current().id()));
+        if n % 10 == 3 { Err(TaskError::permanent("an unlucky number")) } else { Ok(n * n) }
+    }));
+    let job = yard.submit(&range(500, 100, &json!({}))).await;
+    let summary = yard.ended(job).await;
+    assert_eq!((summary.books.done, summary.books.failed), (450, 50));
+    assert_eq!(summary.attempts, 500);
+    let ran = ran.lock();
+    for chunk in ran.chunks(100) {
+        assert!(chunk.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0), "{chunk:?}");
+        assert!(chunk.iter().all(|(_, thread)| *thread == chunk[0].1), "{chunk:?}");
+    }
+    let squares: Vec<String> =
+        (0..500u64).filter(|n| n % 10 != 3).map(|n| (n * n).to_string()).collect();
+    assert_eq!(yard.results(job, 0, 500).await, squares);
+    running.leave().await;
+}
+
+#[tokio::test]
+async fn what_is_settled_is_committed_while_the_thread_goes_on() {
+    let yard = Yard::new();
+    let gate = Arc::new(AtomicU64::new(3));
+    let reached = gate.clone();
+    let running = yard.start(worker(one_slot(), move |ctx, n| {
+        wait_for(&reached, n + 1, &ctx);
+        Ok(n)
+    }));
+    let job = yard.submit(&range(6, 6, &json!({}))).await;
+    eventually("three are committed", async || yard.job(job).await.books.done == 3).await;
+    gate.store(6, Ordering::SeqCst);
+    assert_eq!(yard.ended(job).await.books.done, 6);
+    running.leave().await;
+}
+
+#[tokio::test]
+async fn each_subtask_has_its_own_time() {
+    let yard = Yard::new();
+    let running = yard.start(worker(one_slot(), move |ctx, n| {
+        // Four of them together take longer than one may.
+        let long = if n == 4 { Duration::from_secs(20) } else { Duration::from_millis(120) };
+        let begun = Instant::now();
+        while begun.elapsed() < long && !ctx.is_cancelled() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(n)
+    }));
+    let more = json!({"timeout": "400ms", "retry": {"attempts": 1}});
+    let job = yard.submit(&range(8, 8, &more)).await;
+    let summary = yard.ended(job).await;
+    assert_eq!((summary.state, summary.books.done), (JobState::Failed, 7));
+    assert_eq!(yard.error(job).await, "timed out after 400ms");
+    assert_eq!(summary.attempts, 8, "none was begun twice");
+    running.leave().await;
+}
+
+#[tokio::test]
+async fn a_subtask_that_pays_no_heed_to_its_time_keeps_nobody() {
+    let yard = Yard::new();
+    let over = Arc::new(AtomicU64::new(0));
+    let end = over.clone();
+    let running = yard.start(worker(one_slot(), move |_, n| {
+        while n == 1 && end.load(Ordering::SeqCst) == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(n)
+    }));
+    let more = json!({"timeout": "100ms", "retry": {"attempts": 1}});
+    let job = yard.submit(&range(3, 3, &more)).await;
+    let summary = yard.ended(job).await;
+    assert_eq!((summary.books.done, summary.books.failed), (2, 1));
+    assert_eq!(yard.error(job).await, "timed out after 100ms");
+    over.store(1, Ordering::SeqCst);
+    running.leave().await;
+}
+
+#[tokio::test]
+async fn a_cancel_stops_the_subtask_that_runs_and_none_begins() {
+    let yard = Yard::new();
+    let begun = Arc::new(AtomicU64::new(0));
+    let count = begun.clone();
+    let running = yard.start(worker(one_slot(), move |ctx, n| {
+        count.fetch_add(1, Ordering::SeqCst);
+        if n == 2 {
+            wait_for(&AtomicU64::new(0), 1, &ctx);
+        }
+        Ok(n)
+    }));
+    let job = yard.submit(&range(6, 6, &json!({}))).await;
+    eventually("two are committed", async || yard.job(job).await.books.done == 2).await;
+    let cancelled = Instant::now();
+    yard.ledger.cancel(job).await.expect("it runs");
+    assert_eq!(yard.ended(job).await.books.cancelled, 4);
+    running.leave().await;
+    assert!(cancelled.elapsed() < Duration::from_secs(1), "it took {:?}", cancelled.elapsed());
+    assert_eq!(begun.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn a_pause_lets_the_subtask_that_runs_end_and_gives_back_the_rest() {
+    let yard = Yard::new();
+    let gate = Arc::new(AtomicU64::new(1));
+    let (reached, begun) = (gate.clone(), Arc::new(AtomicU64::new(0)));
+    let count = begun.clone();
+    let running = yard.start(worker(one_slot(), move |ctx, n| {
+        count.fetch_add(1, Ordering::SeqCst);
+        wait_for(&reached, n + 1, &ctx);
+        Ok(n)
+    }));
+    let job = yard.submit(&range(6, 6, &json!({}))).await;
+    eventually("the second runs", async || begun.load(Ordering::SeqCst) == 2).await;
+    yard.ledger.pause(job).await.expect("it runs");
+    // Whichever way the worker hears of it, it has by then.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    gate.store(6, Ordering::SeqCst);
+    eventually("the rest is given back", async || yard.job(job).await.running_chunks == 0).await;
+    let books = yard.job(job).await.books;
+    assert_eq!((books.done, books.queued), (2, 4));
+    assert_eq!(begun.load(Ordering::SeqCst), 2);
+    yard.ledger.resume(job).await.expect("it is paused");
+    assert_eq!(yard.ended(job).await.books.done, 6);
+    running.leave().await;
+}
+
+#[tokio::test]
+async fn a_panic_fails_its_own_subtask_alone() {
+    let yard = Yard::new();
+    let running = yard.start(worker(one_slot(), |_, n| {
+        assert!(n != 5, "a knot");
+        Ok(n)
+    }));
+    let job = yard.submit(&range(10, 10, &json!({"retry": {"attempts": 1}}))).await;
+    let summary = yard.ended(job).await;
+    assert_eq!((summary.books.done, summary.books.failed), (9, 1));
+    assert_eq!(yard.error(job).await, "the handler panicked: a knot");
+    running.leave().await;
+}
