@@ -3,10 +3,12 @@
 Everything used here is documented in docs/rabbitmq.md (the message) and docs/redis.md (the keys).
 """
 
+import base64
 import json
 import os
 import time
 import uuid
+import zlib
 
 import pika
 import redis
@@ -56,8 +58,18 @@ def results(ledger, job):
     """Yields the results in index order: a field is the index of the first, a line each."""
     packed = ledger.hgetall(f"{NAMESPACE}:{{{job}}}:results")
     for first in sorted(packed, key=int):
-        for line in packed[first].splitlines():
+        for line in lines(packed[first]):
             yield json.loads(line)
+
+
+def lines(run):
+    """The lines of a run of results; long ones are compressed: `~COUNT BYTES TEXT`, or `~COUNT#k` from line k on."""
+    if not run.startswith("~"):
+        return run.splitlines()
+    place, _, text = run.split(" ")
+    count, _, skip = place[1:].partition("#")
+    first = int(skip or 0)
+    return zlib.decompress(base64.b64decode(text)).splitlines()[first : first + int(count)]
 
 
 def main():

@@ -1,12 +1,13 @@
 --[[ _results: runs of results in the hash `:results`, under the index of their first subtask.
   A run is the lines themselves, or `@COUNT URL` for an object that holds COUNT lines (`URL#k`:
-  from its line k on). Runs never cross a multiple of 256. ]]
+  from its line k on), or `~COUNT BYTES TEXT` for COUNT lines that the worker compressed (`~COUNT#k`: from line k of them
+  on), see `src/redis/packing.rs`. Runs never cross a multiple of 256. ]]
 
 local results = {}
 
 -- How many subtasks a kept run covers.
 function results.count(value)
-  local count = string.match(value, '^@(%d+) ')
+  local count = string.match(value, '^[@~](%d+)')
   if count then
     return tonumber(count)
   end
@@ -20,6 +21,11 @@ function results.shown(value)
   return url and '@' .. url or value
 end
 
+-- How many bytes it is for the caller.
+function results.size(value)
+  return tonumber(string.match(value, '^~%d+#?%d* (%d+) ')) or #value
+end
+
 -- Keeps the run of subtasks [from, to), none of which had one.
 function results.keep(key, from, to, lines)
   if string.sub(lines, 1, 1) == '@' then
@@ -31,8 +37,8 @@ end
 -- Keeps what belongs to subtasks of [from, to) that are not done yet; `lines` are those from `first` on. Called before their
 -- bits are set.
 function results.keep_new(key, done, first, from, to, lines)
-  local by_line = {}
-  if string.sub(lines, 1, 1) ~= '@' then
+  local by_line, packed = {}, string.match(lines, '^~%d+( .*)$')
+  if not packed and string.sub(lines, 1, 1) ~= '@' then
     for line in string.gmatch(lines, '[^\n]*\n') do
       by_line[#by_line + 1] = line
     end
@@ -41,7 +47,9 @@ function results.keep_new(key, done, first, from, to, lines)
   while at do
     local stop = bits.next_set(done, at, to) or to
     local stretch
-    if #by_line > 0 then
+    if packed then
+      stretch = string.format('~%.0f#%.0f%s', stop - at, at - first, packed)
+    elseif #by_line > 0 then
       stretch = table.concat(by_line, '', at - first + 1, math.min(stop - first, #by_line))
     else
       stretch = at == first and lines or string.format('%s#%.0f', lines, at - first)

@@ -26,7 +26,7 @@ for _ = 1, STEPS do
       for _, value in ipairs({ at, count, shown }) do
         answer[#answer + 1] = value
       end
-      bytes = bytes + #shown
+      bytes = bytes + results.size(shown)
       if bytes >= most then
         answer[1] = math.min(at + count, to)
         return answer

@@ -78,6 +78,7 @@ cases! {
         whichever_commits_first_decides
         an_error_names_the_node_that_ran_the_copy
         a_url_is_cut_where_the_copy_overtook
+        a_long_run_is_cut_where_the_copy_overtook
         whoever_of_two_lets_go_leaves_the_chunk_to_the_other
         what_one_of_two_dies_of_is_charged_and_runs_on
         an_orphaned_copy_is_dropped
@@ -143,6 +144,7 @@ cases! {
         the_place_in_the_journal_moves_by_agreement;
     reading:
         results_come_in_index_order
+        long_runs_of_results_come_back_as_they_were
         results_are_paged_by_bytes
         results_are_found_from_the_middle
         discarded_results_cost_no_search

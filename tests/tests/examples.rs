@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use longshore_test_servers::{Process, wait_until};
+use longshore_test_servers::{Process, Redis, wait_until};
 use longshore_tests::{Fleet, binary, finish, repository};
 use serde_json::{Value, json};
 
@@ -78,10 +78,26 @@ fn python_submits_follows_and_reads_with_pika_and_redis_alone() {
     // The test command installs both modules and names the Python here that has them.
     let python =
         std::env::var("LONGSHORE_TEST_PYTHON").unwrap_or_else(|_| "/usr/bin/python3".to_owned());
-    let mut script = Command::new(python);
-    script.arg("examples/python/submit_and_watch.py").envs(fleet.environment());
-    script.current_dir(repository());
-    let printed = finish(script).ok();
+    let run = |arguments: &[&str]| {
+        let mut script = Command::new(&python);
+        script.args(arguments).envs(fleet.environment()).current_dir(repository());
+        finish(script).ok()
+    };
+    let printed = run(&["examples/python/submit_and_watch.py"]);
     assert_eq!(printed.lines().last(), Some("[3, 7, 11]"), "{printed}");
     assert!(printed.contains("succeeded 3 of 3"), "{printed}");
+
+    // Long runs of results are compressed.
+    let split = json!({"by": "range", "start": 0, "end": 600});
+    let job = fleet.submit(&json!({"task": "noop", "split": split, "chunk": 300}));
+    fleet.await_end(&job, Duration::from_secs(60));
+    let redis = Redis::shared();
+    let key = format!("{}:{{{job}}}:results", fleet.namespace());
+    let kept = format!("{:?}", redis.call(&["HGET", &key, "0"]));
+    assert!(kept.contains("~256 1280 "), "{kept}");
+    let read = format!(
+        "import sys; sys.path.insert(0, 'examples/python'); import submit_and_watch as it; \
+         print(list(it.results(it.redis.Redis.from_url(it.REDIS_URL, decode_responses=True), '{job}')))"
+    );
+    assert_eq!(run(&["-c", &read]), format!("[{}]\n", ["None"; 600].join(", ")));
 }

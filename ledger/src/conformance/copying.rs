@@ -145,6 +145,25 @@ pub(super) async fn a_url_is_cut_where_the_copy_overtook(ledger: Arc<dyn Ledger>
     assert_eq!(play.summary().await.books.retrying, 1, "what was put off is");
 }
 
+pub(super) async fn a_long_run_is_cut_where_the_copy_overtook(ledger: Arc<dyn Ledger>) {
+    let play = Play::of(&ledger, 100).await;
+    play.doubled(100).await;
+    let lines = |from: u64, to: u64| -> String {
+        (from..to).map(|n| format!("\"{}\"\n", n.to_string().repeat(50))).collect()
+    };
+    let run = |from, to| Run::Success { count: to - from, results: Some(lines(from, to)) };
+    play.settled(2, 0, vec![run(0, 30), later(NEVER)]).await;
+    play.settled(1, 0, vec![run(0, 60)]).await;
+    play.settled(2, 31, vec![run(31, 100)]).await;
+    let kept = ledger.results(play.job, 0, 100, 1 << 20).await.unwrap().runs;
+    let expected = [(0, 30), (31, 60), (60, 100)].map(|(from, to)| ResultRun {
+        from,
+        count: to - from,
+        lines: lines(from, to),
+    });
+    assert_eq!(kept, expected);
+}
+
 pub(super) async fn whoever_of_two_lets_go_leaves_the_chunk_to_the_other(ledger: Arc<dyn Ledger>) {
     for leaver in [1, 2] {
         let play = Play::of(&ledger, 4).await;

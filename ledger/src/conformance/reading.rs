@@ -33,6 +33,29 @@ pub(super) async fn results_come_in_index_order(ledger: Arc<dyn Ledger>) {
     play.check().await;
 }
 
+pub(super) async fn long_runs_of_results_come_back_as_they_were(ledger: Arc<dyn Ledger>) {
+    let play = Play::of(&ledger, RESULT_STRIDE).await;
+    let held = play.take(RESULT_STRIDE).await;
+    let lines = |from: u64, to: u64| -> String {
+        (from..to).map(|n| format!("{{\"n\":{n},\"ö\":\"{}\"}}\n", "~ @1 ".repeat(50))).collect()
+    };
+    let run = |from, to| Run::Success { count: to - from, results: Some(lines(from, to)) };
+    let (first, second) = (run(0, 100), run(100, RESULT_STRIDE));
+    play.commit(held.chunk, 0, vec![first]).await;
+    play.commit(held.chunk, 100, vec![second]).await;
+    let read = async |from, to, most| ledger.results(play.job, from, to, most).await.unwrap();
+    let all = read(0, RESULT_STRIDE, 1 << 20).await;
+    assert_eq!(all.runs.iter().map(|run| run.count).collect::<Vec<_>>(), [100, 156]);
+    let found: String = all.runs.into_iter().map(|run| run.lines).collect();
+    assert_eq!(found, lines(0, RESULT_STRIDE));
+    // However little room they take in the ledger, a page is measured by what the caller gets.
+    let page = read(0, RESULT_STRIDE, lines(0, 100).len() as u64).await;
+    assert_eq!((page.runs.len(), page.next), (1, 100));
+    let page = read(0, RESULT_STRIDE, lines(0, 100).len() as u64 + 1).await;
+    assert_eq!((page.runs.len(), page.next), (2, RESULT_STRIDE));
+    play.check().await;
+}
+
 pub(super) async fn results_are_paged_by_bytes(ledger: Arc<dyn Ledger>) {
     let play = Play::of(&ledger, 9).await;
     let held = play.take(9).await;

@@ -10,7 +10,7 @@ use redis::{Cmd, cmd};
 use super::call::{Arguments, Call};
 use super::reply::{Reply, corrupt, word};
 use super::summary::Fields;
-use super::{RedisLedger, millis};
+use super::{RedisLedger, millis, packing};
 use crate::op::{MAX_CHUNKS_A_CALL, MAX_INDICES, shortened};
 use crate::{
     Admission, Admitted, Claim, Commit, Committed, Error, Grant, HandBack, Holder, Lagging, Loss,
@@ -304,7 +304,7 @@ fn push_run(part: &mut Arguments, run: &Run) {
         Run::Success { count, results: Some(lines) } => {
             part.push("results");
             part.push(count);
-            part.push(lines);
+            part.push(packing::pack(*count, lines));
         }
         Run::Retry { error, delay } => {
             part.push("retry");

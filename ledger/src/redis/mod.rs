@@ -28,6 +28,7 @@ mod hearts;
 mod jobs;
 mod lanes;
 pub mod library;
+mod packing;
 mod reading;
 mod reply;
 mod restoring;

@@ -9,11 +9,11 @@ use std::time::Duration;
 use redis::cmd;
 use serde::Deserialize;
 
-use super::RedisLedger;
 use super::call::Call;
 use super::jobs::{clock_millis, hget, take};
 use super::reply::{Reply, corrupt, optional_word, parse, word};
 use super::summary::Fields;
+use super::{RedisLedger, packing};
 use crate::op::MAX_RECOVERIES;
 use crate::{Error, StoredDocument};
 
@@ -205,7 +205,10 @@ pub(super) fn results_page(mut reply: Reply) -> Result<ResultsPage, Error> {
         if from.checked_add(count).is_none() {
             return Err(reply.unexpected("a run of results past the end of numbers"));
         }
-        runs.push(ResultRun { from, count, lines: reply.word()? });
+        let kept = reply.word()?;
+        let lines = packing::unpack(kept)
+            .map_err(|detail| corrupt("results", format!("the run from {from} on: {detail}")))?;
+        runs.push(ResultRun { from, count, lines });
     }
     Ok(ResultsPage { runs, next })
 }
