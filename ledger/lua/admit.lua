@@ -3,6 +3,9 @@
   KEYS[2] document       longshore:{J}:doc
   KEYS[3] manifest       longshore:{J}:manifest
   KEYS[4] deleted        longshore:{J}:deleted
+  KEYS[5] active         longshore:jobs:active; these are not given in a cluster, where they lie elsewhere
+  KEYS[6] finished       longshore:jobs:finished
+  KEYS[7] expiring       longshore:jobs:expiring
   ARGV[1] events channel ARGV[2] job id
   ARGV[3] digest         ARGV[4] document        ARGV[5] manifest (empty: none)
   ARGV[6] total          ARGV[7] task            ARGV[8] queue
@@ -25,5 +28,11 @@ end
 local now = job.now()
 local it = admission.fresh(keys.job, ARGV, now)
 admission.save(it, keys, ARGV)
+local active, finished, expiring = KEYS[5], KEYS[6], KEYS[7]
+if active then
+  redis.call('ZADD', active, now, id)
+  redis.call('ZREM', finished, id)
+  redis.call('ZREM', expiring, id)
+end
 job.announce(channel, id, it)
 return { 'accepted', now }

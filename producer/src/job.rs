@@ -97,13 +97,16 @@ impl Job {
     ) -> impl Stream<Item = Result<(u64, Box<RawValue>), Error>> + Send + 'static {
         let job = self.clone();
         let found = async move {
-            let summary = job.summary().await?;
             let ledger = Arc::clone(job.jobs.ledger());
+            // Of most jobs the first page is all, so it is asked for before it is known how many there are.
+            let (summary, first) =
+                tokio::join!(job.summary(), results::first_page(&*ledger, job.id));
+            let summary = summary?;
             let had_some = summary.restored_at.is_some() && summary.books.done > 0;
             if had_some && job.document().await?.results != Results::Discard {
                 return Err(Error::ResultsLost(job.id));
             }
-            Ok(results::stream(ledger, job.id, 0, summary.books.total))
+            Ok(results::stream(ledger, job.id, 0..summary.books.total, Some(first?)))
         };
         futures_util::stream::once(found).flat_map(|found| match found {
             Ok(results) => results.left_stream(),
@@ -128,7 +131,7 @@ impl Job {
         }
         let root = ReduceTree::new(summary.books.total, reduce.fan_in).root();
         let ledger = Arc::clone(self.jobs.ledger());
-        let found = results::stream(ledger, self.id, root, root + 1);
+        let found = results::stream(ledger, self.id, root..root + 1, None);
         pin_mut!(found);
         match found.next().await {
             Some(result) => Ok(result?.1),

@@ -1,11 +1,12 @@
 //! Results in index order, a page at a time.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use futures_util::Stream;
 use futures_util::stream::try_unfold;
 use longshore_ledger::Ledger;
-use longshore_protocol::{JobId, ResultRun};
+use longshore_protocol::{JobId, ResultRun, ResultsPage};
 use serde_json::value::RawValue;
 
 use crate::Error;
@@ -13,15 +14,24 @@ use crate::Error;
 /// How much is asked of the ledger at once: the memory that a stream of results takes, whatever the job's size.
 const PAGE_BYTES: u64 = 1 << 20;
 
-/// The results of `next ≤ i < end` that the ledger has, in order.
+/// The first page of all results of a job, those of its reduce included.
+pub(crate) async fn first_page(ledger: &dyn Ledger, job: JobId) -> Result<ResultsPage, Error> {
+    Ok(ledger.results(job, 0, u64::MAX, PAGE_BYTES).await?)
+}
+
+/// The results with these indices that the ledger has, in order; the first page of them may be there already.
 pub(crate) fn stream(
     ledger: Arc<dyn Ledger>,
     job: JobId,
-    next: u64,
-    end: u64,
+    indices: Range<u64>,
+    page: Option<ResultsPage>,
 ) -> impl Stream<Item = Result<(u64, Box<RawValue>), Error>> + Send + 'static {
+    let Range { start: next, end } = indices;
     let (runs, lines) = (Vec::new(), Lines::default());
-    let reader = Reader { ledger, job, next, end, upto: next, runs, lines };
+    let mut reader = Reader { ledger, job, next, end, upto: next, runs, lines };
+    if let Some(page) = page {
+        reader.turn_to(page);
+    }
     try_unfold(reader, |mut reader| async move {
         Ok(reader.next().await?.map(|result| (result, reader)))
     })
@@ -79,10 +89,15 @@ impl Reader {
             let detail = format!("results stop at {} of {}", page.next, self.end);
             return Err(Error::Corrupt { job: self.job, detail });
         }
-        self.upto = page.next;
-        self.runs = page.runs;
-        self.runs.reverse();
+        self.turn_to(page);
         Ok(true)
+    }
+
+    fn turn_to(&mut self, page: ResultsPage) {
+        self.upto = page.next.min(self.end);
+        self.runs = page.runs;
+        self.runs.retain(|run| run.from < self.end);
+        self.runs.reverse();
     }
 
     /// The lines of a run, fetched if they lie elsewhere.

@@ -6,12 +6,12 @@
 //! it never goes round the queue.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use longshore_broker::{Broker, Delivery, Outgoing, Queue};
 use longshore_ledger::{Admission, Admitted, Error, Ledger, StoredDocument};
 use longshore_protocol::document::Split;
-use longshore_protocol::{Invalid, JobDocument, JobId, Manifest, Plan};
+use longshore_protocol::{Invalid, JobDocument, JobId, Manifest, Plan, Timestamp};
 use metrics::counter;
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
@@ -34,6 +34,10 @@ const LONGEST_REASON: usize = 4_000;
 /// forgotten, and does not read as a job that was lost.
 const SHORTEST_KEEP: Duration = Duration::from_secs(60);
 
+/// A job that is in the journal within this time of its admission was in it before anybody could find the ledger lost and rebuild
+/// it, which takes a record of the journal itself.
+const AT_ONCE: Duration = Duration::from_millis(10);
+
 struct Admitter {
     broker: Arc<dyn Broker>,
     ledger: Arc<dyn Ledger>,
@@ -44,6 +48,12 @@ struct Admitter {
     ledger_health: Health,
     storage_health: Health,
     dead_health: Health,
+}
+
+/// When a new job was accepted, by the ledger's clock, and when we heard of it.
+struct Accepted {
+    at: Timestamp,
+    heard: Instant,
 }
 
 /// Why a document is not taken in.
@@ -89,13 +99,14 @@ impl Admitter {
         // A job that ended must be known again before somebody gives it a second time.
         self.journal.ready().await;
         match self.admit(&delivery).await {
-            Ok((admission, is_new)) => self.record(admission, is_new).await,
+            Ok((admission, accepted)) => self.record(admission, accepted).await,
             Err(refusal) => self.refuse(&delivery, refusal).await,
         }
         delivery.settle.ack().await;
     }
 
-    async fn admit(&self, delivery: &Delivery) -> Result<(Admission, bool), Refusal> {
+    /// Gives when the job was accepted, if it is new.
+    async fn admit(&self, delivery: &Delivery) -> Result<(Admission, Option<Accepted>), Refusal> {
         let mut document = JobDocument::parse(&delivery.body)?;
         let message_id = delivery.message_id.as_deref();
         let job = document.id.unwrap_or_else(|| naming::name(&document, message_id));
@@ -116,14 +127,14 @@ impl Admitter {
             self.tell(Event::NotAdmitted { job, known }).await;
         }
         match admitted? {
-            Admitted::Accepted { .. } => {
+            Admitted::Accepted { at } => {
                 counter!(DOCUMENTS, "outcome" => "accepted").increment(1);
                 info!(%job, task = plan.document().task, total = plan.total(), "job accepted");
-                Ok((admission, true))
+                Ok((admission, Some(Accepted { at, heard: Instant::now() })))
             }
             Admitted::Known => {
                 counter!(DOCUMENTS, "outcome" => "known").increment(1);
-                Ok((admission, false))
+                Ok((admission, None))
             }
             Admitted::Conflict => Err(Refusal::Conflict(job)),
             Admitted::TooLarge { most } => Err(Refusal::from(Invalid {
@@ -193,15 +204,16 @@ impl Admitter {
 
     /// Tells the journal of an admitted job, so that the document is safe when its message is acknowledged. The job
     /// runs already.
-    async fn record(&self, admission: Admission, is_new: bool) {
+    async fn record(&self, admission: Admission, mut accepted: Option<Accepted>) {
         if !self.journal.is_wanted() {
             return;
         }
         let mut backoff = Backoff::new();
         loop {
-            match self.try_record(&admission, is_new).await {
-                Ok(true) => return self.ledger_health.worked(),
-                Ok(false) => {
+            match self.try_record(&admission, accepted.as_ref()).await {
+                Ok(None) => return self.ledger_health.worked(),
+                Ok(again) => {
+                    accepted = again;
                     warn!(job = %admission.job, "the ledger lost a job that it had just admitted");
                 }
                 Err(error @ Error::Unavailable { .. }) => self.ledger_health.failed(&error),
@@ -212,27 +224,32 @@ impl Admitter {
         }
     }
 
-    /// False if the ledger has lost the job, which is admitted again then.
-    async fn try_record(&self, admission: &Admission, is_new: bool) -> Result<bool, Error> {
+    /// Gives anew when the job was accepted if the ledger has lost it, which is admitted again then: a ledger that was rebuilt from
+    /// the journal before the job was in it has nobody else to tell it.
+    async fn try_record(
+        &self,
+        admission: &Admission,
+        accepted: Option<&Accepted>,
+    ) -> Result<Option<Accepted>, Error> {
         let job = admission.job;
-        if !is_new {
-            // Of a job that was admitted before the ledger has the manifest that counts.
-            if tell(&*self.ledger, &self.journal, job).await? {
-                return Ok(true);
-            }
-        } else if let Some(summary) = self.ledger.job(job).await? {
+        if let Some(Accepted { at, heard }) = accepted {
             let Admission { keep_for, digest, document, manifest, .. } = admission.clone();
             let stored = StoredDocument { digest, document, manifest };
-            let news = admitted(job, summary.submitted_at, keep_for, stored);
-            self.journal.insist(&news).await;
-            return Ok(true);
+            self.journal.insist(&admitted(job, *at, keep_for, stored)).await;
+            if heard.elapsed() < AT_ONCE {
+                return Ok(None);
+            }
+        } else if tell(&*self.ledger, &self.journal, job).await? {
+            // Of a job that was admitted before the ledger has the manifest that counts.
+            return Ok(None);
         }
         if self.ledger.missing(&[job]).await?.is_empty() {
-            // It has ended and was deleted, all that meanwhile.
-            return Ok(true);
+            // It is there; or has ended and was deleted, all that meanwhile.
+            return Ok(None);
         }
-        self.ledger.admit(admission).await?;
-        Ok(false)
+        let admitted = self.ledger.admit(admission).await?;
+        let at = if let Admitted::Accepted { at } = admitted { at } else { return Ok(None) };
+        Ok(Some(Accepted { at, heard: Instant::now() }))
     }
 
     async fn refuse(&self, delivery: &Delivery, refusal: Refusal) {

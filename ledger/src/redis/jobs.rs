@@ -18,56 +18,67 @@ use crate::{
 };
 
 impl RedisLedger {
-    /// A job of which only the hash, or only the place on the list, is there must be found by
-    /// somebody: it goes on the list first.
     pub(super) async fn admit_job(&self, admission: &Admission) -> Result<Admitted, Error> {
         const OPERATION: &str = "admit";
         if admission.indices() > MAX_INDICES {
             return Ok(Admitted::TooLarge { most: MAX_INDICES });
         }
+        if self.transport().is_cluster() {
+            return self.admit_in_cluster(OPERATION, admission).await;
+        }
+        let keys = self.keys();
+        let lists = [keys.active(), keys.finished(), keys.expiring()];
+        let reply = self.call(&self.entry_call(OPERATION, admission, &lists)).await?;
+        admitted(OPERATION, reply)
+    }
+
+    /// The lists lie elsewhere. A job of which only the hash, or only the place on the list, is there must be found by
+    /// somebody: it goes on the list first.
+    async fn admit_in_cluster(
+        &self,
+        operation: &'static str,
+        admission: &Admission,
+    ) -> Result<Admitted, Error> {
         let (keys, name) = (self.keys(), admission.job.to_string());
         // At the head of the list until the time is known.
         let list = zadd(keys.active(), Some("NX"), 0, &name);
-        let both = [list, self.entry_call(OPERATION, admission).command()];
-        let answers = match self.call_in_order(OPERATION, &both).await {
+        let both = [list, self.entry_call(operation, admission, &[]).command()];
+        let answers = match self.call_in_order(operation, &both).await {
             Err(error @ (Error::Corrupt { .. } | Error::Misuse { .. })) => {
                 // What has the job's name is no job.
-                self.send(OPERATION, &zrem(keys.active(), &name)).await?;
+                self.send(operation, &zrem(keys.active(), &name)).await?;
                 return Err(error);
             }
             answers => answers?,
         };
-        let [listed, admitted] = take(OPERATION, answers)?;
-        let mut reply = Reply::list(OPERATION, admitted)?;
-        let answer = match reply.word()?.as_str() {
-            "accepted" => {
-                let submitted: u64 = reply.parse()?;
-                let lists = [
-                    zadd(keys.active(), None, submitted, &name),
-                    zrem(keys.finished(), &name),
-                    zrem(keys.expiring(), &name),
-                ];
-                self.call_all(OPERATION, &lists).await?;
-                return Ok(Admitted::Accepted { at: Timestamp::from_millis(submitted) });
-            }
-            "known" => Admitted::Known,
-            "conflict" => Admitted::Conflict,
-            other => return Err(corrupt(OPERATION, format!("`{other}`"))),
-        };
-        if word(OPERATION, listed)? == "1" {
+        let [listed, answer] = take(operation, answers)?;
+        let answer = admitted(operation, Reply::list(operation, answer)?)?;
+        if let Admitted::Accepted { at } = answer {
+            let lists = [
+                zadd(keys.active(), None, at.as_millis(), &name),
+                zrem(keys.finished(), &name),
+                zrem(keys.expiring(), &name),
+            ];
+            self.call_all(operation, &lists).await?;
+        } else if word(operation, listed)? == "1" {
             self.archive_job(admission.job).await?;
         }
         Ok(answer)
     }
 
-    /// A call of an operation that takes a job in, with the arguments that all of those share.
-    pub(super) fn entry_call(&self, operation: &'static str, admission: &Admission) -> Call {
+    /// A call of an operation that takes a job in, with the arguments that all of those share; more keys follow those of the job.
+    pub(super) fn entry_call(
+        &self,
+        operation: &'static str,
+        admission: &Admission,
+        more: &[String],
+    ) -> Call {
         let keys = self.keys();
         let job = admission.job;
         let optional = |number: Option<u64>| number.map_or_else(String::new, |n| n.to_string());
         let tree = admission.fan_in.map(|fan_in| ReduceTree::new(admission.total, fan_in));
         let own = [keys.job(job), keys.document(job), keys.manifest(job), keys.deleted(job)];
-        Call::new(operation, own)
+        Call::new(operation, own.into_iter().chain(more.iter().cloned()))
             .arg(keys.events())
             .arg(job.to_string())
             .arg(admission.digest.as_str())
@@ -339,6 +350,15 @@ fn message(job: JobId, reply: &mut Reply) -> Result<ChunkMessage, Error> {
         from: reply.parse()?,
         to: reply.parse()?,
         epoch: Epoch(reply.parse()?),
+    })
+}
+
+fn admitted(operation: &'static str, mut reply: Reply) -> Result<Admitted, Error> {
+    Ok(match reply.word()?.as_str() {
+        "accepted" => Admitted::Accepted { at: Timestamp::from_millis(reply.parse()?) },
+        "known" => Admitted::Known,
+        "conflict" => Admitted::Conflict,
+        other => return Err(corrupt(operation, format!("`{other}`"))),
     })
 }
 

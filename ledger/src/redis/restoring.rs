@@ -21,7 +21,7 @@ impl RedisLedger {
         const OPERATION: &str = "restore";
         was.check(admission)?;
         let (keys, name) = (self.keys(), admission.job.to_string());
-        let call = self.entry_call(OPERATION, admission);
+        let call = self.entry_call(OPERATION, admission, &[]);
         let (call, lists) = match was {
             Was::Open { submitted_at, paused } => {
                 let state = if *paused { JobState::Paused } else { JobState::Queued };
