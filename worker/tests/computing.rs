@@ -54,7 +54,7 @@ async fn the_subtasks_of_a_chunk_run_in_order_on_one_thread() {
     let summary = yard.ended(job).await;
     assert_eq!((summary.books.done, summary.books.failed), (450, 50));
     assert_eq!(summary.attempts, 500);
-    let ran = ran.lock();
+    let ran = std::mem::take(&mut *ran.lock());
     for chunk in ran.chunks(100) {
         assert!(chunk.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0), "{chunk:?}");
         assert!(chunk.iter().all(|(_, thread)| *thread == chunk[0].1), "{chunk:?}");

@@ -128,35 +128,48 @@ impl RedisLedger {
         self.call_all(operation, &lists).await.map(drop)
     }
 
-    /// The state is looked at again after the job has left the active list: a `retry` may have
-    /// re-opened it meanwhile.
     pub(super) async fn archive_job(&self, job: JobId) -> Result<(), Error> {
         const OPERATION: &str = "archive";
+        if self.transport().is_cluster() {
+            self.archive_in_cluster(OPERATION, job).await?;
+            let expired = self.expired(OPERATION).await?;
+            return self.drop_expired(OPERATION, &expired).await;
+        }
+        let keys = self.keys();
+        let own = [keys.job(job), keys.active(), keys.finished(), keys.expiring()];
+        let call = Call::new(OPERATION, own).arg(job.to_string()).arg(MOST_EXPIRED);
+        let expired = self.call(&call).await?.words()?;
+        self.drop_expired(OPERATION, &expired).await
+    }
+
+    /// The state is looked at again after the job has left the active list: a `retry` may have
+    /// re-opened it meanwhile.
+    async fn archive_in_cluster(&self, operation: &'static str, job: JobId) -> Result<(), Error> {
         let (keys, name) = (self.keys(), job.to_string());
         let mut look = cmd("HMGET");
         look.arg(keys.job(job));
         look.arg(&["state", "finished_at", "keep_for_ms", "submitted_at"]);
-        let mut look = Reply::list(OPERATION, self.send(OPERATION, &look).await?)?;
-        match optional_word(OPERATION, look.next()?)? {
+        let mut look = Reply::list(operation, self.send(operation, &look).await?)?;
+        match optional_word(operation, look.next()?)? {
             None => {
-                self.take_off_lists(OPERATION, job).await?;
-                self.relist(OPERATION, job).await?;
+                self.take_off_lists(operation, job).await?;
+                self.relist(operation, job).await?;
             }
-            Some(state) if parse::<JobState>(OPERATION, &state)?.is_terminal() => {
+            Some(state) if parse::<JobState>(operation, &state)?.is_terminal() => {
                 let finished: u64 = look.parse()?;
-                let keep_for = optional_word(OPERATION, look.next()?)?;
+                let keep_for = optional_word(operation, look.next()?)?;
                 let mut moves = vec![zadd(keys.finished(), None, finished, &name)];
                 // A rejected job has no time of its own; its place on the list was made when it was
                 // rejected.
                 if let Some(keep_for) = keep_for {
-                    let expires = finished + parse::<u64>(OPERATION, &keep_for)?;
+                    let expires = finished + parse::<u64>(operation, &keep_for)?;
                     moves.push(zadd(keys.expiring(), None, expires, &name));
                 }
                 moves.push(zrem(keys.active(), &name));
                 moves.push(hget(keys.job(job), "state"));
-                let mut answers = self.call_all(OPERATION, &moves).await?;
-                let again = optional_word(OPERATION, answers.pop().unwrap_or(Value::Nil))?;
-                let again = again.map(|state| parse::<JobState>(OPERATION, &state)).transpose()?;
+                let mut answers = self.call_all(operation, &moves).await?;
+                let again = optional_word(operation, answers.pop().unwrap_or(Value::Nil))?;
+                let again = again.map(|state| parse::<JobState>(operation, &state)).transpose()?;
                 if again.is_some_and(|state| !state.is_terminal()) {
                     let submitted: u64 = look.parse()?;
                     let back = [
@@ -164,12 +177,12 @@ impl RedisLedger {
                         zrem(keys.finished(), &name),
                         zrem(keys.expiring(), &name),
                     ];
-                    self.call_all(OPERATION, &back).await?;
+                    self.call_all(operation, &back).await?;
                 }
             }
             Some(_) => {}
         }
-        self.drop_expired(OPERATION).await
+        Ok(())
     }
 
     /// The job may have come in (again) since it was looked for: then it goes back on the list.
@@ -186,25 +199,30 @@ impl RedisLedger {
         Ok(())
     }
 
-    async fn drop_expired(&self, operation: &'static str) -> Result<(), Error> {
-        let keys = self.keys();
+    /// Jobs that need not be kept any longer.
+    async fn expired(&self, operation: &'static str) -> Result<Vec<String>, Error> {
         let now = self.transport().run_anywhere(&cmd("TIME")).await;
         let now = now.map_err(|failure| self.error(operation, &failure))?;
         let now = clock_millis(operation, now)?;
         let mut expired = cmd("ZRANGEBYSCORE");
-        expired.arg(keys.expiring()).arg("-inf").arg(now);
+        expired.arg(self.keys().expiring()).arg("-inf").arg(now);
         expired.arg("LIMIT").arg(0).arg(MOST_EXPIRED);
         let expired = self.send(operation, &expired).await?;
-        let expired = Reply::list(operation, expired)?.words()?;
+        Reply::list(operation, expired)?.words()
+    }
+
+    /// Takes those of them off the lists whose keys have really expired.
+    async fn drop_expired(&self, operation: &'static str, names: &[String]) -> Result<(), Error> {
+        let keys = self.keys();
         let mut looks = Vec::new();
-        for name in &expired {
+        for name in names {
             let mut look = cmd("EXISTS");
             look.arg(keys.job(parse(operation, name)?));
             looks.push(look);
         }
         let answers = self.call_all(operation, &looks).await?;
         let mut lists = Vec::new();
-        for (name, exists) in expired.iter().zip(answers) {
+        for (name, exists) in names.iter().zip(answers) {
             if word(operation, exists)? == "0" {
                 lists.push(zrem(keys.finished(), name));
                 lists.push(zrem(keys.expiring(), name));

@@ -40,6 +40,7 @@ const PIECES: &[(&str, &str)] = lua![
 const OPERATIONS: &[(&str, &str)] = lua![
     "admit",
     "advance",
+    "archive",
     "attend",
     "audit",
     "beat",
