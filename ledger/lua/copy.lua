@@ -2,10 +2,11 @@
   KEYS[1] job            longshore:{J}
   KEYS[2] chunks         longshore:{J}:chunks
   ARGV[1] claimed so long ago, ms        ARGV[2] an offer that nobody took is made anew after, ms
-  ARGV[3] most chunks
+  ARGV[3] most chunks    ARGV[4] none that this node holds, or ""
   Output  {chunk, from, to, epoch, holder, …}, held longest first ]]
 local key, open_chunks = KEYS[1], KEYS[2]
 local held_for, offer_for, limit = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local only = ARGV[4]
 
 local it = job.load(key)
 if not it or job.has_ended(it) or job.state(it) == 'paused' or it.fields.max_parallel then
@@ -14,7 +15,8 @@ end
 local now, late = job.now(), {}
 for _, chunk in ipairs(chunks.running_since(open_chunks, now - held_for)) do
   local copy = chunk.copy
-  if chunk.crashes == 0 and (not copy or copy.offered and now - copy.offered >= offer_for) then
+  local is_free = not copy or copy.offered and now - copy.offered >= offer_for
+  if is_free and chunk.crashes == 0 and chunk.node ~= only then
     late[#late + 1] = chunk
   end
 end

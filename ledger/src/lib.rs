@@ -190,8 +190,8 @@ pub trait Ledger: Send + Sync + 'static {
     async fn release(&self, job: JobId, chunk: ChunkId, token: Token) -> Result<HandBack, Error>;
 
     /// Offers copies of what lags: of the chunks that have been running since `lagging.held_for` or longer, that no node died of and of which
-    /// no copy is held, nor was offered less than `lagging.offer_for` ago, those held longest (then lowest id), `lagging.chunks` at most. Each
-    /// gets a new epoch, whose message the caller gives to another node than the holder; claimed, it makes that node a second holder.
+    /// no copy is held, nor was offered less than `lagging.offer_for` ago, those held longest (then lowest id), `lagging.chunks` at most, and none that
+    /// `lagging.only` holds itself. Each gets a new epoch, whose message the caller gives to another node than the holder; claimed, it makes that node a second holder.
     /// Whichever of the two commits first decides, and the books count the chunk once. Nothing if the job is paused, ended or absent, or
     /// has a `max_parallel`, which copies would break.
     async fn copy(&self, job: JobId, lagging: &Lagging) -> Result<Vec<Straggler>, Error>;

@@ -308,7 +308,7 @@ impl Loss {
 }
 
 /// What lags so far behind that a second node may run it, too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lagging {
     /// It was claimed so long ago, or longer.
     pub held_for: Duration,
@@ -316,6 +316,8 @@ pub struct Lagging {
     pub offer_for: Duration,
     /// At most so many, up to [`MAX_CHUNKS_A_CALL`].
     pub chunks: u32,
+    /// The only node that has time for copies, if there is one alone: what it holds itself is left out.
+    pub only: Option<NodeId>,
 }
 
 /// A chunk of which a copy is on offer.

@@ -6,7 +6,7 @@
 //! it never goes round the queue.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use longshore_broker::{Broker, Delivery, Outgoing, Queue};
 use longshore_ledger::{Admission, Admitted, Error, Ledger, StoredDocument};
@@ -15,6 +15,7 @@ use longshore_protocol::{Invalid, JobDocument, JobId, Manifest, Plan, Timestamp}
 use metrics::counter;
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::engine::{Event, Terms};

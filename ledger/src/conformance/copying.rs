@@ -10,7 +10,8 @@ use crate::Ledger;
 use crate::op::{Claim, Committed, HandBack, Held, Lagging, Loss, StopReason};
 
 /// Whatever runs, however short, and whatever was offered before.
-const ALL: Lagging = Lagging { held_for: Duration::ZERO, offer_for: Duration::ZERO, chunks: 99 };
+const ALL: Lagging =
+    Lagging { held_for: Duration::ZERO, offer_for: Duration::ZERO, chunks: 99, only: None };
 
 impl Play {
     /// (chunk, from, to, epoch, holder) of the copies on offer now.
@@ -57,7 +58,8 @@ pub(super) async fn a_copy_is_offered_of_what_was_held_for_long(ledger: Arc<dyn 
     play.commit(ChunkId(2), 3, vec![ok(1)]).await;
     assert_eq!(play.copy(Lagging { held_for: NEVER, ..ALL }).await, []);
     assert_eq!(play.copy(Lagging { chunks: 0, ..ALL }).await, []);
-    let mut offered = play.copy(ALL).await;
+    assert_eq!(play.copy(Lagging { only: Some(node("a")), ..ALL }).await, [], "it has them");
+    let mut offered = play.copy(Lagging { only: Some(node("b")), ..ALL }).await;
     offered.sort();
     let a = || "a".to_owned();
     assert_eq!(offered, [(1, 0, 3, 2, a()), (2, 4, 6, 2, a()), (3, 6, 9, 2, a())]);

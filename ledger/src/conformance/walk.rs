@@ -339,7 +339,12 @@ impl Walk {
     /// All that runs or nothing, whatever the clock says.
     async fn copy(&mut self, job: JobId, a: u64, b: u64) -> String {
         let none_in = |n: u64| if n.is_multiple_of(8) { HOURS } else { Duration::ZERO };
-        let lagging = Lagging { held_for: none_in(a), offer_for: none_in(b), chunks: 99 };
+        let lagging = Lagging {
+            held_for: none_in(a),
+            offer_for: none_in(b),
+            chunks: 99,
+            only: (a % 8 == 5).then(|| a_node(b)),
+        };
         let mut offered = self.ledger.copy(job, &lagging).await;
         if let Ok(stragglers) = &mut offered {
             stragglers.sort_by_key(|straggler| straggler.message.chunk);

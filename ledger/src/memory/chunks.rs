@@ -439,6 +439,7 @@ impl Chunk {
         is_free
             && self.crashes() == 0
             && !is_queued(self)
+            && (lagging.only.is_none() || self.node() != lagging.only.as_ref())
             && now.since(self.since) >= lagging.held_for
     }
 

@@ -228,7 +228,8 @@ impl RedisLedger {
         let call = Call::new("copy", [keys.job(job), keys.chunks(job)])
             .arg(millis(lagging.held_for))
             .arg(millis(lagging.offer_for))
-            .arg(lagging.chunks.min(MAX_CHUNKS_A_CALL));
+            .arg(lagging.chunks.min(MAX_CHUNKS_A_CALL))
+            .arg(lagging.only.as_ref().map_or("", NodeId::as_str));
         let mut reply = self.call(&call).await?;
         let mut stragglers = Vec::new();
         while !reply.is_empty() {

@@ -50,11 +50,14 @@ impl Engine {
         let busy = pool.load.running + pool.load.waiting;
         let idle = pool.hands.slots.saturating_sub(busy).min(job.summary.running_chunks);
         let chunks = u32::try_from(idle).unwrap_or(u32::MAX);
-        if chunks == 0 || understudies(&self.fleet, job).is_empty() {
+        let mut nodes = understudies(&self.fleet, job);
+        if chunks == 0 || nodes.is_empty() {
             return None;
         }
         let held_for = job.too_long(pool.hands.slots)?;
-        Some(Action::Copy { job: id, lagging: Lagging { held_for, offer_for: OFFER_FOR, chunks } })
+        let only = (nodes.len() == 1).then(|| nodes.remove(0).0);
+        let lagging = Lagging { held_for, offer_for: OFFER_FOR, chunks, only };
+        Some(Action::Copy { job: id, lagging })
     }
 
     /// The ledger said what lags: each goes to the node with the most idle slots that has not got it.
@@ -145,6 +148,17 @@ mod tests {
             ends(&mut world, 600_000, job);
             assert_eq!(world.summary(job).copies, 0);
         }
+    }
+
+    #[test]
+    fn nothing_is_offered_to_the_one_who_has_it() {
+        let mut world = World::new(1, 2);
+        let job = world.submit(21, 500_000, "");
+        world.run_until(9_000, "the last to come", |world| world.summary(job).books.done == 18);
+        world.slow_down(0, 1_000);
+        world.run_for(30_000);
+        assert_eq!(world.summary(job).books.done, 20, "one slot is idle, and the other hangs");
+        assert_eq!(world.offered, 0);
     }
 
     #[test]

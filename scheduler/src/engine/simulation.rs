@@ -70,6 +70,8 @@ pub(super) struct World {
     /// Sizes of the chunks of a job in the order of their claims.
     pub(super) sizes: BTreeMap<JobId, Vec<u64>>,
     pub(super) most_waiting: usize,
+    /// Copies that were offered.
+    pub(super) offered: usize,
     /// Questions how a job stands.
     pub(super) looks: usize,
     drawn: u128,
@@ -110,6 +112,7 @@ impl World {
             began_ms: BTreeMap::new(),
             sizes: BTreeMap::new(),
             most_waiting: 0,
+            offered: 0,
             looks: 0,
             drawn: 0,
         }
@@ -267,6 +270,7 @@ impl World {
             }
             Action::Copy { job, lagging } => {
                 let stragglers = at_once(ledger.copy(job, &lagging)).unwrap();
+                self.offered += stragglers.len();
                 Event::Copied { job, stragglers }
             }
             Action::AskHolders { job } => {

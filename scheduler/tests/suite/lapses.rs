@@ -108,6 +108,26 @@ async fn a_document_stays_in_its_queue_until_the_journal_has_it_however_long_the
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_job_that_the_ledger_lost_before_it_was_journaled_is_admitted_again() {
+    let world = usual(succeed);
+    let first = world.submit(3, "").await;
+    world.succeeds(first).await;
+    settled(&world).await;
+    world.outage.set_journal(Link::Down);
+    sleep(Duration::from_millis(1_500)).await;
+    let before = world.memory.snapshot();
+    let job = world.submit(5, "").await;
+    world.until_there(job).await;
+    world.memory.restore(&before);
+    assert!(absent(&world, job).await);
+    // It never gets into the journal, which lapses.
+    sleep(2 * LAPSES_AFTER).await;
+    world.until_there(job).await;
+    world.succeeds(job).await;
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn failures_that_are_far_apart_are_no_lapse() {
     let world = usual(succeed);
     let empty = nothing(&world);

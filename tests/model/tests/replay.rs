@@ -77,7 +77,7 @@ impl Real {
             }
             Step::Copy => {
                 let (held_for, offer_for) = (Duration::ZERO, Duration::from_hours(1));
-                let lagging = Lagging { held_for, offer_for, chunks: 1 };
+                let lagging = Lagging { held_for, offer_for, chunks: 1, only: None };
                 assert_eq!(at_once(ledger.copy(JOB, &lagging)).expect("offered").len(), 1);
                 None
             }

@@ -230,7 +230,7 @@ impl Ledger for RemoteLedger {
     }
 
     async fn copy(&self, job: JobId, lagging: &Lagging) -> Result<Vec<Straggler>, Error> {
-        let lagging = *lagging;
+        let lagging = lagging.clone();
         self.ask("copy", move |world| Box::pin(async move { world.copy(job, &lagging).await }))
             .await
     }
