@@ -25,7 +25,8 @@ pub struct Config {
     pub ack_after: Duration,
     /// How long a draining worker lets running subtasks go on.
     pub grace: Duration,
-    /// What is settled is committed at least this often while a chunk runs.
+    /// What is settled is committed at least this often while a chunk runs. Longer than what a chunk of automatic size takes (a quarter of
+    /// a second), which is committed once then, at its end.
     pub commit_every: Duration,
     /// So many chunks in a row for each slot that kept it for less than 5 ms, and more are fetched and claimed ahead of the slots.
     pub hurry_after: u32,
@@ -46,7 +47,7 @@ impl Default for Config {
             dead_after: Duration::from_secs(5),
             ack_after: Duration::from_secs(60),
             grace: Duration::from_secs(30),
-            commit_every: Duration::from_millis(200),
+            commit_every: Duration::from_millis(300),
             hurry_after: 64,
             max_result: 1 << 20,
         }
