@@ -129,8 +129,8 @@ end
 
 -- The same of who holds a copy of it; nil if nobody does.
 function chunks.copy_holder(text)
-  -- Hardly any record has a copy, and most of the others end here.
-  if string.sub(text, -1) == '-' then
+  -- Hardly any record has a copy, and most of the others end with the `-` of no deaths.
+  if string.byte(text, -1) == 45 then
     return nil
   end
   local token, node, since = string.match(text, ',(%x+) ([^ ,]+) (%d+)$')

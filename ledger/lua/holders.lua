@@ -7,10 +7,8 @@
 local open_chunks = KEYS[2]
 
 local oldest, newest, flat = {}, {}, redis.call('HGETALL', open_chunks)
-local function hold(node, _, since)
-  if not node then
-    return
-  elseif not oldest[node] then
+local function hold(node, since)
+  if not oldest[node] then
     oldest[node], newest[node] = since, since
   elseif since < oldest[node] then
     oldest[node] = since
@@ -19,8 +17,14 @@ local function hold(node, _, since)
   end
 end
 for i = 2, #flat, 2 do
-  hold(chunks.holder(flat[i]))
-  hold(chunks.copy_holder(flat[i]))
+  local node, _, since = chunks.holder(flat[i])
+  if node then
+    hold(node, since)
+    node, _, since = chunks.copy_holder(flat[i])
+    if node then
+      hold(node, since)
+    end
+  end
 end
 local answer = {}
 for node, since in pairs(oldest) do
