@@ -17,8 +17,24 @@ use crate::batch::Batch;
 use crate::pipeline::{Chunk, Pipeline};
 use crate::task::{Computing, Series, no_thread};
 
-/// What the thread runs now, and since when.
-type Place = Arc<Mutex<(u64, Instant)>>;
+/// What the thread runs now, and since when; `None` between two subtasks, where it may wait for its outcomes to be taken.
+type Place = Arc<Mutex<Option<(u64, Instant)>>>;
+
+/// Marks a subtask as the one that runs, until it ends, however it ends.
+struct Running<'a>(&'a Place);
+
+impl<'a> Running<'a> {
+    fn begin(place: &'a Place, index: u64) -> Self {
+        *place.lock() = Some((index, Instant::now()));
+        Self(place)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        *self.0.lock() = None;
+    }
+}
 
 /// A thread under way, as far as it can be watched from outside.
 struct Stretch {
@@ -53,9 +69,14 @@ impl Stretch {
     async fn time_is_up(&self) -> u64 {
         let Some(limit) = self.limit else { return std::future::pending().await };
         loop {
-            let (index, begun) = *self.place.lock();
+            let running = *self.place.lock();
+            let Some((index, begun)) = running else {
+                // What begins now has so long, too.
+                tokio::time::sleep(limit).await;
+                continue;
+            };
             sleep_until(begun + limit).await;
-            if self.place.lock().0 == index {
+            if *self.place.lock() == running {
                 return index;
             }
         }
@@ -80,7 +101,7 @@ impl Pipeline {
         task: &Computing,
     ) -> std::io::Result<(Stretch, Series)> {
         let (task, plan) = (Arc::clone(task), chunk.plan.clone());
-        let place: Place = Arc::new(Mutex::new((from, Instant::now())));
+        let place = Place::default();
         let stop = CancellationToken::new();
         let ctx = Context {
             job: chunk.hold.held.job,
@@ -93,7 +114,7 @@ impl Pipeline {
         };
         let at = Arc::clone(&place);
         let run = move |index| {
-            *at.lock() = (index, Instant::now());
+            let _running = Running::begin(&at, index);
             task(Context { index, ..ctx.clone() }, plan.input(index))
         };
         let (goes_on, stopped) = (chunk.hold.goes_on_token(), stop.clone());
@@ -173,14 +194,14 @@ impl Pipeline {
         why: Why,
     ) {
         let current = match why {
-            Why::Stopped => stretch.place.lock().0,
-            Why::TimeIsUp(index) => index,
+            Why::Stopped => stretch.place.lock().map(|(index, _)| index),
+            Why::TimeIsUp(index) => Some(index),
         };
         let until = Instant::now() + stretch.wind_up;
-        while batch.next() <= current {
+        while current.is_none_or(|index| batch.next() <= index) {
             let next = tokio::time::timeout_at(until, series.next()).await;
             let computed = next.ok().flatten();
-            let is_current = batch.next() == current;
+            let is_current = Some(batch.next()) == current;
             match (why, computed) {
                 (Why::TimeIsUp(_), _) if is_current => {
                     let limit = stretch.limit.unwrap_or_default();

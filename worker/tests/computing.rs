@@ -1,5 +1,7 @@
 //! Tasks that compute: their subtasks follow one another on one thread, and are settled, committed and stopped all the same.
 
+#[path = "yard/severed.rs"]
+mod severed;
 mod yard;
 
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use longshore_worker::{Config, Context, TaskError, TaskResult, Worker};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use severed::Severed;
 use yard::{Yard, config, eventually};
 
 fn range(end: u64, chunk: u64, more: &Value) -> Value {
@@ -99,6 +102,33 @@ async fn each_subtask_has_its_own_time() {
     assert_eq!((summary.state, summary.books.done), (JobState::Failed, 7));
     assert_eq!(yard.error(job).await, "timed out after 400ms");
     assert_eq!(summary.attempts, 8, "none was begun twice");
+    running.leave().await;
+}
+
+#[tokio::test]
+async fn nobodys_time_is_up_while_the_ledger_is_away() {
+    let yard = Yard::new();
+    let line = Severed::new(yard.ledger.clone());
+    let begun = Arc::new(AtomicU64::new(0));
+    let count = begun.clone();
+    let patient = Config { dead_after: Duration::from_secs(60), ..one_slot() };
+    let worker = worker(patient, move |_, n| {
+        count.fetch_add(1, Ordering::SeqCst);
+        thread::sleep(Duration::from_millis(5));
+        Ok(n)
+    });
+    let running = yard.start_with(worker, Arc::new(line.clone()));
+    let more = json!({"timeout": "250ms", "retry": {"attempts": 1}});
+    let job = yard.submit(&range(100, 100, &more)).await;
+    eventually("some have run", async || begun.load(Ordering::SeqCst) > 10).await;
+    line.cut(true);
+    // Long enough that the thread is as far ahead as it may be, and then some.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(begun.load(Ordering::SeqCst) < 100, "it waits for its outcomes to be committed");
+    line.cut(false);
+    let summary = yard.ended(job).await;
+    assert_eq!((summary.books.done, summary.attempts), (100, 100), "{summary:?}");
+    assert_eq!(begun.load(Ordering::SeqCst), 100, "none was begun twice");
     running.leave().await;
 }
 
