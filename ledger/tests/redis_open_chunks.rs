@@ -144,7 +144,6 @@ async fn what_is_asked_again_and_again_hardly_grows_with_the_open_chunks() {
     // Seen: 0.53, 0.47 and 1.7 times as long.
     let most = [("holders", holders, 0.8), ("held", asked, 0.8), ("audit", audit, 2.5)];
     for (name, us, most) in most {
-        println!("{name}: {us} us, of {all} us");
         let times = us as f64 / all as f64;
         assert!(times < most, "{name}: {us} us, {times} times {all} us");
     }
