@@ -243,6 +243,12 @@ impl Crew {
         self.field(job, "done").parse().unwrap_or_default()
     }
 
+    /// How many chunks second workers ran as well, because the first took so long, by the books of all jobs.
+    pub fn copies(&self, history: &History) -> u64 {
+        let copies = history.intents.keys().map(|job| self.field(*job, "copies"));
+        copies.map(|copies| copies.parse::<u64>().unwrap_or_default()).sum()
+    }
+
     /// Waits until so many subtasks of a job are done.
     #[track_caller]
     pub fn await_done(&self, job: Uuid, count: u64) {

@@ -107,10 +107,9 @@ fn all_is_well(crew: &Crew) {
     let history = crew.history();
     assert_eq!(check_jobs(&history, &crew.told(&history)), Vec::<Violation>::new());
     let twice = history.starts().into_values().filter(|count| *count > 1).count() as u64;
-    // Of chunks of one subtask.
-    let copies = history.intents.keys().map(|job| crew.field(*job, "copies"));
-    let copies: u64 = copies.map(|copies| copies.parse().unwrap_or_default()).sum();
-    assert_eq!(twice.saturating_sub(copies), 0, "no worker was lost, so nothing ran twice");
+    // Chunks are of one subtask.
+    let lost = twice.saturating_sub(crew.copies(&history));
+    assert_eq!(lost, 0, "no worker was lost, so nothing ran twice");
 }
 
 #[test]
