@@ -88,16 +88,18 @@ fn python_submits_follows_and_reads_with_pika_and_redis_alone() {
     assert!(printed.contains("succeeded 3 of 3"), "{printed}");
 
     // Long runs of results are compressed.
-    let split = json!({"by": "range", "start": 0, "end": 600});
-    let job = fleet.submit(&json!({"task": "noop", "split": split, "chunk": 300}));
+    let items: Vec<Value> = (0..600).map(|n| json!([n, 1_000_000_000])).collect();
+    let split = json!({"by": "items", "items": items});
+    let job = fleet.submit(&json!({"task": "sum", "split": split, "chunk": 300}));
     fleet.await_end(&job, Duration::from_secs(60));
     let redis = Redis::shared();
     let key = format!("{}:{{{job}}}:results", fleet.namespace());
     let kept = format!("{:?}", redis.call(&["HGET", &key, "0"]));
-    assert!(kept.contains("~256 1280 "), "{kept}");
+    assert!(kept.contains("~256 2816 "), "{kept}");
     let read = format!(
         "import sys; sys.path.insert(0, 'examples/python'); import submit_and_watch as it; \
          print(list(it.results(it.redis.Redis.from_url(it.REDIS_URL, decode_responses=True), '{job}')))"
     );
-    assert_eq!(run(&["-c", &read]), format!("[{}]\n", ["None"; 600].join(", ")));
+    let sums: Vec<String> = (0..600).map(|n| (1_000_000_000 + n).to_string()).collect();
+    assert_eq!(run(&["-c", &read]), format!("[{}]\n", sums.join(", ")));
 }
