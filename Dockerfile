@@ -6,14 +6,14 @@ ARG BASE_IMAGE=debian:trixie-slim
 FROM ${RUST_IMAGE} AS builder
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked --package longshore --bin longshore
+RUN cargo build --profile dist --locked --package longshore --bin longshore
 
 FROM ${BASE_IMAGE}
 # A user without rights: workers run commands that jobs parametrise.
 RUN useradd --uid 10001 --create-home --home-dir /var/lib/longshore longshore
 # Copied, so that this stage needs no package and no network.
 COPY --from=builder /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-COPY --from=builder /src/target/release/longshore /usr/local/bin/longshore
+COPY --from=builder /src/target/dist/longshore /usr/local/bin/longshore
 USER longshore
 WORKDIR /var/lib/longshore
 # Schedulers and workers drain on it: they finish what runs, hand back the rest, and leave.

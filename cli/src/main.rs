@@ -12,6 +12,7 @@ mod metrics;
 mod output;
 mod services;
 mod settings;
+mod supervisor;
 mod verbs;
 
 use std::process::ExitCode;
@@ -45,6 +46,10 @@ struct Command {
 }
 
 fn main() -> ExitCode {
+    // Before anything else, since what it touches stays in its memory.
+    if supervisor::is_one() {
+        return end(supervisor::run());
+    }
     let command = Command::parse();
     logging::start(command.verb.default_log(), command.log_format);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -1,21 +1,24 @@
 //! A worker for those who write their own: connects by the environment and drains on a signal.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_broker::Broker;
 use longshore_broker::rabbit::{self, Rabbit};
+use longshore_ledger::Ledger;
 use longshore_ledger::redis::{self, RedisLedger};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::{Error, StopRequests, Supervision, Watched, Worker, supervise};
+use crate::{Error, StopRequests, Watched, Worker, watch, watched};
 
 /// How long what is on its way to RabbitMQ may take at the end.
 const CLOSE: Duration = Duration::from_secs(2);
 
-/// [`supervise`] with the Redis of the environment. The supervisor never comes back from this: it ends the process when there
-/// is nothing left to watch.
+/// Splits the program in two: a worker, for which this comes back at once, and the process that started it and watches it ([`watch`]), with
+/// the Redis of the environment. That one never comes back from this: it ends when there is nothing left to watch. What comes
+/// before it is done by both, so check there what can be checked and do nothing else.
 ///
 /// ```no_run
 /// use longshore_worker::{Worker, supervise_from_env};
@@ -32,11 +35,15 @@ const CLOSE: Duration = Duration::from_secs(2);
 /// # Errors
 /// When the address of Redis can't be understood, the program can't be started again, or signals can't be followed.
 pub async fn supervise_from_env() -> Result<Watched, Error> {
-    let ledger = Arc::new(RedisLedger::connect(redis_config())?);
-    match supervise(ledger).await.map_err(Error::Supervisor)? {
-        Supervision::Watched(watched) => Ok(watched),
-        Supervision::Over(code) => std::process::exit(code.into()),
+    if let Some(watched) = watched().map_err(Error::Supervisor)? {
+        return Ok(watched);
     }
+    RedisLedger::connect(redis_config())?;
+    let connect = || -> io::Result<Arc<dyn Ledger>> {
+        Ok(Arc::new(RedisLedger::connect(redis_config()).map_err(io::Error::other)?))
+    };
+    let code = watch(connect).map_err(Error::Supervisor)?;
+    std::process::exit(code.into())
 }
 
 fn setting(name: &str, default: &str) -> String {

@@ -43,7 +43,7 @@ pub use context::Context;
 pub use error::{BuildError, Error, TaskError, TaskResult};
 pub use machine::Machine;
 pub use stop::StopRequests;
-pub use supervisor::{Supervision, Watched, supervise};
+pub use supervisor::{Watched, watch, watched};
 pub use task::{Inputs, TaskSpec};
 pub use tokio_util::sync::CancellationToken;
 pub use worker::Worker;

@@ -9,21 +9,21 @@
 //!
 //! If the supervisor itself is killed, the kernel kills the worker with it. Deliberately absent: anything about subtasks.
 
-use std::ffi::OsStr;
-use std::io::{self, IsTerminal, Read};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitStatus, Stdio};
+use std::ffi::{OsStr, c_int};
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
 
 use longshore_ledger::Ledger;
 use longshore_protocol::NodeId;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStderr, Command};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, timeout};
+use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -43,15 +43,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const LONG_LIFE: Duration = Duration::from_secs(60);
 
-/// What this process is, after [`supervise`].
-#[derive(Debug)]
-pub enum Supervision {
-    /// The child: it is to work.
-    Watched(Watched),
-    /// The supervisor, whose work is done: the worker left, and the program is to exit with this code.
-    Over(u8),
-}
-
 /// What the worker in a supervised process has to know; see [`Worker::watched`](crate::Worker::watched).
 #[derive(Clone, Debug)]
 pub struct Watched {
@@ -61,19 +52,12 @@ pub struct Watched {
     pub drain: CancellationToken,
 }
 
-/// Splits the program in two. What comes before it is done by both, so check there what can be checked and do nothing else: the
-/// supervisor, for which it comes back when there is nothing left to watch, and the worker, for which it comes back at once.
+/// What this process has to know if a supervisor started it; `None` if it has none.
 ///
 /// # Errors
-/// When the program can't be started again, or signals can't be followed.
-pub async fn supervise(ledger: Arc<dyn Ledger>) -> io::Result<Supervision> {
-    match std::env::var(VARIABLE) {
-        Ok(node) => Ok(Supervision::Watched(watched(NodeId::new(node))?)),
-        Err(_) => Supervisor { ledger }.run().await.map(Supervision::Over),
-    }
-}
-
-fn watched(node: NodeId) -> io::Result<Watched> {
+/// When the system can't be asked to end it together with its supervisor.
+pub fn watched() -> io::Result<Option<Watched>> {
+    let Ok(node) = std::env::var(VARIABLE) else { return Ok(None) };
     #[cfg(target_os = "linux")]
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     let drain = CancellationToken::new();
@@ -84,60 +68,84 @@ fn watched(node: NodeId) -> io::Result<Watched> {
         let _ = io::stdin().read(&mut [0]);
         ended.cancel();
     })?;
-    Ok(Watched { node, drain })
+    Ok(Some(Watched { node: NodeId::new(node), drain }))
 }
 
-struct Supervisor {
-    ledger: Arc<dyn Ledger>,
+/// Starts this program once more, as the worker, and watches it until it leaves; gives the code with which the program is to
+/// exit. `connect` gives the ledger to tell of a crash. It is called for each, and never before: what a process touches once
+/// stays in its memory, and a supervisor lives long and does little. For the same reason it waits without a runtime.
+///
+/// # Errors
+/// When the program can't be started again, or signals can't be followed.
+pub fn watch<C>(connect: C) -> io::Result<u8>
+where
+    C: Fn() -> io::Result<Arc<dyn Ledger>> + Sync,
+{
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGCHLD])?;
+    let (sender, signalled) = mpsc::channel();
+    std::thread::spawn(move || signals.forever().try_for_each(|signal| sender.send(signal)));
+    Supervisor { connect, signalled }.run()
 }
 
-impl Supervisor {
-    async fn run(self) -> io::Result<u8> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+struct Supervisor<C> {
+    connect: C,
+    /// What we were asked, and that the child changed.
+    signalled: Receiver<c_int>,
+}
+
+impl<C: Fn() -> io::Result<Arc<dyn Ledger>> + Sync> Supervisor<C> {
+    fn run(self) -> io::Result<u8> {
         let (mut pause, machine) = (FIRST_PAUSE, Machine::default());
         loop {
             let node = machine.new_node();
             let begun = Instant::now();
             let mut child = start(&node)?;
-            let words = child.stderr.take().map(|stderr| tokio::spawn(pass_on(stderr)));
+            let words = child.stderr.take().map(|stderr| std::thread::spawn(|| pass_on(stderr)));
             let mut line = child.stdin.take();
             let status = loop {
-                tokio::select! {
-                    status = child.wait() => break status?,
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-                if line.take().is_none() {
+                if self.next(None) == Some(SIGCHLD) {
+                    if let Some(status) = child.try_wait()? {
+                        break status;
+                    }
+                } else if line.take().is_none() {
                     at_once(&child);
                 }
             };
             let stopping = line.is_none();
-            let words = match words {
-                Some(words) => words.await.unwrap_or_default(),
-                None => String::new(),
-            };
-            let crashed = !status.success() && self.tell(&node, &status, &words).await;
+            let words = words.and_then(|words| words.join().ok()).unwrap_or_default();
+            let crashed = !status.success() && self.tell(&node, &status, &words);
             if stopping || !crashed {
                 return Ok(exit_code(status));
             }
             if begun.elapsed() >= LONG_LIFE {
                 pause = FIRST_PAUSE;
             }
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                _ = terminate.recv() => return Ok(exit_code(status)),
-                _ = interrupt.recv() => return Ok(exit_code(status)),
+            let over = Instant::now() + pause;
+            while let Some(signal) = self.next(Some(over)) {
+                if signal != SIGCHLD {
+                    return Ok(exit_code(status));
+                }
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
+    /// The next signal; `None` if none came until then.
+    fn next(&self, until: Option<Instant>) -> Option<c_int> {
+        match until {
+            Some(until) => self.signalled.recv_timeout(until.duration_since(Instant::now())).ok(),
+            None => Some(self.signalled.recv().expect("the thread that sends them never ends")),
+        }
+    }
+
     /// Tells the ledger how the worker ended. False for one that the ledger does not know (it ended before it worked,
     /// or left in good order), unless a signal ended it.
-    async fn tell(&self, node: &NodeId, status: &ExitStatus, words: &str) -> bool {
+    fn tell(&self, node: &NodeId, status: &ExitStatus, words: &str) -> bool {
         let death = describe(*status, words);
-        let told = timeout(TELL_WITHIN, self.ledger.certify(node, &death)).await;
+        // On a thread of its own: this one may belong to a runtime already.
+        let connect = &self.connect;
+        let certify = || certify(connect, node, &death);
+        let told = std::thread::scope(|scope| scope.spawn(certify).join());
         let known = matches!(told, Ok(Ok(true)));
         let crashed = known || status.signal().is_some();
         if crashed {
@@ -145,6 +153,21 @@ impl Supervisor {
         }
         crashed
     }
+}
+
+/// Whether the ledger knows the worker, and knows now how it ended.
+fn certify<C>(connect: &C, node: &NodeId, death: &str) -> io::Result<bool>
+where
+    C: Fn() -> io::Result<Arc<dyn Ledger>>,
+{
+    let ledger = connect()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match timeout(TELL_WITHIN, ledger.certify(node, death)).await {
+            Ok(told) => told.map_err(io::Error::other),
+            Err(elapsed) => Err(elapsed.into()),
+        }
+    })
 }
 
 /// The program once more, as the worker of this name.
@@ -162,22 +185,20 @@ fn start(node: &NodeId) -> io::Result<Child> {
 }
 
 fn at_once(child: &Child) {
-    let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-    if let Some(pid) = pid {
-        // It may have ended in this instant, which is as good.
+    if let Ok(pid) = i32::try_from(child.id()) {
+        // It may have ended in this instant, which is as good; nobody else gets its number before we have seen its end.
         let _ = kill(Pid::from_raw(pid), Signal::SIGQUIT);
     }
 }
 
 /// Passes standard error on; gives its end.
-async fn pass_on(mut stderr: ChildStderr) -> String {
-    let (mut ours, mut end) = (tokio::io::stderr(), Vec::new());
+fn pass_on(mut stderr: ChildStderr) -> String {
+    let (mut ours, mut end) = (io::stderr(), Vec::new());
     let mut buffer = vec![0; 8 << 10];
-    while let Ok(count @ 1..) = stderr.read(&mut buffer).await {
+    while let Ok(count @ 1..) = stderr.read(&mut buffer) {
         let read = &buffer[..count];
         // Whoever collected our standard error is gone: the words are evidence all the same.
-        let _ = ours.write_all(read).await;
-        let _ = ours.flush().await;
+        let _ = ours.write_all(read);
         end.extend_from_slice(read);
         end.drain(..end.len().saturating_sub(LAST_WORDS));
     }

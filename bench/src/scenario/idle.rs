@@ -43,6 +43,7 @@ impl Scenario for Idle {
         tokio::time::sleep(ground.time(SECONDS)).await;
         let usage = meter.read();
         let worker = memory(&tree(fleet.process("worker")));
+        let supervisor = memory(&[fleet.process("worker")]);
         let scheduler = memory(&tree(fleet.process("scheduler")));
         fleet.check()?;
         fleet.stop().await;
@@ -50,11 +51,11 @@ impl Scenario for Idle {
         let bytes = |name, bytes: u64| sample(name, Unit::Bytes, bytes as f64);
         let cores = |name, role| sample(name, Unit::Share, usage.of(role));
         Ok(vec![
-            bytes("worker and supervisor, resident", worker.resident).at_most(15.0 * MIB),
-            bytes("worker and supervisor, shared pages once", worker.proportional),
+            bytes("worker and supervisor, shared pages once", worker.once).at_most(15.0 * MIB),
+            bytes("worker, resident", worker.resident - supervisor.resident),
+            bytes("supervisor, resident", supervisor.resident),
             cores("worker and supervisor, of a core", "worker").at_most(0.003),
             bytes("scheduler, resident", scheduler.resident).at_most(20.0 * MIB),
-            bytes("scheduler, shared pages once", scheduler.proportional),
             cores("scheduler, of a core", "scheduler").at_most(0.005),
             sample("worker started after", Unit::Ms, ms(worker_start)).at_most(200.0),
             sample("scheduler started after", Unit::Ms, ms(scheduler_start)).at_most(200.0),

@@ -1,10 +1,9 @@
 //! `longshore worker`: runs subtasks for the fleet.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use longshore_worker::{StopRequests, Supervision, supervise};
+use longshore_worker::StopRequests;
 use tokio_util::sync::CancellationToken;
 
 use super::environment;
@@ -14,6 +13,7 @@ use crate::metrics;
 use crate::output::talk;
 use crate::services::{self, Services};
 use crate::settings::{Flags, FleetFlags, Settings, WorkerFlags};
+use crate::supervisor;
 
 /// The name that RabbitMQ shows for it.
 const NAME: &str = "longshore worker";
@@ -43,22 +43,24 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
+    /// Of all layers.
+    pub(crate) fn settings(&self, flags: &Flags) -> Result<Settings, Failure> {
+        Settings::load(flags, &self.worker, &self.fleet, environment)
+    }
+
     pub(crate) async fn perform(self, flags: &Flags) -> Result<(), Failure> {
-        let settings = Settings::load(flags, &self.worker, &self.fleet, environment)?;
+        let settings = self.settings(flags)?;
         let mut worker =
             embedded::worker(&settings, settings.queues.clone(), settings.grace, self.bench)?;
         services::rabbit_config(&settings, NAME).check()?;
         let mut drain = CancellationToken::new();
         if !self.unsupervised {
-            let supervision = supervise(Arc::new(services::ledger(&settings)?)).await;
-            match supervision.map_err(Failure::other)? {
-                Supervision::Watched(watched) => {
-                    drain = watched.drain.clone();
-                    worker = worker.watched(watched);
-                }
-                Supervision::Over(0) => return Ok(()),
-                Supervision::Over(code) => return Err(Failure::Ended(code)),
-            }
+            let Some(watched) = longshore_worker::watched().map_err(Failure::other)? else {
+                services::ledger(&settings)?;
+                return Err(supervisor::become_one());
+            };
+            drain = watched.drain.clone();
+            worker = worker.watched(watched);
         }
         let mut requests = StopRequests::follow(drain).map_err(Failure::other)?;
         metrics::serve(settings.http_listen)?;
