@@ -77,6 +77,15 @@ impl JobHints {
         .await;
     }
 
+    /// Waits until the job may have ended, at most `longest`; tells whether a hint says so.
+    pub(crate) async fn ended(&mut self, longest: Duration) -> bool {
+        let job = self.job;
+        self.until(longest, |event| {
+            matches!(event, Event::Job { job: about, state } if *about == job && state.is_terminal())
+        })
+        .await
+    }
+
     /// Waits until the job's counts may have changed, at most `longest`.
     pub(crate) async fn moved(&mut self, longest: Duration) {
         let job = self.job;
@@ -86,7 +95,8 @@ impl JobHints {
         .await;
     }
 
-    async fn until(&mut self, longest: Duration, concerns: impl Fn(&Event) -> bool) {
+    /// Tells whether a hint came that concerns us, or may have been missed.
+    async fn until(&mut self, longest: Duration, concerns: impl Fn(&Event) -> bool) -> bool {
         let hint = async {
             loop {
                 match self.receiver.recv().await {
@@ -98,6 +108,6 @@ impl JobHints {
             }
         };
         // Out of time means: look yourself.
-        let _ = tokio::time::timeout(longest, hint).await;
+        tokio::time::timeout(longest, hint).await.is_ok()
     }
 }

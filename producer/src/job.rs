@@ -9,7 +9,7 @@ use longshore_ledger::ControlError;
 use longshore_ledger::op::MAX_RECOVERIES;
 use longshore_protocol::document::{JobDocument, Results};
 use longshore_protocol::state::JobState;
-use longshore_protocol::{Audit, ErrorEntry, JobId, JobSummary, Recovery, ReduceTree};
+use longshore_protocol::{Audit, ErrorEntry, JobId, JobSummary, Recovery, ReduceTree, ResultsPage};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
@@ -64,15 +64,39 @@ impl Job {
     /// lost the job (which schedulers put back) for up to a minute, if the job was there before. One that somebody deletes
     /// is `NotFound` at once.
     pub async fn wait(&self) -> Result<JobSummary, Error> {
+        Ok(self.end(false).await?.0)
+    }
+
+    /// Waits as [`Self::wait`] does, then gives [`Self::results`] too, whose beginning is read together with how the job ended: for who
+    /// wants both, one trip to the ledger less.
+    pub async fn outcome(
+        &self,
+    ) -> Result<
+        (JobSummary, impl Stream<Item = Result<(u64, Box<RawValue>), Error>> + Send + use<>),
+        Error,
+    > {
+        let (summary, first) = self.end(true).await?;
+        let results = self.results_of(&summary, first).await?;
+        Ok((summary, results))
+    }
+
+    /// Waits until the job has ended; gives the first page of its results too if that is wanted and was to be had in the same trip.
+    async fn end(&self, with_results: bool) -> Result<(JobSummary, Option<ResultsPage>), Error> {
         let mut hints = self.jobs.hints(self.id);
         let mut pace = Pace::new();
         let mut view = View::of(self);
+        let mut hinted = false;
         loop {
-            let summary = view.look().await?;
-            if let Some(summary) = summary.filter(|summary| summary.state.is_terminal()) {
-                return Ok(summary);
+            let first = async {
+                let ledger = self.jobs.ledger().as_ref();
+                // If it can't be read, whoever reads the results finds out why.
+                if hinted { results::first_page(ledger, self.id).await.ok() } else { None }
+            };
+            let (summary, first) = tokio::join!(view.look(), first);
+            if let Some(summary) = summary?.filter(|summary| summary.state.is_terminal()) {
+                return Ok((summary, first));
             }
-            hints.changed(pace.next()).await;
+            hinted = hints.ended(pace.next()).await && with_results;
         }
     }
 
@@ -101,17 +125,26 @@ impl Job {
             // Of most jobs the first page is all, so it is asked for before it is known how many there are.
             let (summary, first) =
                 tokio::join!(job.summary(), results::first_page(&*ledger, job.id));
-            let summary = summary?;
-            let had_some = summary.restored_at.is_some() && summary.books.done > 0;
-            if had_some && job.document().await?.results != Results::Discard {
-                return Err(Error::ResultsLost(job.id));
-            }
-            Ok(results::stream(ledger, job.id, 0..summary.books.total, Some(first?)))
+            job.results_of(&summary?, Some(first?)).await
         };
         futures_util::stream::once(found).flat_map(|found| match found {
             Ok(results) => results.left_stream(),
             Err(error) => futures_util::stream::iter([Err(error)]).right_stream(),
         })
+    }
+
+    /// The results of a job that stands so, of which the first page may be there.
+    async fn results_of(
+        &self,
+        summary: &JobSummary,
+        first: Option<ResultsPage>,
+    ) -> Result<impl Stream<Item = Result<(u64, Box<RawValue>), Error>> + Send + use<>, Error> {
+        let had_some = summary.restored_at.is_some() && summary.books.done > 0;
+        if had_some && self.document().await?.results != Results::Discard {
+            return Err(Error::ResultsLost(self.id));
+        }
+        let ledger = Arc::clone(self.jobs.ledger());
+        Ok(results::stream(ledger, self.id, 0..summary.books.total, first))
     }
 
     /// The reduced value of a job that has succeeded.

@@ -16,10 +16,9 @@
 //!     br#"{"task": "thumbnail", "split": {"by": "files", "files": ["/photos/**/*.jpg"]}}"#,
 //! )?;
 //! let job = client.submit(&document).await?;
-//! let end = job.wait().await?;
+//! let (end, results) = job.outcome().await?;
 //! println!("{}: {} of {} done", end.state, end.books.done, end.books.total);
 //!
-//! let results = job.results();
 //! futures_util::pin_mut!(results);
 //! while let Some((index, value)) = results.try_next().await? {
 //!     println!("{index}: {value}");

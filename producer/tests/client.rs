@@ -186,6 +186,26 @@ async fn results_come_in_index_order_without_those_that_failed() {
 }
 
 #[tokio::test]
+async fn the_outcome_is_the_end_and_the_results_whenever_it_is_asked_for() {
+    let stage = Stage::new();
+    let job = stage.submit(&document(json!({})), 20).await;
+    let outcome = async || {
+        let (end, results) = job.outcome().await.expect("it ends");
+        let results: Vec<_> = results.try_collect().await.expect("they can be read");
+        (end.state, results.into_iter().map(|(index, _)| index).collect::<Vec<_>>())
+    };
+    let expected = (JobState::Succeeded, (0..20).collect::<Vec<_>>());
+    // Time for it to wait, so that it hears of the end.
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        stage.settle(&job, 20, indices).await;
+    };
+    let (early, ()) = tokio::join!(outcome(), later);
+    assert_eq!(early, expected);
+    assert_eq!(outcome().await, expected);
+}
+
+#[tokio::test]
 async fn results_that_lie_in_files_are_read_from_there() {
     let stage = Stage::new();
     let folder = tempfile::tempdir().expect("a folder");
@@ -321,6 +341,7 @@ async fn an_ended_job_that_the_journal_brought_back_says_that_its_results_are_lo
         assert_eq!(back.expect("memory does not fail"), Restored::Restored);
 
         let found: Result<Vec<_>, Error> = job.results().try_collect().await;
+        assert_eq!(job.outcome().await.is_err(), is_loss);
         if is_loss {
             let error = found.expect_err("they are lost");
             assert!(matches!(error, Error::ResultsLost(id) if id == job.id()), "{error}");

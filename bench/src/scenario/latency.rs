@@ -53,8 +53,8 @@ async fn one(ground: &Ground<'_>) -> Result<f64, Error> {
     let document = job("noop", 1, &json!({}));
     let begun = Instant::now();
     let job = ground.client.submit(&document).await?;
-    succeeded(&job.wait().await?)?;
-    let results = job.results();
+    let (summary, results) = job.outcome().await?;
+    succeeded(&summary)?;
     pin_mut!(results);
     if results.try_next().await?.is_none() {
         return Err(Error::Unexpected(format!("job {} has no result", job.id())));

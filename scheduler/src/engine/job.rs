@@ -405,14 +405,18 @@ impl Job {
         self.next_holders = now.plus(HOLDERS_EVERY);
     }
 
-    /// A hint says that it runs. Tells whether that is all: the first chunk of a job was claimed that has nothing left to hand
-    /// out. Short jobs come by the thousand, and a look at each would take as long as they do.
-    pub(super) fn only_begins(&mut self) -> bool {
-        let begins = self.summary.state == JobState::Queued && self.fresh() == 0;
-        if begins {
-            self.summary.state = JobState::Running;
+    /// A hint says in which state it is. Tells whether that is no news: it was queued by whoever admitted it, or the first chunk was
+    /// claimed of a job that has nothing left to hand out. Short jobs come by the thousand, and a look at each would take as
+    /// long as they do.
+    pub(super) fn goes_as_expected(&mut self, state: JobState) -> bool {
+        match (self.summary.state, state) {
+            (JobState::Queued, JobState::Queued) => true,
+            (JobState::Queued, JobState::Running) if self.fresh() == 0 => {
+                self.summary.state = JobState::Running;
+                true
+            }
+            _ => false,
         }
-        begins
     }
 
     /// Something about it changed.

@@ -139,7 +139,7 @@ impl Engine {
 
     pub(super) fn hint(&mut self, now: Timestamp, hint: &Hint) {
         match hint {
-            Hint::Job { job, state: JobState::Running } if self.only_begins(*job) => {}
+            Hint::Job { job, state } if self.goes_as_expected(*job, *state) => {}
             Hint::Job { job, state } => {
                 self.meet(now, *job);
                 let entry = self.jobs.get_mut(job).expect("just met");
@@ -219,9 +219,9 @@ impl Engine {
         u32::try_from(self.jobs.len()).unwrap_or(u32::MAX)
     }
 
-    fn only_begins(&mut self, id: JobId) -> bool {
+    fn goes_as_expected(&mut self, id: JobId, state: JobState) -> bool {
         match self.jobs.get_mut(&id) {
-            Some(Entry { known: Known::Ours(job), .. }) => job.only_begins(),
+            Some(Entry { known: Known::Ours(job), .. }) => job.goes_as_expected(state),
             _ => false,
         }
     }

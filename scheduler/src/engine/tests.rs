@@ -355,17 +355,30 @@ fn is_questioned(world: &mut World, event: Event, job: JobId) -> bool {
     told(world, event).iter().any(is_question) || world.engine.jobs[&job].wanted
 }
 
+/// A job of ten subtasks was admitted, and five chunks of this size opened.
+fn opened(size: u64) -> (World, JobId) {
+    let (mut world, job, summary) = admitting();
+    told(&mut world, Event::Admitted { summary, terms: terms() });
+    let opened = (0..5).map(|n| {
+        let (chunk, from, to) = (ChunkId(n + 1), n * size, (n + 1) * size);
+        let message = ChunkMessage { v: 1, job, chunk, from, to, epoch: Epoch(1) };
+        Keyed { message, key: None }
+    });
+    told(&mut world, Event::Opened { job, chunks: opened.collect() });
+    (world, job)
+}
+
+#[test]
+fn that_a_new_job_is_queued_is_no_news_but_that_it_is_paused_is() {
+    let (mut world, job) = opened(2);
+    assert!(!is_questioned(&mut world, heard(job, JobState::Queued), job));
+    assert!(is_questioned(&mut world, heard(job, JobState::Paused), job));
+}
+
 #[test]
 fn the_first_claim_of_a_job_that_is_all_handed_out_is_no_question() {
     for (size, asked) in [(2, false), (1, true)] {
-        let (mut world, job, summary) = admitting();
-        told(&mut world, Event::Admitted { summary, terms: terms() });
-        let opened = (0..5).map(|n| {
-            let (chunk, from, to) = (ChunkId(n + 1), n * size, (n + 1) * size);
-            let message = ChunkMessage { v: 1, job, chunk, from, to, epoch: Epoch(1) };
-            Keyed { message, key: None }
-        });
-        told(&mut world, Event::Opened { job, chunks: opened.collect() });
+        let (mut world, job) = opened(size);
         let runs = heard(job, JobState::Running);
         assert_eq!(is_questioned(&mut world, runs.clone(), job), asked, "chunks of {size}");
         assert!(is_questioned(&mut world, runs, job), "a second time it is something else");
