@@ -82,7 +82,7 @@ where
     C: Fn() -> io::Result<Arc<dyn Ledger>> + Sync,
 {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGCHLD])?;
-    let (sender, signalled) = mpsc::channel();
+    let (sender, signalled) = mpsc::sync_channel(1);
     std::thread::spawn(move || signals.forever().try_for_each(|signal| sender.send(signal)));
     Supervisor { connect, signalled }.run()
 }
