@@ -15,7 +15,6 @@ use longshore_protocol::{Invalid, JobDocument, JobId, Manifest, Plan, Timestamp}
 use metrics::counter;
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::engine::{Event, Terms};
@@ -35,10 +34,6 @@ const LONGEST_REASON: usize = 4_000;
 /// forgotten, and does not read as a job that was lost.
 const SHORTEST_KEEP: Duration = Duration::from_secs(60);
 
-/// A job that is in the journal within this time of its admission was in it before anybody could find the ledger lost and rebuild
-/// it, which takes a record of the journal itself.
-const AT_ONCE: Duration = Duration::from_millis(10);
-
 struct Admitter {
     broker: Arc<dyn Broker>,
     ledger: Arc<dyn Ledger>,
@@ -49,12 +44,6 @@ struct Admitter {
     ledger_health: Health,
     storage_health: Health,
     dead_health: Health,
-}
-
-/// When a new job was accepted, by the ledger's clock, and when we heard of it.
-struct Accepted {
-    at: Timestamp,
-    heard: Instant,
 }
 
 /// Why a document is not taken in.
@@ -106,8 +95,8 @@ impl Admitter {
         delivery.settle.ack().await;
     }
 
-    /// Gives when the job was accepted, if it is new.
-    async fn admit(&self, delivery: &Delivery) -> Result<(Admission, Option<Accepted>), Refusal> {
+    /// Gives when the job was accepted by the ledger's clock, if it is new.
+    async fn admit(&self, delivery: &Delivery) -> Result<(Admission, Option<Timestamp>), Refusal> {
         let mut document = JobDocument::parse(&delivery.body)?;
         let message_id = delivery.message_id.as_deref();
         let job = document.id.unwrap_or_else(|| naming::name(&document, message_id));
@@ -131,7 +120,7 @@ impl Admitter {
             Admitted::Accepted { at } => {
                 counter!(DOCUMENTS, "outcome" => "accepted").increment(1);
                 info!(%job, task = plan.document().task, total = plan.total(), "job accepted");
-                Ok((admission, Some(Accepted { at, heard: Instant::now() })))
+                Ok((admission, Some(at)))
             }
             Admitted::Known => {
                 counter!(DOCUMENTS, "outcome" => "known").increment(1);
@@ -205,13 +194,13 @@ impl Admitter {
 
     /// Tells the journal of an admitted job, so that the document is safe when its message is acknowledged. The job
     /// runs already.
-    async fn record(&self, admission: Admission, mut accepted: Option<Accepted>) {
+    async fn record(&self, admission: Admission, mut accepted: Option<Timestamp>) {
         if !self.journal.is_wanted() {
             return;
         }
         let mut backoff = Backoff::new();
         loop {
-            match self.try_record(&admission, accepted.as_ref()).await {
+            match self.try_record(&admission, accepted).await {
                 Ok(None) => return self.ledger_health.worked(),
                 Ok(again) => {
                     accepted = again;
@@ -230,16 +219,14 @@ impl Admitter {
     async fn try_record(
         &self,
         admission: &Admission,
-        accepted: Option<&Accepted>,
-    ) -> Result<Option<Accepted>, Error> {
+        accepted: Option<Timestamp>,
+    ) -> Result<Option<Timestamp>, Error> {
         let job = admission.job;
-        if let Some(Accepted { at, heard }) = accepted {
+        if let Some(at) = accepted {
             let Admission { keep_for, digest, document, manifest, .. } = admission.clone();
             let stored = StoredDocument { digest, document, manifest };
-            self.journal.insist(&admitted(job, *at, keep_for, stored)).await;
-            if heard.elapsed() < AT_ONCE {
-                return Ok(None);
-            }
+            self.journal.gather().await;
+            self.journal.insist(&admitted(job, at, keep_for, stored)).await;
         } else if tell(&*self.ledger, &self.journal, job).await? {
             // Of a job that was admitted before the ledger has the manifest that counts.
             return Ok(None);
@@ -249,8 +236,7 @@ impl Admitter {
             return Ok(None);
         }
         let admitted = self.ledger.admit(admission).await?;
-        let at = if let Admitted::Accepted { at } = admitted { at } else { return Ok(None) };
-        Ok(Some(Accepted { at, heard: Instant::now() }))
+        Ok(if let Admitted::Accepted { at } = admitted { Some(at) } else { None })
     }
 
     async fn refuse(&self, delivery: &Delivery, refusal: Refusal) {

@@ -187,7 +187,10 @@ impl Performer {
             },
         };
         match news {
-            Some(news) => Ok(self.journal.write(&news).await),
+            Some(news) => {
+                self.journal.gather().await;
+                Ok(self.journal.write(&news).await)
+            }
             None => Ok(true),
         }
     }

@@ -21,10 +21,12 @@ mod words;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use longshore_broker::{Broker, Link, Outgoing, Queue};
 use longshore_protocol::{JournalRecord, News, SchedulerId};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::warn;
 use uuid::Uuid;
 
@@ -37,11 +39,15 @@ pub(crate) use seed::{admitted, tell};
 /// that is a quarter of a minute at least.
 const MOST_FAILURES: u32 = 8;
 
+/// Records of jobs that begin or end wait for one another, at most so long.
+const GATHER: Duration = Duration::from_millis(5);
+
 /// The writing end of the journal.
 pub(crate) struct Journal {
     broker: Arc<dyn Broker>,
     standing: watch::Sender<Standing>,
     health: Health,
+    begun: Instant,
     /// Writes that failed in a row.
     failures: AtomicU32,
     /// Something was not written since the journal was begun from the ledger last.
@@ -69,6 +75,7 @@ impl Journal {
             broker,
             standing: watch::Sender::new(Standing::Unknown),
             health: Health::new("writing the journal"),
+            begun: Instant::now(),
             failures: AtomicU32::new(0),
             has_gaps: AtomicBool::new(false),
         }
@@ -105,6 +112,14 @@ impl Journal {
             }
         }
         true
+    }
+
+    /// Waits for the next of the moments at which whoever has something to tell tells it. RabbitMQ, and the schedulers that read the
+    /// journal, take in several records that come together for little more than one; and so they are rarely in the way of a
+    /// short job, which begins and ends between two moments.
+    pub(crate) async fn gather(&self) {
+        let since_the_last = self.begun.elapsed().as_nanos() % GATHER.as_nanos();
+        tokio::time::sleep(GATHER - Duration::from_nanos_u128(since_the_last)).await;
     }
 
     /// Writes until it is written, or the journal lapses.
@@ -158,6 +173,19 @@ mod tests {
     use longshore_broker::memory::MemoryBroker;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_at_different_times_is_gathered_until_one() {
+        let journal = Journal::new(Arc::new(MemoryBroker::new()));
+        let begun = Instant::now();
+        let from = async |ms| {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            journal.gather().await;
+            begun.elapsed().as_millis()
+        };
+        let gathered = tokio::join!(from(0), from(1), from(4), from(5), from(1_000_000_007));
+        assert_eq!(gathered, (5, 5, 5, 10, 1_000_000_010));
+    }
 
     #[tokio::test]
     async fn what_is_written_depends_on_how_the_journal_stands() {
