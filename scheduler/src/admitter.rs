@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::engine::{Event, Terms};
-use crate::health::{Backoff, Health};
+use crate::health::{Backoff, Health, Service};
 use crate::journal::{Journal, Notes, admitted, tell};
 use crate::metrics::DOCUMENTS;
 use crate::naming;
@@ -57,7 +57,7 @@ enum Refusal {
 /// Works until it is dropped; what is not acknowledged then comes again.
 pub(crate) async fn run(
     broker: Arc<dyn Broker>,
-    ledger: Arc<dyn Ledger>,
+    (ledger, service): (Arc<dyn Ledger>, Service),
     (journal, notes): (Arc<Journal>, Arc<Notes>),
     allow_relative: bool,
     inbox: Sender<Event>,
@@ -70,7 +70,7 @@ pub(crate) async fn run(
         notes,
         allow_relative,
         inbox,
-        ledger_health: Health::new("admitting jobs to the ledger"),
+        ledger_health: service.health("admitting jobs to the ledger"),
         storage_health: Health::new("expanding globs"),
         dead_health: Health::new("publishing refused documents"),
     });

@@ -10,15 +10,18 @@ use metrics::gauge;
 use tokio::sync::watch;
 use tracing::error;
 
-use crate::health::Health;
+use crate::health::Service;
 use crate::metrics::{ACTIVE_JOBS, LEDGER_IMBALANCE};
 
 /// Recounting a job of a hundred million subtasks keeps Redis busy for some milliseconds.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Works until it is dropped.
-pub(crate) async fn run(ledger: Arc<dyn Ledger>, active: watch::Receiver<Vec<JobId>>) {
-    let health = Health::new("auditing jobs");
+pub(crate) async fn run(
+    (ledger, service): (Arc<dyn Ledger>, Service),
+    active: watch::Receiver<Vec<JobId>>,
+) {
+    let health = service.health("auditing jobs");
     let mut off: BTreeMap<JobId, u64> = BTreeMap::new();
     let mut last = None;
     loop {

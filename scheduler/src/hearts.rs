@@ -10,7 +10,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
 
 use crate::engine::Event;
-use crate::health::Health;
+use crate::health::Service;
 
 /// Between two questions, and so much more for each process: ten thousand of them are asked for once a second.
 const EVERY: Duration = Duration::from_millis(50);
@@ -27,13 +27,13 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Works until it is dropped.
 pub(crate) async fn run(
-    ledger: Arc<dyn Ledger>,
+    (ledger, service): (Arc<dyn Ledger>, Service),
     nodes: watch::Receiver<Arc<Vec<NodeRecord>>>,
     peers: watch::Receiver<Vec<SchedulerRecord>>,
     active: watch::Receiver<Vec<JobId>>,
     inbox: Sender<Event>,
 ) {
-    let health = Health::new("asking whose heart is severed");
+    let health = service.health("asking whose heart is severed");
     let mut hearts = ledger.hearts();
     let mut was_severed = false;
     loop {

@@ -48,6 +48,7 @@ use tracing::{info, warn};
 pub use engine::ring::owner;
 
 use engine::Event;
+use health::Service;
 use journal::keeper::Keeper;
 use journal::{Journal, Notes};
 use performer::Performer;
@@ -144,12 +145,9 @@ impl Scheduler {
         let (jobs, active) = watch::channel(Vec::new());
         let journal = Arc::new(Journal::new(self.broker.clone()));
         let notes = Arc::new(Notes::default());
-        let performer = Performer::new(
-            self.broker.clone(),
-            self.ledger.clone(),
-            journal.clone(),
-            notes.clone(),
-        );
+        let ledger = (self.ledger.clone(), Service::default());
+        let performer =
+            Performer::new(self.broker.clone(), ledger.clone(), journal.clone(), notes.clone());
         let settings =
             engine::Config { me: self.config.id.clone(), dead_after: self.config.dead_after };
         let mut parts = JoinSet::new();
@@ -164,7 +162,7 @@ impl Scheduler {
                 part
             });
         };
-        let (broker, ledger) = (&self.broker, &self.ledger);
+        let broker = &self.broker;
         spawn("registrar", {
             let (id, heart_changed) = (self.config.id.clone(), heart_changed.clone());
             Box::pin(registrar::run(ledger.clone(), id, heart_changed, peers, inbox.clone()))

@@ -8,17 +8,17 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::Sender;
 
 use crate::engine::Event;
-use crate::health::{Backoff, Health};
+use crate::health::{Backoff, Service};
 
 /// Passes hints on until it is dropped. The connection on which they come is this scheduler's heart: `heart` learns when there is
 /// a new one.
 pub(crate) async fn run(
-    ledger: Arc<dyn Ledger>,
+    (ledger, service): (Arc<dyn Ledger>, Service),
     fleet: Arc<Notify>,
     heart: Arc<Notify>,
     inbox: Sender<Event>,
 ) {
-    let health = Health::new("following the ledger's hints");
+    let health = service.health("following the ledger's hints");
     let mut backoff = Backoff::new();
     let mut hints = loop {
         match health.note(ledger.events().await) {

@@ -9,17 +9,17 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
 
 use crate::engine::Event;
-use crate::health::Health;
+use crate::health::Service;
 
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Works until it is dropped.
 pub(crate) async fn run(
-    ledger: Arc<dyn Ledger>,
+    (ledger, service): (Arc<dyn Ledger>, Service),
     active: watch::Sender<Vec<JobId>>,
     inbox: Sender<Event>,
 ) {
-    let health = Health::new("reading the list of jobs");
+    let health = service.health("reading the list of jobs");
     loop {
         if let Ok(jobs) = health.note(ledger.active_jobs().await) {
             active.send_replace(jobs.clone());

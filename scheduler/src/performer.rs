@@ -12,7 +12,7 @@ use metrics::counter;
 use tracing::{info, warn};
 
 use crate::engine::{Action, Event, Keyed};
-use crate::health::Health;
+use crate::health::{Health, Service};
 use crate::journal::{Journal, Notes};
 use crate::metrics::{
     COPIED_CHUNKS, LOST_NODES, ORPHANED_CHUNKS, PUBLISHED_CHUNKS, REVOKED_CHUNKS, REVOKED_SUBTASKS,
@@ -44,7 +44,7 @@ pub(crate) struct Performer {
 impl Performer {
     pub(crate) fn new(
         broker: Arc<dyn Broker>,
-        ledger: Arc<dyn Ledger>,
+        (ledger, service): (Arc<dyn Ledger>, Service),
         journal: Arc<Journal>,
         notes: Arc<Notes>,
     ) -> Self {
@@ -54,7 +54,7 @@ impl Performer {
             notes,
             broker,
             ledger,
-            ledger_health: Health::new("feeding jobs from the ledger"),
+            ledger_health: service.health("feeding jobs from the ledger"),
             publish_health: Health::new("publishing chunks"),
             depth_health: Health::new("looking how full a work queue is"),
         }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::{Notify, watch};
 
 use crate::engine::Event;
-use crate::health::Health;
+use crate::health::Service;
 
 /// So soon a new scheduler is known to all, and one that was taken for dead is known to live.
 const EVERY: Duration = Duration::from_millis(500);
@@ -27,13 +27,13 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// Works until it is dropped.
 pub(crate) async fn run(
-    ledger: Arc<dyn Ledger>,
+    (ledger, service): (Arc<dyn Ledger>, Service),
     me: SchedulerId,
     heart_changed: Arc<Notify>,
     peers: watch::Sender<Vec<SchedulerRecord>>,
     inbox: Sender<Event>,
 ) {
-    let health = Health::new("signing in with the ledger");
+    let health = service.health("signing in with the ledger");
     loop {
         if let Ok((signed_in, clock)) = health.note(sign_in(ledger.as_ref(), &me).await) {
             if let Some(clock) = clock {

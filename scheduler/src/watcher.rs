@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::engine::Event;
-use crate::health::Health;
+use crate::health::Service;
 use crate::metrics::NODES;
 
 /// Between two reads, and so much more for each worker, up to less than half a heartbeat. A silence is noticed up to one of these
@@ -34,13 +34,13 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// Works until it is dropped.
 pub(crate) async fn run(
-    ledger: Arc<dyn Ledger>,
+    (ledger, service): (Arc<dyn Ledger>, Service),
     changed: Arc<Notify>,
     active: watch::Receiver<Vec<JobId>>,
     nodes: watch::Sender<Arc<Vec<NodeRecord>>>,
     inbox: Sender<Event>,
 ) {
-    let health = Health::new("reading the list of workers");
+    let health = service.health("reading the list of workers");
     let (mut is_told, mut read_whole) = (true, Instant::now());
     loop {
         let is_whole = is_told || read_whole.elapsed() >= WHOLE_EVERY;

@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 
 use super::line::{Line, Step};
 use super::{Journal, Notes, Standing};
-use crate::health::{Backoff, Health};
+use crate::health::{Backoff, Health, Service};
 
 /// Jobs whose presence is asked for at once: one round trip.
 const WINDOW: usize = 1_000;
@@ -89,11 +89,11 @@ impl Keeper {
     pub(crate) fn new(
         me: SchedulerId,
         broker: Arc<dyn Broker>,
-        ledger: Arc<dyn Ledger>,
+        (ledger, service): (Arc<dyn Ledger>, Service),
         journal: Arc<Journal>,
         notes: Arc<Notes>,
     ) -> Self {
-        let health = Health::new("keeping the journal");
+        let health = service.health("keeping the journal");
         Self { me, broker, ledger, journal, notes, health }
     }
 
