@@ -3,16 +3,21 @@
   KEYS[2] document       longshore:{J}:doc
   KEYS[3] manifest       longshore:{J}:manifest
   KEYS[4] deleted        longshore:{J}:deleted
-  KEYS[5] active         longshore:jobs:active; these are not given in a cluster, where they lie elsewhere
-  KEYS[6] finished       longshore:jobs:finished
-  KEYS[7] expiring       longshore:jobs:expiring
+  KEYS[5] done           longshore:{J}:done
+  KEYS[6] chunks         longshore:{J}:chunks
+  KEYS[7] retry set      longshore:{J}:retry
+  KEYS[8] due            longshore:{J}:due
+  KEYS[9] active         longshore:jobs:active; these are not given in a cluster, where they lie elsewhere
+  KEYS[10] finished      longshore:jobs:finished
+  KEYS[11] expiring      longshore:jobs:expiring
   ARGV[1] events channel ARGV[2] job id
   ARGV[3] digest         ARGV[4] document        ARGV[5] manifest (empty: none)
   ARGV[6] total          ARGV[7] task            ARGV[8] queue
   ARGV[9] tenant         ARGV[10] priority       ARGV[11] keep_for, ms
   ARGV[12] fan_in        ARGV[13] reduce nodes   (12 to 16 are empty where they don't apply)
   ARGV[14] max_parallel  ARGV[15] stop_after_failures   ARGV[16] deadline, ms from now
-  Output  {"accepted", now} | {"known"} | {"conflict"} ]]
+  ARGV[17] most chunks to open   ARGV[18] most subtasks each   ARGV[19] publish within, ms   (none: open none)
+  Output  {"accepted", now, chunk, from, to, epoch, …} | {"known"} | {"conflict"} ]]
 local keys = admission.keys(KEYS)
 local channel, id, digest = ARGV[1], ARGV[2], ARGV[3]
 
@@ -28,11 +33,19 @@ end
 local now = job.now()
 local it = admission.fresh(keys.job, ARGV, now)
 admission.save(it, keys, ARGV)
-local active, finished, expiring = KEYS[5], KEYS[6], KEYS[7]
+local active, finished, expiring = KEYS[9], KEYS[10], KEYS[11]
 if active then
   redis.call('ZADD', active, now, id)
   redis.call('ZREM', finished, id)
   redis.call('ZREM', expiring, id)
 end
 job.announce(channel, id, it)
-return { 'accepted', now }
+local answer = { 'accepted', now }
+if ARGV[17] then
+  local own = { done = KEYS[5], chunks = KEYS[6], retry = KEYS[7], due = KEYS[8] }
+  local opened = opening.open(it, own, tonumber(ARGV[17]), tonumber(ARGV[18]), tonumber(ARGV[19]))
+  for _, value in ipairs(opened) do
+    answer[#answer + 1] = value
+  end
+end
+return answer

@@ -54,6 +54,7 @@ cases! {
     admission:
         a_new_job_is_queued_and_all_waiting
         the_same_content_is_known_and_other_content_a_conflict
+        chunks_are_opened_together_with_a_new_job
         a_job_of_more_indices_than_a_bitmap_has_is_refused
         a_rejected_job_is_shown_and_can_be_admitted_later
         a_reduce_is_counted_in_books_of_its_own

@@ -62,6 +62,8 @@ pub struct Admission {
     pub deadline: Option<Duration>,
     /// How long to keep it once it has ended.
     pub keep_for: Duration,
+    /// Chunks to open together with it, if it is new.
+    pub open: Option<Open>,
 }
 
 impl Admission {
@@ -83,6 +85,7 @@ impl Admission {
             stop_after_failures: None,
             deadline: None,
             keep_for: Duration::from_hours(1),
+            open: None,
         }
     }
 
@@ -132,12 +135,14 @@ impl Admission {
 }
 
 /// Whether a job was taken in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admitted {
     /// It is new.
     Accepted {
         /// When, by the ledger's clock.
         at: Timestamp,
+        /// The chunks that were to be opened together with it.
+        opened: Vec<ChunkMessage>,
     },
     /// The same job was accepted before.
     Known,

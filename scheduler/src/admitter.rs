@@ -5,23 +5,27 @@
 //! its id can be read. While the ledger or the broker is away a delivery is held and tried again;
 //! it never goes round the queue.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_broker::{Broker, Delivery, Outgoing, Queue};
-use longshore_ledger::{Admission, Admitted, Error, Ledger, StoredDocument};
+use longshore_ledger::{Admission, Admitted, Error, Ledger, Open, StoredDocument};
 use longshore_protocol::document::Split;
 use longshore_protocol::{Invalid, JobDocument, JobId, Manifest, Plan, Timestamp};
 use metrics::counter;
+use parking_lot::Mutex;
 use tokio::sync::mpsc::Sender;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::engine::{Event, Terms};
+use crate::engine::{Event, Keyed, Terms};
 use crate::health::{Backoff, Health, Service};
 use crate::journal::{Journal, Notes, admitted, tell};
 use crate::metrics::DOCUMENTS;
 use crate::naming;
+use crate::performer::PUBLISH_WITHIN;
 
 /// Documents in work at once: enough to hide the ledger's and the file system's delays, few enough
 /// that 32 of 16 MiB each fit anywhere.
@@ -34,12 +38,33 @@ const LONGEST_REASON: usize = 4_000;
 /// forgotten, and does not read as a job that was lost.
 const SHORTEST_KEEP: Duration = Duration::from_secs(60);
 
+/// Admissions that wait for the engine's word.
+#[derive(Default)]
+pub(crate) struct Gate(Mutex<HashMap<JobId, oneshot::Sender<Option<u64>>>>);
+
+impl Gate {
+    /// The word to wait for. Of two messages with one job the later one gets it.
+    fn wait(&self, job: JobId) -> oneshot::Receiver<Option<u64>> {
+        let (sender, word) = oneshot::channel();
+        self.0.lock().insert(job, sender);
+        word
+    }
+
+    /// Lets a job in, together with a first chunk of that size.
+    pub(crate) fn open(&self, job: JobId, first: Option<u64>) {
+        if let Some(waiting) = self.0.lock().remove(&job) {
+            let _ = waiting.send(first);
+        }
+    }
+}
+
 struct Admitter {
     broker: Arc<dyn Broker>,
     ledger: Arc<dyn Ledger>,
     journal: Arc<Journal>,
     notes: Arc<Notes>,
     allow_relative: bool,
+    gate: Arc<Gate>,
     inbox: Sender<Event>,
     ledger_health: Health,
     storage_health: Health,
@@ -60,7 +85,7 @@ pub(crate) async fn run(
     (ledger, service): (Arc<dyn Ledger>, Service),
     (journal, notes): (Arc<Journal>, Arc<Notes>),
     allow_relative: bool,
-    inbox: Sender<Event>,
+    (gate, inbox): (Arc<Gate>, Sender<Event>),
 ) {
     let mut documents = broker.subscribe(&Queue::Jobs, PREFETCH).await;
     let admitter = Arc::new(Admitter {
@@ -69,6 +94,7 @@ pub(crate) async fn run(
         journal,
         notes,
         allow_relative,
+        gate,
         inbox,
         ledger_health: service.health("admitting jobs to the ledger"),
         storage_health: Health::new("expanding globs"),
@@ -103,21 +129,27 @@ impl Admitter {
         document.id = Some(job);
         let manifest = self.expand(&document).await?;
         let plan = Plan::new(document, manifest)?;
-        let admission = admission(job, &plan);
-        // So that the engine, which hears of the job as soon as the ledger has it, need not ask what we are about to say.
-        self.tell(Event::Admitting { job }).await;
+        let mut admission = admission(job, &plan);
+        let terms = Terms::of(plan.document());
+        // The engine, which hears of the job as soon as the ledger has it, is not to ask what we are about to say.
+        let word = self.gate.wait(job);
+        let summary = Box::new(admission.accepted(Timestamp::default()));
+        self.tell(Event::Admitting { summary, terms: terms.clone() }).await;
+        let first = word.await.ok().flatten();
+        admission.open = first.map(|size| Open { chunks: 1, size, publish_within: PUBLISH_WITHIN });
         let admitted = self.persist(&admission).await;
-        if let Ok(Admitted::Accepted { at }) = admitted {
-            let summary = Box::new(admission.accepted(at));
+        if let Ok(Admitted::Accepted { at, opened }) = &admitted {
+            let summary = Box::new(admission.accepted(*at));
+            let opened = opened.first().map(|message| Keyed { message: *message, key: None });
             // Asks the ledger nothing about a job that is new.
             let _ = self.notes.take(&*self.ledger, &self.journal, &summary).await;
-            self.tell(Event::Admitted { summary, terms: Terms::of(plan.document()) }).await;
+            self.tell(Event::Admitted { summary, terms, opened }).await;
         } else {
             let known = matches!(admitted, Ok(Admitted::Known));
             self.tell(Event::NotAdmitted { job, known }).await;
         }
         match admitted? {
-            Admitted::Accepted { at } => {
+            Admitted::Accepted { at, .. } => {
                 counter!(DOCUMENTS, "outcome" => "accepted").increment(1);
                 info!(%job, task = plan.document().task, total = plan.total(), "job accepted");
                 Ok((admission, Some(at)))
@@ -235,8 +267,9 @@ impl Admitter {
             // It is there; or has ended and was deleted, all that meanwhile.
             return Ok(None);
         }
-        let admitted = self.ledger.admit(admission).await?;
-        Ok(if let Admitted::Accepted { at } = admitted { Some(at) } else { None })
+        let again = Admission { open: None, ..admission.clone() };
+        let admitted = self.ledger.admit(&again).await?;
+        Ok(if let Admitted::Accepted { at, .. } = admitted { Some(at) } else { None })
     }
 
     async fn refuse(&self, delivery: &Delivery, refusal: Refusal) {
@@ -314,6 +347,7 @@ pub(crate) fn admission(job: JobId, plan: &Plan) -> Admission {
         stop_after_failures: document.stop_after_failures,
         deadline: document.deadline,
         keep_for: kept_for(document),
+        open: None,
     }
 }
 

@@ -47,6 +47,7 @@ use tracing::{info, warn};
 
 pub use engine::ring::owner;
 
+use admitter::Gate;
 use engine::Event;
 use health::Service;
 use journal::keeper::Keeper;
@@ -146,8 +147,14 @@ impl Scheduler {
         let journal = Arc::new(Journal::new(self.broker.clone()));
         let notes = Arc::new(Notes::default());
         let ledger = (self.ledger.clone(), Service::default());
-        let performer =
-            Performer::new(self.broker.clone(), ledger.clone(), journal.clone(), notes.clone());
+        let gate = Arc::new(Gate::default());
+        let performer = Performer::new(
+            self.broker.clone(),
+            ledger.clone(),
+            journal.clone(),
+            notes.clone(),
+            gate.clone(),
+        );
         let settings =
             engine::Config { me: self.config.id.clone(), dead_after: self.config.dead_after };
         let mut parts = JoinSet::new();
@@ -194,7 +201,7 @@ impl Scheduler {
                 ledger.clone(),
                 (journal, notes),
                 relative,
-                inbox,
+                (gate, inbox),
             ))
         });
         parts.spawn({

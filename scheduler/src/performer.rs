@@ -11,6 +11,7 @@ use longshore_protocol::{Ending, JobId, News, NodeId, SchedulerId, Timestamp};
 use metrics::counter;
 use tracing::{info, warn};
 
+use crate::admitter::Gate;
 use crate::engine::{Action, Event, Keyed};
 use crate::health::{Health, Service};
 use crate::journal::{Journal, Notes};
@@ -36,6 +37,7 @@ pub(crate) struct Performer {
     plans: Plans,
     journal: Arc<Journal>,
     notes: Arc<Notes>,
+    gate: Arc<Gate>,
     ledger_health: Health,
     publish_health: Health,
     depth_health: Health,
@@ -47,11 +49,13 @@ impl Performer {
         (ledger, service): (Arc<dyn Ledger>, Service),
         journal: Arc<Journal>,
         notes: Arc<Notes>,
+        gate: Arc<Gate>,
     ) -> Self {
         Self {
             plans: Plans::new(ledger.clone()),
             journal,
             notes,
+            gate,
             broker,
             ledger,
             ledger_health: service.health("feeding jobs from the ledger"),
@@ -63,6 +67,10 @@ impl Performer {
     /// Does it; gives the engine's next event, if there is anything to tell.
     pub(crate) async fn perform(&self, action: Action) -> Option<Event> {
         match action {
+            Action::Admit { job, first } => {
+                self.gate.open(job, first);
+                None
+            }
             Action::Publish { queue, chunk } => self.publish(queue, chunk).await,
             Action::Withdraw { scheduler } => {
                 self.withdraw(&scheduler).await;

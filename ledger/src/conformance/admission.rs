@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_protocol::Books;
 use longshore_protocol::state::JobState;
+use longshore_protocol::{Books, Token};
 
-use super::play::{Play, admission, await_that, check_audit, job_id, ok_lines};
+use super::play::{NEVER, Play, admission, await_that, check_audit, job_id, node, ok_lines};
 use crate::Ledger;
-use crate::op::{Admission, Admitted, MAX_INDICES, StoredDocument};
+use crate::op::{Admission, Admitted, Claim, MAX_INDICES, Open, StoredDocument};
 
 pub(super) async fn a_new_job_is_queued_and_all_waiting(ledger: Arc<dyn Ledger>) {
     let before = ledger.now().await.unwrap();
@@ -53,6 +53,28 @@ pub(super) async fn the_same_content_is_known_and_other_content_a_conflict(
     assert_eq!(ledger.admit(&other).await.unwrap(), Admitted::Conflict);
     assert_eq!(play.summary().await.state, JobState::Cancelled);
     play.check().await;
+}
+
+/// As if they were opened right afterwards; of a job that is known, none.
+pub(super) async fn chunks_are_opened_together_with_a_new_job(ledger: Arc<dyn Ledger>) {
+    let open = Open { chunks: 3, size: 4, publish_within: Duration::ZERO };
+    let wanted = Admission { max_parallel: Some(2), open: Some(open), ..admission(1, 9) };
+    let admitted = ledger.admit(&wanted).await.unwrap();
+    let Admitted::Accepted { opened, .. } = admitted else { panic!("{admitted:?}") };
+    let ranges: Vec<_> = opened.iter().map(|message| (message.from, message.to)).collect();
+    assert_eq!(ranges, [(0, 4), (4, 8)], "no more than `max_parallel` allows");
+    assert_eq!(ledger.admit(&wanted).await.unwrap(), Admitted::Known);
+
+    let summary = ledger.job(job_id(1)).await.unwrap().expect("it is there");
+    assert_eq!((summary.cursor, summary.queued_chunks), (8, 2));
+    assert_eq!((summary.books.waiting, summary.books.queued), (1, 8));
+    let sweep = ledger.sweep(job_id(1), 9, NEVER, None).await.unwrap().expect("it is there");
+    assert_eq!(sweep.publish, opened, "nobody has claimed them in time");
+    let (token, node) = (Token::from_bytes([1; 16]), node("n"));
+    let first = opened[0];
+    let claim = ledger.claim(job_id(1), first.chunk, first.epoch, token, &node).await.unwrap();
+    assert!(matches!(claim, Claim::Granted(_)), "{claim:?}");
+    check_audit(&ledger, job_id(1)).await;
 }
 
 pub(super) async fn a_job_of_more_indices_than_a_bitmap_has_is_refused(ledger: Arc<dyn Ledger>) {

@@ -94,7 +94,7 @@ impl Play {
         let mut admission = admission(1, total);
         change(&mut admission);
         let admitted = ledger.admit(&admission).await.expect("admit");
-        let Admitted::Accepted { at } = admitted else { panic!("{admitted:?}") };
+        let Admitted::Accepted { at, .. } = admitted else { panic!("{admitted:?}") };
         let summary = ledger.job(admission.job).await.expect("job");
         assert_eq!(summary, Some(admission.accepted(at)));
         Self { ledger: Arc::clone(ledger), job: admission.job }

@@ -188,18 +188,30 @@ impl Walk {
         view
     }
 
-    async fn admit(&self, job: JobId, a: u64) -> String {
+    async fn admit(&mut self, job: JobId, a: u64) -> String {
         let n = if job == job_id(1) { 1 } else { 2 };
         let Shape { total, fan_in, max_parallel, stop_after_failures } = self.shapes[n - 1];
         let mut wanted =
             Admission { fan_in, max_parallel, stop_after_failures, ..admission(n as u64, total) };
+        if a.is_multiple_of(3) {
+            let open = Open { chunks: (a % 5) as u32, size: a % 7, publish_within: HOURS };
+            wanted.open = Some(open);
+        }
         match a % 4 {
             0 => return said(self.ledger.reject(job, "no such task").await),
             1 => wanted.digest = Digest::new("f".repeat(64)),
             _ => {}
         }
         match self.ledger.admit(&wanted).await {
-            Ok(Admitted::Accepted { .. }) => "Accepted".to_owned(),
+            Ok(Admitted::Accepted { opened, .. }) => {
+                let view = if opened.is_empty() {
+                    "Accepted".to_owned()
+                } else {
+                    format!("Accepted, opened {opened:?}")
+                };
+                self.messages.extend(opened);
+                view
+            }
             other => said(other),
         }
     }

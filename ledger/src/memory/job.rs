@@ -206,6 +206,7 @@ impl Job {
             stop_after_failures: None,
             deadline: None,
             keep_for: KEEP_REJECTED,
+            open: None,
         };
         Self {
             state: JobState::Rejected,

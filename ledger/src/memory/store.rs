@@ -94,12 +94,13 @@ impl Store {
             Some(_) => self.forget_job(id),
             None => {}
         }
-        let job = Job::admit(admission, now);
+        let mut job = Job::admit(admission, now);
         events.push(job.changed());
+        let opened = admission.open.map(|open| job.open(&open, now)).unwrap_or_default();
         self.deleted.remove(&id);
         self.active.insert(id, now);
         self.jobs.insert(id, job);
-        Admitted::Accepted { at: now }
+        Admitted::Accepted { at: now, opened }
     }
 
     pub(super) fn restore(

@@ -28,8 +28,8 @@ impl RedisLedger {
         }
         let keys = self.keys();
         let lists = [keys.active(), keys.finished(), keys.expiring()];
-        let reply = self.call(&self.entry_call(OPERATION, admission, &lists)).await?;
-        admitted(OPERATION, reply)
+        let reply = self.call(&self.admit_call(OPERATION, admission, &lists)).await?;
+        admitted(OPERATION, admission.job, reply)
     }
 
     /// The lists lie elsewhere. A job of which only the hash, or only the place on the list, is there must be found by
@@ -42,7 +42,7 @@ impl RedisLedger {
         let (keys, name) = (self.keys(), admission.job.to_string());
         // At the head of the list until the time is known.
         let list = zadd(keys.active(), Some("NX"), 0, &name);
-        let both = [list, self.entry_call(operation, admission, &[]).command()];
+        let both = [list, self.admit_call(operation, admission, &[]).command()];
         let answers = match self.call_in_order(operation, &both).await {
             Err(error @ (Error::Corrupt { .. } | Error::Misuse { .. })) => {
                 // What has the job's name is no job.
@@ -52,8 +52,8 @@ impl RedisLedger {
             answers => answers?,
         };
         let [listed, answer] = take(operation, answers)?;
-        let answer = admitted(operation, Reply::list(operation, answer)?)?;
-        if let Admitted::Accepted { at } = answer {
+        let answer = admitted(operation, admission.job, Reply::list(operation, answer)?)?;
+        if let Admitted::Accepted { at, .. } = answer {
             let lists = [
                 zadd(keys.active(), None, at.as_millis(), &name),
                 zrem(keys.finished(), &name),
@@ -64,6 +64,17 @@ impl RedisLedger {
             self.archive_job(admission.job).await?;
         }
         Ok(answer)
+    }
+
+    fn admit_call(&self, operation: &'static str, admission: &Admission, lists: &[String]) -> Call {
+        let (keys, job) = (self.keys(), admission.job);
+        let mut more = vec![keys.done(job), keys.chunks(job), keys.retry(job), keys.due(job)];
+        more.extend_from_slice(lists);
+        let call = self.entry_call(operation, admission, &more);
+        match &admission.open {
+            Some(open) => opening(call, open),
+            None => call,
+        }
     }
 
     /// A call of an operation that takes a job in, with the arguments that all of those share; more keys follow those of the job.
@@ -124,10 +135,8 @@ impl RedisLedger {
         let call = Call::new(
             "open",
             [keys.job(job), keys.done(job), keys.chunks(job), keys.retry(job), keys.due(job)],
-        )
-        .arg(open.chunks.min(MAX_CHUNKS_A_CALL))
-        .arg(open.size)
-        .arg(millis(open.publish_within));
+        );
+        let call = opening(call, open);
         messages(job, self.call(&call).await?)
     }
 
@@ -354,9 +363,17 @@ fn message(job: JobId, reply: &mut Reply) -> Result<ChunkMessage, Error> {
     })
 }
 
-fn admitted(operation: &'static str, mut reply: Reply) -> Result<Admitted, Error> {
+/// Adds what to open to a call.
+fn opening(call: Call, open: &Open) -> Call {
+    call.arg(open.chunks.min(MAX_CHUNKS_A_CALL)).arg(open.size).arg(millis(open.publish_within))
+}
+
+fn admitted(operation: &'static str, job: JobId, mut reply: Reply) -> Result<Admitted, Error> {
     Ok(match reply.word()?.as_str() {
-        "accepted" => Admitted::Accepted { at: Timestamp::from_millis(reply.parse()?) },
+        "accepted" => {
+            let at = Timestamp::from_millis(reply.parse()?);
+            Admitted::Accepted { at, opened: messages(job, reply)? }
+        }
         "known" => Admitted::Known,
         "conflict" => Admitted::Conflict,
         other => return Err(corrupt(operation, format!("`{other}`"))),

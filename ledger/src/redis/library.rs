@@ -34,6 +34,7 @@ const PIECES: &[(&str, &str)] = lua![
     "_results",
     "_errors",
     "_settle",
+    "_opening",
 ];
 
 /// Operations.

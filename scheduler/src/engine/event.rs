@@ -18,17 +18,21 @@ pub enum Event {
     Active(Vec<JobId>),
     /// The ledger hinted at a change.
     Hint(Hint),
-    /// A job is being admitted here: whatever is heard of it meanwhile says no more than that.
+    /// A job is about to be admitted here: whatever is heard of it meanwhile says no more than that. Answered by [`Action::Admit`].
     Admitting {
-        /// The job.
-        job: JobId,
-    },
-    /// It was admitted, and is new.
-    Admitted {
-        /// As the ledger has it.
+        /// As it will be, but for times.
         summary: Box<JobSummary>,
         /// What its document says.
         terms: Terms,
+    },
+    /// It was admitted, and is new.
+    Admitted {
+        /// As the ledger had it at first.
+        summary: Box<JobSummary>,
+        /// What its document says.
+        terms: Terms,
+        /// The chunk that was opened with it, if one was to be.
+        opened: Option<Keyed>,
     },
     /// It was not admitted, or is not new.
     NotAdmitted {
@@ -167,6 +171,13 @@ impl Terms {
 /// Something to do. Nothing is left to choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// Let a job in.
+    Admit {
+        /// The job.
+        job: JobId,
+        /// How large a chunk to open with it: there is a slot for it. `None`: open none.
+        first: Option<u64>,
+    },
     /// Read how the job stands.
     Look {
         /// The job.

@@ -14,6 +14,7 @@ use super::event::{Action, Keyed, Terms};
 use super::job::Job;
 use super::pool::Pool;
 use super::shares::Standing;
+use super::window::{Load, UNMEASURED, has_room};
 use super::{Engine, Entry, Known, Lane, TROUBLE, TROUBLE_LONGEST, Trouble};
 
 /// After a gap in the hints all jobs are looked at, at most so often. The sweep does it anyway, a
@@ -60,25 +61,67 @@ impl Engine {
     }
 
     /// Until we are told more, a job that was not known here rests.
-    pub(super) fn admitting(&mut self, id: JobId) {
-        let entry = Entry { lane: Lane::Admitting, wanted: false, ..Entry::unseen() };
-        self.jobs.entry(id).or_insert(entry);
+    pub(super) fn admitting(&mut self, now: Timestamp, summary: JobSummary, terms: Terms) {
+        let job = summary.id;
+        let mut first = None;
+        if let MapEntry::Vacant(place) = self.jobs.entry(job) {
+            place.insert(Entry { lane: Lane::Admitting, wanted: false, ..Entry::unseen() });
+            let queue = summary.queue.clone();
+            first = self.first_chunk(now, summary, terms);
+            if first.is_some() {
+                self.promised.insert(job, queue);
+            }
+        }
+        self.actions.push(Action::Admit { job, first });
+    }
+
+    /// How large a chunk may be opened together with a new job, which spares it a call: one, if there is room and nobody was here
+    /// before it. Where it is placed by key it has to be read first.
+    fn first_chunk(&self, now: Timestamp, summary: JobSummary, terms: Terms) -> Option<u64> {
+        let queue = &summary.queue;
+        let is_keyed = matches!(terms.placement, Placement::Hash(_));
+        if is_keyed || !self.is_mine(queue) || !self.link_up || self.trouble.is_some() {
+            return None;
+        }
+        let (hands, mut load) = match self.pools.get(queue) {
+            Some(pool) if pool.shares.next().is_some() => return None,
+            Some(pool) => (pool.hands, pool.load),
+            None => (Pool::new(queue, &self.fleet).hands, Load::default()),
+        };
+        let promised = self.promised.values().filter(|other| *other == queue).count() as u64;
+        load.waiting += promised;
+        load.work_us += promised * UNMEASURED.as_micros() as u64;
+        let mut job = Job::new(now, summary);
+        job.terms = Some(terms);
+        let offer = job.offer(now, self.ledger_now(now), hands.slots);
+        (offer.chunks > 0 && has_room(hands, load)).then_some(offer.size)
     }
 
     /// A new job that is ours needs no look and no study.
-    pub(super) fn admitted(&mut self, now: Timestamp, summary: Box<JobSummary>, terms: Terms) {
+    pub(super) fn admitted(
+        &mut self,
+        now: Timestamp,
+        summary: Box<JobSummary>,
+        terms: Terms,
+        opened: Option<Keyed>,
+    ) {
         let (id, is_mine) = (summary.id, self.is_mine(&summary.queue));
+        self.promised.remove(&id);
         match self.jobs.get_mut(&id) {
             Some(entry) if entry.lane == Lane::Admitting => {
                 entry.lane = Lane::Idle;
                 let known = if is_mine {
                     let mut job = Job::new(now, *summary);
                     job.terms = Some(terms);
+                    if opened.is_some() {
+                        job.opened(now, 1, opened.as_slice());
+                    }
                     Known::Ours(Box::new(job))
                 } else {
                     Known::Elsewhere(summary.queue)
                 };
                 self.become_known(id, known);
+                self.publish(now, id, opened.as_slice());
                 self.reconsider(now, id);
             }
             // We heard of it before.
@@ -87,6 +130,7 @@ impl Engine {
     }
 
     pub(super) fn not_admitted(&mut self, now: Timestamp, id: JobId, known: bool) {
+        self.promised.remove(&id);
         if self.jobs.get(&id).is_some_and(|entry| entry.lane == Lane::Admitting) {
             self.drop_job(id);
         }
@@ -110,7 +154,7 @@ impl Engine {
             && let Some(pool) = self.pools.get_mut(&job.summary.queue)
         {
             pool.shares.leave(id);
-            pool.load.replace(job.counted, super::window::Load::default());
+            pool.load.replace(job.counted, Load::default());
             pool.jobs.remove(&id);
             self.touched.insert(job.summary.queue.clone());
             if pool.jobs.is_empty() {

@@ -88,6 +88,8 @@ pub struct Engine {
     line: VecDeque<JobId>,
     /// Calls about jobs that were not answered yet.
     in_flight: usize,
+    /// Of jobs that are being admitted, those with a first chunk, and the queue that it counts in.
+    promised: BTreeMap<JobId, String>,
     /// Pools in which something changed.
     touched: BTreeSet<String>,
     actions: Vec<Action>,
@@ -160,6 +162,7 @@ impl Engine {
             timers: BTreeSet::new(),
             line: VecDeque::new(),
             in_flight: 0,
+            promised: BTreeMap::new(),
             touched: BTreeSet::new(),
             actions: Vec::new(),
         }
@@ -189,8 +192,10 @@ impl Engine {
         match event {
             Event::Active(jobs) => self.active(now, &jobs),
             Event::Hint(hint) => self.hint(now, &hint),
-            Event::Admitting { job } => self.admitting(job),
-            Event::Admitted { summary, terms } => self.admitted(now, summary, terms),
+            Event::Admitting { summary, terms } => self.admitting(now, *summary, terms),
+            Event::Admitted { summary, terms, opened } => {
+                self.admitted(now, summary, terms, opened);
+            }
             Event::NotAdmitted { job, known } => self.not_admitted(now, job, known),
             Event::Looked { job, summary, overdue } => self.looked(now, job, summary, &overdue),
             Event::Studied { job, terms } => self.studied(now, job, terms),

@@ -1,7 +1,8 @@
 //! What the engine promises, on the world of `simulation`.
 
+use longshore_protocol::document::{Chunk, Placement};
 use longshore_protocol::state::JobState;
-use longshore_protocol::{ChunkId, ChunkMessage, Epoch, JobId};
+use longshore_protocol::{ChunkId, ChunkMessage, Epoch, JobId, JobSummary};
 
 use super::peers::tests::record;
 use super::simulation::{World, at_once};
@@ -304,7 +305,8 @@ fn admitting() -> (World, JobId, Box<longshore_protocol::JobSummary>) {
     world.run_for(1_000);
     let job = world.submit(10, 1_000, "");
     let summary = Box::new(world.summary(job));
-    assert_eq!(told(&mut world, Event::Admitting { job }), []);
+    let event = Event::Admitting { summary: summary.clone(), terms: terms() };
+    assert_eq!(told(&mut world, event), [Action::Admit { job, first: Some(1) }]);
     assert_eq!(told(&mut world, heard(job, JobState::Queued)), [], "it is about to be told more");
     (world, job, summary)
 }
@@ -326,7 +328,7 @@ fn terms() -> Terms {
 #[test]
 fn a_new_job_is_opened_without_a_question() {
     let (mut world, job, summary) = admitting();
-    let actions = told(&mut world, Event::Admitted { summary, terms: terms() });
+    let actions = told(&mut world, Event::Admitted { summary, terms: terms(), opened: None });
     assert_eq!(actions, [Action::Open { job, chunks: 5, size: 1, keyed: false }]);
 }
 
@@ -334,7 +336,7 @@ fn a_new_job_is_opened_without_a_question() {
 fn what_happens_to_a_job_while_it_is_admitted_is_not_missed() {
     let (mut world, job, summary) = admitting();
     assert_eq!(told(&mut world, heard(job, JobState::Cancelled)), []);
-    told(&mut world, Event::Admitted { summary, terms: terms() });
+    told(&mut world, Event::Admitted { summary, terms: terms(), opened: None });
     let actions = told(&mut world, Event::Opened { job, chunks: Vec::new() });
     assert_eq!(actions, [Action::Look { job }]);
 }
@@ -355,10 +357,63 @@ fn is_questioned(world: &mut World, event: Event, job: JobId) -> bool {
     told(world, event).iter().any(is_question) || world.engine.jobs[&job].wanted
 }
 
+/// Of which size a first chunk is opened with the `n`th new job like that; it is not admitted yet.
+fn first_chunk(
+    world: &mut World,
+    n: u128,
+    change: impl Fn(&mut JobSummary, &mut Terms),
+) -> Option<u64> {
+    let job = JobId::from_uuid(uuid::Uuid::from_u128(n));
+    let admission = longshore_ledger::Admission::plain(job, 10);
+    let (mut summary, mut terms) = (Box::new(admission.accepted(Timestamp::default())), terms());
+    change(&mut summary, &mut terms);
+    match told(world, Event::Admitting { summary, terms }).as_slice() {
+        [Action::Admit { job: admitted, first }] if *admitted == job => *first,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_new_job_comes_with_its_first_chunk_if_there_is_room_for_it() {
+    let mut world = World::new(1, 2);
+    assert_eq!(first_chunk(&mut world, 1, |_, _| {}), None, "nobody works here yet");
+    world.run_for(1_000);
+    let fixed = |_: &mut JobSummary, terms: &mut Terms| terms.chunk = Chunk::Fixed(7);
+    assert_eq!(first_chunk(&mut world, 2, fixed), Some(7));
+    let keyed =
+        |_: &mut JobSummary, terms: &mut Terms| terms.placement = Placement::Hash("".into());
+    assert_eq!(first_chunk(&mut world, 3, keyed), None, "the key has to be read");
+    let elsewhere = |summary: &mut JobSummary, _: &mut Terms| summary.queue = "nobody's".into();
+    assert_eq!(first_chunk(&mut world, 4, elsewhere), None);
+    // Two slots, and one ahead of the worker.
+    assert_eq!(first_chunk(&mut world, 5, |_, _| {}), Some(1));
+    assert_eq!(first_chunk(&mut world, 6, |_, _| {}), Some(1));
+    assert_eq!(first_chunk(&mut world, 7, |_, _| {}), None, "what was promised counts");
+    let not =
+        |n| Event::NotAdmitted { job: JobId::from_uuid(uuid::Uuid::from_u128(n)), known: false };
+    told(&mut world, not(5));
+    assert_eq!(first_chunk(&mut world, 8, |_, _| {}), Some(1), "it is free again");
+    told(&mut world, Event::Link { up: false });
+    told(&mut world, not(8));
+    assert_eq!(first_chunk(&mut world, 9, |_, _| {}), None, "it could not be published");
+}
+
+#[test]
+fn the_first_chunk_is_published_and_the_rest_opened() {
+    let (mut world, job, summary) = admitting();
+    let message = ChunkMessage { v: 1, job, chunk: ChunkId(1), from: 0, to: 1, epoch: Epoch(1) };
+    let chunk = Keyed { message, key: None };
+    let actions =
+        told(&mut world, Event::Admitted { summary, terms: terms(), opened: Some(chunk) });
+    let queue = longshore_broker::Queue::Work("default".into());
+    let publish = Action::Publish { queue, chunk };
+    assert_eq!(actions, [publish, Action::Open { job, chunks: 4, size: 1, keyed: false }]);
+}
+
 /// A job of ten subtasks was admitted, and five chunks of this size opened.
 fn opened(size: u64) -> (World, JobId) {
     let (mut world, job, summary) = admitting();
-    told(&mut world, Event::Admitted { summary, terms: terms() });
+    told(&mut world, Event::Admitted { summary, terms: terms(), opened: None });
     let opened = (0..5).map(|n| {
         let (chunk, from, to) = (ChunkId(n + 1), n * size, (n + 1) * size);
         let message = ChunkMessage { v: 1, job, chunk, from, to, epoch: Epoch(1) };

@@ -26,6 +26,7 @@ impl World {
         let mut admission = admission.clone();
         if self.is_sabotaged(Sabotage::ForgetMaxParallel) {
             admission.max_parallel = None;
+            admission.open.iter_mut().for_each(|open| open.chunks += 2);
         }
         let admitted = self.ledger.admit(&admission).await?;
         self.note(|| format!("{} admitted: {admitted:?}", admission.job));
