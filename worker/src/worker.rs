@@ -57,7 +57,7 @@ impl Worker {
         Builder::default()
     }
 
-    /// The watched half of a supervised program; see [`supervise`](crate::supervise).
+    /// The watched half of a supervised program; see [`watched`](crate::watched()).
     #[must_use]
     pub fn watched(self, Watched { node, drain }: Watched) -> Self {
         Self { id: node, drain, ..self }
