@@ -2,6 +2,7 @@
 //! The history is written outside of broker and ledger, so a mistake of theirs can't hide itself.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -194,6 +195,14 @@ impl World {
         let index = history.indices.entry((job, index)).or_default();
         index.deferred += 1;
         index.deferred <= times
+    }
+
+    /// A ghost holds these subtasks. For all that anybody knows it runs one of them, and dies of it.
+    pub(crate) fn haunted(&self, job: JobId, indices: Range<u64>) {
+        let mut history = self.history.lock();
+        for index in indices {
+            history.indices.entry((job, index)).or_default().begun += 1;
+        }
     }
 
     pub(crate) fn heartbeat_heard(&self, process: &Process, begun: Duration) {

@@ -237,6 +237,8 @@ impl World {
         let state = self.ledger.retry(job, indices).await?;
         self.count("retries asked for");
         self.note(|| format!("{job} re-opened"));
+        // It may have been paused when it ended.
+        self.history.lock().paused.remove(&job);
         self.inspect(job).await;
         Ok(state)
     }
