@@ -185,7 +185,7 @@ async fn results_come_in_index_order_without_those_that_failed() {
     assert_eq!(failed, (600..700).collect::<Vec<_>>());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_outcome_is_the_end_and_the_results_whenever_it_is_asked_for() {
     let stage = Stage::new();
     let job = stage.submit(&document(json!({})), 20).await;
