@@ -39,6 +39,17 @@ pub(crate) struct History {
     granted: HashMap<(String, JobId), Duration>,
 }
 
+impl History {
+    /// A node holds these subtasks now. Who claims again under his token counts once.
+    pub(crate) fn granted(&mut self, job: JobId, subtasks: Range<u64>, epoch: Epoch, token: Token) {
+        if self.epochs.insert(token, epoch).is_none() {
+            for index in subtasks {
+                self.indices.entry((job, index)).or_default().holders += 1;
+            }
+        }
+    }
+}
+
 /// What the attempts at one index came to.
 #[derive(Clone, Copy, Debug, Default)]
 struct Index {
@@ -46,8 +57,8 @@ struct Index {
     failed: u32,
     deferred: u32,
     succeeded: bool,
-    /// How often it was begun.
-    begun: u32,
+    /// How often it was held.
+    holders: u32,
 }
 
 impl Index {
@@ -174,7 +185,6 @@ impl World {
         if matches!(overruns, Some(Temper::Overruns(times)) if attempt <= times) {
             history.indices.entry((job, index)).or_default().failed |= 1 << attempt;
         }
-        history.indices.entry((job, index)).or_default().begun += 1;
         history.next_run += 1;
         let run = history.next_run;
         history.running.insert(run, Running { process: process.clone(), job, index });
@@ -197,14 +207,6 @@ impl World {
         index.deferred <= times
     }
 
-    /// A ghost holds these subtasks. For all that anybody knows it runs one of them, and dies of it.
-    pub(crate) fn haunted(&self, job: JobId, indices: Range<u64>) {
-        let mut history = self.history.lock();
-        for index in indices {
-            history.indices.entry((job, index)).or_default().begun += 1;
-        }
-    }
-
     pub(crate) fn heartbeat_heard(&self, process: &Process, begun: Duration) {
         self.history.lock().heard.insert(process.name.clone(), begun);
     }
@@ -218,15 +220,13 @@ impl World {
         self.history.lock().indices.get(&(job, index)).is_some_and(|index| index.succeeded)
     }
 
-    /// How many subtasks of a job came to no end though they should have: so many nodes died while they ran that they were
-    /// taken for poison, as they have to be: two until a subtask is set apart, three alone.
-    pub(crate) fn given_up(&self, job: &Job) -> u64 {
+    /// How many subtasks of a job may have been taken for poison though they don't fail: so many nodes held them that as many
+    /// may have died, two until a subtask is set apart and three alone. Nobody but the node knows whether it had begun.
+    pub(crate) fn unlucky(&self, job: &Job) -> u64 {
         const DEATHS: u32 = 5;
         let history = self.history.lock();
         let indices = history.indices.range((job.id, 0)..(job.id, job.total));
-        let unlucky = indices
-            .filter(|((_, index), it)| !it.succeeded && it.begun >= DEATHS && !job.fails(*index));
-        unlucky.count() as u64
+        indices.filter(|((_, index), it)| it.holders >= DEATHS && !job.fails(*index)).count() as u64
     }
 
     // Checkers of a step

@@ -238,9 +238,7 @@ async fn haunt(world: &Arc<World>, dice: &Dice, queues: &[String]) -> Option<()>
     let ChunkMessage { job, chunk, epoch, .. } = message;
     let claim = world.claim(job, chunk, epoch, token, &ghost).await;
     delivery.settle.ack().await;
-    let Ok(Claim::Granted(grant)) = claim else { return None };
-    world.haunted(job, grant.from..grant.to);
-    Some(())
+    matches!(claim, Ok(Claim::Granted(_))).then_some(())
 }
 
 async fn forget(world: &World, dice: &Dice) -> Option<()> {

@@ -162,7 +162,7 @@ async fn judge_jobs(world: &World) {
             world.violated("S1", || format!("{} is gone", job.id));
             continue;
         };
-        if let Some(complaint) = misjudged(job, &summary, world.given_up(job)) {
+        if let Some(complaint) = misjudged(job, &summary, world.unlucky(job)) {
             world.violated("S3", || format!("{}: {complaint}", job.id));
         }
         judge_results(world, job, &summary).await;
@@ -170,20 +170,22 @@ async fn judge_jobs(world: &World) {
 }
 
 /// What is wrong with how a job ended.
-fn misjudged(job: &Job, summary: &JobSummary, given_up: u64) -> Option<String> {
+fn misjudged(job: &Job, summary: &JobSummary, unlucky: u64) -> Option<String> {
     let JobSummary { state, books, reduce, .. } = summary;
-    let failures = job.failures() + given_up;
+    let failures = job.failures()..=job.failures() + unlucky;
     let accounted = books.done + books.failed + books.cancelled == job.total;
     let ended_well = match state {
         JobState::Succeeded => {
-            failures == 0 && books.done == job.total && reduce.done == reduce.total
+            failures.contains(&0) && books.done == job.total && reduce.done == reduce.total
         }
-        _ if job.may_be_cut_short() => books.failed <= failures,
-        JobState::Failed => failures > 0 && books.failed == failures && books.cancelled == 0,
+        _ if job.may_be_cut_short() => books.failed <= *failures.end(),
+        JobState::Failed => {
+            books.failed > 0 && failures.contains(&books.failed) && books.cancelled == 0
+        }
         _ => false,
     };
     let right = accounted && ended_well;
-    (!right).then(|| format!("{failures} of {} fail, but it is {state}: {books:?}", job.total))
+    (!right).then(|| format!("{failures:?} of {} fail, but it is {state}: {books:?}", job.total))
 }
 
 /// S7, and the end of S3: results are there for what is done, and right.

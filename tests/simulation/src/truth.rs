@@ -59,7 +59,7 @@ impl World {
             let since = self.ledger.now().await?;
             let holder = Holder { token, node: node.clone(), epoch, to: grant.to, since };
             let mut history = self.history.lock();
-            history.epochs.insert(token, epoch);
+            history.granted(job, grant.from..grant.to, epoch, token);
             if history.holders.offers(job, chunk) && !history.holders.allow(job, chunk, token) {
                 self.count("copies run");
             }

@@ -3,12 +3,18 @@
 #![expect(clippy::print_stdout, reason = "what a run met is for people to read")]
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::mpsc::sync_channel;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use longshore_simulation::{Report, Tally, run, run_traced};
+use longshore_simulation::{Report, Tally, Violation, run, run_traced};
 
 /// How long the default run may take; the proofs beside it take as long on the second core.
 const TIME: Duration = Duration::from_secs(40);
+
+/// A seed takes some milliseconds. One in which virtual time stands still, because somebody asks again and again without waiting,
+/// would take for ever.
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
 /// So many seeds of a default run are new each time.
 const NEW: u64 = 20;
@@ -24,16 +30,17 @@ fn number(name: &str) -> Option<u64> {
 /// Fails with the command that repeats the run.
 #[track_caller]
 fn holds(report: &Report) {
-    if let Some(violation) = &report.violation {
-        panic!(
-            "seed {seed}: {id} broken at {at:?}: {what}\nrepeat it with its trace: LONGSHORE_SIM_SEED={seed} cargo test \
-             -p longshore-simulation one_seed -- --nocapture",
-            seed = report.seed,
-            id = violation.invariant,
-            at = violation.at,
-            what = violation.what,
-        );
+    if let Some(Violation { invariant, at, what }) = &report.violation {
+        fails(report.seed, &format!("{invariant} broken at {at:?}: {what}"));
     }
+}
+
+#[track_caller]
+fn fails(seed: u64, why: &str) -> ! {
+    panic!(
+        "seed {seed}: {why}\nrepeat it with its trace: LONGSHORE_SIM_SEED={seed} cargo test -p longshore-simulation one_seed -- \
+         --nocapture"
+    );
 }
 
 #[test]
@@ -44,6 +51,17 @@ fn one_seed() {
     holds(&report);
 }
 
+/// Runs seeds one after another, on a thread that can be given up.
+fn reports(seeds: impl Iterator<Item = u64>) -> impl Iterator<Item = Report> {
+    let (next, nexts) = sync_channel(0);
+    let (done, dones) = sync_channel(0);
+    thread::spawn(move || nexts.iter().map(run).try_for_each(|report| done.send(report)));
+    seeds.map(move |seed| {
+        let _ = next.send(seed);
+        dones.recv_timeout(ENDS_WITHIN).unwrap_or_else(|why| fails(seed, &format!("no end: {why}")))
+    })
+}
+
 /// All of them; what they met is printed.
 fn all(seeds: impl Iterator<Item = u64>) {
     let begun = Instant::now();
@@ -51,7 +69,7 @@ fn all(seeds: impl Iterator<Item = u64>) {
     let mut broken = Vec::new();
     let mut slowest = (Duration::ZERO, 0);
     let mut count = 0;
-    for report in seeds.map(run) {
+    for report in reports(seeds) {
         count += 1;
         tally.add(&report.tally);
         slowest = slowest.max((report.settled_in, report.seed));
