@@ -1,17 +1,19 @@
 --[[ beat: a worker's sign of life.
   KEYS[1] node           longshore:node:N
-  KEYS[2] nodes          longshore:nodes; not given in a cluster, where it lies elsewhere
+  KEYS[2] nodes          longshore:nodes
+  KEYS[3] news           {longshore:nodes}:news; in a cluster 2 and 3 are not given, since they lie elsewhere
   ARGV[1] forget after, ms                 ARGV[2] node
   ARGV[3] "whole": all fields follow, and the time after which to forget begins anew
-          "changed": those follow that changed since the last beat
+          "news": those follow that changed since the last beat
+          "nothing": as "news", and nobody waits for them
   ARGV[4…] field, value, field, value, …
   Output  {now, "new" | "changed" | "known" | "missing", "drain" | "go on"}; "missing" if only changes
           came and there is nothing that they change: nothing was done ]]
-local key, list = KEYS[1], KEYS[2]
+local key, list, news = KEYS[1], KEYS[2], KEYS[3]
 local keep, node, extent = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 
 local before, now = redis.call('HMGET', key, 'state', 'drain'), job.now()
-if not before[1] and extent == 'changed' then
+if not before[1] and extent ~= 'whole' then
   return { now, 'missing', 'go on' }
 end
 local state = before[1]
@@ -20,12 +22,17 @@ for i = 4, #ARGV, 2 do
     state = ARGV[i + 1]
   end
 end
-local news = not before[1] and 'new' or before[1] ~= state and 'changed' or 'known'
-redis.call('HSET', key, 'beat_at', now, unpack(ARGV, 4))
-if list then
-  redis.call('ZADD', list, now, node)
+if ARGV[4] then
+  redis.call('HSET', key, unpack(ARGV, 4))
 end
 if extent == 'whole' then
   redis.call('PEXPIRE', key, keep)
 end
-return { now, news, before[2] and 'drain' or 'go on' }
+if list then
+  redis.call('ZADD', list, now, node)
+  if extent ~= 'nothing' then
+    fleet.news(news, node)
+  end
+end
+local what = not before[1] and 'new' or before[1] ~= state and 'changed' or 'known'
+return { now, what, before[2] and 'drain' or 'go on' }

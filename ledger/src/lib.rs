@@ -39,8 +39,8 @@ use longshore_protocol::{
 
 pub use op::{
     Admission, Admitted, Beat, Claim, Commit, Committed, Event, Grant, HandBack, Heart, Held,
-    Holder, Lagging, Loss, Open, Process, Revoked, Stop, StopReason, StoredDocument, Straggler,
-    Sweep,
+    Holder, Lagging, Loss, Open, Process, Revoked, Roster, Stop, StopReason, StoredDocument,
+    Straggler, Sweep,
 };
 pub use restoring::{Restored, Was};
 
@@ -331,16 +331,16 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// A sign of life with all that the worker holds. Tells what to stop and whether to drain. A job that is absent or ended:
     /// `Ended`; else a chunk that is not held under this token: `Revoked`; else a paused job: `Paused`.
-    async fn beat(&self, info: &NodeInfo, seq: u64, held: &[Held]) -> Result<Beat, Error>;
+    async fn beat(&self, info: &NodeInfo, held: &[Held]) -> Result<Beat, Error>;
 
     /// Every worker that beats or has stopped beating and was not forgotten, by id.
     async fn nodes(&self) -> Result<Vec<NodeRecord>, Error>;
 
-    /// The same, for whoever has `known` them lately: the record of a node that has not beaten since may be the known one. What
-    /// others than the node itself changed in it may be missing then; an event tells of that.
-    async fn nodes_since(&self, known: &[NodeRecord]) -> Result<Vec<NodeRecord>, Error> {
+    /// The same, for whoever has `known` them lately: `cpu` and `rss` may be those of then. Somebody who reads again and again
+    /// begins anew from time to time, and after a failure: a server that lost something may have lost news.
+    async fn nodes_since(&self, known: &Roster) -> Result<Roster, Error> {
         let _ = known;
-        self.nodes().await
+        Ok(Roster { nodes: Arc::new(self.nodes().await?), revision: 0 })
     }
 
     /// Watches the hearts of workers and schedulers. The heart of a process is the connection on which the handle that beats or

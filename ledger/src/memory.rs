@@ -338,8 +338,8 @@ impl Ledger for MemoryLedger {
         Ok(self.read(job, Job::audit))
     }
 
-    async fn beat(&self, info: &NodeInfo, seq: u64, held: &[Held]) -> Result<Beat, Error> {
-        Ok(self.run(|store, now, events| store.beat(info, seq, held, now, events)))
+    async fn beat(&self, info: &NodeInfo, held: &[Held]) -> Result<Beat, Error> {
+        Ok(self.run(|store, now, events| store.beat(info, held, now, events)))
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRecord>, Error> {

@@ -1,5 +1,6 @@
 //! Arguments and answers of the ledger's operations.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_protocol::state::JobState;
@@ -412,6 +413,16 @@ impl From<&SchedulerRecord> for Heart {
         let of = Process::Scheduler(id.clone());
         Self { of, connection: heart.clone(), beat_at: *beat_at }
     }
+}
+
+/// The workers as they were read, and what whoever reads them again needs to know. The default is that of somebody who has
+/// read nothing yet.
+#[derive(Clone, Debug, Default)]
+pub struct Roster {
+    /// By id.
+    pub nodes: Arc<Vec<NodeRecord>>,
+    /// Of all news of workers these are known.
+    pub(crate) revision: u64,
 }
 
 /// Answer to a heartbeat.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use longshore_ledger::redis::{Config, RedisLedger};
-use longshore_ledger::{Claim, Error, Ledger};
+use longshore_ledger::{Claim, Error, Ledger, Roster};
 use longshore_protocol::{ChunkId, Epoch, JobId, NodeId, NodeInfo, NodeState, Timestamp, Token};
 use longshore_test_servers::{Redis, Reply};
 
@@ -90,45 +90,88 @@ fn info(name: &str, busy: u32) -> NodeInfo {
 }
 
 #[tokio::test]
-async fn only_who_has_beaten_since_is_read_again() {
+async fn only_who_has_news_is_read_again() {
     let (redis, ledger) = start();
     for name in ["a", "b"] {
-        ledger.beat(&info(name, 0), 1, &[]).await.expect("a beat");
+        ledger.beat(&info(name, 0), &[]).await.expect("a beat");
     }
-    let known = ledger.nodes().await.expect("a list");
+    let read = async |known: &Roster| ledger.nodes_since(known).await.expect("a list");
+    let known = read(&Roster::default()).await;
     redis.call(&["CONFIG", "RESETSTAT"]);
-    assert_eq!(ledger.nodes_since(&known).await.expect("a list"), known);
-    assert_eq!(calls(&redis, "hgetall"), 0);
+    assert_eq!(read(&known).await.nodes, known.nodes);
+    assert_eq!((calls(&redis, "hgetall"), calls(&redis, "hmget")), (0, 0));
     // Times are in milliseconds.
     tokio::time::sleep(Duration::from_millis(5)).await;
-    ledger.beat(&info("b", 3), 2, &[]).await.expect("a beat");
-    let listed = ledger.nodes_since(&known).await.expect("a list");
-    assert_eq!(calls(&redis, "hgetall"), 0, "what no beat changes is known");
-    assert_eq!(calls(&redis, "hmget"), 2, "the beat itself asks for two fields");
-    assert_eq!((&listed[0], listed[1].seq, listed[1].info.busy), (&known[0], 2, 3));
-    assert_eq!(listed, ledger.nodes().await.expect("a list"));
+
+    ledger.beat(&NodeInfo { rss: 7, ..info("a", 0) }, &[]).await.expect("a beat");
+    assert_eq!(
+        (calls(&redis, "hset"), calls(&redis, "hmget")),
+        (1, 1),
+        "the beat asks for two fields"
+    );
+    let signs = read(&known).await;
+    assert_eq!(
+        (calls(&redis, "hgetall"), calls(&redis, "hmget")),
+        (0, 1),
+        "it lives, and that is all"
+    );
+    assert!(signs.nodes[0].beat_at > known.nodes[0].beat_at);
+    assert_eq!((&signs.nodes[0].info, &signs.nodes[1]), (&known.nodes[0].info, &known.nodes[1]));
+    ledger.beat(&NodeInfo { rss: 7, ..info("a", 0) }, &[]).await.expect("a beat");
+    assert_eq!(calls(&redis, "hset"), 1, "nothing is different");
+
+    ledger.beat(&info("b", 3), &[]).await.expect("a beat");
+    let listed = read(&signs).await;
+    assert_eq!(
+        (calls(&redis, "hgetall"), calls(&redis, "hmget")),
+        (0, 4),
+        "what no beat changes is known"
+    );
+    assert_eq!(listed.nodes[1].info.busy, 3);
+    assert_eq!(read(&known).await.nodes, ledger.nodes().await.expect("a list").into());
+    assert!(ledger.certify(&NodeId::new("b"), "killed").await.expect("certified"));
+    let certified = read(&listed).await;
+    assert_eq!(certified.nodes[1].death.as_deref(), Some("killed"), "others may have news of it");
     ledger.forget(&NodeId::new("a")).await.expect("forgotten");
-    assert_eq!(ledger.nodes_since(&listed).await.expect("a list"), listed[1..]);
+    assert_eq!(read(&certified).await.nodes[..], certified.nodes[1..]);
+}
+
+/// What a server lost is made up for: news have higher numbers than any before, also with the clock set back.
+#[tokio::test]
+async fn numbers_of_news_only_grow() {
+    let (redis, ledger) = start();
+    let read = async |known: &Roster| ledger.nodes_since(known).await.expect("a list");
+    ledger.beat(&info("a", 0), &[]).await.expect("a beat");
+    let known = read(&Roster::default()).await;
+    redis.call(&["DEL", "{longshore:nodes}:news"]);
+    ledger.beat(&info("a", 1), &[]).await.expect("a beat");
+    let known = read(&known).await;
+    assert_eq!(known.nodes[0].info.busy, 1, "as after a fail-over that lost the last second");
+    let Reply::Int(ahead) = redis.call(&["INCRBY", "clock", "4000000000000000"]) else { panic!() };
+    redis.call(&["ZADD", "{longshore:nodes}:news", &ahead.to_string(), "a"]);
+    let known = read(&known).await;
+    ledger.beat(&info("a", 2), &[]).await.expect("a beat");
+    assert_eq!(read(&known).await.nodes[0].info.busy, 2, "as after the clock was set back");
 }
 
 #[tokio::test]
 async fn a_beat_writes_what_has_changed_and_everything_after_a_loss() {
     let (redis, ledger) = start();
-    let beat = async |seq, busy| {
-        ledger.beat(&info("a", busy), seq, &[]).await.expect("a beat");
+    let beat = async |busy| {
+        ledger.beat(&info("a", busy), &[]).await.expect("a beat");
         ledger.nodes().await.expect("a list")
     };
-    let whole = beat(1, 0).await;
+    let whole = beat(0).await;
     let Reply::Int(forgotten_in) = redis.call(&["PTTL", "longshore:node:a"]) else { panic!() };
     assert!((86_000_000..=86_400_000).contains(&forgotten_in), "in a day: {forgotten_in} ms");
     redis.call(&["HSET", "longshore:node:a", "host", "kept"]);
-    let changed = beat(2, 3).await;
-    assert_eq!((changed[0].seq, changed[0].info.busy), (2, 3));
+    let changed = beat(3).await;
+    assert_eq!(changed[0].info.busy, 3);
     assert_eq!(changed[0].info.host, "kept");
     redis.call(&["FLUSHALL"]);
-    assert_eq!(beat(3, 0).await[0].info, whole[0].info);
+    assert_eq!(beat(0).await[0].info, whole[0].info);
     ledger.forget(&NodeId::new("a")).await.expect("forgotten");
-    assert_eq!(beat(4, 0).await[0].info, whole[0].info);
+    assert_eq!(beat(0).await[0].info, whole[0].info);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! How the ledger's contents look from outside: jobs, nodes, errors, results and the books.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -291,10 +292,8 @@ pub struct NodeInfo {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeRecord {
     /// What it said last.
-    pub info: NodeInfo,
-    /// How often it has beaten; a change is a sign of life, whatever the clocks say.
-    pub seq: u64,
-    /// When it beat last (the ledger's clock).
+    pub info: Arc<NodeInfo>,
+    /// When it beat last (the ledger's clock). A change is a sign of life, whatever the clocks say.
     pub beat_at: Timestamp,
     /// What the ledger calls the connection that ends with the process; `None` while that is unknown.
     pub heart: Option<String>,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_ledger::Ledger;
+use longshore_ledger::{Ledger, Roster};
 use longshore_protocol::{JobId, NodeRecord, NodeState};
 use metrics::gauge;
 use tokio::sync::mpsc::Sender;
@@ -23,8 +23,8 @@ const LONGEST: Duration = Duration::from_millis(400);
 /// While there is no job, nobody can hold anything.
 const IDLE: Duration = LONGEST;
 
-/// So often each one's record is read whole, whether it has beaten or not, in case that a hint about it got lost.
-const WHOLE_EVERY: Duration = Duration::from_secs(5);
+/// So often each one's record is read, whether it has news or not, in case that those got lost with a server.
+const WHOLE_EVERY: Duration = Duration::from_secs(30);
 
 /// After a read that failed. Nobody is judged by it, so there is no haste.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -41,27 +41,28 @@ pub(crate) async fn run(
     inbox: Sender<Event>,
 ) {
     let health = service.health("reading the list of workers");
-    let (mut is_told, mut read_whole) = (true, Instant::now());
+    let (mut known, mut read_whole) = (Roster::default(), Instant::now());
     loop {
-        let is_whole = is_told || read_whole.elapsed() >= WHOLE_EVERY;
-        let known = Arc::clone(&nodes.borrow());
-        let answer = if is_whole { ledger.nodes().await } else { ledger.nodes_since(&known).await };
-        let pause = match health.note(answer) {
-            Ok(listed) => {
-                if is_whole {
-                    read_whole = Instant::now();
-                }
-                count(&listed);
-                let each = EACH.saturating_mul(u32::try_from(listed.len()).unwrap_or(u32::MAX));
-                let listed = Arc::new(listed);
-                nodes.send_replace(Arc::clone(&listed));
-                let _ = inbox.send(Event::Nodes(listed)).await;
+        if read_whole.elapsed() >= WHOLE_EVERY {
+            (known, read_whole) = (Roster::default(), Instant::now());
+        }
+        let pause = match health.note(ledger.nodes_since(&known).await) {
+            Ok(roster) => {
+                known = roster;
+                count(&known.nodes);
+                let each =
+                    EACH.saturating_mul(u32::try_from(known.nodes.len()).unwrap_or(u32::MAX));
+                nodes.send_replace(Arc::clone(&known.nodes));
+                let _ = inbox.send(Event::Nodes(Arc::clone(&known.nodes))).await;
                 if active.borrow().is_empty() { IDLE } else { LONGEST.min(EVERY + each) }
             }
-            Err(_) => AGAIN,
+            Err(_) => {
+                known = Roster::default();
+                AGAIN
+            }
         };
         tokio::time::sleep(PAUSE).await;
-        is_told = tokio::time::timeout(pause - PAUSE, changed.notified()).await.is_ok();
+        let _ = tokio::time::timeout(pause - PAUSE, changed.notified()).await;
     }
 }
 

@@ -186,19 +186,17 @@ impl Chest<'_> {
         let _ = tokio::time::timeout(FIRST_BEAT, self.again.notified()).await;
         let mut body = Measure::new(self.body);
         let mut last_heard = Instant::now();
-        let mut seq = 0;
         loop {
-            seq += 1;
             let begun = Instant::now();
             let info = body.take(self.body, begun);
-            let wait = match self.beat_once(&info, seq, last_heard + dead_after).await {
+            let wait = match self.beat_once(&info, last_heard + dead_after).await {
                 Ok(beat) => {
                     last_heard = begun;
                     self.hear(&beat);
                     heartbeat
                 }
                 Err(reason) => {
-                    debug!(seq, reason, "a heartbeat failed");
+                    debug!(reason, "a heartbeat failed");
                     self.body.holdings.untold(info.jobs);
                     heartbeat.min(BEAT_AGAIN)
                 }
@@ -208,9 +206,9 @@ impl Chest<'_> {
     }
 
     /// One beat; fences the worker when `dead_at` comes while it waits for the answer.
-    async fn beat_once(&self, info: &NodeInfo, seq: u64, dead_at: Instant) -> Result<Beat, String> {
+    async fn beat_once(&self, info: &NodeInfo, dead_at: Instant) -> Result<Beat, String> {
         let held = self.body.holdings.held();
-        let beat = self.ledger.beat(info, seq, &held);
+        let beat = self.ledger.beat(info, &held);
         let beat = tokio::time::timeout(self.body.dead_after / 2, beat);
         tokio::pin!(beat);
         loop {

@@ -68,7 +68,7 @@ impl Scenario for Nodes {
                 (number..nodes).step_by(connections as usize).map(node).collect();
             groups.push((ledger, group));
         }
-        try_join_all(groups.iter().map(|(ledger, group)| round(ledger, group, 0))).await?;
+        try_join_all(groups.iter().map(|(ledger, group)| round(ledger, group))).await?;
         for (ledger, group) in groups {
             self.beating.spawn(beat(ledger, group));
         }
@@ -138,9 +138,9 @@ async fn listen(hints: &mut dyn Events) {
 }
 
 /// One beat of each node.
-async fn round(ledger: &RedisLedger, nodes: &[NodeInfo], seq: u64) -> Result<(), Error> {
+async fn round(ledger: &RedisLedger, nodes: &[NodeInfo]) -> Result<(), Error> {
     for node in nodes {
-        ledger.beat(node, seq, &[]).await?;
+        ledger.beat(node, &[]).await?;
     }
     Ok(())
 }
@@ -148,11 +148,11 @@ async fn round(ledger: &RedisLedger, nodes: &[NodeInfo], seq: u64) -> Result<(),
 /// Beats of all nodes of a group, spread over the second.
 async fn beat(ledger: RedisLedger, nodes: Vec<NodeInfo>) -> Result<(), Error> {
     let begun = Instant::now();
-    for seq in 1.. {
+    for second in 0.. {
         for (at, node) in nodes.iter().enumerate() {
-            let due = HEARTBEAT * (seq - 1) + HEARTBEAT * at as u32 / nodes.len() as u32;
+            let due = HEARTBEAT * second + HEARTBEAT * at as u32 / nodes.len() as u32;
             tokio::time::sleep(due.saturating_sub(begun.elapsed())).await;
-            ledger.beat(node, u64::from(seq), &[]).await?;
+            ledger.beat(node, &[]).await?;
         }
     }
     Ok(())

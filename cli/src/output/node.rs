@@ -42,10 +42,9 @@ pub(crate) fn list(
     output.text(&table(&header, &rows))
 }
 
-/// What the worker said, with the ledger's two words beside it.
+/// What the worker said, with the time of its last beat.
 fn flat(node: &NodeRecord) -> serde_json::Value {
-    let mut flat = serde_json::to_value(&node.info).unwrap_or_default();
-    flat["seq"] = node.seq.into();
+    let mut flat = serde_json::to_value(&*node.info).unwrap_or_default();
     flat["beat_at"] = node.beat_at.as_millis().into();
     flat
 }

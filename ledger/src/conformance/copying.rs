@@ -231,17 +231,17 @@ pub(super) async fn an_orphaned_copy_is_dropped(ledger: Arc<dyn Ledger>) {
 pub(super) async fn who_runs_a_copy_is_told_to_stop_as_any_holder_is(ledger: Arc<dyn Ledger>) {
     let play = Play::of(&ledger, 8).await;
     play.doubled(4).await;
-    let beat = async |seq| {
+    let beat = async || {
         let held = |shown| Held { job: play.job, chunk: ChunkId(1), token: token(shown) };
         let info = super::fleet::info("n");
-        let beat = ledger.beat(&info, seq, &[held(1), held(2), held(3)]).await.unwrap();
+        let beat = ledger.beat(&info, &[held(1), held(2), held(3)]).await.unwrap();
         let reasons = beat.stop.iter().map(|stop| (stop.held.token, stop.reason));
         reasons.collect::<Vec<_>>()
     };
     let revoked = |shown| (token(shown), StopReason::Revoked);
-    assert_eq!(beat(1).await, [revoked(3)]);
+    assert_eq!(beat().await, [revoked(3)]);
     play.settled(2, 0, vec![ok(4)]).await;
-    assert_eq!(beat(2).await, [revoked(1), revoked(2), revoked(3)]);
+    assert_eq!(beat().await, [revoked(1), revoked(2), revoked(3)]);
     let offers = Epoch(2);
     let gone = ledger.claim(play.job, ChunkId(1), offers, token(9), &node("c")).await.unwrap();
     assert_eq!(gone, Claim::Gone);

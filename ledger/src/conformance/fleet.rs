@@ -52,8 +52,8 @@ pub(super) async fn a_beat_tells_what_to_stop(ledger: Arc<dyn Ledger>) {
         held(1, 4, 4),  // there is no such chunk
         held(2, 1, 1),  // fine
     ];
-    let beat = async |seq: u64| -> Vec<(u64, u64, StopReason)> {
-        let beat = ledger.beat(&info("a"), seq, &all).await.unwrap();
+    let beat = async || -> Vec<(u64, u64, StopReason)> {
+        let beat = ledger.beat(&info("a"), &all).await.unwrap();
         assert!(!beat.drain);
         let told = beat.stop.into_iter().map(|stop| {
             let at = all.iter().position(|held| *held == stop.held).expect("one of ours");
@@ -63,15 +63,15 @@ pub(super) async fn a_beat_tells_what_to_stop(ledger: Arc<dyn Ledger>) {
     };
     use StopReason::{Ended, Paused, Revoked};
     let always = [(0, 1, Ended), (2, 2, Revoked), (3, 3, Revoked), (4, 4, Revoked)];
-    assert_eq!(beat(1).await, always);
+    assert_eq!(beat().await, always);
     ledger.pause(job_id(2)).await.unwrap();
-    assert_eq!(beat(2).await, [&always[..], &[(5, 1, Paused)]].concat());
+    assert_eq!(beat().await, [&always[..], &[(5, 1, Paused)]].concat());
     ledger.cancel(job_id(2)).await.unwrap();
     ledger.pause(job_id(1)).await.unwrap();
     let [first, rest @ ..] = always;
     let expected = [&[first, (1, 1, Paused)], &rest[..], &[(5, 1, Ended)]].concat();
-    assert_eq!(beat(3).await, expected, "revoked weighs more than paused");
-    let nothing = ledger.beat(&info("a"), 4, &[]).await.unwrap();
+    assert_eq!(beat().await, expected, "revoked weighs more than paused");
+    let nothing = ledger.beat(&info("a"), &[]).await.unwrap();
     assert_eq!(nothing, Beat::default());
     play.check().await;
     other.check().await;
@@ -81,23 +81,23 @@ pub(super) async fn nodes_come_drain_and_go(ledger: Arc<dyn Ledger>) {
     assert_eq!(ledger.nodes().await.unwrap(), []);
     assert!(!ledger.drain(&node("a")).await.unwrap(), "there is no such node");
     let before = ledger.now().await.unwrap();
-    ledger.beat(&info("b"), 1, &[]).await.unwrap();
-    ledger.beat(&info("a"), 7, &[]).await.unwrap();
+    ledger.beat(&info("b"), &[]).await.unwrap();
+    ledger.beat(&info("a"), &[]).await.unwrap();
     let nodes = ledger.nodes().await.unwrap();
-    let told: Vec<_> = nodes.iter().map(|n| (n.info.clone(), n.seq)).collect();
-    assert_eq!(told, [(info("a"), 7), (info("b"), 1)]);
+    let told: Vec<_> = nodes.iter().map(|node| (*node.info).clone()).collect();
+    assert_eq!(told, [info("a"), info("b")]);
     assert!(nodes.iter().all(|node| node.beat_at >= before));
 
     assert!(ledger.drain(&node("a")).await.unwrap());
-    assert!(ledger.beat(&info("a"), 8, &[]).await.unwrap().drain);
+    assert!(ledger.beat(&info("a"), &[]).await.unwrap().drain);
     let draining = NodeInfo { state: NodeState::Draining, cpu: 1.5, ..info("a") };
-    assert!(ledger.beat(&draining, 9, &[]).await.unwrap().drain, "it is told again");
-    assert!(!ledger.beat(&info("b"), 2, &[]).await.unwrap().drain);
+    assert!(ledger.beat(&draining, &[]).await.unwrap().drain, "it is told again");
+    assert!(!ledger.beat(&info("b"), &[]).await.unwrap().drain);
     let nodes = ledger.nodes().await.unwrap();
-    assert_eq!((nodes[0].info.clone(), nodes[0].seq), (draining, 9));
+    assert_eq!(*nodes[0].info, draining);
 
     assert!(ledger.certify(&node("a"), "killed by SIGKILL").await.unwrap());
-    ledger.beat(&info("a"), 10, &[]).await.unwrap();
+    ledger.beat(&info("a"), &[]).await.unwrap();
     let nodes = ledger.nodes().await.unwrap();
     assert_eq!(nodes[0].death.as_deref(), Some("killed by SIGKILL"), "no beat undoes it");
     assert_eq!(nodes[1].death, None);
@@ -105,9 +105,10 @@ pub(super) async fn nodes_come_drain_and_go(ledger: Arc<dyn Ledger>) {
     ledger.forget(&node("a")).await.unwrap();
     ledger.forget(&node("a")).await.unwrap();
     assert!(!ledger.certify(&node("a"), "late").await.unwrap(), "there is no such node any more");
-    let names: Vec<_> = ledger.nodes().await.unwrap().into_iter().map(|n| n.info.id).collect();
+    let names: Vec<_> =
+        ledger.nodes().await.unwrap().into_iter().map(|n| n.info.id.clone()).collect();
     assert_eq!(names, [node("b")]);
-    let fresh = ledger.beat(&info("a"), 1, &[]).await.unwrap();
+    let fresh = ledger.beat(&info("a"), &[]).await.unwrap();
     assert!(!fresh.drain, "who comes back is not drained");
 }
 
@@ -162,9 +163,9 @@ pub(super) async fn events_tell_of_changes(ledger: Arc<dyn Ledger>) {
     await_event(&mut events, &is(JobState::Cancelled)).await;
 
     let came = Event::Node { node: node("a") };
-    ledger.beat(&info("a"), 1, &[]).await.unwrap();
+    ledger.beat(&info("a"), &[]).await.unwrap();
     await_event(&mut events, &came).await;
-    ledger.beat(&NodeInfo { state: NodeState::Draining, ..info("a") }, 2, &[]).await.unwrap();
+    ledger.beat(&NodeInfo { state: NodeState::Draining, ..info("a") }, &[]).await.unwrap();
     await_event(&mut events, &came).await;
     ledger.forget(&node("a")).await.unwrap();
     await_event(&mut events, &came).await;

@@ -89,14 +89,13 @@ pub struct Walk {
     holdings: Vec<Holding>,
     tokens: u64,
     nodes: u64,
-    beats: u64,
 }
 
 impl Walk {
     /// Begins on an empty ledger.
     pub fn new(ledger: Arc<dyn Ledger>, shapes: [Shape; 2]) -> Self {
         let (messages, holdings) = (Vec::new(), Vec::new());
-        Self { ledger, shapes, messages, holdings, tokens: 0, nodes: 0, beats: 0 }
+        Self { ledger, shapes, messages, holdings, tokens: 0, nodes: 0 }
     }
 
     /// The jobs of the walk.
@@ -183,7 +182,7 @@ impl Walk {
         finished.sort();
         let _ = writeln!(view, "active {active:?} finished {finished:?}");
         for node in ledger.nodes().await.expect("nodes") {
-            let _ = writeln!(view, "{} {:?}", node.seq, node.info);
+            let _ = writeln!(view, "{:?}", node.info);
         }
         view
     }
@@ -409,12 +408,11 @@ impl Walk {
             }
             _ => {}
         }
-        self.beats += 1;
         let recent = self.holdings.iter().rev().take(6);
         let held: Vec<Held> = recent
             .map(|held| Held { job: held.job, chunk: held.chunk, token: held.token })
             .collect();
-        said(self.ledger.beat(&an_info(name, b), self.beats, &held).await)
+        said(self.ledger.beat(&an_info(name, b), &held).await)
     }
 
     async fn read(&self, job: JobId, a: u64, b: u64, c: u64) -> String {

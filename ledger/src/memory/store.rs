@@ -1,6 +1,7 @@
 //! All jobs, nodes and schedulers of a memory ledger, and which jobs are listed where.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_protocol::{
@@ -219,7 +220,6 @@ impl Store {
     pub(super) fn beat(
         &mut self,
         info: &NodeInfo,
-        seq: u64,
         held: &[Held],
         now: Timestamp,
         events: &mut Vec<Event>,
@@ -227,7 +227,8 @@ impl Store {
         self.severed.remove(&Process::Worker(info.id.clone()));
         let known = self.nodes.get(&info.id);
         let death = known.and_then(|node| node.record.death.clone());
-        let record = NodeRecord { info: info.clone(), seq, beat_at: now, heart: None, death };
+        let info = Arc::new(info.clone());
+        let record = NodeRecord { info: info.clone(), beat_at: now, heart: None, death };
         let drain = known.is_some_and(|node| node.drain);
         let was = known.map(|node| node.record.info.state);
         let begins_to_drain = was == Some(NodeState::Active) && info.state == NodeState::Draining;

@@ -1,6 +1,7 @@
 //! Workers and schedulers: signs of life, what to stop, who is there.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use longshore_protocol::{
@@ -14,7 +15,7 @@ use super::jobs::{take, zadd, zrem};
 use super::reply::{Reply, corrupt, word};
 use super::summary::Fields;
 use super::{RedisLedger, millis};
-use crate::{Beat, Error, Event, Held, Stop, StopReason};
+use crate::{Beat, Error, Event, Held, Roster, Stop, StopReason};
 
 /// A worker that was never forgotten by name is forgotten after this silence.
 const FORGET_AFTER: Duration = Duration::from_hours(24);
@@ -23,27 +24,53 @@ const FORGET_AFTER: Duration = Duration::from_hours(24);
 const FORGET_SCHEDULER_AFTER: Duration = Duration::from_hours(1);
 
 /// What may change from one beat to the next, or between two of them.
-const TOLD_BY_BEATS: [&str; 10] =
-    ["state", "jobs", "busy", "cpu", "rss", "seq", "beat_at", "heart", "heart_server", "death"];
+const TOLD_BY_BEATS: [&str; 8] =
+    ["state", "jobs", "busy", "cpu", "rss", "heart", "heart_server", "death"];
+
+/// What changes with nearly each beat, and nobody needs to act on.
+const GAUGES: [&str; 2] = ["cpu", "rss"];
 
 /// A worker tells everything so often, whether it has changed or not: that is what keeps it from being forgotten.
 const WHOLE_EVERY: Duration = Duration::from_hours(1);
 
-/// What was told of each node, and when all of it was.
-pub(super) type Told = HashMap<NodeId, (Instant, Vec<(&'static str, String)>)>;
+/// What was told of a node.
+pub(super) struct Told {
+    /// When all of it was.
+    whole: Instant,
+    fields: Vec<(&'static str, String)>,
+}
+
+impl Told {
+    /// Whether the ledger still has it, when these fields are to be told. A heart that is a new one has lost its server, which
+    /// may have lost something too.
+    fn is_there(&self, fields: &[(&'static str, String)]) -> bool {
+        let is_heart = |field: &&(&'static str, String)| field.0.starts_with("heart");
+        let same_heart = fields.iter().filter(is_heart).all(|field| self.fields.contains(field));
+        same_heart && self.whole.elapsed() < WHOLE_EVERY
+    }
+
+    fn into_parts(self) -> (Option<Instant>, Vec<(&'static str, String)>) {
+        (Some(self.whole), self.fields)
+    }
+}
+
+/// What came back of a beat.
+struct Answer {
+    now: u64,
+    /// Whether there is something to read of the node.
+    is_news: bool,
+    /// Whether others should read it at once.
+    is_event: bool,
+    drain: bool,
+}
 
 impl RedisLedger {
-    /// Two round trips: the node's own hash and its place on the list of nodes, then one question a job held and, in a cluster,
-    /// the list. A worker that holds nothing is spared the second.
-    pub(super) async fn beat_node(
-        &self,
-        info: &NodeInfo,
-        seq: u64,
-        held: &[Held],
-    ) -> Result<Beat, Error> {
+    /// Two round trips: the node's own hash and its place on the lists of nodes, then one question a job held and, in a cluster,
+    /// the lists. A worker that holds nothing is spared the second.
+    pub(super) async fn beat_node(&self, info: &NodeInfo, held: &[Held]) -> Result<Beat, Error> {
         const OPERATION: &str = "beat";
         let keys = self.keys();
-        let (now, news, drain) = self.tell_of_node(info, seq).await?;
+        let answer = self.tell_of_node(info).await?;
 
         let mut by_job: Vec<(Vec<usize>, Call)> = Vec::new();
         let mut place = HashMap::new();
@@ -60,9 +87,10 @@ impl RedisLedger {
         }
         let mut commands: Vec<Cmd> = by_job.iter().map(|(_, call)| call.command()).collect();
         if self.transport().is_cluster() {
-            commands.push(zadd(keys.nodes(), None, now, info.id.as_str()));
+            commands.push(zadd(keys.nodes(), None, answer.now, info.id.as_str()));
+            commands.extend(answer.is_news.then(|| self.news(&info.id)));
         }
-        if news != "known" {
+        if answer.is_event {
             commands.push(self.announcement(&info.id)?);
         }
         let answers = self.call_all(OPERATION, &commands).await?;
@@ -88,81 +116,94 @@ impl RedisLedger {
                 }
             })
             .collect::<Result<_, _>>()?;
-        Ok(Beat { stop, drain: drain == "drain" })
+        Ok(Beat { stop, drain: answer.drain })
     }
 
-    /// Writes what changed since the last time, or everything if that is not there any more.
-    async fn tell_of_node(
-        &self,
-        info: &NodeInfo,
-        seq: u64,
-    ) -> Result<(u64, String, String), Error> {
-        let mut fields = node_fields(info, seq)?.to_vec();
+    /// Writes what changed since the last time, or everything if that is not there any more, or may not be.
+    async fn tell_of_node(&self, info: &NodeInfo) -> Result<Answer, Error> {
+        let mut fields = node_fields(info)?.to_vec();
         fields.extend(self.heart_fields());
         let told = self.told().remove(&info.id);
-        let mut told = told.filter(|(whole, _)| whole.elapsed() < WHOLE_EVERY);
+        let mut told = told.filter(|told| told.is_there(&fields));
         loop {
-            let extent = if told.is_some() { "changed" } else { "whole" };
-            let (whole, known) = told.take().unwrap_or_else(|| (Instant::now(), Vec::new()));
-            let list = (!self.transport().is_cluster()).then(|| self.keys().nodes());
-            let keys = [self.keys().node(&info.id)].into_iter().chain(list);
+            let (whole, known) = told.take().map_or((None, Vec::new()), Told::into_parts);
+            let changed: Vec<_> = fields.iter().filter(|field| !known.contains(field)).collect();
+            let extent = match whole {
+                None => "whole",
+                Some(_) if changed.iter().all(|(field, _)| GAUGES.contains(field)) => "nothing",
+                Some(_) => "news",
+            };
+            let keys = self.keys();
+            let lists = (!self.transport().is_cluster()).then(|| [keys.nodes(), keys.node_news()]);
+            let call = [keys.node(&info.id)].into_iter().chain(lists.into_iter().flatten());
             let mut call =
-                Call::new("beat", keys).arg(millis(FORGET_AFTER)).arg(info.id.as_str()).arg(extent);
-            for (field, value) in fields.iter().filter(|field| !known.contains(field)) {
+                Call::new("beat", call).arg(millis(FORGET_AFTER)).arg(info.id.as_str()).arg(extent);
+            for (field, value) in changed {
                 call.push(field);
                 call.push(value);
             }
             let mut reply = self.call(&call).await?;
-            let (now, news, drain) = (reply.parse()?, reply.word()?, reply.word()?);
-            if news != "missing" {
-                self.told().insert(info.id.clone(), (whole, fields));
-                return Ok((now, news, drain));
+            let (now, what, drain) = (reply.parse()?, reply.word()?, reply.word()?);
+            if what != "missing" {
+                let told = Told { whole: whole.unwrap_or_else(Instant::now), fields };
+                self.told().insert(info.id.clone(), told);
+                let (is_news, is_event) = (extent != "nothing", what != "known");
+                return Ok(Answer { now, is_news, is_event, drain: drain == "drain" });
             }
         }
     }
 
-    /// Two round trips: the list, which has the time of each one's last beat, then the hashes of those that have beaten since they
-    /// were `known`; of these only what a beat may change.
-    pub(super) async fn read_nodes(&self, known: &[NodeRecord]) -> Result<Vec<NodeRecord>, Error> {
+    /// Two round trips: the list with the time of each one's last beat, and who has news; then what is not known of these.
+    pub(super) async fn read_nodes(&self, known: &Roster) -> Result<Roster, Error> {
         const OPERATION: &str = "nodes";
         let keys = self.keys();
-        let known: HashMap<&str, &NodeRecord> =
-            known.iter().map(|record| (record.info.id.as_str(), record)).collect();
+        let mut news = cmd("ZRANGEBYSCORE");
+        news.arg(keys.node_news())
+            .arg(format!("({}", known.revision))
+            .arg("+inf")
+            .arg("WITHSCORES");
         let mut list = cmd("ZRANGE");
         list.arg(keys.nodes()).arg(0).arg(-1).arg("WITHSCORES");
-        let (mut records, mut asked, mut looks) = (Vec::new(), Vec::new(), Vec::new());
-        for (name, beat_at) in fields(OPERATION, self.send(OPERATION, &list).await?)? {
+        // Who gets on the list between the two is not known, and read whole.
+        let [news, list] = take(OPERATION, self.call_all(OPERATION, &[news, list]).await?)?;
+        let news: HashMap<String, u64> = scores(OPERATION, news)?.into_iter().collect();
+        let revision = news.values().copied().max().unwrap_or(known.revision);
+
+        let known: HashMap<&str, &NodeRecord> =
+            known.nodes.iter().map(|record| (record.info.id.as_str(), record)).collect();
+        let (mut nodes, mut asked, mut looks) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, beat_at) in scores(OPERATION, list)? {
+            let beat_at = Timestamp::from_millis(beat_at);
             let known = known.get(name.as_str()).copied();
-            match known {
-                Some(record) if beat_at.parse() == Ok(record.beat_at.as_millis()) => {
-                    records.push(record.clone());
-                    continue;
-                }
-                Some(_) => looks.push(look_at(&keys.node(&NodeId::new(&name)), &TOLD_BY_BEATS)),
-                None => looks.push(look_at(&keys.node(&NodeId::new(&name)), &[])),
+            if let Some(record) = known.filter(|_| !news.contains_key(&name)) {
+                nodes.push(NodeRecord { beat_at, ..record.clone() });
+                continue;
             }
-            asked.push((name, known));
+            let names: &[&str] = if known.is_some() { &TOLD_BY_BEATS } else { &[] };
+            looks.push(look_at(&keys.node(&NodeId::new(&name)), names));
+            asked.push((name, beat_at, known));
         }
         let answers = self.call_all(OPERATION, &looks).await?;
         let mut vanished = Vec::new();
-        for ((name, known), answer) in asked.into_iter().zip(answers) {
+        for ((name, beat_at, known), answer) in asked.into_iter().zip(answers) {
             let fields = match known {
                 None => fields(OPERATION, answer)?,
                 Some(_) => values(OPERATION, &TOLD_BY_BEATS, answer)?,
             };
             if fields.is_empty() {
-                vanished.push(zrem(keys.nodes(), &name));
+                vanished.extend(self.strike(&name));
                 continue;
             }
             let fields = Fields::new(OPERATION, fields);
-            records.push(match known {
-                None => node_record(OPERATION, name, &fields)?,
-                Some(known) => renewed(OPERATION, known.clone(), &fields)?,
-            });
+            let info = match known {
+                None => node_info(OPERATION, name, &fields)?,
+                Some(known) => NodeInfo::clone(&known.info),
+            };
+            nodes.push(node_record(OPERATION, info, beat_at, &fields)?);
         }
         self.call_all(OPERATION, &vanished).await?;
-        records.sort_by(|a, b| a.info.id.cmp(&b.info.id));
-        Ok(records)
+        nodes.sort_unstable_by(|a, b| a.info.id.cmp(&b.info.id));
+        Ok(Roster { nodes: Arc::new(nodes), revision })
     }
 
     pub(super) async fn drain_node(&self, node: &NodeId) -> Result<bool, Error> {
@@ -171,7 +212,7 @@ impl RedisLedger {
         if self.call(&call).await?.word()? != "asked" {
             return Ok(false);
         }
-        self.send(OPERATION, &self.announcement(node)?).await?;
+        self.call_all(OPERATION, &[self.news(node), self.announcement(node)?]).await?;
         Ok(true)
     }
 
@@ -181,7 +222,7 @@ impl RedisLedger {
         if self.call(&call).await?.word()? != "certified" {
             return Ok(false);
         }
-        self.send(OPERATION, &self.announcement(node)?).await?;
+        self.call_all(OPERATION, &[self.news(node), self.announcement(node)?]).await?;
         Ok(true)
     }
 
@@ -190,8 +231,19 @@ impl RedisLedger {
         self.told().remove(node);
         let mut delete = cmd("DEL");
         delete.arg(self.keys().node(node));
-        let commands = [delete, zrem(self.keys().nodes(), node.as_str()), self.announcement(node)?];
+        let [list, news] = self.strike(node.as_str());
+        let commands = [delete, list, news, self.announcement(node)?];
         self.call_all(OPERATION, &commands).await.map(drop)
+    }
+
+    /// Takes a node off the lists.
+    fn strike(&self, node: &str) -> [Cmd; 2] {
+        [self.keys().nodes(), self.keys().node_news()].map(|list| zrem(list, node))
+    }
+
+    /// There is something to read of a node.
+    fn news(&self, node: &NodeId) -> Cmd {
+        Call::new("news", [self.keys().node_news()]).arg(node.as_str()).command()
     }
 
     /// What a sign of life registers of the heart.
@@ -291,6 +343,13 @@ fn values(
     Ok(fields)
 }
 
+/// The members of a sorted set with their scores.
+fn scores(operation: &'static str, answer: redis::Value) -> Result<Vec<(String, u64)>, Error> {
+    let pairs: Vec<(String, f64)> =
+        redis::from_redis_value(answer).map_err(|e| corrupt(operation, e.to_string()))?;
+    Ok(pairs.into_iter().map(|(member, score)| (member, score as u64)).collect())
+}
+
 /// `HGETALL` answers with a list under RESP2 and with a map under RESP3.
 pub(super) fn fields(
     operation: &'static str,
@@ -306,7 +365,7 @@ pub(super) fn fields(
 }
 
 /// Lists, jobs and labels are JSON, since names may hold any character.
-fn node_fields(info: &NodeInfo, seq: u64) -> Result<[(&'static str, String); 15], Error> {
+fn node_fields(info: &NodeInfo) -> Result<[(&'static str, String); 14], Error> {
     let json = |e: serde_json::Error| corrupt("beat", e.to_string());
     let state = match info.state {
         NodeState::Active => "active",
@@ -327,16 +386,16 @@ fn node_fields(info: &NodeInfo, seq: u64) -> Result<[(&'static str, String); 15]
         ("started_at", info.started_at.to_string()),
         ("cpu", info.cpu.to_string()),
         ("rss", info.rss.to_string()),
-        ("seq", seq.to_string()),
     ])
 }
 
-pub(super) fn node_record(
+/// What of a node does not change, with what does still to be filled in.
+pub(super) fn node_info(
     operation: &'static str,
     name: String,
     fields: &Fields,
-) -> Result<NodeRecord, Error> {
-    let info = NodeInfo {
+) -> Result<NodeInfo, Error> {
+    Ok(NodeInfo {
         id: NodeId::new(name),
         host: fields.text("host"),
         pid: fields.number("pid")?,
@@ -352,31 +411,27 @@ pub(super) fn node_record(
         started_at: fields.time("started_at")?.unwrap_or_default(),
         cpu: 0.0,
         rss: 0,
-    };
-    let (seq, beat_at) = (0, Timestamp::default());
-    renewed(operation, NodeRecord { info, seq, beat_at, heart: None, death: None }, fields)
+    })
 }
 
 /// The record with what a beat may change, of which [`TOLD_BY_BEATS`] has the names.
-fn renewed(
+pub(super) fn node_record(
     operation: &'static str,
-    mut record: NodeRecord,
+    mut info: NodeInfo,
+    beat_at: Timestamp,
     fields: &Fields,
 ) -> Result<NodeRecord, Error> {
-    record.info.state = match fields.text("state").as_str() {
+    info.state = match fields.text("state").as_str() {
         "active" => NodeState::Active,
         "draining" => NodeState::Draining,
-        other => return Err(corrupt(operation, format!("{} is `{other}`", record.info.id))),
+        other => return Err(corrupt(operation, format!("{} is `{other}`", info.id))),
     };
-    record.info.jobs = from_json(operation, fields, "jobs")?;
-    record.info.busy = fields.number("busy")?;
-    record.info.cpu = fields.number("cpu")?;
-    record.info.rss = fields.number("rss")?;
-    record.seq = fields.number("seq")?;
-    record.beat_at = fields.time("beat_at")?.unwrap_or_default();
-    record.heart = heart(fields);
-    record.death = Some(fields.text("death")).filter(|death| !death.is_empty());
-    Ok(record)
+    info.jobs = from_json(operation, fields, "jobs")?;
+    info.busy = fields.number("busy")?;
+    info.cpu = fields.number("cpu")?;
+    info.rss = fields.number("rss")?;
+    let death = Some(fields.text("death")).filter(|death| !death.is_empty());
+    Ok(NodeRecord { info: Arc::new(info), beat_at, heart: heart(fields), death })
 }
 
 fn from_json<T: serde::de::DeserializeOwned + Default>(
@@ -413,11 +468,12 @@ mod tests {
             cpu: 0.25,
             rss: 1 << 20,
         };
-        let written = node_fields(&info, 9).expect("serializable");
+        let written = node_fields(&info).expect("serializable");
         let map = written.into_iter().map(|(field, value)| (field.to_owned(), value)).collect();
         let fields = Fields::new("nodes", map);
-        let record = node_record("nodes", "box-1".into(), &fields).expect("readable");
-        assert_eq!(record.info, info);
-        assert_eq!((record.seq, record.heart), (9, None));
+        let unchanging = node_info("nodes", "box-1".into(), &fields).expect("readable");
+        let beat_at = Timestamp::from_millis(9);
+        let record = node_record("nodes", unchanging, beat_at, &fields).expect("readable");
+        assert_eq!(record, NodeRecord { info: Arc::new(info), beat_at, heart: None, death: None });
     }
 }

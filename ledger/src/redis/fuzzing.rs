@@ -1,6 +1,6 @@
 //! The private readers of foreign bytes, for tests that feed them garbage. No API: it changes without notice.
 
-use longshore_protocol::JobId;
+use longshore_protocol::{JobId, Timestamp};
 use redis::Value;
 
 use crate::Error;
@@ -23,7 +23,9 @@ pub fn answers(bytes: &[u8]) -> Vec<Error> {
         summary(value.clone()),
         fleet::fields("nodes", value.clone()).and_then(|map| {
             let fields = Fields::new("nodes", map);
-            fleet::node_record("nodes", "node".into(), &fields).map(drop)
+            fleet::node_info("nodes", "node".into(), &fields)
+                .and_then(|info| fleet::node_record("nodes", info, Timestamp::default(), &fields))
+                .map(drop)
         }),
         audited(value.clone()),
         jobs::clock_millis("now", value.clone()).map(drop),

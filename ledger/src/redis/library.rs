@@ -33,6 +33,7 @@ const PIECES: &[(&str, &str)] = lua![
     "_recoveries",
     "_results",
     "_errors",
+    "_fleet",
     "_settle",
     "_opening",
 ];
@@ -56,6 +57,7 @@ const OPERATIONS: &[(&str, &str)] = lua![
     "held",
     "holders",
     "job",
+    "news",
     "open",
     "pause",
     "recoveries",

@@ -35,6 +35,7 @@ mod restoring;
 mod summary;
 mod transport;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,8 +51,8 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::keys::Keys;
 use crate::{
     Admission, Admitted, Beat, Claim, Commit, Committed, ControlError, Error, Events, Finding,
-    HandBack, Hearts, Held, Holder, Lagging, Ledger, Loss, Open, Restored, Revoked, StoredDocument,
-    Straggler, Sweep, Was,
+    HandBack, Hearts, Held, Holder, Lagging, Ledger, Loss, Open, Restored, Revoked, Roster,
+    StoredDocument, Straggler, Sweep, Was,
 };
 use fleet::Told;
 use group::Groups;
@@ -99,7 +100,7 @@ struct Inner {
     transport: Transport,
     groups: Groups,
     /// What the last heartbeat of each node wrote that beats through this handle.
-    told: Mutex<Told>,
+    told: Mutex<HashMap<NodeId, Told>>,
     /// What Redis calls the connection on which this handle follows the hints, while it does.
     heart: Mutex<Option<String>>,
 }
@@ -140,7 +141,7 @@ impl RedisLedger {
         &self.inner.groups
     }
 
-    fn told(&self) -> MutexGuard<'_, Told> {
+    fn told(&self) -> MutexGuard<'_, HashMap<NodeId, Told>> {
         self.inner.told.lock()
     }
 
@@ -303,15 +304,16 @@ impl Ledger for RedisLedger {
         self.audit_job(job).await
     }
 
-    async fn beat(&self, info: &NodeInfo, seq: u64, held: &[Held]) -> Result<Beat, Error> {
-        self.beat_node(info, seq, held).await
+    async fn beat(&self, info: &NodeInfo, held: &[Held]) -> Result<Beat, Error> {
+        self.beat_node(info, held).await
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRecord>, Error> {
-        self.read_nodes(&[]).await
+        let all = self.read_nodes(&Roster::default()).await?;
+        Ok(Arc::unwrap_or_clone(all.nodes))
     }
 
-    async fn nodes_since(&self, known: &[NodeRecord]) -> Result<Vec<NodeRecord>, Error> {
+    async fn nodes_since(&self, known: &Roster) -> Result<Roster, Error> {
         self.read_nodes(known).await
     }
 

@@ -5,6 +5,7 @@
 //! what is done about the dead (see `burials`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_ledger::Holder;
@@ -37,8 +38,10 @@ pub(super) struct Fleet {
 
 #[derive(Debug)]
 struct Node {
-    info: NodeInfo,
-    seq: u64,
+    info: Arc<NodeInfo>,
+    beat_at: Timestamp,
+    /// How often we have heard it.
+    beats: u64,
     silent: Duration,
     severance: Severance,
     /// It fell silent together with many others, and gets twice the time, once.
@@ -49,9 +52,13 @@ struct Node {
 }
 
 impl Node {
-    fn new(info: NodeInfo, seq: u64) -> Self {
+    /// Heard for this many times.
+    fn new(record: &NodeRecord, beats: u64) -> Self {
+        let NodeRecord { info, beat_at, death, .. } = record.clone();
         let (silent, severance) = (Duration::ZERO, Severance::default());
-        Self { info, seq, silent, severance, spared: false, dead: false, death: None }
+        // No beat undoes what somebody saw with his own eyes.
+        let dead = death.is_some();
+        Self { info, beat_at, beats, silent, severance, spared: false, dead, death }
     }
 }
 
@@ -130,25 +137,22 @@ impl Fleet {
 
     /// One node's record; tells whether it changed what can be handed out.
     fn hear(&mut self, record: &NodeRecord, listened: Duration) -> bool {
-        let NodeRecord { info, seq, death, .. } = record;
+        let NodeRecord { info, beat_at, death, .. } = record;
         let Some(node) = self.nodes.get_mut(&info.id) else {
-            let (dead, death) = (death.is_some(), death.clone());
-            let node = Node { dead, death, ..Node::new(info.clone(), *seq) };
-            self.nodes.insert(info.id.clone(), node);
+            self.nodes.insert(info.id.clone(), Node::new(record, 1));
             return true;
         };
         let was_dead = node.dead;
         let changed = node.info.slots != info.slots
             || node.info.state != info.state
             || node.info.queues != info.queues;
-        if node.seq == *seq {
+        if node.beat_at == *beat_at {
             node.silent += listened;
+            node.dead |= death.is_some();
+            node.death.clone_from(death);
         } else {
-            *node = Node::new(info.clone(), *seq);
+            *node = Node::new(record, node.beats + 1);
         }
-        // No beat undoes what somebody saw with his own eyes.
-        node.dead |= death.is_some();
-        node.death.clone_from(death);
         changed || node.dead != was_dead
     }
 
@@ -192,7 +196,7 @@ impl Fleet {
 
     /// What a node that is on the list said of itself last.
     pub(super) fn info(&self, id: &NodeId) -> Option<&NodeInfo> {
-        self.nodes.get(id).map(|node| &node.info)
+        self.nodes.get(id).map(|node| &*node.info)
     }
 
     /// How a node's process ended, if somebody watched it.
@@ -210,16 +214,16 @@ impl Fleet {
         self.nodes.get(id)?.info.jobs.as_ref().map(|jobs| jobs.contains(&job))
     }
 
-    /// The number of the last heartbeat of a node.
-    pub(super) fn seq(&self, id: &NodeId) -> Option<u64> {
-        self.nodes.get(id).map(|node| node.seq)
+    /// How often we have heard a node.
+    pub(super) fn beats(&self, id: &NodeId) -> Option<u64> {
+        self.nodes.get(id).map(|node| node.beats)
     }
 
     /// What the living among the holders of a job said last.
     pub(super) fn words<'a>(&self, job: JobId, holders: &'a [Holder]) -> Vec<Word<'a>> {
         let living = holders.iter().filter(|holder| self.is_alive(&holder.node));
         let word = |holder: &'a Holder| Word {
-            seq: self.nodes[&holder.node].seq,
+            beats: self.nodes[&holder.node].beats,
             names: self.names(&holder.node, job),
             holder,
         };
@@ -246,8 +250,8 @@ impl Fleet {
 pub(super) mod tests {
     use super::*;
 
-    pub(crate) fn record(name: &str, queue: &str, slots: u32, seq: u64) -> NodeRecord {
-        let info = NodeInfo {
+    pub(crate) fn record(name: &str, queue: &str, slots: u32, beat_at: u64) -> NodeRecord {
+        let info = Arc::new(NodeInfo {
             id: NodeId::new(name),
             host: "host".into(),
             pid: 1,
@@ -263,8 +267,8 @@ pub(super) mod tests {
             started_at: Timestamp::from_millis(0),
             cpu: 0.0,
             rss: 0,
-        };
-        NodeRecord { info, seq, beat_at: Timestamp::from_millis(0), heart: None, death: None }
+        });
+        NodeRecord { info, beat_at: Timestamp::from_millis(beat_at), heart: None, death: None }
     }
 
     /// A holder with claims of these times (ms).
@@ -285,10 +289,10 @@ pub(super) mod tests {
             }
             let records: Vec<NodeRecord> = (0..nodes)
                 .map(|i| {
-                    let seq = if i < silent { second.min(10) } else { second };
+                    let beat_at = if i < silent { second.min(10) } else { second };
                     // While the ledger can't be read it can't be written either.
-                    let seq = if deaf.contains(&seq) { deaf.start - 1 } else { seq };
-                    record(&format!("n{i:02}"), "default", 1, seq)
+                    let beat_at = if deaf.contains(&beat_at) { deaf.start - 1 } else { beat_at };
+                    record(&format!("n{i:02}"), "default", 1, beat_at)
                 })
                 .collect();
             fleet.observe(Timestamp::from_millis(half * 500), &records);
@@ -366,9 +370,9 @@ pub(super) mod tests {
     fn a_death_that_was_watched_needs_no_silence_and_no_beat_undoes_it() {
         let mut fleet = Fleet::new(Duration::from_secs(5));
         let at = Timestamp::from_millis;
-        let beat = |seq| record("n", "default", 2, seq);
+        let beat = |at| record("n", "default", 2, at);
         fleet.observe(at(0), &[beat(1)]);
-        let killed = |seq| NodeRecord { death: Some("SIGKILL".into()), ..beat(seq) };
+        let killed = |at| NodeRecord { death: Some("SIGKILL".into()), ..beat(at) };
         assert!(fleet.observe(at(10), &[killed(1)]).hands);
         let id = NodeId::new("n");
         assert_eq!((fleet.dead().next(), fleet.death(&id)), (Some(&id), Some("SIGKILL")));
@@ -405,7 +409,7 @@ pub(super) mod tests {
         assert_eq!(fleet.takers("gpu").0, Hands { workers: 1, slots: 4 });
         assert_eq!(fleet.takers("default").0, Hands::default());
         let mut draining = record("n", "gpu", 4, 9);
-        draining.info.state = NodeState::Draining;
+        Arc::make_mut(&mut draining.info).state = NodeState::Draining;
         assert!(fleet.observe(Timestamp::from_millis(2_000), &[draining]).hands);
         assert_eq!(fleet.takers("gpu").0, Hands::default());
         let changes = fleet.observe(Timestamp::from_millis(2_500), &[]);

@@ -223,7 +223,7 @@ impl Engine {
         let changes = self.fleet.observe(now, records);
         self.burials.spare(|id| self.fleet.is_alive(id));
         self.orphans.heard(|node, job| self.fleet.names(node, job) == Some(true));
-        for job in self.orphans.ripe(|node| self.fleet.seq(node)) {
+        for job in self.orphans.ripe(|node| self.fleet.beats(node)) {
             self.ask_holders(now, job);
         }
         for node in &changes.left {

@@ -20,8 +20,8 @@ const BEATS: u64 = 3;
 /// A holder of chunks that lives, and what it said last.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Word<'a> {
-    /// The number of the heartbeat.
-    pub(super) seq: u64,
+    /// How often it has been heard.
+    pub(super) beats: u64,
     /// Whether it names the job; `None` if the worker names none ever.
     pub(super) names: Option<bool>,
     /// Who said it, and when it claimed what it holds.
@@ -31,8 +31,8 @@ pub(super) struct Word<'a> {
 /// What was found at the first look.
 #[derive(Clone, Copy, Debug)]
 struct Suspicion {
-    /// The number of the last heartbeat.
-    seq: u64,
+    /// How often it had been heard.
+    beats: u64,
     /// When the newest of its claims was granted.
     newest: Timestamp,
 }
@@ -49,17 +49,17 @@ impl Orphans {
     pub(super) fn asked(&mut self, job: JobId, holders: &[Word<'_>]) -> Vec<(NodeId, Timestamp)> {
         let mut before = self.take(job);
         let mut orphaned = Vec::new();
-        for Word { seq, names, holder: Holder { node, oldest, newest } } in holders {
+        for Word { beats, names, holder: Holder { node, oldest, newest } } in holders {
             if *names != Some(false) {
                 continue;
             }
             let first = before.remove(node).filter(|first| *oldest <= first.newest);
             match first {
-                Some(first) if *seq >= first.seq + BEATS => {
+                Some(first) if *beats >= first.beats + BEATS => {
                     orphaned.push((node.clone(), first.newest));
                 }
                 first => {
-                    let suspicion = first.unwrap_or(Suspicion { seq: *seq, newest: *newest });
+                    let suspicion = first.unwrap_or(Suspicion { beats: *beats, newest: *newest });
                     self.suspects.insert((job, node.clone()), suspicion);
                 }
             }
@@ -72,10 +72,11 @@ impl Orphans {
         self.suspects.retain(|(job, node), _| !names(node, *job));
     }
 
-    /// Jobs whose holders are worth a second look, by the number of each node's last heartbeat.
-    pub(super) fn ripe(&self, seq: impl Fn(&NodeId) -> Option<u64>) -> BTreeSet<JobId> {
-        let beat_on = |node: &NodeId, since: u64| seq(node).is_some_and(|seq| seq >= since + BEATS);
-        let ripe = self.suspects.iter().filter(|((_, node), first)| beat_on(node, first.seq));
+    /// Jobs whose holders are worth a second look, by how often each node has been heard.
+    pub(super) fn ripe(&self, beats: impl Fn(&NodeId) -> Option<u64>) -> BTreeSet<JobId> {
+        let beat_on =
+            |node: &NodeId, since: u64| beats(node).is_some_and(|beats| beats >= since + BEATS);
+        let ripe = self.suspects.iter().filter(|((_, node), first)| beat_on(node, first.beats));
         ripe.map(|((job, _), _)| *job).collect()
     }
 
@@ -98,9 +99,9 @@ mod tests {
     #[track_caller]
     fn takes(words: &[(u64, Option<bool>)], expected: Option<usize>) {
         let (holder, mut orphans) = (holder("n", 5, 5), Orphans::default());
-        let found = words.iter().position(|&(seq, names)| {
+        let found = words.iter().position(|&(beats, names)| {
             orphans.heard(|_, _| names == Some(true));
-            !orphans.asked(job(), &[Word { seq, names, holder: &holder }]).is_empty()
+            !orphans.asked(job(), &[Word { beats, names, holder: &holder }]).is_empty()
         });
         assert_eq!(found, expected, "{words:?}");
         assert!(found.is_none() || orphans.suspects.is_empty());
@@ -128,9 +129,9 @@ mod tests {
     fn takes_away(claims: &[(u64, u64)], expected: Option<u64>) {
         let mut orphans = Orphans::default();
         let mut taken = Vec::new();
-        for (seq, (oldest, newest)) in (0..).step_by(10).zip(claims) {
+        for (beats, (oldest, newest)) in (0..).step_by(10).zip(claims) {
             let holder = holder("n", *oldest, *newest);
-            taken = orphans.asked(job(), &[Word { seq, names: NO, holder: &holder }]);
+            taken = orphans.asked(job(), &[Word { beats, names: NO, holder: &holder }]);
         }
         let latest = taken.iter().map(|(_, latest)| latest.as_millis()).next();
         assert_eq!(latest, expected, "{claims:?}");
@@ -147,10 +148,10 @@ mod tests {
     #[test]
     fn a_second_look_is_due_after_those_heartbeats() {
         let (holder, mut orphans) = (holder("n", 5, 5), Orphans::default());
-        let word = Word { seq: 7, names: NO, holder: &holder };
+        let word = Word { beats: 7, names: NO, holder: &holder };
         assert!(orphans.asked(job(), &[word]).is_empty());
-        for (seq, due) in [(Some(7), false), (Some(9), false), (Some(10), true), (None, false)] {
-            assert_eq!(!orphans.ripe(|_| seq).is_empty(), due, "{seq:?}");
+        for (beats, due) in [(Some(7), false), (Some(9), false), (Some(10), true), (None, false)] {
+            assert_eq!(!orphans.ripe(|_| beats).is_empty(), due, "{beats:?}");
         }
         orphans.heard(|_, _| true);
         assert!(orphans.ripe(|_| Some(10)).is_empty(), "it named the job after all");
@@ -159,7 +160,7 @@ mod tests {
     #[test]
     fn one_that_held_nothing_meanwhile_begins_anew() {
         let (holder, mut orphans) = (holder("n", 5, 5), Orphans::default());
-        let word = |seq| [Word { seq, names: NO, holder: &holder }];
+        let word = |beats| [Word { beats, names: NO, holder: &holder }];
         assert!(orphans.asked(job(), &word(1)).is_empty());
         assert!(orphans.asked(job(), &[]).is_empty());
         assert!(orphans.asked(job(), &word(20)).is_empty());

@@ -173,8 +173,8 @@ impl World {
         self.queue.clear();
     }
 
-    pub(super) fn beat(&mut self, name: &str, seq: u64) {
-        at_once(self.ledger.beat(&record(name, "other", 1, 0).info, seq, &[])).unwrap();
+    pub(super) fn beat(&mut self, name: &str) {
+        at_once(self.ledger.beat(&record(name, "other", 1, 0).info, &[])).unwrap();
     }
 
     pub(super) fn run_for(&mut self, ms: u64) {
@@ -223,10 +223,11 @@ impl World {
     fn read_lists(&mut self) {
         let second = self.now_ms / 1_000;
         for node in self.nodes.iter().filter(|node| node.alive) {
-            let mut info = record(node.id.as_str(), "default", node.slots.len() as u32, 0).info;
+            let record = record(node.id.as_str(), "default", node.slots.len() as u32, 0);
+            let mut info = Arc::unwrap_or_clone(record.info);
             info.busy = node.slots.iter().flatten().count() as u32;
             info.uncopied.clone_from(&self.uncopied);
-            at_once(self.ledger.beat(&info, second, &[])).unwrap();
+            at_once(self.ledger.beat(&info, &[])).unwrap();
         }
         let nodes = at_once(self.ledger.nodes()).unwrap();
         self.step(Event::Nodes(Arc::new(nodes)));

@@ -243,7 +243,7 @@ pass_on! {
     errors(job: JobId, from: u64, limit: usize) -> Result<Vec<ErrorEntry>, Error>;
     recoveries(job: JobId, limit: usize) -> Result<Vec<Recovery>, Error>;
     audit(job: JobId) -> Result<Option<Audit>, Error>;
-    beat(info: &NodeInfo, seq: u64, held: &[Held]) -> Result<Beat, Error>;
+    beat(info: &NodeInfo, held: &[Held]) -> Result<Beat, Error>;
     nodes() -> Result<Vec<NodeRecord>, Error>;
     drain(node: &NodeId) -> Result<bool, Error>;
     certify(node: &NodeId, death: &str) -> Result<bool, Error>;

@@ -136,8 +136,8 @@ impl World {
                     });
                 }
             }
-            for seq in 1.. {
-                let _ = ledger.beat(&info, seq, &[]).await;
+            loop {
+                let _ = ledger.beat(&info, &[]).await;
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         };

@@ -352,13 +352,13 @@ impl Ledger for RemoteLedger {
         self.ask("audit", move |world| Box::pin(async move { world.ledger.audit(job).await })).await
     }
 
-    async fn beat(&self, info: &NodeInfo, seq: u64, held: &[Held]) -> Result<Beat, Error> {
+    async fn beat(&self, info: &NodeInfo, held: &[Held]) -> Result<Beat, Error> {
         let (info, held) = (info.clone(), held.to_vec());
         let world = &self.process.world;
         let begun = world.now();
         self.process.beats_as(Beating::Worker(info.id.clone()));
         let beat = self.ask("beat", move |world| {
-            Box::pin(async move { world.ledger.beat(&info, seq, &held).await })
+            Box::pin(async move { world.ledger.beat(&info, &held).await })
         });
         match beat.await {
             Ok(beat) => {

@@ -55,7 +55,7 @@ fn one_seed() {
 fn reports(seeds: impl Iterator<Item = u64>) -> impl Iterator<Item = Report> {
     let (next, nexts) = sync_channel(0);
     let (done, dones) = sync_channel(0);
-    thread::spawn(move || nexts.iter().map(run).try_for_each(|report| done.send(report)));
+    thread::spawn(move || nexts.iter().map(run).try_for_each(|report| done.send(report).ok()));
     seeds.map(move |seed| {
         let _ = next.send(seed);
         dones.recv_timeout(ENDS_WITHIN).unwrap_or_else(|why| fails(seed, &format!("no end: {why}")))

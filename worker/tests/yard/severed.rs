@@ -110,8 +110,8 @@ impl Ledger for Severed {
     async fn document(&self, job: JobId) -> Result<Option<StoredDocument>, Error> {
         self.line().await?.document(job).await
     }
-    async fn beat(&self, info: &NodeInfo, seq: u64, held: &[Held]) -> Result<Beat, Error> {
-        self.line().await?.beat(info, seq, held).await
+    async fn beat(&self, info: &NodeInfo, held: &[Held]) -> Result<Beat, Error> {
+        self.line().await?.beat(info, held).await
     }
     async fn forget(&self, node: &NodeId) -> Result<(), Error> {
         self.line().await?.forget(node).await
