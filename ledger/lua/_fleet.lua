@@ -1,5 +1,5 @@
 --[[ _fleet: who has news.
-  KEYS of the list     {longshore:nodes}:news: node -> number of its last news ]]
+  KEYS of the list     longshore:{longshore:nodes}:news: node -> number of its last news ]]
 local fleet = {}
 
 -- Numbers are microseconds, so that they go on above what was given out even where the server lost its last second; they grow

@@ -1,7 +1,7 @@
 --[[ beat: a worker's sign of life.
   KEYS[1] node           longshore:node:N
   KEYS[2] nodes          longshore:nodes
-  KEYS[3] news           {longshore:nodes}:news; in a cluster 2 and 3 are not given, since they lie elsewhere
+  KEYS[3] news           longshore:{longshore:nodes}:news; in a cluster 2 and 3 are not given, since they lie elsewhere
   ARGV[1] forget after, ms                 ARGV[2] node
   ARGV[3] "whole": all fields follow, and the time after which to forget begins anew
           "news": those follow that changed since the last beat

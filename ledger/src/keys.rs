@@ -123,7 +123,7 @@ impl Keys {
 
     /// Sorted set: node -> the number of its last news, which grows from one to the next. In the slot of [`Self::nodes`].
     pub fn node_news(&self) -> String {
-        format!("{{{}}}:news", self.nodes())
+        format!("{}:{{{}}}:news", self.namespace, self.nodes())
     }
 
     /// Hash: what the node said of itself last.
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(keys.active(), "ls:jobs:active");
         assert_eq!(keys.finished(), "ls:jobs:finished");
         assert_eq!(keys.nodes(), "ls:nodes");
-        assert_eq!(keys.node_news(), "{ls:nodes}:news");
+        assert_eq!(keys.node_news(), "ls:{ls:nodes}:news");
         assert_eq!(keys.node(&NodeId::new("box-1")), "ls:node:box-1");
         assert_eq!(keys.schedulers(), "ls:schedulers");
         assert_eq!(keys.scheduler(&SchedulerId::new("box-1")), "ls:scheduler:box-1");

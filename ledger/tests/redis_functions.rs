@@ -417,7 +417,7 @@ async fn a_beat_costs_two_round_trips_however_many_chunks_are_held() {
     }
     ledger.cancel(job(2)).await.expect("cancelled");
     assert_eq!(redis.call(&["CONFIG", "RESETSTAT"]), ok());
-    let beat = ledger.beat(&info(), 1, &held).await.expect("an answer");
+    let beat = ledger.beat(&info(), &held).await.expect("an answer");
     assert_eq!(beat.stop.len(), 10);
     assert!(beat.stop.iter().all(|stop| stop.held.job == job(2)), "{beat:?}");
     let stats = redis.call(&["INFO", "commandstats"]).text().expect("text");

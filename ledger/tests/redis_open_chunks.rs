@@ -137,7 +137,7 @@ async fn what_is_asked_again_and_again_hardly_grows_with_the_open_chunks() {
         holders = holders.min(took_us("FCALL"));
         ledger.audit(many).await.expect("an answer");
         audit = audit.min(took_us("FCALL"));
-        let beat = ledger.beat(&info(), 1, &held).await.expect("an answer");
+        let beat = ledger.beat(&info(), &held).await.expect("an answer");
         assert_eq!(beat.stop, [], "all of it is held");
         asked = asked.min(took_us("FCALL_RO"));
     }

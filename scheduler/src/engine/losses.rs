@@ -1,5 +1,7 @@
 //! What becomes of the work of nodes and schedulers that are lost, on the world of `simulation`.
 
+use std::sync::Arc;
+
 use longshore_ledger::{Ledger as _, Open};
 
 use super::fleet::tests::record as worker;
@@ -34,9 +36,9 @@ fn among_many_jobs_those_that_a_dead_node_named_or_that_run_are_freed_first() {
         (0..10_000).map(|_| world.submit(1, 1_000, r#","queue":"empty""#)).collect();
     world.run_for(30_000);
     assert_eq!(world.summary(running).running_chunks, 1);
-    let mut record = worker("n9", "default", 1, 1);
-    record.info.jobs = Some([named].into());
-    at_once(world.ledger.beat(&record.info, 1, &[])).unwrap();
+    let mut info = Arc::unwrap_or_clone(worker("n9", "default", 1, 1).info);
+    info.jobs = Some([named].into());
+    at_once(world.ledger.beat(&info, &[])).unwrap();
     world.run_for(501);
     let node = NodeId::new("n9");
     let mut at = |ms: u64| {
@@ -234,7 +236,7 @@ fn a_queue_of_a_scheduler_that_died_is_taken_over_and_its_workers_are_buried() {
         .engine
         .step(Timestamp::default(), Event::Peers(vec![record("me", 1), record("other", 1)]));
     let job = world.submit(10, 1_000, &format!(r#","queue":"{queue}""#));
-    world.beat(&worker, 1);
+    world.beat(&worker);
     world.run_for(8_000);
     assert!(matches!(world.engine.jobs[&job].known, Known::Elsewhere(_)));
     let mut at = |ms: u64| {

@@ -221,8 +221,8 @@ impl World {
     }
 
     fn read_lists(&mut self) {
-        let second = self.now_ms / 1_000;
-        for node in self.nodes.iter().filter(|node| node.alive) {
+        let is_beat_due = self.now_ms % 1_000 == 1;
+        for node in self.nodes.iter().filter(|node| node.alive && is_beat_due) {
             let record = record(node.id.as_str(), "default", node.slots.len() as u32, 0);
             let mut info = Arc::unwrap_or_clone(record.info);
             info.busy = node.slots.iter().flatten().count() as u32;
