@@ -9,7 +9,7 @@ use longshore_protocol::{ChunkId, NodeInfo, NodeState, SchedulerId, Severity, Ti
 
 use super::play::{NEVER, Play, await_event, job_id, node, ok, token};
 use crate::Ledger;
-use crate::op::{Beat, Claim, Event, Held, Loss, StopReason};
+use crate::op::{Beat, Claim, Event, Held, Loss, Roster, StopReason};
 
 pub(super) fn info(name: &str) -> NodeInfo {
     NodeInfo {
@@ -78,12 +78,19 @@ pub(super) async fn a_beat_tells_what_to_stop(ledger: Arc<dyn Ledger>) {
 }
 
 pub(super) async fn nodes_come_drain_and_go(ledger: Arc<dyn Ledger>) {
-    assert_eq!(ledger.nodes().await.unwrap(), []);
+    let mut known = Roster::default();
+    // Whoever has read them before reads what others do.
+    let listed = async |known: &mut Roster| {
+        *known = ledger.nodes_since(known).await.unwrap();
+        assert_eq!(*known.nodes, ledger.nodes().await.unwrap());
+        known.nodes.clone()
+    };
+    assert_eq!(*listed(&mut known).await, []);
     assert!(!ledger.drain(&node("a")).await.unwrap(), "there is no such node");
     let before = ledger.now().await.unwrap();
     ledger.beat(&info("b"), &[]).await.unwrap();
     ledger.beat(&info("a"), &[]).await.unwrap();
-    let nodes = ledger.nodes().await.unwrap();
+    let nodes = listed(&mut known).await;
     let told: Vec<_> = nodes.iter().map(|node| (*node.info).clone()).collect();
     assert_eq!(told, [info("a"), info("b")]);
     assert!(nodes.iter().all(|node| node.beat_at >= before));
@@ -93,23 +100,23 @@ pub(super) async fn nodes_come_drain_and_go(ledger: Arc<dyn Ledger>) {
     let draining = NodeInfo { state: NodeState::Draining, cpu: 1.5, ..info("a") };
     assert!(ledger.beat(&draining, &[]).await.unwrap().drain, "it is told again");
     assert!(!ledger.beat(&info("b"), &[]).await.unwrap().drain);
-    let nodes = ledger.nodes().await.unwrap();
+    let nodes = listed(&mut known).await;
     assert_eq!(*nodes[0].info, draining);
 
     assert!(ledger.certify(&node("a"), "killed by SIGKILL").await.unwrap());
     ledger.beat(&info("a"), &[]).await.unwrap();
-    let nodes = ledger.nodes().await.unwrap();
+    let nodes = listed(&mut known).await;
     assert_eq!(nodes[0].death.as_deref(), Some("killed by SIGKILL"), "no beat undoes it");
     assert_eq!(nodes[1].death, None);
 
     ledger.forget(&node("a")).await.unwrap();
     ledger.forget(&node("a")).await.unwrap();
     assert!(!ledger.certify(&node("a"), "late").await.unwrap(), "there is no such node any more");
-    let names: Vec<_> =
-        ledger.nodes().await.unwrap().into_iter().map(|n| n.info.id.clone()).collect();
+    let names: Vec<_> = listed(&mut known).await.iter().map(|node| node.info.id.clone()).collect();
     assert_eq!(names, [node("b")]);
     let fresh = ledger.beat(&info("a"), &[]).await.unwrap();
     assert!(!fresh.drain, "who comes back is not drained");
+    assert_eq!(listed(&mut known).await.len(), 2);
 }
 
 pub(super) async fn schedulers_see_each_other(ledger: Arc<dyn Ledger>) {
