@@ -182,6 +182,22 @@ async fn a_heart_that_is_replaced_is_no_death() {
 }
 
 #[tokio::test]
+async fn who_has_a_new_heart_tells_everything() {
+    let redis = Redis::start();
+    let ledger = connect(&redis.url());
+    let mut worker = Worker::start(&ledger, "n").await;
+    worker.beat().await;
+    // As a fail-over might.
+    redis.call(&["HSET", "longshore:node:n", "host", "lost"]);
+    worker.beat().await;
+    let host = async || ledger.nodes().await.expect("the list of nodes")[0].info.host.clone();
+    assert_eq!(host().await, "lost", "nothing says that it has to be told again");
+    redis.call(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    worker.replace_heart().await;
+    assert_eq!(host().await, "host");
+}
+
+#[tokio::test]
 async fn who_reads_an_old_list_asks_again_before_it_tells_of_a_death() {
     let redis = Redis::start();
     let ledger = connect(&redis.url());

@@ -48,10 +48,6 @@ impl Told {
         let same_heart = fields.iter().filter(is_heart).all(|field| self.fields.contains(field));
         same_heart && self.whole.elapsed() < WHOLE_EVERY
     }
-
-    fn into_parts(self) -> (Option<Instant>, Vec<(&'static str, String)>) {
-        (Some(self.whole), self.fields)
-    }
 }
 
 /// What came back of a beat.
@@ -126,7 +122,10 @@ impl RedisLedger {
         let told = self.told().remove(&info.id);
         let mut told = told.filter(|told| told.is_there(&fields));
         loop {
-            let (whole, known) = told.take().map_or((None, Vec::new()), Told::into_parts);
+            let (whole, known) = match told.take() {
+                Some(Told { whole, fields }) => (Some(whole), fields),
+                None => (None, Vec::new()),
+            };
             let changed: Vec<_> = fields.iter().filter(|field| !known.contains(field)).collect();
             let extent = match whole {
                 None => "whole",
@@ -135,9 +134,11 @@ impl RedisLedger {
             };
             let keys = self.keys();
             let lists = (!self.transport().is_cluster()).then(|| [keys.nodes(), keys.node_news()]);
-            let call = [keys.node(&info.id)].into_iter().chain(lists.into_iter().flatten());
-            let mut call =
-                Call::new("beat", call).arg(millis(FORGET_AFTER)).arg(info.id.as_str()).arg(extent);
+            let touched = [keys.node(&info.id)].into_iter().chain(lists.into_iter().flatten());
+            let mut call = Call::new("beat", touched)
+                .arg(millis(FORGET_AFTER))
+                .arg(info.id.as_str())
+                .arg(extent);
             for (field, value) in changed {
                 call.push(field);
                 call.push(value);
