@@ -49,8 +49,20 @@ function chunks.parse(id, text)
   }
 end
 
+-- `%d` takes a quarter of the time of `%.0f`, but counts no further than the server's `long`.
+local function record_format()
+  local format = '%d,%d,%d,%s,%s,%s,%d,%d,%d,%d,%d,%d,%s%s'
+  if string.format('%d', 2 ^ 40) == '1099511627776' then
+    return format
+  end
+  return (string.gsub(format, '%%d', '%%.0f'))
+end
+
+local format
+
 function chunks.text(it)
-  return string.format('%.0f,%.0f,%.0f,%s,%s,%s,%.0f,%.0f,%.0f,%.0f,%.0f,%.0f,%s%s',
+  format = format or record_format()
+  return string.format(format,
     it.from, it.to, it.epoch, it.token, it.node, it.state, it.since, it.crashes,
     it.attempt, it.deferrals, it.due, it.recovery, it.deaths, copy_text(it.copy))
 end
@@ -147,23 +159,24 @@ function chunks.extent(text)
   return tonumber(from), tonumber(to), state, tonumber(due)
 end
 
--- Keeps a running chunk.
-function chunks.save(key, it)
-  redis.call('HSET', key, it.id, chunks.text(it))
+-- Keeps a running chunk, when the job is saved.
+function chunks.save(of, key, it)
+  job.write(of, 'HSET', key, it.id, chunks.text(it))
 end
 
--- Keeps a queued chunk.
-function chunks.queue(key, due, it)
-  chunks.save(key, it)
-  redis.call('ZADD', due, it.due, it.id)
+-- Keeps a queued chunk, when the job is saved.
+function chunks.queue(of, key, due, it)
+  chunks.save(of, key, it)
+  job.write(of, 'ZADD', due, it.due, it.id)
 end
 
 -- Makes `:due` anew from the records.
-function chunks.index(key, due)
+function chunks.index(of, key, due)
   redis.call('DEL', due)
   for _, it in ipairs(chunks.queued(key)) do
-    redis.call('ZADD', due, it.due, it.id)
+    job.write(of, 'ZADD', due, it.due, it.id)
   end
+  job.save(of)
 end
 
 -- The node that holds the chunk, or a copy of it, under this token; nil if none does.

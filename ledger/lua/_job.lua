@@ -1,8 +1,12 @@
---[[ _job: a job's hash, read once and written once.
-  Fields are text in Redis; `num` reads one as a number (absent is 0). Changes collect in memory
-  until `save`, so that an operation that turns out to be refused has written nothing. ]]
+--[[ _job: a job's hash, read once and written once, and what is written beside it.
+  Fields are text in Redis; `num` reads one as a number (absent is 0). Changes, and writes to the
+  job's other keys, collect in memory until `save`, so that an operation that turns out to be refused
+  has written nothing, and one that does a thing many times asks Redis once. ]]
 
 local job = {}
+
+-- Most values in one command: what Lua can hand over is limited. An even number, so that pairs stay together.
+local MOST_VALUES = 4000
 
 -- Milliseconds since 1970 on this server's clock.
 function job.now()
@@ -13,7 +17,7 @@ end
 -- A job with these fields, of which none needs saving. Fields are written in the order in which they were set, so that a new
 -- job reads from what matters most to what matters least.
 function job.of(key, fields)
-  return { key = key, fields = fields, changed = {}, order = {}, dropped = {} }
+  return { key = key, fields = fields, changed = {}, order = {}, dropped = {}, writes = {} }
 end
 
 -- The job, or nil if there is none.
@@ -33,9 +37,17 @@ function job.num(it, name)
   return tonumber(it.fields[name]) or 0
 end
 
+-- A field that was read is text, whatever it is set to.
+local function is_same(old, value)
+  if type(old) == type(value) then
+    return old == value
+  end
+  return old ~= nil and tonumber(old) == tonumber(value)
+end
+
 -- Setting what is there already writes nothing.
 function job.set(it, name, value)
-  if tostring(it.fields[name]) == tostring(value) then
+  if is_same(it.fields[name], value) then
     return
   end
   it.fields[name] = value
@@ -60,6 +72,34 @@ function job.drop(it, name)
   end
 end
 
+-- A write to another key of the job, when the job is saved: values of one command and one key go together, commands in the
+-- order in which they were first asked for. Whoever reads such a key meanwhile saves first.
+function job.write(it, command, key, ...)
+  local values
+  for _, write in ipairs(it.writes) do
+    if write.command == command and write.key == key then
+      values = write.values
+    end
+  end
+  if not values then
+    values = {}
+    it.writes[#it.writes + 1] = { command = command, key = key, values = values }
+  end
+  for _, value in ipairs({ ... }) do
+    values[#values + 1] = value
+  end
+end
+
+local function write_all(writes)
+  for _, write in ipairs(writes) do
+    local values = write.values
+    for first = 1, #values, MOST_VALUES do
+      redis.call(write.command, write.key,
+        unpack(values, first, math.min(first + MOST_VALUES - 1, #values)))
+    end
+  end
+end
+
 function job.save(it)
   local changed, dropped = {}, {}
   for _, name in ipairs(it.order) do
@@ -78,7 +118,8 @@ function job.save(it)
   if #dropped > 0 then
     redis.call('HDEL', it.key, unpack(dropped))
   end
-  it.changed, it.order, it.dropped = {}, {}, {}
+  write_all(it.writes)
+  it.changed, it.order, it.dropped, it.writes = {}, {}, {}, {}
 end
 
 function job.state(it)

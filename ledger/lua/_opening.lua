@@ -86,10 +86,10 @@ function opening.open(it, keys, want, size, within)
   job.add(it, prefix .. 'queued', retried + fresh)
   job.add(it, prefix .. 'retrying', -retried)
   job.add(it, prefix .. 'waiting', -fresh)
-  job.save(it)
   for _, chunk in ipairs(records) do
-    chunks.queue(keys.chunks, keys.due, chunk)
+    chunks.queue(it, keys.chunks, keys.due, chunk)
   end
+  job.save(it)
   if retried > 0 then
     redis.call('ZREM', keys.retry, unpack(taken))
   end

@@ -94,6 +94,7 @@ function poison.has_room_for(it, open_chunks, chunk, node)
     return false
   end
   if poison.is_suspect(chunk) then
+    job.save(it)
     for _, other in ipairs(chunks.held_by(open_chunks, node)) do
       if poison.is_suspect(other) then
         return false
@@ -105,15 +106,16 @@ end
 
 -- A hold on a chunk has ended. What may have been refused for it is due at once: the other suspects
 -- if it was one, everything if the job was `over` what may run at once.
-function poison.offer_again(open_chunks, due, suspect, over, now)
+function poison.offer_again(it, open_chunks, due, suspect, over, now)
   if not suspect and not over then
     return
   end
+  job.save(it)
   local refused = over and chunks.queued(open_chunks) or chunks.queued_and_charged(open_chunks)
   for _, chunk in ipairs(refused) do
     if over or poison.is_suspect(chunk) then
       chunk.due = now
-      chunks.queue(open_chunks, due, chunk)
+      chunks.queue(it, open_chunks, due, chunk)
     end
   end
 end

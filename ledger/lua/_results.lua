@@ -26,17 +26,17 @@ function results.size(value)
   return tonumber(string.match(value, '^~%d+#?%d* (%d+) ')) or #value
 end
 
--- Keeps the run of subtasks [from, to), none of which had one.
-function results.keep(key, from, to, lines)
+-- Keeps the run of subtasks [from, to), none of which had one, when the job is saved.
+function results.keep(it, key, from, to, lines)
   if string.sub(lines, 1, 1) == '@' then
     lines = string.format('@%.0f %s', to - from, string.sub(lines, 2))
   end
-  redis.call('HSET', key, from, lines)
+  job.write(it, 'HSET', key, from, lines)
 end
 
 -- Keeps what belongs to subtasks of [from, to) that are not done yet; `lines` are those from `first` on. Called before their
 -- bits are set.
-function results.keep_new(key, done, first, from, to, lines)
+function results.keep_new(it, key, done, first, from, to, lines)
   local by_line, packed = {}, string.match(lines, '^~%d+( .*)$')
   if not packed and string.sub(lines, 1, 1) ~= '@' then
     for line in string.gmatch(lines, '[^\n]*\n') do
@@ -54,7 +54,7 @@ function results.keep_new(key, done, first, from, to, lines)
     else
       stretch = at == first and lines or string.format('%s#%.0f', lines, at - first)
     end
-    results.keep(key, at, stop, stretch)
+    results.keep(it, key, at, stop, stretch)
     at = bits.next_clear(done, stop, to)
   end
 end

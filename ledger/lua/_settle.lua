@@ -106,6 +106,9 @@ end
 function settle.advance(it, keys, now)
   local prefix = settle.level(it)
   local failed, limit = job.num(it, prefix .. 'failed'), tonumber(it.fields.stop_after_failures)
+  if settle.open(it) > 0 and not (limit and failed >= limit) then
+    return false
+  end
   local function part(count, what)
     return string.format('%.0f of %.0f %s %s', count, job.num(it, prefix .. 'total'),
       prefix == '' and 'subtasks' or 'reduce nodes', what)
@@ -114,9 +117,6 @@ function settle.advance(it, keys, now)
     settle.finish(it, keys, now, 'fail',
       string.format('%s; stop_after_failures is %.0f', part(failed, 'failed'), limit))
     return true
-  end
-  if settle.open(it) > 0 then
-    return false
   end
   local cancelled = settle.cancelled(it)
   if failed > 0 then

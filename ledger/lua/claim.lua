@@ -40,7 +40,7 @@ local function claim(chunk_id, epoch, token, node)
   if chunk.copy and chunk.copy.offered and chunk.epoch == epoch and chunk.node ~= node then
     chunk.copy = { token = token, node = node, since = now }
     job.add(it, 'copies', 1)
-    chunks.save(open_chunks, chunk)
+    chunks.save(it, open_chunks, chunk)
     return granted(chunk)
   end
   if chunk.state ~= 'queued' or chunk.epoch ~= epoch then
@@ -61,8 +61,8 @@ local function claim(chunk_id, epoch, token, node)
   job.add(it, 'running_chunks', 1)
   job.add(it, prefix .. 'queued', -size)
   job.add(it, prefix .. 'running', size)
-  chunks.save(open_chunks, chunk)
-  redis.call('ZREM', due, chunk_id)
+  chunks.save(it, open_chunks, chunk)
+  job.write(it, 'ZREM', due, chunk_id)
   return granted(chunk)
 end
 

@@ -68,13 +68,20 @@ end
 
 local function succeed(prefix, run, start)
   local from = math.max(run.from, start)
-  local before = bits.count(keys.done, from, run.to)
-  if run.kind == 'results' and before == 0 and from == run.from then
-    results.keep(keys.results, run.from, run.to, run.lines)
-  elseif run.kind == 'results' then
-    results.keep_new(keys.results, keys.done, run.from, from, run.to, run.lines)
+  local before
+  if run.to - run.from == 1 then
+    before = redis.call('SETBIT', keys.done, from, 1)
+  else
+    before = bits.count(keys.done, from, run.to)
   end
-  bits.write(keys.done, from, run.to, 1)
+  if run.kind == 'results' and before == 0 and from == run.from then
+    results.keep(it, keys.results, run.from, run.to, run.lines)
+  elseif run.kind == 'results' and run.to - run.from > 1 then
+    results.keep_new(it, keys.results, keys.done, run.from, from, run.to, run.lines)
+  end
+  if run.to - run.from > 1 then
+    bits.write(keys.done, from, run.to, 1)
+  end
   job.add(it, prefix .. 'done', run.to - from - before)
 end
 
@@ -106,13 +113,13 @@ end
 -- Keeps the rest of the chunk; gives nil if nothing is left of it.
 local function keep(chunk)
   if chunk.from < chunk.to then
-    chunks.save(keys.chunks, chunk)
+    chunks.save(it, keys.chunks, chunk)
     return chunk
   end
   local over = poison.is_over_parallel(it)
-  redis.call('HDEL', keys.chunks, chunk.id)
+  job.write(it, 'HDEL', keys.chunks, chunk.id)
   job.add(it, 'running_chunks', -1)
-  poison.offer_again(keys.chunks, keys.due, poison.is_suspect(chunk), over, now)
+  poison.offer_again(it, keys.chunks, keys.due, poison.is_suspect(chunk), over, now)
   has_closed = true
 end
 

@@ -27,9 +27,10 @@ local answer = {}
 for i = 1, math.min(limit, #late) do
   local chunk = late[i]
   chunk.copy, chunk.epoch = { offered = now }, chunk.epoch + 1
-  chunks.save(open_chunks, chunk)
+  chunks.save(it, open_chunks, chunk)
   for _, value in ipairs({ chunk.id, chunk.from, chunk.to, chunk.epoch, chunk.node }) do
     answer[#answer + 1] = value
   end
 end
+job.save(it)
 return answer

@@ -14,7 +14,8 @@ if not it or job.has_ended(it) or not chunks.holder_by(chunk, token) then
   return { 'fenced' }
 end
 if chunks.leave_to_the_other(chunk, chunks.holder_by(chunk, token)) then
-  chunks.save(open_chunks, chunk)
+  chunks.save(it, open_chunks, chunk)
+  job.save(it)
   job.announce_room(channel, id)
   return { 'queued' }
 end
@@ -25,8 +26,8 @@ job.add(it, 'queued_chunks', 1)
 job.add(it, 'running_chunks', -1)
 job.add(it, prefix .. 'queued', size)
 job.add(it, prefix .. 'running', -size)
+chunks.queue(it, open_chunks, due, chunk)
+poison.offer_again(it, open_chunks, due, poison.is_suspect(chunk), poison.is_over_parallel(it), now)
 job.save(it)
-chunks.queue(open_chunks, due, chunk)
-poison.offer_again(open_chunks, due, poison.is_suspect(chunk), poison.is_over_parallel(it), now)
 job.announce_room(channel, id)
 return { 'queued' }

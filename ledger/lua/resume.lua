@@ -22,11 +22,11 @@ if after ~= before then
   local now = job.now()
   job.set(it, 'state', after)
   job.drop(it, 'paused_from')
-  job.save(it)
   for _, chunk in ipairs(chunks.queued(open_chunks)) do
     chunk.due = now
-    chunks.queue(open_chunks, due, chunk)
+    chunks.queue(it, open_chunks, due, chunk)
   end
+  job.save(it)
   job.announce(channel, id, it)
 end
 return { 'now', after }

@@ -37,12 +37,12 @@ local number = job.num(it, 'recoveries') + 1
 local queued, given_up, cut, subtasks = {}, {}, 0, 0
 local function queue(chunk)
   chunk.recovery = number
-  chunks.queue(keys.chunks, keys.due, chunk)
+  chunks.queue(it, keys.chunks, keys.due, chunk)
   queued[#queued + 1] = chunk
   subtasks = subtasks + chunk.to - chunk.from
 end
 local function give_up(chunk, text)
-  redis.call('HDEL', keys.chunks, chunk.id)
+  job.write(it, 'HDEL', keys.chunks, chunk.id)
   given_up[#given_up + 1] = chunk.from
   if settle.fail(it, keys, chunk.from, text, chunk.attempt, node, now, poison.deaths(chunk)) then
     settle.tell_last_error(it, chunk.from, text)
@@ -78,7 +78,7 @@ end
 for _, chunk in ipairs(held) do
   local is_news = died and poison.charge(chunk, node, how, now)
   if chunks.leave_to_the_other(chunk, node) then
-    chunks.save(keys.chunks, chunk)
+    chunks.save(it, keys.chunks, chunk)
   else
     take_back(chunk, is_news)
   end
@@ -95,7 +95,7 @@ job.add(it, 'reissued', #queued)
 job.add(it, 'lost', subtasks)
 job.add(it, 'queued_chunks', #queued)
 job.add(it, prefix .. 'queued', subtasks)
-poison.offer_again(keys.chunks, keys.due, true, over, now)
+poison.offer_again(it, keys.chunks, keys.due, true, over, now)
 if settle.advance(it, keys, now) then
   job.announce(channel, id, it)
 else

@@ -53,7 +53,7 @@ end
 if not job.has_ended(it) and job.state(it) ~= 'paused' and job.num(it, 'queued_chunks') > 0 then
   -- Chunks of a build that had no `:due`, or somebody's slip: nothing may be forgotten for it.
   if redis.call('ZCARD', due) ~= job.num(it, 'queued_chunks') then
-    chunks.index(open_chunks, due)
+    chunks.index(it, open_chunks, due)
   end
   local numbers = redis.call('ZRANGEBYSCORE', due, '-inf', doubt and '+inf' or now)
   for i = 1, #numbers do
@@ -68,12 +68,13 @@ if not job.has_ended(it) and job.state(it) ~= 'paused' and job.num(it, 'queued_c
     local queued_for = now - chunk.since
     if chunk.due <= now or doubt and queued_for >= doubt then
       chunk.due = now + math.max(within, queued_for)
-      chunks.queue(open_chunks, due, chunk)
+      chunks.queue(it, open_chunks, due, chunk)
       for _, value in ipairs({ chunk.id, chunk.from, chunk.to, chunk.epoch }) do
         publish[#publish + 1] = value
       end
     end
   end
+  job.save(it)
 end
 local first = redis.call('ZRANGE', retry, 0, 0, 'WITHSCORES')
 return { redis.call('HGETALL', key), first[2] or '', publish }
