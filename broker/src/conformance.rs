@@ -44,6 +44,7 @@ cases![
     an_empty_message_arrives,
     no_more_than_the_prefetch_is_out_at_a_time,
     settled_messages_do_not_come_again,
+    acknowledgements_in_any_order_are_for_their_own_messages_alone,
     a_requeued_message_comes_again,
     a_requeued_message_is_not_lost_among_others,
     unsettled_messages_come_again_when_the_subscription_is_dropped,
@@ -206,6 +207,25 @@ async fn settled_messages_do_not_come_again(broker: Arc<dyn Broker>) {
     drop(subscription);
     until_depth(&*broker, &work(), Depth { ready: 0, consumers: 0 }).await;
     let mut subscription = broker.subscribe(&work(), 3).await;
+    expect_nothing(&mut *subscription).await;
+}
+
+async fn acknowledgements_in_any_order_are_for_their_own_messages_alone(broker: Arc<dyn Broker>) {
+    publish_numbers(&*broker, &work(), 100).await;
+    let mut subscription = broker.subscribe(&work(), 200).await;
+    let mut deliveries = Vec::new();
+    for number in 0..100 {
+        deliveries.push((number, expect(&mut *subscription, number).await));
+    }
+    // 37 has no divisor in common with 100, so each has its turn, far from its neighbours'.
+    deliveries.sort_by_key(|(number, _)| number * 37 % 100);
+    let (kept, settled): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(|(n, _)| n % 7 == 3);
+    join_all(settled.into_iter().map(|(_, delivery)| delivery.settle.ack())).await;
+    drop((kept, subscription));
+    let mut subscription = broker.subscribe(&work(), 200).await;
+    for number in (0..100).filter(|number| number % 7 == 3) {
+        expect(&mut *subscription, number).await.settle.ack().await;
+    }
     expect_nothing(&mut *subscription).await;
 }
 

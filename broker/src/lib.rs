@@ -176,7 +176,8 @@ pub enum Link {
 /// A broker of messages, seen from one process. Cheap to share behind an `Arc`.
 #[async_trait]
 pub trait Broker: Send + Sync + 'static {
-    /// Publishes persistently and waits for the broker's confirm, at most some seconds. Many may be in flight. Each
+    /// Publishes and waits for the broker's confirm, at most some seconds; persistently, unless it is a chunk, which is a hint
+    /// that the ledger can give again. Many may be in flight. Each
     /// publish is tried once: what follows an unknown outcome is the caller's to decide.
     async fn publish(&self, queue: &Queue, message: Outgoing) -> Result<(), PublishError>;
 

@@ -2,7 +2,7 @@
 #![expect(clippy::print_stderr, reason = "a failing run shows how far it came")]
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -53,12 +53,19 @@ async fn next(subscription: &mut dyn Subscription, what: &str) -> Delivery {
     delivery.unwrap_or_else(|_| panic!("waited in vain for {what}")).expect("a delivery")
 }
 
-/// Publishes numbers until `stop`, and gives back which were confirmed, and how many were not. `progress` counts the
-/// confirmed ones.
+/// How far publishing has come.
+#[derive(Clone, Copy, Default)]
+struct Progress {
+    confirmed: usize,
+    /// The last one that was confirmed.
+    last: u64,
+}
+
+/// Publishes numbers until `stop`, and gives back which were confirmed, and how many were not.
 fn publish_until(
     stop: CancellationToken,
     rabbit: Arc<Rabbit>,
-    progress: watch::Sender<usize>,
+    progress: watch::Sender<Progress>,
 ) -> JoinHandle<(HashSet<u64>, u64)> {
     tokio::spawn(async move {
         let (mut confirmed, mut unknown, mut next) = (HashSet::new(), 0, 0);
@@ -66,7 +73,7 @@ fn publish_until(
             match rabbit.publish(&work(), text(&next)).await {
                 Ok(()) => {
                     confirmed.insert(next);
-                    progress.send_replace(confirmed.len());
+                    progress.send_replace(Progress { confirmed: confirmed.len(), last: next });
                 }
                 Err(PublishError::Unknown(_)) => unknown += 1,
                 Err(error) => panic!("message {next}: {error}"),
@@ -77,10 +84,11 @@ fn publish_until(
     })
 }
 
-/// Consumes and acknowledges until every number that `wanted` will name has come.
+/// Consumes and acknowledges until every number that `wanted` will name has come, but for those up to `lost`.
 async fn consume_all(
     mut subscription: Box<dyn Subscription>,
     wanted: JoinHandle<(HashSet<u64>, u64)>,
+    lost: Arc<OnceLock<u64>>,
 ) -> (HashSet<u64>, u64) {
     let mut seen = HashSet::new();
     while !wanted.is_finished() {
@@ -91,7 +99,8 @@ async fn consume_all(
             delivery.settle.ack().await;
         }
     }
-    let (confirmed, unknown) = wanted.await.expect("no panic");
+    let (mut confirmed, unknown) = wanted.await.expect("no panic");
+    confirmed.retain(|number| lost.get().is_none_or(|lost| number > lost));
     while !confirmed.is_subset(&seen) {
         let missing = confirmed.difference(&seen).count();
         let delivery = next(&mut *subscription, &format!("{missing} confirmed messages")).await;
@@ -101,19 +110,33 @@ async fn consume_all(
     (confirmed, unknown)
 }
 
-/// Publishes and consumes while `disturb` breaks the links; nothing confirmed may be lost, and it has to go on.
-async fn survives(rabbit: Arc<Rabbit>, disturb: impl FnOnce() + Send) {
+/// What may be lost while the links are broken.
+#[derive(PartialEq)]
+enum Losses {
+    /// Nothing that was confirmed.
+    Nothing,
+    /// What was published before.
+    WhatWasThere,
+}
+
+/// Publishes and consumes while `disturb` breaks the links; nothing else may be lost, and it has to go on.
+async fn survives(rabbit: Arc<Rabbit>, losses: Losses, disturb: impl FnOnce() + Send) {
     let stop = CancellationToken::new();
-    let (progress, mut confirmed) = watch::channel(0);
+    let (progress, mut confirmed) = watch::channel(Progress::default());
+    let lost = Arc::new(OnceLock::new());
     let publishing = publish_until(stop.clone(), rabbit.clone(), progress);
     let subscription = rabbit.subscribe(&work(), 20).await;
-    let consuming = tokio::spawn(consume_all(subscription, publishing));
+    let consuming = tokio::spawn(consume_all(subscription, publishing, lost.clone()));
     let before = reaches(&mut confirmed, ENOUGH, "publishing begins").await;
     let mut link = rabbit.link();
     block_in_place(disturb);
     let up = timeout(DEADLINE, link.wait_for(|link| *link == Link::Up)).await;
     assert_eq!(*up.expect("the link comes back in time").expect("the broker lives"), Link::Up);
-    let at_least = *confirmed.borrow() + ENOUGH;
+    let then = *confirmed.borrow();
+    if losses == Losses::WhatWasThere {
+        lost.set(then.last).expect("set once");
+    }
+    let at_least = then.confirmed + ENOUGH;
     let after = reaches(&mut confirmed, at_least, "publishing goes on").await;
     stop.cancel();
     let done = timeout(DEADLINE, consuming).await.expect("consuming goes on").expect("no panic");
@@ -122,16 +145,18 @@ async fn survives(rabbit: Arc<Rabbit>, disturb: impl FnOnce() + Send) {
     rabbit.close(Duration::from_secs(5)).await;
 }
 
-async fn reaches(confirmed: &mut watch::Receiver<usize>, count: usize, what: &str) -> usize {
-    let reached = timeout(DEADLINE, confirmed.wait_for(|confirmed| *confirmed >= count)).await;
-    *reached.unwrap_or_else(|_| panic!("waited in vain until {what}")).expect("it publishes")
+async fn reaches(progress: &mut watch::Receiver<Progress>, count: usize, what: &str) -> usize {
+    let reached = timeout(DEADLINE, progress.wait_for(|now| now.confirmed >= count)).await;
+    let now =
+        *reached.unwrap_or_else(|_| panic!("waited in vain until {what}")).expect("publishes");
+    now.confirmed
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_broker_loses_nothing_that_was_confirmed() {
+async fn a_killed_broker_is_used_again() {
     let mut server = block_in_place(Server::start);
     let rabbit = start(&server, "killed").await;
-    survives(rabbit, || {
+    survives(rabbit, Losses::WhatWasThere, || {
         server.kill9();
         server.restart();
     })
@@ -145,7 +170,7 @@ async fn a_restart_loses_nothing_that_was_confirmed_in_a_quorum_queue() {
     let config = Config { work_queue_kind: WorkQueueKind::Quorum, ..config(&server, "restart") };
     let rabbit = Arc::new(Rabbit::start(config).expect("the URL is good"));
     rabbit.connected(DEADLINE).await.expect("connected");
-    survives(rabbit, || server.restart()).await;
+    survives(rabbit, Losses::Nothing, || server.restart()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -153,7 +178,7 @@ async fn closed_connections_come_back() {
     let server = block_in_place(Server::start);
     let rabbit = start(&server, "closed").await;
     rabbit.publish(&work(), text(&0)).await.expect("confirmed");
-    survives(rabbit, || {
+    survives(rabbit, Losses::Nothing, || {
         for _ in 0..3 {
             server.ctl(&["close_all_connections", "test"]);
         }
@@ -279,7 +304,7 @@ async fn a_frozen_broker_is_given_up_and_found_again() {
     let mut link = rabbit.link();
     let watcher = rabbit.clone();
     let runtime = tokio::runtime::Handle::current();
-    survives(rabbit, || {
+    survives(rabbit, Losses::Nothing, || {
         server.freeze();
         let down = link.wait_for(|link| *link == Link::Down);
         let down = runtime.block_on(timeout(DEADLINE, down));

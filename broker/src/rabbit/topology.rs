@@ -22,7 +22,9 @@ use super::failure::{ACCESS_REFUSED, Failure, NOT_FOUND, PRECONDITION_FAILED};
 use super::session::Session;
 use super::{Config, WorkQueueKind};
 
-/// AMQP's delivery mode for messages that survive a restart.
+/// AMQP's delivery mode for messages that need not outlive the server, ...
+const TRANSIENT: u8 = 1;
+/// ... and for those that have to.
 const PERSISTENT: u8 = 2;
 /// The routing key of job documents.
 const JOBS_KEY: &str = "jobs";
@@ -105,7 +107,7 @@ impl Topology {
         };
         let id = message.message_id.unwrap_or_else(|| Uuid::new_v4().to_string());
         let mut properties = BasicProperties::default()
-            .with_delivery_mode(PERSISTENT)
+            .with_delivery_mode(delivery_mode(queue))
             .with_content_type("application/json".into())
             .with_message_id(ShortString::try_new(id.as_str()).map_err(bad)?);
         if !message.headers.is_empty() {
@@ -241,6 +243,14 @@ impl Topology {
 
 fn no_arguments() -> FieldTable {
     FieldTable::default()
+}
+
+/// The ledger knows of every chunk, and whoever published it publishes it again after a restart.
+fn delivery_mode(queue: &Queue) -> u8 {
+    match queue {
+        Queue::Work(_) | Queue::Node(_) => TRANSIENT,
+        Queue::Jobs | Queue::Dead | Queue::Journal => PERSISTENT,
+    }
 }
 
 fn short(name: String) -> Result<ShortString, Failure> {
