@@ -1,5 +1,5 @@
 --[[ _job: a job's hash, read once and written once, and what is written beside it.
-  Fields are text in Redis; `num` reads one as a number (absent is 0). Changes, and writes to the
+  Fields are text until `num` has read one as a number (absent is 0). Changes, and writes to the
   job's other keys, collect in memory until `save`, so that an operation that turns out to be refused
   has written nothing, and one that does a thing many times asks Redis once. ]]
 
@@ -34,10 +34,18 @@ function job.load(key)
 end
 
 function job.num(it, name)
-  return tonumber(it.fields[name]) or 0
+  local value = it.fields[name]
+  if type(value) == 'number' then
+    return value
+  end
+  value = tonumber(value)
+  if not value then
+    return 0
+  end
+  it.fields[name] = value
+  return value
 end
 
--- A field that was read is text, whatever it is set to.
 local function is_same(old, value)
   if type(old) == type(value) then
     return old == value
@@ -45,22 +53,25 @@ local function is_same(old, value)
   return old ~= nil and tonumber(old) == tonumber(value)
 end
 
--- Setting what is there already writes nothing.
-function job.set(it, name, value)
-  if is_same(it.fields[name], value) then
-    return
-  end
+local function change(it, name, value)
   it.fields[name] = value
   if not it.changed[name] then
     it.changed[name] = true
     it.order[#it.order + 1] = name
+    it.dropped[name] = nil
   end
-  it.dropped[name] = nil
+end
+
+-- Setting what is there already writes nothing.
+function job.set(it, name, value)
+  if not is_same(it.fields[name], value) then
+    change(it, name, value)
+  end
 end
 
 function job.add(it, name, amount)
   if amount ~= 0 then
-    job.set(it, name, job.num(it, name) + amount)
+    change(it, name, job.num(it, name) + amount)
   end
 end
 
@@ -74,28 +85,31 @@ end
 
 -- A write to another key of the job, when the job is saved: values of one command and one key go together, commands in the
 -- order in which they were first asked for. Whoever reads such a key meanwhile saves first.
-function job.write(it, command, key, ...)
-  local values
-  for _, write in ipairs(it.writes) do
-    if write.command == command and write.key == key then
-      values = write.values
+function job.write(it, command, key, value, second)
+  local writes, write = it.writes, nil
+  for i = 1, #writes do
+    if writes[i].command == command and writes[i].key == key then
+      write = writes[i]
     end
   end
-  if not values then
-    values = {}
-    it.writes[#it.writes + 1] = { command = command, key = key, values = values }
+  if not write then
+    write = { command = command, key = key, count = 0 }
+    writes[#writes + 1] = write
   end
-  for _, value in ipairs({ ... }) do
-    values[#values + 1] = value
+  local count = write.count + 1
+  write[count] = value
+  if second then
+    count = count + 1
+    write[count] = second
   end
+  write.count = count
 end
 
 local function write_all(writes)
   for _, write in ipairs(writes) do
-    local values = write.values
-    for first = 1, #values, MOST_VALUES do
+    for first = 1, write.count, MOST_VALUES do
       redis.call(write.command, write.key,
-        unpack(values, first, math.min(first + MOST_VALUES - 1, #values)))
+        unpack(write, first, math.min(first + MOST_VALUES - 1, write.count)))
     end
   end
 end

@@ -31,9 +31,8 @@ function opening.open(it, keys, want, size, within)
       due = now + within, recovery = 0, deaths = '-',
     }
     records[#records + 1] = chunk
-    for _, value in ipairs({ next_chunk, from, to, 1 }) do
-      answer[#answer + 1] = value
-    end
+    local last = #answer
+    answer[last + 1], answer[last + 2], answer[last + 3], answer[last + 4] = next_chunk, from, to, 1
     next_chunk, opened = next_chunk + 1, opened + 1
   end
 
@@ -69,14 +68,14 @@ function opening.open(it, keys, want, size, within)
 
   local cursor, level_to, fresh = job.num(it, 'cursor'), job.num(it, 'level_to'), 0
   while opened < want and cursor < level_to do
-    local from = bits.next_clear(keys.done, cursor, level_to)
-    if from then
-      local to = math.min(from + size, level_to)
-      to = bits.next_set(keys.done, from, to) or to
-      open_chunk(from, to, 1, 0)
-      fresh, cursor = fresh + to - from, to
-    else
-      cursor = level_to
+    cursor = bits.next_clear(keys.done, cursor, level_to) or level_to
+    local stop = math.min(cursor + size * (want - opened), level_to)
+    stop = bits.next_set(keys.done, cursor, stop) or stop
+    -- No `for` with `size` as its step: it would begin with `cursor - size + size`, which a large one makes 0.
+    while cursor < stop do
+      local to = math.min(cursor + size, stop)
+      open_chunk(cursor, to, 1, 0)
+      fresh, cursor = fresh + to - cursor, to
     end
   end
 

@@ -106,14 +106,15 @@ end
 function settle.advance(it, keys, now)
   local prefix = settle.level(it)
   local failed, limit = job.num(it, prefix .. 'failed'), tonumber(it.fields.stop_after_failures)
-  if settle.open(it) > 0 and not (limit and failed >= limit) then
+  local has_failed = limit and failed >= limit
+  if not has_failed and (job.num(it, prefix .. 'running') > 0 or settle.open(it) > 0) then
     return false
   end
   local function part(count, what)
     return string.format('%.0f of %.0f %s %s', count, job.num(it, prefix .. 'total'),
       prefix == '' and 'subtasks' or 'reduce nodes', what)
   end
-  if limit and failed >= limit then
+  if has_failed then
     settle.finish(it, keys, now, 'fail',
       string.format('%s; stop_after_failures is %.0f', part(failed, 'failed'), limit))
     return true
