@@ -174,9 +174,10 @@ async fn consume(
     if shutdown.is_cancelled() { Ok(()) } else { ended }
 }
 
-/// How many chunks may be claimed ahead of the slots; as many messages again may be fetched for them.
+/// How many chunks may be claimed ahead of the slots, so that calls and acknowledgements of dozens go together also where slots are
+/// few.
 fn ahead(slots: u32) -> usize {
-    (8 * slots as usize).clamp(16, 256)
+    (8 * slots as usize).clamp(64, 256)
 }
 
 /// Works off what comes.
@@ -207,7 +208,7 @@ async fn pump_ahead(
     broker: Arc<dyn Broker>,
     queue: Queue,
 ) -> Result<(), Error> {
-    let prefetch = 2 * u16::try_from(ahead(pipeline.config.slots)).unwrap_or(u16::MAX);
+    let prefetch = 4 * u16::try_from(ahead(pipeline.config.slots)).unwrap_or(u16::MAX);
     loop {
         tokio::select! {
             biased;

@@ -135,7 +135,7 @@ fn waits_at_most(nodes: usize, slots: usize, us: u64, expected: usize) {
 
 #[test]
 fn what_waits_is_half_a_second_of_work() {
-    waits_at_most(1, 4, 100, 4 * 64);
+    waits_at_most(1, 4, 100, 4 * 200);
     waits_at_most(1, 4, 10_000, 8);
     waits_at_most(2, 8, 50_000, 32);
     waits_at_most(2, 8, 1_000_000, 8);

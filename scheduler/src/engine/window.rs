@@ -25,7 +25,7 @@ pub(super) const AHEAD_EACH: Duration = Duration::from_millis(125);
 const REFILL: Duration = Duration::from_millis(20);
 
 /// ... but no more than so many for each slot ...
-const SHORT_CHUNKS_A_SLOT: u64 = 64;
+const SHORT_CHUNKS_A_SLOT: u64 = 250;
 
 /// ... and so many in all.
 const SHORT_CHUNKS: u64 = 1_000;
