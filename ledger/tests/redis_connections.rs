@@ -117,8 +117,13 @@ async fn only_who_has_news_is_read_again() {
     );
     assert!(signs.nodes[0].beat_at > known.nodes[0].beat_at);
     assert_eq!((&signs.nodes[0].info, &signs.nodes[1]), (&known.nodes[0].info, &known.nodes[1]));
+    let calls_before = calls(&redis, "fcall");
+    tokio::time::sleep(Duration::from_millis(5)).await;
     ledger.beat(&NodeInfo { rss: 7, ..info("a", 0) }, &[]).await.expect("a beat");
     assert_eq!(calls(&redis, "hset"), 1, "nothing is different");
+    assert_eq!(calls(&redis, "fcall"), calls_before, "no function is needed to say so");
+    let signs = read(&signs).await;
+    assert!(signs.nodes[0].beat_at > known.nodes[0].beat_at.plus(Duration::from_millis(5)));
 
     ledger.beat(&info("b", 3), &[]).await.expect("a beat");
     let listed = read(&signs).await;

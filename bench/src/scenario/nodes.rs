@@ -77,11 +77,11 @@ impl Scenario for Nodes {
     }
 
     async fn run(&mut self, ground: &mut Ground<'_>, _: Marks) -> Result<Vec<Sample>, Error> {
-        let calls_before = calls(ground).await?;
+        let times_before = times(ground).await?;
         let meter = Meter::start(ground.watched());
         tokio::time::sleep(ground.time(SECONDS).max(HEARTBEAT)).await;
         let usage = meter.read();
-        let beats = (calls(ground).await? - calls_before) / usage.elapsed.as_secs_f64();
+        let beats = (times(ground).await? - times_before) / usage.elapsed.as_secs_f64();
         if let Some(ended) = self.beating.try_join_next() {
             return Err(match ended {
                 Ok(Err(error)) => error,
@@ -100,11 +100,11 @@ impl Scenario for Nodes {
     }
 }
 
-/// How many functions Redis has called so far. While there is nothing to do, these are beats but for a few a second.
-async fn calls(ground: &Ground<'_>) -> Result<f64, Error> {
+/// How often Redis has written a time on a list so far. While there is nothing to do, these are beats but for a few a second.
+async fn times(ground: &Ground<'_>) -> Result<f64, Error> {
     let mut redis = ground.services.questions.clone();
     let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut redis).await?;
-    let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_fcall:calls="));
+    let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_zadd:calls="));
     let count = line.and_then(|line| line.split(',').next()?.parse().ok());
     Ok(count.unwrap_or_default())
 }
