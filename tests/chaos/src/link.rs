@@ -187,12 +187,14 @@ async fn connect(
             }
         };
         tokio::select! {
-            _ = pump(from_process, to_server, weather.clone(), |w| w.out, forge) => false,
-            _ = pump(from_server, to_process, weather, |w| w.back, |_| ()) => false,
+            // First: what was stuck when the link was reset must not get through because the weather is fair again.
+            biased;
             changed = resets.changed() => match changed {
                 Ok(()) => true,
                 Err(_) => pending().await,
             },
+            _ = pump(from_process, to_server, weather.clone(), |w| w.out, forge) => false,
+            _ = pump(from_server, to_process, weather, |w| w.back, |_| ()) => false,
         }
     };
     if was_reset {
