@@ -183,6 +183,8 @@ impl Performer {
         if !self.journal.is_wanted() {
             return Ok(true);
         }
+        // The look too waits for its moment, out of the way of the next short job.
+        self.journal.gather().await;
         let ended = |summary| Ending::of(&summary).map(|ending| News::Ended { job, ending });
         let news = match self.ledger.job(job).await? {
             Some(summary) => ended(summary),
@@ -195,10 +197,7 @@ impl Performer {
             },
         };
         match news {
-            Some(news) => {
-                self.journal.gather().await;
-                Ok(self.journal.write(&news).await)
-            }
+            Some(news) => Ok(self.journal.write(&news).await),
             None => Ok(true),
         }
     }

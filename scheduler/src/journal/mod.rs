@@ -19,13 +19,14 @@ mod rebuild;
 mod seed;
 mod words;
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use longshore_broker::{Broker, Link, Outgoing, Queue};
 use longshore_protocol::{JournalRecord, News, SchedulerId};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::warn;
 use uuid::Uuid;
@@ -39,8 +40,11 @@ pub(crate) use seed::{admitted, tell};
 /// that is a quarter of a minute at least.
 const MOST_FAILURES: u32 = 8;
 
-/// Records of jobs that begin or end wait for one another, at most so long.
-const GATHER: Duration = Duration::from_millis(5);
+/// Records of jobs that begin or end wait for one another, at most so long,
+const GATHER: Duration = Duration::from_millis(20);
+
+/// and until there are so many.
+const CROWD: usize = 16;
 
 /// The writing end of the journal.
 pub(crate) struct Journal {
@@ -48,10 +52,32 @@ pub(crate) struct Journal {
     standing: watch::Sender<Standing>,
     health: Health,
     begun: Instant,
+    /// How many gather.
+    gathered: AtomicUsize,
+    /// Told when they are a crowd.
+    crowded: Notify,
     /// Writes that failed in a row.
     failures: AtomicU32,
     /// Something was not written since the journal was begun from the ledger last.
     has_gaps: AtomicBool,
+}
+
+/// A place among those that gather, until it is dropped.
+struct Place<'a> {
+    all: &'a AtomicUsize,
+    number: usize,
+}
+
+impl<'a> Place<'a> {
+    fn take(all: &'a AtomicUsize) -> Self {
+        Self { all, number: all.fetch_add(1, Ordering::Relaxed) + 1 }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.all.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// How the journal stands.
@@ -76,6 +102,8 @@ impl Journal {
             standing: watch::Sender::new(Standing::Unknown),
             health: Health::new("writing the journal"),
             begun: Instant::now(),
+            gathered: AtomicUsize::new(0),
+            crowded: Notify::new(),
             failures: AtomicU32::new(0),
             has_gaps: AtomicBool::new(false),
         }
@@ -119,7 +147,17 @@ impl Journal {
     /// short job, which begins and ends between two moments.
     pub(crate) async fn gather(&self) {
         let since_the_last = self.begun.elapsed().as_nanos() % GATHER.as_nanos();
-        tokio::time::sleep(GATHER - Duration::from_nanos_u128(since_the_last)).await;
+        let moment = tokio::time::sleep(GATHER - Duration::from_nanos_u128(since_the_last));
+        let mut crowded = pin!(self.crowded.notified());
+        crowded.as_mut().enable();
+        let place = Place::take(&self.gathered);
+        if place.number >= CROWD {
+            self.crowded.notify_waiters();
+        }
+        tokio::select! {
+            () = moment => {}
+            () = crowded => {}
+        }
     }
 
     /// Writes until it is written, or the journal lapses.
@@ -170,6 +208,7 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::join_all;
     use longshore_broker::memory::MemoryBroker;
 
     use super::*;
@@ -183,8 +222,23 @@ mod tests {
             journal.gather().await;
             begun.elapsed().as_millis()
         };
-        let gathered = tokio::join!(from(0), from(1), from(4), from(5), from(1_000_000_007));
-        assert_eq!(gathered, (5, 5, 5, 10, 1_000_000_010));
+        let gathered = tokio::join!(from(0), from(1), from(19), from(20), from(1_000_000_007));
+        assert_eq!(gathered, (20, 20, 20, 40, 1_000_000_020));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_does_not_wait() {
+        let journal = Journal::new(Arc::new(MemoryBroker::new()));
+        let begun = Instant::now();
+        let gather = async || {
+            journal.gather().await;
+            begun.elapsed().as_millis()
+        };
+        assert_eq!(join_all((0..CROWD).map(|_| gather())).await, [0; CROWD]);
+        assert_eq!(join_all((1..CROWD).map(|_| gather())).await, [20; CROWD - 1]);
+        let given_up = tokio::time::timeout(Duration::ZERO, join_all((1..CROWD).map(|_| gather())));
+        assert!(given_up.await.is_err(), "they are too few");
+        assert_eq!(gather().await, 40, "who gave up is no part of a crowd");
     }
 
     #[tokio::test]
