@@ -177,7 +177,7 @@ async fn consume(
 /// How many chunks may be claimed ahead of the slots, so that calls and acknowledgements of dozens go together also where slots are
 /// few.
 fn ahead(slots: u32) -> usize {
-    (8 * slots as usize).clamp(64, 256)
+    (8 * slots as usize).clamp(128, 256)
 }
 
 /// Works off what comes.
