@@ -15,56 +15,54 @@ function admission.misuse(ARGV)
   end
 end
 
+-- What a job of its kind begins with; counts that are not among these are absent, which reads as 0.
+local BOOKS = { 'queued', 'running', 'retrying', 'done', 'failed', 'cancelled' }
+local COUNTS = { 'cursor', 'generation', 'attempts', 'lost', 'rate' }
+
+local function put_books(it, prefix, of)
+  job.put(it, prefix .. 'total', of)
+  job.put(it, prefix .. 'waiting', of)
+  for _, name in ipairs(BOOKS) do
+    job.put(it, prefix .. name, '0')
+  end
+end
+
 -- A job that was submitted at that time. Writes nothing.
 function admission.fresh(key, ARGV, submitted)
   local it = job.of(key, {})
-  local total = tonumber(ARGV[6])
-  local function set(name, value)
-    job.set(it, name, value)
+  job.put(it, 'state', 'queued')
+  job.put(it, 'task', ARGV[7])
+  job.put(it, 'queue', ARGV[8])
+  job.put(it, 'tenant', ARGV[9])
+  job.put(it, 'priority', ARGV[10])
+  put_books(it, '', ARGV[6])
+  job.put(it, 'submitted_at', submitted)
+  for _, name in ipairs(COUNTS) do
+    job.put(it, name, '0')
   end
-  local function set_books(prefix, of)
-    set(prefix .. 'total', of)
-    set(prefix .. 'waiting', of)
-    for _, name in ipairs({ 'queued', 'running', 'retrying', 'done', 'failed', 'cancelled' }) do
-      set(prefix .. name, 0)
-    end
-  end
-  set('state', 'queued')
-  set('task', ARGV[7])
-  set('queue', ARGV[8])
-  set('tenant', ARGV[9])
-  set('priority', ARGV[10])
-  set_books('', total)
-  set('submitted_at', submitted)
-  for _, name in ipairs({ 'cursor', 'level_from', 'queued_chunks', 'running_chunks', 'generation',
-    'attempts', 'busy_ms', 'lost', 'recoveries', 'crashes', 'orphaned', 'reissued', 'copies',
-    'fenced', 'rate' }) do
-    set(name, 0)
-  end
-  set('level_to', total)
-  set('next_chunk', 1)
+  job.put(it, 'level_to', ARGV[6])
+  job.put(it, 'next_chunk', '1')
   if ARGV[12] ~= '' then
-    set('fan_in', ARGV[12])
-    set_books('reduce_', tonumber(ARGV[13]))
+    job.put(it, 'fan_in', ARGV[12])
+    put_books(it, 'reduce_', ARGV[13])
   end
   if ARGV[14] ~= '' then
-    set('max_parallel', ARGV[14])
+    job.put(it, 'max_parallel', ARGV[14])
   end
   if ARGV[15] ~= '' then
-    set('stop_after_failures', ARGV[15])
+    job.put(it, 'stop_after_failures', ARGV[15])
   end
   if ARGV[16] ~= '' then
-    set('deadline_at', submitted + tonumber(ARGV[16]))
+    job.put(it, 'deadline_at', submitted + tonumber(ARGV[16]))
   end
-  set('keep_for_ms', ARGV[11])
-  set('digest', ARGV[3])
+  job.put(it, 'keep_for_ms', ARGV[11])
+  job.put(it, 'digest', ARGV[3])
   return it
 end
 
--- Writes the job, its document and its manifest, in place of whatever had its name.
-function admission.save(it, keys, ARGV)
+-- Writes the document and the manifest, in place of whatever had the job's name; the job itself is still to be saved.
+function admission.clear_the_way(keys, ARGV)
   redis.call('DEL', keys.job, keys.manifest, keys.deleted)
-  job.save(it)
   redis.call('SET', keys.document, ARGV[4])
   if ARGV[5] ~= '' then
     redis.call('SET', keys.manifest, ARGV[5])

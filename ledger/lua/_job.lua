@@ -46,32 +46,39 @@ function job.num(it, name)
   return value
 end
 
+-- A number that is absent is 0.
 local function is_same(old, value)
   if type(old) == type(value) then
     return old == value
+  elseif old == nil then
+    return value == 0
   end
-  return old ~= nil and tonumber(old) == tonumber(value)
+  return tonumber(old) == tonumber(value)
 end
 
-local function change(it, name, value)
+-- Sets it, whatever it was.
+function job.put(it, name, value)
   it.fields[name] = value
   if not it.changed[name] then
     it.changed[name] = true
     it.order[#it.order + 1] = name
-    it.dropped[name] = nil
+    -- To set what is not there to nil would make room for it.
+    if it.dropped[name] then
+      it.dropped[name] = nil
+    end
   end
 end
 
 -- Setting what is there already writes nothing.
 function job.set(it, name, value)
   if not is_same(it.fields[name], value) then
-    change(it, name, value)
+    job.put(it, name, value)
   end
 end
 
 function job.add(it, name, amount)
   if amount ~= 0 then
-    change(it, name, job.num(it, name) + amount)
+    job.put(it, name, job.num(it, name) + amount)
   end
 end
 
@@ -115,6 +122,9 @@ local function write_all(writes)
 end
 
 function job.save(it)
+  if #it.order + #it.writes == 0 and not next(it.dropped) then
+    return
+  end
   local changed, dropped = {}, {}
   for _, name in ipairs(it.order) do
     if it.changed[name] then
@@ -151,14 +161,4 @@ function job.next(it, event)
     return it.fields.paused_from
   end
   return to
-end
-
--- Tells whoever listens that the job is something else now. A hint; nobody depends on it.
-function job.announce(channel, id, it)
-  redis.call('PUBLISH', channel, cjson.encode({ event = 'job', job = id, state = job.state(it) }))
-end
-
--- Tells whoever listens that the job's queue has room in its window, or something to publish.
-function job.announce_room(channel, id)
-  redis.call('PUBLISH', channel, cjson.encode({ event = 'room', job = id }))
 end

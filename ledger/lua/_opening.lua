@@ -37,7 +37,9 @@ function opening.open(it, keys, want, size, within)
   end
 
   local waiting_again, taken = {}, {}
-  for _, member in ipairs(redis.call('ZRANGEBYSCORE', keys.retry, '-inf', now, 'LIMIT', 0, MOST_DUE)) do
+  local due = job.num(it, prefix .. 'retrying') > 0
+    and redis.call('ZRANGEBYSCORE', keys.retry, '-inf', now, 'LIMIT', 0, MOST_DUE) or {}
+  for _, member in ipairs(due) do
     local index, attempt, deferrals = string.match(member, '^(%d+):(%d+):?(%d*)$')
     waiting_again[#waiting_again + 1] = {
       member = member, index = tonumber(index), attempt = tonumber(attempt),
@@ -67,10 +69,16 @@ function opening.open(it, keys, want, size, within)
   local retried = #taken
 
   local cursor, level_to, fresh = job.num(it, 'cursor'), job.num(it, 'level_to'), 0
+  local has_done = job.num(it, prefix .. 'done') > 0
   while opened < want and cursor < level_to do
-    cursor = bits.next_clear(keys.done, cursor, level_to) or level_to
-    local stop = math.min(cursor + size * (want - opened), level_to)
-    stop = bits.next_set(keys.done, cursor, stop) or stop
+    local stop
+    if has_done then
+      cursor = bits.next_clear(keys.done, cursor, level_to) or level_to
+    end
+    stop = math.min(cursor + size * (want - opened), level_to)
+    if has_done then
+      stop = bits.next_set(keys.done, cursor, stop) or stop
+    end
     -- No `for` with `size` as its step: it would begin with `cursor - size + size`, which a large one makes 0.
     while cursor < stop do
       local to = math.min(cursor + size, stop)

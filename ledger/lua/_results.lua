@@ -5,6 +5,13 @@
 
 local results = {}
 
+-- Runs never cross a multiple of STRIDE, so a walk can start at one. STEPS bounds how long the server is busy with a job that
+-- keeps few results among many subtasks.
+local STRIDE, STEPS = 256, 10000
+
+-- No job has more indices than a bitmap has bits; a larger number would lose digits on the way to a caller.
+results.MOST = 2 ^ 41
+
 -- How many subtasks a kept run covers.
 function results.count(value)
   local count = string.match(value, '^[@~](%d+)')
@@ -57,4 +64,38 @@ function results.keep_new(it, key, done, first, from, to, lines)
     results.keep(it, key, at, stop, stretch)
     at = bits.next_clear(done, stop, to)
   end
+end
+
+-- The kept runs of [from, to) in index order, `most` bytes of them or a little more: {next, from, count, lines, from, …}, where
+-- a page that ends at `next` goes on.
+function results.page(kept, done, from, to, most)
+  if from >= to or redis.call('EXISTS', kept) == 0 then
+    return { to }
+  end
+  local answer, bytes, at = { to }, 0, from - from % STRIDE
+  for _ = 1, STEPS do
+    if at >= to then
+      return answer
+    end
+    local run = redis.call('HGET', kept, at)
+    if run then
+      local count = results.count(run)
+      if at + count > from then
+        local shown = results.shown(run)
+        for _, value in ipairs({ at, count, shown }) do
+          answer[#answer + 1] = value
+        end
+        bytes = bytes + results.size(shown)
+        if bytes >= most then
+          answer[1] = math.min(at + count, to)
+          return answer
+        end
+      end
+      at = at + count
+    else
+      at = bits.next_set(done, at + 1, to) or to
+    end
+  end
+  answer[1] = math.min(at, to)
+  return answer
 end

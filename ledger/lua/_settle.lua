@@ -68,7 +68,9 @@ function settle.finish(it, keys, now, event, failure)
   job.save(it)
   redis.call('DEL', keys.chunks, keys.due, keys.retry)
   for _, key in ipairs(keys.all) do
-    redis.call('PEXPIRE', key, it.fields.keep_for_ms)
+    if key ~= keys.chunks and key ~= keys.due and key ~= keys.retry then
+      redis.call('PEXPIRE', key, it.fields.keep_for_ms)
+    end
   end
 end
 

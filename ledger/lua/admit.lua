@@ -32,14 +32,13 @@ end
 
 local now = job.now()
 local it = admission.fresh(keys.job, ARGV, now)
-admission.save(it, keys, ARGV)
+admission.clear_the_way(keys, ARGV)
 local active, finished, expiring = KEYS[9], KEYS[10], KEYS[11]
 if active then
   redis.call('ZADD', active, now, id)
   redis.call('ZREM', finished, id)
   redis.call('ZREM', expiring, id)
 end
-job.announce(channel, id, it)
 local answer = { 'accepted', now }
 if ARGV[17] then
   local own = { done = KEYS[5], chunks = KEYS[6], retry = KEYS[7], due = KEYS[8] }
@@ -48,4 +47,6 @@ if ARGV[17] then
     answer[#answer + 1] = value
   end
 end
+job.save(it)
+hints.admitted(channel, id, it, #answer > 2)
 return answer

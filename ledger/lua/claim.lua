@@ -73,7 +73,7 @@ end
 if it then
   job.save(it)
   if job.state(it) ~= before then
-    job.announce(channel, id, it)
+    hints.started(channel, id, it)
   end
 end
 return answers

@@ -163,9 +163,9 @@ end
 if it then
   job.save(it)
   if has_changed then
-    job.announce(channel, id, it)
+    hints.committed(channel, id, it, keys)
   elseif has_closed then
-    job.announce_room(channel, id)
+    hints.room(channel, id)
   end
 end
 return answers

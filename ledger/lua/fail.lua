@@ -28,6 +28,6 @@ if not after then
 end
 if after ~= before then
   settle.finish(it, keys, job.now(), 'fail', failure)
-  job.announce(channel, id, it)
+  hints.changed(channel, id, it)
 end
 return { 'now', after }

@@ -19,6 +19,6 @@ if after ~= before then
   job.set(it, 'state', after)
   job.drop(it, 'eta_ms')
   job.save(it)
-  job.announce(channel, id, it)
+  hints.changed(channel, id, it)
 end
 return { 'now', after }

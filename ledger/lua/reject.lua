@@ -17,5 +17,5 @@ job.set(it, 'submitted_at', now)
 job.set(it, 'finished_at', now)
 job.save(it)
 redis.call('PEXPIRE', key, DAY_MS)
-job.announce(channel, id, it)
+hints.rejected(channel, id, it)
 return { 'rejected', now }

@@ -16,7 +16,7 @@ end
 if chunks.leave_to_the_other(chunk, chunks.holder_by(chunk, token)) then
   chunks.save(it, open_chunks, chunk)
   job.save(it)
-  job.announce_room(channel, id)
+  hints.room(channel, id)
   return { 'queued' }
 end
 
@@ -29,5 +29,5 @@ job.add(it, prefix .. 'running', -size)
 chunks.queue(it, open_chunks, due, chunk)
 poison.offer_again(it, open_chunks, due, poison.is_suspect(chunk), poison.is_over_parallel(it), now)
 job.save(it)
-job.announce_room(channel, id)
+hints.room(channel, id)
 return { 'queued' }

@@ -56,11 +56,12 @@ if ended then
   end
   job.set(it, 'restored_at', now)
 end
-admission.save(it, keys, ARGV)
+admission.clear_the_way(keys, ARGV)
+job.save(it)
 if left then
   for _, key in ipairs({ keys.job, keys.document, keys.manifest }) do
     redis.call('PEXPIRE', key, left)
   end
 end
-job.announce(channel, id, it)
+hints.changed(channel, id, it)
 return { 'restored' }

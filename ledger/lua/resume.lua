@@ -27,6 +27,6 @@ if after ~= before then
     chunks.queue(it, open_chunks, due, chunk)
   end
   job.save(it)
-  job.announce(channel, id, it)
+  hints.changed(channel, id, it)
 end
 return { 'now', after }

@@ -127,5 +127,5 @@ else
 end
 job.add(it, 'generation', 1)
 job.save(it)
-job.announce(channel, id, it)
+hints.changed(channel, id, it)
 return { 'now', after }

@@ -97,10 +97,10 @@ job.add(it, 'queued_chunks', #queued)
 job.add(it, prefix .. 'queued', subtasks)
 poison.offer_again(it, keys.chunks, keys.due, true, over, now)
 if settle.advance(it, keys, now) then
-  job.announce(channel, id, it)
+  hints.changed(channel, id, it)
 else
   job.save(it)
-  job.announce_room(channel, id)
+  hints.room(channel, id)
 end
 if job.has_ended(it) then
   return {}

@@ -155,6 +155,7 @@ cases! {
         nodes_come_drain_and_go
         schedulers_see_each_other
         events_tell_of_changes
+        hints_reach_whom_they_concern
         a_separate_handle_is_the_same_ledger;
 }
 

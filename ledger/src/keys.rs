@@ -3,6 +3,8 @@
 
 use longshore_protocol::{JobId, NodeId, SchedulerId};
 
+use crate::Audience;
+
 /// The keys under one namespace (`longshore` unless configured).
 #[derive(Clone, Debug)]
 pub struct Keys {
@@ -146,9 +148,18 @@ impl Keys {
         self.name("journal")
     }
 
-    /// Channel (pub/sub): hints.
+    /// Channel (pub/sub): all hints.
     pub fn events(&self) -> String {
         self.name("events")
+    }
+
+    /// Channel (pub/sub): the hints that concern an audience.
+    pub fn events_for(&self, audience: Audience) -> String {
+        self.name(match audience {
+            Audience::Clients => "events:clients",
+            Audience::Schedulers => "events:schedulers",
+            Audience::Workers => "events:workers",
+        })
     }
 
     fn name(&self, name: &str) -> String {

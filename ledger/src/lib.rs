@@ -38,9 +38,9 @@ use longshore_protocol::{
 };
 
 pub use op::{
-    Admission, Admitted, Beat, Claim, Commit, Committed, Event, Grant, HandBack, Heart, Held,
-    Holder, Lagging, Loss, Open, Process, Revoked, Roster, Stop, StopReason, StoredDocument,
-    Straggler, Sweep,
+    Admission, Admitted, Audience, Beat, Claim, Commit, Committed, Ended, Event, Grant, HandBack,
+    Heart, Held, Holder, Lagging, Loss, Open, Process, Revoked, Roster, Stop, StopReason,
+    StoredDocument, Straggler, Sweep,
 };
 pub use restoring::{Restored, Was};
 
@@ -369,8 +369,8 @@ pub trait Ledger: Send + Sync + 'static {
 
     // The ledger itself
 
-    /// Follows the hints.
-    async fn events(&self) -> Result<Box<dyn Events>, Error>;
+    /// Follows the hints that concern `audience`.
+    async fn events(&self, audience: Audience) -> Result<Box<dyn Events>, Error>;
 
     /// The ledger's clock.
     async fn now(&self) -> Result<Timestamp, Error>;

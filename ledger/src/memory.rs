@@ -35,8 +35,8 @@ use tokio::sync::broadcast::error::RecvError;
 use self::job::Job;
 use self::store::Store;
 use crate::op::{
-    Admission, Admitted, Beat, Claim, Commit, Committed, Event, HandBack, Heart, Held, Holder,
-    Lagging, Loss, MAX_INDICES, Open, Process, Revoked, StoredDocument, Straggler, Sweep,
+    Admission, Admitted, Audience, Beat, Claim, Commit, Committed, Event, HandBack, Heart, Held,
+    Holder, Lagging, Loss, MAX_INDICES, Open, Process, Revoked, StoredDocument, Straggler, Sweep,
 };
 use crate::{ControlError, Error, Events, Hearts, Ledger, Restored, Was};
 
@@ -144,16 +144,34 @@ impl fmt::Debug for MemoryLedger {
     }
 }
 
-struct Following(broadcast::Receiver<Event>);
+struct Following {
+    receiver: broadcast::Receiver<Event>,
+    audience: Audience,
+}
+
+fn concerns(audience: Audience, event: &Event) -> bool {
+    match (audience, event) {
+        (Audience::Schedulers, _) | (_, Event::Gap | Event::Ended(_)) => true,
+        (Audience::Clients, Event::Job { state, .. }) => *state != JobState::Running,
+        (Audience::Workers, Event::Job { state, .. }) => {
+            *state == JobState::Paused || state.is_terminal()
+        }
+        (Audience::Workers, Event::Node { .. }) => true,
+        (_, Event::Room { .. } | Event::Node { .. }) => false,
+    }
+}
 
 #[async_trait]
 impl Events for Following {
     async fn next(&mut self) -> Event {
-        match self.0.recv().await {
-            Ok(event) => event,
-            Err(RecvError::Lagged(_)) => Event::Gap,
-            // The ledger is gone, so nothing will ever happen again.
-            Err(RecvError::Closed) => std::future::pending().await,
+        loop {
+            match self.receiver.recv().await {
+                Ok(event) if concerns(self.audience, &event) => return event,
+                Ok(_) => {}
+                Err(RecvError::Lagged(_)) => return Event::Gap,
+                // The ledger is gone, so nothing will ever happen again.
+                Err(RecvError::Closed) => std::future::pending().await,
+            }
         }
     }
 }
@@ -376,8 +394,8 @@ impl Ledger for MemoryLedger {
         Ok(())
     }
 
-    async fn events(&self) -> Result<Box<dyn Events>, Error> {
-        Ok(Box::new(Following(self.events.subscribe())))
+    async fn events(&self, audience: Audience) -> Result<Box<dyn Events>, Error> {
+        Ok(Box::new(Following { receiver: self.events.subscribe(), audience }))
     }
 
     async fn now(&self) -> Result<Timestamp, Error> {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
     Books, ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, Lost, NodeId, NodeRecord,
-    RESULT_STRIDE, ReduceTree, Run, SchedulerId, SchedulerRecord, Timestamp, Token, runs_len,
+    RESULT_STRIDE, ReduceTree, ResultsPage, Run, SchedulerId, SchedulerRecord, Timestamp, Token,
+    runs_len,
 };
 use serde::{Deserialize, Serialize};
 
@@ -465,8 +466,29 @@ pub struct StoredDocument {
     pub manifest: Option<String>,
 }
 
-/// A hint that something changed. On Redis: JSON on the channel `<ns>:events`, e.g. `{"event":"job","job":"…","queue":"default"}`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Who follows the hints. Each hears what concerns it, and may hear more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Audience {
+    /// Who waits for jobs: what became of them, but not that they run.
+    Clients,
+    /// Everything that may be something to do.
+    Schedulers,
+    /// Jobs of which nothing must go on, and workers that are to drain.
+    Workers,
+}
+
+/// How a job ended, with what somebody who waited for it asks next.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ended {
+    /// The job as it is now.
+    pub summary: JobSummary,
+    /// The first page of its results, if they are few.
+    pub results: Option<ResultsPage>,
+}
+
+/// A hint that something changed. On Redis: JSON on the channel `<ns>:events` and on those of the audiences, e.g.
+/// `{"event":"room","job":"…"}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum Event {
     /// A job was admitted, re-opened, resumed, paused or ended, or went on to its next level.
@@ -486,6 +508,9 @@ pub enum Event {
         /// The worker.
         node: NodeId,
     },
+    /// A job ended, and how. In place of [`Event::Job`], and only from ledgers that have it at hand.
+    #[serde(skip)]
+    Ended(Arc<Ended>),
     /// Hints may have been missed.
     Gap,
 }

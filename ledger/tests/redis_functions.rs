@@ -5,7 +5,7 @@ use std::time::Duration;
 use longshore_ledger::keys::Keys;
 use longshore_ledger::redis::{Config, RedisLedger};
 use longshore_ledger::{
-    Admission, Admitted, Claim, Commit, Committed, Error, Event, Held, Ledger, Loss, Open,
+    Admission, Admitted, Audience, Claim, Commit, Committed, Error, Event, Held, Ledger, Loss, Open,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
@@ -316,7 +316,7 @@ async fn ten_thousand_successes_are_settled_in_a_handful_of_commands() {
 }
 
 /// What docs/redis.md grants to workers and applications.
-const LEAST: &str = "resetkeys ~longshore:* resetchannels &longshore:events -@all +fcall +fcall_ro \
+const LEAST: &str = "resetkeys ~longshore:* resetchannels &longshore:events* -@all +fcall +fcall_ro \
     +ping +time +exists +del +get +set +strlen +getbit +setbit +bitcount +bitpos \
     +bitfield \
     +setrange +hget +hmget +hgetall +hset +hdel +hkeys +zadd +zrem +zrange +zrevrange \
@@ -354,7 +354,7 @@ async fn the_least_rights_that_are_documented_are_enough() {
     ledger.cancel(job(2)).await.expect("cancelled");
     ledger.document(job(2)).await.expect("a document");
     ledger.now().await.expect("a time");
-    let mut events = ledger.events().await.expect("subscribed");
+    let mut events = ledger.events(Audience::Clients).await.expect("subscribed");
     let scheduler = SchedulerId::new("s");
     let signed_in = ledger.attend(&scheduler, SOON).await.expect("signed in");
     assert!(
@@ -438,9 +438,8 @@ async fn a_job_reads_like_a_sentence() {
     let words: Vec<String> = flat.iter().filter_map(Reply::text).collect();
     let mut fields: Vec<&str> = words.chunks_exact(2).map(|pair| pair[0].as_str()).collect();
     fields.sort_unstable();
-    let expected = "attempts busy_ms cancelled copies crashes cursor digest done failed fenced generation \
-        keep_for_ms level_from level_to lost next_chunk orphaned priority queue queued queued_chunks rate \
-        recoveries reissued retrying running running_chunks state submitted_at task tenant total waiting";
+    let expected = "attempts cancelled cursor digest done failed generation keep_for_ms level_to lost next_chunk \
+        priority queue queued rate retrying running state submitted_at task tenant total waiting";
     assert_eq!(fields, expected.split_whitespace().collect::<Vec<_>>());
     let value = |field: &str| words.chunks_exact(2).find(|p| p[0] == field).map(|p| &*p[1]);
     assert_eq!((value("state"), value("waiting")), (Some("queued"), Some("10")));
@@ -451,7 +450,7 @@ async fn whoever_follows_the_events_learns_of_a_gap_and_goes_on() {
     let mut redis = Redis::start();
     let ledger = connect(&redis.url());
     ledger.load_functions().await.expect("loaded");
-    let mut events = ledger.events().await.expect("subscribed");
+    let mut events = ledger.events(Audience::Schedulers).await.expect("subscribed");
     redis.kill9();
     redis.restart();
     let heard = tokio::time::timeout(Duration::from_secs(30), events.next()).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_ledger::redis::{Config, RedisLedger};
-use longshore_ledger::{Event, Events, Heart, Hearts, Ledger, Process};
+use longshore_ledger::{Audience, Event, Events, Heart, Hearts, Ledger, Process};
 use longshore_protocol::{NodeId, NodeInfo, NodeState, SchedulerId, Timestamp};
 use longshore_test_servers::{Redis, RedisCluster, RedisSentinel};
 
@@ -44,7 +44,7 @@ impl Worker {
             cpu: 0.0,
             rss: 0,
         };
-        let events = ledger.events().await.expect("hints can be followed");
+        let events = ledger.events(Audience::Workers).await.expect("hints can be followed");
         let mut worker = Self { ledger, info, events };
         worker.beat().await;
         worker
@@ -149,7 +149,7 @@ async fn a_scheduler_s_death_is_seen_like_a_worker_s() {
         let present = watching.attend(&me, LONG).await.expect("a sign of life gets through");
         present.iter().map(Heart::from).collect()
     };
-    let follows = dying.events().await.expect("hints can be followed");
+    let follows = dying.events(Audience::Workers).await.expect("hints can be followed");
     dying.attend(&other, LONG).await.expect("a sign of life gets through");
     let _worker = Worker::start(&watching, "worker").await;
     let all = [attend().await, workers(&watching).await].concat();

@@ -5,13 +5,15 @@
 //! ```
 //!
 //! Hints make waiting quick; polling makes it certain. So nothing here can fail: a hint that is lost costs half a
-//! second.
+//! second. Who follows from before a job was submitted has heard all that became of it, unless there was a gap.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use longshore_ledger::{Event, Ledger};
+use longshore_ledger::{Audience, Ended, Event, Ledger};
 use longshore_protocol::JobId;
+use longshore_protocol::state::JobState;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tracing::debug;
@@ -24,6 +26,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 pub(crate) struct Hints {
     sender: broadcast::Sender<Event>,
+    /// Hints come.
+    followed: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
@@ -31,12 +35,14 @@ impl Hints {
     /// Starts to follow. Needs a tokio runtime.
     pub(crate) fn follow(ledger: Arc<dyn Ledger>) -> Self {
         let (sender, _) = broadcast::channel(BACKLOG);
-        let task = tokio::spawn(pump(ledger, sender.clone()));
-        Self { sender, task }
+        let followed = Arc::default();
+        let task = tokio::spawn(pump(ledger, sender.clone(), Arc::clone(&followed)));
+        Self { sender, followed, task }
     }
 
     pub(crate) fn of(&self, job: JobId) -> JobHints {
-        JobHints { job, receiver: self.sender.subscribe() }
+        let has_heard_all = self.followed.load(Ordering::Acquire);
+        JobHints { job, receiver: self.sender.subscribe(), has_heard_all }
     }
 }
 
@@ -46,68 +52,86 @@ impl Drop for Hints {
     }
 }
 
-async fn pump(ledger: Arc<dyn Ledger>, sender: broadcast::Sender<Event>) {
+async fn pump(
+    ledger: Arc<dyn Ledger>,
+    sender: broadcast::Sender<Event>,
+    followed: Arc<AtomicBool>,
+) {
     let mut events = loop {
-        match ledger.events().await {
+        match ledger.events(Audience::Clients).await {
             Ok(events) => break events,
             Err(error) => debug!(%error, "no hints for now"),
         }
         tokio::time::sleep(AGAIN).await;
     };
+    followed.store(true, Ordering::Release);
     loop {
         // Nobody may be listening right now; that is no error.
         let _ = sender.send(events.next().await);
     }
 }
 
+/// What a hint said.
+pub(crate) enum Heard {
+    /// Nothing in time, or that hints were missed.
+    Nothing,
+    /// The job is this now.
+    State(JobState),
+    /// How the job ended.
+    End(Arc<Ended>),
+}
+
 /// The hints about one job.
 pub(crate) struct JobHints {
     job: JobId,
     receiver: broadcast::Receiver<Event>,
+    has_heard_all: bool,
 }
 
 impl JobHints {
-    /// Waits until the job's state may have changed, at most `longest`.
-    pub(crate) async fn changed(&mut self, longest: Duration) {
-        let job = self.job;
-        self.until(
-            longest,
-            |event| matches!(event, Event::Job { job: about, .. } if *about == job),
-        )
-        .await;
+    /// Whether all that was hinted since this was made was heard, and was not that the job ended.
+    pub(crate) fn has_heard_all(&self) -> bool {
+        self.has_heard_all
     }
 
-    /// Waits until the job may have ended, at most `longest`; tells whether a hint says so.
-    pub(crate) async fn ended(&mut self, longest: Duration) -> bool {
-        let job = self.job;
-        self.until(longest, |event| {
-            matches!(event, Event::Job { job: about, state } if *about == job && state.is_terminal())
-        })
-        .await
+    /// Waits until the job may be something else, at most `longest`.
+    pub(crate) async fn changed(&mut self, longest: Duration) -> Heard {
+        self.next(longest, |_| true).await
     }
 
-    /// Waits until the job's counts may have changed, at most `longest`.
-    pub(crate) async fn moved(&mut self, longest: Duration) {
-        let job = self.job;
-        self.until(longest, |event| {
-            matches!(event, Event::Job { job: about, .. } | Event::Room { job: about } if *about == job)
-        })
-        .await;
+    /// Waits until the job may have ended, at most `longest`.
+    pub(crate) async fn ended(&mut self, longest: Duration) -> Heard {
+        self.next(longest, JobState::is_terminal).await
     }
 
-    /// Tells whether a hint came that concerns us, or may have been missed.
-    async fn until(&mut self, longest: Duration, concerns: impl Fn(&Event) -> bool) -> bool {
+    /// The next hint about the job, if it says a state that is wanted.
+    async fn next(&mut self, longest: Duration, is_wanted: impl Fn(JobState) -> bool) -> Heard {
         let hint = async {
             loop {
                 match self.receiver.recv().await {
-                    Ok(Event::Gap) | Err(broadcast::error::RecvError::Lagged(_)) => return,
-                    Ok(event) if concerns(&event) => return,
+                    Ok(Event::Job { job, state }) if job == self.job && is_wanted(state) => {
+                        return Heard::State(state);
+                    }
+                    Ok(Event::Ended(ended)) if ended.summary.id == self.job => {
+                        return Heard::End(ended);
+                    }
+                    Ok(Event::Gap) | Err(broadcast::error::RecvError::Lagged(_)) => {
+                        self.has_heard_all = false;
+                        return Heard::Nothing;
+                    }
                     Ok(_) => {}
                     Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
                 }
             }
         };
         // Out of time means: look yourself.
-        tokio::time::timeout(longest, hint).await.is_ok()
+        let heard = tokio::time::timeout(longest, hint).await.unwrap_or(Heard::Nothing);
+        let has_ended = match &heard {
+            Heard::State(state) => state.is_terminal(),
+            Heard::End(_) => true,
+            Heard::Nothing => false,
+        };
+        self.has_heard_all &= !has_ended;
+        heard
     }
 }

@@ -10,10 +10,11 @@ use longshore_ledger::op::MAX_RECOVERIES;
 use longshore_protocol::document::{JobDocument, Results};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{Audit, ErrorEntry, JobId, JobSummary, Recovery, ReduceTree, ResultsPage};
+use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use crate::hints::JobHints;
+use crate::hints::{Heard, JobHints};
 use crate::patience::{Absence, Outage, Pace};
 use crate::{Error, Jobs, NoValue, results};
 
@@ -33,6 +34,8 @@ pub struct Job {
     id: JobId,
     /// The ledger has shown that a scheduler accepted it.
     accepted: bool,
+    /// What was hinted since it was submitted here, for whoever waits first.
+    since: Arc<Mutex<Option<JobHints>>>,
 }
 
 impl std::fmt::Debug for Job {
@@ -43,11 +46,12 @@ impl std::fmt::Debug for Job {
 
 impl Job {
     pub(crate) fn new(jobs: Jobs, id: JobId) -> Self {
-        Self { jobs, id, accepted: false }
+        Self { jobs, id, accepted: false, since: Arc::default() }
     }
 
-    pub(crate) fn accepted(self) -> Self {
-        Self { accepted: true, ..self }
+    /// With what was hinted since it was submitted, if it was just now.
+    pub(crate) fn accepted(self, since: Option<JobHints>) -> Self {
+        Self { accepted: true, since: Arc::new(Mutex::new(since)), ..self }
     }
 
     /// Its name, and idempotency key.
@@ -82,21 +86,34 @@ impl Job {
 
     /// Waits until the job has ended; gives the first page of its results too if that is wanted and was to be had in the same trip.
     async fn end(&self, with_results: bool) -> Result<(JobSummary, Option<ResultsPage>), Error> {
-        let mut hints = self.jobs.hints(self.id);
+        let since = self.since.lock().take().filter(JobHints::has_heard_all);
+        let has_heard_all = since.is_some();
+        let mut hints = since.unwrap_or_else(|| self.jobs.hints(self.id));
         let mut pace = Pace::new();
         let mut view = View::of(self);
-        let mut hinted = false;
+        let mut heard = Heard::Nothing;
+        if has_heard_all {
+            heard = hints.ended(pace.next()).await;
+        }
         loop {
+            if let Heard::End(end) = heard {
+                return Ok((end.summary.clone(), end.results.clone()));
+            }
+            let is_hinted = matches!(heard, Heard::State(_));
             let first = async {
                 let ledger = self.jobs.ledger().as_ref();
                 // If it can't be read, whoever reads the results finds out why.
-                if hinted { results::first_page(ledger, self.id).await.ok() } else { None }
+                if is_hinted && with_results {
+                    results::first_page(ledger, self.id).await.ok()
+                } else {
+                    None
+                }
             };
             let (summary, first) = tokio::join!(view.look(), first);
             if let Some(summary) = summary?.filter(|summary| summary.state.is_terminal()) {
                 return Ok((summary, first));
             }
-            hinted = hints.ended(pace.next()).await && with_results;
+            heard = hints.ended(pace.next()).await;
         }
     }
 
@@ -312,7 +329,7 @@ impl Progress {
                     return Ok(Some(summary));
                 }
             }
-            self.hints.moved(REPORT_AT_MOST_EVERY).await;
+            self.hints.changed(REPORT_AT_MOST_EVERY).await;
         }
     }
 }

@@ -191,21 +191,23 @@ impl Client {
         within: Duration,
     ) -> Result<Job, SubmitError> {
         let submission = Submission::new(document)?;
-        let hints = self.jobs.hints(submission.job);
+        let mut hints = self.jobs.hints(submission.job);
         let (broker, ledger) = (self.broker.as_ref(), self.jobs.ledger().as_ref());
         // An id that was just drawn can't be known yet.
         let before = match document.id {
-            Some(_) => submit::look(ledger, &submission).await.map_err(SubmitError::Ledger)?,
-            None => Verdict::Unknown,
+            Some(_) => Some(submit::look(ledger, &submission).await.map_err(SubmitError::Ledger)?),
+            None => None,
         };
         match before {
-            Verdict::Accepted => return Ok(self.job(submission.job).accepted()),
-            Verdict::Conflict => return Err(SubmitError::Conflict { job: submission.job }),
-            Verdict::Unknown | Verdict::Rejected(_) => {}
+            Some(Verdict::Accepted) => return Ok(self.job(submission.job).accepted(None)),
+            Some(Verdict::Conflict) => {
+                return Err(SubmitError::Conflict { job: submission.job });
+            }
+            Some(Verdict::Unknown | Verdict::Rejected(_)) | None => {}
         }
         submit::publish(broker, &submission, within).await?;
-        submit::settled(broker, ledger, &submission, &before, hints, within).await?;
-        Ok(self.job(submission.job).accepted())
+        submit::settled(broker, ledger, &submission, before.as_ref(), &mut hints, within).await?;
+        Ok(self.job(submission.job).accepted(Some(hints)))
     }
 
     /// Publishes the document and forgets about it: returns once the broker has it safe. Whether a scheduler accepts

@@ -13,7 +13,7 @@ use tracing::debug;
 use uuid::Uuid;
 
 use crate::SubmitError;
-use crate::hints::JobHints;
+use crate::hints::{Heard, JobHints};
 use crate::patience::{Outage, Pace};
 
 /// How long an earlier rejection of the same id is taken for the answer to the earlier message. The ledger shows one
@@ -109,25 +109,35 @@ pub(crate) async fn look(
     })
 }
 
-/// Waits until the ledger shows what became of the published submission. `before` is what it said earlier.
+/// Waits until the ledger shows what became of the published submission. `before` is what it said earlier; without it the
+/// id was just drawn, and a hint about it is as good as a look.
 pub(crate) async fn settled(
     broker: &dyn Broker,
     ledger: &dyn Ledger,
     submission: &Submission,
-    before: &Verdict,
-    mut hints: JobHints,
+    before: Option<&Verdict>,
+    hints: &mut JobHints,
     within: Duration,
 ) -> Result<(), SubmitError> {
     let job = submission.job;
     let started = Instant::now();
     let mut pace = Pace::new();
     let mut outage = Outage::default();
+    let mut heard = Heard::Nothing;
+    if before.is_none() && hints.has_heard_all() {
+        heard = hints.changed(pace.next()).await;
+    }
     loop {
+        match heard {
+            Heard::State(state) if before.is_none() && state != JobState::Rejected => return Ok(()),
+            Heard::End(_) if before.is_none() => return Ok(()),
+            Heard::State(_) | Heard::End(_) | Heard::Nothing => {}
+        }
         let verdict = outage.bear(look(ledger, submission).await).map_err(SubmitError::Ledger)?;
         match verdict.unwrap_or(Verdict::Unknown) {
             Verdict::Accepted => return Ok(()),
             Verdict::Conflict => return Err(SubmitError::Conflict { job }),
-            verdict if verdict == *before && started.elapsed() < OLD_REJECTION => {}
+            verdict if Some(&verdict) == before && started.elapsed() < OLD_REJECTION => {}
             Verdict::Rejected(error) => return Err(SubmitError::Rejected { job, error }),
             Verdict::Unknown => {}
         }
@@ -135,7 +145,7 @@ pub(crate) async fn settled(
             let missing = missing(broker).await;
             return Err(SubmitError::NotAccepted { job, waited: within, missing });
         }
-        hints.changed(pace.next()).await;
+        heard = hints.changed(pace.next()).await;
     }
 }
 

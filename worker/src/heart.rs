@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use longshore_ledger::{Beat, Event, Ledger};
+use longshore_ledger::{Audience, Beat, Event, Ledger};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{NodeInfo, NodeState, Timestamp};
 use parking_lot::Mutex;
@@ -262,7 +262,7 @@ impl Chest<'_> {
 
     async fn listen(&self) {
         loop {
-            match self.ledger.events().await {
+            match self.ledger.events(Audience::Workers).await {
                 Ok(mut events) => {
                     // The connection that ends with this process is known now, and worth a beat.
                     self.again.notify_one();
@@ -287,7 +287,7 @@ impl Chest<'_> {
             // The answer to a beat says all that the missed hints did; so does the wish to drain.
             Event::Gap => self.again.notify_one(),
             Event::Node { node } if node == self.body.info.id => self.again.notify_one(),
-            Event::Job { .. } | Event::Room { .. } | Event::Node { .. } => {}
+            Event::Job { .. } | Event::Room { .. } | Event::Node { .. } | Event::Ended(_) => {}
         }
     }
 }

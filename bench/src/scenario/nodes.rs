@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use longshore_ledger::redis::{Config, RedisLedger};
-use longshore_ledger::{Events, Ledger};
+use longshore_ledger::{Audience, Events, Ledger};
 use longshore_protocol::{NodeId, NodeInfo, NodeState, Timestamp};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -61,7 +61,7 @@ impl Scenario for Nodes {
         let connections = CONNECTIONS.min(nodes);
         for number in 0..connections {
             let ledger = RedisLedger::connect(config.clone())?;
-            let mut hints = ledger.events().await?;
+            let mut hints = ledger.events(Audience::Workers).await?;
             self.listening
                 .push(tokio::spawn(async move { listen(hints.as_mut()).await }).abort_handle());
             let group: Vec<NodeInfo> =

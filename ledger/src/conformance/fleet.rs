@@ -7,9 +7,9 @@ use std::time::Duration;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{ChunkId, NodeInfo, NodeState, SchedulerId, Severity, Timestamp};
 
-use super::play::{NEVER, Play, await_event, job_id, node, ok, token};
+use super::play::{NEVER, Play, await_event, job_id, next_event, node, ok, token};
 use crate::Ledger;
-use crate::op::{Beat, Claim, Event, Held, Loss, Roster, StopReason};
+use crate::op::{Audience, Beat, Claim, Event, Held, Loss, Roster, StopReason};
 
 pub(super) fn info(name: &str) -> NodeInfo {
     NodeInfo {
@@ -141,7 +141,7 @@ pub(super) async fn schedulers_see_each_other(ledger: Arc<dyn Ledger>) {
 }
 
 pub(super) async fn events_tell_of_changes(ledger: Arc<dyn Ledger>) {
-    let mut events = ledger.events().await.unwrap();
+    let mut events = ledger.events(Audience::Schedulers).await.unwrap();
     let job = job_id(1);
     let is = |state| Event::Job { job, state };
     let play = Play::with(&ledger, 8, |a| a.fan_in = Some(8)).await;
@@ -176,6 +176,34 @@ pub(super) async fn events_tell_of_changes(ledger: Arc<dyn Ledger>) {
     await_event(&mut events, &came).await;
     ledger.forget(&node("a")).await.unwrap();
     await_event(&mut events, &came).await;
+    play.check().await;
+}
+
+/// Others may come, but none that wake an audience for nothing.
+pub(super) async fn hints_reach_whom_they_concern(ledger: Arc<dyn Ledger>) {
+    let [mut clients, mut workers] =
+        [ledger.events(Audience::Clients).await, ledger.events(Audience::Workers).await]
+            .map(Result::unwrap);
+    let job = job_id(1);
+    let is = |state| Event::Job { job, state };
+    let play = Play::of(&ledger, 8).await;
+    assert_eq!(next_event(&mut clients).await, is(JobState::Queued));
+    let held = play.take(4).await;
+    play.release(held.chunk.0, held.chunk.0).await;
+    ledger.pause(job).await.unwrap();
+    for events in [&mut clients, &mut workers] {
+        assert_eq!(next_event(events).await, is(JobState::Paused), "it ran and had room");
+    }
+    ledger.cancel(job).await.unwrap();
+    for events in [&mut clients, &mut workers] {
+        assert_eq!(next_event(events).await, is(JobState::Cancelled));
+    }
+    ledger.beat(&info("a"), &[]).await.unwrap();
+    ledger.drain(&node("a")).await.unwrap();
+    await_event(&mut workers, &Event::Node { node: node("a") }).await;
+    ledger.reject(job_id(2), "no such task").await.unwrap();
+    let rejected = Event::Job { job: job_id(2), state: JobState::Rejected };
+    assert_eq!(next_event(&mut clients).await, rejected, "workers are nothing to them");
     play.check().await;
 }
 

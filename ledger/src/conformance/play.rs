@@ -202,6 +202,11 @@ pub(super) async fn check_audit(ledger: &Arc<dyn Ledger>, job: JobId) {
     assert_eq!(audit.state, summary.state);
 }
 
+/// The next hint.
+pub(super) async fn next_event(events: &mut Box<dyn Events>) -> Event {
+    tokio::time::timeout(PATIENCE, events.next()).await.expect("a hint")
+}
+
 /// Waits for a hint that `wanted` recognises.
 pub(super) async fn await_event(events: &mut Box<dyn Events>, wanted: &Event) {
     let found = tokio::time::timeout(PATIENCE, async { while events.next().await != *wanted {} });

@@ -303,7 +303,7 @@ async fn schedulers_that_fell_silent_are_left_out() {
 #[tokio::test]
 async fn a_follower_that_falls_behind_is_told_of_the_gap() {
     let ledger = MemoryLedger::default();
-    let mut events = ledger.events().await.unwrap();
+    let mut events = ledger.events(Audience::Schedulers).await.unwrap();
     ledger.admit(&admission(4)).await.unwrap();
     for _ in 0..EVENTS_KEPT {
         ledger.pause(job()).await.unwrap();

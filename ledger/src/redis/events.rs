@@ -1,4 +1,4 @@
-//! Following the hints on the channel `<namespace>:events`, on a connection of its own that is
+//! Following the hints on an audience's channel, on a connection of its own that is
 //! supervised as a unit: on any error it is torn down and made again with a growing pause, and the
 //! follower is told that there was a gap.
 //!
@@ -8,19 +8,25 @@
 //!    └──────────── pause (grows to 5 s) <── Event::Gap ──────────┘
 //! ```
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use longshore_protocol::JobId;
 use redis::aio::ConnectionLike;
 use redis::{PushInfo, PushKind, Value};
+use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::RedisLedger;
 use super::hearts;
+use super::reading::{MOST_INDEX, results_page};
+use super::reply::{Reply, corrupt};
+use super::summary::Fields;
 use super::transport::Followed;
-use crate::{Error, Event, Events};
+use crate::{Audience, Ended, Error, Event, Events};
 
 /// How long a quiet connection goes unquestioned: a server that vanished without a word is noticed
 /// this late.
@@ -30,13 +36,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 struct RedisEvents {
     ledger: RedisLedger,
+    audience: Audience,
     followed: Option<Followed>,
     pause: Duration,
 }
 
 impl RedisLedger {
-    pub(super) async fn follow_events(&self) -> Result<Box<dyn Events>, Error> {
-        let mut events = RedisEvents { ledger: self.clone(), followed: None, pause: FIRST_PAUSE };
+    pub(super) async fn follow_events(&self, audience: Audience) -> Result<Box<dyn Events>, Error> {
+        let (followed, pause) = (None, FIRST_PAUSE);
+        let mut events = RedisEvents { ledger: self.clone(), audience, followed, pause };
         events.connect().await?;
         Ok(Box::new(events))
     }
@@ -44,7 +52,7 @@ impl RedisLedger {
 
 impl RedisEvents {
     async fn connect(&mut self) -> Result<(), Error> {
-        let channel = self.ledger.keys().events();
+        let channel = self.ledger.keys().events_for(self.audience);
         let followed = self.ledger.transport().follow(&channel).await;
         let followed = followed.map_err(|failure| self.ledger.error("events", &failure))?;
         let connection = followed.line.as_deref().and_then(hearts::name);
@@ -83,6 +91,53 @@ impl Drop for RedisEvents {
     fn drop(&mut self) {
         self.disconnect();
     }
+}
+
+/// A hint as it comes.
+#[derive(Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Hint {
+    /// A job ended: the fields of its hash and, if they are few, its results as the function `results` answers.
+    Ended { job: JobId, fields: Vec<Text>, results: Option<Vec<Text>> },
+    #[serde(untagged)]
+    Other(Event),
+}
+
+/// What Redis would answer as text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Text {
+    Words(String),
+    Number(u64),
+}
+
+impl Text {
+    fn into_value(self) -> Value {
+        Value::BulkString(match self {
+            Self::Words(text) => text.into_bytes(),
+            Self::Number(number) => number.to_string().into_bytes(),
+        })
+    }
+}
+
+pub(super) fn read(message: &[u8]) -> Result<Event, Error> {
+    const OPERATION: &str = "events";
+    let hint = serde_json::from_slice(message).map_err(|e| corrupt(OPERATION, e.to_string()))?;
+    Ok(match hint {
+        Hint::Other(event) => event,
+        Hint::Ended { job, fields, results } => {
+            let reply = |items: Vec<Text>| {
+                let items = items.into_iter().map(Text::into_value).collect();
+                Reply::list(OPERATION, Value::Array(items))
+            };
+            let summary = Fields::new(OPERATION, reply(fields)?.fields()?).summary(job, "")?;
+            let mut results = results.map(|page| results_page(reply(page)?)).transpose()?;
+            if let Some(page) = results.as_mut().filter(|page| page.next == MOST_INDEX) {
+                page.next = u64::MAX;
+            }
+            Event::Ended(Arc::new(Ended { summary, results }))
+        }
+    })
 }
 
 /// The payload of the next message; `None` when the connection is of no use any more.
@@ -124,7 +179,7 @@ impl Events for RedisEvents {
                 self.disconnect();
                 continue;
             };
-            match serde_json::from_slice(&message) {
+            match read(&message) {
                 Ok(event) => return event,
                 // Another version may know hints that we don't.
                 Err(error) => debug!(%error, "a hint that can't be read"),

@@ -11,11 +11,11 @@ use redis::{Cmd, cmd};
 
 use super::call::Call;
 use super::hearts;
-use super::jobs::{take, zadd, zrem};
+use super::jobs::{publish, take, zadd, zrem};
 use super::reply::{Reply, corrupt, word};
 use super::summary::Fields;
 use super::{RedisLedger, millis};
-use crate::{Beat, Error, Event, Held, Roster, Stop, StopReason};
+use crate::{Audience, Beat, Error, Event, Held, Roster, Stop, StopReason};
 
 /// A worker that was never forgotten by name is forgotten after this silence.
 const FORGET_AFTER: Duration = Duration::from_hours(24);
@@ -99,7 +99,7 @@ impl RedisLedger {
             commands.extend(answer.is_news.then(|| self.news(&info.id)));
         }
         if answer.is_event {
-            commands.push(self.announcement(&info.id)?);
+            commands.extend(self.announcements(&info.id)?);
         }
         let answers = self.call_all(OPERATION, &commands).await?;
 
@@ -253,7 +253,9 @@ impl RedisLedger {
         if self.call(&call).await?.word()? != "asked" {
             return Ok(false);
         }
-        self.call_all(OPERATION, &[self.news(node), self.announcement(node)?]).await?;
+        let [all, schedulers] = self.announcements(node)?;
+        let workers = publish(self.keys().events_for(Audience::Workers), &hint(node)?);
+        self.call_all(OPERATION, &[self.news(node), all, schedulers, workers]).await?;
         Ok(true)
     }
 
@@ -263,7 +265,8 @@ impl RedisLedger {
         if self.call(&call).await?.word()? != "certified" {
             return Ok(false);
         }
-        self.call_all(OPERATION, &[self.news(node), self.announcement(node)?]).await?;
+        let [all, schedulers] = self.announcements(node)?;
+        self.call_all(OPERATION, &[self.news(node), all, schedulers]).await?;
         Ok(true)
     }
 
@@ -273,7 +276,8 @@ impl RedisLedger {
         let mut delete = cmd("DEL");
         delete.arg(self.keys().node(node));
         let [list, news] = self.strike(node.as_str());
-        let commands = [delete, list, news, self.announcement(node)?];
+        let [all, schedulers] = self.announcements(node)?;
+        let commands = [delete, list, news, all, schedulers];
         self.call_all(OPERATION, &commands).await.map(drop)
     }
 
@@ -294,12 +298,11 @@ impl RedisLedger {
         [("heart", connection.to_owned()), ("heart_server", server.to_owned())]
     }
 
-    fn announcement(&self, node: &NodeId) -> Result<Cmd, Error> {
-        let event = serde_json::to_string(&Event::Node { node: node.clone() })
-            .map_err(|e| corrupt("events", e.to_string()))?;
-        let mut publish = cmd("PUBLISH");
-        publish.arg(self.keys().events()).arg(event);
-        Ok(publish)
+    /// Tells everybody, and schedulers.
+    fn announcements(&self, node: &NodeId) -> Result<[Cmd; 2], Error> {
+        let (keys, hint) = (self.keys(), hint(node)?);
+        let channels = [keys.events(), keys.events_for(Audience::Schedulers)];
+        Ok(channels.map(|channel| publish(channel, &hint)))
     }
 
     pub(super) async fn attend_as(
@@ -355,6 +358,11 @@ impl RedisLedger {
 }
 
 /// The heart of a worker or a scheduler, from the fields of its hash.
+fn hint(node: &NodeId) -> Result<String, Error> {
+    serde_json::to_string(&Event::Node { node: node.clone() })
+        .map_err(|e| corrupt("events", e.to_string()))
+}
+
 fn heart(fields: &Fields) -> Option<String> {
     let heart = hearts::join(&fields.text("heart"), &fields.text("heart_server"));
     Some(heart).filter(|heart| !hearts::parts(heart).0.is_empty())

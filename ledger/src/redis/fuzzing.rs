@@ -8,7 +8,7 @@ use crate::Error;
 use super::address::Address;
 use super::reply::Reply;
 use super::summary::Fields;
-use super::{audit, fleet, jobs, reading};
+use super::{audit, events, fleet, jobs, reading};
 
 /// What a `redis_url` means, for people.
 pub fn address(url: &str) -> Result<String, Error> {
@@ -16,10 +16,14 @@ pub fn address(url: &str) -> Result<String, Error> {
 }
 
 /// Reads bytes of Redis's protocol as each kind of answer whose content other programs can write; gives the errors.
-/// Nothing if they are no answer at all, which is for the client library to refuse.
+/// Only what they are as a hint if they are no answer at all, which is for the client library to refuse.
 pub fn answers(bytes: &[u8]) -> Vec<Error> {
-    let Ok(value) = redis::parse_redis_value(bytes) else { return Vec::new() };
+    let hint = events::read(bytes).map(drop);
+    let Ok(value) = redis::parse_redis_value(bytes) else {
+        return hint.err().into_iter().collect();
+    };
     let reads = [
+        hint,
         summary(value.clone()),
         fleet::fields("nodes", value.clone()).and_then(|map| {
             let fields = Fields::new("nodes", map);

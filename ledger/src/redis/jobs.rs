@@ -409,6 +409,12 @@ pub(super) fn zadd(key: String, option: Option<&str>, score: u64, member: &str) 
     command
 }
 
+pub(super) fn publish(channel: String, message: &str) -> Cmd {
+    let mut command = cmd("PUBLISH");
+    command.arg(channel).arg(message);
+    command
+}
+
 pub(super) fn zrem(key: String, member: &str) -> Cmd {
     let mut command = cmd("ZREM");
     command.arg(key).arg(member);

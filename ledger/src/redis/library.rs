@@ -35,6 +35,7 @@ const PIECES: &[(&str, &str)] = lua![
     "_errors",
     "_fleet",
     "_settle",
+    "_hints",
     "_opening",
 ];
 

@@ -50,9 +50,9 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::keys::Keys;
 use crate::{
-    Admission, Admitted, Beat, Claim, Commit, Committed, ControlError, Error, Events, Finding,
-    HandBack, Hearts, Held, Holder, Lagging, Ledger, Loss, Open, Restored, Revoked, Roster,
-    StoredDocument, Straggler, Sweep, Was,
+    Admission, Admitted, Audience, Beat, Claim, Commit, Committed, ControlError, Error, Events,
+    Finding, HandBack, Hearts, Held, Holder, Lagging, Ledger, Loss, Open, Restored, Revoked,
+    Roster, StoredDocument, Straggler, Sweep, Was,
 };
 use fleet::Told;
 use group::Groups;
@@ -345,8 +345,8 @@ impl Ledger for RedisLedger {
         self.withdraw_as(scheduler).await
     }
 
-    async fn events(&self) -> Result<Box<dyn Events>, Error> {
-        self.follow_events().await
+    async fn events(&self, audience: Audience) -> Result<Box<dyn Events>, Error> {
+        self.follow_events(audience).await
     }
 
     async fn now(&self) -> Result<Timestamp, Error> {

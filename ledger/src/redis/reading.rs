@@ -17,6 +17,9 @@ use super::{RedisLedger, packing};
 use crate::op::MAX_RECOVERIES;
 use crate::{Error, StoredDocument};
 
+/// No job has more indices than a bitmap has bits; larger numbers would lose digits on the way. A page that ends here is the last.
+pub(super) const MOST_INDEX: u64 = 1 << 41;
+
 /// How many finished jobs one round trip asks for.
 const PAGE: usize = 100;
 
@@ -130,15 +133,12 @@ impl RedisLedger {
         to: u64,
         max_bytes: u64,
     ) -> Result<ResultsPage, Error> {
-        // No job has more indices than a bitmap has bits; larger numbers would lose digits on the
-        // way.
-        const MOST: u64 = 1 << 41;
         let call = Call::new("results", [self.keys().results(job), self.keys().done(job)])
-            .arg(from.min(MOST))
-            .arg(to.min(MOST))
+            .arg(from.min(MOST_INDEX))
+            .arg(to.min(MOST_INDEX))
             .arg(max_bytes.min(1 << 52));
         let mut page = results_page(self.call(&call).await?)?;
-        if page.next == MOST {
+        if page.next == MOST_INDEX {
             page.next = to;
         }
         Ok(page)

@@ -201,7 +201,7 @@ impl Engine {
                 self.hinted(now, *job);
             }
             Hint::Room { job } => self.hinted(now, *job),
-            Hint::Node { .. } => {}
+            Hint::Node { .. } | Hint::Ended(_) => {}
             // A flood of hints comes with a gap after each burst; looking at all jobs each time
             // would be another.
             Hint::Gap if now.since(self.gap_at) < GAPS_APART => {}

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::FutureExt;
 use longshore_broker::Queue;
 use longshore_ledger::memory::{Clock, MemoryLedger};
-use longshore_ledger::{Claim, Commit, Events, Held, Ledger, Loss, Open};
+use longshore_ledger::{Audience, Claim, Commit, Events, Held, Ledger, Loss, Open};
 use longshore_protocol::{
     ChunkMessage, JobDocument, JobId, JobSummary, NodeId, Run, SchedulerId, Timestamp, Token,
 };
@@ -86,7 +86,7 @@ impl World {
     pub(super) fn new(nodes: usize, slots: usize) -> Self {
         let clock = Arc::new(ManualClock::default());
         let ledger = MemoryLedger::new(clock.clone());
-        let events = at_once(ledger.events()).unwrap();
+        let events = at_once(ledger.events(Audience::Schedulers)).unwrap();
         let me = SchedulerId::new("me");
         let mut engine = Engine::new(Config { me, dead_after: Duration::from_secs(5) });
         engine.step(Timestamp::default(), Event::Peers(vec![super::peers::tests::record("me", 1)]));

@@ -9,9 +9,9 @@ use longshore_broker::{
     Broker, Depth, JournalReader, Link, Outgoing, PublishError, Queue, Subscription,
 };
 use longshore_ledger::{
-    Admission, Admitted, Beat, Claim, Commit, Committed, ControlError, Error, Event, Events,
-    HandBack, Hearts, Held, Holder, Lagging, Ledger, Loss, Open, Restored, Revoked, StoredDocument,
-    Straggler, Sweep, Was,
+    Admission, Admitted, Audience, Beat, Claim, Commit, Committed, ControlError, Error, Event,
+    Events, HandBack, Hearts, Held, Holder, Lagging, Ledger, Loss, Open, Restored, Revoked,
+    StoredDocument, Straggler, Sweep, Was,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
@@ -185,10 +185,10 @@ macro_rules! pass_on {
                 self.inner.$name($($arg),*).await
             })*
 
-            async fn events(&self) -> Result<Box<dyn Events>, Error> {
+            async fn events(&self, audience: Audience) -> Result<Box<dyn Events>, Error> {
                 self.ask("events")?;
                 let is_deaf = self.deaf.load(Ordering::Relaxed);
-                if is_deaf { Ok(Box::new(Silence)) } else { self.inner.events().await }
+                if is_deaf { Ok(Box::new(Silence)) } else { self.inner.events(audience).await }
             }
 
             fn hearts(&self) -> Box<dyn Hearts> {

@@ -13,8 +13,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use longshore_ledger::{
-    Admission, Admitted, Beat, Claim, Commit, Committed, ControlError, Error, Event, Events,
-    HandBack, Heart, Hearts, Held, Holder, Lagging, Ledger, Loss, Open, Process as Beating,
+    Admission, Admitted, Audience, Beat, Claim, Commit, Committed, ControlError, Error, Event,
+    Events, HandBack, Heart, Hearts, Held, Holder, Lagging, Ledger, Loss, Open, Process as Beating,
     Restored, Revoked, StoredDocument, Straggler, Sweep, Was,
 };
 use longshore_protocol::state::JobState;
@@ -450,8 +450,10 @@ impl Ledger for RemoteLedger {
         .await
     }
 
-    async fn events(&self) -> Result<Box<dyn Events>, Error> {
-        let real = self.ask("events", |world| Box::pin(async move { world.ledger.events().await }));
+    async fn events(&self, audience: Audience) -> Result<Box<dyn Events>, Error> {
+        let real = self.ask("events", move |world| {
+            Box::pin(async move { world.ledger.events(audience).await })
+        });
         let real = real.await?;
         Ok(Box::new(RemoteEvents { process: self.process.clone(), line: self.line, real }))
     }

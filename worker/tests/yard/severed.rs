@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use longshore_ledger::{
-    Admission, Admitted, Beat, Claim, Commit, Committed, ControlError, Error, Events, HandBack,
-    Hearts, Held, Holder, Lagging, Ledger, Loss, Open, Restored, Revoked, StoredDocument,
+    Admission, Admitted, Audience, Beat, Claim, Commit, Committed, ControlError, Error, Events,
+    HandBack, Hearts, Held, Holder, Lagging, Ledger, Loss, Open, Restored, Revoked, StoredDocument,
     Straggler, Sweep, Was,
 };
 use longshore_protocol::state::JobState;
@@ -119,11 +119,11 @@ impl Ledger for Severed {
     async fn results(&self, j: JobId, f: u64, t: u64, m: u64) -> Result<ResultsPage, Error> {
         self.line().await?.results(j, f, t, m).await
     }
-    async fn events(&self) -> Result<Box<dyn Events>, Error> {
+    async fn events(&self, audience: Audience) -> Result<Box<dyn Events>, Error> {
         if self.deaf {
             std::future::pending::<()>().await;
         }
-        self.line().await?.events().await
+        self.line().await?.events(audience).await
     }
     fn separate(&self) -> Arc<dyn Ledger> {
         Arc::new(Self { failed: Arc::default(), ..self.clone() })

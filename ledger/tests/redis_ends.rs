@@ -1,0 +1,119 @@
+//! What clients are told of the end of a job is what they would read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_ledger::redis::{Config, RedisLedger};
+use longshore_ledger::{
+    Admission, Audience, Claim, Commit, Committed, Ended, Event, Events, Ledger, Open,
+};
+use longshore_protocol::{JobId, NodeId, ResultsPage, Run, Token};
+use longshore_test_servers::Redis;
+use tokio::time::timeout;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The most results that are told with the end.
+const FEW: u64 = 16;
+
+struct Stage {
+    ledger: RedisLedger,
+    events: Box<dyn Events>,
+    jobs: u64,
+}
+
+impl Stage {
+    async fn new(namespace: &str) -> Self {
+        let config = Config::new(Redis::shared().url(), namespace);
+        let ledger = RedisLedger::connect(config).unwrap_or_else(|e| panic!("{e}"));
+        let events = ledger.events(Audience::Clients).await.expect("subscribed");
+        Self { ledger, events, jobs: 0 }
+    }
+
+    /// Admits a job, settles all its subtasks in chunks of `size`, each with the runs that `runs` gives for it, and gives what was
+    /// told of its end.
+    async fn play(
+        &mut self,
+        total: u64,
+        size: u64,
+        runs: impl Fn(u64, u64) -> Vec<Run>,
+    ) -> Arc<Ended> {
+        self.jobs += 1;
+        let name = format!("0190b0a2-0000-7000-8000-{:012}", self.jobs);
+        let job: JobId = name.parse().unwrap_or_else(|e| panic!("{name}: {e}"));
+        self.ledger.admit(&Admission::plain(job, total)).await.expect("admitted");
+        let open = Open { chunks: 1_000, size, publish_within: DEADLINE };
+        for chunk in self.ledger.open(job, &open).await.expect("opened") {
+            let (token, node) = (Token::from_bytes([7; 16]), NodeId::new("n"));
+            let claim = self.ledger.claim(job, chunk.chunk, chunk.epoch, token, &node).await;
+            assert!(matches!(claim, Ok(Claim::Granted(_))), "{claim:?}");
+            let runs = runs(chunk.from, chunk.to);
+            let commit = Commit { from: chunk.from, runs, busy: Duration::from_millis(1) };
+            let committed = self.ledger.commit(job, chunk.chunk, token, &commit).await;
+            assert!(matches!(committed, Ok(Committed::Settled { .. })), "{committed:?}");
+        }
+        let told = async {
+            loop {
+                if let Event::Ended(end) = self.events.next().await
+                    && end.summary.id == job
+                {
+                    return end;
+                }
+            }
+        };
+        let end = timeout(DEADLINE, told).await.expect("it is told");
+        assert_eq!(Some(&end.summary), self.ledger.job(job).await.expect("read").as_ref());
+        end
+    }
+
+    async fn page(&self, job: JobId, max_bytes: u64) -> Option<ResultsPage> {
+        Some(self.ledger.results(job, 0, u64::MAX, max_bytes).await.expect("read"))
+    }
+}
+
+/// A line of results for each subtask.
+fn lines(from: u64, to: u64, line: impl Fn(u64) -> String) -> Vec<Run> {
+    let lines: String = (from..to).map(|index| line(index) + "\n").collect();
+    vec![Run::Success { count: to - from, results: Some(lines) }]
+}
+
+#[tokio::test]
+async fn few_results_come_with_the_end() {
+    let mut stage = Stage::new("ends-few").await;
+    let odd = |index| format!(r#"{{"index":{index},"text":"ein \"ä\"\\ \u0000"}}"#);
+    for (total, size) in [(1, 1), (FEW, 1), (FEW, 5)] {
+        let end = stage.play(total, size, |from, to| lines(from, to, odd)).await;
+        assert!(end.results.is_some());
+        assert_eq!(end.results, stage.page(end.summary.id, 1 << 20).await);
+    }
+}
+
+#[tokio::test]
+async fn long_results_come_with_the_end_as_far_as_a_page_goes() {
+    let mut stage = Stage::new("ends-long").await;
+    let long = |index| format!("\"{index}{}\"", "x".repeat(3_000));
+    let end = stage.play(FEW, 1, |from, to| lines(from, to, long)).await;
+    let told = end.results.clone().expect("they are few");
+    assert!((1..FEW).contains(&told.next), "{}", told.next);
+    assert_eq!(Some(told), stage.page(end.summary.id, 4_096).await);
+}
+
+#[tokio::test]
+async fn many_results_are_left_to_be_read() {
+    let mut stage = Stage::new("ends-many").await;
+    let end = stage.play(FEW + 1, 4, |from, to| lines(from, to, |index| index.to_string())).await;
+    assert_eq!(end.results, None);
+}
+
+#[tokio::test]
+async fn failed_subtasks_have_none() {
+    let mut stage = Stage::new("ends-failed").await;
+    let end = stage
+        .play(3, 1, |from, to| match from {
+            1 => vec![Run::Failed { error: "no \"luck\"".into() }],
+            _ => lines(from, to, |index| index.to_string()),
+        })
+        .await;
+    assert_eq!(end.summary.books.failed, 1);
+    assert_eq!(end.results, stage.page(end.summary.id, 1 << 20).await);
+}

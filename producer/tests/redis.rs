@@ -1,0 +1,90 @@
+//! A client over a real Redis, with the memory broker, and a scheduler and a worker played by hand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{TryStreamExt, pin_mut};
+use longshore_broker::memory::MemoryBroker;
+use longshore_broker::{Broker, Queue};
+use longshore_ledger::redis::{Config, RedisLedger};
+use longshore_ledger::{Admission, Admitted, Claim, Commit, Committed, Ledger, Open};
+use longshore_producer::{Client, JobDocument};
+use longshore_protocol::state::JobState;
+use longshore_protocol::{NodeId, Run, Token};
+use longshore_test_servers::{Redis, wait_until};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// Admits the next document as a job of one subtask, whose first chunk it opens, and runs that.
+async fn schedule_and_work(broker: &MemoryBroker, ledger: &RedisLedger) {
+    let mut jobs = broker.subscribe(&Queue::Jobs, 1).await;
+    let delivery = jobs.next().await.expect("the broker is open");
+    let document = JobDocument::parse(&delivery.body).expect("clients publish valid documents");
+    let job = document.id.expect("clients choose an id");
+    let open = Some(Open { chunks: 1, size: 1, publish_within: SOON });
+    let (digest, body) = (document.digest(), document.to_json());
+    let admission = Admission { digest, document: body, open, ..Admission::plain(job, 1) };
+    let admitted = ledger.admit(&admission).await;
+    let Ok(Admitted::Accepted { opened, .. }) = admitted else { panic!("{admitted:?}") };
+    let chunk = opened.first().expect("it was to be opened");
+    let (token, node) = (Token::from_bytes([7; 16]), NodeId::new("stage"));
+    let claim = ledger.claim(job, chunk.chunk, chunk.epoch, token, &node).await;
+    assert!(matches!(claim, Ok(Claim::Granted(_))), "{claim:?}");
+    let runs = vec![Run::Success { count: 1, results: Some("42\n".into()) }];
+    let commit = Commit { from: 0, runs, busy: Duration::from_millis(1) };
+    let committed = ledger.commit(job, chunk.chunk, token, &commit).await;
+    assert!(matches!(committed, Ok(Committed::Settled { .. })), "{committed:?}");
+    delivery.settle.ack().await;
+}
+
+/// How often this Redis was asked for what clients ask for.
+fn reads(redis: &Redis) -> u64 {
+    let stats = format!("{:?}", redis.call(&["INFO", "commandstats"]));
+    let calls = |command: &str| {
+        let after = stats.split_once(&format!("cmdstat_{command}:calls="))?.1;
+        after.split(',').next()?.parse::<u64>().ok()
+    };
+    ["fcall_ro", "get"].into_iter().filter_map(calls).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_what_it_submits_is_told_all_in_time_and_asks_nothing() {
+    let redis = Redis::start();
+    let connect = || {
+        let config = Config::new(redis.url(), "asks-nothing");
+        RedisLedger::connect(config).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let (broker, ledger) = (Arc::new(MemoryBroker::new()), connect());
+    ledger.load_functions().await.expect("loaded");
+    let client = Client::new(broker.clone(), Arc::new(connect()));
+    let document =
+        JobDocument::parse(br#"{"task": "noop", "split": {"by": "range", "start": 0, "end": 1}}"#);
+    let document = document.expect("it is valid");
+    let run = async || {
+        let submitted = async { client.submit(&document).await.expect("it is admitted") };
+        let (job, ()) = tokio::join!(submitted, schedule_and_work(&broker, &ledger));
+        let (summary, results) = job.outcome().await.expect("it ends");
+        pin_mut!(results);
+        let values: Vec<_> = results.try_collect().await.expect("they can be read");
+        (summary, values)
+    };
+    // Until hints come, a client looks.
+    run().await;
+    wait_until("the client follows the hints", SOON, || {
+        format!("{:?}", redis.call(&["PUBSUB", "CHANNELS"])).contains("asks-nothing:events:clients")
+    });
+    let mut asked = Vec::new();
+    for _ in 0..100 {
+        let before = reads(&redis);
+        let (summary, values) = run().await;
+        assert_eq!((summary.state, summary.books.done), (JobState::Succeeded, 1));
+        let [(0, value)] = values.as_slice() else { panic!("{values:?}") };
+        assert_eq!(value.get(), "42");
+        asked.push(reads(&redis) - before);
+        // On a machine that is so busy that a hint takes 20 ms, the client looks.
+        if asked.ends_with(&[0]) {
+            return;
+        }
+    }
+    panic!("it was asked each time: {asked:?}");
+}
