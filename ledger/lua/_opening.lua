@@ -70,15 +70,18 @@ function opening.open(it, keys, want, size, within)
 
   local cursor, level_to, fresh = job.num(it, 'cursor'), job.num(it, 'level_to'), 0
   local has_done = job.num(it, prefix .. 'done') > 0
+  -- The next indices that are not done, so many at most.
+  local function stretch(from, most)
+    if not has_done then
+      return from, math.min(from + most, level_to)
+    end
+    local start = bits.next_clear(keys.done, from, level_to) or level_to
+    local stop = math.min(start + most, level_to)
+    return start, bits.next_set(keys.done, start, stop) or stop
+  end
   while opened < want and cursor < level_to do
     local stop
-    if has_done then
-      cursor = bits.next_clear(keys.done, cursor, level_to) or level_to
-    end
-    stop = math.min(cursor + size * (want - opened), level_to)
-    if has_done then
-      stop = bits.next_set(keys.done, cursor, stop) or stop
-    end
+    cursor, stop = stretch(cursor, size * (want - opened))
     -- No `for` with `size` as its step: it would begin with `cursor - size + size`, which a large one makes 0.
     while cursor < stop do
       local to = math.min(cursor + size, stop)

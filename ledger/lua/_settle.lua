@@ -67,10 +67,8 @@ function settle.finish(it, keys, now, event, failure)
   end
   job.save(it)
   redis.call('DEL', keys.chunks, keys.due, keys.retry)
-  for _, key in ipairs(keys.all) do
-    if key ~= keys.chunks and key ~= keys.due and key ~= keys.retry then
-      redis.call('PEXPIRE', key, it.fields.keep_for_ms)
-    end
+  for _, key in ipairs(keys.kept) do
+    redis.call('PEXPIRE', key, it.fields.keep_for_ms)
   end
 end
 
@@ -137,10 +135,15 @@ end
 
 -- All keys of a job in the order in which every operation that may end one declares them.
 function settle.keys(KEYS)
-  return {
+  local keys = {
     job = KEYS[1], doc = KEYS[2], manifest = KEYS[3], done = KEYS[4], failed = KEYS[5],
     errors = KEYS[6], order = KEYS[7], chunks = KEYS[8], retry = KEYS[9], results = KEYS[10],
     recoveries = KEYS[11], due = KEYS[12],
-    all = KEYS,
   }
+  -- What is left of a job that has ended, for a while.
+  keys.kept = {
+    keys.job, keys.doc, keys.manifest, keys.done, keys.failed, keys.errors, keys.order,
+    keys.results, keys.recoveries,
+  }
+  return keys
 end

@@ -119,7 +119,7 @@ if job.has_ended(it) then
   for _, name in ipairs({ 'finished_at', 'deadline_at', 'error' }) do
     job.drop(it, name)
   end
-  for _, key in ipairs(keys.all) do
+  for _, key in ipairs(keys.kept) do
     redis.call('PERSIST', key)
   end
 else

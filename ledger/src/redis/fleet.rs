@@ -99,7 +99,7 @@ impl RedisLedger {
             commands.extend(answer.is_news.then(|| self.news(&info.id)));
         }
         if answer.is_event {
-            commands.extend(self.announcements(&info.id)?);
+            commands.extend(self.announcements(&info.id, &[Audience::Schedulers])?);
         }
         let answers = self.call_all(OPERATION, &commands).await?;
 
@@ -253,9 +253,9 @@ impl RedisLedger {
         if self.call(&call).await?.word()? != "asked" {
             return Ok(false);
         }
-        let [all, schedulers] = self.announcements(node)?;
-        let workers = publish(self.keys().events_for(Audience::Workers), &hint(node)?);
-        self.call_all(OPERATION, &[self.news(node), all, schedulers, workers]).await?;
+        let mut commands = vec![self.news(node)];
+        commands.extend(self.announcements(node, &[Audience::Schedulers, Audience::Workers])?);
+        self.call_all(OPERATION, &commands).await?;
         Ok(true)
     }
 
@@ -265,8 +265,9 @@ impl RedisLedger {
         if self.call(&call).await?.word()? != "certified" {
             return Ok(false);
         }
-        let [all, schedulers] = self.announcements(node)?;
-        self.call_all(OPERATION, &[self.news(node), all, schedulers]).await?;
+        let mut commands = vec![self.news(node)];
+        commands.extend(self.announcements(node, &[Audience::Schedulers])?);
+        self.call_all(OPERATION, &commands).await?;
         Ok(true)
     }
 
@@ -275,9 +276,9 @@ impl RedisLedger {
         self.told().remove(node);
         let mut delete = cmd("DEL");
         delete.arg(self.keys().node(node));
-        let [list, news] = self.strike(node.as_str());
-        let [all, schedulers] = self.announcements(node)?;
-        let commands = [delete, list, news, all, schedulers];
+        let mut commands = vec![delete];
+        commands.extend(self.strike(node.as_str()));
+        commands.extend(self.announcements(node, &[Audience::Schedulers])?);
         self.call_all(OPERATION, &commands).await.map(drop)
     }
 
@@ -298,11 +299,14 @@ impl RedisLedger {
         [("heart", connection.to_owned()), ("heart_server", server.to_owned())]
     }
 
-    /// Tells everybody, and schedulers.
-    fn announcements(&self, node: &NodeId) -> Result<[Cmd; 2], Error> {
-        let (keys, hint) = (self.keys(), hint(node)?);
-        let channels = [keys.events(), keys.events_for(Audience::Schedulers)];
-        Ok(channels.map(|channel| publish(channel, &hint)))
+    /// Tells whoever wants to hear everything, and these.
+    fn announcements(&self, node: &NodeId, audiences: &[Audience]) -> Result<Vec<Cmd>, Error> {
+        let keys = self.keys();
+        let hint = serde_json::to_string(&Event::Node { node: node.clone() })
+            .map_err(|e| corrupt("events", e.to_string()))?;
+        let own = audiences.iter().map(|audience| keys.events_for(*audience));
+        let channels = std::iter::once(keys.events()).chain(own);
+        Ok(channels.map(|channel| publish(channel, &hint)).collect())
     }
 
     pub(super) async fn attend_as(
@@ -358,11 +362,6 @@ impl RedisLedger {
 }
 
 /// The heart of a worker or a scheduler, from the fields of its hash.
-fn hint(node: &NodeId) -> Result<String, Error> {
-    serde_json::to_string(&Event::Node { node: node.clone() })
-        .map_err(|e| corrupt("events", e.to_string()))
-}
-
 fn heart(fields: &Fields) -> Option<String> {
     let heart = hearts::join(&fields.text("heart"), &fields.text("heart_server"));
     Some(heart).filter(|heart| !hearts::parts(heart).0.is_empty())
