@@ -140,8 +140,8 @@ pub trait Ledger: Send + Sync + 'static {
     async fn open(&self, job: JobId, open: &Open) -> Result<Vec<ChunkMessage>, Error>;
 
     /// A worker that got the message of `epoch` asks for the chunk. `token` was drawn before the first try.
-    /// Held under this token: `Granted` (a repeat). Else, job absent, paused or ended, or chunk absent: `Gone`. `Queued` with this
-    /// epoch: `Granted`, now `Running`; a grant makes a `queued` job `running`, the first one ever sets `started_at`. Otherwise `Stale`,
+    /// Held under this token: `Granted` (a repeat). No such job, or a rejected one: `Unknown`. Else, job paused or ended, or chunk
+    /// absent: `Gone`. `Queued` with this epoch: `Granted`, now `Running`; a grant makes a `queued` job `running`, the first one ever sets `started_at`. Otherwise `Stale`,
     /// which names the holder if there is one. `Running` with this epoch, a copy on offer ([`Self::copy`]) and another node than the
     /// holder: `Granted`; from now on both hold the chunk, each under its token, and `copies` grows by one.
     ///

@@ -213,7 +213,7 @@ impl Ledger for MemoryLedger {
         node: &NodeId,
     ) -> Result<Claim, Error> {
         let claim = self.change(job, |job, now, _| job.claim(chunk, epoch, token, node, now));
-        Ok(claim.unwrap_or(Claim::Gone))
+        Ok(claim.unwrap_or(Claim::Unknown))
     }
 
     async fn commit(

@@ -50,6 +50,10 @@ const PASS_ON_AGAIN: Duration = Duration::from_millis(60);
 /// What was fetched or claimed ahead of the slots waits so long for one; then others get it.
 const WAIT_AHEAD: Duration = Duration::from_millis(100);
 
+/// First and longest pause before the next question about a job that is not there yet.
+const EARLY_FIRST: Duration = Duration::from_millis(1);
+const EARLY_LONGEST: Duration = Duration::from_millis(100);
+
 /// How often a result object is written again before its subtasks are failed attempts.
 const WRITES: u32 = 3;
 
@@ -235,20 +239,20 @@ impl Pipeline {
 
     /// Claims, and fetches the job's plan meanwhile.
     async fn claim(&self, message: &ChunkMessage) -> Result<(Taken, Grant), Instead> {
-        let &ChunkMessage { job, chunk, epoch, .. } = message;
+        let &ChunkMessage { job, chunk, .. } = message;
         // Drawn before the first try and repeated by the others, so that a lost answer does no
         // harm.
         let token = self.machine.token();
         let hold = self.holdings.take(Held { job, chunk, token });
-        let ask = || self.ledger.claim(job, chunk, epoch, token, &self.node);
-        let claimed = insist(&self.reach, "claim", &self.machine, hold.cancel(), ask);
         let planned = self.plans.prepare(self.ledger.as_ref(), job);
-        match tokio::join!(claimed, planned).0 {
+        match tokio::join!(self.ask_for(message, &hold), planned).0 {
             Some(Ok(Claim::Granted(grant))) => {
                 hold.granted();
                 Ok((hold, grant))
             }
-            Some(Ok(Claim::Stale { .. } | Claim::Gone)) => Err(Instead::Acknowledge),
+            Some(Ok(Claim::Stale { .. } | Claim::Gone | Claim::Unknown)) => {
+                Err(Instead::Acknowledge)
+            }
             Some(Err(error)) => {
                 error!(%job, %chunk, %error, "claim failed");
                 stall(&hold, "the claim failed").await;
@@ -260,6 +264,29 @@ impl Pipeline {
                 self.release(&hold).await;
                 Err(Instead::Requeue)
             }
+        }
+    }
+
+    /// Insists on an answer; where the message came before its job, on one that knows it.
+    async fn ask_for(&self, message: &ChunkMessage, hold: &Hold) -> Option<Result<Claim, Error>> {
+        let Held { job, chunk, token } = hold.held;
+        let ask = || self.ledger.claim(job, chunk, message.epoch, token, &self.node);
+        let since = Instant::now();
+        let mut pause = EARLY_FIRST;
+        loop {
+            let is_last = since.elapsed() >= 2 * ChunkMessage::EARLY;
+            let answer = insist(&self.reach, "claim", &self.machine, hold.cancel(), ask).await;
+            let is_unknown = matches!(answer, Some(Ok(Claim::Unknown)));
+            if !is_unknown || !message.may_be_early() || is_last {
+                return answer;
+            }
+            tokio::select! {
+                biased;
+                () = hold.cancel().cancelled() => return None,
+                () = self.closing.cancelled() => return None,
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(EARLY_LONGEST);
         }
     }
 

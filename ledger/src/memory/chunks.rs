@@ -77,6 +77,9 @@ impl Job {
         node: &NodeId,
         now: Timestamp,
     ) -> Claim {
+        if self.state == JobState::Rejected {
+            return Claim::Unknown;
+        }
         let digest = self.admission.digest.clone();
         let Some(chunk) = self.chunks.get(&id) else {
             return Claim::Gone;

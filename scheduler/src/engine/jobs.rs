@@ -8,14 +8,14 @@ use longshore_broker::Queue;
 use longshore_ledger::{Event as Hint, Holder};
 use longshore_protocol::document::Placement;
 use longshore_protocol::state::JobState;
-use longshore_protocol::{JobId, JobSummary, NodeId, Timestamp};
+use longshore_protocol::{ChunkMessage, JobId, JobSummary, NodeId, Timestamp};
 
 use super::event::{Action, Keyed, Terms};
 use super::job::Job;
 use super::pool::Pool;
 use super::shares::Standing;
 use super::window::{Load, UNMEASURED, has_room};
-use super::{Engine, Entry, Known, Lane, TROUBLE, TROUBLE_LONGEST, Trouble};
+use super::{Engine, Entry, Known, Lane, Promise, TROUBLE, TROUBLE_LONGEST, Trouble};
 
 /// After a gap in the hints all jobs are looked at, at most so often. The sweep does it anyway, a
 /// little later.
@@ -32,6 +32,13 @@ impl Entry {
             wake: None,
             missed: false,
         }
+    }
+}
+
+impl Promise {
+    /// Whether the chunk was published, and not so long ago that whoever got its message has given up.
+    fn is_told(&self, now: Timestamp, message: &ChunkMessage) -> bool {
+        self.early.as_ref() == Some(message) && now.since(self.at) <= ChunkMessage::EARLY
     }
 }
 
@@ -60,19 +67,34 @@ impl Engine {
         }
     }
 
-    /// Until we are told more, a job that was not known here rests.
+    /// Until we are told more, a job that was not known here rests. Its first chunk is published at once, where it needs no choice
+    /// of a worker: whoever gets it before the ledger has the job waits for that.
     pub(super) fn admitting(&mut self, now: Timestamp, summary: JobSummary, terms: Terms) {
         let job = summary.id;
-        let mut first = None;
-        if let MapEntry::Vacant(place) = self.jobs.entry(job) {
-            place.insert(Entry { lane: Lane::Admitting, wanted: false, ..Entry::unseen() });
-            let queue = summary.queue.clone();
-            first = self.first_chunk(now, summary, terms);
-            if first.is_some() {
-                self.promised.insert(job, queue);
+        let promise = match self.jobs.entry(job) {
+            MapEntry::Vacant(place) => {
+                place.insert(Entry { lane: Lane::Admitting, wanted: false, ..Entry::unseen() });
+                self.promise(now, summary, terms)
             }
+            MapEntry::Occupied(_) => None,
+        };
+        let first = promise.as_ref().map(|promise| promise.size);
+        if let Some(promise) = promise {
+            if let Some(message) = promise.early {
+                let queue = Queue::Work(promise.queue.clone());
+                self.actions.push(Action::Publish { queue, chunk: Keyed { message, key: None } });
+            }
+            self.promised.insert(job, promise);
         }
         self.actions.push(Action::Admit { job, first });
+    }
+
+    fn promise(&self, now: Timestamp, summary: JobSummary, terms: Terms) -> Option<Promise> {
+        let (job, queue, total) = (summary.id, summary.queue.clone(), summary.books.total);
+        let is_shared = terms.placement == Placement::Shared;
+        let size = self.first_chunk(now, summary, terms)?;
+        let early = is_shared.then(|| ChunkMessage::first(job, size.min(total)));
+        Some(Promise { queue, size, early, at: now })
     }
 
     /// How large a chunk may be opened together with a new job, which spares it a call: one, if there is room and nobody was here
@@ -88,7 +110,7 @@ impl Engine {
             Some(pool) => (pool.hands, pool.load),
             None => (Pool::new(queue, &self.fleet).hands, Load::default()),
         };
-        let promised = self.promised.values().filter(|other| *other == queue).count() as u64;
+        let promised = self.promised.values().filter(|other| other.queue == *queue).count() as u64;
         load.waiting += promised;
         load.work_us += promised * UNMEASURED.as_micros() as u64;
         let mut job = Job::new(now, summary);
@@ -106,7 +128,7 @@ impl Engine {
         opened: Option<Keyed>,
     ) {
         let (id, is_mine) = (summary.id, self.is_mine(&summary.queue));
-        self.promised.remove(&id);
+        let promise = self.promised.remove(&id);
         match self.jobs.get_mut(&id) {
             Some(entry) if entry.lane == Lane::Admitting => {
                 entry.lane = Lane::Idle;
@@ -121,7 +143,10 @@ impl Engine {
                     Known::Elsewhere(summary.queue)
                 };
                 self.become_known(id, known);
-                self.publish(now, id, opened.as_slice());
+                let is_told = |chunk: &Keyed| {
+                    promise.as_ref().is_some_and(|promise| promise.is_told(now, &chunk.message))
+                };
+                self.publish(now, id, opened.filter(|chunk| !is_told(chunk)).as_slice());
                 self.reconsider(now, id);
             }
             // We heard of it before.

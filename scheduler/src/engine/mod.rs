@@ -39,7 +39,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use longshore_ledger::Loss;
-use longshore_protocol::{JobId, NodeId, NodeRecord, SchedulerId, SchedulerRecord, Timestamp};
+use longshore_protocol::{
+    ChunkMessage, JobId, NodeId, NodeRecord, SchedulerId, SchedulerRecord, Timestamp,
+};
 
 pub use event::{Action, Event, Keyed, Terms};
 
@@ -88,8 +90,8 @@ pub struct Engine {
     line: VecDeque<JobId>,
     /// Calls about jobs that were not answered yet.
     in_flight: usize,
-    /// Of jobs that are being admitted, those with a first chunk, and the queue that it counts in.
-    promised: BTreeMap<JobId, String>,
+    /// The first chunks of jobs that are being admitted.
+    promised: BTreeMap<JobId, Promise>,
     /// Pools in which something changed.
     touched: BTreeSet<String>,
     actions: Vec<Action>,
@@ -101,6 +103,18 @@ struct Trouble {
     /// Until then nobody asks it anything; then one call at a time.
     until: Timestamp,
     pause: Duration,
+}
+
+/// A chunk that is to be opened together with its job.
+#[derive(Debug)]
+struct Promise {
+    /// The queue that it counts in.
+    queue: String,
+    /// So many subtasks, if the job has them.
+    size: u64,
+    /// Its message, if that was published at once.
+    early: Option<ChunkMessage>,
+    at: Timestamp,
 }
 
 /// A job that may not have ended.

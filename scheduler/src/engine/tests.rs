@@ -306,9 +306,15 @@ fn admitting() -> (World, JobId, Box<longshore_protocol::JobSummary>) {
     let job = world.submit(10, 1_000, "");
     let summary = Box::new(world.summary(job));
     let event = Event::Admitting { summary: summary.clone(), terms: terms() };
-    assert_eq!(told(&mut world, event), [Action::Admit { job, first: Some(1) }]);
+    let early = publish(ChunkMessage::first(job, 1));
+    assert_eq!(told(&mut world, event), [early, Action::Admit { job, first: Some(1) }]);
     assert_eq!(told(&mut world, heard(job, JobState::Queued)), [], "it is about to be told more");
     (world, job, summary)
+}
+
+fn publish(message: ChunkMessage) -> Action {
+    let queue = longshore_broker::Queue::Work("default".into());
+    Action::Publish { queue, chunk: Keyed { message, key: None } }
 }
 
 fn told(world: &mut World, event: Event) -> Vec<Action> {
@@ -367,10 +373,15 @@ fn first_chunk(
     let admission = longshore_ledger::Admission::plain(job, 10);
     let (mut summary, mut terms) = (Box::new(admission.accepted(Timestamp::default())), terms());
     change(&mut summary, &mut terms);
-    match told(world, Event::Admitting { summary, terms }).as_slice() {
-        [Action::Admit { job: admitted, first }] if *admitted == job => *first,
-        other => panic!("{other:?}"),
-    }
+    let total = summary.books.total;
+    let placement = terms.placement.clone();
+    let mut actions = told(world, Event::Admitting { summary, terms });
+    let Some(Action::Admit { job: admitted, first }) = actions.pop() else { panic!("{actions:?}") };
+    assert_eq!(admitted, job);
+    let early = first.filter(|_| placement == Placement::Shared);
+    let early = early.map(|size| publish(ChunkMessage::first(job, size.min(total))));
+    assert_eq!(actions, Vec::from_iter(early), "it goes out at once if any worker may have it");
+    first
 }
 
 #[test]
@@ -398,16 +409,50 @@ fn a_new_job_comes_with_its_first_chunk_if_there_is_room_for_it() {
     assert_eq!(first_chunk(&mut world, 9, |_, _| {}), None, "it could not be published");
 }
 
-#[test]
-fn the_first_chunk_is_published_and_the_rest_opened() {
+/// What follows when the job was admitted so many milliseconds later, with this chunk.
+fn admitted_after(ms: u64, chunk: impl Fn(JobId) -> ChunkMessage) -> (JobId, Vec<Action>) {
     let (mut world, job, summary) = admitting();
-    let message = ChunkMessage { v: 1, job, chunk: ChunkId(1), from: 0, to: 1, epoch: Epoch(1) };
-    let chunk = Keyed { message, key: None };
-    let actions =
-        told(&mut world, Event::Admitted { summary, terms: terms(), opened: Some(chunk) });
-    let queue = longshore_broker::Queue::Work("default".into());
-    let publish = Action::Publish { queue, chunk };
-    assert_eq!(actions, [publish, Action::Open { job, chunks: 4, size: 1, keyed: false }]);
+    let now = Timestamp::from_millis(world.now_ms()).plus(Duration::from_millis(ms));
+    let opened = Some(Keyed { message: chunk(job), key: None });
+    let event = Event::Admitted { summary, terms: terms(), opened };
+    (job, world.engine.step(now, event))
+}
+
+#[test]
+fn the_first_chunk_was_published_and_the_rest_is_opened() {
+    let (job, actions) = admitted_after(500, |job| ChunkMessage::first(job, 1));
+    assert_eq!(actions, [Action::Open { job, chunks: 4, size: 1, keyed: false }]);
+}
+
+#[test]
+fn a_first_chunk_whose_message_may_have_been_given_up_is_published_again() {
+    let (job, actions) = admitted_after(501, |job| ChunkMessage::first(job, 1));
+    assert!(actions.contains(&publish(ChunkMessage::first(job, 1))), "{actions:?}");
+}
+
+#[test]
+fn another_first_chunk_than_was_published_is_published() {
+    let other = |job| ChunkMessage { epoch: Epoch(2), ..ChunkMessage::first(job, 1) };
+    let (job, actions) = admitted_after(1, other);
+    assert_eq!(actions[0], publish(other(job)));
+}
+
+#[test]
+fn a_first_chunk_for_a_certain_worker_is_published_when_it_is_there() {
+    let mut world = World::new(1, 2);
+    world.run_for(1_000);
+    let in_turn = |_: &mut JobSummary, terms: &mut Terms| terms.placement = Placement::RoundRobin;
+    assert_eq!(first_chunk(&mut world, 1, in_turn), Some(1));
+    let job = JobId::from_uuid(uuid::Uuid::from_u128(1));
+    let summary =
+        Box::new(longshore_ledger::Admission::plain(job, 10).accepted(Timestamp::default()));
+    let terms = Terms { placement: Placement::RoundRobin, ..terms() };
+    let opened = Some(Keyed { message: ChunkMessage::first(job, 1), key: None });
+    let actions = told(&mut world, Event::Admitted { summary, terms, opened });
+    let is_for_a_node = |action: &Action| {
+        matches!(action, Action::Publish { queue: longshore_broker::Queue::Node(_), .. })
+    };
+    assert!(actions.first().is_some_and(is_for_a_node), "{actions:?}");
 }
 
 /// A job of ten subtasks was admitted, and five chunks of this size opened.

@@ -79,19 +79,24 @@ impl Yard {
 
     /// Admits a job and keeps its chunks coming until it has ended.
     pub async fn submit(&self, document: &Value) -> JobId {
-        let document = JobDocument::parse(document.to_string().as_bytes()).expect("it is valid");
-        let manifest = longshore_storage::expand(files(&document)).await.expect("the files exist");
-        let job = JobId::from_uuid(uuid::Uuid::now_v7());
-        let plan = Plan::new(document.clone(), manifest.clone()).expect("it has subtasks");
-        let admission = admission(job, &document, &manifest, plan.total());
-        let admitted = self.ledger.admit(&admission).await.expect("memory");
-        assert!(matches!(admitted, Admitted::Accepted { .. }), "{admitted:?}");
-        let size = match document.chunk {
-            Chunk::Fixed(size) => size,
-            Chunk::Auto => 1,
-        };
+        let job = new_job();
+        let size = self.admit(job, document, None).await;
         tokio::spawn(feed(self.ledger.clone(), self.broker.clone(), job, size));
         job
+    }
+
+    /// Gives the size of its chunks.
+    pub async fn admit(&self, job: JobId, document: &Value, open: Option<Open>) -> u64 {
+        let document = JobDocument::parse(document.to_string().as_bytes()).expect("it is valid");
+        let manifest = longshore_storage::expand(files(&document)).await.expect("the files exist");
+        let plan = Plan::new(document.clone(), manifest.clone()).expect("it has subtasks");
+        let admission = Admission { open, ..admission(job, &document, &manifest, plan.total()) };
+        let admitted = self.ledger.admit(&admission).await.expect("memory");
+        assert!(matches!(admitted, Admitted::Accepted { .. }), "{admitted:?}");
+        match document.chunk {
+            Chunk::Fixed(size) => size,
+            Chunk::Auto => 1,
+        }
     }
 
     pub async fn job(&self, job: JobId) -> JobSummary {
@@ -141,6 +146,10 @@ impl Running {
     pub async fn ended(self) -> Result<(), Error> {
         tokio::time::timeout(PATIENCE, self.run).await.expect("it ends").expect("it does not panic")
     }
+}
+
+pub fn new_job() -> JobId {
+    JobId::from_uuid(uuid::Uuid::now_v7())
 }
 
 fn files(document: &JobDocument) -> &[String] {
