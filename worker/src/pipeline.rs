@@ -70,6 +70,8 @@ pub(crate) struct Pipeline {
     pub(crate) slots: Semaphore,
     /// For chunks that are claimed before they have a slot.
     pub(crate) ahead: Semaphore,
+    /// How many it has.
+    pub(crate) places_ahead: u32,
     pub(crate) pace: Pace,
     pub(crate) wrist: Arc<Wrist>,
     /// Cancelled when nothing new is to be claimed.
@@ -147,14 +149,15 @@ impl Pipeline {
             // Behind long tasks a message would wait until RabbitMQ loses its patience with us.
             (false, _) => self.config.ack_after,
         };
-        let slot = self.place(&self.slots, patience).await.ok_or(Instead::Requeue)?;
+        let slot = self.place(&self.slots, 1, patience).await.ok_or(Instead::Requeue)?;
         let (hold, grant) = self.claim(message).await?;
         Ok(Ready { hold, grant, slot })
     }
 
     /// Claims, then waits for a slot; but not for long, since others may have one.
     async fn take_ahead(&self, message: &ChunkMessage) -> Result<Ready<'_>, Instead> {
-        let Some(_ahead) = self.place(&self.ahead, WAIT_AHEAD).await else {
+        let weight = self.pace.weight(self.places_ahead, self.config.slots);
+        let Some(_ahead) = self.place(&self.ahead, weight, WAIT_AHEAD).await else {
             self.pace.slow_down();
             return Err(Instead::Requeue);
         };
@@ -219,14 +222,15 @@ impl Pipeline {
         self.commit(chunk, batch).await;
     }
 
-    /// Waits for a place of this kind and a beating heart. `None` if the message should go to somebody else.
+    /// Waits for so many places of this kind and a beating heart. `None` if the message should go to somebody else.
     async fn place<'a>(
         &self,
         places: &'a Semaphore,
+        count: u32,
         patience: Duration,
     ) -> Option<SemaphorePermit<'a>> {
         let ready = async {
-            let permit = places.acquire().await.ok()?;
+            let permit = places.acquire_many(count).await.ok()?;
             self.wrist.beating().await;
             Some(permit)
         };

@@ -97,9 +97,11 @@ impl Worker {
             closing: closing.clone(),
         };
         let heart = Heart::start(body, ledger.separate())?;
+        let places_ahead = places_ahead(config.slots);
         let pipeline = Arc::new(Pipeline {
             slots: Semaphore::new(config.slots as usize),
-            ahead: Semaphore::new(ahead(config.slots)),
+            ahead: Semaphore::new(places_ahead as usize),
+            places_ahead,
             pace: Pace::new(config.hurry_after.saturating_mul(config.slots).max(1)),
             node: id.clone(),
             machine,
@@ -174,10 +176,10 @@ async fn consume(
     if shutdown.is_cancelled() { Ok(()) } else { ended }
 }
 
-/// How many chunks may be claimed ahead of the slots, so that calls and acknowledgements of dozens go together also where slots are
+/// How many very short chunks may be claimed ahead of the slots, so that calls and acknowledgements of dozens go together also where slots are
 /// few.
-fn ahead(slots: u32) -> usize {
-    (8 * slots as usize).clamp(128, 256)
+fn places_ahead(slots: u32) -> u32 {
+    (8 * slots).clamp(128, 256)
 }
 
 /// Works off what comes.
@@ -208,7 +210,7 @@ async fn pump_ahead(
     broker: Arc<dyn Broker>,
     queue: Queue,
 ) -> Result<(), Error> {
-    let prefetch = 4 * u16::try_from(ahead(pipeline.config.slots)).unwrap_or(u16::MAX);
+    let prefetch = 4 * u16::try_from(pipeline.places_ahead).unwrap_or(u16::MAX);
     loop {
         tokio::select! {
             biased;
