@@ -27,6 +27,8 @@ pub(crate) async fn run(
         }
     };
     heart.notify_one();
+    // Of workers that came before we listened no hint tells.
+    fleet.notify_one();
     loop {
         let hint = hints.next().await;
         if hint == Hint::Gap {
@@ -49,5 +51,26 @@ pub(crate) async fn follow_link(broker: Arc<dyn Broker>, inbox: Sender<Event>) {
             // The broker is gone for good: whoever closed it will stop us too.
             std::future::pending::<()>().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use longshore_ledger::memory::MemoryLedger;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_fleet_is_read_again_once_somebody_listens() {
+        let fleet = Arc::new(Notify::new());
+        let (inbox, _events) = mpsc::channel(1);
+        let ledger = (Arc::new(MemoryLedger::default()) as Arc<dyn Ledger>, Service::default());
+        let listener = tokio::spawn(run(ledger, fleet.clone(), Arc::default(), inbox));
+        let read = tokio::time::timeout(Duration::from_secs(1), fleet.notified());
+        read.await.expect("who came before is not waited for");
+        listener.abort();
     }
 }
