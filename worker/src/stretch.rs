@@ -132,7 +132,7 @@ impl Pipeline {
         chunk: &Chunk<'_>,
         batch: &mut Batch,
         stretch: &Stretch,
-        mut series: Series,
+        series: Series,
     ) {
         loop {
             let due = batch.due_at();
@@ -144,7 +144,7 @@ impl Pipeline {
             };
             let why = tokio::select! {
                 biased;
-                computed = series.next() => match computed {
+                computed = series.next(due.map(Instant::into_std)) => match computed {
                     Some(computed) => {
                         self.settle(chunk, batch, computed.outcome, computed.took);
                         if !batch.is_due() || batch.next() == chunk.grant.to {
@@ -154,7 +154,12 @@ impl Pipeline {
                     }
                     None => return,
                 },
-                () = is_due => self.commit_beside(chunk, batch, stretch).await,
+                () = is_due => {
+                    while let Some(computed) = series.ready() {
+                        self.settle(chunk, batch, computed.outcome, computed.took);
+                    }
+                    self.commit_beside(chunk, batch, stretch).await
+                }
                 why = stretch.trouble(chunk) => Some(why),
             };
             if let Some(why) = why {
@@ -190,7 +195,7 @@ impl Pipeline {
         chunk: &Chunk<'_>,
         batch: &mut Batch,
         stretch: &Stretch,
-        mut series: Series,
+        series: Series,
         why: Why,
     ) {
         let current = match why {
@@ -199,7 +204,7 @@ impl Pipeline {
         };
         let until = Instant::now() + stretch.wind_up;
         while current.is_none_or(|index| batch.next() <= index) {
-            let next = tokio::time::timeout_at(until, series.next()).await;
+            let next = tokio::time::timeout_at(until, series.next(None)).await;
             let computed = next.ok().flatten();
             let is_current = Some(batch.next()) == current;
             match (why, computed) {

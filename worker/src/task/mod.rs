@@ -8,6 +8,7 @@ mod builtin;
 mod combine;
 mod command;
 mod http;
+mod pile;
 mod process;
 mod rust;
 mod serve;

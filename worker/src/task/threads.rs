@@ -7,6 +7,7 @@
 use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use longshore_protocol::Outcome;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::pile::{Computed, Pile};
 use super::{panic_text, retryable};
 
 /// A thread without work ends after this time.
@@ -35,17 +37,7 @@ pub(crate) fn no_thread(error: &io::Error) -> Outcome {
 }
 
 /// Numbered works, one after the other on one thread, with what came of each.
-pub(crate) struct Series {
-    outcomes: tokio::sync::mpsc::Receiver<Computed>,
-    /// That of the last number, which comes when the thread is free again.
-    last: Option<oneshot::Receiver<Computed>>,
-}
-
-/// What came of one of them.
-pub(crate) struct Computed {
-    pub(crate) outcome: Outcome,
-    pub(crate) took: Duration,
-}
+pub(crate) struct Series(Arc<Pile>);
 
 impl Series {
     /// Runs these numbers, each if it `may_begin` when its turn comes; the first that may not ends the series. So does whoever
@@ -58,15 +50,21 @@ impl Series {
         SHARED.start_series(numbers, may_begin, run)
     }
 
-    /// What came of the next number; `None` when none is left, or none may begin any more. What is not awaited to its end is
-    /// not lost.
-    pub(crate) async fn next(&mut self) -> Option<Computed> {
-        if let Some(computed) = self.outcomes.recv().await {
-            return Some(computed);
-        }
-        let last = self.last.as_mut()?.await;
-        self.last = None;
-        last.ok()
+    /// What came of the next number; `None` when none is left, or none may begin any more. Who has time until `due` may be told
+    /// of some at once then, and should look by itself when that time has come. What is not awaited to its end is not lost.
+    pub(crate) async fn next(&self, due: Option<Instant>) -> Option<Computed> {
+        self.0.take(due).await
+    }
+
+    /// The same, if it is there already.
+    pub(crate) fn ready(&self) -> Option<Computed> {
+        self.0.pop()
+    }
+}
+
+impl Drop for Series {
+    fn drop(&mut self) {
+        self.0.leave();
     }
 }
 
@@ -83,9 +81,6 @@ struct Thread {
 
 /// What a thread is given to do; what that gives is done when the thread is free again.
 type Work = Box<dyn FnOnce() -> Box<dyn FnOnce()> + Send>;
-
-/// So many outcomes the thread may be ahead of whoever follows it: enough that it does not wait while they are committed.
-const AHEAD: usize = 16;
 
 /// A panic is a failed attempt.
 fn guarded(run: impl FnOnce() -> Outcome) -> Outcome {
@@ -118,9 +113,10 @@ impl Threads {
         may_begin: impl Fn() -> bool + Send + 'static,
         run: impl Fn(u64) -> Outcome + Send + 'static,
     ) -> io::Result<Series> {
-        let (tell, outcomes) = tokio::sync::mpsc::channel(AHEAD);
-        let (tell_last, last) = oneshot::channel();
+        let pile = Arc::new(Pile::default());
+        let adder = pile.adder();
         let work: Work = Box::new(move || {
+            let mut last = None;
             for number in numbers.clone() {
                 if !may_begin() {
                     break;
@@ -129,19 +125,15 @@ impl Threads {
                 let outcome = guarded(|| run(number));
                 let computed = Computed { outcome, took: begun.elapsed() };
                 if number + 1 == numbers.end {
-                    drop(tell);
-                    return Box::new(move || {
-                        let _ = tell_last.send(computed);
-                    });
-                }
-                if tell.blocking_send(computed).is_err() {
+                    last = Some(computed);
+                } else if !adder.put(computed) {
                     break;
                 }
             }
-            Box::new(|| ())
+            Box::new(move || adder.end(last))
         });
         self.hand_out(work)?;
-        Ok(Series { outcomes, last: Some(last) })
+        Ok(Series(pile))
     }
 
     fn hand_out(&'static self, work: Work) -> io::Result<()> {
@@ -239,9 +231,9 @@ mod tests {
     }
 
     /// What came of a series, as numbers.
-    async fn all(mut series: Series) -> Vec<String> {
+    async fn all(series: Series) -> Vec<String> {
         let mut all = Vec::new();
-        while let Some(computed) = series.next().await {
+        while let Some(computed) = series.next(None).await {
             let Outcome::Success(number) = computed.outcome else { panic!("it did not succeed") };
             all.push(number);
         }
