@@ -12,6 +12,7 @@ use tracing::error;
 
 use crate::health::Service;
 use crate::metrics::{ACTIVE_JOBS, LEDGER_IMBALANCE};
+use crate::rounds::Rounds;
 
 /// Recounting a job of a hundred million subtasks keeps Redis busy for some milliseconds.
 const EVERY: Duration = Duration::from_secs(1);
@@ -19,6 +20,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Works until it is dropped.
 pub(crate) async fn run(
     (ledger, service): (Arc<dyn Ledger>, Service),
+    rounds: Rounds,
     active: watch::Receiver<Vec<JobId>>,
 ) {
     let health = service.health("auditing jobs");
@@ -38,7 +40,7 @@ pub(crate) async fn run(
             }
         }
         gauge!(LEDGER_IMBALANCE).set(off.values().sum::<u64>() as f64);
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep_until(rounds.within(EVERY)).await;
     }
 }
 

@@ -8,12 +8,14 @@ use longshore_ledger::{Heart, Ledger, Process};
 use longshore_protocol::{JobId, NodeRecord, SchedulerRecord};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
+use tokio::time::sleep_until;
 
 use crate::engine::Event;
 use crate::health::Service;
+use crate::rounds::Rounds;
 
 /// Between two questions, and so much more for each process: ten thousand of them are asked for once a second.
-const EVERY: Duration = Duration::from_millis(50);
+const EVERY: Duration = Duration::from_millis(100);
 const EACH: Duration = Duration::from_micros(100);
 
 /// While there is no job: nobody can have died of anything that has to go on elsewhere.
@@ -28,6 +30,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Works until it is dropped.
 pub(crate) async fn run(
     (ledger, service): (Arc<dyn Ledger>, Service),
+    rounds: Rounds,
     nodes: watch::Receiver<Arc<Vec<NodeRecord>>>,
     peers: watch::Receiver<Vec<SchedulerRecord>>,
     active: watch::Receiver<Vec<JobId>>,
@@ -53,7 +56,7 @@ pub(crate) async fn run(
             }
             Err(_) => AGAIN,
         };
-        tokio::time::sleep(pause).await;
+        sleep_until(rounds.within(pause)).await;
     }
 }
 

@@ -31,6 +31,7 @@ mod naming;
 mod performer;
 mod plans;
 mod registrar;
+mod rounds;
 mod sweeper;
 mod watcher;
 
@@ -53,6 +54,7 @@ use health::Service;
 use journal::keeper::Keeper;
 use journal::{Journal, Notes};
 use performer::Performer;
+use rounds::Rounds;
 
 /// Events that wait for the engine, which takes in some hundreds of thousands a second. When more
 /// come the senders wait; what they have to tell does not get lost.
@@ -157,6 +159,7 @@ impl Scheduler {
         );
         let settings =
             engine::Config { me: self.config.id.clone(), dead_after: self.config.dead_after };
+        let rounds = Rounds::new();
         let mut parts = JoinSet::new();
         let mut spawn = |part: &'static str, work: futures_util::future::BoxFuture<'static, ()>| {
             let stop = stop.clone();
@@ -172,18 +175,20 @@ impl Scheduler {
         let broker = &self.broker;
         spawn("registrar", {
             let (id, heart_changed) = (self.config.id.clone(), heart_changed.clone());
-            Box::pin(registrar::run(ledger.clone(), id, heart_changed, peers, inbox.clone()))
+            let inbox = inbox.clone();
+            Box::pin(registrar::run(ledger.clone(), rounds, id, heart_changed, peers, inbox))
         });
         spawn("watcher", {
             let (changed, active) = (fleet_changed.clone(), active.clone());
-            Box::pin(watcher::run(ledger.clone(), changed, active, nodes, inbox.clone()))
+            let inbox = inbox.clone();
+            Box::pin(watcher::run(ledger.clone(), rounds, changed, active, nodes, inbox))
         });
         spawn("hearts", {
-            let active = active.clone();
-            Box::pin(hearts::run(ledger.clone(), listed, signed_in, active, inbox.clone()))
+            let (active, inbox) = (active.clone(), inbox.clone());
+            Box::pin(hearts::run(ledger.clone(), rounds, listed, signed_in, active, inbox))
         });
-        spawn("lister", Box::pin(lister::run(ledger.clone(), jobs, inbox.clone())));
-        spawn("auditor", Box::pin(auditor::run(ledger.clone(), active)));
+        spawn("lister", Box::pin(lister::run(ledger.clone(), rounds, jobs, inbox.clone())));
+        spawn("auditor", Box::pin(auditor::run(ledger.clone(), rounds, active)));
         spawn("listener", {
             Box::pin(listener::run(ledger.clone(), fleet_changed, heart_changed, inbox.clone()))
         });

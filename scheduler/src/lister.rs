@@ -10,12 +10,14 @@ use tokio::sync::watch;
 
 use crate::engine::Event;
 use crate::health::Service;
+use crate::rounds::Rounds;
 
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Works until it is dropped.
 pub(crate) async fn run(
     (ledger, service): (Arc<dyn Ledger>, Service),
+    rounds: Rounds,
     active: watch::Sender<Vec<JobId>>,
     inbox: Sender<Event>,
 ) {
@@ -25,6 +27,6 @@ pub(crate) async fn run(
             active.send_replace(jobs.clone());
             let _ = inbox.send(Event::Active(jobs)).await;
         }
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep_until(rounds.within(EVERY)).await;
     }
 }

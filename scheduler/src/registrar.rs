@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::engine::Event;
 use crate::health::Service;
+use crate::rounds::Rounds;
 
 /// So soon a new scheduler is known to all, and one that was taken for dead is known to live.
 const EVERY: Duration = Duration::from_millis(500);
@@ -28,6 +29,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Works until it is dropped.
 pub(crate) async fn run(
     (ledger, service): (Arc<dyn Ledger>, Service),
+    rounds: Rounds,
     me: SchedulerId,
     heart_changed: Arc<Notify>,
     peers: watch::Sender<Vec<SchedulerRecord>>,
@@ -42,8 +44,9 @@ pub(crate) async fn run(
             peers.send_replace(signed_in.clone());
             let _ = inbox.send(Event::Peers(signed_in)).await;
         }
+        let next = rounds.within(EVERY);
         tokio::time::sleep(PAUSE).await;
-        let _ = tokio::time::timeout(EVERY - PAUSE, heart_changed.notified()).await;
+        let _ = tokio::time::timeout_at(next, heart_changed.notified()).await;
     }
 }
 

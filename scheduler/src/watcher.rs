@@ -8,15 +8,16 @@ use longshore_protocol::{JobId, NodeRecord, NodeState};
 use metrics::gauge;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::engine::Event;
 use crate::health::Service;
 use crate::metrics::NODES;
+use crate::rounds::Rounds;
 
 /// Between two reads, and so much more for each worker, up to less than half a heartbeat. A silence is noticed up to one of these
 /// after it began, and found long enough up to another one later; both, and all that follows, have a second.
-const EVERY: Duration = Duration::from_millis(100);
+const EVERY: Duration = Duration::from_millis(200);
 const EACH: Duration = Duration::from_micros(200);
 const LONGEST: Duration = Duration::from_millis(400);
 
@@ -35,6 +36,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Works until it is dropped.
 pub(crate) async fn run(
     (ledger, service): (Arc<dyn Ledger>, Service),
+    rounds: Rounds,
     changed: Arc<Notify>,
     active: watch::Receiver<Vec<JobId>>,
     nodes: watch::Sender<Arc<Vec<NodeRecord>>>,
@@ -61,8 +63,9 @@ pub(crate) async fn run(
                 AGAIN
             }
         };
+        let next = rounds.within(pause);
         tokio::time::sleep(PAUSE).await;
-        let _ = tokio::time::timeout(pause - PAUSE, changed.notified()).await;
+        let _ = timeout_at(next, changed.notified()).await;
     }
 }
 
