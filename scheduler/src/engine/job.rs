@@ -23,8 +23,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Among many jobs each is looked at more rarely, so that those that only wait for their turn cost
-/// the ledger at most 500 looks a second.
-const LOOKS_APART: Duration = Duration::from_millis(2);
+/// the ledger at most 200 looks a second; where hints are known to be lost, 500.
+const LOOKS_APART: Duration = Duration::from_millis(5);
+const SUSPECTS_APART: Duration = Duration::from_millis(2);
 
 /// After a hint the next sweep comes this long after the last: soon for what was handed back, rare
 /// enough for a job that closes thousands of chunks a second.
@@ -101,8 +102,8 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// Seen for the first time.
-    pub(super) fn new(now: Timestamp, summary: JobSummary) -> Self {
+    /// Seen for the first time, as one of `jobs`.
+    pub(super) fn new(now: Timestamp, jobs: u32, summary: JobSummary) -> Self {
         // What an earlier scheduler opened it may not have published.
         let open = summary.queued_chunks + summary.running_chunks > 0;
         let mut job = Self {
@@ -113,7 +114,7 @@ impl Job {
             in_reduce: false,
             used_before: summary.busy,
             charged_us: 0.0,
-            next_sweep: if open { now } else { now.plus(LOOK_EVERY) },
+            next_sweep: if open { now } else { now.plus(look_every(jobs)) },
             swept_at: Timestamp::default(),
             doubts: if open { DOUBTS } else { 0 },
             next_doubt: now,
@@ -175,6 +176,8 @@ impl Job {
             self.dry = (self.dry * 2).min(DRY_LONGEST);
         } else {
             self.dry = DRY;
+            // Among many jobs it was not to be looked at for long.
+            self.next_sweep = self.next_sweep.min(now.plus(SWEEP_EVERY));
             self.next_copies = now.plus(copies::too_long(Duration::ZERO));
         }
         complete
@@ -350,7 +353,7 @@ impl Job {
         let usual = match (hinted, self.is_open()) {
             (true, _) => SWEEP_AFTER_HINT,
             (false, true) => SWEEP_EVERY,
-            (false, false) => LOOK_EVERY.max(LOOKS_APART * jobs),
+            (false, false) => look_every(jobs),
         };
         self.next_sweep = now.plus(usual);
         if self.doubts > 0 {
@@ -387,7 +390,7 @@ impl Job {
 
     /// Something about it may have changed; `before` others are looked at first.
     pub(super) fn suspected(&mut self, now: Timestamp, before: u32) {
-        self.next_sweep = self.next_sweep.min(now.plus(LOOKS_APART * before));
+        self.next_sweep = self.next_sweep.min(now.plus(SUSPECTS_APART * before));
     }
 
     /// Whether the ledger is to be asked who holds chunks of it.
@@ -447,4 +450,9 @@ impl Job {
         .filter(|at| *at > now)
         .min()
     }
+}
+
+/// How often one of so many jobs is looked at while it has no open chunks.
+fn look_every(jobs: u32) -> Duration {
+    LOOK_EVERY.max(LOOKS_APART * jobs)
 }

@@ -113,7 +113,7 @@ impl Engine {
         let promised = self.promised.values().filter(|other| other.queue == *queue).count() as u64;
         load.waiting += promised;
         load.work_us += promised * UNMEASURED.as_micros() as u64;
-        let mut job = Job::new(now, summary);
+        let mut job = Job::new(now, self.count(), summary);
         job.terms = Some(terms);
         let offer = job.offer(now, self.ledger_now(now), hands.slots);
         (offer.chunks > 0 && has_room(hands, load)).then_some(offer.size)
@@ -127,13 +127,13 @@ impl Engine {
         terms: Terms,
         opened: Option<Keyed>,
     ) {
-        let (id, is_mine) = (summary.id, self.is_mine(&summary.queue));
+        let (id, is_mine, jobs) = (summary.id, self.is_mine(&summary.queue), self.count());
         let promise = self.promised.remove(&id);
         match self.jobs.get_mut(&id) {
             Some(entry) if entry.lane == Lane::Admitting => {
                 entry.lane = Lane::Idle;
                 let known = if is_mine {
-                    let mut job = Job::new(now, *summary);
+                    let mut job = Job::new(now, jobs, *summary);
                     job.terms = Some(terms);
                     if opened.is_some() {
                         job.opened(now, 1, opened.as_slice());
@@ -332,7 +332,7 @@ impl Engine {
                 if let Known::Ours(job) = &mut entry.known {
                     job.update(*summary);
                 } else if self.is_mine(&summary.queue) {
-                    let job = Job::new(now, *summary);
+                    let job = Job::new(now, jobs, *summary);
                     self.become_known(id, Known::Ours(Box::new(job)));
                 } else {
                     self.become_known(id, Known::Elsewhere(summary.queue));

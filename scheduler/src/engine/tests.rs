@@ -252,6 +252,36 @@ fn a_thousand_jobs_end() {
     }
 }
 
+/// So many jobs of a queue without workers, each of which was looked at once.
+fn many_that_wait(jobs: usize) -> World {
+    let mut world = World::new(1, 1);
+    for _ in 0..jobs {
+        world.submit(2, 1_000, r#","queue":"empty""#);
+    }
+    world.run_until(4_000, "all to be known", |world| world.looks >= jobs);
+    world
+}
+
+#[test]
+fn many_jobs_that_only_wait_are_looked_at_rarely() {
+    let mut world = many_that_wait(4_000);
+    let before = world.looks;
+    world.run_for(10_000);
+    let looks = world.looks - before;
+    assert!(looks <= 2_000, "{looks} in ten seconds");
+}
+
+#[test]
+fn the_message_of_one_of_many_jobs_is_missed_as_soon_as_that_of_one() {
+    let mut world = many_that_wait(4_000);
+    world.submit(1, 3_000_000, "");
+    world.run_for(1_000);
+    let job = world.submit(1, 1_000, "");
+    world.run_for(1_000);
+    world.swallow();
+    world.run_until(6_100, "its beginning", |world| world.began_ms.contains_key(&job));
+}
+
 #[test]
 fn missed_hints_cost_one_question_after_the_other_for_jobs_that_only_wait() {
     let mut world = World::new(0, 1);
