@@ -109,6 +109,11 @@ number_id! {
     Epoch
 }
 
+impl Epoch {
+    /// That of a chunk which nobody has handed back, or lost.
+    pub const FIRST: Self = Self(1);
+}
+
 /// 128 random bits that a worker draws before its first try to claim a chunk, and repeats with each
 /// retry. Holding the current token is what makes a commit count. Written as 32 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

@@ -39,12 +39,12 @@ impl ChunkMessage {
 
     /// Of the chunk that every job begins with.
     pub fn first(job: JobId, to: u64) -> Self {
-        Self { v: Self::VERSION, job, chunk: ChunkId(1), from: 0, to, epoch: Epoch(1) }
+        Self { v: Self::VERSION, job, chunk: ChunkId(1), from: 0, to, epoch: Epoch::FIRST }
     }
 
     /// Whether it may be ahead of its job.
     pub fn may_be_early(&self) -> bool {
-        (self.chunk, self.epoch) == (ChunkId(1), Epoch(1))
+        (self.chunk, self.epoch) == (ChunkId(1), Epoch::FIRST)
     }
 }
 

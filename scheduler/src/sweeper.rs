@@ -18,9 +18,6 @@ const LIMIT: u32 = 1_000;
 /// been claimed by then.
 const DOUBT_AFTER: Duration = Duration::from_millis(200);
 
-/// The epoch of chunks that nobody has handed back.
-const FIRST: Epoch = Epoch(1);
-
 /// Sweeps a job.
 pub(crate) async fn sweep(
     ledger: &dyn Ledger,
@@ -44,13 +41,13 @@ pub(crate) async fn spare(
     queue: &Queue,
     others: u64,
 ) {
-    if sweep.publish.iter().all(|message| message.epoch != FIRST) {
+    if sweep.publish.iter().all(|message| message.epoch != Epoch::FIRST) {
         return;
     }
     let waiting = others + sweep.summary.queued_chunks;
     // If the broker does not say, publishing once too often is the smaller evil.
     let depth = health.note(broker.depth(queue).await).ok().flatten();
     if depth.is_some_and(|depth| depth.ready >= waiting) {
-        sweep.publish.retain(|message| message.epoch != FIRST);
+        sweep.publish.retain(|message| message.epoch != Epoch::FIRST);
     }
 }

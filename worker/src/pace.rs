@@ -16,7 +16,7 @@ const SHORT: Duration = Duration::from_millis(5);
 const LONG: Duration = Duration::from_millis(50);
 
 /// What is claimed ahead of a slot takes about so long: more than a refill, far less than it may wait.
-const AHEAD: Duration = Duration::from_millis(20);
+const AHEAD_OF_A_SLOT: Duration = Duration::from_millis(20);
 
 /// How many newest durations make the mean, about.
 const MEMORY: u64 = 64;
@@ -77,7 +77,7 @@ impl Pace {
     /// How many of all `places` ahead of the slots the next chunk takes, so that what is claimed does not wait long.
     pub(crate) fn weight(&self, places: u32, slots: u32) -> u32 {
         let mean_us = self.mean_us.load(Ordering::Relaxed);
-        let budget_us = AHEAD.as_micros() as u64 * u64::from(slots);
+        let budget_us = AHEAD_OF_A_SLOT.as_micros() as u64 * u64::from(slots);
         let weight = (u64::from(places) * mean_us).div_ceil(budget_us);
         u32::try_from(weight).unwrap_or(u32::MAX).clamp(1, (places / slots).max(1))
     }

@@ -39,9 +39,6 @@ use crate::{Config, Machine};
 /// released: it comes back at once, and the trouble should have a chance to pass.
 const STALL: Duration = Duration::from_secs(1);
 
-/// The epoch of chunks that were handed out once.
-const FIRST: Epoch = Epoch(1);
-
 /// A chunk that was handed out before (its node was lost, say) has waited enough: where all slots are busy its message goes on to
 /// somebody else after this time; not quite so soon when it has been passed on already, since then all may be busy.
 const PASS_ON: Duration = Duration::from_millis(20);
@@ -122,7 +119,7 @@ impl Pipeline {
         let Delivery { body, redelivered, settle, .. } = delivery;
         let Some(message) = read(&body) else { return settle.ack().await };
         let ready = match (self.pace.gait(), message.epoch) {
-            (Gait::Run, FIRST) => self.take_ahead(&message).await,
+            (Gait::Run, Epoch::FIRST) => self.take_ahead(&message).await,
             (Gait::Walk, _) if is_ahead => Err(Instead::Requeue),
             _ => self.take(&message, redelivered).await,
         };
@@ -143,7 +140,7 @@ impl Pipeline {
 
     /// Waits for a slot, then claims.
     async fn take(&self, message: &ChunkMessage, redelivered: bool) -> Result<Ready<'_>, Instead> {
-        let patience = match (message.epoch != FIRST, redelivered) {
+        let patience = match (message.epoch != Epoch::FIRST, redelivered) {
             (true, false) => PASS_ON,
             (true, true) => PASS_ON_AGAIN,
             // Behind long tasks a message would wait until RabbitMQ loses its patience with us.

@@ -57,7 +57,7 @@ impl Job {
             range,
             attempt,
             deferrals,
-            epoch: Epoch(1),
+            epoch: Epoch::FIRST,
             deaths: Vec::new(),
             recovery: None,
             since: now,

@@ -114,6 +114,7 @@ struct Promise {
     size: u64,
     /// Its message, if that was published at once.
     early: Option<ChunkMessage>,
+    /// When it was promised, and the message published.
     at: Timestamp,
 }
 
