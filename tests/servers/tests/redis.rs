@@ -122,7 +122,13 @@ fn a_sentinel_promotes_the_replica() {
     assert!(all.url().ends_with("/mymaster"), "{}", all.url());
     let first = all.master_port();
     check(all.master(), &["SET", "ship", "unloaded"], OK);
-    check(all.master(), &["WAIT", "1", "5000"], "1");
+    // `WAIT` knows only of what its own connection wrote, and each command here has another.
+    let known = all.master().call(&["INFO", "replication"]).to_string();
+    let port = known.split_once("slave0:").and_then(|(_, of)| of.split_once(",port="));
+    let port = port.and_then(|(_, of)| of.split(',').next()?.parse().ok()).expect("a replica");
+    wait_until("the replica has it", SOON, || {
+        Redis::ask(port, &["GET", "ship"]).is_ok_and(|reply| reply.to_string() == "unloaded")
+    });
     all.master().kill9();
     wait_until("another master is named", SOON, || all.master_port() != first);
     wait_until("it takes writes", SOON, || {
