@@ -84,6 +84,15 @@ fn publish_until(
     })
 }
 
+/// Asks for the depth of the queue until `stop`: whoever asks sees nothing of a connection that is replaced.
+fn ask_until(stop: CancellationToken, rabbit: Arc<Rabbit>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        while !stop.is_cancelled() {
+            rabbit.depth(&work()).await.expect("answered").expect("the queue exists");
+        }
+    })
+}
+
 /// Consumes and acknowledges until every number that `wanted` will name has come, but for those up to `lost`.
 async fn consume_all(
     mut subscription: Box<dyn Subscription>,
@@ -178,12 +187,16 @@ async fn closed_connections_come_back() {
     let server = block_in_place(Server::start);
     let rabbit = start(&server, "closed").await;
     rabbit.publish(&work(), text(&0)).await.expect("confirmed");
+    let stop = CancellationToken::new();
+    let asking = ask_until(stop.clone(), rabbit.clone());
     survives(rabbit, Losses::Nothing, || {
         for _ in 0..3 {
             server.ctl(&["close_all_connections", "test"]);
         }
+        stop.cancel();
     })
     .await;
+    asking.await.expect("each question is answered");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

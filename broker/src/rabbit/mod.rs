@@ -33,12 +33,13 @@ mod topology;
 mod transport;
 mod tray;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use longshore_protocol::{Finding, JournalPlace};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
@@ -51,6 +52,7 @@ use self::address::Address;
 use self::failure::Failure;
 use self::lane::{Lane, Request};
 use self::link::Supervised;
+use self::session::Session;
 use self::topology::Topology;
 
 /// Publishes that wait for the lane to take them. More callers than this wait for their turn, under the same time-out.
@@ -210,6 +212,28 @@ impl Rabbit {
         examine::examine(&self.address, &self.config, &self.topology, pools).await
     }
 
+    /// Asks what may be asked twice: where the connection breaks, once more over the next, for as long as a call may
+    /// take. `None` where there is no such queue.
+    async fn ask<T, Answer: Future<Output = Result<T, Failure>>>(
+        &self,
+        question: impl Fn(Arc<Session>) -> Answer,
+    ) -> Result<Option<T>, Error> {
+        let limit = self.config.timeouts.call;
+        let deadline = Instant::now() + limit;
+        let mut link = self.consuming.follow();
+        while let Ok(Some(session)) = timeout_at(deadline, link.up()).await {
+            match question(session.clone()).await {
+                Ok(answer) => return Ok(Some(answer)),
+                Err(Failure::Refused { code: failure::NOT_FOUND, .. }) => return Ok(None),
+                Err(failure @ (Failure::Broken(_) | Failure::Expelled { .. })) => {
+                    session.fail(failure.to_string());
+                }
+                Err(failure) => return Err(self.address.unreachable(failure.to_string())),
+            }
+        }
+        Err(self.unreachable(format!("no connection within {limit:?}")))
+    }
+
     fn unreachable(&self, otherwise: String) -> Error {
         let reason = self.publishing.last_failure().or_else(|| self.consuming.last_failure());
         self.address.unreachable(reason.unwrap_or(otherwise))
@@ -291,26 +315,12 @@ impl Broker for Rabbit {
     }
 
     async fn depth(&self, queue: &Queue) -> Result<Option<Depth>, Error> {
-        let limit = self.config.timeouts.call;
-        let session = timeout(limit, self.consuming.follow().up()).await.ok().flatten();
-        let session =
-            session.ok_or_else(|| self.unreachable(format!("no connection within {limit:?}")))?;
-        match self.topology.depth(&session, queue).await {
-            Ok(depth) => Ok(Some(depth)),
-            Err(Failure::Refused { code: failure::NOT_FOUND, .. }) => Ok(None),
-            Err(failure) => Err(self.address.unreachable(failure.to_string())),
-        }
+        self.ask(|session| async move { self.topology.depth(&session, queue).await }).await
     }
 
     async fn purge(&self, queue: &Queue) -> Result<(), Error> {
-        let limit = self.config.timeouts.call;
-        let session = timeout(limit, self.consuming.follow().up()).await.ok().flatten();
-        let session =
-            session.ok_or_else(|| self.unreachable(format!("no connection within {limit:?}")))?;
-        match self.topology.purge(&session, queue).await {
-            Ok(()) | Err(Failure::Refused { code: failure::NOT_FOUND, .. }) => Ok(()),
-            Err(failure) => Err(self.address.unreachable(failure.to_string())),
-        }
+        self.ask(|session| async move { self.topology.purge(&session, queue).await }).await?;
+        Ok(())
     }
 
     fn link(&self) -> watch::Receiver<Link> {
