@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::port::free_port;
 use crate::redis::{Redis, RedisOptions};
 use crate::resp::Reply;
 use crate::wait::wait_until;
@@ -80,17 +79,8 @@ impl RedisCluster {
 }
 
 fn start_node() -> Redis {
-    // The default bus port is the port plus 10000; one of its own keeps it among the free ports.
-    let bus = free_port().unwrap_or_else(|e| panic!("{e}"));
-    Redis::start_with(&RedisOptions {
-        lines: vec![
-            "cluster-enabled yes".into(),
-            format!("cluster-port {bus}"),
-            "cluster-config-file nodes.conf".into(),
-            "cluster-node-timeout 2000".into(),
-        ],
-        ..RedisOptions::default()
-    })
+    let lines = vec!["cluster-node-timeout 2000".into()];
+    Redis::start_with(&RedisOptions { cluster: true, lines, ..RedisOptions::default() })
 }
 
 #[track_caller]

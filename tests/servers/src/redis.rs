@@ -27,11 +27,13 @@ pub struct RedisOptions {
     pub lines: Vec<String>,
     /// A fixed port; a free one when `None`.
     pub port: Option<u16>,
+    /// A node of a cluster, with a second port for the others.
+    pub cluster: bool,
 }
 
 impl Default for RedisOptions {
     fn default() -> Self {
-        Self { appendfsync: "always", lines: Vec::new(), port: None }
+        Self { appendfsync: "always", lines: Vec::new(), port: None, cluster: false }
     }
 }
 
@@ -97,6 +99,13 @@ impl Redis {
              daemonize no\n",
             options.appendfsync
         );
+        if options.cluster {
+            // By default it is the port plus 10000; one of its own keeps it among the free ports.
+            let bus = free_port().map_err(text)?;
+            conf.push_str(&format!(
+                "cluster-enabled yes\ncluster-port {bus}\ncluster-config-file nodes.conf\n"
+            ));
+        }
         for line in &options.lines {
             conf.push_str(line);
             conf.push('\n');

@@ -35,6 +35,7 @@ fn a_stopped_redis_comes_back_with_its_data() {
         appendfsync: "everysec",
         lines: vec!["maxmemory 100mb".into()],
         port: Some(free_port().expect("a free port")),
+        ..RedisOptions::default()
     });
     check(&redis, &["SET", "ship", "unloaded"], OK);
     redis.stop();
