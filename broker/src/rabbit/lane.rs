@@ -14,7 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use lapin::options::BasicPublishOptions;
 use lapin::{Channel, Confirmation};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Duration, Instant, interval};
+use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -132,6 +132,7 @@ impl Run<'_> {
         let mut blocked = self.session.blocked();
         let mut unblocked_since = Instant::now();
         let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut flights = FuturesUnordered::new();
         let (mut batch, mut landed) = (Vec::with_capacity(BATCH), Vec::new());
         loop {
@@ -157,7 +158,7 @@ impl Run<'_> {
                     let tasks = batch.drain(..).filter_map(|request| self.admit(request));
                     flights.extend(tasks.map(perform));
                 }
-                _ = look.tick() => {
+                _ = look.tick(), if !self.tickets.is_empty() => {
                     if is_blocked {
                         unblocked_since = Instant::now();
                     } else {
