@@ -40,7 +40,7 @@ pub(crate) async fn run(
             }
         }
         gauge!(LEDGER_IMBALANCE).set(off.values().sum::<u64>() as f64);
-        tokio::time::sleep_until(rounds.within(EVERY)).await;
+        rounds.rest(EVERY).await;
     }
 }
 

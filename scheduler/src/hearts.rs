@@ -8,7 +8,6 @@ use longshore_ledger::{Heart, Ledger, Process};
 use longshore_protocol::{JobId, NodeRecord, SchedulerRecord};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
-use tokio::time::sleep_until;
 
 use crate::engine::Event;
 use crate::health::Service;
@@ -56,7 +55,7 @@ pub(crate) async fn run(
             }
             Err(_) => AGAIN,
         };
-        sleep_until(rounds.within(pause)).await;
+        rounds.rest(pause).await;
     }
 }
 

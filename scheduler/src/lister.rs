@@ -27,6 +27,6 @@ pub(crate) async fn run(
             active.send_replace(jobs.clone());
             let _ = inbox.send(Event::Active(jobs)).await;
         }
-        tokio::time::sleep_until(rounds.within(EVERY)).await;
+        rounds.rest(EVERY).await;
     }
 }

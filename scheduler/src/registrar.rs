@@ -23,9 +23,6 @@ const WITHIN: Duration = Duration::from_secs(3);
 /// An answer that took longer says too little about what time it is now.
 const FRESH: Duration = Duration::from_millis(250);
 
-/// However often the heart changes, it is told at most once in so long.
-const PAUSE: Duration = Duration::from_millis(20);
-
 /// Works until it is dropped.
 pub(crate) async fn run(
     (ledger, service): (Arc<dyn Ledger>, Service),
@@ -44,9 +41,7 @@ pub(crate) async fn run(
             peers.send_replace(signed_in.clone());
             let _ = inbox.send(Event::Peers(signed_in)).await;
         }
-        let next = rounds.within(EVERY);
-        tokio::time::sleep(PAUSE).await;
-        let _ = tokio::time::timeout_at(next, heart_changed.notified()).await;
+        rounds.rest_or(EVERY, &heart_changed).await;
     }
 }
 

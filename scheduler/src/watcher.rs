@@ -8,7 +8,7 @@ use longshore_protocol::{JobId, NodeRecord, NodeState};
 use metrics::gauge;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::engine::Event;
 use crate::health::Service;
@@ -29,9 +29,6 @@ const WHOLE_EVERY: Duration = Duration::from_secs(30);
 
 /// After a read that failed. Nobody is judged by it, so there is no haste.
 const AGAIN: Duration = Duration::from_millis(500);
-
-/// A burst of hints costs at most one read in so long.
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// Works until it is dropped.
 pub(crate) async fn run(
@@ -63,9 +60,7 @@ pub(crate) async fn run(
                 AGAIN
             }
         };
-        let next = rounds.within(pause);
-        tokio::time::sleep(PAUSE).await;
-        let _ = timeout_at(next, changed.notified()).await;
+        rounds.rest_or(pause, &changed).await;
     }
 }
 
