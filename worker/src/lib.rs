@@ -27,6 +27,7 @@ mod input;
 mod machine;
 pub mod metrics;
 mod pace;
+mod passed;
 mod pipeline;
 mod plans;
 mod stop;

@@ -31,6 +31,7 @@ use crate::heart::Wrist;
 use crate::holdings::{Ending, Hold, Holdings, Taken};
 use crate::metrics;
 use crate::pace::{Gait, Pace};
+use crate::passed::Passed;
 use crate::plans::{self, Plans};
 use crate::task::{Computing, Handler, Handlers};
 use crate::{Config, Machine};
@@ -40,8 +41,8 @@ use crate::{Config, Machine};
 const STALL: Duration = Duration::from_secs(1);
 
 /// A chunk that was handed out before (its node was lost, say) has waited enough: where all slots are busy its message goes on to
-/// somebody else after this time; not quite so soon when it has been passed on already, since then all may be busy.
-const PASS_ON: Duration = Duration::from_millis(20);
+/// somebody else after this time; not quite so soon when this worker has passed it on already, since then all may be busy.
+const PASS_ON: Duration = Duration::from_millis(10);
 const PASS_ON_AGAIN: Duration = Duration::from_millis(60);
 
 /// What was fetched or claimed ahead of the slots waits so long for one; then others get it.
@@ -70,6 +71,7 @@ pub(crate) struct Pipeline {
     /// How many it has.
     pub(crate) places_ahead: u32,
     pub(crate) pace: Pace,
+    pub(crate) passed: Passed,
     pub(crate) wrist: Arc<Wrist>,
     /// Cancelled when nothing new is to be claimed.
     pub(crate) closing: CancellationToken,
@@ -116,12 +118,12 @@ enum Instead {
 impl Pipeline {
     /// Works off one delivery, which may have been fetched ahead of the slots.
     pub(crate) async fn work_off(self: Arc<Self>, delivery: Delivery, is_ahead: bool) {
-        let Delivery { body, redelivered, settle, .. } = delivery;
+        let Delivery { body, settle, .. } = delivery;
         let Some(message) = read(&body) else { return settle.ack().await };
         let ready = match (self.pace.gait(), message.epoch) {
             (Gait::Run, Epoch::FIRST) => self.take_ahead(&message).await,
             (Gait::Walk, _) if is_ahead => Err(Instead::Requeue),
-            _ => self.take(&message, redelivered).await,
+            _ => self.take(&message).await,
         };
         let Ready { hold, grant, slot } = match ready {
             Ok(ready) => ready,
@@ -139,14 +141,17 @@ impl Pipeline {
     }
 
     /// Waits for a slot, then claims.
-    async fn take(&self, message: &ChunkMessage, redelivered: bool) -> Result<Ready<'_>, Instead> {
-        let patience = match (message.epoch != Epoch::FIRST, redelivered) {
+    async fn take(&self, message: &ChunkMessage) -> Result<Ready<'_>, Instead> {
+        let patience = match (message.epoch != Epoch::FIRST, self.passed.knows(message)) {
             (true, false) => PASS_ON,
             (true, true) => PASS_ON_AGAIN,
             // Behind long tasks a message would wait until RabbitMQ loses its patience with us.
             (false, _) => self.config.ack_after,
         };
-        let slot = self.place(&self.slots, 1, patience).await.ok_or(Instead::Requeue)?;
+        let Some(slot) = self.place(&self.slots, 1, patience).await else {
+            self.passed.note(message);
+            return Err(Instead::Requeue);
+        };
         let (hold, grant) = self.claim(message).await?;
         Ok(Ready { hold, grant, slot })
     }

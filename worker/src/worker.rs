@@ -18,6 +18,7 @@ use crate::builder::{Builder, Setup, Teardown};
 use crate::heart::{Body, Heart, clock};
 use crate::holdings::{Ending, Holdings};
 use crate::pace::{Gait, Pace};
+use crate::passed::Passed;
 use crate::pipeline::Pipeline;
 use crate::plans::Plans;
 use crate::task::Handlers;
@@ -103,6 +104,7 @@ impl Worker {
             ahead: Semaphore::new(places_ahead as usize),
             places_ahead,
             pace: Pace::new(config.hurry_after.saturating_mul(config.slots).max(1)),
+            passed: Passed::default(),
             node: id.clone(),
             machine,
             ledger: ledger.clone(),
