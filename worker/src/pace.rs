@@ -7,7 +7,8 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 /// A chunk that keeps a slot for less is short: about what the round trips take.
 const SHORT: Duration = Duration::from_millis(5);
@@ -38,25 +39,34 @@ pub(crate) struct Pace {
     short: AtomicU32,
     /// How long a chunk keeps its slot, on the average.
     mean_us: AtomicU64,
-    gait: watch::Sender<Gait>,
+    gait: Mutex<Gait>,
+    /// Those who wait go on in the order in which they came, which a watch channel does not promise: a run of the simulation could
+    /// not be repeated.
+    turns: Notify,
 }
 
 impl Pace {
     /// Believes in so many short chunks in a row, which are at least some for each slot: the first chunks of a job are short while
     /// their right size is being found.
     pub(crate) fn new(enough: u32) -> Self {
-        let gait = watch::Sender::new(Gait::Walk);
-        Self { enough, short: AtomicU32::new(0), mean_us: AtomicU64::new(0), gait }
+        let (short, mean_us) = (AtomicU32::new(0), AtomicU64::new(0));
+        Self { enough, short, mean_us, gait: Mutex::new(Gait::Walk), turns: Notify::new() }
     }
 
     pub(crate) fn gait(&self) -> Gait {
-        *self.gait.borrow()
+        *self.gait.lock()
     }
 
     /// Waits until it goes like this.
     pub(crate) async fn until(&self, gait: Gait) {
-        // The sender is ours, so it is there.
-        let _ = self.gait.subscribe().wait_for(|now| *now == gait).await;
+        loop {
+            // Asked for before the look, so that no turn is missed in between.
+            let turn = self.turns.notified();
+            if self.gait() == gait {
+                return;
+            }
+            turn.await;
+        }
     }
 
     /// A chunk kept its slot for so long.
@@ -69,7 +79,7 @@ impl Pace {
         } else if busy < SHORT {
             let short = self.short.fetch_add(1, Ordering::Relaxed) + 1;
             if short == self.enough {
-                self.gait.send_replace(Gait::Run);
+                self.go(Gait::Run);
             }
         }
     }
@@ -85,7 +95,14 @@ impl Pace {
     /// Something waits for a slot longer than work that is short would have it wait.
     pub(crate) fn slow_down(&self) {
         self.short.store(0, Ordering::Relaxed);
-        self.gait.send_if_modified(|gait| std::mem::replace(gait, Gait::Walk) == Gait::Run);
+        self.go(Gait::Walk);
+    }
+
+    fn go(&self, gait: Gait) {
+        let before = std::mem::replace(&mut *self.gait.lock(), gait);
+        if before != gait {
+            self.turns.notify_waiters();
+        }
     }
 }
 
