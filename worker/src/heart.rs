@@ -17,9 +17,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use longshore_ledger::{Audience, Beat, Event, Ledger};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{NodeInfo, NodeState, Timestamp};
-use parking_lot::Mutex;
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -52,40 +51,28 @@ pub(crate) enum Pulse {
     Fenced,
 }
 
-/// The pulse, where everybody can feel it. Those who wait for it go on in the order in which they came, which a watch
-/// channel does not promise.
+/// The pulse, where everybody can feel it.
 #[derive(Debug)]
-pub(crate) struct Wrist {
-    pulse: Mutex<Pulse>,
-    beats: Notify,
-}
+pub(crate) struct Wrist(watch::Sender<Pulse>);
 
 impl Wrist {
     fn new() -> Arc<Self> {
-        Arc::new(Self { pulse: Mutex::new(Pulse::Starting), beats: Notify::new() })
+        Arc::new(Self(watch::Sender::new(Pulse::Starting)))
     }
 
     /// Waits until the heart beats.
     pub(crate) async fn beating(&self) {
-        loop {
-            // Asked for before the look, so that no beat is missed in between.
-            let beats = self.beats.notified();
-            if self.feel() == Pulse::Beating {
-                return;
-            }
-            beats.await;
-        }
+        // The sender is ours, so it is there.
+        let _ = self.0.subscribe().wait_for(|pulse| *pulse == Pulse::Beating).await;
     }
 
     fn feel(&self) -> Pulse {
-        *self.pulse.lock()
+        *self.0.borrow()
     }
 
     /// Gives the pulse before.
     fn set(&self, pulse: Pulse) -> Pulse {
-        let before = std::mem::replace(&mut *self.pulse.lock(), pulse);
-        self.beats.notify_waiters();
-        before
+        self.0.send_replace(pulse)
     }
 }
 

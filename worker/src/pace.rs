@@ -7,8 +7,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 /// A chunk that keeps a slot for less is short: about what the round trips take.
 const SHORT: Duration = Duration::from_millis(5);
@@ -39,34 +38,25 @@ pub(crate) struct Pace {
     short: AtomicU32,
     /// How long a chunk keeps its slot, on the average.
     mean_us: AtomicU64,
-    gait: Mutex<Gait>,
-    /// Those who wait go on in the order in which they came, which a watch channel does not promise: a run of the simulation could
-    /// not be repeated.
-    turns: Notify,
+    gait: watch::Sender<Gait>,
 }
 
 impl Pace {
     /// Believes in so many short chunks in a row, which are at least some for each slot: the first chunks of a job are short while
     /// their right size is being found.
     pub(crate) fn new(enough: u32) -> Self {
-        let (short, mean_us) = (AtomicU32::new(0), AtomicU64::new(0));
-        Self { enough, short, mean_us, gait: Mutex::new(Gait::Walk), turns: Notify::new() }
+        let gait = watch::Sender::new(Gait::Walk);
+        Self { enough, short: AtomicU32::new(0), mean_us: AtomicU64::new(0), gait }
     }
 
     pub(crate) fn gait(&self) -> Gait {
-        *self.gait.lock()
+        *self.gait.borrow()
     }
 
     /// Waits until it goes like this.
     pub(crate) async fn until(&self, gait: Gait) {
-        loop {
-            // Asked for before the look, so that no turn is missed in between.
-            let turn = self.turns.notified();
-            if self.gait() == gait {
-                return;
-            }
-            turn.await;
-        }
+        // The sender is ours, so it is there.
+        let _ = self.gait.subscribe().wait_for(|now| *now == gait).await;
     }
 
     /// A chunk kept its slot for so long.
@@ -79,7 +69,7 @@ impl Pace {
         } else if busy < SHORT {
             let short = self.short.fetch_add(1, Ordering::Relaxed) + 1;
             if short == self.enough {
-                self.go(Gait::Run);
+                self.gait.send_replace(Gait::Run);
             }
         }
     }
@@ -95,14 +85,7 @@ impl Pace {
     /// Something waits for a slot longer than work that is short would have it wait.
     pub(crate) fn slow_down(&self) {
         self.short.store(0, Ordering::Relaxed);
-        self.go(Gait::Walk);
-    }
-
-    fn go(&self, gait: Gait) {
-        let before = std::mem::replace(&mut *self.gait.lock(), gait);
-        if before != gait {
-            self.turns.notify_waiters();
-        }
+        self.gait.send_if_modified(|gait| std::mem::replace(gait, Gait::Walk) == Gait::Run);
     }
 }
 

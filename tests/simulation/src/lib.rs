@@ -11,8 +11,8 @@
 //!
 //! All runs on one thread with paused time. A process dies by never getting another answer: whatever it does to the world goes
 //! through its connections or its handlers, so it stops at whatever await it had come to. Nothing draws from the process that
-//! runs the simulation: the chance, names and hearts of workers come from a simulated `Machine`, every `select!` on the way polls in
-//! order, and no map with a random order decides anything.
+//! runs the simulation: the chance, names and hearts of workers come from a simulated `Machine`, that of tokio comes from the seed, and
+//! no map with a random order decides anything.
 //!
 //! # Invariants
 //!

@@ -7,6 +7,7 @@ use longshore_broker::{Broker, Queue};
 use longshore_ledger::Ledger;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{JobId, JobSummary};
+use tokio::runtime::RngSeed;
 use tokio::time::Instant;
 
 use crate::dice::Dice;
@@ -32,6 +33,8 @@ pub(crate) fn run(seed: u64, sabotage: Option<Sabotage>, traced: bool) -> Report
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
+        // Needs `--cfg tokio_unstable`, see .cargo/config.toml.
+        .rng_seed(RngSeed::from_bytes(&seed.to_le_bytes()))
         .build()
         .expect("a runtime without threads or sockets");
     runtime.block_on(play(seed, sabotage, traced))
