@@ -187,6 +187,19 @@ function chunks.holder_by(it, token)
   end
 end
 
+-- Cuts a queued chunk at these places. The first part stays in its own; gives all of them.
+function chunks.cut(of, it, places)
+  local parts, stop = { it }, it.to
+  it.to = places[1] or stop
+  for i, from in ipairs(places) do
+    local part = chunks.parse(job.num(of, 'next_chunk'), chunks.text(it))
+    part.from, part.to = from, places[i + 1] or stop
+    job.add(of, 'next_chunk', 1)
+    parts[#parts + 1] = part
+  end
+  return parts
+end
+
 -- Ends a hold where another node runs the chunk as well, and goes on alone. Gives false if there is none.
 function chunks.leave_to_the_other(it, node)
   local copy = it.copy

@@ -48,15 +48,8 @@ local function give_up(chunk, text)
     settle.tell_last_error(it, chunk.from, text)
   end
 end
--- The first part stays in the chunk's place.
 local function queue_parts(chunk)
-  local starts, stop = poison.cuts(chunk), chunk.to
-  chunk.to = starts[1]
-  queue(chunk)
-  for i, from in ipairs(starts) do
-    local part = chunks.parse(job.num(it, 'next_chunk'), chunks.text(chunk))
-    part.from, part.to = from, starts[i + 1] or stop
-    job.add(it, 'next_chunk', 1)
+  for _, part in ipairs(chunks.cut(it, chunk, poison.cuts(chunk))) do
     queue(part)
   end
   cut = cut + 1

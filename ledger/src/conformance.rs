@@ -89,6 +89,7 @@ cases! {
         the_first_claim_starts_the_job
         a_claim_of_nothing_is_gone
         a_released_rest_waits_for_somebody_else
+        a_released_rest_is_cut_into_parts
         a_revoke_takes_all_that_a_node_holds
         of_an_orphaning_node_what_it_claimed_later_stays
         holders_are_named_once_and_only_while_they_hold

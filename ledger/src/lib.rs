@@ -185,9 +185,16 @@ pub trait Ledger: Send + Sync + 'static {
         commit: &Commit,
     ) -> Result<Committed, Error>;
 
-    /// The holder hands back what it has not settled: `Queued`, epoch + 1, due at once. Works while the job is paused; `Fenced` when
+    /// The holder hands back what it has not settled: `Queued`, epoch + 1, due at once. With `part` it is cut into chunks of that many
+    /// subtasks each, or of more, so that there are [`op::MAX_PARTS`] at most; the first keeps the chunk's number. Works while the job is paused; `Fenced` when
     /// it ended. Where a copy is held, whoever gives up its hold leaves the chunk to the other, and nothing is queued.
-    async fn release(&self, job: JobId, chunk: ChunkId, token: Token) -> Result<HandBack, Error>;
+    async fn release(
+        &self,
+        job: JobId,
+        chunk: ChunkId,
+        token: Token,
+        part: Option<u64>,
+    ) -> Result<HandBack, Error>;
 
     /// Offers copies of what lags: of the chunks that have been running since `lagging.held_for` or longer, that no node died of and of which
     /// no copy is held, nor was offered less than `lagging.offer_for` ago, those held longest (then lowest id), `lagging.chunks` at most, and none that

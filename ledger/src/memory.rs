@@ -228,8 +228,17 @@ impl Ledger for MemoryLedger {
             .unwrap_or(Ok(Committed::Fenced))
     }
 
-    async fn release(&self, job: JobId, chunk: ChunkId, token: Token) -> Result<HandBack, Error> {
-        let answer = self.change(job, |job, now, events| job.release(chunk, token, now, events));
+    async fn release(
+        &self,
+        job: JobId,
+        chunk: ChunkId,
+        token: Token,
+        part: Option<u64>,
+    ) -> Result<HandBack, Error> {
+        let release = |job: &mut Job, now, events: &mut Vec<Event>| {
+            job.release(chunk, token, part, now, events)
+        };
+        let answer = self.change(job, release);
         Ok(answer.unwrap_or(HandBack::Fenced))
     }
 

@@ -26,6 +26,9 @@ pub const MAX_RECOVERIES: usize = 100;
 /// Most bytes of a failure's text that a job shows as its last error: it is read with the job, every second.
 pub const MAX_LAST_ERROR: usize = 1_024;
 
+/// Into so many parts a release cuts what is left of a chunk, at most. Parts that are too long still are cut again.
+pub const MAX_PARTS: u64 = 32;
+
 /// Largest number of chunks that one `open` or `sweep` gives: bounds the time that the ledger is busy with it.
 pub const MAX_CHUNKS_A_CALL: u32 = 1_000;
 

@@ -8,12 +8,12 @@
 //! Deliberately absent: what a task does (`task`), who decides that a chunk must stop (`holdings`,
 //! `heart`).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use longshore_broker::Delivery;
 use longshore_ledger::{Claim, Committed, Error, Grant, HandBack, Held, Ledger};
-use longshore_protocol::document::Results;
+use longshore_protocol::document::{self, Results};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
     ChunkMessage, Epoch, NodeId, Outcome, Plan, Run, runs_len, split_results,
@@ -52,6 +52,12 @@ const WAIT_AHEAD: Duration = Duration::from_millis(100);
 const EARLY_FIRST: Duration = Duration::from_millis(1);
 const EARLY_LONGEST: Duration = Duration::from_millis(100);
 
+/// A chunk of automatic size is meant to take a quarter of a second, in the largest fleets a second. One that takes longer, and will for
+/// [`MUCH`] more, has subtasks that are not like those by which its size was found. What is left is cut into parts of about [`PART`].
+const TOO_LONG: Duration = Duration::from_secs(1);
+const MUCH: Duration = Duration::from_millis(500);
+const PART: Duration = Duration::from_millis(250);
+
 /// How often a result object is written again before its subtasks are failed attempts.
 const WRITES: u32 = 3;
 
@@ -89,9 +95,27 @@ pub(crate) struct Chunk<'a> {
     pub(crate) plan: Arc<Plan>,
     pub(crate) handler: Option<&'a dyn Handler>,
     pub(crate) judge: Judge,
+    since: Instant,
+    /// How many subtasks are to be a part of what is left, once the chunk takes too long.
+    part: OnceLock<u64>,
 }
 
 impl Chunk<'_> {
+    /// Ends the hold if the chunk takes too long, going by how long each of its newest subtasks took, so that others have a part of what
+    /// is left. A size that the job's owner chose stays, and a suspect is with us alone.
+    fn share_if_too_long(&self, left: u64, each: Duration) {
+        let is_chosen = matches!(self.plan.document().chunk, document::Chunk::Fixed(_))
+            && self.grant.from < self.plan.total();
+        let is_long = self.since.elapsed() >= TOO_LONG
+            && each.as_secs_f64() * left as f64 >= MUCH.as_secs_f64();
+        if left > 1 && is_long && !is_chosen && !self.grant.is_suspect() {
+            let part = (PART.as_secs_f64() / each.as_secs_f64()) as u64;
+            debug!(left, ?each, part, "the chunk takes too long; others shall have a part of it");
+            let _ = self.part.set(part.max(1));
+            self.hold.end(Ending::Yield);
+        }
+    }
+
     /// The task, if its subtasks may follow one another on one thread: of a suspect each is committed before the next begins, and
     /// a reduce node needs results first.
     fn computing(&self) -> Option<&Computing> {
@@ -173,7 +197,7 @@ impl Pipeline {
             return Ok(Ready { hold, grant, slot });
         }
         self.pace.slow_down();
-        self.release(&hold).await;
+        self.release(&hold, None).await;
         Err(Instead::Acknowledge)
     }
 
@@ -184,12 +208,18 @@ impl Pipeline {
         let suspect = grant.is_suspect();
         let commit_every = if suspect { Duration::ZERO } else { self.config.commit_every };
         let mut batch = Batch::new(grant.from, commit_every);
-        match self.prepare(hold, grant).await {
-            Ok(chunk) => self.run(&chunk, &mut batch, slot).await,
-            Err(reason) => stall(hold, &reason).await,
-        }
+        let part = match self.prepare(hold, grant).await {
+            Ok(chunk) => {
+                self.run(&chunk, &mut batch, slot).await;
+                chunk.part.into_inner()
+            }
+            Err(reason) => {
+                stall(hold, &reason).await;
+                None
+            }
+        };
         if batch.committed() < grant.to {
-            self.release(hold).await;
+            self.release(hold, part).await;
         }
         debug!(from = grant.from, to = grant.to, next = batch.next(), "chunk left");
     }
@@ -262,12 +292,12 @@ impl Pipeline {
             Some(Err(error)) => {
                 error!(%job, %chunk, %error, "claim failed");
                 stall(&hold, "the claim failed").await;
-                self.release(&hold).await;
+                self.release(&hold, None).await;
                 Err(Instead::Requeue)
             }
             None => {
                 // One of the tries may have been granted all the same.
-                self.release(&hold).await;
+                self.release(&hold, None).await;
                 Err(Instead::Requeue)
             }
         }
@@ -321,7 +351,15 @@ impl Pipeline {
             // A reduction needs what it combines, whatever becomes of it in the end.
             keep_results: document.results != Results::Discard || document.reduce.is_some(),
         };
-        Ok(Chunk { hold, grant, plan, handler, judge })
+        Ok(Chunk {
+            hold,
+            grant,
+            plan,
+            handler,
+            judge,
+            since: Instant::now(),
+            part: OnceLock::new(),
+        })
     }
 
     /// Commits what is settled so far, and insists until the ledger has answered or the chunk is
@@ -348,7 +386,10 @@ impl Pipeline {
                 hold.end(Ending::Abandon);
             }
             Some(Ok(Committed::Settled { state: JobState::Paused })) => hold.end(Ending::Yield),
-            Some(Ok(Committed::Settled { .. })) => {}
+            Some(Ok(Committed::Settled { .. })) => {
+                let each = commit.busy.div_f64((end - commit.from) as f64);
+                chunk.share_if_too_long(chunk.grant.to - end, each);
+            }
             Some(Ok(Committed::Fenced)) => {
                 info!(from = commit.from, to = end, "the chunk is somebody else's; not committed");
                 hold.end(Ending::Abandon);
@@ -395,9 +436,9 @@ impl Pipeline {
     }
 
     /// Hands back what is not settled. After a fence this is what lets the chunk run elsewhere.
-    async fn release(&self, hold: &Hold) {
+    async fn release(&self, hold: &Hold, part: Option<u64>) {
         let Held { job, chunk, token } = hold.held;
-        let ask = || self.ledger.release(job, chunk, token);
+        let ask = || self.ledger.release(job, chunk, token, part);
         match insist(&self.reach, "release", &self.machine, &self.over, ask).await {
             Some(Ok(HandBack::Queued)) => debug!(%job, %chunk, "the rest is released"),
             Some(Ok(HandBack::Fenced)) => {}

@@ -2,6 +2,8 @@
 
 mod yard;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use longshore_broker::{Outgoing, Queue};
@@ -114,6 +116,51 @@ async fn a_suspects_subtasks_are_committed_one_by_one() {
     let summary = yard.ended(job).await;
     assert_eq!((summary.state, summary.last_error), (JobState::Succeeded, None));
     worker.leave().await;
+}
+
+/// A chunk of 200 subtasks of 50 ms each, on workers of two slots: gives how long the job took, and how many ran at most at once.
+async fn a_long_chunk(chunk: &Value) -> (Duration, usize) {
+    let yard = Yard::new();
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counted = (now, most.clone());
+    let slow = Worker::builder()
+        .config(Config { slots: 2, ..config() })
+        .task("slow", move |_, _: u64| {
+            let (now, most) = counted.clone();
+            async move {
+                most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                now.fetch_sub(1, Ordering::Relaxed);
+                TaskResult::Ok(())
+            }
+        })
+        .build()
+        .expect("a good worker");
+    let worker = yard.start(slow);
+    let job = new_job();
+    let open = Open { chunks: 1, size: 200, publish_within: Duration::ZERO };
+    yard.admit(job, &range("slow", 200, &json!({"chunk": chunk})), Some(open)).await;
+    let begun = tokio::time::Instant::now();
+    yard.feed(job, 1);
+    let summary = yard.ended(job).await;
+    assert_eq!((summary.books.done, summary.attempts, summary.lost), (200, 200, 0));
+    worker.leave().await;
+    (begun.elapsed(), most.load(Ordering::Relaxed))
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_chunk_that_takes_too_long_others_get_a_part() {
+    let (took, most) = a_long_chunk(&json!("auto")).await;
+    assert_eq!(most, 2);
+    // Ten seconds of work; a bit more than one of them before it is shared.
+    assert!(took < Duration::from_millis(6_500), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_size_that_was_chosen_stays() {
+    let (took, most) = a_long_chunk(&json!(200)).await;
+    assert_eq!(most, 1);
+    assert!(took >= Duration::from_secs(10), "{took:?}");
 }
 
 #[tokio::test]

@@ -88,8 +88,35 @@ pub(super) async fn a_released_rest_waits_for_somebody_else(ledger: Arc<dyn Ledg
     assert_eq!((grant.from, grant.to, grant.attempt), (2, 6, 1));
     ledger.pause(play.job).await.unwrap();
     assert_eq!(play.release(1, 2).await, HandBack::Queued, "a pause does not keep it");
-    let absent = ledger.release(job_id(9), ChunkId(1), token(1)).await.unwrap();
+    let absent = ledger.release(job_id(9), ChunkId(1), token(1), None).await.unwrap();
     assert_eq!(absent, HandBack::Fenced);
+    play.check().await;
+}
+
+pub(super) async fn a_released_rest_is_cut_into_parts(ledger: Arc<dyn Ledger>) {
+    let play = Play::of(&ledger, 200).await;
+    let held = play.take(12).await;
+    play.commit(held.chunk, 0, vec![ok(2)]).await;
+    assert_eq!(play.release_in_parts(1, 99, 4).await, HandBack::Fenced, "another token");
+    assert_eq!(play.release_in_parts(1, 1, 4).await, HandBack::Queued);
+    assert_eq!(play.release_in_parts(1, 1, 4).await, HandBack::Fenced, "it let go already");
+    let summary = play.summary().await;
+    assert_eq!((summary.queued_chunks, summary.running_chunks, summary.lost), (3, 0, 0));
+    assert_eq!((summary.books.queued, summary.books.running), (10, 0));
+    play.check().await;
+    assert_eq!(play.sweep(9, NEVER).await, [(2, 6, 2), (6, 10, 2), (10, 12, 2)], "due at once");
+    for chunk in 1..4 {
+        let claim = play.claim(chunk, 2, 10 + chunk, "b").await;
+        assert!(matches!(claim, Claim::Granted(_)), "part {chunk}: {claim:?}");
+    }
+    let last = play.try_commit(3, 13, 10, vec![ok(2)]).await;
+    assert_eq!(last.unwrap(), Committed::Settled { state: JobState::Running });
+    let held = play.take(188).await;
+    assert_eq!(held.chunk.0, 4, "parts have numbers of their own");
+    assert_eq!(play.release_in_parts(4, 4, 1).await, HandBack::Queued);
+    let parts = play.sweep(99, NEVER).await;
+    assert_eq!(parts.len() as u64, 188_u64.div_ceil(6), "not more than are allowed");
+    assert!(parts.iter().all(|(from, to, _)| to - from == 6 || *to == 200), "{parts:?}");
     play.check().await;
 }
 

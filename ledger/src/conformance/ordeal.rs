@@ -206,7 +206,7 @@ impl Fleet<'_> {
     async fn hand_back(&mut self) {
         let name = self.a_node();
         if let Some(run) = self.nodes.get_mut(&name).and_then(Vec::pop) {
-            self.ledger.release(self.job, run.chunk, run.token).await.expect("release");
+            self.ledger.release(self.job, run.chunk, run.token, None).await.expect("release");
         }
     }
 

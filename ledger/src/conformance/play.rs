@@ -173,7 +173,13 @@ impl Play {
     }
 
     pub(super) async fn release(&self, chunk: u64, shown: u64) -> HandBack {
-        self.ledger.release(self.job, ChunkId(chunk), token(shown)).await.expect("release")
+        let (chunk, shown) = (ChunkId(chunk), token(shown));
+        self.ledger.release(self.job, chunk, shown, None).await.expect("release")
+    }
+
+    pub(super) async fn release_in_parts(&self, chunk: u64, shown: u64, part: u64) -> HandBack {
+        let (chunk, shown) = (ChunkId(chunk), token(shown));
+        self.ledger.release(self.job, chunk, shown, Some(part)).await.expect("release")
     }
 
     pub(super) async fn summary(&self) -> JobSummary {

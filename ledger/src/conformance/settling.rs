@@ -174,7 +174,7 @@ pub(super) async fn a_limit_of_failures_ends_the_job(ledger: Arc<dyn Ledger>) {
     assert_eq!((summary.queued_chunks, summary.running_chunks), (0, 0));
     assert_eq!((summary.next_retry_at, summary.eta), (None, None));
     assert!(summary.finished_at.is_some());
-    let answer = ledger.release(play.job, first.chunk, token(1)).await.unwrap();
+    let answer = ledger.release(play.job, first.chunk, token(1), None).await.unwrap();
     assert_eq!(answer, HandBack::Fenced);
     play.check().await;
 }

@@ -315,7 +315,8 @@ impl Walk {
             return "nothing to release".into();
         };
         let shown = if b % 8 == 7 { token(u64::MAX) } else { held.token };
-        said(self.ledger.release(held.job, held.chunk, shown).await)
+        let part = [None, Some(1 + b % 5)][(b / 8 % 2) as usize];
+        said(self.ledger.release(held.job, held.chunk, shown, part).await)
     }
 
     /// Fresh nodes, one after the other, claim all that they may of what is queued, and die of it or leave; more than one

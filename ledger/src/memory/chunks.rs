@@ -10,8 +10,8 @@ use super::job::{Chunk, Copy, Job, is_queued};
 use super::retries::{Stretch, Waiting};
 use crate::Error;
 use crate::op::{
-    Claim, Commit, Committed, Event, Grant, HandBack, Holder, Lagging, MAX_CHUNKS_A_CALL, Open,
-    Straggler, shortened,
+    Claim, Commit, Committed, Event, Grant, HandBack, Holder, Lagging, MAX_CHUNKS_A_CALL,
+    MAX_PARTS, Open, Straggler, shortened,
 };
 
 impl Job {
@@ -307,6 +307,7 @@ impl Job {
         &mut self,
         id: ChunkId,
         token: Token,
+        part: Option<u64>,
         now: Timestamp,
         events: &mut Vec<Event>,
     ) -> HandBack {
@@ -315,7 +316,13 @@ impl Job {
             let Some(chunk) = self.hand_back(id, token, now) else {
                 return HandBack::Fenced;
             };
-            let suspect = chunk.is_suspect();
+            let (suspect, range) = (chunk.is_suspect(), chunk.range.clone());
+            if let Some(part) = part {
+                let size = part.max((range.end - range.start).div_ceil(MAX_PARTS)).max(1);
+                let starts = range.clone().step_by(size as usize);
+                let parts = starts.map(|from| from..range.end.min(from + size)).collect();
+                self.cut(id, parts);
+            }
             self.offer_again(suspect, over, now);
         }
         events.push(Event::Room { job: self.id() });

@@ -42,7 +42,8 @@ impl Job {
                 self.give_up(id, error);
             } else if is_news && chunk.is_suspect() && chunk.len() > 1 {
                 cut += 1;
-                queued.extend(self.cut(id));
+                let parts = poison::cut(chunk.range.clone(), chunk.crashes());
+                queued.extend(self.cut(id, parts));
             } else {
                 queued.insert(id, chunk.range.clone());
             }
@@ -96,9 +97,13 @@ impl Job {
     }
 
     /// Cuts a queued chunk, whose first part stays in its place; gives the parts.
-    fn cut(&mut self, id: ChunkId) -> Vec<(ChunkId, Range<u64>)> {
+    pub(super) fn cut(
+        &mut self,
+        id: ChunkId,
+        parts: Vec<Range<u64>>,
+    ) -> Vec<(ChunkId, Range<u64>)> {
         let chunk = self.chunks.get_mut(&id).expect("it is being cut");
-        let mut parts = poison::cut(chunk.range.clone(), chunk.crashes()).into_iter();
+        let mut parts = parts.into_iter();
         chunk.range = parts.next().expect("a chunk has a first part");
         let whole = chunk.clone();
         let mut all = vec![(id, whole.range.clone())];

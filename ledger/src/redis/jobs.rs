@@ -11,7 +11,7 @@ use super::call::{Arguments, Call};
 use super::reply::{Reply, corrupt, word};
 use super::summary::Fields;
 use super::{RedisLedger, millis, packing};
-use crate::op::{MAX_CHUNKS_A_CALL, MAX_INDICES, shortened};
+use crate::op::{MAX_CHUNKS_A_CALL, MAX_INDICES, MAX_PARTS, shortened};
 use crate::{
     Admission, Admitted, Claim, Commit, Committed, Error, Grant, HandBack, Holder, Lagging, Loss,
     Open, Revoked, Straggler, Sweep,
@@ -214,13 +214,16 @@ impl RedisLedger {
         job: JobId,
         chunk: ChunkId,
         token: Token,
+        part: Option<u64>,
     ) -> Result<HandBack, Error> {
         let keys = self.keys();
         let call = Call::new("release", [keys.job(job), keys.chunks(job), keys.due(job)])
             .arg(keys.events())
             .arg(job.to_string())
             .arg(chunk.0)
-            .arg(token.to_string());
+            .arg(token.to_string())
+            .arg(part.map_or(String::new(), |part| part.max(1).to_string()))
+            .arg(MAX_PARTS);
         let mut reply = self.call(&call).await?;
         match reply.word()?.as_str() {
             "queued" => Ok(HandBack::Queued),

@@ -192,8 +192,14 @@ impl Ledger for RedisLedger {
         self.commit_chunk(job, chunk, token, commit).await
     }
 
-    async fn release(&self, job: JobId, chunk: ChunkId, token: Token) -> Result<HandBack, Error> {
-        self.release_chunk(job, chunk, token).await
+    async fn release(
+        &self,
+        job: JobId,
+        chunk: ChunkId,
+        token: Token,
+        part: Option<u64>,
+    ) -> Result<HandBack, Error> {
+        self.release_chunk(job, chunk, token, part).await
     }
 
     async fn copy(&self, job: JobId, lagging: &Lagging) -> Result<Vec<Straggler>, Error> {

@@ -166,7 +166,7 @@ fn what_a_node_without_work_claims_between_its_beat_and_the_second_look_it_keeps
         world.run_for(1_000);
     }
     // It was under suspicion by now. It names the job while it has something of it, but nobody hears that.
-    at_once(world.ledger.release(job, first.chunk, first.token)).unwrap();
+    at_once(world.ledger.release(job, first.chunk, first.token, None)).unwrap();
     world.run_for(100);
     world.haunt("idle");
     let claimed = world.now_ms();

@@ -217,7 +217,8 @@ pass_on! {
     claim(job: JobId, chunk: ChunkId, epoch: Epoch, token: Token, node: &NodeId)
         -> Result<Claim, Error>;
     commit(job: JobId, chunk: ChunkId, token: Token, commit: &Commit) -> Result<Committed, Error>;
-    release(job: JobId, chunk: ChunkId, token: Token) -> Result<HandBack, Error>;
+    release(job: JobId, chunk: ChunkId, token: Token, part: Option<u64>)
+        -> Result<HandBack, Error>;
     revoke(job: JobId, node: &NodeId, loss: &Loss) -> Result<Vec<Revoked>, Error>;
     copy(job: JobId, lagging: &Lagging) -> Result<Vec<Straggler>, Error>;
     holders(job: JobId) -> Result<Vec<Holder>, Error>;

@@ -280,7 +280,7 @@ async fn run(ledger: &dyn Ledger, node: &NodeId, message: ChunkMessage, handler:
         let commit = Commit { from: index, runs, busy: Duration::from_millis(5) };
         match insist(|| ledger.commit(job, chunk, token, &commit)).await {
             Committed::Settled { state: JobState::Paused } => {
-                insist(|| ledger.release(job, chunk, token)).await;
+                insist(|| ledger.release(job, chunk, token, None)).await;
                 return;
             }
             Committed::Settled { .. } => {}

@@ -120,7 +120,7 @@ impl Real {
     }
 
     fn release(&self, chunk: u8, token: u8) -> Answer {
-        match at_once(self.ledger.release(JOB, id(chunk), real(token))).expect("answered") {
+        match at_once(self.ledger.release(JOB, id(chunk), real(token), None)).expect("answered") {
             HandBack::Queued => Answer::Queued,
             HandBack::Fenced => Answer::Fenced,
         }

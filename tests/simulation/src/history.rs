@@ -28,6 +28,8 @@ pub(crate) struct History {
     pub(crate) epochs: HashMap<Token, Epoch>,
     /// Chunks that were taken from a node.
     pub(crate) revoked: BTreeSet<(JobId, ChunkId)>,
+    /// Jobs of which a chunk was handed back in parts.
+    pub(crate) cut: BTreeSet<JobId>,
     /// Jobs that are paused, and since when.
     pub(crate) paused: BTreeMap<JobId, Duration>,
     indices: BTreeMap<(JobId, u64), Index>,
@@ -306,8 +308,8 @@ impl World {
         let most = self.jobs.get(&job).and_then(|job| job.document.max_parallel);
         let Some(most) = most else { return };
         let (queued, running) = (summary.queued_chunks, summary.running_chunks);
-        // A chunk that two nodes died of is cut, so more may be open than may run.
-        let may_be_cut = summary.crashes >= 2;
+        // A chunk that two nodes died of is cut, and one that takes long, so more may be open than may run.
+        let may_be_cut = summary.crashes >= 2 || self.history.lock().cut.contains(&job);
         if running > most || queued + running > most && !may_be_cut {
             let open = format!("{running} chunks run and {queued} wait, {most} allowed");
             self.violated("S6", || format!("{job}: {open}"));

@@ -214,9 +214,15 @@ impl Ledger for RemoteLedger {
         .await
     }
 
-    async fn release(&self, job: JobId, chunk: ChunkId, token: Token) -> Result<HandBack, Error> {
+    async fn release(
+        &self,
+        job: JobId,
+        chunk: ChunkId,
+        token: Token,
+        part: Option<u64>,
+    ) -> Result<HandBack, Error> {
         self.ask("release", move |world| {
-            Box::pin(async move { world.release(job, chunk, token).await })
+            Box::pin(async move { world.release(job, chunk, token, part).await })
         })
         .await
     }

@@ -120,12 +120,17 @@ impl World {
         job: JobId,
         chunk: ChunkId,
         token: Token,
+        part: Option<u64>,
     ) -> Result<HandBack, Error> {
         let shown = self.effective(job, chunk, token);
-        let answer = self.ledger.release(job, chunk, shown).await?;
-        self.note(|| format!("{job}/{chunk} released: {answer:?}"));
+        let answer = self.ledger.release(job, chunk, shown, part).await?;
+        self.note(|| format!("{job}/{chunk} released, in parts of {part:?}: {answer:?}"));
         if answer == HandBack::Queued {
             let mut history = self.history.lock();
+            if part.is_some() {
+                history.cut.insert(job);
+                self.count("chunks cut because they took long");
+            }
             let allowed = history.holders.allow(job, chunk, token);
             history.holders.let_go(job, chunk, token);
             drop(history);

@@ -31,6 +31,7 @@ fn every_kind_of_trouble_happens() {
         "calls late",
         "calls lost",
         "calls that waited for a cut line",
+        "chunks cut because they took long",
         "chunks fetched ahead",
         "chunks revoked",
         "confirms lost",

@@ -81,8 +81,13 @@ impl Yard {
     pub async fn submit(&self, document: &Value) -> JobId {
         let job = new_job();
         let size = self.admit(job, document, None).await;
-        tokio::spawn(feed(self.ledger.clone(), self.broker.clone(), job, size));
+        self.feed(job, size);
         job
+    }
+
+    /// Keeps the chunks of an admitted job coming until it has ended.
+    pub fn feed(&self, job: JobId, size: u64) {
+        tokio::spawn(feed(self.ledger.clone(), self.broker.clone(), job, size));
     }
 
     /// Gives the size of its chunks.

@@ -103,9 +103,15 @@ impl Ledger for Severed {
     ) -> Result<Committed, Error> {
         self.line().await?.commit(job, chunk, token, commit).await
     }
-    async fn release(&self, job: JobId, chunk: ChunkId, token: Token) -> Result<HandBack, Error> {
+    async fn release(
+        &self,
+        job: JobId,
+        chunk: ChunkId,
+        token: Token,
+        part: Option<u64>,
+    ) -> Result<HandBack, Error> {
         self.released.fetch_add(1, Ordering::Relaxed);
-        self.line().await?.release(job, chunk, token).await
+        self.line().await?.release(job, chunk, token, part).await
     }
     async fn document(&self, job: JobId) -> Result<Option<StoredDocument>, Error> {
         self.line().await?.document(job).await
