@@ -7,6 +7,7 @@ mod jobs;
 mod latency;
 mod nodes;
 mod results;
+mod sizes;
 mod throughput;
 
 use std::fmt;
@@ -36,6 +37,8 @@ pub enum Name {
     Cpu,
     /// Subtasks that wait for 100 ms, at 1,000 slots.
     Sleep,
+    /// Automatic chunk sizes beside fixed ones.
+    Sizes,
     /// Nothing to do.
     Idle,
     /// 10,000 nodes that beat.
@@ -48,7 +51,7 @@ pub enum Name {
 
 impl Name {
     /// All of them, in the order of the targets.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::ThroughputKeep,
         Self::ThroughputDiscard,
         Self::Single,
@@ -56,6 +59,7 @@ impl Name {
         Self::Huge,
         Self::Cpu,
         Self::Sleep,
+        Self::Sizes,
         Self::Idle,
         Self::Nodes,
         Self::Jobs,
@@ -72,6 +76,7 @@ impl Name {
             Self::Huge => "huge",
             Self::Cpu => "cpu",
             Self::Sleep => "sleep",
+            Self::Sizes => "sizes",
             Self::Idle => "idle",
             Self::Nodes => "nodes",
             Self::Jobs => "jobs",
@@ -89,6 +94,7 @@ impl Name {
             Self::Huge => "100,000,000 no-op subtasks, beside 1,000,000",
             Self::Cpu => "subtasks of 10 ms of processor time",
             Self::Sleep => "subtasks that wait for 100 ms, at 1,000 slots",
+            Self::Sizes => "chunk auto beside sizes of 1 to 10,000, for even and uneven subtasks",
             Self::Idle => "a scheduler and a worker with nothing to do",
             Self::Nodes => "10,000 simulated nodes that beat once a second",
             Self::Jobs => "10,000 jobs of one no-op at once",
@@ -98,7 +104,7 @@ impl Name {
 
     /// Whether it is part of a benchmark that names no scenario: the others take minutes.
     pub fn is_quick(self) -> bool {
-        self != Self::Huge
+        !matches!(self, Self::Huge | Self::Sizes)
     }
 
     pub(crate) fn scenario(self) -> Box<dyn Scenario> {
@@ -110,6 +116,7 @@ impl Name {
             Self::Huge => Box::new(huge::Huge),
             Self::Cpu => Box::new(busy::Busy::cpu()),
             Self::Sleep => Box::new(busy::Busy::sleep()),
+            Self::Sizes => Box::new(sizes::Sizes),
             Self::Idle => Box::new(idle::Idle),
             Self::Nodes => Box::new(nodes::Nodes::default()),
             Self::Jobs => Box::new(jobs::Jobs),

@@ -15,7 +15,7 @@ use crate::settings::Settings;
 /// of it, is in docs/performance.md.
 #[derive(Args)]
 pub(crate) struct Bench {
-    /// What to measure [default: all but huge]
+    /// What to measure [default: all but huge and sizes]
     #[arg(value_name = "SCENARIO", value_parser = scenario, long_help = scenarios())]
     scenarios: Vec<Name>,
     /// How often each is measured; medians are reported
@@ -57,7 +57,7 @@ fn scenario(text: &str) -> Result<Name, String> {
 
 fn scenarios() -> String {
     let lines = Name::ALL.map(|name| format!("  {:19} {}", name.as_str(), name.what()));
-    format!("What to measure; all but huge if none is named:\n\n{}", lines.join("\n"))
+    format!("What to measure; all but huge and sizes if none is named:\n\n{}", lines.join("\n"))
 }
 
 fn scale(text: &str) -> Result<f64, String> {
