@@ -16,7 +16,8 @@ local chunk = it and chunks.load(open_chunks, chunk_id)
 if not it or job.has_ended(it) or not chunks.holder_by(chunk, token) then
   return { 'fenced' }
 end
-if chunks.leave_to_the_other(chunk, chunks.holder_by(chunk, token)) then
+-- Parts are for everybody, also where another node runs the chunk as well.
+if not wanted and chunks.leave_to_the_other(chunk, chunks.holder_by(chunk, token)) then
   chunks.save(it, open_chunks, chunk)
   job.save(it)
   hints.room(channel, id)

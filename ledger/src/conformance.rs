@@ -81,6 +81,7 @@ cases! {
         a_url_is_cut_where_the_copy_overtook
         a_long_run_is_cut_where_the_copy_overtook
         whoever_of_two_lets_go_leaves_the_chunk_to_the_other
+        whoever_of_two_lets_go_in_parts_takes_the_chunk_from_both
         what_one_of_two_dies_of_is_charged_and_runs_on
         an_orphaned_copy_is_dropped
         who_runs_a_copy_is_told_to_stop_as_any_holder_is;

@@ -187,7 +187,8 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// The holder hands back what it has not settled: `Queued`, epoch + 1, due at once. With `part` it is cut into chunks of that many
     /// subtasks each, or of more, so that there are [`op::MAX_PARTS`] at most; the first keeps the chunk's number. Works while the job is paused; `Fenced` when
-    /// it ended. Where a copy is held, whoever gives up its hold leaves the chunk to the other, and nothing is queued.
+    /// it ended. Where a copy is held, whoever gives up its hold
+    /// leaves the chunk to the other, and nothing is queued; but parts are for everybody, and both lose their hold.
     async fn release(
         &self,
         job: JobId,

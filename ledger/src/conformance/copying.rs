@@ -192,6 +192,26 @@ pub(super) async fn whoever_of_two_lets_go_leaves_the_chunk_to_the_other(ledger:
     }
 }
 
+pub(super) async fn whoever_of_two_lets_go_in_parts_takes_the_chunk_from_both(
+    ledger: Arc<dyn Ledger>,
+) {
+    for leaver in [1, 2] {
+        let play = Play::of(&ledger, 4).await;
+        play.doubled(4).await;
+        assert_eq!(play.release_in_parts(1, leaver, 3).await, HandBack::Queued);
+        for shown in [1, 2] {
+            play.fenced(shown, 0, vec![ok(1)]).await;
+        }
+        assert_eq!(play.sweep(9, NEVER).await, [(0, 3, 3), (3, 4, 3)]);
+        let summary = play.summary().await;
+        assert_eq!((summary.queued_chunks, summary.running_chunks, summary.lost), (2, 0, 0));
+        play.check().await;
+        ledger.cancel(play.job).await.unwrap();
+        ledger.archive(play.job).await.unwrap();
+        ledger.delete(play.job).await.unwrap();
+    }
+}
+
 pub(super) async fn what_one_of_two_dies_of_is_charged_and_runs_on(ledger: Arc<dyn Ledger>) {
     for first in ["a", "b"] {
         let play = Play::of(&ledger, 4).await;

@@ -312,7 +312,14 @@ impl Job {
         events: &mut Vec<Event>,
     ) -> HandBack {
         let over = self.is_over_parallel();
-        if !self.chunks.get_mut(&id).is_some_and(|chunk| chunk.leave_to_the_other(token)) {
+        let is_left = self.chunks.get_mut(&id).is_some_and(|chunk| match part {
+            None => chunk.leave_to_the_other(token),
+            Some(_) => {
+                chunk.keep_for(token);
+                false
+            }
+        });
+        if !is_left {
             let Some(chunk) = self.hand_back(id, token, now) else {
                 return HandBack::Fenced;
             };
@@ -458,6 +465,17 @@ impl Chunk {
         matches!(self.copy, Some(Copy::Offered { .. }))
             && self.epoch == epoch
             && self.node() != Some(node)
+    }
+
+    /// Whoever holds a copy under this token becomes the only holder.
+    fn keep_for(&mut self, shown: Token) {
+        if let ChunkState::Running { token, .. } = &self.state
+            && *token != shown
+            && self.holder(shown).is_some()
+        {
+            let other = *token;
+            self.leave_to_the_other(other);
+        }
     }
 
     /// Ends a hold where another node runs the chunk as well, and goes on alone; false if there is none.

@@ -138,6 +138,12 @@ impl Holders {
         }
     }
 
+    /// Nobody holds the chunk any more.
+    pub(crate) fn parted(&mut self, job: JobId, chunk: ChunkId) {
+        self.chunks.remove(&(job, chunk));
+        self.offered.remove(&(job, chunk));
+    }
+
     /// All that a node holds of a job is taken from it, of what it claimed up to this time if one is given.
     pub(crate) fn taken(&mut self, job: JobId, node: &NodeId, claimed_by: Option<Timestamp>) {
         for ((of, chunk), holders) in &mut self.chunks {

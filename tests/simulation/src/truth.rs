@@ -127,12 +127,13 @@ impl World {
         self.note(|| format!("{job}/{chunk} released, in parts of {part:?}: {answer:?}"));
         if answer == HandBack::Queued {
             let mut history = self.history.lock();
+            let allowed = history.holders.allow(job, chunk, token);
+            history.holders.let_go(job, chunk, token);
             if part.is_some() {
+                history.holders.parted(job, chunk);
                 history.cut.insert(job);
                 self.count("chunks cut because they took long");
             }
-            let allowed = history.holders.allow(job, chunk, token);
-            history.holders.let_go(job, chunk, token);
             drop(history);
             if !allowed {
                 self.violated("S4", || format!("{job}/{chunk}: a release under {token} counted"));
