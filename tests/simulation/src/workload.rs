@@ -3,6 +3,7 @@
 //! What a subtask does depends on its job, its index and its attempt alone, so the outcome of a job is known beforehand,
 //! and an infrastructure failure that used up an attempt, lost a result or counted something twice shows in it.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use longshore_protocol::document::{Chunk, Placement, Reduce, Retry, Split};
@@ -16,6 +17,10 @@ use crate::dice::{Dice, mix};
 pub(crate) const WORK: &str = "work";
 /// The task of all reductions.
 pub(crate) const ADD: &str = "add";
+
+/// So many subtasks at most are slow, and take so many milliseconds at most.
+const SLOW: u64 = 30;
+const SLOWEST: u64 = 600;
 
 /// Longer than any time limit of a job.
 const OVERRUN: Duration = Duration::from_secs(3_600);
@@ -31,7 +36,10 @@ pub(crate) struct Job {
     pub(crate) copies: u64,
     pub(crate) controls: Vec<(Duration, Control)>,
     moods: Moods,
+    /// Milliseconds that a subtask takes at most,
     longest: u64,
+    /// but for these, which are not like those before them.
+    slow: Range<u64>,
     salt: u64,
 }
 
@@ -102,6 +110,12 @@ impl Job {
                 (10.., None) => &[1, 20, 200, 600],
                 (_, None) => &[1, 200, 1_500, 8_000],
             }),
+            slow: if document.timeout.is_none() && dice.chance(400) {
+                let from = dice.among(0..total);
+                from..total.min(from + SLOW)
+            } else {
+                0..0
+            },
             salt: dice.next(),
             document,
         }
@@ -144,7 +158,10 @@ impl Job {
     pub(crate) fn duration(&self, index: u64, attempt: u32) -> Duration {
         match self.temper(index) {
             Temper::Overruns(times) if attempt <= times => OVERRUN,
-            _ => Duration::from_millis(self.throw(index, 100 + u64::from(attempt)) % self.longest),
+            _ => {
+                let longest = if self.slow.contains(&index) { SLOWEST } else { self.longest };
+                Duration::from_millis(self.throw(index, 100 + u64::from(attempt)) % longest)
+            }
         }
     }
 
