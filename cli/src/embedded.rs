@@ -6,7 +6,7 @@ use std::time::Duration;
 use longshore_broker::memory::MemoryBroker;
 use longshore_ledger::memory::{MemoryLedger, SystemClock};
 use longshore_producer::{Client, JobDocument};
-use longshore_protocol::SchedulerId;
+use longshore_protocol::{DisabledTask, SchedulerId};
 use longshore_scheduler::Scheduler;
 use longshore_worker::Worker;
 use tokio::task::JoinHandle;
@@ -118,9 +118,17 @@ pub(crate) fn worker(
 }
 
 /// Refuses a document that the one worker of this process could never run.
-pub(crate) fn check_tasks(document: &JobDocument, known: &[String]) -> Result<(), Failure> {
+pub(crate) fn check_tasks(
+    document: &JobDocument,
+    known: &[String],
+    disabled: &[DisabledTask],
+) -> Result<(), Failure> {
     let reduce = document.reduce.as_ref().map(|reduce| ("reduce.task", reduce.task.as_str()));
     for (place, task) in std::iter::once(("task", document.task.as_str())).chain(reduce) {
+        if let Some(disabled) = disabled.iter().find(|disabled| disabled.task == task) {
+            let reason = &disabled.reason;
+            return Err(Failure::usage(format!("{place}: task `{task}` can't start: {reason}")));
+        }
         if !known.iter().any(|name| name == task) {
             return Err(Failure::usage(format!(
                 "{place}: unknown task `{task}`; use {}, or declare [task.{task}] in longshore.toml",

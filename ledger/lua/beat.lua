@@ -7,7 +7,8 @@
           "news": those follow that changed since the last beat
           "nothing": as "news", and nobody waits for them
   ARGV[4…] field, value, field, value, …
-  Output  {now, "new" | "changed" | "known" | "missing", "drain" | "go on"}; "missing" if only changes
+  Output  {now, "new" | "changed" | "known" | "missing", "drain" | "go on"}; "changed": its
+          state or its tasks did; "missing" if only changes
           came and there is nothing that they change: nothing was done ]]
 local key, list, news = KEYS[1], KEYS[2], KEYS[3]
 local keep, node, extent = tonumber(ARGV[1]), ARGV[2], ARGV[3]
@@ -16,10 +17,12 @@ local before, now = redis.call('HMGET', key, 'state', 'drain'), job.now()
 if not before[1] and extent ~= 'whole' then
   return { now, 'missing', 'go on' }
 end
-local state = before[1]
+local has_changed = false
 for i = 4, #ARGV, 2 do
   if ARGV[i] == 'state' then
-    state = ARGV[i + 1]
+    has_changed = has_changed or before[1] ~= ARGV[i + 1]
+  elseif ARGV[i] == 'tasks' then
+    has_changed = has_changed or redis.call('HGET', key, 'tasks') ~= ARGV[i + 1]
   end
 end
 if ARGV[4] then
@@ -34,5 +37,5 @@ if list then
     fleet.news(news, node)
   end
 end
-local what = not before[1] and 'new' or before[1] ~= state and 'changed' or 'known'
+local what = not before[1] and 'new' or has_changed and 'changed' or 'known'
 return { now, what, before[2] and 'drain' or 'go on' }

@@ -77,6 +77,7 @@ fn info(name: &str, busy: u32) -> NodeInfo {
         version: "1".into(),
         queues: vec!["default".into()],
         tasks: vec!["noop".into()],
+        disabled: Vec::new(),
         uncopied: Vec::new(),
         labels: BTreeMap::new(),
         slots: 4,

@@ -390,6 +390,7 @@ fn info() -> NodeInfo {
         version: "0.1.0".into(),
         queues: vec!["default".into()],
         tasks: vec!["noop".into()],
+        disabled: Vec::new(),
         uncopied: Vec::new(),
         labels: [].into(),
         slots: 4,

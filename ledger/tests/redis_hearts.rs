@@ -34,6 +34,7 @@ impl Worker {
             version: "0".into(),
             queues: vec!["default".into()],
             tasks: vec!["noop".into()],
+            disabled: Vec::new(),
             uncopied: Vec::new(),
             labels: BTreeMap::new(),
             slots: 1,

@@ -56,6 +56,7 @@ fn info() -> NodeInfo {
         version: "1".into(),
         queues: vec!["default".into()],
         tasks: vec!["noop".into()],
+        disabled: Vec::new(),
         uncopied: Vec::new(),
         labels: [].into(),
         slots: 1_000,

@@ -9,7 +9,9 @@ use longshore_ledger::ControlError;
 use longshore_ledger::op::MAX_RECOVERIES;
 use longshore_protocol::document::{JobDocument, Results};
 use longshore_protocol::state::JobState;
-use longshore_protocol::{Audit, ErrorEntry, JobId, JobSummary, Recovery, ReduceTree, ResultsPage};
+use longshore_protocol::{
+    Audit, ErrorEntry, JobId, JobSummary, Reason, Recovery, ReduceTree, ResultsPage,
+};
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
@@ -224,6 +226,24 @@ impl Job {
     /// What was done each time that the job lost a node, newest first; of more than 100 the newest.
     pub async fn recoveries(&self) -> Result<Vec<Recovery>, Error> {
         Ok(self.jobs.ledger().recoveries(self.id, MAX_RECOVERIES).await?)
+    }
+
+    /// Why nothing of the job can run at the moment, as far as the list of workers tells; `None` if something runs, or can.
+    pub async fn waits_for(&self) -> Result<Option<Reason>, Error> {
+        let summary = self.summary().await?;
+        let moves =
+            matches!(summary.state, JobState::Queued | JobState::Running | JobState::Reducing);
+        if !moves || summary.running_chunks > 0 {
+            return Ok(None);
+        }
+        let mut task = summary.task;
+        if summary.state == JobState::Reducing
+            && let Some(reduce) = self.document().await?.reduce
+        {
+            task = reduce.task;
+        }
+        let nodes = self.jobs.ledger().nodes().await?;
+        Ok(Reason::no_worker(&summary.queue, &task, &nodes))
     }
 
     /// The books, recounted from the ledger's raw keys.

@@ -10,6 +10,7 @@ mod ids;
 mod journal;
 mod message;
 mod outcome;
+mod reason;
 mod reduce;
 mod split;
 pub mod state;
@@ -22,10 +23,11 @@ pub use ids::{ChunkId, Digest, Epoch, JobId, NodeId, SchedulerId, Token};
 pub use journal::{Decoder, Ending, JournalPlace, JournalRecord, LARGEST_RECORD, News};
 pub use message::{ChunkMessage, Subtask};
 pub use outcome::{Outcome, RESULT_STRIDE, Run, runs_len, split_results};
+pub use reason::{Reason, ReasonCode};
 pub use reduce::{ReduceNode, ReduceTree};
 pub use split::{Input, InputFile, LineWindow, MAX_FILES, Manifest, Plan};
 pub use time::Timestamp;
 pub use view::{
-    Audit, Books, Death, ErrorEntry, JobSummary, Lost, NodeInfo, NodeRecord, NodeState, Recovery,
-    ResultRun, ResultsPage, SchedulerRecord,
+    Audit, Books, Death, DisabledTask, ErrorEntry, JobSummary, Lost, NodeInfo, NodeRecord,
+    NodeState, Recovery, ResultRun, ResultsPage, SchedulerRecord,
 };

@@ -14,6 +14,11 @@ pub enum Outcome {
         /// Whether another attempt may help.
         retry: bool,
     },
+    /// The attempt could not be started on this node: no attempt is used up, and another node may have it.
+    NotStarted {
+        /// What is missing, for people.
+        reason: String,
+    },
     /// "Not now" (exit code 75): tried again later without using up an attempt.
     NotNow {
         /// Why not, for people; may be empty.

@@ -250,6 +250,17 @@ pub enum NodeState {
     Draining,
 }
 
+/// A task that a worker has and can't start at the moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DisabledTask {
+    /// The task's name.
+    pub task: String,
+    /// Why it can't be started, for people.
+    pub reason: String,
+    /// When an attempt could not be started for the first time (the worker's own clock).
+    pub since: Timestamp,
+}
+
 /// What a worker says of itself with each heartbeat.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeInfo {
@@ -265,6 +276,9 @@ pub struct NodeInfo {
     pub queues: Vec<String>,
     /// The tasks that it can run.
     pub tasks: Vec<String>,
+    /// Those that it has and can't start at the moment, which are not among `tasks`.
+    #[serde(default)]
+    pub disabled: Vec<DisabledTask>,
     /// Those of them of which no second copy may run, however long the first takes.
     #[serde(default)]
     pub uncopied: Vec<String>,

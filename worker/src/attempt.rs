@@ -22,11 +22,13 @@ pub(crate) enum Ended {
     Stopped,
     /// It could not begin, for no fault of its own.
     Stuck(String),
+    /// It could not be started on this machine.
+    NotStarted(String),
 }
 
 /// Runs the next subtask of a batch. While it runs, what is settled before it is committed in time.
 pub(crate) async fn attempt(pipeline: &Pipeline, chunk: &Chunk<'_>, batch: &mut Batch) -> Ended {
-    let Some(handler) = chunk.handler else { return Ended::Outcome(unknown(pipeline, chunk)) };
+    let handler = chunk.handler;
     if let Some(instantly) = handler.instantly() {
         let params = &chunk.plan.document().params;
         return Ended::Outcome(instantly(params, chunk.grant.attempt));
@@ -87,10 +89,14 @@ async fn run(
     let stopped = tokio::select! {
         biased;
         () = stop.cancelled() => true,
-        ended = &mut work => return Ended::Outcome(ended.unwrap_or_else(|panic| Outcome::Failure {
-            error: panic_text(panic.as_ref()),
-            retry: true,
-        })),
+        ended = &mut work => return match ended {
+            Ok(Outcome::NotStarted { reason }) => Ended::NotStarted(reason),
+            Ok(outcome) => Ended::Outcome(outcome),
+            Err(panic) => {
+                let error = panic_text(panic.as_ref());
+                Ended::Outcome(Outcome::Failure { error, retry: true })
+            }
+        },
         () = time_is_up => false,
     };
     cancel.cancel();
@@ -104,19 +110,6 @@ async fn run(
         }),
         _ => Ended::Stopped,
     }
-}
-
-/// The worker does not know the task. Trying again here would not help, and the scheduler can't
-/// know better.
-fn unknown(pipeline: &Pipeline, chunk: &Chunk<'_>) -> Outcome {
-    let known = pipeline.handlers.names().join(", ");
-    let error = format!(
-        "worker {} has no task `{}`; it has {known}; \
-         give the job a `queue` whose workers all have the task",
-        pipeline.node,
-        chunk.plan.task(chunk.grant.from)
-    );
-    Outcome::Failure { error, retry: false }
 }
 
 #[cfg(test)]
@@ -133,7 +126,7 @@ mod tests {
         match ended {
             Ended::Outcome(outcome) => outcome,
             Ended::Stopped => panic!("it was stopped"),
-            Ended::Stuck(reason) => panic!("it was stuck: {reason}"),
+            Ended::Stuck(reason) | Ended::NotStarted(reason) => panic!("it was stuck: {reason}"),
         }
     }
 

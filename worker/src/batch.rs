@@ -58,6 +58,10 @@ impl Judge {
                     None => Run::Failed { error },
                 }
             }
+            // Chunks are handed back before it comes to this.
+            Outcome::NotStarted { .. } => {
+                Run::Defer { delay: self.retry.backoff_for(self.deferrals + 1, random) }
+            }
             Outcome::NotNow { reason, .. } if self.deferrals >= MAX_DEFERRALS => Run::Failed {
                 error: cut(format!("said \"not now\" {MAX_DEFERRALS} times: {reason}")),
             },

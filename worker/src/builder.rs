@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
+use crate::availability::Availability;
 use crate::task::{Handler, Handlers, TaskSpec, asynchronous, blocking};
 use crate::{BuildError, Config, Context, Machine, Worker};
 
@@ -144,6 +145,12 @@ impl Builder {
         let mut config = self.config;
         let uncopied = self.specs.iter().filter(|(_, spec)| !spec.copies());
         config.uncopied.extend(uncopied.map(|(name, _)| name.clone()));
+        let availability = Availability::default();
+        for (task, spec) in &self.specs {
+            if let Err(reason) = spec.check() {
+                availability.disable(task, reason);
+            }
+        }
         let configured = self.specs.into_iter().map(|(task, spec)| match spec.handler() {
             Ok(handler) => Ok((task, handler)),
             Err(reason) => Err(BuildError::BadTask { task, reason }),
@@ -163,6 +170,7 @@ impl Builder {
             machine: Arc::new(self.machine),
             config,
             handlers: Arc::new(Handlers::new(own)),
+            availability: Arc::new(availability),
             setup: self.setup,
             teardown: self.teardown,
         })
@@ -221,10 +229,18 @@ mod tests {
         refused(worker().queues(["a", "a"]), "queues: a queue is named twice");
         let hasty = Config { dead_after: Duration::from_millis(1500), ..Config::default() };
         refused(worker().config(hasty), "dead_after: must be at least twice `heartbeat`");
-        refused(
-            worker().configured_task("t", TaskSpec::command(["pythn3"])),
-            "task.t: command: no program `pythn3` on this machine",
-        );
+    }
+
+    #[test]
+    fn a_program_that_is_missing_disables_its_task_and_not_the_worker() {
+        let builder = task(Worker::builder(), "fine");
+        let builder = builder.configured_task("t", TaskSpec::command(["pythn3"]));
+        let worker = builder.build().expect("it can do the rest");
+        let [disabled] = &worker.disabled()[..] else { panic!("{:?}", worker.disabled()) };
+        let reason = "command: no program `pythn3` on this machine";
+        assert_eq!((&*disabled.task, &*disabled.reason), ("t", reason));
+        let tasks = worker.tasks();
+        assert!(tasks.contains(&"fine".into()) && !tasks.contains(&"t".into()), "{tasks:?}");
     }
 
     #[test]

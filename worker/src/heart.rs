@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::Machine;
+use crate::availability::Availability;
 use crate::holdings::{Ending, Holdings};
 use crate::metrics;
 
@@ -84,6 +85,7 @@ pub(crate) struct Body {
     pub(crate) heartbeat: Duration,
     pub(crate) dead_after: Duration,
     pub(crate) holdings: Arc<Holdings>,
+    pub(crate) availability: Arc<Availability>,
     /// Cancelled, by the heart too, when nothing new is to be claimed.
     pub(crate) closing: CancellationToken,
 }
@@ -218,6 +220,7 @@ impl Chest<'_> {
                 biased;
                 () = tokio::time::sleep_until(until) => return,
                 () = self.again.notified() => return,
+                () = self.body.availability.changed() => return,
                 () = self.body.closing.cancelled(), if !was_closing => return,
                 () = tokio::time::sleep_until(dead_at), if self.is_beating() => self.fence(),
             }
@@ -304,6 +307,10 @@ impl Measure {
         let busy = u32::try_from(body.holdings.busy()).unwrap_or(u32::MAX);
         self.info.busy = busy.min(self.info.slots);
         self.info.jobs = Some(body.holdings.jobs_to_tell());
+        self.info.disabled = body.availability.disabled();
+        let is_disabled = |task: &String| self.info.disabled.iter().any(|it| it.task == *task);
+        self.info.tasks =
+            body.info.tasks.iter().filter(|task| !is_disabled(task)).cloned().collect();
         self.info.state =
             if body.closing.is_cancelled() { NodeState::Draining } else { NodeState::Active };
         self.info.clone()

@@ -11,6 +11,7 @@
 //! with every chunk committed or handed back.
 
 mod attempt;
+mod availability;
 mod backoff;
 mod batch;
 mod builder;

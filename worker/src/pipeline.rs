@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, instrument, warn};
 
 use crate::attempt::{Ended, attempt};
+use crate::availability::Availability;
 use crate::backoff::{Reach, insist};
 use crate::batch::{Batch, Judge, Settled};
 use crate::config::REDUCE_FACTOR;
@@ -39,6 +40,10 @@ use crate::{Config, Machine};
 /// A chunk that can't run here and now, for no fault of its own, is kept this long before it is
 /// released: it comes back at once, and the trouble should have a chance to pass.
 const STALL: Duration = Duration::from_secs(1);
+
+/// A chunk of a task that this worker can't run is kept this long, without a slot, before it is released: by then schedulers
+/// know more, and nobody is kept busy with messages that go round.
+const WRONG_PLACE: Duration = Duration::from_millis(100);
 
 /// A chunk that was handed out before (its node was lost, say) has waited enough: where all slots are busy its message goes on to
 /// somebody else after this time; not quite so soon when this worker has passed it on already, since then all may be busy.
@@ -69,6 +74,7 @@ pub(crate) struct Pipeline {
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) reach: Reach,
     pub(crate) handlers: Arc<Handlers>,
+    pub(crate) availability: Arc<Availability>,
     pub(crate) holdings: Arc<Holdings>,
     pub(crate) plans: Plans,
     pub(crate) slots: Semaphore,
@@ -93,7 +99,7 @@ pub(crate) struct Chunk<'a> {
     pub(crate) hold: &'a Hold,
     pub(crate) grant: &'a Grant,
     pub(crate) plan: Arc<Plan>,
-    pub(crate) handler: Option<&'a dyn Handler>,
+    pub(crate) handler: &'a dyn Handler,
     pub(crate) judge: Judge,
     since: Instant,
     /// How many subtasks are to be a part of what is left, once the chunk takes too long.
@@ -120,7 +126,11 @@ impl Chunk<'_> {
     /// a reduce node needs results first.
     fn computing(&self) -> Option<&Computing> {
         let free = !self.grant.is_suspect() && self.grant.from < self.plan.total();
-        self.handler.filter(|_| free)?.computing()
+        self.handler.computing().filter(|_| free)
+    }
+
+    fn task(&self) -> &str {
+        self.plan.task(self.grant.from)
     }
 }
 
@@ -129,6 +139,14 @@ struct Ready<'a> {
     hold: Taken,
     grant: Grant,
     slot: SemaphorePermit<'a>,
+}
+
+/// Why a granted chunk does not run.
+enum Unprepared {
+    /// Something can't be read now.
+    NotYet(String),
+    /// This worker can't run the task.
+    NotHere(String),
 }
 
 /// What to do with a message instead of working on its chunk.
@@ -213,8 +231,14 @@ impl Pipeline {
                 self.run(&chunk, &mut batch, slot).await;
                 chunk.part.into_inner()
             }
-            Err(reason) => {
+            Err(Unprepared::NotYet(reason)) => {
                 stall(hold, &reason).await;
+                None
+            }
+            Err(Unprepared::NotHere(reason)) => {
+                drop(slot);
+                debug!(reason, "the chunk is handed back");
+                let _ = tokio::time::timeout(WRONG_PLACE, hold.cancel().cancelled()).await;
                 None
             }
         };
@@ -235,9 +259,14 @@ impl Pipeline {
             let begun = Instant::now();
             match attempt(self, chunk, batch).await {
                 Ended::Outcome(outcome) => {
+                    self.availability.started(chunk.task());
                     batch.push(chunk.judge.judge(outcome, self.machine.share()), begun.elapsed());
                 }
                 Ended::Stopped => break,
+                Ended::NotStarted(reason) => {
+                    self.availability.disable(chunk.task(), reason);
+                    break;
+                }
                 Ended::Stuck(reason) => {
                     self.commit(chunk, batch).await;
                     return stall(chunk.hold, &reason).await;
@@ -326,8 +355,12 @@ impl Pipeline {
         }
     }
 
-    /// Finds the plan and the handler. The error says why the chunk can't run now.
-    async fn prepare<'a>(&'a self, hold: &'a Hold, grant: &'a Grant) -> Result<Chunk<'a>, String> {
+    /// Finds the plan and the handler.
+    async fn prepare<'a>(
+        &'a self,
+        hold: &'a Hold,
+        grant: &'a Grant,
+    ) -> Result<Chunk<'a>, Unprepared> {
         let job = hold.held.job;
         let plan = loop {
             match self.plans.get(self.ledger.as_ref(), job, &grant.digest).await {
@@ -335,13 +368,19 @@ impl Pipeline {
                 Err(plans::Error::Ledger(Error::Unavailable { .. })) if hold.goes_on() => {
                     tokio::time::sleep(STALL / 4).await;
                 }
-                Err(error) => return Err(error.to_string()),
+                Err(error) => return Err(Unprepared::NotYet(error.to_string())),
             }
         };
         let document = plan.document();
         let is_reduce = grant.from >= plan.total();
         // Subtasks and reduce nodes never share a chunk, so one handler serves all of it.
-        let handler = self.handlers.find(plan.task(grant.from));
+        let task = plan.task(grant.from);
+        if let Some(reason) = self.availability.why_disabled(task) {
+            return Err(Unprepared::NotHere(reason));
+        }
+        let Some(handler) = self.handlers.find(task) else {
+            return Err(Unprepared::NotHere(format!("the worker has no task `{task}`")));
+        };
         let factor = if is_reduce { REDUCE_FACTOR } else { 1 };
         let judge = Judge {
             retry: document.retry.clone(),

@@ -120,8 +120,8 @@ impl Pipeline {
         let (goes_on, stopped) = (chunk.hold.goes_on_token(), stop.clone());
         let may_begin = move || goes_on.holds() && !stopped.is_cancelled();
         let series = Series::start(from..chunk.grant.to, may_begin, run)?;
-        let limits = [chunk.plan.document().timeout, chunk.handler.and_then(|it| it.timeout())];
-        let wind_up = chunk.handler.map_or(Duration::ZERO, |handler| handler.wind_up());
+        let limits = [chunk.plan.document().timeout, chunk.handler.timeout()];
+        let wind_up = chunk.handler.wind_up();
         let limit = limits.into_iter().flatten().min();
         Ok((Stretch { place, stop, limit, wind_up }, series))
     }

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use longshore_broker::{Broker, Queue, Subscription};
 use longshore_ledger::Ledger;
-use longshore_protocol::{NodeId, NodeInfo, NodeState};
+use longshore_protocol::{DisabledTask, NodeId, NodeInfo, NodeState};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::availability::Availability;
 use crate::backoff::Reach;
 use crate::builder::{Builder, Setup, Teardown};
 use crate::heart::{Body, Heart, clock};
@@ -38,6 +39,7 @@ pub struct Worker {
     pub(crate) machine: Arc<Machine>,
     pub(crate) config: Config,
     pub(crate) handlers: Arc<Handlers>,
+    pub(crate) availability: Arc<Availability>,
     pub(crate) setup: Option<Setup>,
     pub(crate) teardown: Option<Teardown>,
 }
@@ -69,9 +71,17 @@ impl Worker {
         &self.id
     }
 
-    /// The tasks that it knows, sorted.
+    /// The tasks that it can run, sorted.
     pub fn tasks(&self) -> Vec<String> {
-        self.handlers.names()
+        let disabled = self.availability.disabled();
+        let mut names = self.handlers.names();
+        names.retain(|name| disabled.iter().all(|it| it.task != *name));
+        names
+    }
+
+    /// The tasks that it has and can't start on this machine, sorted.
+    pub fn disabled(&self) -> Vec<DisabledTask> {
+        self.availability.disabled()
     }
 
     /// Works until `shutdown` is cancelled or somebody asks the node to drain; then finishes what
@@ -83,7 +93,7 @@ impl Worker {
         ledger: Arc<dyn Ledger>,
         shutdown: CancellationToken,
     ) -> Result<(), Error> {
-        let Self { id, machine, config, handlers, setup, teardown, drain: _ } = self;
+        let Self { id, machine, config, handlers, availability, setup, teardown, drain: _ } = self;
         if let Some(setup) = setup {
             setup().await.map_err(Error::Setup)?;
         }
@@ -95,6 +105,7 @@ impl Worker {
             heartbeat: config.heartbeat,
             dead_after: config.dead_after,
             holdings: holdings.clone(),
+            availability: availability.clone(),
             closing: closing.clone(),
         };
         let heart = Heart::start(body, ledger.separate())?;
@@ -110,6 +121,7 @@ impl Worker {
             ledger: ledger.clone(),
             reach: Reach::default(),
             handlers: handlers.clone(),
+            availability: availability.clone(),
             holdings: holdings.clone(),
             plans: Plans::default(),
             wrist: heart.wrist(),
@@ -119,7 +131,11 @@ impl Worker {
             config,
         });
         let running = TaskTracker::new();
-        let outcome = consume(&pipeline, &broker, &running, &shutdown).await;
+        let outcome = tokio::select! {
+            biased;
+            outcome = consume(&pipeline, &broker, &running, &shutdown) => outcome,
+            () = availability.probe(&handlers) => Ok(()),
+        };
         drain(&pipeline, &running).await;
         handlers.teardown().await;
         if let Some(teardown) = teardown {
@@ -253,6 +269,7 @@ fn info(id: &NodeId, machine: &Machine, config: &Config, handlers: &Handlers) ->
         version: env!("CARGO_PKG_VERSION").into(),
         queues: config.queues.clone(),
         tasks: handlers.names(),
+        disabled: Vec::new(),
         uncopied: config.uncopied.iter().cloned().collect(),
         labels: config.labels.clone(),
         slots: config.slots,

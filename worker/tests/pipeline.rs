@@ -201,14 +201,63 @@ async fn each_kind_of_failure_says_what_happened() {
     let error = failure(build(big), &range("big", 1, &json!({}))).await;
     assert!(error.starts_with("the result is 103 bytes long; at most 100 are allowed"), "{error}");
 
-    let error = failure(build(builtins()), &range("unheard_of", 1, &json!({}))).await;
-    assert!(error.contains("has no task `unheard_of`; it has concat, fail,"), "{error}");
-
     let permanent = builtins().task("refuses", |ctx: Context, _: u64| async move {
         Err::<(), _>(TaskError::permanent(ctx.idempotency_key()))
     });
     let error = failure(build(permanent), &range("refuses", 1, &json!({}))).await;
     assert!(error.ends_with("/0"), "{error}");
+}
+
+#[tokio::test]
+async fn a_chunk_of_a_task_that_the_worker_lacks_goes_back_and_uses_up_no_attempt() {
+    let yard = Yard::new();
+    let build = |builder: longshore_worker::Builder| builder.config(config()).build();
+    let lacking = yard.start(build(Worker::builder()).expect("a good worker"));
+    let job = yard.submit(&range("rare", 40, &json!({"retry": {"attempts": 1}}))).await;
+    eventually("it was handed out", async || yard.job(job).await.started_at.is_some()).await;
+    let able = Worker::builder().task("rare", |_, n: u64| async move { TaskResult::Ok(n) });
+    let able = yard.start(build(able).expect("a good worker"));
+    let summary = yard.ended(job).await;
+    assert_eq!((summary.state, summary.attempts), (JobState::Succeeded, 40));
+    lacking.leave().await;
+    able.leave().await;
+}
+
+#[tokio::test]
+async fn what_can_not_be_started_waits_for_the_program_and_uses_up_no_attempt() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("room for it");
+    let program = folder.path().join("program");
+    let install = || {
+        std::fs::write(&program, "#!/bin/sh\necho 1\n").expect("room for it");
+        let executable = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&program, executable).expect("it is ours");
+    };
+    install();
+    let spec = TaskSpec::command([program.to_str().expect("a plain name")]);
+    let worker = Worker::builder().config(config()).configured_task("t", spec);
+    let yard = Yard::new();
+    let worker = yard.start(worker.build().expect("the program is there"));
+    std::fs::remove_file(&program).expect("it was there");
+    let job = yard.submit(&range("t", 3, &json!({"retry": {"attempts": 1}}))).await;
+    let info =
+        async || yard.ledger.nodes().await.expect("memory").first().map(|it| it.info.clone());
+    eventually("the task is announced as disabled", async || {
+        info().await.is_some_and(|info| {
+            let is_named = info.disabled.iter().any(|it| it.task == "t");
+            is_named && !info.tasks.contains(&"t".into())
+        })
+    })
+    .await;
+    assert_eq!(yard.job(job).await.attempts, 0);
+    install();
+    let summary = yard.ended(job).await;
+    assert_eq!((summary.state, summary.attempts), (JobState::Succeeded, 3));
+    eventually("it is enabled again", async || {
+        info().await.is_some_and(|info| info.tasks.contains(&"t".into()))
+    })
+    .await;
+    worker.leave().await;
 }
 
 #[tokio::test]

@@ -119,6 +119,7 @@ fn node(number: u64) -> NodeInfo {
         tasks: ["concat", "fail", "merge_counts", "noop", "sleep", "sum", "wordcount"]
             .map(String::from)
             .to_vec(),
+        disabled: Vec::new(),
         uncopied: Vec::new(),
         labels: [("zone".to_owned(), "bench".to_owned())].into(),
         slots: 4,

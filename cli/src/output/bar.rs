@@ -3,8 +3,8 @@
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use longshore_protocol::JobSummary;
 
-use super::is_watched;
 use super::job::seconds;
+use super::{is_watched, talk};
 
 /// A bar, or nothing at all where nobody watches.
 pub(crate) struct Bar(Option<ProgressBar>);
@@ -25,6 +25,14 @@ impl Bar {
     /// Whether anybody sees it.
     pub(crate) fn is_drawn(&self) -> bool {
         self.0.is_some()
+    }
+
+    /// One line of talk, above the bar.
+    pub(crate) fn talk(&self, line: impl std::fmt::Display) {
+        match &self.0 {
+            Some(bar) => bar.suspend(|| talk(line)),
+            None => talk(line),
+        }
     }
 
     /// Shows how the job stands.

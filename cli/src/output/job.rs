@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use longshore_protocol::state::JobState;
-use longshore_protocol::{Audit, Books, ErrorEntry, JobId, JobSummary, Recovery, Timestamp};
+use longshore_protocol::{
+    Audit, Books, ErrorEntry, JobId, JobSummary, Reason, Recovery, Timestamp,
+};
 use serde::Serialize;
 
 use super::table::table;
@@ -102,6 +104,8 @@ struct WholeView<'a> {
     #[serde(flatten)]
     job: View<'a>,
     recovered: Vec<recovery::View<'a>>,
+    /// Why nothing of it can run at the moment.
+    reasons: Vec<&'a Reason>,
 }
 
 /// All that is known of one job.
@@ -109,18 +113,20 @@ pub(crate) fn summary(
     output: &mut Output,
     job: &JobSummary,
     recoveries: &[Recovery],
+    waits_for: Option<&Reason>,
 ) -> Result<(), Failure> {
     if output.is_json() {
         let recovered = recoveries.iter().map(recovery::View::new).collect();
-        return output.json(&WholeView { job: View::new(job), recovered });
+        let reasons = waits_for.into_iter().collect();
+        return output.json(&WholeView { job: View::new(job), recovered, reasons });
     }
-    let mut facts = vec![
-        ("job", job.id.to_string()),
-        ("state", job.state.as_str().to_owned()),
+    let mut facts = vec![("job", job.id.to_string()), ("state", job.state.as_str().to_owned())];
+    facts.extend(waits_for.map(|reason| ("waits", reason.text.clone())));
+    facts.extend([
         ("task", job.task.clone()),
         ("queue", format!("{}, priority {}, tenant {}", job.queue, job.priority, job.tenant)),
         ("subtasks", books(&job.books)),
-    ];
+    ]);
     if job.reduce.total > 0 {
         facts.push(("reduce", books(&job.reduce)));
     }

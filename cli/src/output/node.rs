@@ -1,6 +1,6 @@
 //! Workers, for people and for programs.
 
-use longshore_protocol::{NodeRecord, NodeState, Timestamp};
+use longshore_protocol::{DisabledTask, NodeRecord, NodeState, Timestamp};
 
 use super::Output;
 use super::job::seconds;
@@ -39,7 +39,13 @@ pub(crate) fn list(
             ]
         })
         .collect();
-    output.text(&table(&header, &rows))
+    output.text(&table(&header, &rows))?;
+    for node in nodes {
+        for DisabledTask { task, reason, .. } in &node.info.disabled {
+            output.line(format_args!("{} does not run task `{task}`: {reason}", node.info.id))?;
+        }
+    }
+    Ok(())
 }
 
 /// What the worker said, with the time of its last beat.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use longshore_producer::{Client, JobDocument};
-use longshore_protocol::JobSummary;
+use longshore_protocol::{DisabledTask, JobSummary};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 use tokio::task::JoinSet;
 
@@ -47,7 +47,11 @@ impl Dev {
         let settings = Settings::load(flags, &self.worker, &FleetFlags::default(), environment)?;
         let source = Source::open(self.jobs)?;
         let worker = embedded::worker(&settings, settings.queues.clone(), Duration::ZERO, false)?;
-        let known = Known { tasks: worker.tasks(), queues: settings.queues.clone() };
+        let known = Known {
+            tasks: worker.tasks(),
+            disabled: worker.disabled(),
+            queues: settings.queues.clone(),
+        };
         let mut interrupts = Interrupts::follow()?;
         let mut fleet = Embedded::start(worker, &settings);
         let client = fleet.client().clone();
@@ -64,12 +68,13 @@ impl Dev {
 /// What the worker of this process can do.
 struct Known {
     tasks: Vec<String>,
+    disabled: Vec<DisabledTask>,
     queues: Vec<String>,
 }
 
 impl Known {
     fn check(&self, document: &JobDocument) -> Result<(), Failure> {
-        embedded::check_tasks(document, &self.tasks)?;
+        embedded::check_tasks(document, &self.tasks, &self.disabled)?;
         if self.queues.contains(&document.queue) {
             return Ok(());
         }

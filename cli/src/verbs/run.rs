@@ -37,7 +37,7 @@ impl Run {
         // Whatever the queue is called, its only worker is here; and there is nothing to wait for at the end.
         let worker =
             embedded::worker(&settings, vec![document.queue.clone()], Duration::ZERO, false)?;
-        embedded::check_tasks(&document, &worker.tasks())?;
+        embedded::check_tasks(&document, &worker.tasks(), &worker.disabled())?;
         let mut interrupts = Interrupts::follow()?;
         let mut fleet = Embedded::start(worker, &settings);
         let client = fleet.client().clone();

@@ -44,7 +44,8 @@ impl Status {
         match (self.job, self.watch) {
             (Some(id), false) => {
                 let handle = jobs.job(id);
-                job::summary(output, &handle.summary().await?, &handle.recoveries().await?)
+                let (summary, recoveries) = (handle.summary().await?, handle.recoveries().await?);
+                job::summary(output, &summary, &recoveries, handle.waits_for().await?.as_ref())
             }
             (None, false) => job::list(output, &jobs.list(self.finished).await?),
             (Some(id), true) => {
@@ -84,7 +85,7 @@ async fn watch_one(handle: &Job, output: &mut Output) -> Result<(), Failure> {
     }
     bar.clear();
     match last.filter(|_| bar.is_drawn()) {
-        Some(summary) => job::summary(output, &summary, &handle.recoveries().await?),
+        Some(summary) => job::summary(output, &summary, &handle.recoveries().await?, None),
         None => Ok(()),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use futures_util::{TryStreamExt, pin_mut};
 use longshore_producer::Job;
-use longshore_protocol::JobSummary;
+use longshore_protocol::{JobSummary, Reason};
 
 use crate::document::JobArguments;
 use crate::failure::Failure;
@@ -14,6 +14,9 @@ use crate::output::bar::Bar;
 use crate::output::{Output, job, results, talk};
 use crate::services::{self, CLOSE_WITHIN};
 use crate::settings::{Settings, parse_duration};
+
+/// How often it is looked into why a job does not begin.
+const EXPLAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// Submit a job to the fleet; prints its id once a scheduler has accepted it
 #[derive(Args)]
@@ -45,6 +48,9 @@ impl Submit {
             }
             let job = client.submit_within(&document, self.within).await?;
             if !self.wait {
+                if let Ok(Some(Reason { text, .. })) = job.waits_for().await {
+                    talk(format_args!("the job waits: {text}"));
+                }
                 return job::id(output, job.id());
             }
             let mut interrupts = Interrupts::follow()?;
@@ -63,9 +69,33 @@ impl Submit {
     }
 }
 
-/// Waits for the job's end, with a bar on a terminal.
+/// Waits for the job's end, with a bar on a terminal. Says so when no worker can run it.
 pub(crate) async fn watch(job: &Job) -> Result<JobSummary, Failure> {
     let bar = Bar::new();
+    tokio::select! {
+        summary = follow(job, &bar) => summary,
+        () = explain(job, &bar) => unreachable!("it never ends"),
+    }
+}
+
+/// Tells why nothing of the job can run, each time that the reason is another one. Never ends.
+async fn explain(job: &Job, bar: &Bar) {
+    let mut told = None;
+    loop {
+        tokio::time::sleep(EXPLAIN_EVERY).await;
+        // A ledger that does not answer is for whoever waits for the end.
+        let Ok(reason) = job.waits_for().await else { continue };
+        if reason != told {
+            match &reason {
+                Some(Reason { text, .. }) => bar.talk(format_args!("the job waits: {text}")),
+                None => bar.talk("the job goes on"),
+            }
+            told = reason;
+        }
+    }
+}
+
+async fn follow(job: &Job, bar: &Bar) -> Result<JobSummary, Failure> {
     if !bar.is_drawn() {
         return Ok(job.wait().await?);
     }

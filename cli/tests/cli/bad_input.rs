@@ -324,10 +324,6 @@ fn settings_that_make_no_sense() {
         &format!("{run}:1:15: unknown kind `stream`; use classic or quorum"),
     );
     settings(
-        "[task.a]\ncommand = [\"no-such-program\"]",
-        "error: task.a: command: no program `no-such-program` on this machine",
-    );
-    settings(
         "[task.a]\ncommand = [\"sh\"]\nhttp = \"http://127.0.0.1/\"",
         &format!("{run}:1:1: use exactly one of `command`, `serve` and `http`"),
     );

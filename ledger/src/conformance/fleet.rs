@@ -19,6 +19,7 @@ pub(super) fn info(name: &str) -> NodeInfo {
         version: "0.1.0".into(),
         queues: vec!["default".into(), "gpu".into()],
         tasks: vec!["noop".into()],
+        disabled: Vec::new(),
         uncopied: Vec::new(),
         labels: BTreeMap::from([("zone".into(), "north".into())]),
         slots: 4,

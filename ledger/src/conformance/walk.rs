@@ -465,6 +465,7 @@ fn an_info(id: NodeId, b: u64) -> NodeInfo {
         version: "1".into(),
         queues: vec!["default".into()],
         tasks: Vec::new(),
+        disabled: Vec::new(),
         uncopied: Vec::new(),
         labels: Default::default(),
         slots: 2,

@@ -230,9 +230,12 @@ impl Store {
         let info = Arc::new(info.clone());
         let record = NodeRecord { info: info.clone(), beat_at: now, heart: None, death };
         let drain = known.is_some_and(|node| node.drain);
-        let was = known.map(|node| node.record.info.state);
-        let begins_to_drain = was == Some(NodeState::Active) && info.state == NodeState::Draining;
-        if was.is_none() || begins_to_drain {
+        let was = known.map(|node| &node.record.info);
+        let has_changed = was.is_some_and(|was| {
+            let drains = (was.state, info.state) == (NodeState::Active, NodeState::Draining);
+            drains || was.tasks != info.tasks
+        });
+        if was.is_none() || has_changed {
             events.push(Event::Node { node: info.id.clone() });
         }
         self.nodes.insert(info.id.clone(), Node { record, drain });

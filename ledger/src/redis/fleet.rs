@@ -24,8 +24,8 @@ const FORGET_AFTER: Duration = Duration::from_hours(24);
 const FORGET_SCHEDULER_AFTER: Duration = Duration::from_hours(1);
 
 /// What may change from one beat to the next, or between two of them.
-const TOLD_BY_BEATS: [&str; 8] =
-    ["state", "jobs", "busy", "cpu", "rss", "heart", "heart_server", "death"];
+const TOLD_BY_BEATS: [&str; 10] =
+    ["state", "jobs", "busy", "cpu", "rss", "heart", "heart_server", "death", "tasks", "disabled"];
 
 /// What changes with nearly each beat, and nobody needs to act on.
 const GAUGES: [&str; 2] = ["cpu", "rss"];
@@ -413,7 +413,7 @@ pub(super) fn fields(
 }
 
 /// Lists, jobs and labels are JSON, since names may hold any character.
-fn node_fields(info: &NodeInfo) -> Result<[(&'static str, String); 14], Error> {
+fn node_fields(info: &NodeInfo) -> Result<[(&'static str, String); 15], Error> {
     let json = |e: serde_json::Error| corrupt("beat", e.to_string());
     let state = match info.state {
         NodeState::Active => "active",
@@ -425,6 +425,7 @@ fn node_fields(info: &NodeInfo) -> Result<[(&'static str, String); 14], Error> {
         ("version", info.version.clone()),
         ("queues", serde_json::to_string(&info.queues).map_err(json)?),
         ("tasks", serde_json::to_string(&info.tasks).map_err(json)?),
+        ("disabled", serde_json::to_string(&info.disabled).map_err(json)?),
         ("uncopied", serde_json::to_string(&info.uncopied).map_err(json)?),
         ("labels", serde_json::to_string(&info.labels).map_err(json)?),
         ("jobs", serde_json::to_string(&info.jobs).map_err(json)?),
@@ -449,7 +450,8 @@ pub(super) fn node_info(
         pid: fields.number("pid")?,
         version: fields.text("version"),
         queues: from_json(operation, fields, "queues")?,
-        tasks: from_json(operation, fields, "tasks")?,
+        tasks: Vec::new(),
+        disabled: Vec::new(),
         uncopied: from_json(operation, fields, "uncopied")?,
         labels: from_json(operation, fields, "labels")?,
         slots: fields.number("slots")?,
@@ -474,6 +476,8 @@ pub(super) fn node_record(
         "draining" => NodeState::Draining,
         other => return Err(corrupt(operation, format!("{} is `{other}`", info.id))),
     };
+    info.tasks = from_json(operation, fields, "tasks")?;
+    info.disabled = from_json(operation, fields, "disabled")?;
     info.jobs = from_json(operation, fields, "jobs")?;
     info.busy = fields.number("busy")?;
     info.cpu = fields.number("cpu")?;
@@ -495,6 +499,8 @@ fn from_json<T: serde::de::DeserializeOwned + Default>(
 
 #[cfg(test)]
 mod tests {
+    use longshore_protocol::DisabledTask;
+
     use super::*;
 
     #[test]
@@ -506,6 +512,11 @@ mod tests {
             version: "0.1.0".into(),
             queues: vec!["default".into(), "with, comma".into()],
             tasks: vec!["noop".into(), "notify".into()],
+            disabled: vec![DisabledTask {
+                task: "convert".into(),
+                reason: "no program `convert` on this machine".into(),
+                since: Timestamp::from_millis(1_700_000_000_500),
+            }],
             uncopied: vec!["notify".into()],
             labels: [("gpu".to_owned(), "true".to_owned())].into(),
             slots: 4,

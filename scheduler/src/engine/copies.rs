@@ -43,7 +43,7 @@ pub(super) fn pause(too_long: Duration) -> Duration {
 impl Engine {
     /// The call that offers copies of what lags of a job, if that is due and somebody has nothing better to do.
     pub(super) fn offer_copies(&self, now: Timestamp, id: JobId, job: &Job) -> Option<Action> {
-        let pool = self.pools.get(&job.summary.queue)?;
+        let pool = self.pools.get(&job.pool)?;
         if !job.copies_are_due(now) {
             return None;
         }
@@ -64,7 +64,7 @@ impl Engine {
     pub(super) fn copied(&mut self, now: Timestamp, id: JobId, stragglers: Vec<Straggler>) {
         self.answered(id);
         let Some(Entry { known: Known::Ours(job), .. }) = self.jobs.get_mut(&id) else { return };
-        let slots = self.pools.get(&job.summary.queue).map_or(0, |pool| pool.hands.slots);
+        let slots = self.pools.get(&job.pool).map_or(0, |pool| pool.hands.slots);
         job.copies_asked(now, slots);
         let mut nodes = understudies(&self.fleet, job);
         for Straggler { message, holder } in stragglers {
@@ -81,7 +81,7 @@ impl Engine {
 /// Who could run a copy, with the number of idle slots; nobody if the job's task must not run twice.
 fn understudies(fleet: &Fleet, job: &Job) -> Vec<(NodeId, u32)> {
     let Some(task) = job.task() else { return Vec::new() };
-    let takers = fleet.takers(&job.summary.queue).1;
+    let takers = fleet.takers(&job.pool).1;
     let infos = || takers.iter().filter_map(|id| fleet.info(id));
     let names = |tasks: &[String]| tasks.iter().any(|name| name == task);
     if infos().any(|info| names(&info.uncopied)) {

@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use super::event::Action;
 use super::job::{Job, Offer, Opening};
+use super::pool::PoolKey;
 use super::shares::Standing;
 use super::window::{AHEAD, Load, has_room};
 use super::{Engine, Entry, Known, Lane};
@@ -32,12 +33,12 @@ struct Order {
 
 impl Engine {
     /// Opens chunks while the pool's window has room, whoever's turn it is.
-    pub(super) fn fill(&mut self, now: Timestamp, name: &str) {
+    pub(super) fn fill(&mut self, now: Timestamp, key: &PoolKey) {
         let ledger_now = self.ledger_now(now);
         if !self.link_up || self.trouble.is_some() {
             return;
         }
-        let Some(pool) = self.pools.get_mut(name) else { return };
+        let Some(pool) = self.pools.get_mut(key) else { return };
         // In the order of their first picks, so that who is next is also published first.
         let mut orders: Vec<Order> = Vec::new();
         let mut places: FxHashMap<JobId, usize> = FxHashMap::default();
@@ -134,7 +135,7 @@ impl Engine {
             if matches!(action, Action::Fail { .. }) {
                 job.failing(now);
             }
-            if let Some(pool) = self.pools.get_mut(&job.summary.queue) {
+            if let Some(pool) = self.pools.get_mut(&job.pool) {
                 pool.shares.hold(id);
             }
         }

@@ -12,6 +12,7 @@ use longshore_ledger::Holder;
 use longshore_protocol::{JobId, NodeId, NodeInfo, NodeRecord, NodeState, Timestamp};
 
 use super::orphans::Word;
+use super::pool::PoolKey;
 use super::severance::Severance;
 use super::window::Hands;
 
@@ -34,6 +35,8 @@ pub(super) struct Fleet {
     read_at: Option<Timestamp>,
     /// Who holds chunks without being on the list, and since when we know.
     strays: BTreeMap<NodeId, Timestamp>,
+    /// For each queue the tasks that all who take chunks of it can run.
+    common: BTreeMap<String, BTreeSet<String>>,
 }
 
 #[derive(Debug)]
@@ -60,6 +63,19 @@ impl Node {
         let dead = death.is_some();
         Self { info, beat_at, beats, silent, severance, spared: false, dead, death }
     }
+
+    /// Whether it takes chunks at all.
+    fn is_open(&self) -> bool {
+        !self.dead && self.info.state == NodeState::Active && self.info.slots > 0
+    }
+
+    fn takes_from(&self, queue: &str) -> bool {
+        self.is_open() && self.info.queues.iter().any(|name| name == queue)
+    }
+
+    fn can_run(&self, task: &str) -> bool {
+        self.info.tasks.iter().any(|name| name == task)
+    }
 }
 
 /// What a look at the list of workers brought.
@@ -78,7 +94,13 @@ pub(super) struct Changes {
 impl Fleet {
     /// Nobody yet.
     pub(super) fn new(dead_after: Duration) -> Self {
-        Self { dead_after, nodes: BTreeMap::new(), read_at: None, strays: BTreeMap::new() }
+        Self {
+            dead_after,
+            nodes: BTreeMap::new(),
+            read_at: None,
+            strays: BTreeMap::new(),
+            common: BTreeMap::new(),
+        }
     }
 
     /// Takes in the ledger's list as read at `now`.
@@ -108,7 +130,27 @@ impl Fleet {
         changes.silent_queues = self.judge();
         changes.hands |= !changes.silent_queues.is_empty();
         self.strays.retain(|id, _| !listed.contains(id));
+        if changes.hands {
+            self.compare_tasks();
+        }
         changes
+    }
+
+    /// Finds for each queue what all who take chunks of it can run.
+    fn compare_tasks(&mut self) {
+        self.common.clear();
+        for node in self.nodes.values().filter(|node| node.is_open()) {
+            let is_common = |task: &String| node.can_run(task);
+            for queue in &node.info.queues {
+                match self.common.get_mut(queue) {
+                    Some(common) => common.retain(is_common),
+                    None => {
+                        let tasks = node.info.tasks.iter().filter(|task| is_common(task));
+                        self.common.insert(queue.clone(), tasks.cloned().collect());
+                    }
+                }
+            }
+        }
     }
 
     /// Takes note of those among the holders of chunks who are not on the list.
@@ -145,7 +187,8 @@ impl Fleet {
         let was_dead = node.dead;
         let changed = node.info.slots != info.slots
             || node.info.state != info.state
-            || node.info.queues != info.queues;
+            || node.info.queues != info.queues
+            || node.info.tasks != info.tasks;
         if node.beat_at == *beat_at {
             node.silent += listened;
             node.dead |= death.is_some();
@@ -166,6 +209,9 @@ impl Fleet {
         for (id, node) in self.nodes.iter_mut().filter(|(_, node)| !node.dead) {
             node.dead = node.severance.look(now, severed.contains(id));
             queues.extend(node.dead.then_some(&node.info.queues).into_iter().flatten().cloned());
+        }
+        if !queues.is_empty() {
+            self.compare_tasks();
         }
         queues
     }
@@ -230,13 +276,18 @@ impl Fleet {
         living.map(word).collect()
     }
 
-    /// Who takes chunks of a queue, in the order of names.
-    pub(super) fn takers(&self, queue: &str) -> (Hands, Vec<NodeId>) {
+    /// Whether some who take chunks of a queue can't run a task. Without anybody it is open who will come.
+    pub(super) fn lacks(&self, queue: &str, task: &str) -> bool {
+        self.common.get(queue).is_some_and(|common| !common.contains(task))
+    }
+
+    /// Who takes chunks of a pool, in the order of names.
+    pub(super) fn takers(&self, pool: &PoolKey) -> (Hands, Vec<NodeId>) {
         let mut hands = Hands::default();
         let mut ids = Vec::new();
         for (id, node) in &self.nodes {
-            let takes = node.info.queues.iter().any(|name| name == queue);
-            if takes && !node.dead && node.info.state == NodeState::Active && node.info.slots > 0 {
+            let is_able = pool.task.as_ref().is_none_or(|task| node.can_run(task));
+            if is_able && node.takes_from(&pool.queue) {
                 hands.workers += 1;
                 hands.slots += u64::from(node.info.slots);
                 ids.push(id.clone());
@@ -258,6 +309,7 @@ pub(super) mod tests {
             version: "0".into(),
             queues: vec![queue.into()],
             tasks: vec!["noop".into()],
+            disabled: Vec::new(),
             uncopied: Vec::new(),
             labels: BTreeMap::new(),
             slots,
@@ -403,15 +455,15 @@ pub(super) mod tests {
             fleet.observe(Timestamp::from_millis(ms), &[record("n", "gpu", 4, 7)]);
         }
         assert_eq!(fleet.dead().collect::<Vec<_>>(), [&NodeId::new("n")]);
-        assert_eq!(fleet.takers("gpu").0, Hands::default());
+        assert_eq!(fleet.takers(&PoolKey::shared("gpu")).0, Hands::default());
         let changes = fleet.observe(Timestamp::from_millis(1_500), &[record("n", "gpu", 4, 8)]);
         assert!(changes.hands);
-        assert_eq!(fleet.takers("gpu").0, Hands { workers: 1, slots: 4 });
-        assert_eq!(fleet.takers("default").0, Hands::default());
+        assert_eq!(fleet.takers(&PoolKey::shared("gpu")).0, Hands { workers: 1, slots: 4 });
+        assert_eq!(fleet.takers(&PoolKey::shared("default")).0, Hands::default());
         let mut draining = record("n", "gpu", 4, 9);
         Arc::make_mut(&mut draining.info).state = NodeState::Draining;
         assert!(fleet.observe(Timestamp::from_millis(2_000), &[draining]).hands);
-        assert_eq!(fleet.takers("gpu").0, Hands::default());
+        assert_eq!(fleet.takers(&PoolKey::shared("gpu")).0, Hands::default());
         let changes = fleet.observe(Timestamp::from_millis(2_500), &[]);
         assert_eq!(changes.left, [NodeId::new("n")]);
     }

@@ -13,6 +13,7 @@ use longshore_protocol::{JobSummary, ReduceTree, Timestamp};
 use super::chunk::{Meter, Sizer};
 use super::copies;
 use super::event::{Keyed, Terms};
+use super::pool::PoolKey;
 use super::window::{AHEAD_EACH, Load, UNMEASURED};
 
 /// How often a job with open chunks is swept.
@@ -80,6 +81,8 @@ pub(super) struct Job {
     pub(super) summary: JobSummary,
     /// From its document; `None` until that was read.
     pub(super) terms: Option<Terms>,
+    /// The pool that it is in.
+    pub(super) pool: PoolKey,
     /// What the pool's load contains of it.
     pub(super) counted: Load,
     meter: Meter,
@@ -108,6 +111,7 @@ impl Job {
         let open = summary.queued_chunks + summary.running_chunks > 0;
         let mut job = Self {
             terms: None,
+            pool: PoolKey::shared(&summary.queue),
             counted: Load::default(),
             meter: Meter::default(),
             sizer: Sizer::new(),
@@ -367,6 +371,12 @@ impl Job {
         self.next_sweep = now;
     }
 
+    /// Messages of it may wait in the wrong place.
+    pub(super) fn doubt_once(&mut self, now: Timestamp) {
+        self.doubts = self.doubts.max(1);
+        self.next_sweep = self.next_sweep.min(self.next_doubt.max(now));
+    }
+
     /// Whether a sweep is to doubt.
     pub(super) fn doubts(&self, now: Timestamp) -> bool {
         self.doubts > 0 && now >= self.next_doubt
@@ -378,9 +388,10 @@ impl Job {
         self.next_doubt = now.plus(DOUBTS_APART);
     }
 
-    /// Whether any worker of the queue may run its chunks.
+    /// Whether its chunks wait in the queue that all workers share.
     pub(super) fn is_shared(&self) -> bool {
-        self.terms.as_ref().is_none_or(|terms| terms.placement == Placement::Shared)
+        self.pool.task.is_none()
+            && self.terms.as_ref().is_none_or(|terms| terms.placement == Placement::Shared)
     }
 
     /// Whether it has chunks open.

@@ -12,7 +12,7 @@ use longshore_protocol::{ChunkMessage, JobId, JobSummary, NodeId, Timestamp};
 
 use super::event::{Action, Keyed, Terms};
 use super::job::Job;
-use super::pool::Pool;
+use super::pool::{Pool, PoolKey};
 use super::shares::Standing;
 use super::window::{Load, UNMEASURED, has_room};
 use super::{Engine, Entry, Known, Lane, Promise, TROUBLE, TROUBLE_LONGEST, Trouble};
@@ -81,7 +81,7 @@ impl Engine {
         let first = promise.as_ref().map(|promise| promise.size);
         if let Some(promise) = promise {
             if let Some(message) = promise.early {
-                let queue = Queue::Work(promise.queue.clone());
+                let queue = Queue::Work(promise.pool.queue.clone());
                 self.actions.push(Action::Publish { queue, chunk: Keyed { message, key: None } });
             }
             self.promised.insert(job, promise);
@@ -90,11 +90,12 @@ impl Engine {
     }
 
     fn promise(&self, now: Timestamp, summary: JobSummary, terms: Terms) -> Option<Promise> {
-        let (job, queue, total) = (summary.id, summary.queue.clone(), summary.books.total);
-        let is_shared = terms.placement == Placement::Shared;
+        let (job, total) = (summary.id, summary.books.total);
+        let pool = self.pool_of(&summary.queue, Some(&summary.task));
+        let is_shared = terms.placement == Placement::Shared && pool.task.is_none();
         let size = self.first_chunk(now, summary, terms)?;
         let early = is_shared.then(|| ChunkMessage::first(job, size.min(total)));
-        Some(Promise { queue, size, early, at: now })
+        Some(Promise { pool, size, early, at: now })
     }
 
     /// How large a chunk may be opened together with a new job, which spares it a call: one, if there is room and nobody was here
@@ -105,12 +106,13 @@ impl Engine {
         if is_keyed || !self.is_mine(queue) || !self.link_up || self.trouble.is_some() {
             return None;
         }
-        let (hands, mut load) = match self.pools.get(queue) {
+        let key = self.pool_of(queue, Some(&summary.task));
+        let (hands, mut load) = match self.pools.get(&key) {
             Some(pool) if pool.shares.next().is_some() => return None,
             Some(pool) => (pool.hands, pool.load),
-            None => (Pool::new(queue, &self.fleet).hands, Load::default()),
+            None => (Pool::new(&key, &self.fleet).hands, Load::default()),
         };
-        let promised = self.promised.values().filter(|other| other.queue == *queue).count() as u64;
+        let promised = self.promised.values().filter(|other| other.pool == key).count() as u64;
         load.waiting += promised;
         load.work_us += promised * UNMEASURED.as_micros() as u64;
         let mut job = Job::new(now, self.count(), summary);
@@ -175,26 +177,11 @@ impl Engine {
     pub(super) fn become_known(&mut self, id: JobId, known: Known) {
         let Some(entry) = self.jobs.get_mut(&id) else { return };
         let before = std::mem::replace(&mut entry.known, known);
-        if let Known::Ours(job) = before
-            && let Some(pool) = self.pools.get_mut(&job.summary.queue)
-        {
-            pool.shares.leave(id);
-            pool.load.replace(job.counted, Load::default());
-            pool.jobs.remove(&id);
-            self.touched.insert(job.summary.queue.clone());
-            if pool.jobs.is_empty() {
-                self.pools.remove(&job.summary.queue);
-            }
+        if let Known::Ours(job) = before {
+            self.leave_pool(id, &job.pool, job.counted);
         }
         match &self.jobs[&id].known {
-            Known::Ours(job) => {
-                let queue = &job.summary.queue;
-                let fleet = &self.fleet;
-                let pool =
-                    self.pools.entry(queue.clone()).or_insert_with(|| Pool::new(queue, fleet));
-                pool.jobs.insert(id);
-                pool.shares.join(id, &job.summary.tenant, job.summary.priority);
-            }
+            Known::Ours(_) => self.join_pool(id),
             Known::Unseen => self.want(id),
             Known::Elsewhere(_) | Known::Over => {}
         }
@@ -273,7 +260,8 @@ impl Engine {
             Known::Ours(job) => job.summary.queued_chunks > 0 && (all || !job.is_shared()),
             _ => false,
         };
-        let pools = queues.iter().filter_map(|queue| self.pools.get(queue));
+        let is_theirs = |key: &PoolKey| queues.contains(&key.queue);
+        let pools = self.pools.iter().filter_map(|(key, pool)| is_theirs(key).then_some(pool));
         let lost: Vec<JobId> = pools.flat_map(|pool| &pool.jobs).copied().filter(is_lost).collect();
         self.doubt(now, lost);
     }
@@ -428,11 +416,11 @@ impl Engine {
     /// went to another scheduler, is left to the sweep.
     fn publish(&mut self, now: Timestamp, id: JobId, chunks: &[Keyed]) {
         let Some(Entry { known: Known::Ours(job), .. }) = self.jobs.get(&id) else { return };
-        let Some(pool) = self.pools.get_mut(&job.summary.queue) else { return };
+        let Some(pool) = self.pools.get_mut(&job.pool) else { return };
         let placement = job.terms.as_ref().map_or(&Placement::Shared, |terms| &terms.placement);
         for chunk in chunks {
-            let queue = pool.placer.place(now, placement, *chunk);
-            self.actions.push(Action::Publish { queue, chunk: *chunk });
+            let queue = pool.placer.place(now, placement, *chunk, &self.fleet);
+            self.actions.extend(queue.map(|queue| Action::Publish { queue, chunk: *chunk }));
         }
     }
 
@@ -460,10 +448,11 @@ impl Engine {
     /// its timer.
     pub(super) fn reconsider(&mut self, now: Timestamp, id: JobId) {
         let ledger_now = self.ledger_now(now);
+        self.change_pool(now, id);
         let Some(entry) = self.jobs.get_mut(&id) else { return };
         let mut wake = None;
         if let Known::Ours(job) = &mut entry.known
-            && let Some(pool) = self.pools.get_mut(&job.summary.queue)
+            && let Some(pool) = self.pools.get_mut(&job.pool)
         {
             let opening =
                 if let Lane::Opening(opening) = entry.lane { Some(opening) } else { None };
@@ -482,7 +471,7 @@ impl Engine {
             };
             pool.shares.stand(id, standing);
             wake = job.wake(now, ledger_now);
-            self.touched.insert(job.summary.queue.clone());
+            self.touched.insert(job.pool.clone());
         }
         if entry.wake != wake {
             if let Some(old) = entry.wake.take() {
@@ -498,7 +487,7 @@ impl Engine {
 
     /// Where messages of a job that are overdue may still wait.
     pub(super) fn resting_place(&self, job: &Job) -> Option<(Queue, u64)> {
-        let pool = self.pools.get(&job.summary.queue).filter(|_| job.is_shared())?;
+        let pool = self.pools.get(&job.pool).filter(|_| job.is_shared())?;
         let others = pool.load.waiting.saturating_sub(job.counted.waiting);
         Some((Queue::Work(job.summary.queue.clone()), others))
     }

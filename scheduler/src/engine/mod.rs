@@ -13,6 +13,7 @@
 //! any monotonic clock of this process.
 
 mod burials;
+mod capability;
 mod chunk;
 mod copies;
 mod event;
@@ -50,7 +51,7 @@ use fleet::Fleet;
 use job::{Job, Opening};
 use orphans::Orphans;
 use peers::Peers;
-use pool::Pool;
+use pool::{Pool, PoolKey};
 
 /// How the engine decides.
 #[derive(Clone, Debug)]
@@ -74,7 +75,7 @@ const CLOCK_JUMP: Duration = Duration::from_millis(100);
 pub struct Engine {
     config: Config,
     jobs: BTreeMap<JobId, Entry>,
-    pools: BTreeMap<String, Pool>,
+    pools: BTreeMap<PoolKey, Pool>,
     fleet: Fleet,
     burials: Burials,
     orphans: Orphans,
@@ -93,7 +94,7 @@ pub struct Engine {
     /// The first chunks of jobs that are being admitted.
     promised: BTreeMap<JobId, Promise>,
     /// Pools in which something changed.
-    touched: BTreeSet<String>,
+    touched: BTreeSet<PoolKey>,
     actions: Vec<Action>,
 }
 
@@ -108,8 +109,8 @@ struct Trouble {
 /// A chunk that is to be opened together with its job.
 #[derive(Debug)]
 struct Promise {
-    /// The queue that it counts in.
-    queue: String,
+    /// The pool that it counts in.
+    pool: PoolKey,
     /// So many subtasks, if the job has them.
     size: u64,
     /// Its message, if that was published at once.
@@ -256,6 +257,7 @@ impl Engine {
         if changes.hands {
             self.count_hands(now);
         }
+        self.level(now);
     }
 
     fn severed(
@@ -290,11 +292,16 @@ impl Engine {
 
     fn count_hands(&mut self, now: Timestamp) {
         let mut changed = Vec::new();
-        for (name, pool) in &mut self.pools {
-            if pool.count_hands(name, &self.fleet) {
-                self.touched.insert(name.clone());
-                changed.extend(pool.jobs.iter().copied());
+        for (key, pool) in &mut self.pools {
+            let is_changed = pool.count_hands(key, &self.fleet);
+            if is_changed {
+                self.touched.insert(key.clone());
             }
+            let moves = |id: &JobId| match &self.jobs[id].known {
+                Known::Ours(job) => job.is_misplaced(&self.fleet),
+                _ => false,
+            };
+            changed.extend(pool.jobs.iter().copied().filter(|id| is_changed || moves(id)));
         }
         // The number of slots is part of what each job offers.
         changed.into_iter().for_each(|job| self.reconsider(now, job));
@@ -360,13 +367,14 @@ impl Engine {
 /// Jobs of which a worker probably holds something: those that it named last, and those of its queues that run.
 fn likely(
     jobs: &BTreeMap<JobId, Entry>,
-    pools: &BTreeMap<String, Pool>,
+    pools: &BTreeMap<PoolKey, Pool>,
     fleet: &Fleet,
     id: &NodeId,
 ) -> BTreeSet<JobId> {
     let Some(info) = fleet.info(id) else { return BTreeSet::new() };
     let named = info.jobs.iter().flatten().copied();
-    let of_its_queues = info.queues.iter().filter_map(|queue| pools.get(queue));
+    let of_its_queues =
+        pools.iter().filter_map(|(key, pool)| info.queues.contains(&key.queue).then_some(pool));
     let runs = |id: &JobId| match jobs.get(id).map(|entry| &entry.known) {
         Some(Known::Ours(job)) => job.summary.running_chunks > 0,
         _ => false,

@@ -1,4 +1,4 @@
-//! Which queue a chunk goes to: its pool's, or one worker's.
+//! Which queue a chunk goes to: the one that all workers of its pool share, or one worker's.
 //!
 //! Deliberately absent: the key of a subtask (the service computes it from the job's plan; here it
 //! is a number).
@@ -11,6 +11,8 @@ use longshore_protocol::document::Placement;
 use longshore_protocol::{NodeId, Timestamp};
 
 use super::event::Keyed;
+use super::fleet::Fleet;
+use super::pool::PoolKey;
 use super::ring::Ring;
 
 /// A worker whose queue was not there is passed over for so long; by then the list of workers
@@ -23,27 +25,38 @@ const FORGOTTEN_A_SECOND: f64 = 0.1;
 /// Places the chunks of one pool.
 #[derive(Debug)]
 pub(super) struct Placer {
-    pool: String,
+    queue: String,
+    /// Whether workers take from the queue that can't run what the pool's jobs need: then nothing may go there.
+    is_exclusive: bool,
     live: Vec<NodeId>,
     ring: Ring,
     turn: usize,
     placed: BTreeMap<NodeId, f64>,
+    /// The chunks that were sent to a worker since we heard of it last, and how often we had heard it by then.
+    sent: BTreeMap<NodeId, (u64, u32)>,
     aged_at: Timestamp,
     shunned: BTreeMap<NodeId, Timestamp>,
 }
 
 impl Placer {
     /// Without workers.
-    pub(super) fn new(pool: &str) -> Self {
+    pub(super) fn new(key: &PoolKey) -> Self {
         Self {
-            pool: pool.to_owned(),
+            queue: key.queue.clone(),
+            is_exclusive: key.task.is_some(),
             live: Vec::new(),
             ring: Ring::default(),
             turn: 0,
             placed: BTreeMap::new(),
+            sent: BTreeMap::new(),
             aged_at: Timestamp::default(),
             shunned: BTreeMap::new(),
         }
+    }
+
+    /// The workers that take chunks of this pool.
+    pub(super) fn live(&self) -> &[NodeId] {
+        &self.live
     }
 
     /// The workers that take chunks of this pool now.
@@ -53,6 +66,7 @@ impl Placer {
         }
         self.ring = Ring::new(&live);
         self.placed.retain(|node, _| live.contains(node));
+        self.sent.retain(|node, _| live.contains(node));
         self.live = live;
     }
 
@@ -61,11 +75,21 @@ impl Placer {
         self.shunned.insert(node.clone(), now.plus(SHUNNED_FOR));
     }
 
-    /// Where a chunk goes. A job that asks for a worker gets the pool where none is left.
-    pub(super) fn place(&mut self, now: Timestamp, placement: &Placement, chunk: Keyed) -> Queue {
+    /// Where a chunk goes. A job that asks for a worker gets the shared queue where none is left. `None` where that queue has
+    /// workers that can't run the chunk, and there is no other: the chunk waits, and a sweep brings it back.
+    pub(super) fn place(
+        &mut self,
+        now: Timestamp,
+        placement: &Placement,
+        chunk: Keyed,
+        fleet: &Fleet,
+    ) -> Option<Queue> {
         self.shunned.retain(|_, until| *until > now);
         self.age(now);
         let node = match (placement, chunk.key) {
+            (Placement::Shared, _) | (Placement::Hash(_), None) if self.is_exclusive => {
+                self.least_loaded(fleet)
+            }
             (Placement::Shared, _) | (Placement::Hash(_), None) => None,
             (Placement::RoundRobin, _) => self.next_in_turn(),
             (Placement::Hash(_), Some(key)) => {
@@ -79,10 +103,35 @@ impl Placer {
         match node {
             Some(node) => {
                 *self.placed.entry(node.clone()).or_insert(0.0) += 1.0;
-                Queue::Node(node)
+                Some(Queue::Node(node))
             }
-            None => Queue::Work(self.pool.clone()),
+            None if self.is_exclusive => None,
+            None => Some(Queue::Work(self.queue.clone())),
         }
+    }
+
+    /// The worker with the smallest part of its slots in use, as far as we know: by its last heartbeat, and by what it was sent
+    /// since.
+    fn least_loaded(&mut self, fleet: &Fleet) -> Option<NodeId> {
+        let count = self.live.len();
+        self.turn = (self.turn + 1) % count.max(1);
+        let in_turn = (0..count).map(|i| &self.live[(self.turn + i) % count]);
+        let load = |node: &NodeId| {
+            let (beats, info) = (fleet.beats(node), fleet.info(node)?);
+            let sent = self.sent.get(node).filter(|(at, _)| Some(*at) == beats);
+            let used = info.busy + sent.map_or(0, |(_, sent)| *sent);
+            Some(f64::from(used) / f64::from(info.slots.max(1)))
+        };
+        let node = in_turn
+            .filter(|node| !self.shunned.contains_key(node))
+            .filter_map(|node| Some((load(node)?, node)))
+            .min_by(|(a, _), (b, _)| a.total_cmp(b))
+            .map(|(_, node)| node.clone())?;
+        let beats = fleet.beats(&node).unwrap_or_default();
+        let (at, sent) = self.sent.entry(node.clone()).or_default();
+        *sent = if *at == beats { *sent + 1 } else { 1 };
+        *at = beats;
+        Some(node)
     }
 
     fn next_in_turn(&mut self) -> Option<NodeId> {
@@ -108,8 +157,11 @@ impl Placer {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use longshore_protocol::{ChunkId, ChunkMessage, Epoch, JobId};
 
+    use super::super::fleet::tests::record;
     use super::*;
 
     fn chunk(key: Option<u64>) -> Keyed {
@@ -119,9 +171,15 @@ mod tests {
     }
 
     fn placer(nodes: usize) -> Placer {
-        let mut placer = Placer::new("pool");
+        let mut placer = Placer::new(&PoolKey::shared("pool"));
         placer.set_live((0..nodes).map(|i| NodeId::new(format!("n{i}"))).collect());
         placer
+    }
+
+    /// Where a chunk of a pool goes that has the queue for itself.
+    fn put(placer: &mut Placer, now: Timestamp, placement: &Placement, chunk: Keyed) -> Queue {
+        let fleet = Fleet::new(Duration::from_secs(5));
+        placer.place(now, placement, chunk, &fleet).expect("everybody may take it")
     }
 
     #[track_caller]
@@ -129,7 +187,7 @@ mod tests {
         let now = Timestamp::from_millis(1);
         let names: Vec<String> = keys
             .iter()
-            .map(|key| match placer.place(now, placement, chunk(Some(*key))) {
+            .map(|key| match put(placer, now, placement, chunk(Some(*key))) {
                 Queue::Node(node) => node.to_string(),
                 Queue::Work(pool) => pool,
                 other => panic!("no place for a chunk: {other:?}"),
@@ -154,7 +212,7 @@ mod tests {
         placer.shun(Timestamp::from_millis(0), &NodeId::new("n0"));
         placed(&mut placer, &Placement::RoundRobin, &[0], &["pool"]);
         let later =
-            placer.place(Timestamp::from_millis(5_000), &Placement::RoundRobin, chunk(None));
+            put(&mut placer, Timestamp::from_millis(5_000), &Placement::RoundRobin, chunk(None));
         assert!(matches!(later, Queue::Node(_)));
     }
 
@@ -164,11 +222,37 @@ mod tests {
         let mut placer = placer(5);
         let now = Timestamp::from_millis(1);
         let first: Vec<Queue> =
-            (0..50).map(|i| placer.place(now, &hash, chunk(Some(u64::MAX / 50 * i)))).collect();
+            (0..50).map(|i| put(&mut placer, now, &hash, chunk(Some(u64::MAX / 50 * i)))).collect();
         let again: Vec<Queue> =
-            (0..50).map(|i| placer.place(now, &hash, chunk(Some(u64::MAX / 50 * i)))).collect();
+            (0..50).map(|i| put(&mut placer, now, &hash, chunk(Some(u64::MAX / 50 * i)))).collect();
         let same = first.iter().zip(&again).filter(|(a, b)| a == b).count();
         assert!(same >= 40, "{same} of 50 keys went to the same node");
-        assert_eq!(placer.place(now, &hash, chunk(None)), Queue::Work("pool".into()));
+        assert_eq!(put(&mut placer, now, &hash, chunk(None)), Queue::Work("pool".into()));
+    }
+
+    #[test]
+    fn among_those_that_have_the_task_the_least_busy_is_next_and_the_others_get_nothing() {
+        let mut fleet = Fleet::new(Duration::from_secs(5));
+        let records: Vec<_> = [("n0", 4, 3), ("n1", 4, 0), ("n2", 2, 0)]
+            .map(|(name, slots, busy)| {
+                let mut record = record(name, "pool", slots, 1);
+                Arc::make_mut(&mut record.info).busy = busy;
+                record
+            })
+            .into();
+        fleet.observe(Timestamp::from_millis(1), &records);
+        let key = PoolKey { queue: "pool".into(), task: Some("noop".into()) };
+        let mut placer = Placer::new(&key);
+        let now = Timestamp::from_millis(1);
+        assert_eq!(placer.place(now, &Placement::Shared, chunk(None), &fleet), None);
+        placer.set_live(fleet.takers(&key).1);
+        let mut next = || placer.place(now, &Placement::Shared, chunk(None), &fleet);
+        let mut sent: BTreeMap<String, u32> = BTreeMap::new();
+        for _ in 0..7 {
+            let Some(Queue::Node(node)) = next() else { panic!("there are three") };
+            *sent.entry(node.to_string()).or_default() += 1;
+        }
+        let expected = [("n0", 1), ("n1", 4), ("n2", 2)];
+        assert_eq!(sent, expected.map(|(name, count)| (name.to_owned(), count)).into());
     }
 }

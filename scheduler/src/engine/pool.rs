@@ -1,4 +1,8 @@
-//! One queue that this scheduler feeds: its workers, what waits for them, and whose turn it is.
+//! Jobs of one queue that the same workers can run: these workers, what waits for them, and whose turn it is.
+//!
+//! A queue is one pool while each of its workers can run all of its jobs. A job whose task some of the workers lack is in a pool
+//! of its own with the workers that have it, so that it neither reaches the others nor blocks what they can run. Whatever else
+//! a worker may be unable to serve belongs into [`PoolKey`] and [`Fleet::takers`].
 
 use std::collections::BTreeSet;
 
@@ -9,7 +13,23 @@ use super::placement::Placer;
 use super::shares::Shares;
 use super::window::{Hands, Load};
 
-/// A queue of this scheduler.
+/// Identifies a pool.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PoolKey {
+    /// The queue of its jobs.
+    pub(super) queue: String,
+    /// The task of its jobs, if some workers of the queue can't run it. `None`: all of them can run what the pool's jobs need.
+    pub(super) task: Option<String>,
+}
+
+impl PoolKey {
+    /// The pool of what each worker of the queue can run.
+    pub(super) fn shared(queue: impl Into<String>) -> Self {
+        Self { queue: queue.into(), task: None }
+    }
+}
+
+/// What this scheduler hands out to one set of workers.
 #[derive(Debug)]
 pub(super) struct Pool {
     /// Its live workers.
@@ -26,22 +46,22 @@ pub(super) struct Pool {
 
 impl Pool {
     /// Without jobs.
-    pub(super) fn new(name: &str, fleet: &Fleet) -> Self {
+    pub(super) fn new(key: &PoolKey, fleet: &Fleet) -> Self {
         let mut pool = Self {
             hands: Hands::default(),
             load: Load::default(),
             shares: Shares::default(),
-            placer: Placer::new(name),
+            placer: Placer::new(key),
             jobs: BTreeSet::new(),
         };
-        pool.count_hands(name, fleet);
+        pool.count_hands(key, fleet);
         pool
     }
 
     /// Workers came or went; tells whether that changed anything here.
-    pub(super) fn count_hands(&mut self, name: &str, fleet: &Fleet) -> bool {
-        let (hands, live) = fleet.takers(name);
-        let changed = hands != self.hands;
+    pub(super) fn count_hands(&mut self, key: &PoolKey, fleet: &Fleet) -> bool {
+        let (hands, live) = fleet.takers(key);
+        let changed = hands != self.hands || live != self.placer.live();
         self.hands = hands;
         self.placer.set_live(live);
         changed

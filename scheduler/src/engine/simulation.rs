@@ -48,6 +48,10 @@ struct Node {
     alive: bool,
     /// It takes so many times as long as the others.
     slowness: u64,
+    /// What it can run.
+    tasks: Vec<String>,
+    /// How many chunks it was granted and could not run.
+    refused: usize,
 }
 
 pub(super) struct World {
@@ -96,6 +100,8 @@ impl World {
             own: VecDeque::new(),
             alive: true,
             slowness: 1,
+            tasks: ["noop", "sum"].map(String::from).to_vec(),
+            refused: 0,
         };
         Self {
             ledger,
@@ -121,10 +127,20 @@ impl World {
     /// Admits a job of `total` subtasks of `takes_us` each; `fields` are more fields of its
     /// document.
     pub(super) fn submit(&mut self, total: u64, takes_us: u64, fields: &str) -> JobId {
+        self.submit_task("noop", total, takes_us, fields)
+    }
+
+    pub(super) fn submit_task(
+        &mut self,
+        task: &str,
+        total: u64,
+        takes_us: u64,
+        fields: &str,
+    ) -> JobId {
         self.drawn += 1;
         let job = JobId::from_uuid(uuid::Uuid::from_u128(self.drawn));
         let json = format!(
-            r#"{{"id":"{job}","task":"noop",
+            r#"{{"id":"{job}","task":"{task}",
                 "split":{{"by":"range","start":0,"end":{total}}}{fields}}}"#
         );
         let document = JobDocument::parse(json.as_bytes()).unwrap();
@@ -140,6 +156,16 @@ impl World {
 
     pub(super) fn now_ms(&self) -> u64 {
         self.now_ms
+    }
+
+    /// A node can run these tasks and no others.
+    pub(super) fn give_tasks(&mut self, node: usize, tasks: &[&str]) {
+        self.nodes[node].tasks = tasks.iter().map(|task| (*task).to_owned()).collect();
+    }
+
+    /// How many chunks a node was granted and could not run.
+    pub(super) fn refused(&self, node: usize) -> usize {
+        self.nodes[node].refused
     }
 
     /// A node takes so many times as long as the others.
@@ -227,6 +253,7 @@ impl World {
             let mut info = Arc::unwrap_or_clone(record.info);
             info.busy = node.slots.iter().flatten().count() as u32;
             info.uncopied.clone_from(&self.uncopied);
+            info.tasks.clone_from(&node.tasks);
             at_once(self.ledger.beat(&info, &[])).unwrap();
         }
         let nodes = at_once(self.ledger.nodes()).unwrap();
@@ -363,6 +390,14 @@ impl World {
                 &self.nodes[node].id,
             );
             let Claim::Granted(grant) = at_once(claim).unwrap() else { continue };
+            let summary = self.summary(message.job);
+            let is_reduce = grant.from >= summary.books.total;
+            let task = if is_reduce { "sum".to_owned() } else { summary.task };
+            if !self.nodes[node].tasks.contains(&task) {
+                self.nodes[node].refused += 1;
+                at_once(self.ledger.release(message.job, message.chunk, token, None)).unwrap();
+                continue;
+            }
             let count = grant.to - grant.from;
             self.began_ms.entry(message.job).or_insert(self.now_ms);
             self.sizes.entry(message.job).or_default().push(count);

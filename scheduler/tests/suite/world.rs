@@ -108,6 +108,7 @@ impl World {
             version: "0".into(),
             queues: vec![queue.into()],
             tasks: vec!["noop".into()],
+            disabled: Vec::new(),
             uncopied: Vec::new(),
             labels: BTreeMap::new(),
             slots,

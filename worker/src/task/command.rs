@@ -9,7 +9,7 @@ use longshore_protocol::{Input, Outcome};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use super::process::{self, Group, Pipes, Program, Tail, with_tail};
-use super::{Handler, permanent, result_of_text, retryable, subtask_line};
+use super::{Handler, not_started, permanent, result_of_text, retryable, subtask_line};
 use crate::Context;
 
 /// The exit code of a command that wants to be tried again later (`EX_TEMPFAIL` of sysexits.h).
@@ -40,7 +40,7 @@ impl Handler for CommandTask {
             Ok(started) => started,
             Err(error) => {
                 let name = self.program.name();
-                return retryable(format!("can't start the command `{name}`: {error}"));
+                return not_started(format!("can't start the command `{name}`: {error}"));
             }
         };
         let mut line = subtask_line(&ctx, &input);
@@ -55,6 +55,10 @@ impl Handler for CommandTask {
             End::Cancelled => retryable("stopped"),
             End::Lost(error) => retryable(format!("lost the command: {error}")),
         }
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        self.program.check()
     }
 
     fn wind_up(&self) -> Duration {
@@ -206,9 +210,9 @@ mod tests {
         let argv = vec!["/no/such/program".to_owned()];
         let program = Program { argv, env: Default::default(), cwd: None };
         let task = CommandTask { program, timeout: None };
-        let (error, retry) = failure(task.run(context(&json!(null)), Input::Number(1)).await);
-        assert!(error.starts_with("can't start the command `/no/such/program`"), "{error}");
-        assert!(retry, "another worker may have it");
+        let outcome = task.run(context(&json!(null)), Input::Number(1)).await;
+        let Outcome::NotStarted { reason } = outcome else { panic!("{outcome:?}") };
+        assert!(reason.starts_with("can't start the command `/no/such/program`"), "{reason}");
     }
 
     #[tokio::test]

@@ -7,8 +7,9 @@ use longshore_protocol::{Input, Outcome};
 use reqwest::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use reqwest::redirect::{self, Policy};
 use reqwest::{Client, Response, StatusCode, Url};
+use tokio::net::TcpStream;
 
-use super::{Handler, permanent, result_of_text, retryable, subtask_line};
+use super::{Handler, not_started, permanent, result_of_text, retryable, subtask_line};
 use crate::Context;
 
 /// How long the connection may take to come about; the answer may take as long as the job allows.
@@ -86,7 +87,26 @@ impl Handler for HttpTask {
     async fn run(&self, ctx: Context, input: Input) -> Outcome {
         match self.post(&ctx, &input).await {
             Ok(outcome) => outcome,
-            Err(error) => retryable(format!("POST {}: {}", self.url, causes(&error.without_url()))),
+            Err(error) => {
+                // Nobody has seen the subtask.
+                let is_unreachable = error.is_connect();
+                let text = format!("POST {}: {}", self.url, causes(&error.without_url()));
+                if is_unreachable { not_started(text) } else { retryable(text) }
+            }
+        }
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        let (Some(host), Some(port)) = (self.url.host_str(), self.url.port_or_known_default())
+        else {
+            return Ok(());
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let failed = |why: &dyn std::fmt::Display| Err(format!("POST {}: {why}", self.url));
+        match tokio::time::timeout(CONNECT, TcpStream::connect((host, port))).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => failed(&error),
+            Err(_) => failed(&"no connection in time"),
         }
     }
 
@@ -217,14 +237,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_not_there_is_tried_again() {
+    async fn a_server_that_is_not_there_has_seen_no_attempt() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("it is bound");
         drop(listener);
         let task = HttpTask::new(&format!("http://{address}/"), None).expect("a good URL");
-        let (error, retry) = failure(task.run(context(&json!(null)), Input::Number(3)).await);
-        assert!(error.contains("refused"), "{error}");
-        assert!(retry);
+        let outcome = task.run(context(&json!(null)), Input::Number(3)).await;
+        let Outcome::NotStarted { reason } = outcome else { panic!("{outcome:?}") };
+        assert!(reason.contains("refused"), "{reason}");
+        assert!(task.check().await.is_err());
+        let _listener = TcpListener::bind(address).await.expect("nobody else took it");
+        assert_eq!(task.check().await, Ok(()));
     }
 
     #[test]

@@ -58,6 +58,11 @@ pub(crate) trait Handler: Send + Sync {
     /// count.
     async fn run(&self, ctx: Context, input: Input) -> Outcome;
 
+    /// Why no attempt can be started on this machine, as far as that can be told without one.
+    async fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+
     /// How long a cancelled attempt may take to wind up before its future is dropped.
     fn wind_up(&self) -> Duration {
         Duration::ZERO
@@ -119,6 +124,10 @@ fn retryable(error: impl Into<String>) -> Outcome {
 
 fn permanent(error: impl Into<String>) -> Outcome {
     Outcome::Failure { error: error.into(), retry: false }
+}
+
+fn not_started(reason: impl Into<String>) -> Outcome {
+    Outcome::NotStarted { reason: reason.into() }
 }
 
 /// The outcome of input that could not be read.

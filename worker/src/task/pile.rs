@@ -29,6 +29,7 @@ impl Computed {
         match &self.outcome {
             Outcome::Success(text)
             | Outcome::Failure { error: text, .. }
+            | Outcome::NotStarted { reason: text }
             | Outcome::NotNow { reason: text, .. } => text.len(),
         }
     }

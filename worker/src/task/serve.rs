@@ -18,7 +18,7 @@ use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tracing::debug;
 
 use super::process::{self, Group, Pipes, Program, Tail, with_tail};
-use super::{Handler, compact, permanent, retryable, subtask_line};
+use super::{Handler, compact, not_started, permanent, retryable, subtask_line};
 use crate::Context;
 
 /// How long a process that closed its output may take to exit, so that its status and last words
@@ -69,7 +69,7 @@ impl Handler for ServeTask {
             Ok(served) => served,
             Err(error) => {
                 let name = self.program.name();
-                return retryable(format!("can't start the command `{name}`: {error}"));
+                return not_started(format!("can't start the command `{name}`: {error}"));
             }
         };
         let mut line = subtask_line(&ctx, &input);
@@ -88,6 +88,10 @@ impl Handler for ServeTask {
                 outcome
             }
         }
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        self.program.check()
     }
 
     fn wind_up(&self) -> Duration {

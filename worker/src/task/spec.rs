@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,19 +101,21 @@ impl TaskSpec {
         self.copies
     }
 
-    /// The handler, once it is known that it can work here at all: that its program exists, that
-    /// its URL is one.
+    /// Why the task can't be started on this machine, as far as that can be told at once.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match &self.how {
+            How::Command(program) => program.check().map_err(|error| format!("command: {error}")),
+            How::Serve(program) => program.check().map_err(|error| format!("serve: {error}")),
+            How::Http(_) => Ok(()),
+        }
+    }
+
+    /// The handler. The error says what is wrong with the configuration, on whatever machine.
     pub(crate) fn handler(&self) -> Result<Arc<dyn Handler>, String> {
         let timeout = self.timeout;
         Ok(match &self.how {
-            How::Command(program) => {
-                program.check().map_err(|error| format!("command: {error}"))?;
-                Arc::new(CommandTask { program: program.clone(), timeout })
-            }
-            How::Serve(program) => {
-                program.check().map_err(|error| format!("serve: {error}"))?;
-                Arc::new(ServeTask::new(program.clone(), timeout))
-            }
+            How::Command(program) => Arc::new(CommandTask { program: program.clone(), timeout }),
+            How::Serve(program) => Arc::new(ServeTask::new(program.clone(), timeout)),
             How::Http(url) => Arc::new(HttpTask::new(url, timeout)?),
         })
     }
@@ -124,7 +127,8 @@ impl Program {
         Self { argv, env: BTreeMap::new(), cwd: None }
     }
 
-    fn check(&self) -> Result<(), String> {
+    /// Why it can't be started, as far as its files tell.
+    pub(super) fn check(&self) -> Result<(), String> {
         if let Some(cwd) = self.cwd.as_ref().filter(|cwd| !cwd.is_dir()) {
             return Err(format!("cwd: no directory `{}`", cwd.display()));
         }
@@ -133,15 +137,25 @@ impl Program {
         };
         let program = Path::new(name);
         let base = self.cwd.as_deref().unwrap_or(Path::new("."));
-        let found = if name.contains('/') {
-            base.join(program).is_file()
+        let files: Vec<PathBuf> = if name.contains('/') {
+            vec![base.join(program)]
         } else {
             let path =
                 self.env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH"));
             let path = path.unwrap_or_default();
-            std::env::split_paths(&path).any(|folder| base.join(folder).join(program).is_file())
+            std::env::split_paths(&path).map(|folder| base.join(folder).join(program)).collect()
         };
-        if found { Ok(()) } else { Err(format!("no program `{name}` on this machine")) }
+        let mut modes = files.iter().filter_map(|file| {
+            let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
+            Some(metadata.permissions().mode())
+        });
+        match modes.next() {
+            None => Err(format!("no program `{name}` on this machine")),
+            Some(first) if std::iter::once(first).chain(modes).any(|mode| mode & 0o111 != 0) => {
+                Ok(())
+            }
+            Some(_) => Err(format!("`{name}` is not executable")),
+        }
     }
 }
 
@@ -182,9 +196,13 @@ mod tests {
 
     #[test]
     fn a_program_that_is_not_there_is_found_out_at_the_start() {
-        let error = TaskSpec::command(["pythn3", "x.py"]).handler().err();
+        let error = TaskSpec::command(["pythn3", "x.py"]).check().err();
         assert_eq!(error.as_deref(), Some("command: no program `pythn3` on this machine"));
-        let error = TaskSpec::serve(["./nowhere"]).handler().err();
+        let error = TaskSpec::serve(["./nowhere"]).check().err();
         assert_eq!(error.as_deref(), Some("serve: no program `./nowhere` on this machine"));
+        let file = tempfile::NamedTempFile::new().expect("room for it");
+        let name = file.path().to_str().expect("a plain name");
+        let error = TaskSpec::command([name]).check().err();
+        assert_eq!(error, Some(format!("command: `{name}` is not executable")));
     }
 }
