@@ -62,7 +62,7 @@ end
 
 -- Writes the document and the manifest, in place of whatever had the job's name; the job itself is still to be saved.
 function admission.clear_the_way(keys, ARGV)
-  redis.call('DEL', keys.job, keys.manifest, keys.deleted)
+  redis.call('UNLINK', keys.job, keys.manifest, keys.deleted)
   redis.call('SET', keys.document, ARGV[4])
   if ARGV[5] ~= '' then
     redis.call('SET', keys.manifest, ARGV[5])

@@ -66,7 +66,7 @@ function settle.finish(it, keys, now, event, failure)
     job.set(it, 'error', failure)
   end
   job.save(it)
-  redis.call('DEL', keys.chunks, keys.due, keys.retry)
+  redis.call('UNLINK', keys.chunks, keys.due, keys.retry)
   for _, key in ipairs(keys.kept) do
     redis.call('PEXPIRE', key, it.fields.keep_for_ms)
   end

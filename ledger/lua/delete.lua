@@ -25,6 +25,6 @@ end
 if not job.has_ended(it) then
   return { 'not_ended', job.state(it) }
 end
-redis.call('DEL', unpack(KEYS))
+redis.call('UNLINK', unpack(KEYS))
 redis.call('SET', deleted, job.now(), 'PX', REMEMBER_MS)
 return { 'deleted' }

@@ -81,7 +81,7 @@ local function wait_again_above()
 end
 -- Everything of the level that is not done waits again.
 local function restart_level()
-  redis.call('DEL', keys.failed, keys.errors, keys.order)
+  redis.call('UNLINK', keys.failed, keys.errors, keys.order)
   local cancelled = settle.cancelled(it)
   job.add(it, prefix .. 'waiting', job.num(it, prefix .. 'failed') + cancelled)
   job.set(it, prefix .. 'failed', 0)

@@ -317,9 +317,9 @@ async fn ten_thousand_successes_are_settled_in_a_handful_of_commands() {
 
 /// What docs/redis.md grants to workers and applications.
 const LEAST: &str = "resetkeys ~longshore:* resetchannels &longshore:events* -@all +fcall +fcall_ro \
-    +ping +time +exists +del +get +set +strlen +getbit +setbit +bitcount +bitpos \
+    +ping +time +exists +del +unlink +get +set +strlen +getbit +setbit +bitcount +bitpos \
     +bitfield \
-    +setrange +hget +hmget +hgetall +hset +hdel +hkeys +zadd +zrem +zrange +zrevrange \
+    +setrange +hexists +hget +hmget +hgetall +hset +hdel +hkeys +zadd +zrem +zrange +zrevrange \
     +zrangebyscore +zremrangebyscore +zcard +zpopmin +pexpire +persist +publish +subscribe \
     +client|info +info";
 

@@ -18,7 +18,7 @@ mod write;
 pub use expand::{MAX_FILES, expand};
 pub use location::{absolute, is_absolute};
 pub use window::{MAX_OVERHANG_BYTES, read_window};
-pub use write::{read, write};
+pub use write::{list, read, remove, write};
 
 /// Why bytes could not be found, read or written. Each names the place.
 #[derive(Debug, thiserror::Error)]

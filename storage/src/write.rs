@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures_util::TryStreamExt;
 use object_store::ObjectStoreExt;
 
 use crate::location::Location;
@@ -50,6 +51,58 @@ pub async fn write(prefix: &str, name: &str, bytes: Vec<u8>) -> Result<String, E
     }
 }
 
+/// Removes a file or object. One that is not there counts as removed.
+pub async fn remove(place: &str) -> Result<(), Error> {
+    let removed = match Location::parse(place)? {
+        Location::Local(path) => {
+            tokio::fs::remove_file(path).await.map_err(|error| Error::from_io(place, &error))
+        }
+        Location::S3 { bucket, key } => {
+            let store = object::bucket(bucket)?;
+            let deleted = store.delete(&object::path(place, key)?).await;
+            deleted.map_err(|error| Error::from_store(place, &error))
+        }
+    };
+    match removed {
+        Err(Error::NotFound { .. }) => Ok(()),
+        other => other,
+    }
+}
+
+/// The URLs of the files or objects in `prefix/folder`, those included whose write never ended. None if there is no such folder.
+pub async fn list(prefix: &str, folder: &str) -> Result<Vec<String>, Error> {
+    let place = format!("{}/{folder}", prefix.trim_end_matches('/'));
+    match Location::parse(&place)? {
+        Location::Local(path) => {
+            let path = std::path::absolute(path).map_err(|error| Error::from_io(path, &error))?;
+            let list = tokio::task::spawn_blocking(move || {
+                names(&path).map_err(|error| Error::from_io(&path.to_string_lossy(), &error))
+            });
+            match list.await.expect("listing does not panic") {
+                Err(Error::NotFound { .. }) => Ok(Vec::new()),
+                other => other,
+            }
+        }
+        Location::S3 { bucket, key } => {
+            let store = object::bucket(bucket)?;
+            let objects = store.list(Some(&object::path(&place, key)?));
+            let urls = objects.map_ok(|object| format!("s3://{bucket}/{}", object.location));
+            urls.try_collect().await.map_err(|error| Error::from_store(&place, &error))
+        }
+    }
+}
+
+/// The URLs of what lies in a directory; names that are not UTF-8 are none of ours.
+fn names(directory: &std::path::Path) -> std::io::Result<Vec<String>> {
+    let mut urls = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        if let Some(path) = entry?.path().to_str() {
+            urls.push(format!("file://{path}"));
+        }
+    }
+    Ok(urls)
+}
+
 /// Writes beside the target and renames: the one way in which a file system changes a file in a single step.
 fn replace(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
     if let Some(directory) = path.parent() {
@@ -88,6 +141,18 @@ mod tests {
         }
         let left = std::fs::read_dir(root.path().join("out/job")).unwrap().count();
         assert_eq!(left, 1, "no unfinished file stays behind");
+    }
+
+    #[test]
+    fn what_was_written_is_listed_and_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let prefix = format!("file://{}/out/", root.path().display());
+        assert_eq!(block_on(list(&prefix, "job")).unwrap(), Vec::<String>::new());
+        let url = block_on(write(&prefix, "job/7.jsonl", b"{}\n".to_vec())).unwrap();
+        assert_eq!(block_on(list(&prefix, "job")).unwrap(), std::slice::from_ref(&url));
+        block_on(remove(&url)).unwrap();
+        assert_eq!(block_on(list(&prefix, "job")).unwrap(), Vec::<String>::new());
+        block_on(remove(&url)).expect("it is gone, which is what was asked for");
     }
 
     #[test]

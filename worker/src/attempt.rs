@@ -51,7 +51,8 @@ async fn resolve_and_run(
     index: u64,
 ) -> Ended {
     let job = chunk.hold.held.job;
-    let input = match resolve(pipeline.ledger.as_ref(), job, &chunk.plan, index).await {
+    let (ledger, store) = (pipeline.ledger.as_ref(), pipeline.machine.results());
+    let input = match resolve(ledger, store, job, &chunk.plan, index).await {
         Ok(input) => input,
         Err(NoInput::Failed(outcome)) => return Ended::Outcome(outcome),
         Err(NoInput::NotNow(reason)) => return Ended::Stuck(reason),

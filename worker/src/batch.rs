@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use longshore_protocol::document::Retry;
-use longshore_protocol::{Outcome, Run};
+use longshore_protocol::{Outcome, Run, runs_len};
 use tokio::time::Instant;
 
 /// A batch with more bytes of results and errors is committed at once, so that no commit is slow.
@@ -133,11 +133,7 @@ impl Batch {
         }
         self.next += 1;
         self.busy += took;
-        self.bytes += match &run {
-            Run::Success { results, .. } => results.as_ref().map_or(0, String::len),
-            Run::Retry { error, .. } | Run::Failed { error } => error.len(),
-            Run::Defer { .. } => 0,
-        };
+        self.bytes += bytes(&run);
         match (self.runs.last_mut(), run) {
             (
                 Some(Run::Success { count, results: Some(all) }),
@@ -175,6 +171,42 @@ impl Batch {
         self.bytes = 0;
         let runs = std::mem::take(&mut self.runs);
         Some(Settled { from, runs, busy: std::mem::take(&mut self.busy) })
+    }
+
+    /// What was taken out could not be committed; it is due again after a while.
+    pub(crate) fn put_back(&mut self, settled: Settled) {
+        let Settled { from, runs, busy } = settled;
+        debug_assert_eq!(from + runs_len(&runs), self.from, "nothing was settled in between");
+        self.from = from;
+        self.bytes = runs.iter().map(bytes).sum();
+        self.runs = runs;
+        self.busy += busy;
+        self.opened = Instant::now();
+    }
+
+    /// The subtasks whose results are here fail for good.
+    pub(crate) fn fail_results(&mut self, error: &str) {
+        let runs = std::mem::take(&mut self.runs);
+        self.runs = runs
+            .into_iter()
+            .flat_map(|run| match run {
+                Run::Success { count, results: Some(_) } => {
+                    let failed = Run::Failed { error: cut(error.to_owned()) };
+                    vec![failed; usize::try_from(count).expect("each of them was pushed")]
+                }
+                other => vec![other],
+            })
+            .collect();
+        self.bytes = self.runs.iter().map(bytes).sum();
+    }
+}
+
+/// What a run weighs.
+fn bytes(run: &Run) -> usize {
+    match run {
+        Run::Success { results, .. } => results.as_ref().map_or(0, String::len),
+        Run::Retry { error, .. } | Run::Failed { error } => error.len(),
+        Run::Defer { .. } => 0,
     }
 }
 
@@ -261,6 +293,26 @@ mod tests {
         ];
         assert_eq!(batch.take(), Some(Settled { from: 5, runs, busy: 3 * every }));
         assert_eq!((batch.next(), batch.due_at(), batch.take()), (8, None, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_written_waits_in_its_place() {
+        let every = Duration::from_millis(200);
+        let mut batch = Batch::new(5, every);
+        batch.push(success("1\n"), every);
+        batch.push(Run::Failed { error: "e".into() }, every);
+        let settled = batch.take().expect("two are settled");
+        batch.put_back(settled);
+        assert!(!batch.is_due(), "it waits a while before the next try");
+        batch.push(success("3\n"), every);
+        let failed = |error: &str| Run::Failed { error: error.into() };
+        let runs = vec![success("1\n"), failed("e"), success("3\n")];
+        let settled = batch.take().expect("three are settled");
+        assert_eq!(settled, Settled { from: 5, runs, busy: 3 * every });
+        batch.put_back(settled);
+        batch.fail_results("full");
+        let runs = vec![failed("full"), failed("e"), failed("full")];
+        assert_eq!(batch.take(), Some(Settled { from: 5, runs, busy: 3 * every }));
     }
 
     #[tokio::test(start_paused = true)]

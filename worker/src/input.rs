@@ -6,8 +6,10 @@ use longshore_ledger::Ledger;
 use longshore_protocol::{Input, JobId, Outcome, Plan, ResultRun};
 use serde_json::Value;
 
+use crate::result_store::ResultStore;
+
 /// Results are fetched in pages of about this many bytes.
-const PAGE_BYTES: u64 = 4 << 20;
+const PAGE_BYTES: u64 = 1 << 20;
 
 /// Why there is no input.
 #[derive(Debug)]
@@ -21,6 +23,7 @@ pub(crate) enum NoInput {
 /// The input of subtask or reduce node `index`.
 pub(crate) async fn resolve(
     ledger: &dyn Ledger,
+    store: &dyn ResultStore,
     job: JobId,
     plan: &Plan,
     index: u64,
@@ -33,12 +36,13 @@ pub(crate) async fn resolve(
         let error = format!("the job has no subtask and no reduce node {index}");
         return Err(NoInput::Failed(Outcome::Failure { error, retry: false }));
     };
-    Ok(Input::Combine { inputs: results(ledger, job, node.children).await? })
+    Ok(Input::Combine { inputs: results(ledger, store, job, node.children).await? })
 }
 
 /// The results of all of `children`, in order.
 async fn results(
     ledger: &dyn Ledger,
+    store: &dyn ResultStore,
     job: JobId,
     children: Range<u64>,
 ) -> Result<Vec<Value>, NoInput> {
@@ -49,7 +53,7 @@ async fn results(
         let page = ledger.results(job, next, children.end, PAGE_BYTES).await;
         let page = page.map_err(|error| NoInput::NotNow(error.to_string()))?;
         for run in &page.runs {
-            let text = lines(run).await?;
+            let text = lines(store, run).await?;
             for (index, line) in (run.from..run.from + run.count).zip(text.lines()) {
                 if children.contains(&index) {
                     let value =
@@ -73,11 +77,11 @@ async fn results(
 
 /// The lines of a run, from the object that holds them if it is a pointer: `@URL`, or `@URL#k` from
 /// line k on.
-async fn lines(run: &ResultRun) -> Result<String, NoInput> {
+async fn lines(store: &dyn ResultStore, run: &ResultRun) -> Result<String, NoInput> {
     let Some((url, skip)) = pointer(&run.lines) else {
         return Ok(run.lines.clone());
     };
-    let bytes = longshore_storage::read(url).await.map_err(|error| {
+    let bytes = store.read(url).await.map_err(|error| {
         let text = format!("result object: {error}");
         // An object that is gone or closed to us does not come back by itself; a store that is away
         // does.
@@ -110,6 +114,7 @@ fn garbled(index: u64, error: &serde_json::Error) -> NoInput {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::result_store::Files;
 
     fn run(lines: String, count: u64) -> ResultRun {
         ResultRun { from: 0, lines, count }
@@ -122,15 +127,15 @@ mod tests {
         let url = longshore_storage::write(&prefix, "j/0-3.jsonl", b"1\n2\n3\n".to_vec())
             .await
             .expect("it can be written");
-        let all = lines(&run(format!("@{url}"), 3)).await.expect("it can be read");
+        let all = lines(&Files, &run(format!("@{url}"), 3)).await.expect("it can be read");
         assert_eq!(all, "1\n2\n3\n");
-        let rest = lines(&run(format!("@{url}#2"), 1)).await.expect("it can be read");
+        let rest = lines(&Files, &run(format!("@{url}#2"), 1)).await.expect("it can be read");
         assert_eq!(rest, "3\n");
     }
 
     #[tokio::test]
     async fn an_object_that_is_gone_fails_the_attempt() {
-        let answer = lines(&run("@file:///nowhere/at/all.jsonl".into(), 1)).await;
+        let answer = lines(&Files, &run("@file:///nowhere/at/all.jsonl".into(), 1)).await;
         assert!(matches!(answer, Err(NoInput::Failed(_))), "{answer:?}");
     }
 }

@@ -1,15 +1,19 @@
 //! The machine under a worker: its name, its randomness, a thread for the heart.
 //!
 //! A simulation of whole fleets runs many workers on one thread in a time of its own, and must be able to repeat a run
-//! exactly; so everything that a worker takes from the machine, other than time, comes through here.
+//! exactly; so everything that a worker takes from the machine, other than time, comes through here. So does the storage
+//! of results, which all machines share.
 //!
 //! Deliberately absent: time, which is tokio's everywhere in this room and can be paused there.
 
 use std::fmt;
+use std::sync::Arc;
 
 use longshore_protocol::{NodeId, Token};
 use sysinfo::System;
 use uuid::Uuid;
+
+use crate::result_store::{Files, ResultStore};
 
 /// What a worker runs on. The default is the machine of this process.
 #[derive(Default)]
@@ -18,6 +22,7 @@ pub struct Machine(Option<Simulated>);
 struct Simulated {
     name: String,
     random: Box<dyn Fn() -> u64 + Send + Sync>,
+    results: Option<Arc<dyn ResultStore>>,
 }
 
 impl Machine {
@@ -27,7 +32,22 @@ impl Machine {
         name: impl Into<String>,
         random: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Self {
-        Self(Some(Simulated { name: name.into(), random: Box::new(random) }))
+        Self(Some(Simulated { name: name.into(), random: Box::new(random), results: None }))
+    }
+
+    /// A simulated machine that keeps results in this store, in place of files and objects.
+    #[must_use]
+    pub fn with_results(mut self, store: Arc<dyn ResultStore>) -> Self {
+        if let Some(simulated) = &mut self.0 {
+            simulated.results = Some(store);
+        }
+        self
+    }
+
+    /// Where results are kept that are not in the ledger.
+    pub(crate) fn results(&self) -> &dyn ResultStore {
+        let simulated = self.0.as_ref().and_then(|simulated| simulated.results.as_deref());
+        simulated.unwrap_or(&Files)
     }
 
     pub(crate) fn is_simulated(&self) -> bool {

@@ -15,9 +15,8 @@ use longshore_broker::Delivery;
 use longshore_ledger::{Claim, Committed, Error, Grant, HandBack, Held, Ledger};
 use longshore_protocol::document::{self, Results};
 use longshore_protocol::state::JobState;
-use longshore_protocol::{
-    ChunkMessage, Epoch, NodeId, Outcome, Plan, Run, runs_len, split_results,
-};
+use longshore_protocol::{ChunkMessage, Epoch, NodeId, Plan, runs_len};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +25,7 @@ use tracing::{debug, error, info, instrument, warn};
 use crate::attempt::{Ended, attempt};
 use crate::availability::Availability;
 use crate::backoff::{Reach, insist};
-use crate::batch::{Batch, Judge, Settled};
+use crate::batch::{Batch, Judge};
 use crate::config::REDUCE_FACTOR;
 use crate::heart::Wrist;
 use crate::holdings::{Ending, Hold, Holdings, Taken};
@@ -34,6 +33,7 @@ use crate::metrics;
 use crate::pace::{Gait, Pace};
 use crate::passed::Passed;
 use crate::plans::{self, Plans};
+use crate::results::{Stored, UnwritableLocations};
 use crate::task::{Computing, Handler, Handlers};
 use crate::{Config, Machine};
 
@@ -63,9 +63,6 @@ const TOO_LONG: Duration = Duration::from_secs(1);
 const MUCH: Duration = Duration::from_millis(500);
 const PART: Duration = Duration::from_millis(250);
 
-/// How often a result object is written again before its subtasks are failed attempts.
-const WRITES: u32 = 3;
-
 /// What every slot of a worker shares.
 pub(crate) struct Pipeline {
     pub(crate) config: Config,
@@ -77,6 +74,7 @@ pub(crate) struct Pipeline {
     pub(crate) availability: Arc<Availability>,
     pub(crate) holdings: Arc<Holdings>,
     pub(crate) plans: Plans,
+    pub(crate) locations: UnwritableLocations,
     pub(crate) slots: Semaphore,
     /// For chunks that are claimed before they have a slot.
     pub(crate) ahead: Semaphore,
@@ -104,6 +102,8 @@ pub(crate) struct Chunk<'a> {
     since: Instant,
     /// How many subtasks are to be a part of what is left, once the chunk takes too long.
     part: OnceLock<u64>,
+    /// URLs of the result objects that were written and not committed yet.
+    pub(crate) written: Mutex<Vec<String>>,
 }
 
 impl Chunk<'_> {
@@ -269,7 +269,8 @@ impl Pipeline {
                 }
                 Ended::Stuck(reason) => {
                     self.commit(chunk, batch).await;
-                    return stall(chunk.hold, &reason).await;
+                    stall(chunk.hold, &reason).await;
+                    break;
                 }
             }
             if batch.is_due() && batch.next() < chunk.grant.to {
@@ -280,7 +281,7 @@ impl Pipeline {
         }
         self.pace.took(since.elapsed());
         drop(slot);
-        self.commit(chunk, batch).await;
+        self.commit_rest(chunk, batch).await;
     }
 
     /// Waits for so many places of this kind and a beating heart. `None` if the message should go to somebody else.
@@ -372,6 +373,9 @@ impl Pipeline {
             }
         };
         let document = plan.document();
+        if let Some(reason) = self.unwritable(&document.results) {
+            return Err(Unprepared::NotYet(reason));
+        }
         let is_reduce = grant.from >= plan.total();
         // Subtasks and reduce nodes never share a chunk, so one handler serves all of it.
         let task = plan.task(grant.from);
@@ -398,19 +402,39 @@ impl Pipeline {
             judge,
             since: Instant::now(),
             part: OnceLock::new(),
+            written: Mutex::default(),
         })
     }
 
     /// Commits what is settled so far, and insists until the ledger has answered or the chunk is
-    /// not ours any more.
+    /// not ours any more. Results that can't be written now stay in the batch.
     pub(crate) async fn commit(&self, chunk: &Chunk<'_>, batch: &mut Batch) {
-        let Some(settled) = batch.take() else { return };
+        if self.try_commit(chunk, batch).await.is_err() {
+            // The slot is for others while results wait to be written.
+            chunk.hold.end(Ending::Yield);
+        }
+    }
+
+    /// The same; the error says why results can't be written.
+    pub(crate) async fn try_commit(
+        &self,
+        chunk: &Chunk<'_>,
+        batch: &mut Batch,
+    ) -> Result<(), String> {
+        let Some(settled) = batch.take() else { return Ok(()) };
         let hold = chunk.hold;
         if hold.is_abandoned() {
-            return;
+            return Ok(());
         }
         let Held { job, chunk: id, token } = hold.held;
-        let commit = self.store(chunk, settled).await;
+        let commit = match self.store(chunk, settled).await {
+            Stored::Ready(commit) => commit,
+            Stored::Lost => return Ok(()),
+            Stored::Unwritten(settled, error) => {
+                batch.put_back(settled);
+                return Err(error);
+            }
+        };
         let ask = || self.ledger.commit(job, id, token, &commit);
         let end = commit.from + runs_len(&commit.runs);
         let answer = insist(&self.reach, "commit", &self.machine, hold.abandoned(), ask).await;
@@ -420,6 +444,7 @@ impl Pipeline {
                 batch.commit(end);
             }
         }
+        self.tidy_up(chunk, &commit, answer.as_ref().and_then(|answer| answer.as_ref().ok()));
         match answer {
             Some(Ok(Committed::Settled { state })) if state.is_terminal() => {
                 hold.end(Ending::Abandon);
@@ -440,38 +465,7 @@ impl Pipeline {
             }
             None => hold.end(Ending::Abandon),
         }
-    }
-
-    /// Writes results to where the job wants them, and leaves pointers in their place.
-    async fn store(&self, chunk: &Chunk<'_>, settled: Settled) -> longshore_ledger::Commit {
-        let Settled { from, runs, busy } = settled;
-        let runs = split_results(from, runs);
-        let Results::Url(prefix) = &chunk.plan.document().results else {
-            return longshore_ledger::Commit { from, runs, busy };
-        };
-        let mut stored = Vec::with_capacity(runs.len());
-        let mut index = from;
-        for run in runs {
-            let to = index + run.len();
-            match run {
-                Run::Success { count, results: Some(lines) } => {
-                    let name = format!("{}/{index:013}-{to:013}.jsonl", chunk.hold.held.job);
-                    match write(prefix, &name, lines).await {
-                        Ok(url) => {
-                            let results = Some(format!("@{url}"));
-                            stored.push(Run::Success { count, results });
-                        }
-                        Err(outcome) => stored.extend(
-                            (index..to)
-                                .map(|_| chunk.judge.judge(outcome.clone(), self.machine.share())),
-                        ),
-                    }
-                }
-                other => stored.push(other),
-            }
-            index = to;
-        }
-        longshore_ledger::Commit { from, runs: stored, busy }
+        Ok(())
     }
 
     /// Hands back what is not settled. After a fence this is what lets the chunk run elsewhere.
@@ -512,26 +506,5 @@ async fn stall(hold: &Hold, reason: &str) {
         biased;
         () = hold.cancel().cancelled() => {}
         () = tokio::time::sleep(STALL) => {}
-    }
-}
-
-/// Writes one result object; the error is the outcome of each subtask whose result it would have
-/// held.
-async fn write(prefix: &str, name: &str, lines: String) -> Result<String, Outcome> {
-    let bytes = lines.into_bytes();
-    let mut tries = 1;
-    loop {
-        match longshore_storage::write(prefix, name, bytes.clone()).await {
-            Ok(url) => return Ok(url),
-            Err(error) if error.is_permanent() || tries == WRITES => {
-                let retry = !error.is_permanent();
-                return Err(Outcome::Failure { error: format!("results: {error}"), retry });
-            }
-            Err(error) => {
-                warn!(%error, "can't write results; trying again");
-                tokio::time::sleep(STALL * tries).await;
-                tries += 1;
-            }
-        }
     }
 }

@@ -22,6 +22,7 @@ use crate::pace::{Gait, Pace};
 use crate::passed::Passed;
 use crate::pipeline::Pipeline;
 use crate::plans::Plans;
+use crate::results::UnwritableLocations;
 use crate::task::Handlers;
 use crate::{Config, Error, Machine, Watched};
 
@@ -124,6 +125,7 @@ impl Worker {
             availability: availability.clone(),
             holdings: holdings.clone(),
             plans: Plans::default(),
+            locations: UnwritableLocations::default(),
             wrist: heart.wrist(),
             closing: closing.clone(),
             over: CancellationToken::new(),

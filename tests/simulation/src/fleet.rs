@@ -15,7 +15,8 @@ use crate::broker::RemoteBroker;
 use crate::dice::Dice;
 use crate::ledger::RemoteLedger;
 use crate::process::Process;
-use crate::workload::{ADD, Control, Job, Temper, WORK};
+use crate::storage::RemoteStore;
+use crate::workload::{ADD, Control, Job, MARK, Temper, WORK};
 use crate::world::World;
 
 /// The longest time between a death and the next start in the same place.
@@ -78,12 +79,14 @@ async fn live<E: std::fmt::Display>(
 
 fn worker(process: &Arc<Process>, config: &Config, dice: &Arc<Dice>) -> Worker {
     let (works, adds, dice) = (process.clone(), process.clone(), dice.clone());
+    let machine = Machine::simulated(process.name.clone(), move || dice.next())
+        .with_results(RemoteStore::new(process));
     Worker::builder()
-        .machine(Machine::simulated(process.name.clone(), move || dice.next()))
+        .machine(machine)
         .config(config.clone())
         .task(WORK, move |ctx: Context, _: i64| subtask(works.clone(), ctx, None))
         .task(ADD, move |ctx: Context, all: Inputs<u64>| {
-            subtask(adds.clone(), ctx, Some(all.inputs.iter().sum()))
+            subtask(adds.clone(), ctx, Some(all.inputs.iter().map(|input| input % MARK).sum()))
         })
         .build()
         .expect("the configuration is valid")
@@ -101,7 +104,7 @@ async fn subtask(process: Arc<Process>, ctx: Context, sum: Option<u64>) -> Resul
         // It was stopped before its first step: that does not count as begun.
         return Err(TaskError::retryable("stopped"));
     }
-    let _running = world.attempt_begins(&process, id, index, attempt);
+    let running = world.attempt_begins(&process, id, index, attempt);
     tokio::time::sleep(job.duration(index, attempt)).await;
     progress(&process, job).await;
     match job.temper(index) {
@@ -119,7 +122,8 @@ async fn subtask(process: Arc<Process>, ctx: Context, sum: Option<u64>) -> Resul
         _ => {}
     }
     world.attempt_succeeded(id, index);
-    Ok(sum.unwrap_or_else(|| job.value(index)))
+    // So that results tell whose they are.
+    Ok(running.run * MARK + sum.unwrap_or_else(|| job.value(index)))
 }
 
 /// A handler goes on only where its process does. With a time limit a freeze would be charged to the subtask, as it is when a

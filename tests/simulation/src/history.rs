@@ -32,6 +32,10 @@ pub(crate) struct History {
     pub(crate) cut: BTreeSet<JobId>,
     /// Jobs that are paused, and since when.
     pub(crate) paused: BTreeMap<JobId, Duration>,
+    /// What a claim wrote outside of the ledger: the lines from this subtask on.
+    pub(crate) written: HashMap<(JobId, u64, Token), Vec<String>>,
+    /// What the attempt returned that was counted, by index.
+    pub(crate) counted: BTreeMap<(JobId, u64), String>,
     indices: BTreeMap<(JobId, u64), Index>,
     running: BTreeMap<u64, Running>,
     next_run: u64,
@@ -165,7 +169,8 @@ impl Holders {
 /// An attempt that runs; dropped when it ends, however it ends.
 pub(crate) struct Attempt {
     world: Arc<World>,
-    run: u64,
+    /// Its number; no other attempt of the run has it.
+    pub(crate) run: u64,
 }
 
 impl Drop for Attempt {

@@ -6,6 +6,7 @@
 //!   application (Client) ─┐                         ┌─▶ the true broker (MemoryBroker)
 //!   schedulers ───────────┼─▶ broker.rs, ledger.rs ─┤
 //!   workers, hearts ──────┘   what gets lost        └─▶ truth.rs ─▶ the true ledger (MemoryLedger)
+//!      ├─ results ────────────▶ storage.rs ◀──────────────┤  objects outside of the ledger
 //!      └─ handlers ───────────▶ history.rs ◀──────────────┘  every step is checked
 //! ```
 //!
@@ -24,7 +25,7 @@
 //! | S4 | a chunk has at most one current token, and one more where a copy was offered; only under them a commit or release counts | with each claim, commit, release |
 //! | S5 | an attempt above 1 follows a failed one of the subtask itself: infrastructure uses up none | as each attempt begins |
 //! | S6 | no more chunks run than `max_parallel`, nor are more open unless some were cut | after each operation on the job |
-//! | S7 | results are right, one for each index that is done, and the reduced value is their sum | at the end |
+//! | S7 | results are what the counted attempt returned, one for each index that is done, wherever they are kept, and the reduced value is their sum | at the end |
 //! | S8 | there is no job that nobody submitted | every 100 ms |
 //! | S9 | after `2 × dead_after` of a pause nothing of the job begins | as each attempt begins |
 //! | S10 | once all jobs have ended, messages die out within 30 s | at the end |
@@ -54,6 +55,7 @@ mod nemesis;
 mod process;
 mod run;
 mod sabotage;
+mod storage;
 mod tally;
 mod truth;
 mod workload;

@@ -97,6 +97,7 @@ pub(crate) fn some_weather(dice: &Dice) -> Weather {
         message_late: maybe(300),
         confirm_lost: maybe(200),
         publish_refused: maybe(200),
+        write_refused: maybe(200),
     }
 }
 

@@ -26,6 +26,8 @@ pub enum Sabotage {
     ForgetMaxParallel,
     /// Results are filed one index too late. S7.
     ShiftResults,
+    /// Result objects are named by what they hold, not by who wrote them. S7.
+    ShareResultNames,
     /// A job appears that nobody submitted. S8.
     InventJob,
     /// A pause is confirmed and not kept. S9.
@@ -40,7 +42,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::ConfirmUnwritten,
         Self::AckDocumentsEarly,
         Self::NeverSweep,
@@ -52,6 +54,7 @@ impl Sabotage {
         Self::ChargeCrashes,
         Self::ForgetMaxParallel,
         Self::ShiftResults,
+        Self::ShareResultNames,
         Self::InventJob,
         Self::PauseInName,
         Self::LoseAcks,
@@ -71,7 +74,7 @@ impl Sabotage {
             Self::IgnoreFencing | Self::EpochsForTokens => "S4",
             Self::ChargeCrashes => "S5",
             Self::ForgetMaxParallel => "S6",
-            Self::ShiftResults => "S7",
+            Self::ShiftResults | Self::ShareResultNames => "S7",
             Self::InventJob => "S8",
             Self::PauseInName => "S9",
             Self::LoseAcks => "S10",

@@ -1,6 +1,7 @@
 //! The ledger's operations as they happen: done on the true ledger, looked at by the checkers, and spoilt where a run is
 //! sabotaged.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use longshore_ledger::memory::Snapshot;
@@ -13,12 +14,14 @@ use longshore_protocol::{ChunkId, ChunkMessage, Epoch, JobId, NodeId, RESULT_STR
 
 use crate::history::{Holder, Holders};
 use crate::sabotage::Sabotage;
+use crate::storage::lines;
 use crate::world::World;
 
 /// The ledger at some moment, and who held what.
 pub(crate) struct Moment {
     ledger: Snapshot,
     holders: Holders,
+    counted: BTreeMap<(JobId, u64), String>,
 }
 
 impl World {
@@ -96,7 +99,9 @@ impl World {
             return Ok(Committed::Settled { state: JobState::Running });
         }
         let shown = self.effective(job, chunk, token);
+        let before = self.kept(job, &commit).await;
         let committed = self.ledger.commit(job, chunk, shown, &commit).await?;
+        self.count_results(job, token, &commit, &before).await;
         self.note(|| {
             format!("{job}/{chunk} commit {}..{}: {committed:?}", commit.from, commit.end())
         });
@@ -249,10 +254,49 @@ impl World {
         Ok(state)
     }
 
+    /// The indices of a commit that have a result.
+    async fn kept(&self, job: JobId, commit: &Commit) -> BTreeSet<u64> {
+        let page = self.ledger.results(job, commit.from, commit.end(), u64::MAX).await;
+        let runs = page.unwrap_or_default().runs;
+        runs.iter().flat_map(|run| run.from..run.from + run.count).collect()
+    }
+
+    /// Writes down what the attempts returned whose results a commit made part of the job.
+    async fn count_results(
+        &self,
+        job: JobId,
+        token: Token,
+        commit: &Commit,
+        before: &BTreeSet<u64>,
+    ) {
+        let after = self.kept(job, commit).await;
+        let mut history = self.history.lock();
+        let mut from = commit.from;
+        for run in &commit.runs {
+            if let Run::Success { results: Some(results), .. } = run {
+                let lines = if results.starts_with('@') {
+                    history.written.get(&(job, from, token)).cloned().unwrap_or_default()
+                } else {
+                    lines(results.as_bytes())
+                };
+                let counted = (from..).zip(lines).filter(|(index, _)| {
+                    (from..from + run.len()).contains(index)
+                        && after.contains(index)
+                        && !before.contains(index)
+                });
+                let counted: Vec<_> = counted.map(|(index, line)| ((job, index), line)).collect();
+                history.counted.extend(counted);
+            }
+            from += run.len();
+        }
+    }
+
     // Going back in time
 
     pub(crate) fn moment(&self) -> Moment {
-        Moment { ledger: self.ledger.snapshot(), holders: self.history.lock().holders.clone() }
+        let history = self.history.lock();
+        let (holders, counted) = (history.holders.clone(), history.counted.clone());
+        Moment { ledger: self.ledger.snapshot(), holders, counted }
     }
 
     pub(crate) async fn go_back(&self, to: &Moment) {
@@ -268,6 +312,7 @@ impl World {
         let now = self.now();
         let mut history = self.history.lock();
         history.holders = to.holders.clone();
+        history.counted = to.counted.clone();
         history.paused.clear();
         history.paused.extend(paused.into_iter().map(|job| (job, now)));
     }

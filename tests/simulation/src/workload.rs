@@ -6,17 +6,21 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use longshore_protocol::document::{Chunk, Placement, Reduce, Retry, Split};
+use longshore_protocol::document::{Chunk, Placement, Reduce, Results, Retry, Split};
 use longshore_protocol::{JobDocument, JobId, ReduceTree};
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::dice::{Dice, mix};
+use crate::storage::LOCATION;
 
 /// The task of all subtasks.
 pub(crate) const WORK: &str = "work";
 /// The task of all reductions.
 pub(crate) const ADD: &str = "add";
+
+/// A result is the value of its index, and this times the number of the attempt. No value is as large.
+pub(crate) const MARK: u64 = 1_000_000_000;
 
 /// So many subtasks at most are slow, and take so many milliseconds at most.
 const SLOW: u64 = 30;
@@ -233,6 +237,9 @@ fn shape(document: &mut JobDocument, dice: &Dice) {
     document.reduce = sometimes(300).then(|| Reduce { task: ADD.into(), fan_in: dice.among(2..9) });
     document.max_parallel = sometimes(300).then(|| dice.among(1..5));
     document.timeout = sometimes(200).then(|| Duration::from_millis(500));
+    if sometimes(300) {
+        document.results = Results::Url(LOCATION.into());
+    }
     document.deadline = sometimes(100).then(|| dice.millis(2_000..15_000));
     document.stop_after_failures = sometimes(100).then(|| dice.among(1..4));
 }

@@ -33,6 +33,8 @@ pub(crate) struct World {
     pub(crate) dice: Dice,
     pub(crate) weather: Mutex<Weather>,
     pub(crate) history: Mutex<History>,
+    /// Result objects by URL.
+    pub(crate) objects: Mutex<BTreeMap<String, Vec<u8>>>,
     pub(crate) processes: Mutex<Vec<Arc<Process>>>,
     pub(crate) tally: Mutex<Tally>,
     pub(crate) sabotage: Option<Sabotage>,
@@ -56,6 +58,7 @@ pub(crate) struct Weather {
     pub(crate) message_late: u64,
     pub(crate) confirm_lost: u64,
     pub(crate) publish_refused: u64,
+    pub(crate) write_refused: u64,
 }
 
 /// The ledger's clock: virtual time, and the jumps that somebody made it do.
@@ -98,6 +101,7 @@ impl World {
             dice,
             weather: Mutex::new(weather),
             history: Mutex::default(),
+            objects: Mutex::default(),
             processes: Mutex::default(),
             tally: Mutex::default(),
             sabotage,

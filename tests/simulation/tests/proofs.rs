@@ -50,6 +50,9 @@ fn every_kind_of_trouble_happens() {
         "pauses",
         "publishes refused",
         "replies lost",
+        "result objects late",
+        "result objects refused",
+        "result objects removed",
         "retries asked for",
         "stale commits refused",
     ];
