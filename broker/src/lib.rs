@@ -53,13 +53,17 @@ pub enum PublishError {
     /// A nack, a time-out, a connection that broke: the message may or may not have arrived.
     #[error("unknown whether the message arrived: {0}")]
     Unknown(String),
+    /// RabbitMQ reads no messages while it is short of memory or disk space; these are its own words. The message may
+    /// still arrive once that is over.
+    #[error("RabbitMQ accepts no messages: {0}; free memory or disk space on its machine")]
+    Blocked(String),
 }
 
 /// Why the broker could not do as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It can't be reached, or refuses us. The text names the address (never the password) and the reason.
-    #[error("RabbitMQ at {address}: {reason}")]
+    #[error("RabbitMQ at {address}: {reason}{}", advice(reason))]
     Unreachable {
         /// Host and port.
         address: String,
@@ -69,6 +73,38 @@ pub enum Error {
     /// The address is not an AMQP URL.
     #[error("amqp_url: {0}")]
     BadUrl(String),
+    /// The namespace is not one.
+    #[error("{0}")]
+    BadNamespace(String),
+}
+
+/// What to do about it, as the end of a sentence, where the words of the library or of RabbitMQ tell.
+fn advice(reason: &str) -> &'static str {
+    const HANGS_UP: &str = "; see whether RabbitMQ is what listens there, and its log";
+    const ADVICE: [(&str, &str); 12] = [
+        ("ACCESS_REFUSED", "; correct user and password in amqp_url"),
+        (
+            "NOT_ALLOWED",
+            "; correct the virtual host in amqp_url, or create it and allow the user on it",
+        ),
+        ("Connection refused", "; start RabbitMQ, or correct amqp_url"),
+        ("No route to host", "; start RabbitMQ, or correct amqp_url"),
+        ("failed to lookup", "; correct the host in amqp_url"),
+        (
+            "connecting: no answer",
+            "; see whether RabbitMQ hangs, and what the network between drops",
+        ),
+        (
+            "no connection within",
+            "; see whether RabbitMQ hangs, and what the network between drops",
+        ),
+        ("no answer within", "; see RabbitMQ's log: it hangs, or is short of memory or disk space"),
+        ("onnection reset", HANGS_UP),
+        ("onnection aborted", HANGS_UP),
+        ("roken pipe", HANGS_UP),
+        ("nexpected end of file", HANGS_UP),
+    ];
+    ADVICE.iter().find(|(word, _)| reason.contains(word)).map_or("", |(_, advice)| advice)
 }
 
 /// A message that arrived. Dropping it without settling it leaves it unacknowledged until the subscription ends;

@@ -4,8 +4,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use longshore_protocol::JobDocument;
 use longshore_protocol::document::MAX_DOCUMENT_BYTES;
+use longshore_protocol::{JobDocument, JobId};
 use serde_json::{Map, Value, json};
 
 use crate::failure::Failure;
@@ -16,6 +16,9 @@ pub(crate) struct JobArguments {
     /// The job document; `-` is standard input
     #[arg(value_name = "JOB.json", required_unless_present = "task", conflicts_with = "task")]
     file: Option<PathBuf>,
+    /// The job's id, a UUID: submitting it twice makes one job
+    #[arg(long, value_name = "UUID")]
+    id: Option<String>,
     #[command(flatten)]
     quick: QuickForm,
 }
@@ -60,9 +63,6 @@ struct QuickForm {
     /// 0 (last) to 9 (first) [default: 5]
     #[arg(long, value_name = "N", requires = "task", allow_negative_numbers = true)]
     priority: Option<i64>,
-    /// The job's id, a UUID: submitting it twice makes one job
-    #[arg(long, value_name = "UUID", requires = "task")]
-    id: Option<String>,
 }
 
 impl JobArguments {
@@ -77,6 +77,23 @@ impl JobArguments {
 
     /// The document, valid.
     pub(crate) fn document(&self) -> Result<JobDocument, Failure> {
+        let mut document = self.without_id()?;
+        let Some(text) = &self.id else { return Ok(document) };
+        let id: JobId = text.parse().ok().filter(|id| *id != JobId::NIL).ok_or_else(|| {
+            Failure::usage(format!(
+                "--id: `{text}`; write a UUID like 01890a5d-ac96-774b-bcce-b302099a8057, or leave it out"
+            ))
+        })?;
+        if let Some(other) = document.id.filter(|other| *other != id) {
+            return Err(Failure::usage(format!(
+                "--id: `{id}`, but the document has the id {other}"
+            )));
+        }
+        document.id = Some(id);
+        Ok(document)
+    }
+
+    fn without_id(&self) -> Result<JobDocument, Failure> {
         let source = self.source();
         match (&self.file, &self.quick.task) {
             (Some(file), _) if file == Path::new("-") => {
@@ -125,11 +142,8 @@ impl QuickForm {
         if let Some(task) = &self.reduce {
             document.insert("reduce".into(), json!({ "task": task }));
         }
-        let texts = [("queue", &self.queue), ("id", &self.id)];
-        for (name, text) in texts {
-            if let Some(text) = text {
-                document.insert(name.into(), text.as_str().into());
-            }
+        if let Some(queue) = &self.queue {
+            document.insert("queue".into(), queue.as_str().into());
         }
         if let Some(priority) = self.priority {
             document.insert("priority".into(), priority.into());
@@ -147,11 +161,21 @@ impl QuickForm {
             return Ok(json!({"by": "range", "start": start, "end": end, "step": step}));
         }
         if let Some(files) = &self.files {
-            return Ok(json!({"by": "files", "files": files}));
+            return Ok(json!({"by": "files", "files": meant(files)}));
         }
+        let lines = self.lines.as_deref().unwrap_or_default();
         let bytes = self.bytes.as_deref().unwrap_or("1MiB");
-        Ok(json!({"by": "lines", "files": self.lines, "bytes": bytes}))
+        Ok(json!({"by": "lines", "files": meant(lines), "bytes": bytes}))
     }
+}
+
+/// What the arguments mean: the name of something that is there means itself, since a shell has written it out; else it
+/// is a glob.
+fn meant(globs: &[String]) -> Vec<String> {
+    globs
+        .iter()
+        .map(|glob| longshore_storage::named(glob).unwrap_or_else(|| glob.clone()))
+        .collect()
 }
 
 /// JSON where it is JSON, else the text itself, so that words need no quotes.

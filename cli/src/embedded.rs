@@ -6,6 +6,7 @@ use std::time::Duration;
 use longshore_broker::memory::MemoryBroker;
 use longshore_ledger::memory::{MemoryLedger, SystemClock};
 use longshore_producer::{Client, JobDocument};
+use longshore_protocol::names::machine_name;
 use longshore_protocol::{DisabledTask, SchedulerId};
 use longshore_scheduler::Scheduler;
 use longshore_worker::Worker;
@@ -83,8 +84,7 @@ impl Embedded {
 /// A new name for a scheduler of this process.
 pub(crate) fn scheduler_id() -> SchedulerId {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
-    let host = host.ok().filter(|name| !name.trim().is_empty());
-    let host = host.as_deref().map_or("scheduler", str::trim);
+    let host = machine_name(host.as_deref().unwrap_or("scheduler"));
     SchedulerId::new(format!("{host}-{}", uuid::Uuid::new_v4()))
 }
 

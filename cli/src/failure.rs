@@ -66,6 +66,16 @@ impl Failure {
         Self::NotFound(format!("no such job: {job}"))
     }
 
+    /// Adds to "no such job" that the job may be on its way: only RabbitMQ knows of what no scheduler has admitted.
+    pub(crate) fn unless_on_its_way(self, meanwhile: &str) -> Self {
+        match self {
+            Self::NotFound(text) => Self::NotFound(format!(
+                "{text}; if it was published just now, no scheduler has admitted it yet{meanwhile}"
+            )),
+            other => other,
+        }
+    }
+
     /// A document that is not valid, and where it came from.
     pub(crate) fn invalid(source: &str, error: &Invalid) -> Self {
         Self::Usage(format!("{source}: {error}"))
@@ -99,7 +109,7 @@ impl From<longshore_broker::Error> for Failure {
     fn from(error: longshore_broker::Error) -> Self {
         use longshore_broker::Error as E;
         match error {
-            E::BadUrl(_) => Self::Usage(error.to_string()),
+            E::BadUrl(_) | E::BadNamespace(_) => Self::Usage(error.to_string()),
             E::Unreachable { .. } => Self::Unreachable(error.to_string()),
         }
     }
@@ -151,7 +161,12 @@ impl From<producer::SubmitError> for Failure {
             }
             E::Storage(error) => error.into(),
             E::Ledger(error) => error.into(),
-            E::NotPublished { .. } | E::NotAccepted { .. } => Self::Unreachable(error.to_string()),
+            E::NotAccepted { job, .. } => Self::Unreachable(format!(
+                "{error}; RabbitMQ keeps the job until then, and `longshore status {job}` shows it"
+            )),
+            E::NotPublished { job, .. } | E::Unknown { job, .. } => {
+                Self::Unreachable(format!("{error}; submit again with `--id {job}`, which is safe"))
+            }
         }
     }
 }

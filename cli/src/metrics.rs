@@ -1,23 +1,151 @@
-//! Serves metrics over HTTP, in the text format of Prometheus.
+//! Serves metrics over HTTP, in the text format of Prometheus: `GET /metrics`, and `GET /healthz` for whoever wants to
+//! know whether the process answers. Anything else is refused.
+//!
+//! One request a connection, bounded in length, time and number. Deliberately absent: everything else of HTTP.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use metrics_exporter_prometheus::PrometheusBuilder;
-use tracing::info;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{interval, timeout};
+use tracing::{info, warn};
 
 use crate::failure::Failure;
 
-/// Starts to serve `GET /metrics` (any path will do) at `address`, if there is one. Must be called within a runtime.
-pub(crate) fn serve(address: Option<SocketAddr>) -> Result<(), Failure> {
+/// Longest head of a request: those of scrapers have some hundred bytes.
+const LONGEST_HEAD: usize = 8 << 10;
+/// How long a client may take for all of it.
+const IN_TIME: Duration = Duration::from_secs(10);
+/// Most clients at once; more wait for their turn.
+const CLIENTS: usize = 64;
+/// How often samples are sorted into summaries, also while nobody asks.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// The wait after a connection could not be accepted: as a rule there are no descriptors left.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// What is served: status, further header, type of the body, body.
+type Answer = (&'static str, &'static str, &'static str, String);
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Starts to serve at `address`, if there is one; `describe` registers the metrics. Must be called within a runtime.
+pub(crate) fn serve(address: Option<SocketAddr>, describe: fn()) -> Result<(), Failure> {
     let Some(address) = address else { return Ok(()) };
-    // The exporter reports a port that is taken only in its log.
-    drop(std::net::TcpListener::bind(address).map_err(|error| {
-        Failure::usage(format!("http_listen: {address} can't be listened on: {error}"))
-    })?);
-    let exporter = PrometheusBuilder::new().with_http_listener(address);
-    exporter.install().map_err(|error| Failure::other(format_args!("http_listen: {error}")))?;
-    longshore_scheduler::metrics::describe();
-    longshore_worker::metrics::describe();
+    let wrong =
+        |error| Failure::usage(format!("http_listen: {address} can't be listened on: {error}"));
+    let listener = std::net::TcpListener::bind(address).map_err(wrong)?;
+    listener.set_nonblocking(true).map_err(wrong)?;
+    let listener = TcpListener::from_std(listener).map_err(wrong)?;
+    let metrics = PrometheusBuilder::new()
+        .install_recorder()
+        .map_err(|error| Failure::other(format_args!("http_listen: {error}")))?;
+    describe();
     info!(%address, "serving metrics");
+    tokio::spawn(keep_up(metrics.clone()));
+    tokio::spawn(accept(listener, metrics));
     Ok(())
+}
+
+async fn keep_up(metrics: PrometheusHandle) {
+    let mut ticks = interval(UPKEEP);
+    loop {
+        ticks.tick().await;
+        metrics.run_upkeep();
+    }
+}
+
+async fn accept(listener: TcpListener, metrics: PrometheusHandle) {
+    let room = Arc::new(Semaphore::new(CLIENTS));
+    loop {
+        let Ok(place) = room.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let metrics = metrics.clone();
+                tokio::spawn(async move {
+                    // Whoever is slow or gone gets no answer; there is nobody to tell.
+                    let _ = timeout(IN_TIME, converse(stream, &metrics)).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                warn!(%error, "can't accept a connection for metrics");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+            }
+        }
+    }
+}
+
+async fn converse(mut stream: TcpStream, metrics: &PrometheusHandle) -> std::io::Result<()> {
+    let mut head = Vec::with_capacity(1_024);
+    while !head.windows(4).any(|four| four == b"\r\n\r\n") {
+        if head.len() >= LONGEST_HEAD || stream.read_buf(&mut head).await? == 0 {
+            break;
+        }
+    }
+    let head = String::from_utf8_lossy(&head);
+    let (status, header, kind, body) = answer(&head, || metrics.render());
+    let length = body.len();
+    let is_head = head.starts_with("HEAD ");
+    let mut text = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n{header}connection: close\r\n\r\n"
+    );
+    if !is_head {
+        text.push_str(&body);
+    }
+    stream.write_all(text.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+/// What to say to a request.
+fn answer(head: &str, metrics: impl FnOnce() -> String) -> Answer {
+    let mut words = head.lines().next().unwrap_or_default().split(' ');
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let is_http = words.next().is_some_and(|version| version.starts_with("HTTP/1."));
+    if !is_http || !head.contains("\r\n\r\n") {
+        return ("400 Bad Request", "", TEXT, "not an HTTP request\n".to_owned());
+    }
+    let path = target.split('?').next().unwrap_or_default();
+    if !matches!(path, "/metrics" | "/healthz") {
+        return ("404 Not Found", "", TEXT, "use /metrics or /healthz\n".to_owned());
+    }
+    if !matches!(method, "GET" | "HEAD") {
+        let allow = "allow: GET, HEAD\r\n";
+        return ("405 Method Not Allowed", allow, TEXT, "use GET\n".to_owned());
+    }
+    if path == "/healthz" {
+        return ("200 OK", "", TEXT, "ok\n".to_owned());
+    }
+    ("200 OK", "", "text/plain; version=0.0.4; charset=utf-8", metrics())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(request: &str, status: &str) {
+        let head = format!("{request}\r\nHost: localhost\r\n\r\n");
+        assert_eq!(answer(&head, || "metrics".to_owned()).0, status, "{request}");
+    }
+
+    #[test]
+    fn only_what_is_served_is_answered_with_200() {
+        check("GET /metrics HTTP/1.1", "200 OK");
+        check("GET /metrics HTTP/1.0", "200 OK");
+        check("GET /metrics?name=x HTTP/1.1", "200 OK");
+        check("HEAD /metrics HTTP/1.1", "200 OK");
+        check("GET /healthz HTTP/1.1", "200 OK");
+        check("GET / HTTP/1.1", "404 Not Found");
+        check("GET /metricsx HTTP/1.1", "404 Not Found");
+        check("POST /nowhere HTTP/1.1", "404 Not Found");
+        check("POST /metrics HTTP/1.1", "405 Method Not Allowed");
+        check("DELETE /healthz HTTP/1.1", "405 Method Not Allowed");
+        check("GET /metrics", "400 Bad Request");
+        check("nonsense", "400 Bad Request");
+        assert_eq!(answer("GET /metrics HTTP/1.1\r\n", String::new).0, "400 Bad Request");
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use longshore_broker::Broker;
 use longshore_broker::rabbit::{self, Rabbit};
 use longshore_ledger::redis::{self, RedisLedger};
-use longshore_ledger::{Error, Ledger};
+use longshore_ledger::{Cause, Error, Ledger};
 use longshore_producer::{Client, Jobs};
 use tracing::{info, warn};
 
@@ -87,11 +87,15 @@ async fn await_ledger(ledger: &RedisLedger) -> Result<(), Failure> {
                 info!(ledger = %ledger.describe(), "connected");
                 return Ok(());
             }
-            Err(Error::Unavailable { reason, .. }) if !is_refusal(&reason) => reason,
+            Err(error @ Error::Unavailable { .. })
+                if !error.cause().is_some_and(Cause::is_refusal) =>
+            {
+                error.to_string()
+            }
             Err(error) => return Err(error.into()),
         };
         if told != reason {
-            warn!(ledger = %ledger.describe(), %reason, "waiting");
+            warn!(error = %reason, "waiting");
             told = reason;
         }
         tokio::time::sleep(LOOK_AGAIN).await;
@@ -109,18 +113,7 @@ async fn await_rabbit(rabbit: &Rabbit) -> Result<(), Failure> {
     }
 }
 
-/// Whether the service is there and does not want us: then no waiting helps. Both services say so in words only.
+/// Whether RabbitMQ is there and does not want us: then no waiting helps. It says so in words only.
 fn is_refusal(reason: &str) -> bool {
-    const WORDS: [&str; 8] = [
-        "ACCESS_REFUSED",
-        "NOT_ALLOWED",
-        "WRONGPASS",
-        "NOAUTH",
-        "NOPERM",
-        "AuthenticationFailed",
-        "password authentication failed",
-        "invalid username-password",
-    ];
-    let reason = reason.to_ascii_lowercase();
-    WORDS.iter().any(|word| reason.contains(&word.to_ascii_lowercase()))
+    ["ACCESS_REFUSED", "NOT_ALLOWED"].iter().any(|word| reason.contains(word))
 }

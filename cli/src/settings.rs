@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use clap::Args;
 use longshore_broker::rabbit::WorkQueueKind;
+use longshore_protocol::document::nearest;
+use longshore_protocol::names;
 use longshore_worker::TaskSpec;
 use serde::{Deserialize, Deserializer};
 
@@ -89,7 +91,31 @@ pub(crate) struct Settings {
     pub(crate) tasks: BTreeMap<String, TaskSpec>,
     /// The file that was read, if one was.
     pub(crate) file: Option<PathBuf>,
+    /// The variables and flags that said something, in the order in which they count.
+    pub(crate) overrides: Vec<String>,
 }
+
+/// The variables of the environment that begin with `LONGSHORE_` and are not empty.
+pub(crate) type Environment = BTreeMap<String, String>;
+
+/// What variables of settings begin with.
+pub(crate) const PREFIX: &str = "LONGSHORE_";
+
+/// The settings that a variable may give, all but the tasks.
+const VARIABLES: [&str; 12] = [
+    "ACK_AFTER",
+    "AMQP_URL",
+    "DEAD_AFTER",
+    "GRACE",
+    "HEARTBEAT",
+    "HTTP_LISTEN",
+    "LABELS",
+    "NAMESPACE",
+    "QUEUES",
+    "REDIS_URL",
+    "SLOTS",
+    "WORK_QUEUES",
+];
 
 /// What one source of settings says; absent is what it is silent about.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -117,22 +143,29 @@ struct Layer {
 }
 
 impl Settings {
-    /// Reads all layers. `variable` looks up the environment.
+    /// Reads all layers.
     pub(crate) fn load(
         flags: &Flags,
         worker: &WorkerFlags,
         fleet: &FleetFlags,
-        variable: impl Fn(&str) -> Option<String>,
+        environment: &Environment,
     ) -> Result<Self, Failure> {
+        check_variables(environment)?;
         let (file, from_file) = read_file(flags.config.as_deref())?;
+        let overrides = flags.given().chain(worker.given()).chain(fleet.given());
+        let is_setting = |variable: &&String| {
+            variable.strip_prefix(PREFIX).is_some_and(|name| VARIABLES.contains(&name))
+        };
+        let variables = environment.keys().filter(is_setting).cloned();
+        let overrides = overrides.map(str::to_owned).chain(variables).collect();
         let layers = [
             from_flags(flags, worker, fleet)?,
-            from_environment(variable)?,
+            from_environment(|name| environment.get(name).cloned())?,
             from_file,
             parse(DEFAULTS, "the built-in defaults")?,
         ];
         let merged = layers.into_iter().reduce(Layer::or).expect("there are layers");
-        merged.complete(file)
+        merged.complete(file, overrides)
     }
 }
 
@@ -165,7 +198,7 @@ impl Layer {
         }
     }
 
-    fn complete(self, file: Option<PathBuf>) -> Result<Settings, Failure> {
+    fn complete(self, file: Option<PathBuf>, overrides: Vec<String>) -> Result<Settings, Failure> {
         const BUILT_IN: &str = "defaults.toml has a value for it";
         let settings = Settings {
             amqp_url: self.amqp_url.expect(BUILT_IN),
@@ -175,13 +208,14 @@ impl Layer {
             dead_after: self.dead_after.expect(BUILT_IN),
             http_listen: self.http_listen,
             slots: self.slots,
-            queues: self.queues.expect(BUILT_IN),
+            queues: trimmed(self.queues.expect(BUILT_IN)),
             labels: self.labels.expect(BUILT_IN),
             heartbeat: self.heartbeat.expect(BUILT_IN),
             ack_after: self.ack_after.expect(BUILT_IN),
             grace: self.grace.expect(BUILT_IN),
             tasks: self.task.unwrap_or_default(),
             file,
+            overrides,
         };
         settings.check()?;
         Ok(settings)
@@ -197,16 +231,18 @@ impl Settings {
         if let Some(slots) = self.slots.filter(|slots| !(1..=MAX_SLOTS).contains(slots)) {
             return wrong("slots", slots.to_string(), "use 1 to 4096");
         }
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-        if self.namespace.is_empty()
-            || self.namespace.len() > 64
-            || !self.namespace.chars().all(plain)
-        {
-            let found = format!("`{}`", self.namespace);
-            return wrong("namespace", found, "use 1 to 64 letters, digits, `_`, `-` and `.`");
-        }
+        names::check_namespace("namespace", &self.namespace).map_err(Failure::usage)?;
         if self.queues.is_empty() || self.queues.iter().any(String::is_empty) {
             return wrong("queues", "a name is missing".into(), "name at least one queue");
+        }
+        for queue in &self.queues {
+            names::check_name("queues", queue).map_err(Failure::usage)?;
+        }
+        for (name, value) in &self.labels {
+            names::check_label("labels", name, value).map_err(Failure::usage)?;
+        }
+        for task in self.tasks.keys() {
+            names::check_name("task", task).map_err(Failure::usage)?;
         }
         let durations = [
             ("dead_after", self.dead_after),
@@ -236,6 +272,66 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// Names without the space around them, each once.
+fn trimmed(names: Vec<String>) -> Vec<String> {
+    let mut trimmed: Vec<String> = Vec::with_capacity(names.len());
+    for name in names {
+        let name = name.trim().to_owned();
+        if !trimmed.contains(&name) {
+            trimmed.push(name);
+        }
+    }
+    trimmed
+}
+
+/// Refuses a variable that is nearly the name of a setting: it would be ignored. Others may be anybody's.
+fn check_variables(environment: &Environment) -> Result<(), Failure> {
+    // What the worker sets for the commands of tasks, which may well call this program.
+    const OF_TASKS: [&str; 5] = ["ATTEMPT", "CONFIG", "INDEX", "JOB", "NODE"];
+    for variable in environment.keys() {
+        let Some(name) = variable.strip_prefix(PREFIX) else { continue };
+        if VARIABLES.contains(&name) || OF_TASKS.contains(&name) {
+            continue;
+        }
+        let lower: Vec<String> = VARIABLES.iter().map(|name| name.to_ascii_lowercase()).collect();
+        let known: Vec<&str> = lower.iter().map(String::as_str).collect();
+        let most = |word: &str| if word.len() < 6 { 1 } else { 2 };
+        if let Some(meant) = nearest(name, &known, most) {
+            let meant = meant.to_ascii_uppercase();
+            return Err(Failure::usage(format!(
+                "{variable}: no such setting; did you mean {PREFIX}{meant}?"
+            )));
+        }
+    }
+    Ok(())
+}
+
+impl Flags {
+    fn given(&self) -> impl Iterator<Item = &'static str> {
+        given([
+            ("--amqp-url", self.amqp_url.is_some()),
+            ("--redis-url", self.redis_url.is_some()),
+            ("--namespace", self.namespace.is_some()),
+        ])
+    }
+}
+
+impl WorkerFlags {
+    fn given(&self) -> impl Iterator<Item = &'static str> {
+        given([("--slots", self.slots.is_some()), ("--grace", self.grace.is_some())])
+    }
+}
+
+impl FleetFlags {
+    fn given(&self) -> impl Iterator<Item = &'static str> {
+        given([("--queues", self.queues.is_some()), ("--labels", self.labels.is_some())])
+    }
+}
+
+fn given<const N: usize>(flags: [(&'static str, bool); N]) -> impl Iterator<Item = &'static str> {
+    flags.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name)
 }
 
 fn from_flags(flags: &Flags, worker: &WorkerFlags, fleet: &FleetFlags) -> Result<Layer, Failure> {
@@ -376,10 +472,9 @@ mod tests {
         let file = tempfile(toml);
         let flags = Flags { config: Some(file.clone()), ..Flags::default() };
         let worker = WorkerFlags { slots, ..WorkerFlags::default() };
-        let variable = |name: &str| {
-            environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
-        };
-        let loaded = Settings::load(&flags, &worker, &FleetFlags::default(), variable);
+        let variable = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let environment = environment.iter().map(variable).collect();
+        let loaded = Settings::load(&flags, &worker, &FleetFlags::default(), &environment);
         let name = file.display().to_string();
         std::fs::remove_file(&file).unwrap();
         loaded.map_err(|failure| failure.to_string().replace(&name, "FILE"))
@@ -416,6 +511,7 @@ mod tests {
         let environment = [("LONGSHORE_QUEUES", "a, b"), ("LONGSHORE_LABELS", "gpu=true,zone=x=y")];
         let settings = load("", &environment, None).unwrap();
         assert_eq!(settings.queues, ["a", "b"]);
+        assert_eq!(settings.overrides, ["LONGSHORE_LABELS", "LONGSHORE_QUEUES"]);
         assert_eq!(settings.labels["gpu"], "true");
         assert_eq!(settings.labels["zone"], "x=y");
     }
@@ -476,7 +572,71 @@ mod tests {
         refused(
             "namespace = \"a b\"",
             &[],
-            "namespace: `a b`; use 1 to 64 letters, digits, `_`, `-` and `.`",
+            "namespace: `a b` with the character ` `; use 1 to 64 characters out of A-Z a-z 0-9 . _ -",
         );
+        refused(
+            "namespace = \"a.work\"",
+            &[],
+            "namespace: `a.work` with the part `.work`; use one without the parts `.work` and \
+             `.node`, which begin the names of queues",
+        );
+        let name = "use 1 to 100 characters out of A-Z a-z 0-9 . _ -";
+        refused(
+            "queues = [\"my queue/1\"]",
+            &[],
+            &format!("queues: `my queue/1` with the character ` `; {name}"),
+        );
+        refused(
+            "[task.\"a/b\"]\ncommand = [\"sh\"]",
+            &[],
+            &format!("task: `a/b` with the character `/`; {name}"),
+        );
+        refused(
+            "",
+            &[("LONGSHORE_LABELS", "zone=a\u{1b}b")],
+            "labels: the value of `zone`; use at most 1000 printable characters",
+        );
+    }
+
+    #[test]
+    fn space_around_the_name_of_a_queue_counts_nowhere() {
+        let from_file = load("queues = [\"default\", \" gpu\", \"gpu \"]", &[], None).unwrap();
+        assert_eq!(from_file.queues, ["default", "gpu"]);
+        let environment = [("LONGSHORE_QUEUES", "default, gpu")];
+        assert_eq!(load("", &environment, None).unwrap().queues, ["default", "gpu"]);
+        let queues = Some(vec!["default".to_owned(), " gpu".to_owned()]);
+        let fleet = FleetFlags { queues, labels: None };
+        let layer = from_flags(&Flags::default(), &WorkerFlags::default(), &fleet).unwrap();
+        assert_eq!(trimmed(layer.queues.unwrap()), ["default", "gpu"]);
+    }
+
+    #[test]
+    fn a_variable_that_is_nearly_a_setting_is_refused_and_those_of_others_are_not() {
+        refused(
+            "",
+            &[("LONGSHORE_SLOT", "4")],
+            "LONGSHORE_SLOT: no such setting; did you mean LONGSHORE_SLOTS?",
+        );
+        for near in ["LONGSHORE_QUEUE", "LONGSHORE_AMQP_URI", "LONGSHORE_HEART_BEAT"] {
+            assert!(load("", &[(near, "x")], None).is_err(), "{near}");
+        }
+        for foreign in [
+            "LONGSHORE_JOB",
+            "LONGSHORE_INDEX",
+            "LONGSHORE_ATTEMPT",
+            "LONGSHORE_NODE",
+            "LONGSHORE_CONFIG",
+            "LONGSHORE_SUPERVISED_NODE",
+            "LONGSHORE_SERVICE_HOST",
+            "LONGSHORE_REDIS_PORT",
+            "LONGSHORE_AMQP_PORT",
+            "LONGSHORE_PASSWORD",
+            "LONGSHORE_IMAGE",
+            "LONGSHORE_SERVER",
+            "LONGSHORE_PORT_7700_TCP_ADDR",
+            "LONGSHORE_RESOURCE_GPUS",
+        ] {
+            load("", &[(foreign, "x")], None).unwrap_or_else(|error| panic!("{foreign}: {error}"));
+        }
     }
 }

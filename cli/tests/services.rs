@@ -181,7 +181,8 @@ fn a_job_s_life_through_every_verb() {
     let illegal = format!("error: job {id}: a job that is succeeded can't pause");
     fleet.fails(&["pause", &id], 1, &illegal);
     assert_eq!(fleet.ok(&["delete", &id]), format!("{id} deleted\n"));
-    fleet.fails(&["status", &id], 4, &format!("error: no such job: {id}"));
+    let gone = fleet.given.longshore(&["status", &id]);
+    assert_eq!(gone.code, Some(4), "{gone:?}");
 
     let sleep = ["submit", "--task", "sleep", "--range", "1000..2000"];
     let slow = fleet.json(&sleep)["id"].as_str().expect("an id").to_owned();
@@ -217,6 +218,13 @@ fn a_failed_job_shows_its_errors_and_can_be_retried() {
     let first = fleet.ok(&["errors", id, "--json"]);
     let first: Value = serde_json::from_str(first.lines().next().expect("a line")).expect("JSON");
     assert_eq!((&first["index"], &first["attempts"]), (&0.into(), &1.into()));
+    let many =
+        ["submit", "--task", "fail", "--params", r#"{"retry":false}"#, "--range", "0..10050"];
+    let many = fleet.ok(&many).trim().to_owned();
+    fleet.await_state(&many, "failed");
+    let left = fleet.given.longshore(&["errors", &many]);
+    assert_eq!((left.code, left.stdout.lines().count()), (Some(0), 10_000));
+    assert_eq!(left.stderr, "10,000 of 10,050 errors are kept: the newest ones\n");
     let wrong = fleet.given.longshore(&["retry", id, "--index", "7"]);
     assert_eq!(wrong.code, Some(2), "{wrong:?}");
     assert_eq!(fleet.json(&["retry", id, "--index", "1"])["id"], id);
@@ -227,25 +235,50 @@ fn a_failed_job_shows_its_errors_and_can_be_retried() {
 #[test]
 fn what_is_not_there_exits_4_and_what_is_rejected_2() {
     let mut fleet = Fleet::new("missing");
-    for verb in
-        ["status", "results", "errors", "audit", "pause", "resume", "cancel", "delete", "retry"]
-    {
+    for verb in ["results", "errors", "audit", "pause", "resume", "delete", "retry"] {
         fleet.fails(&[verb, UNKNOWN], 4, &format!("error: no such job: {UNKNOWN}"));
     }
+    let unknown = format!(
+        "error: no such job: {UNKNOWN}; if it was published just now, no scheduler has admitted it yet"
+    );
+    fleet.fails(&["status", UNKNOWN], 4, &unknown);
+    let runs = format!("{unknown}, and it will run: cancel it once it is admitted");
+    fleet.fails(&["cancel", UNKNOWN], 4, &runs);
     fleet.fails(&["drain", "nobody"], 4, "error: no such node: nobody");
     fleet.fails(&["delete", UNKNOWN, "--force"], 4, &format!("error: no such job: {UNKNOWN}"));
     let left =
         fleet.given.longshore(&["submit", "--task", "noop", "--items", "1", "--within", "1s"]);
     assert_eq!(left.code, Some(3));
     let missing = "was published but not accepted within 1s: no scheduler takes jobs; start one \
-                   with `longshore scheduler`, or look at its log\n";
-    assert!(left.stderr.ends_with(missing), "{left:?}");
+                   with `longshore scheduler`, or look at its log; RabbitMQ keeps the job until \
+                   then, and `longshore status ";
+    assert!(left.stderr.contains(missing), "{left:?}");
     fleet.start(&["scheduler"]);
     let submit = ["submit", "--id", UNKNOWN, "--task", "wordcount", "--files", "/nowhere/*"];
     let reason = "split.files: no file matches `/nowhere/*`";
     fleet.fails(&submit, 2, &format!("error: job {UNKNOWN} was rejected: {reason}"));
     fleet.fails(&["results", UNKNOWN], 1, &format!("error: the job was rejected: {reason}"));
     assert_eq!(fleet.json(&["status", UNKNOWN])["error"], reason);
+    let shown = format!("job       {UNKNOWN}\nstate     rejected\nerror     {reason}\n");
+    assert_eq!(fleet.ok(&["status", UNKNOWN]), shown, "no words that are empty");
+    for (verb, to, said) in [
+        ("results", ">&-", "error: standard output is closed\n"),
+        ("errors", ">&-", "error: standard output is closed\n"),
+        ("status", ">/dev/full", "error: standard output: No space left on device (os error 28)\n"),
+    ] {
+        let binary = env!("CARGO_BIN_EXE_longshore");
+        let line = format!("{binary} {verb} {UNKNOWN} {to}");
+        let mut shell = fleet.given.command(&[]);
+        let environment: Vec<_> = shell
+            .get_envs()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+            .collect();
+        shell = Command::new("sh");
+        shell.args(["-c", &line]).env_clear().envs(environment).current_dir(fleet.given.folder());
+        let output = shell.output().expect("a shell");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), said, "{line}");
+        assert_eq!(output.status.code(), Some(1), "{line}");
+    }
 }
 
 #[test]

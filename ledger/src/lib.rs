@@ -17,6 +17,7 @@
 //! `from`. What failed and is to be tried again waits in the retry set as (index, attempt, deferrals). Bit i of `done` is set
 //! when index i succeeded, bit i of `failed` when it failed for good. Subtasks and reduce nodes have separate [`Books`](longshore_protocol::Books).
 
+mod cause;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod keys;
@@ -37,6 +38,7 @@ use longshore_protocol::{
     Token,
 };
 
+pub use cause::Cause;
 pub use op::{
     Admission, Admitted, Audience, Beat, Claim, Commit, Committed, Ended, Event, Grant, HandBack,
     Heart, Held, Holder, Lagging, Loss, Open, Process, Revoked, Roster, Stop, StopReason,
@@ -49,7 +51,7 @@ pub use restoring::{Restored, Was};
 pub enum Error {
     /// It can't be reached, refuses us, or did not answer in time; whether the operation happened is unknown. The
     /// text names the address (never the password) and the reason.
-    #[error("Redis at {address}: {reason}")]
+    #[error("Redis at {address}: {reason}{}", cause::advice(reason))]
     Unavailable {
         /// Host and port.
         address: String,
@@ -371,6 +373,9 @@ pub trait Ledger: Send + Sync + 'static {
         scheduler: &SchedulerId,
         within: Duration,
     ) -> Result<Vec<SchedulerRecord>, Error>;
+
+    /// Every scheduler that signs in, or did within the last hour and has not withdrawn, by id.
+    async fn schedulers(&self) -> Result<Vec<SchedulerRecord>, Error>;
 
     /// A scheduler leaves, or another one says that it is gone.
     async fn withdraw(&self, scheduler: &SchedulerId) -> Result<(), Error>;

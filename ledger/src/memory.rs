@@ -398,6 +398,10 @@ impl Ledger for MemoryLedger {
         Ok(self.run(|store, now, _| store.attend(scheduler, within, now)))
     }
 
+    async fn schedulers(&self) -> Result<Vec<SchedulerRecord>, Error> {
+        Ok(self.run(|store, _, _| store.schedulers()))
+    }
+
     async fn withdraw(&self, scheduler: &SchedulerId) -> Result<(), Error> {
         self.run(|store, _, _| store.withdraw(scheduler));
         Ok(())

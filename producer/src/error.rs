@@ -42,7 +42,7 @@ pub enum SubmitError {
     },
     /// The message could not be brought to the broker in time. It may still have arrived; to submit the same
     /// document with the same id again is safe.
-    #[error("job {job} could not be published: {reason}")]
+    #[error("job {job} may not have been published, the outcome is unknown: {reason}")]
     NotPublished {
         /// Its id.
         job: JobId,
@@ -60,9 +60,18 @@ pub enum SubmitError {
         /// What seems to be missing.
         missing: String,
     },
-    /// The ledger failed, and went on failing. The job may have been accepted.
+    /// The ledger failed before the job was published.
     #[error(transparent)]
     Ledger(longshore_ledger::Error),
+    /// The broker has the message, and the ledger failed, and went on failing: the job may have been accepted. To submit
+    /// the same document with the same id again is safe.
+    #[error("job {job} was published, but whether it was accepted is unknown: {error}")]
+    Unknown {
+        /// Its id.
+        job: JobId,
+        /// What the ledger said last.
+        error: longshore_ledger::Error,
+    },
 }
 
 /// Why a job could not be read or controlled.

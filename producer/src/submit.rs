@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use longshore_broker::{Broker, Outgoing, PublishError, Queue};
-use longshore_ledger::Ledger;
+use longshore_ledger::{Ledger, Open};
 use longshore_protocol::document::{JobDocument, MAX_DOCUMENT_BYTES, Split};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{Digest, Invalid, JobId};
@@ -71,6 +71,7 @@ pub(crate) async fn publish(
         let reason = match error {
             PublishError::Unroutable(_) => "no queue takes jobs".to_owned(),
             PublishError::Unknown(reason) => reason,
+            blocked @ PublishError::Blocked(_) => blocked.to_string(),
         };
         if started.elapsed() >= within {
             return Err(SubmitError::NotPublished { job: submission.job, reason });
@@ -133,7 +134,9 @@ pub(crate) async fn settled(
             Heard::End(_) if before.is_none() => return Ok(()),
             Heard::State(_) | Heard::End(_) | Heard::Nothing => {}
         }
-        let verdict = outage.bear(look(ledger, submission).await).map_err(SubmitError::Ledger)?;
+        let verdict = outage
+            .bear(look(ledger, submission).await)
+            .map_err(|error| SubmitError::Unknown { job, error })?;
         match verdict.unwrap_or(Verdict::Unknown) {
             Verdict::Accepted => return Ok(()),
             Verdict::Conflict => return Err(SubmitError::Conflict { job }),
@@ -142,15 +145,26 @@ pub(crate) async fn settled(
             Verdict::Unknown => {}
         }
         if started.elapsed() >= within {
-            let missing = missing(broker).await;
+            let missing = missing(broker, ledger).await;
             return Err(SubmitError::NotAccepted { job, waited: within, missing });
         }
         heard = hints.changed(pace.next()).await;
     }
 }
 
+/// A scheduler signs in twice a second. One that has not for so long is frozen, cut off, or gone.
+const SCHEDULER_SILENCE: Duration = Duration::from_secs(3);
+
 /// Who should have taken the job and did not.
-async fn missing(broker: &dyn Broker) -> String {
+async fn missing(broker: &dyn Broker, ledger: &dyn Ledger) -> String {
+    // Asks for chunks of a job that can't exist: writes nothing, and is refused where writes are.
+    let open = Open { chunks: 1, size: 1, publish_within: Duration::ZERO };
+    if let Err(error) = ledger.open(JobId::NIL, &open).await {
+        return error.to_string();
+    }
+    if let Some(silent) = silent_schedulers(ledger).await {
+        return silent;
+    }
     match broker.depth(&Queue::Jobs).await {
         Ok(Some(depth)) if depth.consumers == 0 => {
             "no scheduler takes jobs; start one with `longshore scheduler`, or look at its log"
@@ -162,4 +176,17 @@ async fn missing(broker: &dyn Broker) -> String {
         Ok(_) => "a scheduler has it but could not admit it yet; its log says why".to_owned(),
         Err(error) => error.to_string(),
     }
+}
+
+/// Says which schedulers have fallen silent, if none else is there: RabbitMQ counts a frozen process as a consumer for a while.
+async fn silent_schedulers(ledger: &dyn Ledger) -> Option<String> {
+    let (listed, now) = (ledger.schedulers().await.ok()?, ledger.now().await.ok()?);
+    let last = listed.iter().max_by_key(|scheduler| scheduler.beat_at)?;
+    let silence = now.since(last.beat_at);
+    (silence > SCHEDULER_SILENCE).then(|| {
+        let (id, seconds) = (&last.id, silence.as_secs());
+        format!(
+            "scheduler {id} has been silent for {seconds}s: it is frozen, cut off or gone; restart it, or start another one"
+        )
+    })
 }

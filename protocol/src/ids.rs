@@ -15,6 +15,9 @@ use uuid::Uuid;
 pub struct JobId(Uuid);
 
 impl JobId {
+    /// No job has it: documents that ask for it are refused.
+    pub const NIL: Self = Self(Uuid::nil());
+
     /// The caller chooses the UUID; a UUIDv7 keeps jobs in order of submission.
     pub const fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid)

@@ -9,6 +9,7 @@ mod finding;
 mod ids;
 mod journal;
 mod message;
+pub mod names;
 mod outcome;
 mod reason;
 mod reduce;

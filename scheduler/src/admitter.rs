@@ -125,6 +125,8 @@ impl Admitter {
     async fn admit(&self, delivery: &Delivery) -> Result<(Admission, Option<Timestamp>), Refusal> {
         let mut document = JobDocument::parse(&delivery.body)?;
         let message_id = delivery.message_id.as_deref();
+        let is_named_by_message =
+            document.id.is_none() && message_id.is_some_and(|id| !id.is_empty());
         let job = document.id.unwrap_or_else(|| naming::name(&document, message_id));
         document.id = Some(job);
         let manifest = self.expand(&document).await?;
@@ -156,6 +158,16 @@ impl Admitter {
             }
             Admitted::Known => {
                 counter!(DOCUMENTS, "outcome" => "known").increment(1);
+                if is_named_by_message && !delivery.redelivered {
+                    warn!(
+                        %job,
+                        message_id,
+                        "document known: a message with the same message_id and content came before; \
+                         to run it again, publish it with another message_id"
+                    );
+                } else {
+                    info!(%job, "document known; nothing to do");
+                }
                 Ok((admission, None))
             }
             Admitted::Conflict => Err(Refusal::Conflict(job)),

@@ -6,13 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_broker::PublishError;
-use longshore_ledger::Error;
+use longshore_ledger::{Cause, Error};
 use parking_lot::Mutex;
 use tracing::{debug, info, warn};
 
 /// A service that several kinds of call speak to. While it is away the first that finds out tells so, for all of them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Service(Arc<Mutex<BTreeSet<&'static str>>>);
+pub(crate) struct Service(Arc<Mutex<Away>>);
+
+#[derive(Debug, Default)]
+struct Away {
+    /// The kinds of call that found the service away, each until it works again.
+    calls: BTreeSet<&'static str>,
+    /// Why it refuses writes, as it was told last.
+    refusal: Option<Cause>,
+}
 
 impl Service {
     /// `what` says what is tried, as a noun; no two kinds of call say the same.
@@ -44,15 +52,33 @@ pub(crate) trait Trouble: Display {
     fn is_away(&self) -> bool {
         false
     }
+
+    /// Whether whoever speaks to the service has told of it already, in one line for all.
+    fn is_told(&self) -> bool {
+        false
+    }
+
+    /// Why the service, which answers, refuses to write.
+    fn refusal(&self) -> Option<Cause> {
+        None
+    }
 }
 
 impl Trouble for Error {
     fn is_away(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
+
+    fn refusal(&self) -> Option<Cause> {
+        self.cause().filter(|cause| cause.refuses_writes())
+    }
 }
 
-impl Trouble for PublishError {}
+impl Trouble for PublishError {
+    fn is_told(&self) -> bool {
+        matches!(self, Self::Blocked(_))
+    }
+}
 impl Trouble for longshore_broker::Error {}
 impl Trouble for longshore_storage::Error {}
 
@@ -69,6 +95,10 @@ impl Health {
 
     /// It did not.
     pub(crate) fn failed(&self, error: &impl Trouble) {
+        if error.is_told() {
+            return debug!(what = self.what, %error, "fails; it will be tried again");
+        }
+        self.refused(error);
         self.turns(if error.is_away() { State::Away } else { State::Fails }, error);
     }
 
@@ -81,20 +111,33 @@ impl Health {
         result
     }
 
+    /// Tells of another refusal than the one before, while the first is not over for every kind of call.
+    fn refused(&self, error: &impl Trouble) {
+        let Some(refusal) = error.refusal() else { return };
+        let mut away = self.service.0.lock();
+        let before = away.refusal.replace(refusal);
+        if !away.calls.is_empty() && before != Some(refusal) {
+            warn!(what = self.what, %error, "fails for another reason; it will be tried again");
+        }
+    }
+
     fn turns(&self, now: State, error: &dyn Display) {
         let what = self.what;
         let before = std::mem::replace(&mut *self.state.lock(), now);
         if before == now {
             return;
         }
-        let mut finds_it_away = self.service.0.lock();
-        let was_away = !finds_it_away.is_empty();
+        let mut away = self.service.0.lock();
+        let was_away = !away.calls.is_empty();
         if now == State::Away {
-            finds_it_away.insert(what);
+            away.calls.insert(what);
         } else {
-            finds_it_away.remove(what);
+            away.calls.remove(what);
         }
-        let is_away = !finds_it_away.is_empty();
+        let is_away = !away.calls.is_empty();
+        if !is_away {
+            away.refusal = None;
+        }
         match now {
             State::Away if was_away => debug!(what, %error, "fails, too"),
             State::Away | State::Fails => warn!(what, %error, "fails; it will be tried again"),
@@ -162,6 +205,31 @@ mod tests {
         reads.worked();
         told.are(&["INFO writes", "INFO reads"]);
         writes.failed(&away());
+        told.are(&["WARN writes"]);
+    }
+
+    #[test]
+    fn another_refusal_is_told_though_the_first_is_not_over() {
+        let told = Told::default();
+        let _guard =
+            tracing::subscriber::set_default(tracing_subscriber::registry().with(told.clone()));
+        let ledger = Service::default();
+        let (reads, writes) = (ledger.health("reads"), ledger.health("writes"));
+        let refused =
+            |reason: &str| Error::Unavailable { address: "there".into(), reason: reason.into() };
+        writes.failed(&refused("READONLY: a replica"));
+        reads.failed(&away());
+        told.are(&["WARN writes"]);
+        writes.failed(&refused("READONLY: a replica"));
+        reads.failed(&refused("READONLY: a replica"));
+        told.are(&[]);
+        reads.failed(&refused("NOREPLICAS: not enough"));
+        writes.failed(&refused("NOREPLICAS: not enough"));
+        told.are(&["WARN reads"]);
+        reads.worked();
+        writes.worked();
+        told.are(&["INFO writes"]);
+        writes.failed(&refused("NOREPLICAS: not enough"));
         told.are(&["WARN writes"]);
     }
 

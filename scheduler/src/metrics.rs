@@ -1,6 +1,6 @@
 //! The names of this crate's metrics. Counters start at 0 with the process; units are the last word of a name.
 
-use metrics::{describe_counter, describe_gauge};
+use metrics::{counter, describe_counter, describe_gauge, gauge};
 
 /// Gauge: subtasks by which books and raw keys of the active jobs differ, each at its last audit. Anything but 0 is a bug.
 pub(crate) const LEDGER_IMBALANCE: &str = "longshore_ledger_imbalance";
@@ -44,4 +44,31 @@ pub fn describe() {
     describe_counter!(PUBLISHED_CHUNKS, "Chunk messages published, confirmed or not");
     describe_counter!(UNKNOWN_PUBLISHES, "Publishes of chunk messages of unknown outcome");
     describe_counter!(DOCUMENTS, "Job documents taken in: accepted, known or refused");
+    register();
+}
+
+/// Gives each of them a value from the start: an alert on something that does not exist never fires.
+fn register() {
+    for name in [LEDGER_IMBALANCE, ACTIVE_JOBS] {
+        gauge!(name).set(0.0);
+    }
+    for state in ["active", "draining"] {
+        gauge!(NODES, "state" => state).set(0.0);
+    }
+    for how in ["crashed", "vanished", "left"] {
+        counter!(LOST_NODES, "how" => how).increment(0);
+    }
+    for outcome in ["accepted", "known", "refused"] {
+        counter!(DOCUMENTS, "outcome" => outcome).increment(0);
+    }
+    for name in [
+        REVOKED_CHUNKS,
+        ORPHANED_CHUNKS,
+        REVOKED_SUBTASKS,
+        COPIED_CHUNKS,
+        PUBLISHED_CHUNKS,
+        UNKNOWN_PUBLISHES,
+    ] {
+        counter!(name).increment(0);
+    }
 }

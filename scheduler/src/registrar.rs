@@ -8,6 +8,7 @@ use longshore_ledger::{Error, Ledger};
 use longshore_protocol::{SchedulerId, SchedulerRecord, Timestamp};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::{Notify, watch};
+use tracing::warn;
 
 use crate::engine::Event;
 use crate::health::Service;
@@ -38,10 +39,26 @@ pub(crate) async fn run(
             if let Some(clock) = clock {
                 let _ = inbox.send(Event::Clock(clock)).await;
             }
-            peers.send_replace(signed_in.clone());
+            let before = peers.send_replace(signed_in.clone());
+            tell_silent(ledger.as_ref(), &before, &signed_in).await;
             let _ = inbox.send(Event::Peers(signed_in)).await;
         }
         rounds.rest_or(EVERY, &heart_changed).await;
+    }
+}
+
+/// Tells once of each peer that has not signed in for [`WITHIN`] and has not withdrawn: it is frozen or cut off.
+async fn tell_silent(ledger: &dyn Ledger, before: &[SchedulerRecord], now: &[SchedulerRecord]) {
+    let is_in =
+        |list: &[SchedulerRecord], id: &SchedulerId| list.iter().any(|record| record.id == *id);
+    if before.iter().all(|record| is_in(now, &record.id)) {
+        return;
+    }
+    let listed = ledger.schedulers().await.unwrap_or_default();
+    for SchedulerRecord { id, .. } in before.iter().filter(|record| !is_in(now, &record.id)) {
+        if is_in(&listed, id) {
+            warn!(scheduler = %id, silent_for = ?WITHIN, "scheduler silent; other schedulers feed its queues");
+        }
     }
 }
 

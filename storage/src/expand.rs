@@ -57,6 +57,8 @@ pub async fn expand(globs: &[String]) -> Result<Manifest, Error> {
 
 async fn expand_local(glob: String, mut found: Found) -> Result<Found, Error> {
     let walk = tokio::task::spawn_blocking(move || {
+        // Whoever names a file that is there means that file, whatever the name would match as a pattern.
+        let glob = crate::named(&glob).unwrap_or(glob);
         local::expand(&glob, &mut found)?;
         Ok(found)
     });
@@ -174,7 +176,8 @@ pub(crate) mod tests {
     fn what_matches_nothing_is_named() {
         refused("ROOT/*.csv", "no file matches `ROOT/*.csv`");
         refused("ROOT/broken.txt", "no file matches `ROOT/broken.txt`");
-        refused("ROOT/sub", "no file matches `ROOT/sub`");
+        refused("ROOT/sub", "`ROOT/sub` is a directory; write `ROOT/sub/*` for the files in it");
+        refused("/dev/null", "`/dev/null` is no regular file");
         refused("ROOT/nowhere/*", "no file matches `ROOT/nowhere/*`");
         refused("file://ROOT/x", "no file matches `file://ROOT/x`");
         refused("ROOT/a.txt/b", "no file matches `ROOT/a.txt/b`");
@@ -196,6 +199,23 @@ pub(crate) mod tests {
             error,
             format!("{}/caf\u{fffd}.txt: the name is not UTF-8", root.path().display())
         );
+    }
+
+    #[test]
+    fn the_name_of_a_file_means_that_file_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["report[1].txt", "report1.txt", "what?.txt", "a*b", "aXb"] {
+            fs::write(root.path().join(name), "x").unwrap();
+        }
+        let path = |name: &str| format!("{}/{name}", root.path().display());
+        for name in ["report[1].txt", "what?.txt", "a*b"] {
+            let manifest = block_on(expand(&[path(name)])).unwrap();
+            let paths: Vec<_> = manifest.files.iter().map(|file| file.path.as_str()).collect();
+            assert_eq!(paths, [path(name)]);
+        }
+        fs::remove_file(path("a*b")).unwrap();
+        let manifest = block_on(expand(&[path("a*b")])).unwrap();
+        assert_eq!(manifest.files[0].path, path("aXb"), "without such a file it is a pattern");
     }
 
     #[test]

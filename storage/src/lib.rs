@@ -16,7 +16,7 @@ mod window;
 mod write;
 
 pub use expand::{MAX_FILES, expand};
-pub use location::{absolute, is_absolute};
+pub use location::{absolute, is_absolute, named};
 pub use window::{MAX_OVERHANG_BYTES, read_window};
 pub use write::{list, read, remove, write};
 
@@ -26,6 +26,18 @@ pub enum Error {
     /// Nothing matches the glob.
     #[error("no file matches `{glob}`")]
     NoMatch {
+        /// As it was given.
+        glob: String,
+    },
+    /// What is named is a directory.
+    #[error("`{glob}` is a directory; write `{glob}/*` for the files in it")]
+    Directory {
+        /// As it was given.
+        glob: String,
+    },
+    /// What is named is a pipe, a socket or a device.
+    #[error("`{glob}` is no regular file")]
+    NotRegular {
         /// As it was given.
         glob: String,
     },
@@ -108,6 +120,8 @@ impl Error {
     pub fn is_users_fault(&self) -> bool {
         match self {
             Self::NoMatch { .. }
+            | Self::Directory { .. }
+            | Self::NotRegular { .. }
             | Self::BadGlob { .. }
             | Self::BadUrl { .. }
             | Self::NotFound { .. }
@@ -131,6 +145,8 @@ impl Error {
             | Self::Shrunk { .. }
             | Self::LineTooLong { .. } => true,
             Self::NoMatch { .. }
+            | Self::Directory { .. }
+            | Self::NotRegular { .. }
             | Self::NotFound { .. }
             | Self::Denied { .. }
             | Self::Io { .. }

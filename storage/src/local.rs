@@ -34,6 +34,20 @@ pub(crate) enum Part {
 /// Adds the files that match the absolute `glob`. Blocks.
 pub(crate) fn expand(glob: &str, found: &mut Found) -> Result<(), Error> {
     let parts = parts(glob, glob)?;
+    let names: Option<PathBuf> = parts
+        .iter()
+        .map(|part| if let Part::Name(name) = part { Some(name) } else { None })
+        .collect();
+    // One thing that is named is refused for what it is; among many that a wildcard matches it is passed over.
+    if let Some(metadata) = names.and_then(|names| fs::metadata(Path::new("/").join(names)).ok()) {
+        let glob = glob.to_owned();
+        if metadata.is_dir() {
+            return Err(Error::Directory { glob });
+        }
+        if !metadata.is_file() {
+            return Err(Error::NotRegular { glob });
+        }
+    }
     Walk { found, seen: HashSet::new() }.walk(Path::new("/"), &parts)
 }
 

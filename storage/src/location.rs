@@ -57,6 +57,16 @@ pub fn is_absolute(glob: &str) -> bool {
     glob.starts_with('/') || split_scheme(glob).is_some()
 }
 
+/// The path with its special characters escaped, if there is something of exactly this name on this machine; `None` for a
+/// pattern, a URL, and a name that needs no escape.
+pub fn named(path: &str) -> Option<String> {
+    let is_plain = !path.contains(['*', '?', '[']);
+    if is_plain || split_scheme(path).is_some() || Path::new(path).symlink_metadata().is_err() {
+        return None;
+    }
+    Some(glob::Pattern::escape(path))
+}
+
 /// The glob as it would have to be written elsewhere: a relative one is joined to the current directory, whose own
 /// special characters are escaped. URLs and absolute paths stay as they are.
 pub fn absolute(glob: &str) -> Result<String, Error> {

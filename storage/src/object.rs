@@ -60,6 +60,12 @@ pub(crate) async fn expand(
             Err(error) => Err(failed(error)),
         };
     };
+    // As with files: whoever names an object that is there means that object. Whatever else is wrong shows in the list.
+    if let Ok(key) = Path::parse(glob)
+        && let Ok(object) = store.head(&key).await
+    {
+        return found.add(InputFile { path: url.clone(), size: object.size });
+    }
     // Part by part, like the names of files: a whole key can cost the pattern time without end.
     let parts = local::parts(glob, &url)?;
     // The client lists whole directories only, so the prefix ends at the last slash before the first wildcard.

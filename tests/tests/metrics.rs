@@ -12,8 +12,13 @@ const LONG: Duration = Duration::from_secs(30);
 
 /// What a process serves.
 fn served(port: u16) -> Option<String> {
+    asked(port, "GET /metrics")
+}
+
+/// What it answers to a request.
+fn asked(port: u16, request: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    write!(stream, "GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+    write!(stream, "{request} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     Some(text)
@@ -74,6 +79,49 @@ fn a_scheduler_and_a_worker_tell_what_they_do_and_whether_the_books_balance() {
     assert!(revoked >= Some(2.0), "both slots were busy: {revoked:?}");
     fleet.longshore(&["cancel", &slow]).ok();
     is_documented(scheduler);
+}
+
+/// The names with their labels' names in a section of docs/metrics.md.
+fn documented(section: &str) -> Vec<String> {
+    let page = std::fs::read_to_string(repository().join("docs/metrics.md")).expect("the page");
+    let (_, rest) = page.split_once(&format!("## {section}\n")).expect("the section");
+    let table = rest.split("\n## ").next().unwrap_or_default();
+    let names = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    names.map(|name| name.split('{').next().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn every_documented_metric_is_there_from_the_start() {
+    let [scheduler, worker] = [(); 2].map(|()| free_port().expect("a port is free"));
+    let mut fleet = Fleet::on(Rabbit::shared(), Redis::shared());
+    fleet.set("LONGSHORE_HTTP_LISTEN", &format!("127.0.0.1:{worker}"));
+    fleet.add_worker(&["--slots", "2"]);
+    fleet.set("LONGSHORE_HTTP_LISTEN", &format!("127.0.0.1:{scheduler}"));
+    fleet.add_scheduler();
+    for (port, section, other) in
+        [(scheduler, "Schedulers", "Workers"), (worker, "Workers", "Schedulers")]
+    {
+        wait_until("metrics are served", LONG, || served(port).is_some());
+        let text = served(port).expect("something is served");
+        let has = |name: &String| {
+            let summed = [format!("{name} "), format!("{name}{{"), format!("{name}_count ")];
+            text.lines().any(|line| summed.iter().any(|start| line.starts_with(start)))
+        };
+        let names = documented(section);
+        assert!(names.len() >= 3, "{names:?}");
+        let missing: Vec<_> = names.iter().filter(|name| !has(name)).collect();
+        assert!(missing.is_empty(), "{section} lack {missing:?}: {text}");
+        // A worker that told of 0 nodes would set off the alert on them.
+        assert!(!documented(other).iter().any(has), "{section} tell of {other}: {text}");
+    }
+    for (request, status) in [
+        ("GET /", "404 Not Found"),
+        ("POST /metrics", "405 Method Not Allowed"),
+        ("GET /healthz", "200 OK"),
+    ] {
+        let answer = asked(scheduler, request).expect("an answer");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{request}: {answer}");
+    }
 }
 
 /// Each metric that is served stands in docs/metrics.md with its kind.

@@ -23,9 +23,9 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    fn failed(&self, operation: &str, address: &str, reason: &str) {
+    fn failed(&self, operation: &str, error: &Error) {
         if !self.lost.swap(true, Ordering::Relaxed) {
-            warn!(operation, %address, %reason, "the ledger is away; trying again");
+            warn!(operation, %error, "the ledger is away; trying again");
         }
     }
 
@@ -54,9 +54,7 @@ pub(crate) async fn insist<'a, T>(
             () = given_up(until, tries) => return None,
         };
         match answer {
-            Err(Error::Unavailable { address, reason }) => {
-                reach.failed(operation, &address, &reason);
-            }
+            Err(error @ Error::Unavailable { .. }) => reach.failed(operation, &error),
             answer => {
                 reach.worked(operation, tries);
                 return Some(answer);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use longshore_protocol::names::{check_label, check_name};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -160,6 +161,7 @@ impl Builder {
             if name.trim().is_empty() {
                 return Err(BuildError::UnnamedTask);
             }
+            check_name("task", &name).map_err(BuildError::BadName)?;
             if own.insert(name.clone(), handler).is_some() {
                 return Err(BuildError::DuplicateTask(name));
             }
@@ -185,6 +187,12 @@ fn check(config: &Config) -> Result<(), BuildError> {
     }
     if config.queues.is_empty() || config.queues.iter().any(|queue| queue.trim().is_empty()) {
         return bad("queues", "name at least one queue, as in [\"default\"]");
+    }
+    for queue in &config.queues {
+        check_name("queues", queue).map_err(BuildError::BadName)?;
+    }
+    for (name, value) in &config.labels {
+        check_label("labels", name, value).map_err(BuildError::BadName)?;
     }
     let mut queues = config.queues.clone();
     queues.sort_unstable();
@@ -226,6 +234,15 @@ mod tests {
         refused(task(worker(), " "), "a task needs a name");
         refused(worker().slots(0), "slots: 0; use 1 to 4096");
         refused(worker().queues([""]), "queues: name at least one queue, as in [\"default\"]");
+        refused(
+            worker().queues(["my queue/1"]),
+            "queues: `my queue/1` with the character ` `; use 1 to 100 characters out of \
+             A-Z a-z 0-9 . _ -",
+        );
+        refused(
+            task(worker(), "a b"),
+            "task: `a b` with the character ` `; use 1 to 100 characters out of A-Z a-z 0-9 . _ -",
+        );
         refused(worker().queues(["a", "a"]), "queues: a queue is named twice");
         let hasty = Config { dead_after: Duration::from_millis(1500), ..Config::default() };
         refused(worker().config(hasty), "dead_after: must be at least twice `heartbeat`");

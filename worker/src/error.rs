@@ -75,6 +75,9 @@ pub enum BuildError {
         /// What is wrong and what is allowed.
         reason: String,
     },
+    /// A name that no job can have.
+    #[error(transparent)]
+    BadName(longshore_protocol::Invalid),
     /// A setting out of its range.
     #[error("{setting}: {reason}")]
     BadSetting {

@@ -9,6 +9,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use longshore_protocol::names::machine_name;
 use longshore_protocol::{NodeId, Token};
 use sysinfo::System;
 use uuid::Uuid;
@@ -60,8 +61,7 @@ impl Machine {
             Some(simulated) => simulated.name.clone(),
             None => System::host_name().unwrap_or_default(),
         };
-        let name = name.trim();
-        if name.is_empty() { "localhost".into() } else { name.to_owned() }
+        machine_name(&name)
     }
 
     /// A new name at every start, so that an old incarnation never looks alive.

@@ -21,6 +21,18 @@ pub fn describe() {
     describe_counter!(FENCED_COMMITS, "Commits refused: the chunk had been given to somebody else");
     describe_histogram!(BUSY_SECONDS, Unit::Seconds, "How long a commit's subtasks took");
     describe_gauge!(FENCED, "1 while no heartbeat gets through and everything is stopped for it");
+    register();
+}
+
+/// Gives each of them a value from the start: an alert on something that does not exist never fires.
+fn register() {
+    for outcome in ["done", "retry", "failed", "deferred"] {
+        counter!(ATTEMPTS, "outcome" => outcome).increment(0);
+    }
+    counter!(FENCED_COMMITS).increment(0);
+    // No sample: the summary's count is 0.
+    let _ = histogram!(BUSY_SECONDS);
+    gauge!(FENCED).set(0.0);
 }
 
 /// The ledger answered to a commit.

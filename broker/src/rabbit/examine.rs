@@ -42,6 +42,8 @@ pub(crate) async fn examine(
     for queue in [Queue::Jobs, Queue::Dead, Queue::Journal].into_iter().chain(work) {
         findings.push(look_at(&session, topology, &queue).await);
     }
+    // Last, since a connection that is blocked is of no more use.
+    findings.extend(publish(address, &session, topology).await);
     session.close().await;
     findings
 }
@@ -105,6 +107,33 @@ fn refused(address: &Address, failure: &Failure) -> Finding {
             wrong("rabbitmq.vhost", found, remedy)
         }
         _ => wrong("rabbitmq.handshake", found, "see RabbitMQ's log"),
+    }
+}
+
+/// Publishes a message that no queue takes: RabbitMQ says that it blocks a connection only once that publishes.
+async fn publish(address: &Address, session: &Session, topology: &Topology) -> Option<Finding> {
+    let check = "rabbitmq.publish";
+    let mut blocked = session.blocked();
+    let outcome = tokio::select! {
+        outcome = topology.probe(session) => outcome,
+        reason = blocked.wait_for(Option::is_some) => {
+            let reason = reason.ok().and_then(|reason| reason.clone()).unwrap_or_default();
+            let found = format!("{address} accepts no messages: {reason}");
+            let remedy = "free memory or disk space on RabbitMQ's machine, or raise its limits \
+                          (vm_memory_high_watermark, disk_free_limit); `rabbitmq-diagnostics \
+                          alarms` tells more";
+            return Some(wrong(check, found, remedy));
+        }
+        reason = session.watch("doctor") => Err(Failure::Broken(reason)),
+    };
+    match outcome {
+        Ok(()) => Some(fine(check, "confirmed".to_owned())),
+        // Workers publish nothing, so their user need not be allowed to; a missing exchange is made by a scheduler.
+        Err(Failure::Refused { code: ACCESS_REFUSED | NOT_FOUND, .. }) => None,
+        Err(failure) => {
+            let remedy = "see RabbitMQ's log";
+            Some(wrong(check, format!("{address}: {failure}"), remedy))
+        }
     }
 }
 

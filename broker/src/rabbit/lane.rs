@@ -136,7 +136,7 @@ impl Run<'_> {
         let mut flights = FuturesUnordered::new();
         let (mut batch, mut landed) = (Vec::with_capacity(BATCH), Vec::new());
         loop {
-            let is_blocked = *blocked.borrow_and_update();
+            let is_blocked = blocked.borrow_and_update().is_some();
             // What is written while RabbitMQ does not read would pile up in lapin without end.
             let room = self.waiting() < MOST_IN_FLIGHT && !is_blocked;
             tokio::select! {

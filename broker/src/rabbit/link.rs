@@ -64,6 +64,14 @@ impl Supervised {
             State::Up(_) => None,
         }
     }
+
+    /// Why RabbitMQ reads no messages from this connection right now.
+    pub(crate) fn blocked(&self) -> Option<String> {
+        match &*self.state.borrow() {
+            State::Up(session) => session.blocked().borrow().clone(),
+            State::Down { .. } => None,
+        }
+    }
 }
 
 impl Follower {

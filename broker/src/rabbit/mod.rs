@@ -241,6 +241,9 @@ impl Rabbit {
 
     fn unconfirmed(&self) -> PublishError {
         let limit = self.config.timeouts.publish;
+        if let Some(reason) = self.publishing.blocked() {
+            return PublishError::Blocked(reason);
+        }
         PublishError::Unknown(match self.publishing.last_failure() {
             Some(reason) => format!("not connected within {limit:?}: {reason}"),
             None => format!("no confirm within {limit:?}"),

@@ -30,81 +30,61 @@ pub(crate) struct Session {
     socket: Socket,
     /// Why the session is over; `None` while it lives.
     over: watch::Sender<Option<String>>,
-    /// Whether RabbitMQ stopped to read from us: it is out of memory or disk space.
-    blocked: watch::Sender<bool>,
+    /// Why RabbitMQ reads no messages from us, in its own words: it is short of memory or disk space.
+    blocked: watch::Sender<Option<String>>,
     call: Duration,
 }
 
-/// The socket below lapin, filled in by the connector. Shut when dropped, so that lapin's thread ends.
-#[derive(Clone, Default)]
-struct Socket(Arc<Mutex<Grip>>);
-
-#[derive(Default)]
-enum Grip {
-    #[default]
-    Awaited,
-    Held(TcpStream),
-    Shut,
-}
+/// The socket below lapin. Shut when dropped, so that lapin's thread ends.
+struct Socket(Mutex<Option<TcpStream>>);
 
 impl Socket {
-    /// Refused when the attempt was given up before the socket was there.
-    fn hold(&self, stream: TcpStream) -> io::Result<()> {
-        let mut grip = self.0.lock();
-        if matches!(*grip, Grip::Shut) {
-            return Err(io::ErrorKind::ConnectionAborted.into());
-        }
-        *grip = Grip::Held(stream);
-        Ok(())
-    }
-
     fn shut(&self) {
-        if let Grip::Held(stream) = std::mem::replace(&mut *self.0.lock(), Grip::Shut) {
+        if let Some(stream) = self.0.lock().take() {
             // It may be closed already; there is nothing else to do about it.
             let _closed = stream.shutdown(Shutdown::Both);
         }
     }
 }
 
-/// Shuts the socket of a connection attempt that was given up.
-struct ShutUnlessOpened(Option<Socket>);
-
-impl Drop for ShutUnlessOpened {
+impl Drop for Socket {
     fn drop(&mut self) {
-        if let Some(socket) = &self.0 {
-            socket.shut();
-        }
+        self.shut();
     }
 }
 
 impl Session {
-    /// Connects, shakes hands, logs in, opens the virtual host.
+    /// Connects, shakes hands, logs in, opens the virtual host. Dropping the future closes the socket.
+    ///
+    /// lapin gets a socket that is connected: what it awaits on its own thread outlives both this future and tokio's
+    /// runtime, and would panic when the latter shuts down in the middle of a name look-up.
     pub(crate) async fn open(
         address: &Address,
         config: &Config,
         role: &str,
     ) -> Result<Arc<Self>, Failure> {
-        let socket = Socket::default();
-        let mut attempt = ShutUnlessOpened(Some(socket.clone()));
         let name = format!("{} ({role})", config.name);
         let options = ConnectionProperties::default().with_connection_name(name.into());
-        let slot = socket.clone();
-        let connector = Connection::connector(
-            address.uri.clone(),
-            transport::runtime(),
-            async move |uri, _| {
-                let transport = Transport::connect(&uri, |stream| slot.hold(stream)).await?;
-                Ok(AsyncTcpStream::Plain(transport))
-            },
-            options,
-        );
-        let connection = within(config.timeouts.connect, "connecting", Box::pin(connector)).await?;
-        attempt.0 = None;
+        let uri = &address.uri;
+        let connecting = async {
+            let (transport, stream) = Transport::connect(uri).await?;
+            let socket = Socket(Mutex::new(Some(stream)));
+            let transport = Mutex::new(Some(transport));
+            let connect = async move |_, _| match transport.lock().take() {
+                Some(transport) => Ok(AsyncTcpStream::Plain(transport)),
+                None => Err(io::Error::from(io::ErrorKind::ConnectionAborted).into()),
+            };
+            let connector =
+                Connection::connector(uri.clone(), transport::runtime(), connect, options);
+            Ok((Box::pin(connector).await?, socket))
+        };
+        let (connection, socket) =
+            within(config.timeouts.connect, "connecting", connecting).await?;
         let session = Self {
             connection,
             socket,
             over: watch::Sender::new(None),
-            blocked: watch::Sender::new(false),
+            blocked: watch::Sender::new(None),
             call: config.timeouts.call,
         };
         Ok(Arc::new(session))
@@ -159,7 +139,7 @@ impl Session {
         reason.ok().and_then(|reason| reason.clone()).unwrap_or_default()
     }
 
-    pub(crate) fn blocked(&self) -> watch::Receiver<bool> {
+    pub(crate) fn blocked(&self) -> watch::Receiver<Option<String>> {
         self.blocked.subscribe()
     }
 
@@ -173,12 +153,12 @@ impl Session {
                 reason = self.ended() => return reason,
                 event = events.next() => match event {
                     Some(Event::ConnectionBlocked(reason)) => {
-                        warn!(role, reason, "RabbitMQ blocks the connection");
-                        self.blocked.send_replace(true);
+                        warn!(role, reason, "RabbitMQ accepts no messages until its alarm is over");
+                        self.blocked.send_replace(Some(reason));
                     }
                     Some(Event::ConnectionUnblocked) => {
-                        info!(role, "RabbitMQ unblocks the connection");
-                        self.blocked.send_replace(false);
+                        info!(role, "RabbitMQ accepts messages again");
+                        self.blocked.send_replace(None);
                     }
                     Some(Event::Error(error)) => last_error = Some(Failure::from(error)),
                     Some(_) => {}

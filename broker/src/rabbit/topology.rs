@@ -8,13 +8,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lapin::options::{
-    ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions,
+    BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    QueuePurgeOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{BasicProperties, Channel, ExchangeKind};
 use parking_lot::Mutex;
 use tracing::warn;
 use uuid::Uuid;
+
+use longshore_protocol::names::check_namespace;
 
 use crate::{Depth, Error, Outgoing, PublishError, Queue};
 
@@ -28,8 +31,10 @@ const TRANSIENT: u8 = 1;
 const PERSISTENT: u8 = 2;
 /// The routing key of job documents.
 const JOBS_KEY: &str = "jobs";
-/// Leaves room in AMQP's 255 bytes for the longest name of a pool or a node.
-const LONGEST_NAMESPACE: usize = 100;
+/// A routing key to which no queue is bound, and what `longshore doctor` publishes with it. Not empty: RabbitMQ stops to
+/// read before the body.
+const PROBE_KEY: &str = "doctor";
+const PROBE: &[u8] = b"doctor";
 
 /// The names of one namespace. Cheap to clone.
 #[derive(Clone)]
@@ -66,11 +71,8 @@ impl WorkQueueKind {
 impl Topology {
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
         let namespace = config.namespace.clone();
-        if namespace.is_empty() || namespace.len() > LONGEST_NAMESPACE {
-            return Err(Error::BadUrl(format!(
-                "namespace `{namespace}`: expected 1 to {LONGEST_NAMESPACE} bytes"
-            )));
-        }
+        check_namespace("namespace", &namespace)
+            .map_err(|invalid| Error::BadNamespace(invalid.to_string()))?;
         let work_queue_kind = config.work_queue_kind;
         let warned = Mutex::default();
         Ok(Self { inner: Arc::new(Inner { namespace, work_queue_kind, warned }) })
@@ -214,6 +216,18 @@ impl Topology {
         let found = session.within("looking at a queue", look).await?;
         let (ready, consumers) = (found.message_count(), found.consumer_count());
         Ok(Depth { ready: ready.into(), consumers: consumers.into() })
+    }
+
+    /// Publishes a message with a body that no queue takes, and waits for its confirm.
+    pub(crate) async fn probe(&self, session: &Session) -> Result<(), Failure> {
+        let channel = session.confirming_channel().await?;
+        let exchange = short(self.inner.namespace.clone())?;
+        let (key, options) = (ShortString::from(PROBE_KEY), BasicPublishOptions::default());
+        let confirmed = async {
+            let properties = BasicProperties::default().with_delivery_mode(TRANSIENT);
+            channel.basic_publish(exchange, key, options, PROBE, properties).await?.await
+        };
+        session.within("publishing", confirmed).await.map(drop)
     }
 
     pub(crate) async fn purge(&self, session: &Session, queue: &Queue) -> Result<(), Failure> {

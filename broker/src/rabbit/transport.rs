@@ -34,23 +34,30 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    /// Connects to where the URI says. `hold` gets a handle of the socket as soon as there is one.
-    pub(crate) async fn connect(
-        uri: &AMQPUri,
-        hold: impl FnOnce(std::net::TcpStream) -> io::Result<()>,
-    ) -> io::Result<Self> {
+    /// Connects to where the URI says; gives a second handle of the socket, too. Must be awaited on tokio's runtime.
+    pub(crate) async fn connect(uri: &AMQPUri) -> io::Result<(Self, std::net::TcpStream)> {
         let runtime = Runtime::tokio_current();
-        let target = (uri.authority.host.clone(), uri.authority.port);
-        let resolved = runtime.to_socket_addrs(target);
-        let mut stream = AsyncTcpStream::connect(&runtime, resolved).await?;
-        if let AsyncTcpStream::Plain(plain) = &stream {
-            hold(plain.get_ref().as_fd().try_clone_to_owned()?.into())?;
+        let target = (uri.authority.host.as_str(), uri.authority.port);
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        let mut connected = None;
+        // Not by lapin's runtime kit, which panics where tokio gives a look-up up.
+        for address in tokio::net::lookup_host(target).await? {
+            match runtime.tcp_connect_addr(address).await {
+                Ok(stream) => {
+                    connected = Some(stream);
+                    break;
+                }
+                Err(error) => last = error,
+            }
         }
+        let Some(stream) = connected else { return Err(last) };
+        let socket = stream.get_ref().as_fd().try_clone_to_owned()?.into();
+        let mut stream = AsyncTcpStream::Plain(stream);
         if uri.scheme == AMQPScheme::AMQPS {
             let tls = OwnedTLSConfig::default();
             stream = stream.into_tls(&uri.authority.host, tls.as_ref()).await?;
         }
-        Ok(Self::over(stream, uri.query.frame_max))
+        Ok((Self::over(stream, uri.query.frame_max), socket))
     }
 
     /// No frame that is handed on is longer than `frame_max`, where that is neither absent nor 0.

@@ -121,6 +121,11 @@ pub(crate) fn summary(
         return output.json(&WholeView { job: View::new(job), recovered, reasons });
     }
     let mut facts = vec![("job", job.id.to_string()), ("state", job.state.as_str().to_owned())];
+    if job.state == JobState::Rejected {
+        // The ledger keeps of such a job why it was rejected and nothing of its document.
+        facts.extend(job.error.clone().map(|error| ("error", error)));
+        return print_facts(output, facts);
+    }
     facts.extend(waits_for.map(|reason| ("waits", reason.text.clone())));
     facts.extend([
         ("task", job.task.clone()),
@@ -141,6 +146,10 @@ pub(crate) fn summary(
     // What the task said may have many lines; the first tells most, `errors JOB` tells all.
     let last = job.last_error.as_deref().and_then(|error| error.lines().next());
     facts.extend(last.map(|error| ("latest", format!("failure: {error}"))));
+    print_facts(output, facts)
+}
+
+fn print_facts(output: &mut Output, facts: Vec<(&str, String)>) -> Result<(), Failure> {
     for (name, fact) in facts {
         output.line(format_args!("{name:<9} {fact}"))?;
     }
@@ -197,8 +206,8 @@ pub(crate) fn list(output: &mut Output, jobs: &[JobSummary]) -> Result<(), Failu
             vec![
                 job.id.to_string(),
                 job.state.as_str().to_owned(),
-                job.task.clone(),
-                job.queue.clone(),
+                or_dash(&job.task),
+                or_dash(&job.queue),
                 job.books.done.to_string(),
                 job.books.failed.to_string(),
                 job.books.total.to_string(),
@@ -210,10 +219,20 @@ pub(crate) fn list(output: &mut Output, jobs: &[JobSummary]) -> Result<(), Failu
     output.text(&table(&header, &rows))
 }
 
+/// A rejected job has no words but its error.
+fn or_dash(word: &str) -> String {
+    if word.is_empty() { "-".to_owned() } else { word.to_owned() }
+}
+
 /// One line about a job that has moved or ended.
 pub(crate) fn line(output: &mut Output, job: &JobSummary, from: &str) -> Result<(), Failure> {
     if output.is_json() {
         return output.json(&View::new(job));
+    }
+    if job.state == JobState::Rejected {
+        let error = job.error.as_deref().unwrap_or_default();
+        let from = if from.is_empty() { String::new() } else { format!(" ({from})") };
+        return output.line(format_args!("{} rejected: {error}{from}", job.id));
     }
     let took = match (job.started_at, job.finished_at) {
         (Some(start), Some(end)) => format!(" in {}", seconds(end.since(start))),

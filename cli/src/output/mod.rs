@@ -9,6 +9,8 @@ mod recovery;
 pub(crate) mod results;
 mod table;
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io::{BufWriter, ErrorKind, IsTerminal, Stdout, Write};
 
 use serde::Serialize;
@@ -18,12 +20,14 @@ use crate::failure::Failure;
 /// Standard output, for people or for programs.
 pub(crate) struct Output {
     json: bool,
+    is_terminal: bool,
     out: BufWriter<Stdout>,
 }
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
-        Self { json, out: BufWriter::new(std::io::stdout()) }
+        let out = std::io::stdout();
+        Self { json, is_terminal: out.is_terminal(), out: BufWriter::new(out) }
     }
 
     /// Whether programs read it.
@@ -31,26 +35,95 @@ impl Output {
         self.json
     }
 
-    /// One line of text.
+    /// One line of text for people.
     pub(crate) fn line(&mut self, line: impl std::fmt::Display) -> Result<(), Failure> {
-        writeln!(self.out, "{line}").map_err(|error| closed(&error))
+        self.text(&format!("{line}\n"))
     }
 
-    /// Text as it is.
+    /// Text for people.
     pub(crate) fn text(&mut self, text: &str) -> Result<(), Failure> {
-        self.out.write_all(text.as_bytes()).map_err(|error| closed(&error))
+        self.write(&visible(text, Escape::Rust))
+    }
+
+    /// A line of JSON that somebody else wrote: as it is, but for a terminal, which might obey it.
+    pub(crate) fn data(&mut self, line: impl std::fmt::Display) -> Result<(), Failure> {
+        let line = format!("{line}\n");
+        if self.is_terminal { self.write(&visible(&line, Escape::Json)) } else { self.write(&line) }
     }
 
     /// One line of JSON.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
         let line = serde_json::to_string(value).map_err(Failure::other)?;
-        self.line(line)
+        self.data(line)
+    }
+
+    /// Refuses to print what nobody can read. Rust opens the null device in place of a standard output that is closed
+    /// when a program starts, for reading and writing; a shell's `>/dev/null` is for writing only.
+    pub(crate) fn expect_reader(&self) -> Result<(), Failure> {
+        let is_null = std::fs::read_link("/proc/self/fd/1").is_ok_and(|to| to == *"/dev/null");
+        let flags = std::fs::read_to_string("/proc/self/fdinfo/1").unwrap_or_default();
+        let mode = flags.lines().find_map(|line| line.strip_prefix("flags:"));
+        let is_read_write = mode.is_some_and(|mode| mode.trim().ends_with('2'));
+        if is_null && is_read_write {
+            return Err(Failure::other("standard output is closed"));
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, text: &str) -> Result<(), Failure> {
+        self.out.write_all(text.as_bytes()).map_err(|error| closed(&error))
     }
 
     /// Hands on what was printed so far; needed before anything that takes time, and at the end.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         self.out.flush().map_err(|error| closed(&error))
     }
+}
+
+/// How a character that a terminal might obey is written.
+#[derive(Clone, Copy)]
+enum Escape {
+    /// `\u{1b}`.
+    Rust,
+    /// `\u001b`, which says the same within a string of JSON.
+    Json,
+}
+
+/// Text without the characters that a terminal obeys: control characters but for line breaks and tabs, and those that
+/// turn the direction of writing. Tasks, names and messages of others can hold them.
+fn visible(text: &str, escape: Escape) -> Cow<'_, str> {
+    if !text.contains(is_obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let mut seen = String::with_capacity(text.len() + 16);
+    for char in text.chars() {
+        match escape {
+            _ if !is_obeyed(char) => seen.push(char),
+            Escape::Rust => seen.extend(char.escape_unicode()),
+            Escape::Json => {
+                let _ = write!(seen, "\\u{:04x}", u32::from(char));
+            }
+        }
+    }
+    Cow::Owned(seen)
+}
+
+fn is_obeyed(char: char) -> bool {
+    (char.is_control() && !matches!(char, '\n' | '\t'))
+        || matches!(char, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Thousands apart, to be read at a glance.
+pub(crate) fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// A reader that has seen enough closes the pipe, as `head` does; that is no error of ours.
@@ -64,7 +137,7 @@ fn closed(error: &std::io::Error) -> Failure {
 /// One line of talk.
 pub(crate) fn talk(line: impl std::fmt::Display) {
     // With standard error gone there is nobody left to tell.
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = std::io::stderr().write_all(visible(&format!("{line}\n"), Escape::Rust).as_bytes());
 }
 
 /// The last words of a command that failed.
@@ -78,4 +151,30 @@ pub(crate) fn error(failure: &Failure) {
 /// Whether somebody watches.
 pub(crate) fn is_watched() -> bool {
     std::io::stderr().is_terminal()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_shown() {
+        let text = "\u{1b}]0;title\u{7}\u{1b}[2Jgone\r\u{9b}1m\u{202e}evil\tand\nplain é";
+        assert_eq!(
+            visible(text, Escape::Rust),
+            "\\u{1b}]0;title\\u{7}\\u{1b}[2Jgone\\u{d}\\u{9b}1m\\u{202e}evil\tand\nplain é"
+        );
+        let json = serde_json::to_string("\u{9b}31m\u{7f}").expect("a string");
+        let shown = visible(&json, Escape::Json);
+        assert_eq!(shown, r#""\u009b31m\u007f""#);
+        assert_eq!(serde_json::from_str::<String>(&shown).expect("JSON"), "\u{9b}31m\u{7f}");
+    }
+
+    #[test]
+    fn large_numbers_are_grouped() {
+        assert_eq!(
+            [0, 999, 1_000, 10_000, 1_234_567].map(grouped),
+            ["0", "999", "1,000", "10,000", "1,234,567"]
+        );
+    }
 }

@@ -8,7 +8,7 @@ use longshore_protocol::state::JobState;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Output, job, talk};
+use super::{Output, grouped, job, talk};
 use crate::failure::Failure;
 
 /// How many errors a failed job shows by itself; `longshore errors` shows all.
@@ -40,7 +40,7 @@ pub(crate) async fn print(
         if output.is_json() {
             output.json(&Reduced { result: &value })?;
         } else {
-            output.line(value)?;
+            output.data(value)?;
         }
     } else if document.reduce.is_none() {
         let results = job.results();
@@ -49,7 +49,7 @@ pub(crate) async fn print(
             if output.is_json() {
                 output.json(&Indexed { index, result: &value })?;
             } else {
-                output.line(value)?;
+                output.data(value)?;
             }
         }
     }
@@ -72,7 +72,9 @@ pub(crate) async fn outcome(
     let mut shown = 0;
     while let Some(entry) = errors.try_next().await? {
         if shown == ERRORS_SHOWN {
-            talk("…");
+            let failed = summary.books.failed + summary.reduce.failed;
+            let more = grouped(failed.saturating_sub(ERRORS_SHOWN as u64));
+            talk(format_args!("… and {more} more"));
             break;
         }
         talk(job::failed_subtask(&entry, summary.books.total));

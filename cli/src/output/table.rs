@@ -1,9 +1,17 @@
 //! Columns for people: as wide as they need to be, two spaces apart, no lines.
 
+use super::{Escape, visible};
+
 /// Rows under a header. Numbers stand to the right.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    // A line break in a name would begin a row of its own.
+    let flat = |cell: &String| cell.replace(['\n', '\t'], " ");
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| row.iter().map(|cell| visible(&flat(cell), Escape::Rust).into_owned()).collect())
+        .collect();
     let mut widths: Vec<usize> = header.iter().map(|name| name.chars().count()).collect();
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
@@ -17,7 +25,7 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         .collect();
     let mut text = String::new();
     let header: Vec<String> = header.iter().map(|name| (*name).to_owned()).collect();
-    for row in std::iter::once(&header).chain(rows) {
+    for row in std::iter::once(&header).chain(&rows) {
         let mut line = String::new();
         for ((cell, width), is_number) in row.iter().zip(&widths).zip(&is_number) {
             let gap = " ".repeat(width - cell.chars().count());

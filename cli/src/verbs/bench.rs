@@ -6,6 +6,7 @@ use longshore_bench::{Config, Name};
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::output::{Output, bench, talk};
+use crate::services::{self, CLOSE_WITHIN};
 use crate::settings::Settings;
 
 /// Measure what a fleet does on this machine, beside what RabbitMQ and Redis do
@@ -33,6 +34,8 @@ impl Bench {
         output: &mut Output,
     ) -> Result<(), Failure> {
         let mut interrupts = Interrupts::follow()?;
+        // The yardsticks speak to both services without us, and would not say where they are.
+        services::client(settings).await?.broker().close(CLOSE_WITHIN).await;
         let quick = || Name::ALL.into_iter().filter(|name| name.is_quick()).collect();
         let config = Config {
             amqp_url: settings.amqp_url.clone(),

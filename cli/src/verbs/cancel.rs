@@ -22,7 +22,11 @@ impl Cancel {
         output: &mut Output,
     ) -> Result<(), Failure> {
         let id = self.job.job;
-        let state = services::jobs(settings)?.job(id).cancel().await?;
+        let cancelled = services::jobs(settings)?.job(id).cancel().await;
+        let state = cancelled.map_err(|error| {
+            Failure::from(error)
+                .unless_on_its_way(", and it will run: cancel it once it is admitted")
+        })?;
         job::state(output, id, state.as_str())
     }
 }

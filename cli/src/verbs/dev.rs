@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use longshore_producer::{Client, JobDocument};
+use longshore_protocol::state::JobState;
 use longshore_protocol::{DisabledTask, JobSummary};
-use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
+use tokio::io::{AsyncBufReadExt, BufReader, Stdin};
 use tokio::task::JoinSet;
 
 use super::environment;
@@ -29,7 +30,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Takes a job document a line from standard input, or each *.json that appears in a folder, and prints a line for
 /// each job that ends. Goes on until Ctrl-C; without --jobs also until standard input and its jobs have ended. There is
 /// no HTTP API and no dashboard yet, and results go with the process: have jobs write them ("results": "file:///…"),
-/// or use `longshore run`.
+/// or use `longshore run`. Exit code 1 if a job was refused or has not succeeded.
 #[derive(Args)]
 pub(crate) struct Dev {
     /// Watch this folder in place of standard input; each file is submitted once
@@ -44,7 +45,7 @@ type Ended = (String, Result<JobSummary, Failure>);
 
 impl Dev {
     pub(crate) async fn perform(self, flags: &Flags, output: &mut Output) -> Result<(), Failure> {
-        let settings = Settings::load(flags, &self.worker, &FleetFlags::default(), environment)?;
+        let settings = Settings::load(flags, &self.worker, &FleetFlags::default(), &environment())?;
         let source = Source::open(self.jobs)?;
         let worker = embedded::worker(&settings, settings.queues.clone(), Duration::ZERO, false)?;
         let known = Known {
@@ -55,13 +56,14 @@ impl Dev {
         let mut interrupts = Interrupts::follow()?;
         let mut fleet = Embedded::start(worker, &settings);
         let client = fleet.client().clone();
+        let mut tally = Tally::default();
         let outcome = tokio::select! {
-            outcome = feed(source, &client, &known, output) => outcome,
+            outcome = feed(source, &client, &known, output, &mut tally) => outcome,
             failure = fleet.broken() => Err(failure),
             () = interrupts.next() => Ok(()),
         };
         fleet.stop(Duration::ZERO).await;
-        outcome
+        outcome.and(tally.verdict())
     }
 }
 
@@ -83,11 +85,29 @@ impl Known {
     }
 }
 
+/// How the jobs that were given have ended so far.
+#[derive(Default)]
+struct Tally {
+    ended: u64,
+    failed: u64,
+}
+
+impl Tally {
+    fn verdict(&self) -> Result<(), Failure> {
+        let Self { ended, failed } = self;
+        match failed {
+            0 => Ok(()),
+            _ => Err(Failure::JobFailed(format!("{failed} of {ended} jobs have not succeeded"))),
+        }
+    }
+}
+
 async fn feed(
     mut source: Source,
     client: &Client,
     known: &Known,
     output: &mut Output,
+    tally: &mut Tally,
 ) -> Result<(), Failure> {
     let mut running: JoinSet<Ended> = JoinSet::new();
     let mut is_open = true;
@@ -107,6 +127,10 @@ async fn feed(
             },
             Some(ended) = running.join_next() => {
                 let (name, ended) = ended.map_err(Failure::other)?;
+                tally.ended += 1;
+                let has_succeeded =
+                    ended.as_ref().is_ok_and(|summary| summary.state == JobState::Succeeded);
+                tally.failed += u64::from(!has_succeeded);
                 match ended {
                     Ok(summary) => job::line(output, &summary, &name)?,
                     Err(failure) => talk(format_args!("{name}: {failure}")),
@@ -120,15 +144,24 @@ async fn feed(
 
 /// Where documents come from.
 enum Source {
-    Input { lines: Lines<BufReader<Stdin>>, number: u64 },
-    Folder { path: PathBuf, seen: HashMap<PathBuf, (SystemTime, u64)>, found: Vec<PathBuf> },
+    /// `line` is what was read of the next line so far.
+    Input {
+        input: BufReader<Stdin>,
+        line: Vec<u8>,
+        number: u64,
+    },
+    Folder {
+        path: PathBuf,
+        seen: HashMap<PathBuf, (SystemTime, u64)>,
+        found: Vec<PathBuf>,
+    },
 }
 
 impl Source {
     fn open(folder: Option<PathBuf>) -> Result<Self, Failure> {
         let Some(path) = folder else {
-            let lines = BufReader::new(tokio::io::stdin()).lines();
-            return Ok(Self::Input { lines, number: 0 });
+            let input = BufReader::new(tokio::io::stdin());
+            return Ok(Self::Input { input, line: Vec::new(), number: 0 });
         };
         std::fs::read_dir(&path).map_err(|error| Failure::unreadable(&path, &error))?;
         Ok(Self::Folder { path, seen: HashMap::new(), found: Vec::new() })
@@ -137,14 +170,17 @@ impl Source {
     /// The next document, valid or not, and its name. `None` at the end of standard input.
     async fn next(&mut self) -> Result<Option<(String, Result<JobDocument, Failure>)>, Failure> {
         match self {
-            Self::Input { lines, number } => loop {
-                let Some(line) = lines.next_line().await.map_err(Failure::other)? else {
+            // Bytes, not text: a line that is not UTF-8 is one bad document, and the next may be a good one.
+            Self::Input { input, line, number } => loop {
+                input.read_until(b'\n', line).await.map_err(Failure::other)?;
+                let line = std::mem::take(line);
+                if line.is_empty() {
                     return Ok(None);
-                };
+                }
                 *number += 1;
-                if !line.trim().is_empty() {
+                if !line.trim_ascii().is_empty() {
                     let name = format!("line {number}");
-                    let parsed = JobDocument::parse(line.as_bytes()).map_err(Failure::usage);
+                    let parsed = JobDocument::parse(&line).map_err(Failure::usage);
                     return Ok(Some((name, parsed)));
                 }
             },

@@ -7,8 +7,9 @@ use clap::Args;
 use longshore_broker::rabbit::Rabbit;
 use longshore_broker::{Broker, Queue};
 use longshore_ledger::Ledger;
+use longshore_ledger::redis::RedisLedger;
 use longshore_producer::Jobs;
-use longshore_protocol::{Finding, NodeState, Severity, Timestamp};
+use longshore_protocol::{Finding, NodeState, SchedulerRecord, Severity, Timestamp};
 
 use crate::failure::Failure;
 use crate::output::{Output, findings};
@@ -17,6 +18,9 @@ use crate::settings::Settings;
 
 /// A machine whose clock differs from Redis's by more gives times that confuse people.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
+
+/// A scheduler signs in twice a second.
+const SCHEDULER_SILENCE: Duration = Duration::from_secs(3);
 
 /// Workers that were silent for so many times `dead_after` don't count as there.
 const SILENCE: u32 = 2;
@@ -33,34 +37,35 @@ impl Doctor {
         output: &mut Output,
     ) -> Result<(), Failure> {
         let settings = settings()?;
-        let mut found = vec![fine(
-            "config",
-            match &settings.file {
-                Some(file) => format!("{} and the defaults", file.display()),
-                None => "the defaults; there is no longshore.toml here".to_owned(),
-            },
-        )];
+        let mut found = vec![fine("config", sources(&settings))];
         let ledger = services::ledger(&settings)?;
         let redis = ledger.examine().await;
-        // Lists and the clock are there without the functions, too.
-        let has_redis = redis.iter().all(|finding| {
-            finding.severity != Severity::Error || finding.check == "redis.functions"
-        });
+        // Lists and the clock can be read without the functions, too, and where writes are refused.
+        let has_redis = !fails(&redis, &["reachable", "auth"]);
+        // Where writes are refused nobody can sign in.
+        let takes_writes = has_redis && !fails(&redis, &["writes"]);
         found.extend(redis);
         let mut pools: BTreeSet<String> = settings.queues.iter().cloned().collect();
         if has_redis {
             found.extend(clock(&ledger).await);
-            let (workers, busy) = workers(ledger.clone(), &settings).await?;
-            found.extend(workers);
-            pools.extend(busy);
+            match workers(ledger.clone(), &settings).await {
+                Ok((workers, busy)) => {
+                    found.extend(workers);
+                    pools.extend(busy);
+                }
+                Err(failure) => {
+                    let text = failure.to_string();
+                    found.push(wrong(Severity::Error, "workers", text, "see Redis's log"));
+                }
+            }
         }
         let rabbit = Rabbit::start(rabbit_config(&settings, "longshore doctor"))?;
         let pools: Vec<String> = pools.into_iter().collect();
         let broker = rabbit.examine(&pools).await;
-        let has_rabbit = broker.iter().all(|finding| finding.severity != Severity::Error);
+        let has_rabbit = !fails(&broker, &["reachable", "handshake", "login", "vhost"]);
         found.extend(broker);
         if has_rabbit {
-            found.extend(schedulers(&rabbit).await);
+            found.extend(schedulers(&rabbit, takes_writes.then_some(&ledger)).await);
             if has_redis {
                 found.extend(journal(&rabbit, &ledger).await);
             }
@@ -72,11 +77,29 @@ impl Doctor {
     }
 }
 
+/// Where the settings come from, first what counts first.
+fn sources(settings: &Settings) -> String {
+    let named = settings.overrides.iter().map(|name| (*name).to_owned());
+    let file = settings.file.iter().map(|file| file.display().to_string());
+    let mut sources: Vec<String> = named.chain(file).collect();
+    sources.push("the defaults".to_owned());
+    let missing = settings.file.is_none().then_some("; there is no longshore.toml here");
+    format!("{}{}", sources.join(", "), missing.unwrap_or_default())
+}
+
+/// Whether one of these checks of a service failed.
+fn fails(found: &[Finding], checks: &[&str]) -> bool {
+    found.iter().any(|finding| {
+        let check = finding.check.rsplit('.').next().unwrap_or_default();
+        finding.severity == Severity::Error && checks.contains(&check)
+    })
+}
+
 fn verdict(found: &[Finding]) -> Result<(), Failure> {
     let wrong: Vec<&Finding> =
         found.iter().filter(|finding| finding.severity == Severity::Error).collect();
     let is_service = |finding: &&Finding| {
-        ["reachable", "handshake", "login", "auth", "version"]
+        ["reachable", "handshake", "login", "auth", "version", "publish", "writes"]
             .iter()
             .any(|word| finding.check.ends_with(word))
     };
@@ -115,14 +138,35 @@ async fn clock(ledger: &dyn Ledger) -> Option<Finding> {
     })
 }
 
-async fn schedulers(broker: &dyn Broker) -> Option<Finding> {
+/// Schedulers that consume, and whether they sign in with the ledger: RabbitMQ counts a frozen process as a consumer for as
+/// long as its heartbeats allow.
+async fn schedulers(broker: &dyn Broker, ledger: Option<&RedisLedger>) -> Option<Finding> {
     let depth = broker.depth(&Queue::Jobs).await.ok()?.unwrap_or_default();
-    Some(if depth.consumers > 0 {
-        fine("schedulers", format!("{} take jobs", depth.consumers))
-    } else {
+    if depth.consumers == 0 {
         let found = format!("none runs, {} documents wait", depth.ready);
-        wrong(Severity::Error, "schedulers", found, "start one with `longshore scheduler`")
-    })
+        let remedy = "start one with `longshore scheduler`";
+        return Some(wrong(Severity::Error, "schedulers", found, remedy));
+    }
+    let found = format!("{} take jobs", depth.consumers);
+    let Some(ledger) = ledger else { return Some(fine("schedulers", found)) };
+    let (listed, now) = (ledger.schedulers().await.ok()?, ledger.now().await.ok()?);
+    let silence = |scheduler: &SchedulerRecord| now.since(scheduler.beat_at);
+    let (living, silent): (Vec<_>, Vec<_>) =
+        listed.into_iter().partition(|scheduler| silence(scheduler) <= SCHEDULER_SILENCE);
+    if living.len() as u64 >= depth.consumers {
+        return Some(fine("schedulers", found));
+    }
+    let frozen: Vec<String> = silent
+        .iter()
+        .map(|scheduler| format!("{} for {}s", scheduler.id, silence(scheduler).as_secs()))
+        .collect();
+    let found = format!(
+        "{found}, but only {} have signed in with Redis lately; silent: {}",
+        living.len(),
+        if frozen.is_empty() { "unknown ones".to_owned() } else { frozen.join(", ") }
+    );
+    let remedy = "those are frozen, or cut off from Redis: see their logs, restart them";
+    Some(wrong(Severity::Error, "schedulers", found, remedy))
 }
 
 /// Whether a ledger that loses everything could be rebuilt.

@@ -5,7 +5,7 @@ use futures_util::{TryStreamExt, pin_mut};
 
 use super::JobArgument;
 use crate::failure::Failure;
-use crate::output::{Output, job};
+use crate::output::{Output, grouped, job, talk};
 use crate::services;
 use crate::settings::Settings;
 
@@ -22,12 +22,22 @@ impl Errors {
         settings: &Settings,
         output: &mut Output,
     ) -> Result<(), Failure> {
+        output.expect_reader()?;
         let handle = services::jobs(settings)?.job(self.job.job);
-        let total = handle.summary().await?.books.total;
+        let summary = handle.summary().await?;
+        let total = summary.books.total;
+        let failed = summary.books.failed + summary.reduce.failed;
+        let mut printed = 0;
         let errors = handle.errors();
         pin_mut!(errors);
         while let Some(entry) = errors.try_next().await? {
             job::error(output, &entry, total)?;
+            printed += 1;
+        }
+        output.flush()?;
+        if printed < failed {
+            let (printed, failed) = (grouped(printed), grouped(failed));
+            talk(format_args!("{printed} of {failed} errors are kept: the newest ones"));
         }
         Ok(())
     }

@@ -21,12 +21,14 @@ mod status;
 mod submit;
 mod worker;
 
+use std::ffi::OsString;
+
 use clap::{Args, Subcommand};
 use longshore_protocol::JobId;
 
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::settings::{Flags, FleetFlags, Settings, WorkerFlags};
+use crate::settings::{Environment, Flags, FleetFlags, PREFIX, Settings, WorkerFlags};
 
 /// What to do.
 #[derive(Subcommand)]
@@ -77,8 +79,10 @@ impl Verb {
     }
 
     pub(crate) async fn perform(self, flags: &Flags, output: &mut Output) -> Result<(), Failure> {
-        let plain =
-            || Settings::load(flags, &WorkerFlags::default(), &FleetFlags::default(), environment);
+        let plain = || {
+            let (worker, fleet) = (WorkerFlags::default(), FleetFlags::default());
+            Settings::load(flags, &worker, &fleet, &environment())
+        };
         match self {
             Self::Run(verb) => Box::pin(verb.perform(flags, output)).await,
             Self::Dev(verb) => Box::pin(verb.perform(flags, output)).await,
@@ -104,7 +108,11 @@ impl Verb {
     }
 }
 
-/// A variable of the environment; one that is empty counts as unset.
-pub(crate) fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
+/// Our variables of the environment; one that is empty, or not UTF-8, counts as unset.
+pub(crate) fn environment() -> Environment {
+    let text = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    let is_ours = |(name, value): &(String, String)| name.starts_with(PREFIX) && !value.is_empty();
+    std::env::vars_os().filter_map(text).filter(is_ours).collect()
 }

@@ -32,7 +32,7 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) async fn perform(self, flags: &Flags, output: &mut Output) -> Result<(), Failure> {
-        let settings = Settings::load(flags, &self.worker, &FleetFlags::default(), environment)?;
+        let settings = Settings::load(flags, &self.worker, &FleetFlags::default(), &environment())?;
         let (source, document) = (self.job.source(), self.job.document()?);
         // Whatever the queue is called, its only worker is here; and there is nothing to wait for at the end.
         let worker =

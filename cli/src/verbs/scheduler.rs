@@ -19,7 +19,7 @@ pub(crate) struct Scheduler {}
 impl Scheduler {
     pub(crate) async fn perform(self, settings: &Settings) -> Result<(), Failure> {
         let mut interrupts = Interrupts::follow()?;
-        metrics::serve(settings.http_listen)?;
+        metrics::serve(settings.http_listen, longshore_scheduler::metrics::describe)?;
         let services = Services::start(settings, "longshore scheduler")?;
         let outcome = schedule(settings, &services, &mut interrupts).await;
         services.close().await;

@@ -44,7 +44,10 @@ impl Status {
         match (self.job, self.watch) {
             (Some(id), false) => {
                 let handle = jobs.job(id);
-                let (summary, recoveries) = (handle.summary().await?, handle.recoveries().await?);
+                let summary = handle.summary().await;
+                let summary =
+                    summary.map_err(|error| Failure::from(error).unless_on_its_way(""))?;
+                let recoveries = handle.recoveries().await?;
                 job::summary(output, &summary, &recoveries, handle.waits_for().await?.as_ref())
             }
             (None, false) => job::list(output, &jobs.list(self.finished).await?),

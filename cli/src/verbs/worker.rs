@@ -45,7 +45,7 @@ pub(crate) struct Worker {
 impl Worker {
     /// Of all layers.
     pub(crate) fn settings(&self, flags: &Flags) -> Result<Settings, Failure> {
-        Settings::load(flags, &self.worker, &self.fleet, environment)
+        Settings::load(flags, &self.worker, &self.fleet, &environment())
     }
 
     pub(crate) async fn perform(self, flags: &Flags) -> Result<(), Failure> {
@@ -63,7 +63,7 @@ impl Worker {
             worker = worker.watched(watched);
         }
         let mut requests = StopRequests::follow(drain).map_err(Failure::other)?;
-        metrics::serve(settings.http_listen)?;
+        metrics::serve(settings.http_listen, longshore_worker::metrics::describe)?;
         let services = Services::start(&settings, NAME)?;
         let outcome = work(worker, &services, &mut requests).await;
         if matches!(outcome, Err(Failure::Interrupted)) {

@@ -151,7 +151,7 @@ fn quick_forms_that_make_no_job() {
     quick(&["--priority", "-1"], "error: flags: priority: `-1`; use a whole number from 0 to 9");
     quick(
         &["--id", "seven"],
-        "error: flags: id: `seven`; write a UUID like 01890a5d-ac96-774b-bcce-b302099a8057, or \
+        "error: --id: `seven`; write a UUID like 01890a5d-ac96-774b-bcce-b302099a8057, or \
          leave it out",
     );
     quick(
@@ -336,7 +336,8 @@ fn settings_that_make_no_sense() {
     variable(
         "LONGSHORE_NAMESPACE",
         "a b",
-        "error: namespace: `a b`; use 1 to 64 letters, digits, `_`, `-` and `.`",
+        "error: namespace: `a b` with the character ` `; use 1 to 64 characters out of A-Z a-z 0-9 \
+         . _ -",
     );
     variable(
         "LONGSHORE_WORK_QUEUES",
@@ -347,7 +348,8 @@ fn settings_that_make_no_sense() {
 
 #[test]
 fn services_that_are_not_there() {
-    let refusal = "error: Redis at 127.0.0.1:1: Connection refused (os error 111)";
+    let refusal = "error: Redis at 127.0.0.1:1: Connection refused (os error 111); start Redis, or \
+                   correct redis_url";
     for verb in [
         &["status"][..],
         &["status", JOB],

@@ -11,7 +11,7 @@ const JOB: &str = r#"{"task":"noop","split":{"by":"range","start":0,"end":5}}"#;
 fn jobs_from_standard_input_end_with_a_line_each() {
     let input = format!("{JOB}\n\nnonsense\n{}\n{}\n", JOB.replace("noop", "nope"), JOB);
     let left = Given::nothing().stdin(input).longshore(&["dev"]);
-    assert_eq!(left.code, Some(0), "{left:?}");
+    assert_eq!(left.code, Some(1), "two were refused: {left:?}");
     let mut lines: Vec<&str> = left.stdout.lines().collect();
     lines.sort_unstable_by_key(|line| line.rsplit('(').next());
     assert_eq!(lines.len(), 2, "{left:?}");
@@ -21,8 +21,31 @@ fn jobs_from_standard_input_end_with_a_line_each() {
     }
     let mut errors: Vec<&str> = left.stderr.lines().collect();
     errors.sort_unstable();
-    assert!(errors[0].starts_with("line 3: document: not JSON: "), "{left:?}");
-    assert!(errors[1].starts_with("line 4: task: unknown task `nope`; use "), "{left:?}");
+    assert_eq!(errors[0], "error: 2 of 4 jobs have not succeeded");
+    assert!(errors[1].starts_with("line 3: document: not JSON: "), "{left:?}");
+    assert!(errors[2].starts_with("line 4: task: unknown task `nope`; use "), "{left:?}");
+}
+
+#[test]
+fn a_line_that_is_not_utf_8_is_refused_and_the_others_run() {
+    let mut input = JOB.as_bytes().to_vec();
+    input.extend_from_slice(b"\ncaf\xe9\n");
+    input.extend_from_slice(JOB.as_bytes());
+    let left = Given::nothing().stdin(input).longshore(&["dev"]);
+    assert_eq!(left.code, Some(1), "{left:?}");
+    assert_eq!(left.stdout.matches(" succeeded: 5 of 5 done in ").count(), 2, "{left:?}");
+    assert!(left.stderr.contains("line 2: document: not UTF-8 at line 1 column 4"), "{left:?}");
+}
+
+#[test]
+fn a_job_that_failed_is_told_by_the_exit_code() {
+    let failing =
+        JOB.replace("noop", "fail").replace("\"split\"", "\"retry\":{\"attempts\":1},\"split\"");
+    let left = Given::nothing().stdin(format!("{JOB}\n{failing}\n")).longshore(&["dev"]);
+    assert_eq!(left.code, Some(1), "{left:?}");
+    assert!(left.stderr.ends_with("error: 1 of 2 jobs have not succeeded\n"), "{left:?}");
+    let left = Given::nothing().stdin(format!("{JOB}\n")).longshore(&["dev"]);
+    assert_eq!((left.code, left.stderr.as_str()), (Some(0), ""));
 }
 
 #[test]
@@ -43,7 +66,7 @@ fn each_file_of_a_folder_is_submitted_once() {
     let pid = child.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
     let left = given::finish(child);
-    assert_eq!(left.code, Some(0), "{left:?}");
+    assert_eq!(left.code, Some(1), "one was refused: {left:?}");
     assert!(left.stderr.starts_with("jobs/c.json: document: not JSON: "), "{left:?}");
     assert!(lines.next().is_none(), "nothing ran twice");
     drop(given);

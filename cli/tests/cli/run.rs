@@ -125,7 +125,7 @@ fn of_many_errors_the_first_ten_are_shown() {
     assert_eq!(left.code, Some(1));
     let lines: Vec<&str> = left.stderr.lines().collect();
     assert!(lines[9].starts_with("subtask 9: ") && lines[9].ends_with(" (1 attempt)"), "{left:?}");
-    assert_eq!(lines[10..], ["…", "error: the job failed: 30 of 30 subtasks failed"]);
+    assert_eq!(lines[10..], ["… and 20 more", "error: the job failed: 30 of 30 subtasks failed"]);
 }
 
 #[test]
@@ -182,6 +182,65 @@ fn cargo_run_needs_no_name_of_a_binary() {
     let by_default: Vec<&str> =
         packages.iter().filter_map(|package| package["default_run"].as_str()).collect();
     assert_eq!(by_default, ["longshore"], "the README says `cargo run` and no more");
+}
+
+/// A shell writes `*.txt` out; what it names is meant.
+#[test]
+fn a_file_that_is_named_is_meant_whatever_its_name_would_match() {
+    let given = Given::nothing()
+        .file("longshore.toml", ECHO)
+        .file("report1.txt", "x")
+        .file("report[1].txt", "x")
+        .file("a[b", "x")
+        .file("other.txt", "x");
+    let run = ["run", "--task", "echo", "--files"];
+    let all = ["other.txt", "report1.txt", "report[1].txt", "a[b"];
+    let left = given.longshore(&[&run[..], &all].concat());
+    assert_eq!((left.code, left.stderr.as_str()), (Some(0), ""));
+    let mut found: Vec<&str> = left
+        .stdout
+        .lines()
+        .map(|line| line.trim_matches('"').rsplit('/').next().expect("a name"))
+        .collect();
+    found.sort_unstable();
+    assert_eq!(found, ["a[b", "other.txt", "report1.txt", "report[1].txt"]);
+    let left = given.longshore(&[&run[..], &["report[1].txt"]].concat());
+    assert!(left.stdout.ends_with("/report[1].txt\"\n"), "the file itself alone: {left:?}");
+    let document = r#"{"task":"echo","split":{"by":"files","files":["report[1].txt"]}}"#;
+    let left = given.file("job.json", document).longshore(&["run", "job.json"]);
+    assert!(left.stdout.ends_with("/report[1].txt\"\n"), "in a document, too: {left:?}");
+}
+
+#[test]
+fn what_a_terminal_would_obey_is_shown_and_results_stay_as_they_are() {
+    let tasks = r#"
+[task.loud]
+command = ["sh", "-c", "printf '\\033]0;title\\007\\033[2Jgone' >&2; exit 1"]
+[task.odd]
+command = ["printf", "\"a\\302\\233b\""]
+"#;
+    let given = Given::nothing().file("longshore.toml", tasks);
+    let left = given.longshore(&["run", "--task", "loud", "--range", "0..1"]);
+    assert!(!left.stderr.contains('\u{1b}') && !left.stderr.contains('\u{7}'), "{left:?}");
+    assert!(left.stderr.contains(r"\u{1b}]0;title\u{7}\u{1b}[2Jgone"), "{left:?}");
+    let left = given.longshore(&["run", "--task", "odd", "--range", "0..1"]);
+    assert_eq!(left.stdout, "\"a\u{9b}b\"\n", "a pipe gets the data: {left:?}");
+}
+
+#[test]
+fn an_id_can_be_given_to_a_document_that_has_none() {
+    let id = "01900000-0000-7000-8000-000000000001";
+    let document = r#"{"task":"noop","split":{"by":"range","start":0,"end":1}}"#;
+    let given = Given::nothing().file("job.json", document);
+    prints(&given, &["run", "job.json", "--id", id], "null\n");
+    let with_id =
+        document.replace("{\"task\"", "{\"id\":\"01900000-0000-7000-8000-000000000002\",\"task\"");
+    let given = given.file("job.json", with_id);
+    let left = given.longshore(&["run", "job.json", "--id", id]);
+    assert_eq!(left.code, Some(2), "{left:?}");
+    assert!(
+        left.stderr.contains("but the document has the id 01900000-0000-7000-8000-000000000002")
+    );
 }
 
 #[test]

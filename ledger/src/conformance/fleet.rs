@@ -135,6 +135,9 @@ pub(super) async fn schedulers_see_each_other(ledger: Arc<dyn Ledger>) {
     assert_eq!(names(&both), [one.clone(), two.clone()]);
     assert!(both.iter().all(|(_, beat_at)| *beat_at >= before), "{both:?}");
     assert!(names(&attend(&two, Duration::ZERO).await).contains(&two));
+    let listed = ledger.schedulers().await.unwrap();
+    let listed: Vec<_> = listed.into_iter().map(|record| record.id).collect();
+    assert_eq!(listed, [one.clone(), two.clone()], "also those that have been silent since");
     ledger.withdraw(&one).await.unwrap();
     ledger.withdraw(&one).await.unwrap();
     assert_eq!(names(&attend(&two, NEVER).await), std::slice::from_ref(&two));

@@ -308,13 +308,18 @@ impl Store {
         self.severed.remove(&Process::Scheduler(scheduler.clone()));
         self.schedulers.insert(scheduler.clone(), now);
         self.schedulers.retain(|_, at| now.since(*at) <= within.max(SCHEDULER_FORGOTTEN));
-        let present = self.schedulers.iter().filter(|(_, at)| now.since(**at) <= within);
+        let mut present = self.schedulers();
+        present.retain(|record| now.since(record.beat_at) <= within);
+        present
+    }
+
+    pub(super) fn schedulers(&self) -> Vec<SchedulerRecord> {
         let record = |(id, at): (&SchedulerId, &Timestamp)| SchedulerRecord {
             id: id.clone(),
             beat_at: *at,
             heart: None,
         };
-        present.map(record).collect()
+        self.schedulers.iter().map(record).collect()
     }
 
     pub(super) fn withdraw(&mut self, scheduler: &SchedulerId) {

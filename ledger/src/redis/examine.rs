@@ -1,7 +1,7 @@
 //! What is wrong with this Redis, for `longshore doctor`: one finding a thing that was looked at,
 //! with what to do about it.
 
-use longshore_protocol::{Finding, Severity};
+use longshore_protocol::{Finding, JobId, Severity};
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,6 +12,7 @@ use super::jobs::clock_millis;
 use super::library::{LIBRARY, NAME};
 use super::reply::{Reply, word};
 use super::transport::Failure;
+use crate::{Cause, Error, Ledger, Open};
 
 const OPERATION: &str = "examine";
 const OLDEST: (u32, u32) = (7, 0);
@@ -31,7 +32,12 @@ impl RedisLedger {
             Ok(_) => {
                 let found = format!("{} in {:.1?}", self.transport().address(), started.elapsed());
                 let mut findings = vec![finding(Severity::Ok, "reachable", found, "")];
-                findings.push(self.functions().await);
+                let functions = self.functions().await;
+                let has_functions = functions.severity != Severity::Error;
+                findings.push(functions);
+                if has_functions {
+                    findings.push(self.writes().await);
+                }
                 findings.push(self.clock().await);
                 match self.info().await {
                     Ok(info) => {
@@ -54,6 +60,9 @@ impl RedisLedger {
 
     fn unreachable(&self, failure: &Failure) -> Finding {
         let found = format!("{}: {}", self.transport().address(), failure.reason());
+        if let Some(cause) = Cause::of(&found).filter(|cause| !cause.is_refusal()) {
+            return finding(Severity::Error, "reachable", found, cause.remedy());
+        }
         if failure.is_authentication() {
             let remedy = "check user and password in redis_url";
             return finding(Severity::Error, "auth", found, remedy);
@@ -64,6 +73,22 @@ impl RedisLedger {
         }
         let remedy = "start Redis, or correct redis_url; check the network and firewalls between";
         finding(Severity::Error, "reachable", found, remedy)
+    }
+
+    /// Asks for chunks of a job that can't exist: nothing is written, but Redis refuses whoever might write all the same.
+    async fn writes(&self) -> Finding {
+        let open = Open { chunks: 1, size: 1, publish_within: Duration::ZERO };
+        match self.open(JobId::NIL, &open).await {
+            Ok(_) => finding(Severity::Ok, "writes", "accepted".into(), ""),
+            Err(error) => {
+                let remedy = error.remedy().unwrap_or("see Redis's log");
+                let found = match error {
+                    Error::Unavailable { address, reason } => format!("{address}: {reason}"),
+                    other => other.to_string(),
+                };
+                finding(Severity::Error, "writes", found, remedy)
+            }
+        }
     }
 
     async fn functions(&self) -> Finding {

@@ -353,6 +353,21 @@ impl RedisLedger {
         present.into_iter().zip(hearts).map(record).collect()
     }
 
+    pub(super) async fn listed_schedulers(&self) -> Result<Vec<SchedulerRecord>, Error> {
+        const OPERATION: &str = "schedulers";
+        let mut times = cmd("ZRANGE");
+        times.arg(self.keys().schedulers()).arg(0).arg(-1).arg("WITHSCORES");
+        let times = fields(OPERATION, self.send(OPERATION, &times).await?)?;
+        let record = |(name, at): (String, String)| {
+            let wrong = |_| corrupt(OPERATION, format!("time of {name}"));
+            let beat_at = Timestamp::from_millis(at.parse().map_err(wrong)?);
+            Ok(SchedulerRecord { id: SchedulerId::new(name), beat_at, heart: None })
+        };
+        let mut records: Vec<_> = times.into_iter().map(record).collect::<Result<_, Error>>()?;
+        records.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(records)
+    }
+
     pub(super) async fn withdraw_as(&self, scheduler: &SchedulerId) -> Result<(), Error> {
         let mut delete = cmd("DEL");
         delete.arg(self.keys().scheduler(scheduler));

@@ -13,7 +13,8 @@ use deadpool_redis::{PoolConfig, RedisConnectionInfo, Runtime, Timeouts, cluster
 use parking_lot::Mutex;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
-use redis::{AsyncConnectionConfig, RedisError};
+use redis::{AsyncConnectionConfig, ConnectionAddr, RedisError};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::time::Instant;
 
 use super::Config;
@@ -25,6 +26,9 @@ const BUSY: usize = 32;
 
 /// After this time without a request a connection is asked whether it is still there.
 const IDLE: Duration = Duration::from_secs(5);
+
+/// Most that is read of a server that hangs up at once.
+const LONGEST_GREETING: u64 = 256;
 
 /// A connection, as whoever sends something holds it.
 #[derive(Clone)]
@@ -47,6 +51,8 @@ impl Wire {
 /// All connections of one ledger.
 pub(super) struct Lanes {
     pool: Pool,
+    /// Host and port of the one server, if it is one and speaks plain TCP.
+    server: Option<(String, u16)>,
     lanes: Vec<Lane>,
     response: Duration,
     connect: Duration,
@@ -57,7 +63,14 @@ impl Lanes {
     pub(super) fn new(address: &Address, config: &Config) -> Result<Self, String> {
         let lanes = (0..config.connections.max(1)).map(|_| Lane::default()).collect();
         let (response, connect) = (config.response_timeout, config.connect_timeout);
-        Ok(Self { pool: Pool::new(address, config)?, lanes, response, connect })
+        let server = match address {
+            Address::Alone(info) => match info.addr() {
+                ConnectionAddr::Tcp(host, port) => Some((host.clone(), *port)),
+                _ => None,
+            },
+            Address::Sentinel { .. } | Address::Cluster(_) => None,
+        };
+        Ok(Self { pool: Pool::new(address, config)?, server, lanes, response, connect })
     }
 
     pub(super) fn is_cluster(&self) -> bool {
@@ -99,7 +112,28 @@ impl Lanes {
                 _ => return Ok(lane.keep_using(number, wire)),
             }
         }
-        Ok(lane.put(self.pool.open(self.response).await?))
+        match self.pool.open(self.response).await {
+            Ok(pooled) => Ok(lane.put(pooled)),
+            Err(failure) => Err(self.explained(failure).await),
+        }
+    }
+
+    /// Of a server that hangs up at once, what it says before it does: that it has too many clients. By then the library
+    /// has written to a closed connection, and says no more than that.
+    async fn explained(&self, failure: Failure) -> Failure {
+        let Some(target) = self.server.as_ref().filter(|_| failure.is_hung_up()) else {
+            return failure;
+        };
+        let listen = async {
+            let stream = tokio::net::TcpStream::connect(target).await.ok()?;
+            let mut line = String::new();
+            BufReader::new(stream.take(LONGEST_GREETING)).read_line(&mut line).await.ok()?;
+            line.strip_prefix('-').map(|said| said.trim().to_owned())
+        };
+        match tokio::time::timeout(self.connect, listen).await {
+            Ok(Some(said)) => Failure::Pool(said),
+            _ => failure,
+        }
     }
 }
 

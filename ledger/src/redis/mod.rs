@@ -347,6 +347,10 @@ impl Ledger for RedisLedger {
         self.attend_as(scheduler, within).await
     }
 
+    async fn schedulers(&self) -> Result<Vec<SchedulerRecord>, Error> {
+        self.listed_schedulers().await
+    }
+
     async fn withdraw(&self, scheduler: &SchedulerId) -> Result<(), Error> {
         self.withdraw_as(scheduler).await
     }

@@ -69,7 +69,7 @@ impl Failure {
     }
 
     /// Whether the connection has ended: as a rule before anything was sent, since it had been closed while nobody used it.
-    fn is_hung_up(&self) -> bool {
+    pub(super) fn is_hung_up(&self) -> bool {
         matches!(self, Self::Redis(error) if error.is_connection_dropped())
     }
 

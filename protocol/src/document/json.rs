@@ -105,7 +105,7 @@ impl Node {
 }
 
 /// Text in backquotes, cut when it is long.
-pub(super) fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     const LONGEST: usize = 60;
     let mut quoted = String::from("`");
     for (count, char) in text.chars().enumerate() {

@@ -22,6 +22,8 @@ use serde_json::Value;
 
 use crate::JobId;
 
+pub(crate) use json::quote;
+pub use reader::nearest;
 pub use schema::{chunk_schema, job_schema, journal_schema};
 
 /// Most subtasks that a job may have.

@@ -182,13 +182,20 @@ impl<'a> Object<'a> {
 
 /// The field that was probably meant, or all that there are.
 fn suggestion(found: &str, fields: &[&str]) -> String {
-    let nearest = fields.iter().map(|field| (edits(found, field), *field)).min();
-    match nearest {
-        Some((edits, field)) if edits <= (field.len() / 3).max(1) => {
-            format!("did you mean `{field}`?")
-        }
-        _ => format!("use {}", one_of(fields)),
+    match nearest(found, fields, |field| (field.len() / 3).max(1)) {
+        Some(field) => format!("did you mean `{field}`?"),
+        None => format!("use {}", one_of(fields)),
     }
+}
+
+/// The word that was probably meant: the nearest one, if it is no more edits away than `most` says of it.
+pub fn nearest<'a>(
+    found: &str,
+    words: &[&'a str],
+    most: impl Fn(&str) -> usize,
+) -> Option<&'a str> {
+    let (edits, word) = words.iter().map(|word| (edits(found, word), *word)).min()?;
+    (edits <= most(word)).then_some(word)
 }
 
 /// `a, b or c`.

@@ -18,10 +18,8 @@ use super::{
     Axis, Chunk, Invalid, JobDocument, MAX_DEPTH, MAX_DOCUMENT_BYTES, MAX_TOTAL, Placement,
     Results, Retry, Split,
 };
+use crate::names::{MAX_LABEL_VALUE, MAX_NAME, check_name};
 
-/// Longest name of a task, queue or tenant: with prefix and namespace it stays well under AMQP's
-/// 255 bytes.
-const MAX_NAME: usize = 100;
 pub(super) const PRIORITY: RangeInclusive<u64> = 0..=9;
 /// A node of the tree gets its results in one message and holds them in memory at once.
 pub(super) const FAN_IN: RangeInclusive<u64> = 2..=10_000;
@@ -40,7 +38,6 @@ const WINDOW: RangeInclusive<u64> = 1..=1 << 40;
 /// Names in a grid's point, which every subtask carries.
 const MAX_AXES: usize = 64;
 const MAX_LABELS: usize = 64;
-const MAX_LABEL_VALUE: usize = 1_000;
 const MAX_POINTER: usize = 1_000;
 /// Longest glob or URL: Linux takes no longer path.
 const MAX_PATH: usize = 4_096;
@@ -167,16 +164,7 @@ fn duration(place: Place<'_>, value: Duration, least: Duration) -> Result<(), In
 }
 
 fn name(place: Place<'_>, name: &str) -> Result<(), Invalid> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(allowed) {
-        return Ok(());
-    }
-    let found = match name.chars().find(|char| !char.is_ascii() || !allowed(*char as u8)) {
-        _ if name.is_empty() => "an empty name".into(),
-        Some(char) => format!("{} with the character `{}`", quote(name), char.escape_debug()),
-        None => format!("a name of {} characters", name.len()),
-    };
-    Err(place.invalid(found, format!("use 1 to {MAX_NAME} characters out of A-Z a-z 0-9 . _ -")))
+    check_name("", name).map_err(|wrong| place.invalid(wrong.found, wrong.allowed))
 }
 
 /// The name of an axis or label: free text on one line.

@@ -250,6 +250,7 @@ pass_on! {
     certify(node: &NodeId, death: &str) -> Result<bool, Error>;
     forget(node: &NodeId) -> Result<(), Error>;
     attend(scheduler: &SchedulerId, within: Duration) -> Result<Vec<SchedulerRecord>, Error>;
+    schedulers() -> Result<Vec<SchedulerRecord>, Error>;
     withdraw(scheduler: &SchedulerId) -> Result<(), Error>;
     now() -> Result<Timestamp, Error>;
 }

@@ -448,6 +448,11 @@ impl Ledger for RemoteLedger {
         .await
     }
 
+    async fn schedulers(&self) -> Result<Vec<SchedulerRecord>, Error> {
+        self.ask("schedulers", |world| Box::pin(async move { world.ledger.schedulers().await }))
+            .await
+    }
+
     async fn withdraw(&self, scheduler: &SchedulerId) -> Result<(), Error> {
         let scheduler = scheduler.clone();
         self.ask("withdraw", move |world| {

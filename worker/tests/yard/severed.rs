@@ -235,6 +235,9 @@ impl Ledger for Severed {
     async fn attend(&self, _: &SchedulerId, _: Duration) -> Result<Vec<SchedulerRecord>, Error> {
         others()
     }
+    async fn schedulers(&self) -> Result<Vec<SchedulerRecord>, Error> {
+        others()
+    }
     async fn withdraw(&self, _: &SchedulerId) -> Result<(), Error> {
         others()
     }
