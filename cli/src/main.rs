@@ -5,6 +5,7 @@
 
 mod document;
 mod embedded;
+mod environment;
 mod failure;
 mod interrupt;
 mod logging;

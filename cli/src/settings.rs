@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use clap::Args;
 use longshore_broker::rabbit::WorkQueueKind;
-use longshore_protocol::document::nearest;
 use longshore_protocol::names;
 use longshore_worker::TaskSpec;
 use serde::{Deserialize, Deserializer};
 
+use crate::environment::{Environment, check_variables, settings_in};
 use crate::failure::Failure;
 
 /// The built-in settings, commented.
@@ -95,28 +95,6 @@ pub(crate) struct Settings {
     pub(crate) overrides: Vec<String>,
 }
 
-/// The variables of the environment that begin with `LONGSHORE_` and are not empty.
-pub(crate) type Environment = BTreeMap<String, String>;
-
-/// What variables of settings begin with.
-pub(crate) const PREFIX: &str = "LONGSHORE_";
-
-/// The settings that a variable may give, all but the tasks.
-const VARIABLES: [&str; 12] = [
-    "ACK_AFTER",
-    "AMQP_URL",
-    "DEAD_AFTER",
-    "GRACE",
-    "HEARTBEAT",
-    "HTTP_LISTEN",
-    "LABELS",
-    "NAMESPACE",
-    "QUEUES",
-    "REDIS_URL",
-    "SLOTS",
-    "WORK_QUEUES",
-];
-
 /// What one source of settings says; absent is what it is silent about.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -153,11 +131,7 @@ impl Settings {
         check_variables(environment)?;
         let (file, from_file) = read_file(flags.config.as_deref())?;
         let overrides = flags.given().chain(worker.given()).chain(fleet.given());
-        let is_setting = |variable: &&String| {
-            variable.strip_prefix(PREFIX).is_some_and(|name| VARIABLES.contains(&name))
-        };
-        let variables = environment.keys().filter(is_setting).cloned();
-        let overrides = overrides.map(str::to_owned).chain(variables).collect();
+        let overrides = overrides.map(str::to_owned).chain(settings_in(environment)).collect();
         let layers = [
             from_flags(flags, worker, fleet)?,
             from_environment(|name| environment.get(name).cloned())?,
@@ -284,28 +258,6 @@ fn trimmed(names: Vec<String>) -> Vec<String> {
         }
     }
     trimmed
-}
-
-/// Refuses a variable that is nearly the name of a setting: it would be ignored. Others may be anybody's.
-fn check_variables(environment: &Environment) -> Result<(), Failure> {
-    // What the worker sets for the commands of tasks, which may well call this program.
-    const OF_TASKS: [&str; 5] = ["ATTEMPT", "CONFIG", "INDEX", "JOB", "NODE"];
-    for variable in environment.keys() {
-        let Some(name) = variable.strip_prefix(PREFIX) else { continue };
-        if VARIABLES.contains(&name) || OF_TASKS.contains(&name) {
-            continue;
-        }
-        let lower: Vec<String> = VARIABLES.iter().map(|name| name.to_ascii_lowercase()).collect();
-        let known: Vec<&str> = lower.iter().map(String::as_str).collect();
-        let most = |word: &str| if word.len() < 6 { 1 } else { 2 };
-        if let Some(meant) = nearest(name, &known, most) {
-            let meant = meant.to_ascii_uppercase();
-            return Err(Failure::usage(format!(
-                "{variable}: no such setting; did you mean {PREFIX}{meant}?"
-            )));
-        }
-    }
-    Ok(())
 }
 
 impl Flags {
@@ -608,35 +560,5 @@ mod tests {
         let fleet = FleetFlags { queues, labels: None };
         let layer = from_flags(&Flags::default(), &WorkerFlags::default(), &fleet).unwrap();
         assert_eq!(trimmed(layer.queues.unwrap()), ["default", "gpu"]);
-    }
-
-    #[test]
-    fn a_variable_that_is_nearly_a_setting_is_refused_and_those_of_others_are_not() {
-        refused(
-            "",
-            &[("LONGSHORE_SLOT", "4")],
-            "LONGSHORE_SLOT: no such setting; did you mean LONGSHORE_SLOTS?",
-        );
-        for near in ["LONGSHORE_QUEUE", "LONGSHORE_AMQP_URI", "LONGSHORE_HEART_BEAT"] {
-            assert!(load("", &[(near, "x")], None).is_err(), "{near}");
-        }
-        for foreign in [
-            "LONGSHORE_JOB",
-            "LONGSHORE_INDEX",
-            "LONGSHORE_ATTEMPT",
-            "LONGSHORE_NODE",
-            "LONGSHORE_CONFIG",
-            "LONGSHORE_SUPERVISED_NODE",
-            "LONGSHORE_SERVICE_HOST",
-            "LONGSHORE_REDIS_PORT",
-            "LONGSHORE_AMQP_PORT",
-            "LONGSHORE_PASSWORD",
-            "LONGSHORE_IMAGE",
-            "LONGSHORE_SERVER",
-            "LONGSHORE_PORT_7700_TCP_ADDR",
-            "LONGSHORE_RESOURCE_GPUS",
-        ] {
-            load("", &[(foreign, "x")], None).unwrap_or_else(|error| panic!("{foreign}: {error}"));
-        }
     }
 }

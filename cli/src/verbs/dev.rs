@@ -11,9 +11,9 @@ use longshore_protocol::{DisabledTask, JobSummary};
 use tokio::io::{AsyncBufReadExt, BufReader, Stdin};
 use tokio::task::JoinSet;
 
-use super::environment;
 use crate::document;
 use crate::embedded::{self, Embedded};
+use crate::environment::environment;
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::output::{Output, job, talk};

@@ -21,14 +21,13 @@ mod status;
 mod submit;
 mod worker;
 
-use std::ffi::OsString;
-
 use clap::{Args, Subcommand};
 use longshore_protocol::JobId;
 
+use crate::environment::environment;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::settings::{Environment, Flags, FleetFlags, PREFIX, Settings, WorkerFlags};
+use crate::settings::{Flags, FleetFlags, Settings, WorkerFlags};
 
 /// What to do.
 #[derive(Subcommand)]
@@ -106,13 +105,4 @@ impl Verb {
             Self::Completions(verb) => verb.perform(output),
         }
     }
-}
-
-/// Our variables of the environment; one that is empty, or not UTF-8, counts as unset.
-pub(crate) fn environment() -> Environment {
-    let text = |(name, value): (OsString, OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    let is_ours = |(name, value): &(String, String)| name.starts_with(PREFIX) && !value.is_empty();
-    std::env::vars_os().filter_map(text).filter(is_ours).collect()
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use clap::Args;
 use longshore_producer::{Client, JobDocument, SubmitError};
 
-use super::environment;
 use super::submit::watch;
 use crate::document::JobArguments;
 use crate::embedded::{self, Embedded};
+use crate::environment::environment;
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::output::{Output, results};

@@ -6,8 +6,8 @@ use clap::Args;
 use longshore_worker::StopRequests;
 use tokio_util::sync::CancellationToken;
 
-use super::environment;
 use crate::embedded;
+use crate::environment::environment;
 use crate::failure::Failure;
 use crate::metrics;
 use crate::output::talk;

@@ -1,0 +1,105 @@
+//! The variables of the environment that give settings, and those that nearly do.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use longshore_protocol::document::nearest;
+
+use crate::failure::Failure;
+
+/// The variables of the environment that begin with `LONGSHORE_` and are not empty.
+pub(crate) type Environment = BTreeMap<String, String>;
+
+/// What variables of settings begin with.
+const PREFIX: &str = "LONGSHORE_";
+
+/// The settings that a variable may give, all but the tasks.
+const VARIABLES: [&str; 12] = [
+    "ACK_AFTER",
+    "AMQP_URL",
+    "DEAD_AFTER",
+    "GRACE",
+    "HEARTBEAT",
+    "HTTP_LISTEN",
+    "LABELS",
+    "NAMESPACE",
+    "QUEUES",
+    "REDIS_URL",
+    "SLOTS",
+    "WORK_QUEUES",
+];
+
+/// Our variables; one that is empty, or not UTF-8, counts as unset.
+pub(crate) fn environment() -> Environment {
+    let text = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    let is_ours = |(name, value): &(String, String)| name.starts_with(PREFIX) && !value.is_empty();
+    std::env::vars_os().filter_map(text).filter(is_ours).collect()
+}
+
+/// Those that give settings.
+pub(crate) fn settings_in(environment: &Environment) -> impl Iterator<Item = String> {
+    let is_setting = |variable: &&String| {
+        variable.strip_prefix(PREFIX).is_some_and(|name| VARIABLES.contains(&name))
+    };
+    environment.keys().filter(is_setting).cloned()
+}
+
+/// Refuses a variable that is nearly the name of a setting: it would be ignored. Others may be anybody's.
+pub(crate) fn check_variables(environment: &Environment) -> Result<(), Failure> {
+    // What the worker sets for the commands of tasks, which may well call this program.
+    const OF_TASKS: [&str; 5] = ["ATTEMPT", "CONFIG", "INDEX", "JOB", "NODE"];
+    for variable in environment.keys() {
+        let Some(name) = variable.strip_prefix(PREFIX) else { continue };
+        if VARIABLES.contains(&name) || OF_TASKS.contains(&name) {
+            continue;
+        }
+        let lower: Vec<String> = VARIABLES.iter().map(|name| name.to_ascii_lowercase()).collect();
+        let known: Vec<&str> = lower.iter().map(String::as_str).collect();
+        let most = |word: &str| if word.len() < 6 { 1 } else { 2 };
+        if let Some(meant) = nearest(name, &known, most) {
+            let meant = meant.to_ascii_uppercase();
+            return Err(Failure::usage(format!(
+                "{variable}: no such setting; did you mean {PREFIX}{meant}?"
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_that_is_nearly_a_setting_is_refused_and_those_of_others_are_not() {
+        let check = |name: &str| {
+            check_variables(&Environment::from([(name.to_owned(), "x".to_owned())]))
+                .map_err(|failure| failure.to_string())
+        };
+        let said = "LONGSHORE_SLOT: no such setting; did you mean LONGSHORE_SLOTS?";
+        assert_eq!(check("LONGSHORE_SLOT"), Err(said.to_owned()));
+        for near in ["LONGSHORE_QUEUE", "LONGSHORE_AMQP_URI", "LONGSHORE_HEART_BEAT"] {
+            assert!(check(near).is_err(), "{near}");
+        }
+        for foreign in [
+            "LONGSHORE_JOB",
+            "LONGSHORE_INDEX",
+            "LONGSHORE_ATTEMPT",
+            "LONGSHORE_NODE",
+            "LONGSHORE_CONFIG",
+            "LONGSHORE_SUPERVISED_NODE",
+            "LONGSHORE_SERVICE_HOST",
+            "LONGSHORE_REDIS_PORT",
+            "LONGSHORE_AMQP_PORT",
+            "LONGSHORE_PASSWORD",
+            "LONGSHORE_IMAGE",
+            "LONGSHORE_SERVER",
+            "LONGSHORE_PORT_7700_TCP_ADDR",
+            "LONGSHORE_RESOURCE_GPUS",
+        ] {
+            assert_eq!(check(foreign), Ok(()), "{foreign}");
+        }
+    }
+}
