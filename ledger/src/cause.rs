@@ -36,7 +36,7 @@ pub enum Cause {
 }
 
 /// What an error says, in lower case, and the cause that it tells of.
-const WORDS: [(&str, Cause); 27] = [
+const WORDS: [(&str, Cause); 28] = [
     ("wrongpass", Cause::Login),
     ("noauth", Cause::Login),
     ("authenticationfailed", Cause::Login),
@@ -54,6 +54,7 @@ const WORDS: [(&str, Cause); 27] = [
     ("max number of clients", Cause::TooManyClients),
     ("clusterdown", Cause::ClusterDown),
     ("timed out", Cause::Silent),
+    ("timeout occurred", Cause::Silent),
     ("no connection within", Cause::Silent),
     ("connection refused", Cause::Unreachable),
     ("no route to host", Cause::Unreachable),
