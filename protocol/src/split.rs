@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::document::place::Place;
-use crate::document::{Axis, Split, range_len, rules};
+use crate::document::{Axis, Changed, Split, range_len, rules};
 use crate::{Invalid, JobDocument, ReduceTree};
 
 /// Most files in a manifest. It is kept in the ledger as one value and held in memory by every
@@ -53,6 +53,9 @@ pub struct InputFile {
     pub path: String,
     /// Bytes.
     pub size: u64,
+    /// What tells this content from another of the same size: when a file was changed, the ETag of an object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 /// What the globs of a `lines` or `files` split matched, in order. Kept in the ledger, so that
@@ -126,6 +129,7 @@ impl Plan {
         let mut windows = Vec::new();
         let count = match &document.split {
             Split::Lines { bytes, .. } => {
+                no_compressed(&manifest)?;
                 windows = count_windows(&manifest, *bytes)?;
                 windows.last().copied().unwrap_or(0)
             }
@@ -187,14 +191,42 @@ impl Plan {
         }
     }
 
+    /// The file that subtask `index` < total reads, if it has to be the one that was there when the job was admitted.
+    pub fn unchanged_file(&self, index: u64) -> Option<&InputFile> {
+        match (&self.document.split, self.document.changed) {
+            (_, Changed::Read) => None,
+            (Split::Files { .. }, _) => self.manifest.files.get(position(index)),
+            (Split::Lines { .. }, _) => self.manifest.files.get(self.file_number(index)),
+            _ => None,
+        }
+    }
+
+    /// Which file the window lies in.
+    fn file_number(&self, index: u64) -> usize {
+        self.windows.partition_point(|end| *end <= index)
+    }
+
     fn window(&self, index: u64, bytes: u64) -> LineWindow {
-        let number = self.windows.partition_point(|end| *end <= index);
+        let number = self.file_number(index);
         let before = if number == 0 { 0 } else { self.windows[number - 1] };
         let file = &self.manifest.files[number];
         let start = (index - before) * bytes;
         // Not start + bytes: that may lie past the largest number.
         let end = start + bytes.min(file.size - start);
         LineWindow { file: file.path.clone(), start, end }
+    }
+}
+
+/// The bytes of a compressed file are no lines, and a window of them can't be read without all before it.
+fn no_compressed(manifest: &Manifest) -> Result<(), Invalid> {
+    const ENDINGS: [&str; 6] = [".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip"];
+    let is_compressed = |file: &&InputFile| ENDINGS.iter().any(|end| file.path.ends_with(end));
+    match manifest.files.iter().find(is_compressed) {
+        Some(file) => {
+            let allowed = "decompress it, or split by `files`, where a subtask gets the whole file";
+            Err(files_place().invalid(format!("`{}` is compressed", file.path), allowed))
+        }
+        None => Ok(()),
     }
 }
 

@@ -13,7 +13,7 @@ pub const MAX_FILES: usize = 1_000_000;
 /// What was found so far, by path.
 #[derive(Default)]
 pub(crate) struct Found {
-    sizes: BTreeMap<String, u64>,
+    files: BTreeMap<String, (u64, Option<String>)>,
     /// How many matches there were, repeats included.
     matches: u64,
 }
@@ -21,13 +21,14 @@ pub(crate) struct Found {
 impl Found {
     pub(crate) fn add(&mut self, file: InputFile) -> Result<(), Error> {
         self.matches += 1;
-        self.sizes.insert(file.path, file.size);
-        if self.sizes.len() > MAX_FILES { Err(Error::TooManyFiles) } else { Ok(()) }
+        self.files.insert(file.path, (file.size, file.version));
+        if self.files.len() > MAX_FILES { Err(Error::TooManyFiles) } else { Ok(()) }
     }
 
     fn into_manifest(self) -> Manifest {
-        let files = self.sizes.into_iter().map(|(path, size)| InputFile { path, size }).collect();
-        Manifest { files }
+        let files = self.files.into_iter();
+        let files = files.map(|(path, (size, version))| InputFile { path, size, version });
+        Manifest { files: files.collect() }
     }
 }
 

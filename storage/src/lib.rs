@@ -7,6 +7,7 @@
 //!
 //! Deliberately absent: what the bytes mean, retries beyond those of the object store's client, and caches.
 
+mod check;
 mod expand;
 mod local;
 mod location;
@@ -15,6 +16,7 @@ mod source;
 mod window;
 mod write;
 
+pub use check::check;
 pub use expand::{MAX_FILES, expand};
 pub use location::{absolute, is_absolute, named};
 pub use window::{MAX_OVERHANG_BYTES, read_window};
@@ -88,6 +90,19 @@ pub enum Error {
         /// Where the file ends.
         found: u64,
     },
+    /// The file or object is not the one that was there when the job was admitted.
+    #[error(
+        "{path}: has changed since the job was admitted: it has {found}, and had {expected}; submit the job again, or let it say \
+         `\"changed\": \"read\"` if its task changes its own input"
+    )]
+    Changed {
+        /// Path or URL.
+        path: String,
+        /// What the manifest says.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
     /// A line reaches too far beyond its window.
     #[error("{path}: the line at byte {offset} reaches more than 64 MiB beyond its window")]
     LineTooLong {
@@ -129,6 +144,7 @@ impl Error {
             | Self::NotUtf8 { .. }
             | Self::TooManyFiles
             | Self::Shrunk { .. }
+            | Self::Changed { .. }
             | Self::LineTooLong { .. } => true,
             Self::Io { .. } | Self::Store { .. } => false,
         }
@@ -143,6 +159,7 @@ impl Error {
             | Self::NotUtf8 { .. }
             | Self::TooManyFiles
             | Self::Shrunk { .. }
+            | Self::Changed { .. }
             | Self::LineTooLong { .. } => true,
             Self::NoMatch { .. }
             | Self::Directory { .. }

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use glob::{MatchOptions, Pattern};
 use longshore_protocol::InputFile;
 
-use crate::Error;
 use crate::expand::Found;
+use crate::{Error, check};
 
 /// As in a shell: wildcards stop at slashes and don't match a leading dot.
 const OPTIONS: MatchOptions = MatchOptions {
@@ -170,7 +170,8 @@ impl Walk<'_> {
                     .into_os_string()
                     .into_string()
                     .map_err(|path| Error::NotUtf8 { path: path.to_string_lossy().into_owned() })?;
-                self.found.add(InputFile { path, size: metadata.len() })
+                let version = Some(check::changed_at(&metadata));
+                self.found.add(InputFile { path, size: metadata.len(), version })
             }
             // Directories, pipes and devices are no files; neither is what is gone or a link to nothing.
             Ok(_) => Ok(()),

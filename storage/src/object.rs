@@ -5,14 +5,13 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use longshore_protocol::InputFile;
 use object_store::aws::AmazonS3Builder;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, RetryConfig};
 
-use crate::Error;
 use crate::expand::Found;
 use crate::local;
+use crate::{Error, check};
 
 /// How long the client tries again by itself. Short: whoever asked has retries of its own, and says so to people.
 const RETRY_FOR: Duration = Duration::from_secs(20);
@@ -55,7 +54,7 @@ pub(crate) async fn expand(
     let failed = |error: object_store::Error| Error::from_store(&url, &error);
     let Some(special) = glob.find(['*', '?', '[']) else {
         return match store.head(&path(&url, glob)?).await {
-            Ok(object) => found.add(InputFile { path: url.clone(), size: object.size }),
+            Ok(object) => found.add(check::input_file(url.clone(), &object)),
             Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(failed(error)),
         };
@@ -64,7 +63,7 @@ pub(crate) async fn expand(
     if let Ok(key) = Path::parse(glob)
         && let Ok(object) = store.head(&key).await
     {
-        return found.add(InputFile { path: url.clone(), size: object.size });
+        return found.add(check::input_file(url.clone(), &object));
     }
     // Part by part, like the names of files: a whole key can cost the pattern time without end.
     let parts = local::parts(glob, &url)?;
@@ -75,7 +74,7 @@ pub(crate) async fn expand(
     while let Some(object) = objects.try_next().await.map_err(failed)? {
         let key = object.location.as_ref();
         if local::matches(&parts, &key.split('/').collect::<Vec<_>>()) {
-            found.add(InputFile { path: format!("s3://{bucket}/{key}"), size: object.size })?;
+            found.add(check::input_file(format!("s3://{bucket}/{key}"), &object))?;
         }
     }
     Ok(())

@@ -12,7 +12,7 @@ use crate::Context;
 use crate::batch::Batch;
 use crate::input::{NoInput, resolve};
 use crate::pipeline::{Chunk, Pipeline};
-use crate::task::{Handler, panic_text};
+use crate::task::{Handler, panic_text, unreadable};
 
 /// How an attempt ended.
 pub(crate) enum Ended {
@@ -67,7 +67,23 @@ async fn resolve_and_run(
         max_result: chunk.judge.max_result,
     };
     let limits = [chunk.plan.document().timeout, handler.timeout()];
-    run(handler, ctx, input, limits.into_iter().flatten().min(), chunk.hold.cancel()).await
+    let limit = limits.into_iter().flatten().min();
+    let file = (index < chunk.plan.total()).then(|| chunk.plan.unchanged_file(index)).flatten();
+    let Some(file) = file else {
+        return run(handler, ctx, input, limit, chunk.hold.cancel()).await;
+    };
+    if let Err(error) = longshore_storage::check(file).await {
+        return Ended::Outcome(unreadable(&error));
+    }
+    let ended = run(handler, ctx, input, limit, chunk.hold.cancel()).await;
+    if !matches!(ended, Ended::Outcome(Outcome::Success(_))) {
+        return ended;
+    }
+    // It may have changed while it was read. What is gone was read to its end, or the task removed its own input.
+    match longshore_storage::check(file).await {
+        Err(error @ longshore_storage::Error::Changed { .. }) => Ended::Outcome(unreadable(&error)),
+        _ => ended,
+    }
 }
 
 /// Runs a handler until it ends, its time is up, or `stop` says so; then it may wind up, and is

@@ -8,6 +8,8 @@ use longshore_protocol::document::Retry;
 use longshore_protocol::{Outcome, Run, runs_len};
 use tokio::time::Instant;
 
+use crate::config::MAX_LEDGER_RESULT;
+
 /// A batch with more bytes of results and errors is committed at once, so that no commit is slow.
 const MAX_BYTES: usize = 256 << 10;
 
@@ -36,15 +38,25 @@ pub(crate) struct Judge {
 }
 
 impl Judge {
+    /// What limits results.
+    fn limit(&self) -> &'static str {
+        if self.max_result < MAX_LEDGER_RESULT {
+            "max_result"
+        } else {
+            "4 MiB in the ledger; `results` at a `file://` or `s3://` URL may be larger"
+        }
+    }
+
     /// What an outcome means for the books. `random` in 0..1 decides the jitter of delays.
     pub(crate) fn judge(&self, outcome: Outcome, random: f64) -> Run {
         match outcome {
             Outcome::Success(json) if json.len() > self.max_result => Run::Failed {
                 error: format!(
-                    "the result is {} bytes long; at most {} are allowed (max_result); \
+                    "the result is {} bytes long; at most {} are allowed ({}); \
                      write it to a file or an object and return its name",
                     json.len(),
-                    self.max_result
+                    self.max_result,
+                    self.limit(),
                 ),
             },
             Outcome::Success(json) => {
@@ -266,6 +278,19 @@ mod tests {
         };
         assert!(
             error.starts_with("the result is 11 bytes long; at most 10 are allowed"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_result_that_is_too_long_for_the_ledger_is_told_where_it_may_go() {
+        let most = Judge { max_result: MAX_LEDGER_RESULT, ..judge() };
+        let long = "1".repeat(MAX_LEDGER_RESULT + 1);
+        let Run::Failed { error } = most.judge(Outcome::Success(long), 0.5) else {
+            panic!("expected a failure");
+        };
+        assert!(
+            error.contains("at most 4194304 are allowed (4 MiB in the ledger; `results` at"),
             "{error}"
         );
     }

@@ -54,5 +54,8 @@ impl Default for Config {
     }
 }
 
+/// Longest result that the ledger keeps, bytes: Redis takes 1.5 ms for each MiB, and no call may hold it for 10 ms.
+pub(crate) const MAX_LEDGER_RESULT: usize = 4 << 20;
+
 /// How much larger than `max_result` the result of a reduce node may be.
 pub(crate) const REDUCE_FACTOR: usize = 16;

@@ -26,7 +26,7 @@ use crate::attempt::{Ended, attempt};
 use crate::availability::Availability;
 use crate::backoff::{Reach, insist};
 use crate::batch::{Batch, Judge};
-use crate::config::REDUCE_FACTOR;
+use crate::config::{MAX_LEDGER_RESULT, REDUCE_FACTOR};
 use crate::heart::Wrist;
 use crate::holdings::{Ending, Hold, Holdings, Taken};
 use crate::metrics;
@@ -123,9 +123,11 @@ impl Chunk<'_> {
     }
 
     /// The task, if its subtasks may follow one another on one thread: of a suspect each is committed before the next begins, and
-    /// a reduce node needs results first.
+    /// a reduce node needs results first, a file is looked at first.
     fn computing(&self) -> Option<&Computing> {
-        let free = !self.grant.is_suspect() && self.grant.from < self.plan.total();
+        let free = !self.grant.is_suspect()
+            && self.grant.from < self.plan.total()
+            && self.plan.unchanged_file(self.grant.from).is_none();
         self.handler.computing().filter(|_| free)
     }
 
@@ -386,11 +388,15 @@ impl Pipeline {
             return Err(Unprepared::NotHere(format!("the worker has no task `{task}`")));
         };
         let factor = if is_reduce { REDUCE_FACTOR } else { 1 };
+        let most = match document.results {
+            Results::Url(_) => usize::MAX,
+            Results::Keep | Results::Discard => MAX_LEDGER_RESULT,
+        };
         let judge = Judge {
             retry: document.retry.clone(),
             attempt: grant.attempt,
             deferrals: grant.deferrals,
-            max_result: self.config.max_result.saturating_mul(factor),
+            max_result: self.config.max_result.saturating_mul(factor).min(most),
             // A reduction needs what it combines, whatever becomes of it in the end.
             keep_results: document.results != Results::Discard || document.reduce.is_some(),
         };

@@ -7,9 +7,11 @@ use super::json::{self, Node, quote};
 use super::place::Place;
 use super::reader::{Object, Reader, one_of};
 use super::rules;
-use super::{Axis, Chunk, Invalid, JobDocument, Placement, Reduce, Results, Retry, Split, units};
+use super::{
+    Axis, Changed, Chunk, Invalid, JobDocument, Placement, Reduce, Results, Retry, Split, units,
+};
 
-const FIELDS: [&str; 18] = [
+const FIELDS: [&str; 19] = [
     "id",
     "task",
     "split",
@@ -26,6 +28,7 @@ const FIELDS: [&str; 18] = [
     "placement",
     "chunk",
     "results",
+    "changed",
     "keep_for",
     "labels",
 ];
@@ -84,6 +87,9 @@ impl JobDocument {
         }
         if let Some(reader) = object.take("results") {
             document.results = results(reader)?;
+        }
+        if let Some(reader) = object.take("changed") {
+            document.changed = changed(&reader)?;
         }
         if let Some(duration) = object.take("keep_for") {
             document.keep_for = duration.duration()?;
@@ -246,6 +252,14 @@ fn results(reader: Reader<'_>) -> Result<Results, Invalid> {
         "discard" => Results::Discard,
         _ => Results::Url(text),
     })
+}
+
+fn changed(reader: &Reader<'_>) -> Result<Changed, Invalid> {
+    match reader.as_text() {
+        Some("fail") => Ok(Changed::Fail),
+        Some("read") => Ok(Changed::Read),
+        _ => Err(reader.refuse(r#"use "fail" or "read""#)),
+    }
 }
 
 fn labels(reader: Reader<'_>) -> Result<BTreeMap<String, String>, Invalid> {

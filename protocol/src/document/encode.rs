@@ -85,6 +85,12 @@ pub(super) struct JobDocument<'a> {
     /// What becomes of results.
     #[schemars(default)]
     results: Results<'a>,
+    /// What happens to a subtask whose file or object is not the one that was there when the job was admitted (its size and its
+    /// change time, or its ETag): it fails for good, or reads what is there.
+    // Left out where it is the default, so that digests stay what they were before there was this field.
+    #[serde(skip_serializing_if = "Changed::is_default")]
+    #[schemars(default)]
+    changed: Changed,
     /// How long the ledger keeps the finished job; at least 1s.
     #[schemars(default = "default_keep_for")]
     keep_for: DurationText,
@@ -142,6 +148,10 @@ impl<'a> JobDocument<'a> {
                 document::Results::Keep => Results::Word(ResultsWord::Keep),
                 document::Results::Discard => Results::Word(ResultsWord::Discard),
                 document::Results::Url(url) => Results::Url(url),
+            },
+            changed: match from.changed {
+                document::Changed::Fail => Changed::Fail,
+                document::Changed::Read => Changed::Read,
             },
             keep_for: DurationText(from.keep_for),
             labels: &from.labels,
@@ -401,6 +411,21 @@ enum Results<'a> {
 impl Default for Results<'_> {
     fn default() -> Self {
         Self::Word(ResultsWord::Keep)
+    }
+}
+
+/// What happens to a subtask whose file has changed: it fails, or reads what is there.
+#[derive(Default, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Changed {
+    #[default]
+    Fail,
+    Read,
+}
+
+impl Changed {
+    fn is_default(&self) -> bool {
+        matches!(self, Self::Fail)
     }
 }
 

@@ -76,6 +76,8 @@ pub struct JobDocument {
     pub chunk: Chunk,
     /// What becomes of results.
     pub results: Results,
+    /// What to do where a file is not the one any more that was there when the job was admitted.
+    pub changed: Changed,
     /// How long the ledger keeps the finished job.
     pub keep_for: Duration,
     /// Strings to find it by.
@@ -189,6 +191,15 @@ pub enum Results {
     Url(String),
 }
 
+/// What to do with a subtask whose file has changed since the job was admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// It fails for good, with what was found and what was expected.
+    Fail,
+    /// It reads what is there.
+    Read,
+}
+
 impl Default for Retry {
     fn default() -> Self {
         Self {
@@ -246,6 +257,7 @@ impl JobDocument {
             placement: Placement::Shared,
             chunk: Chunk::Auto,
             results: Results::Keep,
+            changed: Changed::Fail,
             keep_for: DEFAULT_KEEP_FOR,
             labels: BTreeMap::new(),
         }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use longshore_protocol::document::{
-    Axis, Chunk, MAX_DOCUMENT_BYTES, Placement, Reduce, Results, Retry, Split,
+    Axis, Changed, Chunk, MAX_DOCUMENT_BYTES, Placement, Reduce, Results, Retry, Split,
 };
 use longshore_protocol::{JobDocument, JobId};
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ pub(crate) const GOOD: &[&str] = &[
         "placement":{"hash":"/user/~0x~1y/0"},"chunk":1000000,"results":"s3://out/job","keep_for":"1s",
         "labels":{"team/x":"","häfen":"Grüße"}}"#,
     r#"{"id":null,"task":"t","split":{"by":"items","items":[0]},"params":null,"reduce":null,"timeout":null,
-        "deadline":null,"max_parallel":null,"stop_after_failures":null,"retry":{},"labels":{},"chunk":"auto",
+        "deadline":null,"max_parallel":null,"stop_after_failures":null,"retry":{},"labels":{},"chunk":"auto","changed":"fail",
         "placement":"round_robin","results":"file:///out"}"#,
     r#"{"task":"t","split":{"by":"items","items":[0]},"placement":{"hash":""},"results":"discard"}"#,
 ];
@@ -79,6 +79,7 @@ fn what_is_left_out_has_the_documented_default() {
         placement: Placement::Shared,
         chunk: Chunk::Auto,
         results: Results::Keep,
+        changed: Changed::Fail,
         keep_for: Duration::from_secs(86_400),
         labels: [].into(),
     };
@@ -145,6 +146,9 @@ fn the_digest_is_that_of_the_content() {
     assert!(one.to_json().contains(r#""params":{"a":1,"b":{"c":2,"d":3}}"#), "keys are sorted");
     let more = JobDocument { priority: 6, ..one.clone() };
     assert_ne!(one.digest(), more.digest());
+    let reads = JobDocument { changed: Changed::Read, ..one.clone() };
+    assert_ne!(one.digest(), reads.digest());
+    assert!(reads.to_json().contains(r#""changed":"read""#), "{}", reads.to_json());
     // A digest that changes with a release would turn every repeated submission into a conflict.
     let kept = "3e6f5768f3fe1cda188b1e6a9182c593b029e217a84d6e6d3e964917a334794e";
     assert_eq!(small().digest().as_str(), kept);

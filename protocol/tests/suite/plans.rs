@@ -5,7 +5,7 @@ use longshore_protocol::{Input, InputFile, JobDocument, LineWindow, MAX_FILES, M
 use serde_json::json;
 
 fn file(path: &str, size: u64) -> InputFile {
-    InputFile { path: path.into(), size }
+    InputFile { path: path.into(), size, version: None }
 }
 
 fn manifest(files: &[(&str, u64)]) -> Manifest {
@@ -198,5 +198,36 @@ fn a_manifest_has_a_largest_size() {
         files(MAX_FILES + 1),
         "split.files: the globs match 1000001 files; match at most 1000000; pack small files, \
             or use several jobs",
+    );
+}
+
+#[test]
+fn a_subtask_knows_the_file_that_it_has_to_find_unchanged() {
+    let files = vec![file("/a", 10), file("/b", 0), file("/c", 5)];
+    let manifest = Manifest::new(files);
+    let path = |split: &str, more: &str, index| {
+        let text = format!(r#"{{"task":"t","split":{split}{more}}}"#);
+        let document = JobDocument::parse(text.as_bytes()).expect("it is valid");
+        let manifest = if split.contains("files") { manifest.clone() } else { Manifest::default() };
+        let plan = Plan::new(document, manifest).expect("it has subtasks");
+        plan.unchanged_file(index).map(|file| file.path.clone())
+    };
+    let lines = r#"{"by":"lines","files":["/*"],"bytes":"4B"}"#;
+    assert_eq!(path(lines, "", 2).as_deref(), Some("/a"));
+    assert_eq!(path(lines, "", 3).as_deref(), Some("/c"), "the second file has no window");
+    assert_eq!(path(r#"{"by":"files","files":["/*"]}"#, "", 1).as_deref(), Some("/b"));
+    assert_eq!(path(lines, r#","changed":"read""#, 2), None, "it reads what is there");
+    assert_eq!(path(r#"{"by":"range","start":0,"end":9}"#, "", 2), None);
+}
+
+#[test]
+fn lines_of_a_compressed_file_are_refused() {
+    let text = r#"{"task":"t","split":{"by":"lines","files":["/*"],"bytes":"4B"}}"#;
+    let document = JobDocument::parse(text.as_bytes()).expect("it is valid");
+    let manifest = Manifest::new(vec![file("/a.txt", 10), file("/logs.gz", 10)]);
+    let error = Plan::new(document, manifest).expect_err("a window of it holds no lines");
+    assert_eq!(
+        error.to_string(),
+        "split.files: `/logs.gz` is compressed; decompress it, or split by `files`, where a subtask gets the whole file"
     );
 }

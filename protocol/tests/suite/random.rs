@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use longshore_protocol::document::{
-    Axis, Chunk, MAX_TOTAL, Placement, Reduce, Results, Retry, Split,
+    Axis, Changed, Chunk, MAX_TOTAL, Placement, Reduce, Results, Retry, Split,
 };
 use longshore_protocol::{Input, InputFile, JobDocument, JobId, Manifest, Plan};
 use proptest::collection::{btree_map, vec};
@@ -120,6 +120,7 @@ prop_compose! {
             keep_for: times.2,
             max_parallel: limits.0,
             stop_after_failures: limits.1,
+            changed: if priority % 2 == 0 { Changed::Fail } else { Changed::Read },
             labels,
         }
     }
@@ -188,7 +189,7 @@ proptest! {
     ) {
         let files = sizes.iter().enumerate();
         let files =
-            files.map(|(number, size)| InputFile { path: format!("/{number:03}"), size: *size });
+            files.map(|(number, size)| InputFile { path: format!("/{number:03}"), size: *size, version: None });
         let manifest = Manifest { files: files.collect() };
         let plan = Plan::new(JobDocument::new("t", Split::lines(["/*"], bytes)), manifest.clone());
         if sizes.iter().all(|size| *size == 0) {
@@ -251,7 +252,7 @@ proptest! {
             _ => Vec::new(),
         };
         let files = files.into_iter().enumerate();
-        let files = files.map(|(number, size)| InputFile { path: format!("/{number}"), size });
+        let files = files.map(|(number, size)| InputFile { path: format!("/{number}"), size, version: None });
         let plan = Plan::new(document, Manifest { files: files.collect() }).expect("a valid plan");
         for index in samples(plan.total(), &random) {
             let input = plan.input(index);

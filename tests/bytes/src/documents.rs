@@ -29,7 +29,7 @@ pub(crate) fn job_document(bytes: &[u8]) {
 fn ask(document: JobDocument) {
     let needs_files = Plan::new(document.clone(), Manifest::default()).is_err();
     let files = [("/a", 0), ("/b", 1), ("/c", u64::from(u32::MAX))];
-    let files = files.map(|(path, size)| InputFile { path: path.into(), size });
+    let files = files.map(|(path, size)| InputFile { path: path.into(), size, version: None });
     let manifest = if needs_files { Manifest::new(files.into()) } else { Manifest::default() };
     match Plan::new(document, manifest) {
         Ok(plan) => {

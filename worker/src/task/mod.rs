@@ -131,7 +131,7 @@ fn not_started(reason: impl Into<String>) -> Outcome {
 }
 
 /// The outcome of input that could not be read.
-fn unreadable(error: &longshore_storage::Error) -> Outcome {
+pub(crate) fn unreadable(error: &longshore_storage::Error) -> Outcome {
     Outcome::Failure { error: format!("input: {error}"), retry: !error.is_permanent() }
 }
 

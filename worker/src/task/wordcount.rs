@@ -8,6 +8,9 @@ use super::threads::on_a_thread;
 use super::{Handler, permanent, unreadable};
 use crate::Context;
 
+/// How every file begins that gzip wrote.
+const GZIP: &[u8] = b"\x1f\x8b";
+
 /// The built-in `wordcount`. Its result is an object, word -> count, in alphabetical order.
 pub(super) struct Wordcount;
 
@@ -20,6 +23,10 @@ impl Handler for Wordcount {
             _ => return permanent("wordcount needs a job that is split by `lines` or `files`"),
         };
         match read {
+            // Letters of compressed bytes are no words.
+            Ok(bytes) if bytes.starts_with(GZIP) => {
+                permanent("input: compressed by gzip; decompress it first")
+            }
             Ok(bytes) => on_a_thread(move || Outcome::Success(counts(&bytes))).await,
             Err(error) => unreadable(&error),
         }
@@ -87,5 +94,15 @@ mod tests {
         };
         let outcome = Wordcount.run(context(&json!(null)), Input::Window(window)).await;
         assert_eq!(outcome, Outcome::Success(r#"{"one":1,"three":1}"#.into()));
+    }
+
+    #[tokio::test]
+    async fn compressed_bytes_hold_no_words() {
+        let file = tempfile::NamedTempFile::new().expect("a folder for it");
+        std::fs::write(file.path(), b"\x1f\x8b\x08 and letters").expect("it can be written");
+        let input = Input::File(file.path().to_str().expect("it is UTF-8").into());
+        let outcome = Wordcount.run(context(&json!(null)), input).await;
+        let error = "input: compressed by gzip; decompress it first";
+        assert_eq!(failure(outcome), (error.into(), false));
     }
 }
