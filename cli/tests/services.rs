@@ -245,6 +245,7 @@ fn what_is_not_there_exits_4_and_what_is_rejected_2() {
     let runs = format!("{unknown}, and it will run: cancel it once it is admitted");
     fleet.fails(&["cancel", UNKNOWN], 4, &runs);
     fleet.fails(&["drain", "nobody"], 4, "error: no such node: nobody");
+    fleet.fails(&["readmit", "nobody"], 4, "error: no such node: nobody");
     fleet.fails(&["delete", UNKNOWN, "--force"], 4, &format!("error: no such job: {UNKNOWN}"));
     let left =
         fleet.given.longshore(&["submit", "--task", "noop", "--items", "1", "--within", "1s"]);

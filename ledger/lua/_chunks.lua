@@ -1,8 +1,9 @@
 --[[ _chunks: the record of an open chunk, one line under the chunk's number in `:chunks`:
-    from,to,epoch,token,node,state,since,crashes,attempt,deferrals,due,recovery,deaths[,copy]
+    from,to,epoch,token,node,state,since,crashes,attempt,deferrals,due,recovery,tried,deaths[,copy]
   A queued chunk has no token and no node (`-`), a running one no due time (0). `since` is
   when it came into its state. `recovery` is the number of the recovery that queued it, until it
-  is claimed (else 0). `deaths` is the evidence against it, oldest first: for each of the
+  is claimed (else 0). `tried` names the nodes on which attempts at all of its subtasks failed,
+  oldest first, between spaces (`-`: none), once for each attempt; the newest 8. `deaths` is the evidence against it, oldest first: for each of the
   `crashes` nodes that died while they held it `node at among how`, between spaces (`-`: none;
   `how` is what the system said of it, quoted as in URLs, or `-`).
   `copy` is there while a second node may run, or runs, what is left of a running chunk: `offered at`, or
@@ -11,8 +12,11 @@
 
 local chunks = {}
 
-local RECORD =
-  '^(%d+),(%d+),(%d+),([^,]+),([^,]+),(%a+),(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),([^,]+),?([^,]*)$'
+local RECORD = '^(%d+),(%d+),(%d+),([^,]+),([^,]+),(%a+),(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),'
+  .. '([^,]+),([^,]+),?([^,]*)$'
+
+-- So many failed attempts of a subtask are remembered with their nodes.
+local MOST_TRIED = 8
 
 local function parse_copy(text)
   local at = string.match(text, '^offered (%d+)$')
@@ -34,7 +38,7 @@ end
 
 function chunks.parse(id, text)
   local from, to, epoch, token, node, state, since, crashes, attempt, deferrals, due,
-    recovery, deaths, copy = string.match(text, RECORD)
+    recovery, tried, deaths, copy = string.match(text, RECORD)
   if not from then
     error('chunk ' .. id .. ' reads `' .. text .. '`')
   end
@@ -44,14 +48,14 @@ function chunks.parse(id, text)
     token = token, node = node, state = state,
     since = tonumber(since), crashes = tonumber(crashes),
     attempt = tonumber(attempt), deferrals = tonumber(deferrals), due = tonumber(due),
-    recovery = tonumber(recovery), deaths = deaths,
+    recovery = tonumber(recovery), tried = tried, deaths = deaths,
     copy = copy ~= '' and parse_copy(copy) or nil,
   }
 end
 
 -- `%d` takes a quarter of the time of `%.0f`, but counts no further than the server's `long`.
 local function record_format()
-  local format = '%d,%d,%d,%s,%s,%s,%d,%d,%d,%d,%d,%d,%s%s'
+  local format = '%d,%d,%d,%s,%s,%s,%d,%d,%d,%d,%d,%d,%s,%s%s'
   if string.format('%d', 2 ^ 40) == '1099511627776' then
     return format
   end
@@ -64,7 +68,7 @@ function chunks.text(it)
   format = format or record_format()
   return string.format(format,
     it.from, it.to, it.epoch, it.token, it.node, it.state, it.since, it.crashes,
-    it.attempt, it.deferrals, it.due, it.recovery, it.deaths, copy_text(it.copy))
+    it.attempt, it.deferrals, it.due, it.recovery, it.tried, it.deaths, copy_text(it.copy))
 end
 
 -- The chunk, or nil if it is not open.
@@ -185,6 +189,33 @@ function chunks.holder_by(it, token)
     return it.token == token and it.node
       or it.copy and it.copy.token == token and it.copy.node or nil
   end
+end
+
+-- `tried` with one more node.
+function chunks.tried_also(tried, node)
+  if tried == '-' then
+    return node
+  end
+  tried = tried .. ' ' .. node
+  local _, gaps = string.gsub(tried, ' ', ' ')
+  return gaps < MOST_TRIED and tried or string.match(tried, ' (.*)$')
+end
+
+-- `tried` without what failed on nodes whose failures don't count, and how many attempts that makes.
+function chunks.absolve(it, tried)
+  local absolved = it.fields.absolved
+  if not absolved or tried == '-' then
+    return tried, 0
+  end
+  local kept, count = {}, 0
+  for node in string.gmatch(tried, '%S+') do
+    if string.find(' ' .. absolved .. ' ', ' ' .. node .. ' ', 1, true) then
+      count = count + 1
+    else
+      kept[#kept + 1] = node
+    end
+  end
+  return #kept > 0 and table.concat(kept, ' ') or '-', count
 end
 
 -- Cuts a queued chunk at these places. The first part stays in its own; gives all of them.

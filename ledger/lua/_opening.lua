@@ -24,11 +24,11 @@ function opening.open(it, keys, want, size, within)
   local now, prefix = job.now(), settle.level(it)
   local next_chunk, opened, answer = job.num(it, 'next_chunk'), 0, {}
   local records = {}
-  local function open_chunk(from, to, attempt, deferrals)
+  local function open_chunk(from, to, attempt, deferrals, tried)
     local chunk = {
       id = next_chunk, from = from, to = to, epoch = 1, token = '-', node = '-',
       state = 'queued', since = now, crashes = 0, attempt = attempt, deferrals = deferrals,
-      due = now + within, recovery = 0, deaths = '-',
+      due = now + within, recovery = 0, tried = tried, deaths = '-',
     }
     records[#records + 1] = chunk
     local last = #answer
@@ -40,10 +40,13 @@ function opening.open(it, keys, want, size, within)
   local due = job.num(it, prefix .. 'retrying') > 0
     and redis.call('ZRANGEBYSCORE', keys.retry, '-inf', now, 'LIMIT', 0, MOST_DUE) or {}
   for _, member in ipairs(due) do
-    local index, attempt, deferrals = string.match(member, '^(%d+):(%d+):?(%d*)$')
+    local index, attempt, deferrals, tried =
+      string.match(member, '^(%d+):(%d+):?(%d*):?(.*)$')
+    local wasted
+    tried, wasted = chunks.absolve(it, tried ~= '' and tried or '-')
     waiting_again[#waiting_again + 1] = {
-      member = member, index = tonumber(index), attempt = tonumber(attempt),
-      deferrals = tonumber(deferrals) or 0,
+      member = member, index = tonumber(index), attempt = math.max(1, tonumber(attempt) - wasted),
+      deferrals = tonumber(deferrals) or 0, tried = tried,
     }
   end
   table.sort(waiting_again, function(a, b)
@@ -64,7 +67,8 @@ function opening.open(it, keys, want, size, within)
       local this = waiting_again[at]
     until not this or length >= size or this.index ~= first.index + length
       or this.attempt ~= first.attempt or this.deferrals ~= first.deferrals
-    open_chunk(first.index, first.index + length, first.attempt, first.deferrals)
+      or this.tried ~= first.tried
+    open_chunk(first.index, first.index + length, first.attempt, first.deferrals, first.tried)
   end
   local retried = #taken
 
@@ -85,7 +89,7 @@ function opening.open(it, keys, want, size, within)
     -- No `for` with `size` as its step: it would begin with `cursor - size + size`, which a large one makes 0.
     while cursor < stop do
       local to = math.min(cursor + size, stop)
-      open_chunk(cursor, to, 1, 0)
+      open_chunk(cursor, to, 1, 0, '-')
       fresh, cursor = fresh + to - cursor, to
     end
   end

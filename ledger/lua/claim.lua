@@ -6,7 +6,7 @@
   ARGV[1] events channel ARGV[2] job id
   ARGV[3…] chunk, epoch, token (hex), node, for each claim
   Output  one answer a claim, in their order:
-          {"granted", from, to, attempt, deferrals, crashes, digest} |
+          {"granted", from, to, attempt, deferrals, crashes, digest, tried} |
           {"stale", holder or ""} | {"gone"} | {"unknown"} | {"misuse", why} ]]
 local key, open_chunks, recovered, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local channel, id = ARGV[1], ARGV[2]
@@ -20,7 +20,7 @@ local before = it and job.state(it)
 
 local function granted(chunk)
   return { 'granted', chunk.from, chunk.to, chunk.attempt, chunk.deferrals, chunk.crashes,
-    it.fields.digest }
+    it.fields.digest, chunk.tried }
 end
 
 local function claim(chunk_id, epoch, token, node)

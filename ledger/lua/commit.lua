@@ -53,13 +53,16 @@ local function is_done(index)
   return redis.call('GETBIT', keys.done, index) == 1
 end
 
-local function try_again(prefix, index, attempt, deferrals, delay)
+local function try_again(prefix, index, attempt, deferrals, tried, delay)
   if is_done(index) then
     return
   end
   local member = string.format('%.0f:%.0f', index, attempt)
-  if deferrals > 0 then
+  if deferrals > 0 or tried ~= '-' then
     member = string.format('%s:%.0f', member, deferrals)
+  end
+  if tried ~= '-' then
+    member = member .. ':' .. tried
   end
   redis.call('ZADD', keys.retry, now + delay, member)
   job.add(it, prefix .. 'retrying', 1)
@@ -88,19 +91,27 @@ end
 -- What lies before the chunk's start was settled by whoever runs the chunk as well.
 local function settle_runs(runs, chunk, node, prefix)
   local last_failure
+  local tried = chunks.tried_also(chunk.tried, node)
+  -- Attempts that nodes wasted don't count: then this was not the last one.
+  local kept, wasted = chunks.absolve(it, tried)
   for _, run in ipairs(runs) do
     if run.to <= chunk.from then
       -- A repeat.
+    elseif run.kind == 'failed' and wasted > 0 then
+      local attempt = math.max(1, chunk.attempt + 1 - wasted)
+      if try_again(prefix, run.from, attempt, 0, kept, 0) then
+        last_failure = run
+      end
     elseif run.kind == 'failed' then
       if settle.fail(it, keys, run.from, run.failure, chunk.attempt, node, now) then
         last_failure = run
       end
     elseif run.kind == 'retry' then
-      if try_again(prefix, run.from, chunk.attempt + 1, 0, run.delay) then
+      if try_again(prefix, run.from, chunk.attempt + 1, 0, tried, run.delay) then
         last_failure = run
       end
     elseif run.kind == 'defer' then
-      try_again(prefix, run.from, chunk.attempt, chunk.deferrals + 1, run.delay)
+      try_again(prefix, run.from, chunk.attempt, chunk.deferrals + 1, chunk.tried, run.delay)
     else
       succeed(prefix, run, chunk.from)
     end

@@ -4,6 +4,7 @@
 //! an audit. Cases tell time only by "due at once" and "not for hours", so that they run on any clock.
 //! Deliberately absent: anything that knows an implementation.
 
+mod absolving;
 mod admission;
 mod control;
 mod copying;
@@ -51,6 +52,12 @@ macro_rules! cases {
 }
 
 cases! {
+    absolving:
+        failed_attempts_are_remembered_with_their_nodes
+        the_newest_nodes_are_remembered
+        what_an_absolved_node_failed_uses_up_no_attempt
+        what_a_node_failed_for_good_is_tried_again_once_it_is_absolved
+        a_node_is_out_of_rotation_until_that_is_taken_back;
     admission:
         a_new_job_is_queued_and_all_waiting
         the_same_content_is_known_and_other_content_a_conflict

@@ -60,7 +60,7 @@ impl Keys {
         self.part(job, "chunks")
     }
 
-    /// Sorted set: `i:attempt` or `i:attempt:deferrals` -> due, ms.
+    /// Sorted set: `i:attempt`, `i:attempt:deferrals` or `i:attempt:deferrals:nodes` -> due, ms.
     pub fn retry(&self, job: JobId) -> String {
         self.part(job, "retry")
     }

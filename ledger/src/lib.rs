@@ -14,7 +14,7 @@
 //! `total` on, level by level. A job works on one *level* at a time, `level_from ≤ i < level_to`: first the subtasks, then each
 //! level of the tree. `cursor` is the next index of the level that was never handed out. Open chunks are ranges
 //! `[from, to)` that are run in order by one slot, so settled subtasks are always a prefix, and a partial commit moves
-//! `from`. What failed and is to be tried again waits in the retry set as (index, attempt, deferrals). Bit i of `done` is set
+//! `from`. What failed and is to be tried again waits in the retry set as (index, attempt, deferrals, nodes on which attempts failed). Bit i of `done` is set
 //! when index i succeeded, bit i of `failed` when it failed for good. Subtasks and reduce nodes have separate [`Books`](longshore_protocol::Books).
 
 mod cause;
@@ -33,9 +33,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_protocol::state::{IllegalTransition, JobState};
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, JobId, JobSummary, JournalPlace,
-    NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Timestamp,
-    Token,
+    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, Isolation, JobId, JobSummary,
+    JournalPlace, NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId,
+    SchedulerRecord, Timestamp, Token,
 };
 
 pub use cause::Cause;
@@ -135,7 +135,7 @@ pub trait Ledger: Send + Sync + 'static {
     ///
     /// 1. With `max_parallel`, no more than fit beside the open chunks (a chunk runs one subtask at a time).
     /// 2. Due retries first: of the 1,000 that are due longest, sorted by (attempt, deferrals, index), each stretch of consecutive
-    ///    indices with equal attempt and deferrals is one chunk (cut at `size`). What finds no chunk stays in the set.
+    ///    indices with equal attempt, deferrals and [nodes on which they failed](Grant::tried) is one chunk (cut at `size`). What finds no chunk stays in the set.
     /// 3. Then from the cursor to the end of the level, attempt 1, stepping over indices that are done already: a chunk
     ///    ends before the next done index. The cursor then stands at the end of the last chunk, or at the end of the level
     ///    when a chunk was still wanted and nothing was left.
@@ -166,7 +166,7 @@ pub trait Ledger: Send + Sync + 'static {
     ///
     /// - Success: each bit that flips counts as done; its result is kept. A bit that is set already counts nothing and keeps its result:
     ///   the lines of each newly set stretch are kept as a run of their own (of an `@URL`, `@URL#k`: from line k of the object, from 0).
-    /// - Retry: into the retry set as attempt + 1 with 0 deferrals. Defer: same attempt, deferrals + 1. Failed: bit set, error kept (the
+    /// - Retry: into the retry set as attempt + 1 with 0 deferrals, and with the holder as one more node on which an attempt failed. Defer: same attempt, deferrals + 1. Failed: bit set, error kept (the
     ///   newest 10,000) with the chunk's attempt and the holder. None of them does anything to an index that is done already.
     /// - The last Retry or Failed that counted becomes the job's `last_error`, with its index, cut to [`op::MAX_LAST_ERROR`].
     /// - `attempts` grows by the number of subtasks committed, `busy` by the commit's. A chunk that is settled to its end is removed.
@@ -218,6 +218,16 @@ pub trait Ledger: Send + Sync + 'static {
     /// Gives what is queued again, in order of chunk id; nothing if the job has ended by it. If the node held anything, a [`Recovery`]
     /// is kept, `recoveries` (and `crashes` if it died, `orphaned` if it lives) grow by one, `reissued` by the chunks that are queued again, `lost` by their subtasks.
     async fn revoke(&self, job: JobId, node: &NodeId, loss: &Loss) -> Result<Vec<Revoked>, Error>;
+
+    /// The nodes on which attempts at all subtasks of a chunk failed, for each of these chunks; see [`Grant::tried`]. Nothing of a
+    /// chunk that is not open.
+    async fn tried(&self, job: JobId, chunks: &[ChunkId]) -> Result<Vec<Vec<NodeId>>, Error>;
+
+    /// Names the nodes whose failures use up no attempts of the job, all of them: they are left out of what was [tried](Grant::tried)
+    /// when a retry is opened, with the attempts that they took, and a failure for good after such an attempt is a retry that is
+    /// due at once. What one of them that was not named before failed for good is tried again, with as many attempts as it had
+    /// before. Gives how many that are. Does nothing to a job that has ended.
+    async fn absolve(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error>;
 
     /// The nodes that hold chunks of the job, each once, in order of their names; whether they live is not looked at. A claim that was
     /// sent before its worker was forgotten may come after: its chunk is held by somebody who is on no list, and only this tells.
@@ -359,6 +369,10 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Asks a worker to drain; it learns of it with its next beat. False if there is no such node.
     async fn drain(&self, node: &NodeId) -> Result<bool, Error>;
+
+    /// Says for which tasks a worker is out of rotation, all of them: kept with the node until it is forgotten, and announced. False
+    /// if there is no such node.
+    async fn isolate(&self, node: &NodeId, isolated: &[Isolation]) -> Result<bool, Error>;
 
     /// Says how the process of a worker ended, in the words of whoever watched it: kept with the node until it is forgotten, and
     /// announced. False if there is no such node.

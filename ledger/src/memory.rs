@@ -24,9 +24,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, JobId, JobSummary, JournalPlace,
-    NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Severity,
-    Timestamp, Token,
+    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, Isolation, JobId, JobSummary,
+    JournalPlace, NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId,
+    SchedulerRecord, Severity, Timestamp, Token,
 };
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
@@ -375,6 +375,20 @@ impl Ledger for MemoryLedger {
 
     fn hearts(&self) -> Box<dyn Hearts> {
         Box::new(MemoryHearts(self.clone()))
+    }
+
+    async fn tried(&self, job: JobId, chunks: &[ChunkId]) -> Result<Vec<Vec<NodeId>>, Error> {
+        let tried = self.read(job, |job| job.tried(chunks));
+        Ok(tried.unwrap_or_else(|| vec![Vec::new(); chunks.len()]))
+    }
+
+    async fn absolve(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error> {
+        let absolved = self.change(job, |job, now, events| job.absolve(nodes, now, events));
+        Ok(absolved.unwrap_or_default())
+    }
+
+    async fn isolate(&self, node: &NodeId, isolated: &[Isolation]) -> Result<bool, Error> {
+        Ok(self.run(|store, _, events| store.isolate(node, isolated, events)))
     }
 
     async fn drain(&self, node: &NodeId) -> Result<bool, Error> {

@@ -26,6 +26,9 @@ pub const MAX_RECOVERIES: usize = 100;
 /// Most bytes of a failure's text that a job shows as its last error: it is read with the job, every second.
 pub const MAX_LAST_ERROR: usize = 1_024;
 
+/// So many failed attempts of a subtask are remembered with their nodes, while it waits for the next.
+pub const MAX_TRIED: usize = 8;
+
 /// Into so many parts a release cuts what is left of a chunk, at most. Parts that are too long still are cut again.
 pub const MAX_PARTS: u64 = 32;
 
@@ -202,6 +205,8 @@ pub struct Grant {
     pub crashes: u32,
     /// Of the document, so that a cached copy is recognised as current.
     pub digest: Digest,
+    /// The nodes on which attempts at all of them failed, oldest first, once for each attempt; the newest [`MAX_TRIED`].
+    pub tried: Vec<NodeId>,
 }
 
 impl Grant {

@@ -78,6 +78,7 @@ fn info(name: &str, busy: u32) -> NodeInfo {
         queues: vec!["default".into()],
         tasks: vec!["noop".into()],
         disabled: Vec::new(),
+        records: Vec::new(),
         uncopied: Vec::new(),
         labels: BTreeMap::new(),
         slots: 4,

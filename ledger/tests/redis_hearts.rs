@@ -35,6 +35,7 @@ impl Worker {
             queues: vec!["default".into()],
             tasks: vec!["noop".into()],
             disabled: Vec::new(),
+            records: Vec::new(),
             uncopied: Vec::new(),
             labels: BTreeMap::new(),
             slots: 1,

@@ -57,6 +57,7 @@ fn info() -> NodeInfo {
         queues: vec!["default".into()],
         tasks: vec!["noop".into()],
         disabled: Vec::new(),
+        records: Vec::new(),
         uncopied: Vec::new(),
         labels: [].into(),
         slots: 1_000,

@@ -83,6 +83,7 @@ mod tests {
             queues: vec!["q".into()],
             tasks: tasks.iter().map(|task| (*task).to_owned()).collect(),
             disabled: disabled_of.iter().map(disabled).collect(),
+            records: Vec::new(),
             uncopied: Vec::new(),
             labels: BTreeMap::new(),
             slots: 1,
@@ -94,7 +95,7 @@ mod tests {
             rss: 0,
         };
         let beat_at = Timestamp::default();
-        NodeRecord { info: Arc::new(info), beat_at, heart: None, death: None }
+        NodeRecord { info: Arc::new(info), beat_at, heart: None, death: None, isolated: Vec::new() }
     }
 
     #[track_caller]

@@ -261,6 +261,36 @@ pub struct DisabledTask {
     pub since: Timestamp,
 }
 
+/// What came of a worker's attempts at a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskRecord {
+    /// The task.
+    pub task: String,
+    /// How many succeeded.
+    pub done: u64,
+    /// How many failed.
+    pub failed: u64,
+    /// How many of those that succeeded here had failed on each of these other workers.
+    pub cleared: BTreeMap<NodeId, u64>,
+}
+
+/// A worker's being out of rotation for a task: subtasks failed there that succeeded elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Isolation {
+    /// The task.
+    pub task: String,
+    /// When it was isolated (the ledger's clock).
+    pub since: Timestamp,
+    /// From when on it gets a chunk now and then, to see whether it is well (the ledger's clock).
+    pub until: Timestamp,
+    /// How many subtasks that had failed on it lately succeeded elsewhere.
+    pub cleared: u64,
+    /// How many attempts succeeded on it in the same time.
+    pub done: u64,
+    /// How often it was isolated in a row.
+    pub times: u32,
+}
+
 /// What a worker says of itself with each heartbeat.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeInfo {
@@ -279,6 +309,9 @@ pub struct NodeInfo {
     /// Those that it has and can't start at the moment, which are not among `tasks`.
     #[serde(default)]
     pub disabled: Vec<DisabledTask>,
+    /// What came of its attempts at the tasks that failed here or elsewhere, since it started.
+    #[serde(default)]
+    pub records: Vec<TaskRecord>,
     /// Those of them of which no second copy may run, however long the first takes.
     #[serde(default)]
     pub uncopied: Vec<String>,
@@ -313,6 +346,8 @@ pub struct NodeRecord {
     pub heart: Option<String>,
     /// How its process ended, as told by whoever watched it. The node is forgotten soon.
     pub death: Option<String>,
+    /// The tasks for which it is out of rotation.
+    pub isolated: Vec<Isolation>,
 }
 
 /// A scheduler as the ledger knows it.

@@ -142,7 +142,11 @@ impl Admitter {
         let admitted = self.persist(&admission).await;
         if let Ok(Admitted::Accepted { at, opened }) = &admitted {
             let summary = Box::new(admission.accepted(*at));
-            let opened = opened.first().map(|message| Keyed { message: *message, key: None });
+            let opened = opened.first().map(|message| Keyed {
+                message: *message,
+                key: None,
+                tried: Vec::new(),
+            });
             // Asks the ledger nothing about a job that is new.
             let _ = self.notes.take(&*self.ledger, &self.journal, &summary).await;
             self.tell(Event::Admitted { summary, terms, opened }).await;

@@ -7,7 +7,9 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use longshore_broker::{Broker, Outgoing, PublishError, Queue};
 use longshore_ledger::{ControlError, Error, Lagging, Ledger, Loss, Open, Revoked, Straggler};
-use longshore_protocol::{Ending, JobId, News, NodeId, SchedulerId, Timestamp};
+use longshore_protocol::{
+    ChunkId, ChunkMessage, Ending, Isolation, JobId, News, NodeId, SchedulerId, Timestamp,
+};
 use metrics::counter;
 use tracing::{info, warn};
 
@@ -84,14 +86,19 @@ impl Performer {
                 Some(self.bury(node, jobs, loss, forget).await)
             }
             Action::Look { job } => self.told(job, self.look(job).await),
-            Action::Sweep { job, keyed, unless_in, doubt } => {
-                self.told(job, self.sweep(job, keyed, unless_in, doubt).await)
+            Action::Sweep { job, keyed, unless_in, doubt, tried } => {
+                self.told(job, self.sweep(job, (keyed, tried), unless_in, doubt).await)
+            }
+            Action::Absolve { job, nodes } => self.told(job, self.absolve(job, nodes).await),
+            Action::Isolate { node, isolated } => {
+                self.isolate(&node, &isolated).await;
+                None
             }
             Action::Study { job } => self.told(job, self.study(job).await),
             Action::AskHolders { job } => self.told(job, self.holders(job).await),
             Action::Copy { job, lagging } => self.told(job, self.copy(job, &lagging).await),
-            Action::Open { job, chunks, size, keyed } => {
-                self.told(job, self.open(job, chunks, size, keyed).await)
+            Action::Open { job, chunks, size, keyed, tried } => {
+                self.told(job, self.open(job, chunks, size, (keyed, tried)).await)
             }
             Action::Fail { job, error } => self.told(job, self.fail(job, &error).await),
             Action::Archive { job } => self.told(job, self.archive(job).await),
@@ -113,7 +120,7 @@ impl Performer {
     async fn sweep(
         &self,
         job: JobId,
-        keyed: bool,
+        with: (bool, bool),
         unless_in: Option<(Queue, u64)>,
         doubt: bool,
     ) -> Result<Event, Error> {
@@ -125,7 +132,7 @@ impl Performer {
             sweeper::spare(&*self.broker, health, &mut sweep, &queue, others).await;
         }
         self.notes.take(&*self.ledger, &self.journal, &sweep.summary).await?;
-        let overdue = self.plans.keyed(job, sweep.publish, keyed).await?;
+        let overdue = self.described(job, sweep.publish, with).await?;
         Ok(Event::Looked { job, summary: Some(Box::new(sweep.summary)), overdue })
     }
 
@@ -148,14 +155,61 @@ impl Performer {
             let (chunk, held_for) = (message.chunk, lagging.held_for);
             info!(%job, %chunk, %holder, ?held_for, "a chunk takes long; a second copy is offered");
         }
-        Ok(Event::Copied { job, stragglers })
+        let ids: Vec<ChunkId> = stragglers.iter().map(|it| it.message.chunk).collect();
+        let tried = self.ledger.tried(job, &ids).await?;
+        Ok(Event::Copied { job, stragglers, tried })
     }
 
-    async fn open(&self, job: JobId, chunks: u32, size: u64, keyed: bool) -> Result<Event, Error> {
+    async fn open(
+        &self,
+        job: JobId,
+        chunks: u32,
+        size: u64,
+        with: (bool, bool),
+    ) -> Result<Event, Error> {
         let open = Open { chunks, size, publish_within: PUBLISH_WITHIN };
         let messages = self.ledger.open(job, &open).await?;
-        let chunks = self.plans.keyed(job, messages, keyed).await?;
+        let chunks = self.described(job, messages, with).await?;
         Ok(Event::Opened { job, chunks })
+    }
+
+    /// Messages with what is wanted beside them: their keys, and on which nodes attempts failed.
+    async fn described(
+        &self,
+        job: JobId,
+        messages: Vec<ChunkMessage>,
+        (keyed, tried): (bool, bool),
+    ) -> Result<Vec<Keyed>, Error> {
+        let mut chunks = self.plans.keyed(job, messages, keyed).await?;
+        if tried {
+            let ids: Vec<ChunkId> = chunks.iter().map(|chunk| chunk.message.chunk).collect();
+            let tried = self.ledger.tried(job, &ids).await?;
+            chunks.iter_mut().zip(tried).for_each(|(chunk, tried)| chunk.tried = tried);
+        }
+        Ok(chunks)
+    }
+
+    async fn absolve(&self, job: JobId, nodes: Vec<NodeId>) -> Result<Event, Error> {
+        let again = self.ledger.absolve(job, &nodes).await?;
+        if again > 0 {
+            info!(%job, subtasks = again, ?nodes, "what isolated nodes failed is tried again");
+        }
+        Ok(Event::Absolved { job, nodes })
+    }
+
+    /// If it does not get through, the next look at the workers brings it back here.
+    async fn isolate(&self, node: &NodeId, isolated: &[Isolation]) {
+        let noted = self.ledger_health.note(self.ledger.isolate(node, isolated).await);
+        if noted.is_ok_and(|is_there| !is_there) {
+            return;
+        }
+        if isolated.is_empty() {
+            info!(%node, "node back in rotation for all of its tasks");
+        }
+        for Isolation { task, cleared, done, times, .. } in isolated {
+            let what = "node out of rotation: subtasks that fail there succeed elsewhere";
+            warn!(%node, task, cleared, done, times, "{what}");
+        }
     }
 
     async fn fail(&self, job: JobId, error: &str) -> Result<Event, Error> {

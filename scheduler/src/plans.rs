@@ -55,7 +55,10 @@ impl Plans {
     ) -> Result<Vec<Keyed>, Error> {
         let plan = if keyed && !messages.is_empty() { self.plan(job).await? } else { None };
         let key = |message: &ChunkMessage| key_of(plan.as_ref()?, message.from);
-        Ok(messages.into_iter().map(|message| Keyed { key: key(&message), message }).collect())
+        Ok(messages
+            .into_iter()
+            .map(|message| Keyed { key: key(&message), message, tried: Vec::new() })
+            .collect())
     }
 
     /// A job has ended.

@@ -15,7 +15,7 @@ use longshore_protocol::DisabledTask;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::heart::clock;
 use crate::task::Handlers;
@@ -45,17 +45,14 @@ struct Trouble {
 }
 
 impl Availability {
-    /// An attempt could not be started.
-    pub(crate) fn disable(&self, task: &str, reason: String) {
+    /// An attempt can't be started. Gives whether that is news.
+    pub(crate) fn disable(&self, task: &str, reason: String) -> bool {
         let mut troubles = self.troubles.lock();
         let pause = match troubles.get(task) {
             // One of several that were begun side by side.
-            Some(trouble) if !trouble.on_trial => return,
+            Some(trouble) if !trouble.on_trial => return false,
             Some(trouble) => (trouble.pause * 2).min(LONGEST_PAUSE),
-            None => {
-                warn!(task, reason, "task disabled: it can't be started on this machine");
-                FIRST_PAUSE
-            }
+            None => FIRST_PAUSE,
         };
         let since = troubles.get(task).map_or_else(clock, |trouble| trouble.task.since);
         let trouble = Trouble {
@@ -64,10 +61,11 @@ impl Availability {
             again_at: Instant::now() + pause,
             on_trial: false,
         };
-        troubles.insert(task.to_owned(), trouble);
+        let is_news = troubles.insert(task.to_owned(), trouble).is_none();
         self.is_troubled.store(true, Ordering::Release);
         self.news.notify_one();
         self.disabled.notify_one();
+        is_news
     }
 
     /// An attempt was started.

@@ -27,6 +27,7 @@ use crate::Machine;
 use crate::availability::Availability;
 use crate::holdings::{Ending, Holdings};
 use crate::metrics;
+use crate::records::Records;
 
 /// What a beat costs the machine is bounded by measuring it no more often than this.
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
@@ -86,6 +87,7 @@ pub(crate) struct Body {
     pub(crate) dead_after: Duration,
     pub(crate) holdings: Arc<Holdings>,
     pub(crate) availability: Arc<Availability>,
+    pub(crate) records: Arc<Records>,
     /// Cancelled, by the heart too, when nothing new is to be claimed.
     pub(crate) closing: CancellationToken,
 }
@@ -307,6 +309,7 @@ impl Measure {
         let busy = u32::try_from(body.holdings.busy()).unwrap_or(u32::MAX);
         self.info.busy = busy.min(self.info.slots);
         self.info.jobs = Some(body.holdings.jobs_to_tell());
+        self.info.records = body.records.announced();
         self.info.disabled = body.availability.disabled();
         let is_disabled = |task: &String| self.info.disabled.iter().any(|it| it.task == *task);
         self.info.tasks =

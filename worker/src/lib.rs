@@ -31,6 +31,7 @@ mod pace;
 mod passed;
 mod pipeline;
 mod plans;
+mod records;
 mod result_store;
 mod results;
 mod stop;

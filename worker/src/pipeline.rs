@@ -33,6 +33,7 @@ use crate::metrics;
 use crate::pace::{Gait, Pace};
 use crate::passed::Passed;
 use crate::plans::{self, Plans};
+use crate::records::Records;
 use crate::results::{Stored, UnwritableLocations};
 use crate::task::{Computing, Handler, Handlers};
 use crate::{Config, Machine};
@@ -63,6 +64,9 @@ const TOO_LONG: Duration = Duration::from_secs(1);
 const MUCH: Duration = Duration::from_millis(500);
 const PART: Duration = Duration::from_millis(250);
 
+/// What the log says of a task, once, until it is enabled again.
+pub(crate) const TASK_DISABLED: &str = "task disabled: it can't be started on this machine";
+
 /// What every slot of a worker shares.
 pub(crate) struct Pipeline {
     pub(crate) config: Config,
@@ -72,6 +76,7 @@ pub(crate) struct Pipeline {
     pub(crate) reach: Reach,
     pub(crate) handlers: Arc<Handlers>,
     pub(crate) availability: Arc<Availability>,
+    pub(crate) records: Arc<Records>,
     pub(crate) holdings: Arc<Holdings>,
     pub(crate) plans: Plans,
     pub(crate) locations: UnwritableLocations,
@@ -266,7 +271,9 @@ impl Pipeline {
                 }
                 Ended::Stopped => break,
                 Ended::NotStarted(reason) => {
-                    self.availability.disable(chunk.task(), reason);
+                    if self.availability.disable(chunk.task(), reason.clone()) {
+                        warn!(task = chunk.task(), reason, "{TASK_DISABLED}");
+                    }
                     break;
                 }
                 Ended::Stuck(reason) => {
@@ -448,6 +455,8 @@ impl Pipeline {
             metrics::committed(&commit, committed);
             if matches!(committed, Committed::Settled { .. }) {
                 batch.commit(end);
+                let tried = &chunk.grant.tried;
+                self.records.count(chunk.task(), &commit.runs, tried, &self.node);
             }
         }
         self.tidy_up(chunk, &commit, answer.as_ref().and_then(|answer| answer.as_ref().ok()));

@@ -20,8 +20,9 @@ use crate::heart::{Body, Heart, clock};
 use crate::holdings::{Ending, Holdings};
 use crate::pace::{Gait, Pace};
 use crate::passed::Passed;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, TASK_DISABLED};
 use crate::plans::Plans;
+use crate::records::Records;
 use crate::results::UnwritableLocations;
 use crate::task::Handlers;
 use crate::{Config, Error, Machine, Watched};
@@ -98,8 +99,12 @@ impl Worker {
         if let Some(setup) = setup {
             setup().await.map_err(Error::Setup)?;
         }
+        for DisabledTask { task, reason, .. } in availability.disabled() {
+            warn!(task, reason, "{TASK_DISABLED}");
+        }
         let holdings = Arc::new(Holdings::default());
         let closing = CancellationToken::new();
+        let records = Arc::new(Records::default());
         let body = Body {
             info: info(&id, &machine, &config, &handlers),
             machine: machine.clone(),
@@ -107,6 +112,7 @@ impl Worker {
             dead_after: config.dead_after,
             holdings: holdings.clone(),
             availability: availability.clone(),
+            records: records.clone(),
             closing: closing.clone(),
         };
         let heart = Heart::start(body, ledger.separate())?;
@@ -123,6 +129,7 @@ impl Worker {
             reach: Reach::default(),
             handlers: handlers.clone(),
             availability: availability.clone(),
+            records,
             holdings: holdings.clone(),
             plans: Plans::default(),
             locations: UnwritableLocations::default(),
@@ -272,6 +279,7 @@ fn info(id: &NodeId, machine: &Machine, config: &Config, handlers: &Handlers) ->
         queues: config.queues.clone(),
         tasks: handlers.names(),
         disabled: Vec::new(),
+        records: Vec::new(),
         uncopied: config.uncopied.iter().cloned().collect(),
         labels: config.labels.clone(),
         slots: config.slots,

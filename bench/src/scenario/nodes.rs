@@ -120,6 +120,7 @@ fn node(number: u64) -> NodeInfo {
             .map(String::from)
             .to_vec(),
         disabled: Vec::new(),
+        records: Vec::new(),
         uncopied: Vec::new(),
         labels: [("zone".to_owned(), "bench".to_owned())].into(),
         slots: 4,

@@ -1,6 +1,6 @@
 //! Workers, for people and for programs.
 
-use longshore_protocol::{DisabledTask, NodeRecord, NodeState, Timestamp};
+use longshore_protocol::{DisabledTask, Isolation, NodeRecord, NodeState, Timestamp};
 
 use super::Output;
 use super::job::seconds;
@@ -44,6 +44,16 @@ pub(crate) fn list(
         for DisabledTask { task, reason, .. } in &node.info.disabled {
             output.line(format_args!("{} does not run task `{task}`: {reason}", node.info.id))?;
         }
+        for Isolation { task, cleared, done, until, .. } in &node.isolated {
+            let again = match until.since(now) {
+                wait if wait.is_zero() => "it is tried again now and then".to_owned(),
+                wait => format!("it is tried again in {}", seconds(wait)),
+            };
+            output.line(format_args!(
+                "{} is out of rotation for task `{task}`: {cleared} subtasks that failed on it succeeded elsewhere, {done} succeeded on it; {again}",
+                node.info.id
+            ))?;
+        }
     }
     Ok(())
 }
@@ -52,5 +62,6 @@ pub(crate) fn list(
 fn flat(node: &NodeRecord) -> serde_json::Value {
     let mut flat = serde_json::to_value(&*node.info).unwrap_or_default();
     flat["beat_at"] = node.beat_at.as_millis().into();
+    flat["isolated"] = serde_json::to_value(&node.isolated).unwrap_or_default();
     flat
 }

@@ -12,6 +12,7 @@ mod drain;
 mod errors;
 mod nodes;
 mod pause;
+mod readmit;
 mod results;
 mod resume;
 mod retry;
@@ -48,6 +49,7 @@ pub(crate) enum Verb {
     Retry(retry::Retry),
     Nodes(nodes::Nodes),
     Drain(drain::Drain),
+    Readmit(readmit::Readmit),
     Config(config::Config),
     Doctor(doctor::Doctor),
     Bench(bench::Bench),
@@ -99,6 +101,7 @@ impl Verb {
             Self::Retry(verb) => verb.perform(&plain()?, output).await,
             Self::Nodes(verb) => verb.perform(&plain()?, output).await,
             Self::Drain(verb) => verb.perform(&plain()?, output).await,
+            Self::Readmit(verb) => verb.perform(&plain()?, output).await,
             Self::Config(verb) => verb.perform(output),
             Self::Doctor(verb) => Box::pin(verb.perform(&plain, output)).await,
             Self::Bench(verb) => Box::pin(verb.perform(&plain()?, output)).await,

@@ -20,6 +20,7 @@ pub(super) fn info(name: &str) -> NodeInfo {
         queues: vec!["default".into(), "gpu".into()],
         tasks: vec!["noop".into()],
         disabled: Vec::new(),
+        records: Vec::new(),
         uncopied: Vec::new(),
         labels: BTreeMap::from([("zone".into(), "north".into())]),
         slots: 4,

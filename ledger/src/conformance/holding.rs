@@ -15,7 +15,8 @@ pub(super) async fn a_claim_is_granted_once_and_repeated_to_its_holder(ledger: A
     let nobody = Claim::Stale { holder: None };
     assert_eq!(play.claim(1, 2, 7, "a").await, nobody, "there was no epoch 2");
     let digest = ledger.document(play.job).await.unwrap().expect("admitted").digest;
-    let grant = Grant { from: 0, to: 4, attempt: 1, deferrals: 0, crashes: 0, digest };
+    let tried = Vec::new();
+    let grant = Grant { from: 0, to: 4, attempt: 1, deferrals: 0, crashes: 0, digest, tried };
     assert_eq!(play.claim(1, 1, 7, "a").await, Claim::Granted(grant.clone()));
     assert_eq!(play.claim(1, 1, 7, "a").await, Claim::Granted(grant.clone()), "a repeat");
     assert_eq!(play.claim(1, 9, 7, "a").await, Claim::Granted(grant.clone()), "by the token alone");

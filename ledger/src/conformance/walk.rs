@@ -466,6 +466,7 @@ fn an_info(id: NodeId, b: u64) -> NodeInfo {
         queues: vec!["default".into()],
         tasks: Vec::new(),
         disabled: Vec::new(),
+        records: Vec::new(),
         uncopied: Vec::new(),
         labels: Default::default(),
         slots: 2,

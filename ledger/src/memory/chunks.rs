@@ -11,7 +11,7 @@ use super::retries::{Stretch, Waiting};
 use crate::Error;
 use crate::op::{
     Claim, Commit, Committed, Event, Grant, HandBack, Holder, Lagging, MAX_CHUNKS_A_CALL,
-    MAX_PARTS, Open, Straggler, shortened,
+    MAX_PARTS, MAX_TRIED, Open, Straggler, shortened,
 };
 
 impl Job {
@@ -25,7 +25,7 @@ impl Job {
         let due = now.plus(open.publish_within);
 
         let mut opened = Vec::with_capacity(wanted);
-        for stretch in self.retries.take_due(now, wanted, open.size) {
+        for stretch in self.retries.take_due(now, wanted, open.size, &self.absolved) {
             let count = stretch.range.end - stretch.range.start;
             let books = self.level_books();
             books.retrying -= count;
@@ -43,7 +43,7 @@ impl Job {
             let books = self.level_books();
             books.waiting -= to - from;
             books.queued += to - from;
-            let stretch = Stretch { range: from..to, attempt: 1, deferrals: 0 };
+            let stretch = Stretch { range: from..to, attempt: 1, deferrals: 0, tried: Vec::new() };
             opened.push(self.open_chunk(stretch, due, now));
         }
         opened
@@ -52,12 +52,13 @@ impl Job {
     fn open_chunk(&mut self, stretch: Stretch, due: Timestamp, now: Timestamp) -> ChunkMessage {
         self.last_chunk += 1;
         let id = ChunkId(self.last_chunk);
-        let Stretch { range, attempt, deferrals } = stretch;
+        let Stretch { range, attempt, deferrals, tried } = stretch;
         let chunk = Chunk {
             range,
             attempt,
             deferrals,
             epoch: Epoch::FIRST,
+            tried,
             deaths: Vec::new(),
             recovery: None,
             since: now,
@@ -91,6 +92,7 @@ impl Job {
             deferrals: chunk.deferrals,
             crashes: chunk.crashes(),
             digest,
+            tried: chunk.tried.clone(),
         };
         if chunk.holder(token).is_some() {
             return Claim::Granted(grant);
@@ -168,7 +170,8 @@ impl Job {
             let detail = format!("{start}..{end} is no beginning of {from}..{to}");
             return Err(Error::Misuse { operation, detail });
         }
-        let (attempt, deferrals) = (chunk.attempt, chunk.deferrals);
+        let (attempt, deferrals, tried) = (chunk.attempt, chunk.deferrals, chunk.tried.clone());
+        let before = Waiting { attempt, deferrals, index: from, tried };
         chunk.range.start = end;
         let closed = end == to;
         if closed {
@@ -176,7 +179,7 @@ impl Job {
             self.chunks.remove(&id);
             self.offer_again(suspect, over, now);
         }
-        self.settle(commit, from, attempt, deferrals, &node, now);
+        self.settle(commit, &before, &node, now);
         let told = events.len();
         self.conclude(now, events);
         // That the job went on says it already.
@@ -186,17 +189,17 @@ impl Job {
         Ok(Committed::Settled { state: self.state })
     }
 
-    /// Enters the runs into the bitmaps, the retry set and the books, from `start` on: what lies before was settled by whoever
-    /// runs the chunk as well.
-    fn settle(
-        &mut self,
-        commit: &Commit,
-        start: u64,
-        attempt: u32,
-        deferrals: u32,
-        node: &NodeId,
-        now: Timestamp,
-    ) {
+    /// Enters the runs into the bitmaps, the retry set and the books, from the chunk's start on: what lies before was settled by
+    /// whoever runs the chunk as well.
+    fn settle(&mut self, commit: &Commit, before: &Waiting, node: &NodeId, now: Timestamp) {
+        let &Waiting { attempt, deferrals, index: start, .. } = before;
+        // As it is after another failure.
+        let mut next = Waiting { attempt: attempt + 1, deferrals: 0, ..before.clone() };
+        next.tried.push(node.clone());
+        next.tried.drain(..next.tried.len().saturating_sub(MAX_TRIED));
+        let absolved = next.clone().absolve(&self.absolved);
+        // Attempts that nodes wasted don't count: then this was not the last one.
+        let was_wasted = absolved.tried.len() < next.tried.len();
         let mut index = commit.from;
         let mut last_error = None;
         let (mut done, mut failed, mut retrying) = (0, 0, 0);
@@ -216,6 +219,10 @@ impl Job {
                     continue;
                 }
                 _ if self.done.get(from) => continue,
+                Run::Failed { error } if was_wasted => {
+                    last_error = Some((from, error));
+                    (Waiting { index: from, ..absolved.clone() }, Duration::ZERO)
+                }
                 Run::Failed { error } => {
                     last_error = Some((from, error));
                     failed += self.failed.set_range(from..index);
@@ -231,10 +238,11 @@ impl Job {
                 }
                 Run::Retry { error, delay } => {
                     last_error = Some((from, error));
-                    (Waiting { attempt: attempt + 1, deferrals: 0, index: from }, *delay)
+                    (Waiting { index: from, ..next.clone() }, *delay)
                 }
                 Run::Defer { delay } => {
-                    (Waiting { attempt, deferrals: deferrals + 1, index: from }, *delay)
+                    let deferrals = deferrals + 1;
+                    (Waiting { deferrals, index: from, ..before.clone() }, *delay)
                 }
             };
             self.retries.insert(again, now.plus(delay));
@@ -250,6 +258,46 @@ impl Job {
         books.retrying += retrying;
         self.attempts += index - start;
         self.busy += commit.busy;
+    }
+
+    pub(super) fn tried(&self, chunks: &[ChunkId]) -> Vec<Vec<NodeId>> {
+        let tried = |id| self.chunks.get(id).map(|chunk| chunk.tried.clone()).unwrap_or_default();
+        chunks.iter().map(tried).collect()
+    }
+
+    pub(super) fn absolve(
+        &mut self,
+        nodes: &[NodeId],
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) -> u64 {
+        if self.state.is_terminal() {
+            return 0;
+        }
+        let before = std::mem::replace(&mut self.absolved, nodes.to_vec());
+        let is_new = |node: &NodeId| nodes.contains(node) && !before.contains(node);
+        let again: Vec<ErrorEntry> = self
+            .errors
+            .page(self.level.start, usize::MAX)
+            .into_iter()
+            .filter(|entry| self.level.contains(&entry.index))
+            .filter(|entry| entry.deaths.is_empty() && is_new(&entry.node))
+            .collect();
+        for &ErrorEntry { index, attempts, .. } in &again {
+            self.failed.clear_range(index..index + 1);
+            self.errors.forget(index);
+            let tried = Vec::new();
+            let waiting = Waiting { attempt: attempts, deferrals: 0, index, tried };
+            self.retries.insert(waiting, now);
+        }
+        let count = again.len() as u64;
+        let books = self.level_books();
+        books.failed -= count;
+        books.retrying += count;
+        if count > 0 {
+            events.push(Event::Room { job: self.id() });
+        }
+        count
     }
 
     pub(super) fn tell_last_error(&mut self, index: u64, error: &str) {

@@ -63,6 +63,8 @@ pub(super) struct Job {
     pub(super) pace: Pace,
     pub(super) error: Option<String>,
     pub(super) last_error: Option<String>,
+    /// The nodes whose failures use up no attempts.
+    pub(super) absolved: Vec<NodeId>,
     /// When it was put back from the journal, which knows its numbers and nothing else.
     pub(super) restored_at: Option<Timestamp>,
 }
@@ -74,6 +76,8 @@ pub(super) struct Chunk {
     pub(super) attempt: u32,
     pub(super) deferrals: u32,
     pub(super) epoch: Epoch,
+    /// Where attempts at all of its subtasks failed, oldest first, once for each attempt.
+    pub(super) tried: Vec<NodeId>,
     /// The nodes that died while they held it, or what it was cut from, oldest first.
     pub(super) deaths: Vec<Death>,
     /// The number of the recovery that queued it, until it is claimed.
@@ -184,6 +188,7 @@ impl Job {
             pace: Pace { at: now, ..Pace::default() },
             error: None,
             last_error: None,
+            absolved: Vec::new(),
             restored_at: None,
             admission: admission.clone(),
         }
@@ -488,7 +493,8 @@ impl Job {
         for &index in indices {
             self.failed.clear_range(index..index + 1);
             self.errors.forget(index);
-            self.retries.insert(Waiting { attempt: 1, deferrals: 0, index }, now);
+            let tried = Vec::new();
+            self.retries.insert(Waiting { attempt: 1, deferrals: 0, index, tried }, now);
         }
         let books = self.level_books();
         books.failed -= indices.len() as u64;

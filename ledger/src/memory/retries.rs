@@ -3,31 +3,46 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use longshore_protocol::Timestamp;
+use longshore_protocol::{NodeId, Timestamp};
 
 /// How many due retries one `open` looks at: bounds the time that the ledger is busy with it.
 const LOOKED_AT: usize = 1_000;
 
 /// An index that waits. The order of the fields is the order in which retries are handed out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Waiting {
     pub(super) attempt: u32,
     pub(super) deferrals: u32,
     pub(super) index: u64,
+    /// Where attempts failed, oldest first.
+    pub(super) tried: Vec<NodeId>,
 }
 
-/// Consecutive indices with equal attempt and deferrals.
+impl Waiting {
+    /// Leaves out what failed on these nodes, with the attempts that it took.
+    pub(super) fn absolve(mut self, absolved: &[NodeId]) -> Self {
+        let before = self.tried.len();
+        self.tried.retain(|node| !absolved.contains(node));
+        let wasted = (before - self.tried.len()) as u32;
+        self.attempt = self.attempt.saturating_sub(wasted).max(1);
+        self
+    }
+}
+
+/// Consecutive indices with equal attempt, deferrals and places where they failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Stretch {
     pub(super) range: Range<u64>,
     pub(super) attempt: u32,
     pub(super) deferrals: u32,
+    pub(super) tried: Vec<NodeId>,
 }
 
 impl Stretch {
-    fn goes_on_with(&self, attempt: u32, deferrals: u32, index: u64, size: u64) -> bool {
-        self.range.end == index
-            && (self.attempt, self.deferrals) == (attempt, deferrals)
+    fn goes_on_with(&self, waiting: &Waiting, size: u64) -> bool {
+        self.range.end == waiting.index
+            && (self.attempt, self.deferrals) == (waiting.attempt, waiting.deferrals)
+            && self.tried == waiting.tried
             && self.range.end - self.range.start < size
     }
 }
@@ -36,7 +51,7 @@ impl Stretch {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Retries {
     by_due: BTreeSet<(Timestamp, u64)>,
-    by_index: BTreeMap<u64, (Timestamp, u32, u32)>,
+    by_index: BTreeMap<u64, (Timestamp, Waiting)>,
 }
 
 impl Retries {
@@ -53,8 +68,8 @@ impl Retries {
     }
 
     pub(super) fn insert(&mut self, waiting: Waiting, due: Timestamp) {
-        let Waiting { attempt, deferrals, index } = waiting;
-        if let Some((old, ..)) = self.by_index.insert(index, (due, attempt, deferrals)) {
+        let index = waiting.index;
+        if let Some((old, _)) = self.by_index.insert(index, (due, waiting)) {
             self.by_due.remove(&(old, index));
         }
         self.by_due.insert((due, index));
@@ -65,7 +80,13 @@ impl Retries {
     }
 
     /// Takes out up to `chunks` stretches of at most `size` of what is due.
-    pub(super) fn take_due(&mut self, now: Timestamp, chunks: usize, size: u64) -> Vec<Stretch> {
+    pub(super) fn take_due(
+        &mut self,
+        now: Timestamp,
+        chunks: usize,
+        size: u64,
+        absolved: &[NodeId],
+    ) -> Vec<Stretch> {
         if chunks == 0 || self.next_due().is_none_or(|due| due > now) {
             return Vec::new();
         }
@@ -74,23 +95,25 @@ impl Retries {
             .iter()
             .take_while(|(due, _)| *due <= now)
             .take(LOOKED_AT)
-            .map(|&(_, index)| {
-                let (_, attempt, deferrals) = self.by_index[&index];
-                Waiting { attempt, deferrals, index }
-            })
+            .map(|(_, index)| self.by_index[index].1.clone().absolve(absolved))
             .collect();
         due.sort_unstable();
         let mut taken: Vec<Stretch> = Vec::new();
-        for Waiting { attempt, deferrals, index } in due {
+        for waiting in due {
             let full = taken.len() == chunks;
             match taken.last_mut() {
-                Some(last) if last.goes_on_with(attempt, deferrals, index, size) => {
+                Some(last) if last.goes_on_with(&waiting, size) => {
                     last.range.end += 1;
                 }
                 _ if full => break,
-                _ => taken.push(Stretch { range: index..index + 1, attempt, deferrals }),
+                _ => {
+                    let Waiting { attempt, deferrals, index, ref tried } = waiting;
+                    let (range, tried) = (index..index + 1, tried.clone());
+                    taken.push(Stretch { range, attempt, deferrals, tried });
+                }
             }
-            let (due, ..) = self.by_index.remove(&index).expect("listed under its due time");
+            let index = waiting.index;
+            let (due, _) = self.by_index.remove(&index).expect("listed under its due time");
             self.by_due.remove(&(due, index));
         }
         taken
@@ -111,19 +134,15 @@ mod tests {
         for (index, attempt, due) in
             [(3, 2, 0), (1, 2, 5), (2, 2, 0), (4, 3, 0), (8, 2, 0), (5, 2, 99)]
         {
-            retries.insert(Waiting { attempt, deferrals: 0, index }, at(due));
+            let tried = Vec::new();
+            retries.insert(Waiting { attempt, deferrals: 0, index, tried }, at(due));
         }
-        let taken = retries.take_due(at(5), 2, 2);
-        assert_eq!(
-            taken,
-            [
-                Stretch { range: 1..3, attempt: 2, deferrals: 0 },
-                Stretch { range: 3..4, attempt: 2, deferrals: 0 },
-            ]
-        );
+        let stretch = |range| Stretch { range, attempt: 2, deferrals: 0, tried: Vec::new() };
+        let taken = retries.take_due(at(5), 2, 2, &[]);
+        assert_eq!(taken, [stretch(1..3), stretch(3..4)]);
         assert_eq!(retries.indices().collect::<Vec<_>>(), [4, 5, 8]);
-        assert_eq!(retries.take_due(at(5), 9, 9).len(), 2);
+        assert_eq!(retries.take_due(at(5), 9, 9, &[]).len(), 2);
         assert_eq!(retries.next_due(), Some(at(99)));
-        assert_eq!(retries.take_due(at(98), 9, 9), []);
+        assert_eq!(retries.take_due(at(98), 9, 9, &[]), []);
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_protocol::{
-    JobId, JournalPlace, NodeId, NodeInfo, NodeRecord, NodeState, SchedulerId, SchedulerRecord,
-    Timestamp,
+    Isolation, JobId, JournalPlace, NodeId, NodeInfo, NodeRecord, NodeState, SchedulerId,
+    SchedulerRecord, Timestamp,
 };
 
 use super::job::Job;
@@ -227,8 +227,9 @@ impl Store {
         self.severed.remove(&Process::Worker(info.id.clone()));
         let known = self.nodes.get(&info.id);
         let death = known.and_then(|node| node.record.death.clone());
+        let isolated = known.map(|node| node.record.isolated.clone()).unwrap_or_default();
         let info = Arc::new(info.clone());
-        let record = NodeRecord { info: info.clone(), beat_at: now, heart: None, death };
+        let record = NodeRecord { info: info.clone(), beat_at: now, heart: None, death, isolated };
         let drain = known.is_some_and(|node| node.drain);
         let was = known.map(|node| &node.record.info);
         let has_changed = was.is_some_and(|was| {
@@ -279,6 +280,20 @@ impl Store {
             return false;
         };
         node.drain = true;
+        events.push(Event::Node { node: id.clone() });
+        true
+    }
+
+    pub(super) fn isolate(
+        &mut self,
+        id: &NodeId,
+        isolated: &[Isolation],
+        events: &mut Vec<Event>,
+    ) -> bool {
+        let Some(node) = self.nodes.get_mut(id) else {
+            return false;
+        };
+        node.record.isolated = isolated.to_vec();
         events.push(Event::Node { node: id.clone() });
         true
     }

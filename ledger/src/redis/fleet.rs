@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use longshore_protocol::{
-    NodeId, NodeInfo, NodeRecord, NodeState, SchedulerId, SchedulerRecord, Timestamp,
+    Isolation, NodeId, NodeInfo, NodeRecord, NodeState, SchedulerId, SchedulerRecord, Timestamp,
 };
 use redis::{Cmd, cmd};
 
@@ -24,8 +24,20 @@ const FORGET_AFTER: Duration = Duration::from_hours(24);
 const FORGET_SCHEDULER_AFTER: Duration = Duration::from_hours(1);
 
 /// What may change from one beat to the next, or between two of them.
-const TOLD_BY_BEATS: [&str; 10] =
-    ["state", "jobs", "busy", "cpu", "rss", "heart", "heart_server", "death", "tasks", "disabled"];
+const TOLD_BY_BEATS: [&str; 12] = [
+    "state",
+    "jobs",
+    "busy",
+    "cpu",
+    "rss",
+    "heart",
+    "heart_server",
+    "death",
+    "tasks",
+    "disabled",
+    "records",
+    "isolated",
+];
 
 /// What changes with nearly each beat, and nobody needs to act on.
 const GAUGES: [&str; 2] = ["cpu", "rss"];
@@ -259,6 +271,24 @@ impl RedisLedger {
         Ok(true)
     }
 
+    pub(super) async fn isolate_node(
+        &self,
+        node: &NodeId,
+        isolated: &[Isolation],
+    ) -> Result<bool, Error> {
+        const OPERATION: &str = "isolate";
+        let list =
+            serde_json::to_string(isolated).map_err(|e| corrupt(OPERATION, e.to_string()))?;
+        let call = Call::new(OPERATION, [self.keys().node(node)]).arg(list);
+        if self.call(&call).await?.word()? != "noted" {
+            return Ok(false);
+        }
+        let mut commands = vec![self.news(node)];
+        commands.extend(self.announcements(node, &[Audience::Schedulers])?);
+        self.call_all(OPERATION, &commands).await?;
+        Ok(true)
+    }
+
     pub(super) async fn certify_death(&self, node: &NodeId, death: &str) -> Result<bool, Error> {
         const OPERATION: &str = "certify";
         let call = Call::new(OPERATION, [self.keys().node(node)]).arg(death);
@@ -428,7 +458,7 @@ pub(super) fn fields(
 }
 
 /// Lists, jobs and labels are JSON, since names may hold any character.
-fn node_fields(info: &NodeInfo) -> Result<[(&'static str, String); 15], Error> {
+fn node_fields(info: &NodeInfo) -> Result<[(&'static str, String); 16], Error> {
     let json = |e: serde_json::Error| corrupt("beat", e.to_string());
     let state = match info.state {
         NodeState::Active => "active",
@@ -441,6 +471,7 @@ fn node_fields(info: &NodeInfo) -> Result<[(&'static str, String); 15], Error> {
         ("queues", serde_json::to_string(&info.queues).map_err(json)?),
         ("tasks", serde_json::to_string(&info.tasks).map_err(json)?),
         ("disabled", serde_json::to_string(&info.disabled).map_err(json)?),
+        ("records", serde_json::to_string(&info.records).map_err(json)?),
         ("uncopied", serde_json::to_string(&info.uncopied).map_err(json)?),
         ("labels", serde_json::to_string(&info.labels).map_err(json)?),
         ("jobs", serde_json::to_string(&info.jobs).map_err(json)?),
@@ -467,6 +498,7 @@ pub(super) fn node_info(
         queues: from_json(operation, fields, "queues")?,
         tasks: Vec::new(),
         disabled: Vec::new(),
+        records: Vec::new(),
         uncopied: from_json(operation, fields, "uncopied")?,
         labels: from_json(operation, fields, "labels")?,
         slots: fields.number("slots")?,
@@ -493,12 +525,14 @@ pub(super) fn node_record(
     };
     info.tasks = from_json(operation, fields, "tasks")?;
     info.disabled = from_json(operation, fields, "disabled")?;
+    info.records = from_json(operation, fields, "records")?;
     info.jobs = from_json(operation, fields, "jobs")?;
     info.busy = fields.number("busy")?;
     info.cpu = fields.number("cpu")?;
     info.rss = fields.number("rss")?;
     let death = Some(fields.text("death")).filter(|death| !death.is_empty());
-    Ok(NodeRecord { info: Arc::new(info), beat_at, heart: heart(fields), death })
+    let isolated = from_json(operation, fields, "isolated")?;
+    Ok(NodeRecord { info: Arc::new(info), beat_at, heart: heart(fields), death, isolated })
 }
 
 fn from_json<T: serde::de::DeserializeOwned + Default>(
@@ -532,6 +566,7 @@ mod tests {
                 reason: "no program `convert` on this machine".into(),
                 since: Timestamp::from_millis(1_700_000_000_500),
             }],
+            records: Vec::new(),
             uncopied: vec!["notify".into()],
             labels: [("gpu".to_owned(), "true".to_owned())].into(),
             slots: 4,
@@ -548,6 +583,15 @@ mod tests {
         let unchanging = node_info("nodes", "box-1".into(), &fields).expect("readable");
         let beat_at = Timestamp::from_millis(9);
         let record = node_record("nodes", unchanging, beat_at, &fields).expect("readable");
-        assert_eq!(record, NodeRecord { info: Arc::new(info), beat_at, heart: None, death: None });
+        assert_eq!(
+            record,
+            NodeRecord {
+                info: Arc::new(info),
+                beat_at,
+                heart: None,
+                death: None,
+                isolated: Vec::new()
+            }
+        );
     }
 }

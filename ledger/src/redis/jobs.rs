@@ -162,6 +162,7 @@ impl RedisLedger {
                 deferrals: reply.parse()?,
                 crashes: reply.parse()?,
                 digest: Digest::new(reply.word()?),
+                tried: nodes(&reply.word()?),
             })),
             "stale" => {
                 let holder = Some(reply.word()?).filter(|node| !node.is_empty());
@@ -207,6 +208,42 @@ impl RedisLedger {
             "fenced" => Ok(Committed::Fenced),
             other => Err(reply.unexpected(other)),
         }
+    }
+
+    /// Reads the records of the chunks as they are.
+    pub(super) async fn read_tried(
+        &self,
+        job: JobId,
+        chunks: &[ChunkId],
+    ) -> Result<Vec<Vec<NodeId>>, Error> {
+        const OPERATION: &str = "tried";
+        /// Where the nodes stand in a record.
+        const PLACE: usize = 12;
+        if chunks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut look = cmd("HMGET");
+        look.arg(self.keys().chunks(job));
+        for chunk in chunks {
+            look.arg(chunk.0);
+        }
+        let [records] = take(OPERATION, self.call_all(OPERATION, &[look]).await?)?;
+        let mut reply = Reply::list(OPERATION, records)?;
+        let record = |value| match value {
+            redis::Value::Nil => Ok(Vec::new()),
+            value => word(OPERATION, value)
+                .map(|record| record.split(',').nth(PLACE).map(nodes).unwrap_or_default()),
+        };
+        chunks.iter().map(|_| record(reply.next()?)).collect()
+    }
+
+    pub(super) async fn absolve_nodes(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error> {
+        let names: Vec<&str> = nodes.iter().map(NodeId::as_str).collect();
+        let call = Call::new("absolve", self.keys().all_of_job(job))
+            .arg(self.keys().events())
+            .arg(job.to_string())
+            .arg(names.join(" "));
+        self.call(&call).await?.parse()
     }
 
     pub(super) async fn release_chunk(
@@ -346,6 +383,11 @@ fn push_run(part: &mut Arguments, run: &Run) {
             part.push(millis(*delay));
         }
     }
+}
+
+/// The nodes of a record: names between spaces, or `-`.
+fn nodes(text: &str) -> Vec<NodeId> {
+    text.split(' ').filter(|name| !matches!(*name, "" | "-")).map(NodeId::new).collect()
 }
 
 fn messages(job: JobId, mut reply: Reply) -> Result<Vec<ChunkMessage>, Error> {

@@ -54,6 +54,8 @@ const OPERATIONS: &[(&str, &str)] = lua![
     "copy",
     "delete",
     "drain",
+    "isolate",
+    "absolve",
     "fail",
     "held",
     "holders",

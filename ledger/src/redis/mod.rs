@@ -42,8 +42,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, JobId, JobSummary, JournalPlace, NodeId,
-    NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Timestamp, Token,
+    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Isolation, JobId, JobSummary, JournalPlace,
+    NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Timestamp,
+    Token,
 };
 
 use parking_lot::{Mutex, MutexGuard};
@@ -325,6 +326,18 @@ impl Ledger for RedisLedger {
 
     fn hearts(&self) -> Box<dyn Hearts> {
         Box::new(self.watch_hearts())
+    }
+
+    async fn tried(&self, job: JobId, chunks: &[ChunkId]) -> Result<Vec<Vec<NodeId>>, Error> {
+        self.read_tried(job, chunks).await
+    }
+
+    async fn absolve(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error> {
+        self.absolve_nodes(job, nodes).await
+    }
+
+    async fn isolate(&self, node: &NodeId, isolated: &[Isolation]) -> Result<bool, Error> {
+        self.isolate_node(node, isolated).await
     }
 
     async fn drain(&self, node: &NodeId) -> Result<bool, Error> {

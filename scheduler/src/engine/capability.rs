@@ -3,8 +3,9 @@
 //! Jobs move as workers come, go and change what they can run, and when a job begins to combine results, which is another task.
 //! Deliberately absent: who can run what (see `fleet`).
 
-use longshore_protocol::{JobId, Timestamp};
+use longshore_protocol::{JobId, NodeId, NodeRecord, Timestamp};
 
+use super::event::Action;
 use super::fleet::Fleet;
 use super::job::Job;
 use super::pool::{Pool, PoolKey};
@@ -61,6 +62,30 @@ impl Engine {
         let (key, counted) = (job.pool.clone(), job.counted);
         self.leave_pool(id, &key, counted);
         self.join_pool(id);
+    }
+
+    /// Decides which nodes are out of rotation, of those that are ours to decide about.
+    pub(super) fn judge_health(&mut self, now: Timestamp, records: &[NodeRecord]) {
+        self.health.observe(records);
+        let Some(ledger_now) = self.ledger_now(now) else { return };
+        for record in records {
+            let id = &record.info.id;
+            if !self.fleet.is_alive(id) || !self.is_mine(id.as_str()) {
+                continue;
+            }
+            let may_go = |task: &str| self.fleet.has_others(id, task);
+            let verdict = self.health.judge(ledger_now, record, may_go);
+            let isolate = verdict.map(|(node, isolated)| Action::Isolate { node, isolated });
+            self.actions.extend(isolate);
+        }
+    }
+
+    /// The nodes whose failures are to use up no attempts of a job, if the ledger was told others: those that are out of rotation
+    /// for what it needs.
+    pub(super) fn to_absolve(&self, job: &Job) -> Option<Vec<NodeId>> {
+        let isolated = self.fleet.isolated(&job.summary.queue, job.task()?);
+        let matters = job.is_open() || job.has_failures() || !job.absolved.is_empty();
+        (matters && isolated != job.absolved).then_some(isolated)
     }
 
     /// Chunks that were sent to one worker stay with it though others have nothing to do. Those of jobs that only some workers
@@ -149,5 +174,64 @@ mod tests {
         let job = world.submit(40, 1_000, r#","reduce":{"task":"sum","fan_in":4}"#);
         ends(&mut world, 5_000, job);
         assert_eq!(world.refused(0), 0);
+    }
+
+    #[test]
+    fn nodes_on_which_everything_fails_ruin_nothing_and_are_isolated() {
+        for holes in 1..=3 {
+            let mut world = World::new(5, 2);
+            (0..holes).for_each(|node| world.make_hole(node, true));
+            world.run_for(100);
+            let job = world.submit(1_500, 20_000, "");
+            ends(&mut world, 30_000, job);
+            assert_eq!(world.summary(job).books.failed, 0);
+            let isolated = world.isolated();
+            assert_eq!(isolated.len(), holes, "{isolated:?}");
+            // Nothing fails there any more, but for what they are tried with.
+            let before = isolated;
+            let next = world.submit(1_500, 20_000, "");
+            ends(&mut world, 8_000, next);
+            for ((_, before), (node, after)) in before.iter().zip(world.isolated()) {
+                assert!(after - before <= 200, "{} failed on {node}", after - before);
+            }
+        }
+    }
+
+    #[test]
+    fn what_fails_everywhere_fails_with_as_many_attempts_as_ever_and_isolates_nobody() {
+        let mut world = World::new(4, 2);
+        (0..4).for_each(|node| world.make_hole(node, true));
+        world.run_for(100);
+        let job = world.submit(200, 20_000, "");
+        world.run_until(20_000, "the job's end", |world| world.summary(job).state.is_terminal());
+        let summary = world.summary(job);
+        assert_eq!((summary.books.failed, summary.attempts), (200, 600));
+        assert_eq!(world.isolated(), []);
+    }
+
+    #[test]
+    fn a_node_that_is_well_again_is_readmitted() {
+        let mut world = World::new(3, 2);
+        world.make_hole(0, true);
+        world.run_for(100);
+        let job = world.submit(1_000_000, 20_000, "");
+        world.run_until(20_000, "the verdict", |world| world.isolated().len() == 1);
+        world.make_hole(0, false);
+        world.run_until(20_000, "the readmission", |world| world.isolated().is_empty());
+        assert_eq!(world.summary(job).books.failed, 0);
+    }
+
+    #[test]
+    fn a_retry_goes_to_another_node_than_the_one_that_failed() {
+        let mut world = World::new(2, 1);
+        world.make_hole(0, true);
+        world.run_for(100);
+        // Too few to be evidence.
+        for _ in 0..20 {
+            let job = world.submit(2, 1_000, r#","chunk":1"#);
+            ends(&mut world, 2_000, job);
+            let summary = world.summary(job);
+            assert!(summary.attempts <= 4, "{} attempts", summary.attempts);
+        }
     }
 }

@@ -61,17 +61,25 @@ impl Engine {
     }
 
     /// The ledger said what lags: each goes to the node with the most idle slots that has not got it.
-    pub(super) fn copied(&mut self, now: Timestamp, id: JobId, stragglers: Vec<Straggler>) {
+    pub(super) fn copied(
+        &mut self,
+        now: Timestamp,
+        id: JobId,
+        stragglers: Vec<Straggler>,
+        tried: Vec<Vec<NodeId>>,
+    ) {
         self.answered(id);
         let Some(Entry { known: Known::Ours(job), .. }) = self.jobs.get_mut(&id) else { return };
         let slots = self.pools.get(&job.pool).map_or(0, |pool| pool.hands.slots);
         job.copies_asked(now, slots);
         let mut nodes = understudies(&self.fleet, job);
-        for Straggler { message, holder } in stragglers {
-            let others = nodes.iter_mut().filter(|(node, idle)| *idle > 0 && *node != holder);
+        for (Straggler { message, holder }, tried) in stragglers.into_iter().zip(tried) {
+            let may = |node: &NodeId| *node != holder && !tried.contains(node);
+            let others = nodes.iter_mut().filter(|(node, idle)| *idle > 0 && may(node));
             let Some((node, idle)) = others.max_by_key(|(_, idle)| *idle) else { continue };
             *idle -= 1;
-            let (queue, chunk) = (Queue::Node(node.clone()), Keyed { message, key: None });
+            let (queue, chunk) =
+                (Queue::Node(node.clone()), Keyed { message, key: None, tried: Vec::new() });
             self.actions.push(Action::Publish { queue, chunk });
         }
         self.reconsider(now, id);

@@ -7,8 +7,8 @@ use longshore_broker::Queue;
 use longshore_ledger::{Event as Hint, Holder, Lagging, Loss, Straggler};
 use longshore_protocol::document::{Chunk, Placement};
 use longshore_protocol::{
-    ChunkMessage, JobDocument, JobId, JobSummary, NodeId, NodeRecord, SchedulerId, SchedulerRecord,
-    Timestamp,
+    ChunkMessage, Isolation, JobDocument, JobId, JobSummary, NodeId, NodeRecord, SchedulerId,
+    SchedulerRecord, Timestamp,
 };
 
 /// Something that happened. Answers to actions carry what the ledger said, nothing of ours.
@@ -71,12 +71,21 @@ pub enum Event {
         /// The workers that hold chunks of it.
         by: Vec<Holder>,
     },
+    /// Answer to [`Action::Absolve`].
+    Absolved {
+        /// The job.
+        job: JobId,
+        /// The nodes whose failures use up no attempts of it.
+        nodes: Vec<NodeId>,
+    },
     /// Answer to [`Action::Copy`].
     Copied {
         /// The job.
         job: JobId,
         /// What lags, and is on offer to others than its holders.
         stragglers: Vec<Straggler>,
+        /// The nodes on which attempts at all subtasks of each of them failed.
+        tried: Vec<Vec<NodeId>>,
     },
     /// Answer to [`Action::Fail`] and [`Action::Archive`].
     Closed {
@@ -132,12 +141,14 @@ pub enum Event {
 }
 
 /// A chunk's message, and the hash of its key where the job is placed by hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keyed {
     /// The message.
     pub message: ChunkMessage,
     /// Hash of the value at the pointer; `None` for other placements and for nodes of the reduce.
     pub key: Option<u64>,
+    /// The nodes on which attempts at all of its subtasks failed, where that was asked for.
+    pub tried: Vec<NodeId>,
 }
 
 /// What the engine needs to know of a job's document.
@@ -195,6 +206,8 @@ pub enum Action {
         unless_in: Option<(Queue, u64)>,
         /// Whether messages that should have been claimed by now are doubted as well.
         doubt: bool,
+        /// Whether it is wanted on which nodes attempts have failed.
+        tried: bool,
     },
     /// Read the job's document.
     Study {
@@ -205,6 +218,20 @@ pub enum Action {
     AskHolders {
         /// The job.
         job: JobId,
+    },
+    /// Say for which tasks a worker is out of rotation.
+    Isolate {
+        /// The worker.
+        node: NodeId,
+        /// All of it.
+        isolated: Vec<Isolation>,
+    },
+    /// Name the nodes whose failures use up no attempts of the job.
+    Absolve {
+        /// The job.
+        job: JobId,
+        /// All of them.
+        nodes: Vec<NodeId>,
     },
     /// Offer copies of what lags.
     Copy {
@@ -223,6 +250,8 @@ pub enum Action {
         size: u64,
         /// Whether chunks are placed by key: then their keys are wanted.
         keyed: bool,
+        /// Whether it is wanted on which nodes attempts have failed.
+        tried: bool,
     },
     /// Publish a message, once.
     Publish {

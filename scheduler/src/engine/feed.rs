@@ -77,8 +77,9 @@ impl Engine {
             entry.lane = Lane::Opening(Opening { chunks, size });
             self.in_flight += 1;
             let keyed = matches!(&entry.known, Known::Ours(job) if is_keyed(job));
+            let tried = matches!(&entry.known, Known::Ours(job) if job.has_failures());
             let chunks = u32::try_from(chunks).expect("at most MAX_CHUNKS_A_CALL");
-            self.actions.push(Action::Open { job: id, chunks, size, keyed });
+            self.actions.push(Action::Open { job: id, chunks, size, keyed, tried });
         }
     }
 
@@ -154,13 +155,16 @@ impl Engine {
                     Some(Action::Fail { job: id, error: DEADLINE_PASSED.into() })
                 } else if job.terms.is_none() {
                     Some(Action::Study { job: id })
+                } else if let Some(nodes) = self.to_absolve(job) {
+                    Some(Action::Absolve { job: id, nodes })
                 } else if job.holders_are_due(now) {
                     Some(Action::AskHolders { job: id })
                 } else if let Some(copy) = self.offer_copies(now, id, job) {
                     Some(copy)
                 } else if job.sweep_is_due(now) && self.link_up {
                     let (unless_in, doubt) = (self.resting_place(job), job.doubts(now));
-                    Some(Action::Sweep { job: id, keyed: is_keyed(job), unless_in, doubt })
+                    let (keyed, tried) = (is_keyed(job), job.has_failures());
+                    Some(Action::Sweep { job: id, keyed, unless_in, doubt, tried })
                 } else {
                     let look = entry.wanted || job.sweep_is_due(now);
                     look.then_some(Action::Look { job: id })

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_ledger::Holder;
-use longshore_protocol::{JobId, NodeId, NodeInfo, NodeRecord, NodeState, Timestamp};
+use longshore_protocol::{Isolation, JobId, NodeId, NodeInfo, NodeRecord, NodeState, Timestamp};
 
 use super::orphans::Word;
 use super::pool::PoolKey;
@@ -37,6 +37,8 @@ pub(super) struct Fleet {
     strays: BTreeMap<NodeId, Timestamp>,
     /// For each queue the tasks that all who take chunks of it can run.
     common: BTreeMap<String, BTreeSet<String>>,
+    /// Whether any node is out of rotation for a task.
+    has_isolated: bool,
 }
 
 #[derive(Debug)]
@@ -52,16 +54,21 @@ struct Node {
     dead: bool,
     /// How its process ended, if somebody watched it.
     death: Option<String>,
+    /// The tasks for which it is out of rotation.
+    isolated: Vec<Isolation>,
+    /// How often we had heard it when it got a chunk of such a task last.
+    probed: u64,
 }
 
 impl Node {
     /// Heard for this many times.
     fn new(record: &NodeRecord, beats: u64) -> Self {
-        let NodeRecord { info, beat_at, death, .. } = record.clone();
+        let NodeRecord { info, beat_at, death, isolated, .. } = record.clone();
         let (silent, severance) = (Duration::ZERO, Severance::default());
         // No beat undoes what somebody saw with his own eyes.
         let dead = death.is_some();
-        Self { info, beat_at, beats, silent, severance, spared: false, dead, death }
+        let (spared, probed) = (false, 0);
+        Self { info, beat_at, beats, silent, severance, spared, dead, death, isolated, probed }
     }
 
     /// Whether it takes chunks at all.
@@ -74,7 +81,15 @@ impl Node {
     }
 
     fn can_run(&self, task: &str) -> bool {
+        self.has_task(task) && self.isolation(task).is_none()
+    }
+
+    fn has_task(&self, task: &str) -> bool {
         self.info.tasks.iter().any(|name| name == task)
+    }
+
+    fn isolation(&self, task: &str) -> Option<&Isolation> {
+        self.isolated.iter().find(|isolation| isolation.task == task)
     }
 }
 
@@ -100,6 +115,7 @@ impl Fleet {
             read_at: None,
             strays: BTreeMap::new(),
             common: BTreeMap::new(),
+            has_isolated: false,
         }
     }
 
@@ -139,6 +155,7 @@ impl Fleet {
     /// Finds for each queue what all who take chunks of it can run.
     fn compare_tasks(&mut self) {
         self.common.clear();
+        self.has_isolated = self.nodes.values().any(|node| !node.isolated.is_empty());
         for node in self.nodes.values().filter(|node| node.is_open()) {
             let is_common = |task: &String| node.can_run(task);
             for queue in &node.info.queues {
@@ -179,7 +196,7 @@ impl Fleet {
 
     /// One node's record; tells whether it changed what can be handed out.
     fn hear(&mut self, record: &NodeRecord, listened: Duration) -> bool {
-        let NodeRecord { info, beat_at, death, .. } = record;
+        let NodeRecord { info, beat_at, death, isolated, .. } = record;
         let Some(node) = self.nodes.get_mut(&info.id) else {
             self.nodes.insert(info.id.clone(), Node::new(record, 1));
             return true;
@@ -188,13 +205,16 @@ impl Fleet {
         let changed = node.info.slots != info.slots
             || node.info.state != info.state
             || node.info.queues != info.queues
-            || node.info.tasks != info.tasks;
+            || node.info.tasks != info.tasks
+            || node.isolated != *isolated;
         if node.beat_at == *beat_at {
             node.silent += listened;
             node.dead |= death.is_some();
             node.death.clone_from(death);
+            node.isolated.clone_from(isolated);
         } else {
-            *node = Node::new(record, node.beats + 1);
+            let probed = node.probed;
+            *node = Node { probed, ..Node::new(record, node.beats + 1) };
         }
         changed || node.dead != was_dead
     }
@@ -281,6 +301,45 @@ impl Fleet {
         self.common.get(queue).is_some_and(|common| !common.contains(task))
     }
 
+    /// Whether others than this node can run a task from each of its queues.
+    pub(super) fn has_others(&self, id: &NodeId, task: &str) -> bool {
+        let Some(Node { info, .. }) = self.nodes.get(id) else { return false };
+        let can_run = |queue: &String| {
+            self.nodes
+                .iter()
+                .any(|(other, node)| other != id && node.takes_from(queue) && node.can_run(task))
+        };
+        info.queues.iter().all(can_run)
+    }
+
+    /// The nodes that take chunks of a queue and are out of rotation for a task, in the order of names.
+    pub(super) fn isolated(&self, queue: &str, task: &str) -> Vec<NodeId> {
+        if !self.has_isolated {
+            return Vec::new();
+        }
+        let is_out = |node: &Node| node.isolation(task).is_some() && node.takes_from(queue);
+        self.nodes.iter().filter(|(_, node)| is_out(node)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// A node among `absolved` whose time it is to get a chunk of a task for which it is out of rotation: one between two heartbeats.
+    pub(super) fn probe(
+        &mut self,
+        queue: &str,
+        task: &str,
+        ledger_now: Timestamp,
+        absolved: &[NodeId],
+    ) -> Option<NodeId> {
+        absolved.iter().find_map(|id| {
+            let node = self.nodes.get_mut(id)?;
+            let is_due = node.isolation(task)?.until <= ledger_now && node.probed < node.beats;
+            if !is_due || !node.has_task(task) || !node.takes_from(queue) {
+                return None;
+            }
+            node.probed = node.beats;
+            Some(id.clone())
+        })
+    }
+
     /// Who takes chunks of a pool, in the order of names.
     pub(super) fn takers(&self, pool: &PoolKey) -> (Hands, Vec<NodeId>) {
         let mut hands = Hands::default();
@@ -310,6 +369,7 @@ pub(super) mod tests {
             queues: vec![queue.into()],
             tasks: vec!["noop".into()],
             disabled: Vec::new(),
+            records: Vec::new(),
             uncopied: Vec::new(),
             labels: BTreeMap::new(),
             slots,
@@ -320,7 +380,13 @@ pub(super) mod tests {
             cpu: 0.0,
             rss: 0,
         });
-        NodeRecord { info, beat_at: Timestamp::from_millis(beat_at), heart: None, death: None }
+        NodeRecord {
+            info,
+            beat_at: Timestamp::from_millis(beat_at),
+            heart: None,
+            death: None,
+            isolated: Vec::new(),
+        }
     }
 
     /// A holder with claims of these times (ms).

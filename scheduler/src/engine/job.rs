@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use longshore_protocol::document::{Chunk, Placement};
 use longshore_protocol::state::JobState;
-use longshore_protocol::{JobSummary, ReduceTree, Timestamp};
+use longshore_protocol::{JobSummary, NodeId, ReduceTree, Timestamp};
 
 use super::chunk::{Meter, Sizer};
 use super::copies;
@@ -83,6 +83,8 @@ pub(super) struct Job {
     pub(super) terms: Option<Terms>,
     /// The pool that it is in.
     pub(super) pool: PoolKey,
+    /// The nodes whose failures use up no attempts of it, as the ledger was last told.
+    pub(super) absolved: Vec<NodeId>,
     /// What the pool's load contains of it.
     pub(super) counted: Load,
     meter: Meter,
@@ -112,6 +114,7 @@ impl Job {
         let mut job = Self {
             terms: None,
             pool: PoolKey::shared(&summary.queue),
+            absolved: Vec::new(),
             counted: Load::default(),
             meter: Meter::default(),
             sizer: Sizer::new(),
@@ -392,6 +395,11 @@ impl Job {
     pub(super) fn is_shared(&self) -> bool {
         self.pool.task.is_none()
             && self.terms.as_ref().is_none_or(|terms| terms.placement == Placement::Shared)
+    }
+
+    /// Whether attempts at its subtasks have failed.
+    pub(super) fn has_failures(&self) -> bool {
+        self.summary.last_error.is_some()
     }
 
     /// Whether it has chunks open.

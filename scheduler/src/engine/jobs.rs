@@ -82,7 +82,8 @@ impl Engine {
         if let Some(promise) = promise {
             if let Some(message) = promise.early {
                 let queue = Queue::Work(promise.pool.queue.clone());
-                self.actions.push(Action::Publish { queue, chunk: Keyed { message, key: None } });
+                let chunk = Keyed { message, key: None, tried: Vec::new() };
+                self.actions.push(Action::Publish { queue, chunk });
             }
             self.promised.insert(job, promise);
         }
@@ -385,6 +386,15 @@ impl Engine {
         self.reconsider(now, id);
     }
 
+    pub(super) fn absolved(&mut self, now: Timestamp, id: JobId, nodes: Vec<NodeId>) {
+        self.answered(id);
+        if let Some(Entry { known: Known::Ours(job), wanted, .. }) = self.jobs.get_mut(&id) {
+            job.absolved = nodes;
+            *wanted = true;
+        }
+        self.reconsider(now, id);
+    }
+
     pub(super) fn closed(&mut self, now: Timestamp, id: JobId) {
         self.answered(id);
         match self.jobs.get(&id).map(|entry| &entry.known) {
@@ -415,12 +425,23 @@ impl Engine {
     /// A chunk goes to where the job wants it. One that can't be placed any more, because the job
     /// went to another scheduler, is left to the sweep.
     fn publish(&mut self, now: Timestamp, id: JobId, chunks: &[Keyed]) {
+        let ledger_now = self.ledger_now(now).unwrap_or_default();
         let Some(Entry { known: Known::Ours(job), .. }) = self.jobs.get(&id) else { return };
         let Some(pool) = self.pools.get_mut(&job.pool) else { return };
         let placement = job.terms.as_ref().map_or(&Placement::Shared, |terms| &terms.placement);
+        let task = job.task().unwrap_or_default();
+        let is_doubtful = |node: &NodeId| self.health.is_doubtful(task, node);
         for chunk in chunks {
-            let queue = pool.placer.place(now, placement, *chunk, &self.fleet);
-            self.actions.extend(queue.map(|queue| Action::Publish { queue, chunk: *chunk }));
+            let queue = if chunk.tried.is_empty() {
+                // Where its failure takes nothing from the job.
+                let (queue, absolved) = (&job.pool.queue, &job.absolved);
+                self.fleet.probe(queue, task, ledger_now, absolved).map(Queue::Node)
+            } else {
+                pool.placer.place_elsewhere(now, &chunk.tried, is_doubtful, &self.fleet)
+            };
+            let queue = queue.or_else(|| pool.placer.place(now, placement, chunk, &self.fleet));
+            let chunk = chunk.clone();
+            self.actions.extend(queue.map(|queue| Action::Publish { queue, chunk }));
         }
     }
 

@@ -19,6 +19,7 @@ mod copies;
 mod event;
 mod feed;
 mod fleet;
+mod health;
 mod job;
 mod jobs;
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub use event::{Action, Event, Keyed, Terms};
 
 use burials::Burials;
 use fleet::Fleet;
+use health::Health;
 use job::{Job, Opening};
 use orphans::Orphans;
 use peers::Peers;
@@ -77,6 +79,7 @@ pub struct Engine {
     jobs: BTreeMap<JobId, Entry>,
     pools: BTreeMap<PoolKey, Pool>,
     fleet: Fleet,
+    health: Health,
     burials: Burials,
     orphans: Orphans,
     peers: Peers,
@@ -165,6 +168,7 @@ impl Engine {
     pub fn new(config: Config) -> Self {
         Self {
             fleet: Fleet::new(config.dead_after),
+            health: Health::default(),
             burials: Burials::new(config.dead_after),
             orphans: Orphans::default(),
             peers: Peers::new(config.me.clone()),
@@ -216,7 +220,8 @@ impl Engine {
             Event::Looked { job, summary, overdue } => self.looked(now, job, summary, &overdue),
             Event::Studied { job, terms } => self.studied(now, job, terms),
             Event::Opened { job, chunks } => self.opened(now, job, &chunks),
-            Event::Copied { job, stragglers } => self.copied(now, job, stragglers),
+            Event::Absolved { job, nodes } => self.absolved(now, job, nodes),
+            Event::Copied { job, stragglers, tried } => self.copied(now, job, stragglers, tried),
             Event::Held { job, by } => self.held(now, job, &by),
             Event::Closed { job } => self.closed(now, job),
             Event::Unanswered { job } => self.unanswered(now, job),
@@ -237,6 +242,7 @@ impl Engine {
 
     fn nodes(&mut self, now: Timestamp, records: &[NodeRecord]) {
         let changes = self.fleet.observe(now, records);
+        self.judge_health(now, records);
         self.burials.spare(|id| self.fleet.is_alive(id));
         self.orphans.heard(|node, job| self.fleet.names(node, job) == Some(true));
         for job in self.orphans.ripe(|node| self.fleet.beats(node)) {
@@ -298,7 +304,11 @@ impl Engine {
                 self.touched.insert(key.clone());
             }
             let moves = |id: &JobId| match &self.jobs[id].known {
-                Known::Ours(job) => job.is_misplaced(&self.fleet),
+                Known::Ours(job) => {
+                    let task = job.task().unwrap_or_default();
+                    let isolated = self.fleet.isolated(&job.summary.queue, task);
+                    job.is_misplaced(&self.fleet) || isolated != job.absolved
+                }
                 _ => false,
             };
             changed.extend(pool.jobs.iter().copied().filter(|id| is_changed || moves(id)));

@@ -81,14 +81,14 @@ impl Placer {
         &mut self,
         now: Timestamp,
         placement: &Placement,
-        chunk: Keyed,
+        chunk: &Keyed,
         fleet: &Fleet,
     ) -> Option<Queue> {
         self.shunned.retain(|_, until| *until > now);
         self.age(now);
         let node = match (placement, chunk.key) {
             (Placement::Shared, _) | (Placement::Hash(_), None) if self.is_exclusive => {
-                self.least_loaded(fleet)
+                self.least_loaded(fleet, |_| Some(false))
             }
             (Placement::Shared, _) | (Placement::Hash(_), None) => None,
             (Placement::RoundRobin, _) => self.next_in_turn(),
@@ -110,9 +110,27 @@ impl Placer {
         }
     }
 
+    /// Where a chunk goes whose subtasks failed on the nodes in `tried`: to a node that has not tried it, one that is not doubtful if
+    /// there is one. `None` if all have tried it.
+    pub(super) fn place_elsewhere(
+        &mut self,
+        now: Timestamp,
+        tried: &[NodeId],
+        is_doubtful: impl Fn(&NodeId) -> bool,
+        fleet: &Fleet,
+    ) -> Option<Queue> {
+        self.shunned.retain(|_, until| *until > now);
+        let rank = |node: &NodeId| (!tried.contains(node)).then(|| is_doubtful(node));
+        self.least_loaded(fleet, rank).map(Queue::Node)
+    }
+
     /// The worker with the smallest part of its slots in use, as far as we know: by its last heartbeat, and by what it was sent
-    /// since.
-    fn least_loaded(&mut self, fleet: &Fleet) -> Option<NodeId> {
+    /// since. Of the workers that `rank` gives a value those with `false` come first.
+    fn least_loaded(
+        &mut self,
+        fleet: &Fleet,
+        rank: impl Fn(&NodeId) -> Option<bool>,
+    ) -> Option<NodeId> {
         let count = self.live.len();
         self.turn = (self.turn + 1) % count.max(1);
         let in_turn = (0..count).map(|i| &self.live[(self.turn + i) % count]);
@@ -124,8 +142,8 @@ impl Placer {
         };
         let node = in_turn
             .filter(|node| !self.shunned.contains_key(node))
-            .filter_map(|node| Some((load(node)?, node)))
-            .min_by(|(a, _), (b, _)| a.total_cmp(b))
+            .filter_map(|node| Some(((rank(node)?, load(node)?), node)))
+            .min_by(|((a, used), _), ((b, more), _)| a.cmp(b).then(used.total_cmp(more)))
             .map(|(_, node)| node.clone())?;
         let beats = fleet.beats(&node).unwrap_or_default();
         let (at, sent) = self.sent.entry(node.clone()).or_default();
@@ -167,7 +185,8 @@ mod tests {
     fn chunk(key: Option<u64>) -> Keyed {
         let job = JobId::from_uuid(uuid::Uuid::from_u128(1));
         let (chunk, epoch) = (ChunkId(1), Epoch(1));
-        Keyed { message: ChunkMessage { v: 1, job, chunk, from: 0, to: 1, epoch }, key }
+        let message = ChunkMessage { v: 1, job, chunk, from: 0, to: 1, epoch };
+        Keyed { message, key, tried: Vec::new() }
     }
 
     fn placer(nodes: usize) -> Placer {
@@ -179,7 +198,7 @@ mod tests {
     /// Where a chunk of a pool goes that has the queue for itself.
     fn put(placer: &mut Placer, now: Timestamp, placement: &Placement, chunk: Keyed) -> Queue {
         let fleet = Fleet::new(Duration::from_secs(5));
-        placer.place(now, placement, chunk, &fleet).expect("everybody may take it")
+        placer.place(now, placement, &chunk, &fleet).expect("everybody may take it")
     }
 
     #[track_caller]
@@ -244,9 +263,9 @@ mod tests {
         let key = PoolKey { queue: "pool".into(), task: Some("noop".into()) };
         let mut placer = Placer::new(&key);
         let now = Timestamp::from_millis(1);
-        assert_eq!(placer.place(now, &Placement::Shared, chunk(None), &fleet), None);
+        assert_eq!(placer.place(now, &Placement::Shared, &chunk(None), &fleet), None);
         placer.set_live(fleet.takers(&key).1);
-        let mut next = || placer.place(now, &Placement::Shared, chunk(None), &fleet);
+        let mut next = || placer.place(now, &Placement::Shared, &chunk(None), &fleet);
         let mut sent: BTreeMap<String, u32> = BTreeMap::new();
         for _ in 0..7 {
             let Some(Queue::Node(node)) = next() else { panic!("there are three") };
@@ -254,5 +273,25 @@ mod tests {
         }
         let expected = [("n0", 1), ("n1", 4), ("n2", 2)];
         assert_eq!(sent, expected.map(|(name, count)| (name.to_owned(), count)).into());
+    }
+
+    #[test]
+    fn what_failed_goes_to_another_node_and_to_a_doubtful_one_last() {
+        let mut fleet = Fleet::new(Duration::from_secs(5));
+        let names = ["n0", "n1", "n2"];
+        let records: Vec<_> = names.map(|name| record(name, "pool", 1, 1)).into();
+        let now = Timestamp::from_millis(1);
+        fleet.observe(now, &records);
+        let [n0, n1, n2] = names.map(NodeId::new);
+        let mut placer = placer(3);
+        let mut next = |tried: &[&NodeId]| {
+            let tried: Vec<NodeId> = tried.iter().map(|node| (*node).clone()).collect();
+            placer.place_elsewhere(now, &tried, |node| *node == n1, &fleet)
+        };
+        for _ in 0..3 {
+            assert_eq!(next(&[&n0]), Some(Queue::Node(n2.clone())));
+        }
+        assert_eq!(next(&[&n0, &n2]), Some(Queue::Node(n1.clone())));
+        assert_eq!(next(&[&n0, &n1, &n2]), None);
     }
 }

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::FutureExt;
 use longshore_broker::Queue;
 use longshore_ledger::memory::{Clock, MemoryLedger};
-use longshore_ledger::{Audience, Claim, Commit, Events, Held, Ledger, Loss, Open};
+use longshore_ledger::{Audience, Claim, Commit, Events, Grant, Held, Ledger, Loss, Open};
 use longshore_protocol::{
-    ChunkMessage, JobDocument, JobId, JobSummary, NodeId, Run, SchedulerId, Timestamp, Token,
+    ChunkMessage, JobDocument, JobId, JobSummary, NodeId, Run, SchedulerId, TaskRecord, Timestamp,
+    Token,
 };
 
 use super::fleet::tests::record;
@@ -38,7 +39,12 @@ struct Running {
     since_us: u64,
     message: ChunkMessage,
     token: Token,
+    attempt: u32,
+    tried: Vec<NodeId>,
 }
+
+/// How many attempts a subtask has in all.
+const ATTEMPTS: u32 = 3;
 
 struct Node {
     id: NodeId,
@@ -52,6 +58,10 @@ struct Node {
     tasks: Vec<String>,
     /// How many chunks it was granted and could not run.
     refused: usize,
+    /// Every attempt fails at once.
+    is_hole: bool,
+    /// What came of its attempts.
+    record: TaskRecord,
 }
 
 pub(super) struct World {
@@ -102,6 +112,13 @@ impl World {
             slowness: 1,
             tasks: ["noop", "sum"].map(String::from).to_vec(),
             refused: 0,
+            is_hole: false,
+            record: TaskRecord {
+                task: "noop".into(),
+                done: 0,
+                failed: 0,
+                cleared: BTreeMap::new(),
+            },
         };
         Self {
             ledger,
@@ -161,6 +178,21 @@ impl World {
     /// A node can run these tasks and no others.
     pub(super) fn give_tasks(&mut self, node: usize, tasks: &[&str]) {
         self.nodes[node].tasks = tasks.iter().map(|task| (*task).to_owned()).collect();
+    }
+
+    /// Every attempt on a node fails at once, or does so no more.
+    pub(super) fn make_hole(&mut self, node: usize, is_hole: bool) {
+        self.nodes[node].is_hole = is_hole;
+    }
+
+    /// The nodes that are out of rotation, and how many attempts failed on them.
+    pub(super) fn isolated(&self) -> Vec<(String, u64)> {
+        let records = at_once(self.ledger.nodes()).unwrap();
+        let isolated = records.iter().filter(|record| !record.isolated.is_empty());
+        let failed = |id: &NodeId| {
+            self.nodes.iter().find(|node| node.id == *id).map_or(0, |node| node.record.failed)
+        };
+        isolated.map(|record| (record.info.id.to_string(), failed(&record.info.id))).collect()
     }
 
     /// How many chunks a node was granted and could not run.
@@ -254,6 +286,9 @@ impl World {
             info.busy = node.slots.iter().flatten().count() as u32;
             info.uncopied.clone_from(&self.uncopied);
             info.tasks.clone_from(&node.tasks);
+            if node.record.failed > 0 || !node.record.cleared.is_empty() {
+                info.records = vec![node.record.clone()];
+            }
             at_once(self.ledger.beat(&info, &[])).unwrap();
         }
         let nodes = at_once(self.ledger.nodes()).unwrap();
@@ -276,6 +311,7 @@ impl World {
         let ledger = &self.ledger;
         // Keys by index are as good as any.
         let keyed = |message: ChunkMessage| Keyed {
+            tried: at_once(ledger.tried(message.job, &[message.chunk])).unwrap().remove(0),
             key: Some(ring::hash(&message.from.to_be_bytes())),
             message,
         };
@@ -301,7 +337,9 @@ impl World {
             Action::Copy { job, lagging } => {
                 let stragglers = at_once(ledger.copy(job, &lagging)).unwrap();
                 self.offered += stragglers.len();
-                Event::Copied { job, stragglers }
+                let ids: Vec<_> = stragglers.iter().map(|it| it.message.chunk).collect();
+                let tried = at_once(ledger.tried(job, &ids)).unwrap();
+                Event::Copied { job, stragglers, tried }
             }
             Action::AskHolders { job } => {
                 let by = at_once(ledger.holders(job)).unwrap();
@@ -326,6 +364,14 @@ impl World {
             Action::Fail { job, error } => {
                 at_once(ledger.fail(job, &error)).unwrap();
                 Event::Closed { job }
+            }
+            Action::Absolve { job, nodes } => {
+                at_once(ledger.absolve(job, &nodes)).unwrap();
+                Event::Absolved { job, nodes }
+            }
+            Action::Isolate { node, isolated } => {
+                at_once(ledger.isolate(&node, &isolated)).unwrap();
+                return None;
             }
             Action::Withdraw { scheduler } => {
                 at_once(ledger.withdraw(&scheduler)).unwrap();
@@ -364,7 +410,7 @@ impl World {
             }
             loop {
                 if let Some(running) = self.nodes[node].slots[slot].take() {
-                    self.commit(&running);
+                    self.commit(node, &running);
                 }
                 let Some(running) = self.claim(node, free_us) else { break };
                 free_us = running.until_us;
@@ -402,17 +448,38 @@ impl World {
             self.began_ms.entry(message.job).or_insert(self.now_ms);
             self.sizes.entry(message.job).or_default().push(count);
             let slowness = self.nodes[node].slowness;
-            let until_us = since_us + count * self.takes_us[&message.job] * slowness;
+            let each = self.takes_us[&message.job] * slowness;
+            let each = if self.nodes[node].is_hole { each.min(1_000) } else { each };
+            let until_us = since_us + count * each;
             let message = ChunkMessage { from: grant.from, to: grant.to, ..message };
-            return Some(Running { until_us, since_us, message, token });
+            let Grant { attempt, tried, .. } = grant;
+            return Some(Running { until_us, since_us, message, token, attempt, tried });
         }
     }
 
-    fn commit(&self, running: &Running) {
-        let Running { message, token, .. } = running;
+    fn commit(&mut self, node: usize, running: &Running) {
+        let Running { message, token, attempt, tried, .. } = running;
+        let count = message.to - message.from;
+        let Node { is_hole, record, id, .. } = &mut self.nodes[node];
+        let runs = if *is_hole {
+            record.failed += count;
+            let (error, delay) = ("hole".to_owned(), Duration::from_millis(100));
+            let run = match *attempt >= ATTEMPTS {
+                true => Run::Failed { error },
+                false => Run::Retry { error, delay },
+            };
+            vec![run; count as usize]
+        } else {
+            record.done += count;
+            let others: BTreeSet<&NodeId> = tried.iter().filter(|other| *other != id).collect();
+            for other in others {
+                *record.cleared.entry(other.clone()).or_default() += count;
+            }
+            vec![Run::Success { count, results: None }]
+        };
         let commit = Commit {
             from: message.from,
-            runs: vec![Run::Success { count: message.to - message.from, results: None }],
+            runs,
             busy: Duration::from_micros(running.until_us - running.since_us),
         };
         at_once(self.ledger.commit(message.job, message.chunk, *token, &commit)).unwrap();

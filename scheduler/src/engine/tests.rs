@@ -344,7 +344,7 @@ fn admitting() -> (World, JobId, Box<longshore_protocol::JobSummary>) {
 
 fn publish(message: ChunkMessage) -> Action {
     let queue = longshore_broker::Queue::Work("default".into());
-    Action::Publish { queue, chunk: Keyed { message, key: None } }
+    Action::Publish { queue, chunk: Keyed { message, key: None, tried: Vec::new() } }
 }
 
 fn told(world: &mut World, event: Event) -> Vec<Action> {
@@ -365,7 +365,7 @@ fn terms() -> Terms {
 fn a_new_job_is_opened_without_a_question() {
     let (mut world, job, summary) = admitting();
     let actions = told(&mut world, Event::Admitted { summary, terms: terms(), opened: None });
-    assert_eq!(actions, [Action::Open { job, chunks: 5, size: 1, keyed: false }]);
+    assert_eq!(actions, [Action::Open { job, chunks: 5, size: 1, keyed: false, tried: false }]);
 }
 
 #[test]
@@ -443,7 +443,7 @@ fn a_new_job_comes_with_its_first_chunk_if_there_is_room_for_it() {
 fn admitted_after(ms: u64, chunk: impl Fn(JobId) -> ChunkMessage) -> (JobId, Vec<Action>) {
     let (mut world, job, summary) = admitting();
     let now = Timestamp::from_millis(world.now_ms()).plus(Duration::from_millis(ms));
-    let opened = Some(Keyed { message: chunk(job), key: None });
+    let opened = Some(Keyed { message: chunk(job), key: None, tried: Vec::new() });
     let event = Event::Admitted { summary, terms: terms(), opened };
     (job, world.engine.step(now, event))
 }
@@ -451,7 +451,7 @@ fn admitted_after(ms: u64, chunk: impl Fn(JobId) -> ChunkMessage) -> (JobId, Vec
 #[test]
 fn the_first_chunk_was_published_and_the_rest_is_opened() {
     let (job, actions) = admitted_after(500, |job| ChunkMessage::first(job, 1));
-    assert_eq!(actions, [Action::Open { job, chunks: 4, size: 1, keyed: false }]);
+    assert_eq!(actions, [Action::Open { job, chunks: 4, size: 1, keyed: false, tried: false }]);
 }
 
 #[test]
@@ -477,7 +477,7 @@ fn a_first_chunk_for_a_certain_worker_is_published_when_it_is_there() {
     let summary =
         Box::new(longshore_ledger::Admission::plain(job, 10).accepted(Timestamp::default()));
     let terms = Terms { placement: Placement::RoundRobin, ..terms() };
-    let opened = Some(Keyed { message: ChunkMessage::first(job, 1), key: None });
+    let opened = Some(Keyed { message: ChunkMessage::first(job, 1), key: None, tried: Vec::new() });
     let actions = told(&mut world, Event::Admitted { summary, terms, opened });
     let is_for_a_node = |action: &Action| {
         matches!(action, Action::Publish { queue: longshore_broker::Queue::Node(_), .. })
@@ -492,7 +492,7 @@ fn opened(size: u64) -> (World, JobId) {
     let opened = (0..5).map(|n| {
         let (chunk, from, to) = (ChunkId(n + 1), n * size, (n + 1) * size);
         let message = ChunkMessage { v: 1, job, chunk, from, to, epoch: Epoch(1) };
-        Keyed { message, key: None }
+        Keyed { message, key: None, tried: Vec::new() }
     });
     told(&mut world, Event::Opened { job, chunks: opened.collect() });
     (world, job)

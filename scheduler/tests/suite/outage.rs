@@ -15,9 +15,9 @@ use longshore_ledger::{
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, JobId, JobSummary, JournalPlace,
-    NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Timestamp,
-    Token,
+    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, Isolation, JobId, JobSummary,
+    JournalPlace, NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId,
+    SchedulerRecord, Timestamp, Token,
 };
 use tokio::sync::watch;
 
@@ -246,6 +246,9 @@ pass_on! {
     audit(job: JobId) -> Result<Option<Audit>, Error>;
     beat(info: &NodeInfo, held: &[Held]) -> Result<Beat, Error>;
     nodes() -> Result<Vec<NodeRecord>, Error>;
+    tried(job: JobId, chunks: &[ChunkId]) -> Result<Vec<Vec<NodeId>>, Error>;
+    absolve(job: JobId, nodes: &[NodeId]) -> Result<u64, Error>;
+    isolate(node: &NodeId, isolated: &[Isolation]) -> Result<bool, Error>;
     drain(node: &NodeId) -> Result<bool, Error>;
     certify(node: &NodeId, death: &str) -> Result<bool, Error>;
     forget(node: &NodeId) -> Result<(), Error>;

@@ -109,6 +109,7 @@ impl World {
             queues: vec![queue.into()],
             tasks: vec!["noop".into()],
             disabled: Vec::new(),
+            records: Vec::new(),
             uncopied: Vec::new(),
             labels: BTreeMap::new(),
             slots,

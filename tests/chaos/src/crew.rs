@@ -33,6 +33,8 @@ pub enum Role {
     Worker,
     /// `longshore worker` with a served command.
     Server,
+    /// `longshore worker` on which each attempt at the same task fails at once.
+    Hole,
 }
 
 /// One process of the crew.
@@ -133,6 +135,7 @@ impl Crew {
                 command
             }
             Role::Server => self.fleet.command(&["worker", "--config", &self.served()]),
+            Role::Hole => self.fleet.command(&["worker", "--config", &self.hole()]),
         };
         let rabbit = Link::forging(self.rabbit_port, self.forgery);
         let url = format!("amqp://guest:guest@127.0.0.1:{}/%2f", rabbit.port());
@@ -155,6 +158,12 @@ impl Crew {
         let path = self.folder().join("served.toml");
         let command = format!("[task.mark]\nserve = [{:?}, \"serve\"]\n", chaos_worker());
         std::fs::write(&path, command).expect("room for it");
+        path.to_str().expect("a plain name").to_owned()
+    }
+
+    fn hole(&self) -> String {
+        let path = self.folder().join("hole.toml");
+        std::fs::write(&path, "[task.mark]\ncommand = [\"false\"]\n").expect("room for it");
         path.to_str().expect("a plain name").to_owned()
     }
 

@@ -22,12 +22,39 @@ use crate::world::World;
 /// The longest time between a death and the next start in the same place.
 const RESTART_MS: u64 = 3_000;
 
+/// What a place of the fleet is like, whichever process runs there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It runs everything.
+    Sound,
+    /// It does not have this task.
+    Lacks(&'static str),
+    /// All subtasks fail there at once. Reductions don't.
+    Hole,
+}
+
+impl Kind {
+    /// The kinds of so many places. The first is sound, and at most one is a hole.
+    pub(crate) fn some(dice: &Dice, places: usize) -> Vec<Self> {
+        let mut kinds = vec![Self::Sound; places];
+        for kind in kinds.iter_mut().skip(1) {
+            if dice.chance(200) {
+                *kind = Self::Lacks(*dice.pick(&[WORK, WORK, ADD]));
+            }
+        }
+        if places > 1 && dice.chance(300) {
+            kinds[dice.among(1..places as u64) as usize] = Self::Hole;
+        }
+        kinds
+    }
+}
+
 /// Keeps a worker running in one place of the fleet, each time as a new process.
-pub(crate) async fn keep_worker(world: Arc<World>, place: usize, config: Config) {
+pub(crate) async fn keep_worker(world: Arc<World>, place: usize, config: Config, kind: Kind) {
     let dice = Arc::new(world.dice.fork());
     for start in 0.. {
         let process = Process::start(&world, format!("worker-{place}.{start}"), true);
-        let worker = worker(&process, &config, &dice);
+        let worker = worker(&process, &config, &dice, kind);
         world.note(|| format!("{} starts as {}", process.name, worker.id()));
         let (broker, ledger) = (RemoteBroker::new(&process), RemoteLedger::new(&process));
         let run = tokio::spawn(worker.run(broker, ledger, CancellationToken::new()));
@@ -77,19 +104,31 @@ async fn live<E: std::fmt::Display>(
     }
 }
 
-fn worker(process: &Arc<Process>, config: &Config, dice: &Arc<Dice>) -> Worker {
+fn worker(process: &Arc<Process>, config: &Config, dice: &Arc<Dice>, kind: Kind) -> Worker {
     let (works, adds, dice) = (process.clone(), process.clone(), dice.clone());
     let machine = Machine::simulated(process.name.clone(), move || dice.next())
         .with_results(RemoteStore::new(process));
-    Worker::builder()
-        .machine(machine)
-        .config(config.clone())
-        .task(WORK, move |ctx: Context, _: i64| subtask(works.clone(), ctx, None))
-        .task(ADD, move |ctx: Context, all: Inputs<u64>| {
+    let mut builder = Worker::builder().machine(machine).config(config.clone());
+    if kind == Kind::Hole {
+        builder = builder.task(WORK, move |ctx: Context, _: i64| hole(works.clone(), ctx));
+    } else if kind != Kind::Lacks(WORK) {
+        builder = builder.task(WORK, move |ctx: Context, _: i64| subtask(works.clone(), ctx, None));
+    }
+    if kind != Kind::Lacks(ADD) {
+        builder = builder.task(ADD, move |ctx: Context, all: Inputs<u64>| {
             subtask(adds.clone(), ctx, Some(all.inputs.iter().map(|input| input % MARK).sum()))
-        })
-        .build()
-        .expect("the configuration is valid")
+        });
+    }
+    builder.build().expect("the configuration is valid")
+}
+
+/// One attempt where everything fails.
+async fn hole(process: Arc<Process>, ctx: Context) -> Result<u64, TaskError> {
+    process.running().await;
+    let (job, index, attempt) = (ctx.job(), ctx.index(), ctx.attempt());
+    let _running = process.world.attempt_begins(&process, job, index, attempt);
+    process.world.attempt_failed_in_hole(&process, job, index, attempt);
+    Err(TaskError::retryable("hole"))
 }
 
 /// One attempt at a subtask, or with `sum` at a node of the reduce.

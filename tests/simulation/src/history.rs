@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use longshore_ledger::{Commit, Ledger};
@@ -19,6 +20,9 @@ const SLACK: Duration = Duration::from_millis(20);
 
 /// How long a handler that is stopped may take to be dropped (`WIND_UP` of the worker's Rust tasks).
 const WIND_UP: Duration = Duration::from_millis(500);
+
+/// By then schedulers know all workers.
+const FLEET_IS_KNOWN: Duration = Duration::from_secs(3);
 
 /// What happened so far.
 #[derive(Default)]
@@ -37,6 +41,8 @@ pub(crate) struct History {
     /// What the attempt returned that was counted, by index.
     pub(crate) counted: BTreeMap<(JobId, u64), String>,
     indices: BTreeMap<(JobId, u64), Index>,
+    /// Where attempts failed because everything fails there.
+    holes: BTreeSet<(JobId, u64, String)>,
     running: BTreeMap<u64, Running>,
     next_run: u64,
     /// When the last heartbeat that got through was begun, by process.
@@ -65,6 +71,8 @@ struct Index {
     succeeded: bool,
     /// How often it was held.
     holders: u32,
+    /// The last attempt that its job allows failed where everything fails.
+    lost_in_hole: bool,
 }
 
 impl Index {
@@ -212,6 +220,31 @@ impl World {
         self.history.lock().indices.entry((job, index)).or_default().failed |= 1 << attempt;
     }
 
+    /// S14. A retry goes to another node than the one on which an attempt failed, if there is one: the first worker can run
+    /// everything, and is there.
+    pub(crate) fn attempt_failed_in_hole(
+        &self,
+        process: &Process,
+        job: JobId,
+        index: u64,
+        attempt: u32,
+    ) {
+        self.count("attempts lost in a hole");
+        self.attempt_failed(job, index, attempt);
+        let allowed = self.jobs.get(&job).map_or(0, |job| job.document.retry.attempts);
+        let mut history = self.history.lock();
+        let entry = history.indices.entry((job, index)).or_default();
+        entry.lost_in_hole |= attempt >= allowed;
+        let is_news = history.holes.insert((job, index, process.name.clone()));
+        drop(history);
+        let is_steady = self.is_steady.load(Ordering::Relaxed) && self.now() > FLEET_IS_KNOWN;
+        if !is_news && attempt > 1 && is_steady {
+            self.violated("S14", || {
+                format!("{job}/{index}: attempt {attempt} on {} again, as before", process.name)
+            });
+        }
+    }
+
     /// Whether to say "not now" once more; if so it is said.
     pub(crate) fn attempt_deferred(&self, job: JobId, index: u64, times: u32) -> bool {
         let mut history = self.history.lock();
@@ -234,12 +267,14 @@ impl World {
     }
 
     /// How many subtasks of a job may have been taken for poison though they don't fail: so many nodes held them that as many
-    /// may have died, two until a subtask is set apart and three alone. Nobody but the node knows whether it had begun.
+    /// may have died, two until a subtask is set apart and three alone. Nobody but the node knows whether it had begun. And those
+    /// whose last attempt failed where everything fails: without another attempt nobody can know better.
     pub(crate) fn unlucky(&self, job: &Job) -> u64 {
         const DEATHS: u32 = 5;
         let history = self.history.lock();
         let indices = history.indices.range((job.id, 0)..(job.id, job.total));
-        indices.filter(|((_, index), it)| it.holders >= DEATHS && !job.fails(*index)).count() as u64
+        let is_unlucky = |it: &Index| it.holders >= DEATHS || it.lost_in_hole;
+        indices.filter(|((_, index), it)| is_unlucky(it) && !job.fails(*index)).count() as u64
     }
 
     // Checkers of a step

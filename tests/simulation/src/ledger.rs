@@ -19,9 +19,9 @@ use longshore_ledger::{
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, JobId, JobSummary, JournalPlace,
-    NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Timestamp,
-    Token,
+    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, Isolation, JobId, JobSummary,
+    JournalPlace, NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId,
+    SchedulerRecord, Timestamp, Token,
 };
 use tokio::sync::oneshot;
 
@@ -378,6 +378,39 @@ impl Ledger for RemoteLedger {
 
     async fn nodes(&self) -> Result<Vec<NodeRecord>, Error> {
         self.ask("nodes", |world| Box::pin(async move { world.ledger.nodes().await })).await
+    }
+
+    async fn tried(&self, job: JobId, chunks: &[ChunkId]) -> Result<Vec<Vec<NodeId>>, Error> {
+        let chunks = chunks.to_vec();
+        self.ask("tried", move |world| {
+            Box::pin(async move {
+                if world.is_sabotaged(Sabotage::ForgetTried) {
+                    return Ok(vec![Vec::new(); chunks.len()]);
+                }
+                world.ledger.tried(job, &chunks).await
+            })
+        })
+        .await
+    }
+
+    async fn absolve(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error> {
+        let nodes = nodes.to_vec();
+        self.ask("absolve", move |world| Box::pin(async move { world.absolve(job, &nodes).await }))
+            .await
+    }
+
+    async fn isolate(&self, node: &NodeId, isolated: &[Isolation]) -> Result<bool, Error> {
+        let (node, isolated) = (node.clone(), isolated.to_vec());
+        self.ask("isolate", move |world| {
+            Box::pin(async move {
+                world.note(|| format!("{node} is out of rotation: {isolated:?}"));
+                if !isolated.is_empty() {
+                    world.count("nodes isolated");
+                }
+                world.ledger.isolate(&node, &isolated).await
+            })
+        })
+        .await
     }
 
     async fn drain(&self, node: &NodeId) -> Result<bool, Error> {

@@ -31,6 +31,10 @@
 //! | S10 | once all jobs have ended, messages die out within 30 s | at the end |
 //! | S11 | a worker that no heartbeat connects runs nothing after `dead_after` of its own clock (and 0.5 s to wind up) | every 100 ms |
 //! | S12 | no worker and no scheduler ends by itself, but for a drain | when one ends |
+//! | S14 | a retry goes to another node than one on which an attempt of the subtask failed, if one is there that can run it | where everything fails, as an attempt fails |
+//!
+//! Some places of a fleet lack a task, and on one everything may fail. S1, S3 and S7 hold as they would without them, but for
+//! subtasks whose last attempt failed there.
 //!
 //! A rollback of the ledger may undo what was confirmed: then documents that it lost are submitted again, a pause, a resume, a cancel
 //! may be gone, and subtasks run again. Everything above holds all the same.

@@ -1,6 +1,7 @@
 //! One run: a seed becomes jobs, a fleet and its troubles; time passes until all is done; then everything is judged.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use longshore_broker::{Broker, Queue};
@@ -55,16 +56,20 @@ async fn play(seed: u64, sabotage: Option<Sabotage>, traced: bool) -> Report {
     let workers = dice.among(1..6) as usize;
     let configs: Vec<_> =
         (0..workers).map(|place| fleet::worker_config(&dice, place, &queues, hasty)).collect();
+    let kinds = fleet::Kind::some(&dice, workers);
     let schedulers = dice.among(1..4) as usize;
 
+    // Late calls and crashes may leave nobody but a hole for a while.
+    let is_steady = faults.is_empty() && weather.crash_at_call + weather.call_late == 0;
     let world = World::new(dice.fork(), jobs, weather.clone(), dead_after, sabotage, traced);
+    world.is_steady.store(is_steady, Ordering::Relaxed);
     world.note(|| plan(&world, &faults, &weather));
     for place in 0..schedulers {
         tokio::spawn(fleet::keep_scheduler(world.clone(), place));
     }
-    for (place, config) in configs.into_iter().enumerate() {
-        world.note(|| format!("worker {place}: {config:?}"));
-        tokio::spawn(fleet::keep_worker(world.clone(), place, config));
+    for (place, (config, kind)) in configs.into_iter().zip(kinds).enumerate() {
+        world.note(|| format!("worker {place}: {kind:?}, {config:?}"));
+        tokio::spawn(fleet::keep_worker(world.clone(), place, config, kind));
     }
     tokio::spawn(fleet::application(world.clone()));
     let until = world.at(rage_for);

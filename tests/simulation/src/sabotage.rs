@@ -38,11 +38,13 @@ pub enum Sabotage {
     DeafHeart,
     /// Subscriptions of workers end, as if the broker had been closed. S12.
     EndSubscriptions,
+    /// Nobody knows on which nodes a subtask has failed. S14.
+    ForgetTried,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ConfirmUnwritten,
         Self::AckDocumentsEarly,
         Self::NeverSweep,
@@ -60,6 +62,7 @@ impl Sabotage {
         Self::LoseAcks,
         Self::DeafHeart,
         Self::EndSubscriptions,
+        Self::ForgetTried,
     ];
 
     /// The invariant that notices.
@@ -80,6 +83,7 @@ impl Sabotage {
             Self::LoseAcks => "S10",
             Self::DeafHeart => "S11",
             Self::EndSubscriptions => "S12",
+            Self::ForgetTried => "S14",
         }
     }
 }

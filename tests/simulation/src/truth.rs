@@ -188,6 +188,13 @@ impl World {
         Ok(revoked)
     }
 
+    pub(crate) async fn absolve(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error> {
+        let again = self.ledger.absolve(job, nodes).await?;
+        self.note(|| format!("{job} absolved of {nodes:?}: {again} are tried again"));
+        self.inspect(job).await;
+        Ok(again)
+    }
+
     pub(crate) async fn sweep(
         &self,
         job: JobId,

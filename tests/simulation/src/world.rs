@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use longshore_broker::memory::MemoryBroker;
@@ -39,6 +39,8 @@ pub(crate) struct World {
     pub(crate) tally: Mutex<Tally>,
     pub(crate) sabotage: Option<Sabotage>,
     pub(crate) dead_after: Duration,
+    /// Whether all workers are there all the time.
+    pub(crate) is_steady: AtomicBool,
     begun: Instant,
     confirmed: Mutex<BTreeSet<JobId>>,
     trace: Option<Mutex<String>>,
@@ -106,6 +108,7 @@ impl World {
             tally: Mutex::default(),
             sabotage,
             dead_after,
+            is_steady: AtomicBool::new(false),
             begun,
             confirmed: Mutex::default(),
             trace: traced.then(Mutex::default),

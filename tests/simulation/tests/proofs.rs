@@ -28,6 +28,7 @@ fn every_kind_of_trouble_happens() {
         tally.add(&run(seed).tally);
     }
     let by_chance = [
+        "attempts lost in a hole",
         "calls late",
         "calls lost",
         "calls that waited for a cut line",
@@ -47,6 +48,7 @@ fn every_kind_of_trouble_happens() {
         "messages doubled",
         "messages late",
         "messages lost",
+        "nodes isolated",
         "pauses",
         "publishes refused",
         "replies lost",

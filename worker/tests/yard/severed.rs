@@ -15,9 +15,9 @@ use longshore_ledger::{
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, JobId, JobSummary, JournalPlace,
-    NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Timestamp,
-    Token,
+    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, Isolation, JobId, JobSummary,
+    JournalPlace, NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId,
+    SchedulerRecord, Timestamp, Token,
 };
 use tokio::sync::watch;
 
@@ -227,6 +227,15 @@ impl Ledger for Severed {
         others()
     }
     fn hearts(&self) -> Box<dyn Hearts> {
+        others()
+    }
+    async fn tried(&self, _: JobId, _: &[ChunkId]) -> Result<Vec<Vec<NodeId>>, Error> {
+        others()
+    }
+    async fn absolve(&self, _: JobId, _: &[NodeId]) -> Result<u64, Error> {
+        others()
+    }
+    async fn isolate(&self, _: &NodeId, _: &[Isolation]) -> Result<bool, Error> {
         others()
     }
     async fn drain(&self, _: &NodeId) -> Result<bool, Error> {

@@ -2,5 +2,6 @@
 
 #![expect(clippy::print_stdout, reason = "the figures are for people: --nocapture shows them")]
 
+mod holes;
 mod long_subtasks;
 mod silence;

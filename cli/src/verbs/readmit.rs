@@ -1,0 +1,39 @@
+//! `longshore readmit`: puts a worker back into rotation.
+
+use clap::Args;
+use longshore_ledger::Ledger;
+use longshore_protocol::NodeId;
+
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::services;
+use crate::settings::Settings;
+
+/// Put a worker back into rotation for all of its tasks
+///
+/// Schedulers take a worker out of rotation for a task when subtasks fail there that succeed elsewhere; `longshore nodes` shows
+/// why. They try it again by themselves. This is for whoever has mended it and does not want to wait.
+#[derive(Args)]
+pub(crate) struct Readmit {
+    /// The worker's id, as `longshore nodes` lists them
+    #[arg(value_name = "NODE")]
+    node: String,
+}
+
+impl Readmit {
+    pub(crate) async fn perform(
+        self,
+        settings: &Settings,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        let node = NodeId::new(self.node);
+        if !services::ledger(settings)?.isolate(&node, &[]).await? {
+            return Err(Failure::NotFound(format!("no such node: {node}")));
+        }
+        if output.is_json() {
+            output.json(&serde_json::json!({ "node": node, "isolated": [] }))
+        } else {
+            output.line(format_args!("{node} back in rotation"))
+        }
+    }
+}

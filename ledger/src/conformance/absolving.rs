@@ -1,0 +1,151 @@
+//! Nodes on which attempts failed: remembered with the subtasks, and absolved where the nodes were to blame.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_protocol::{ChunkId, ChunkMessage, Isolation, Timestamp};
+
+use super::fleet::info;
+use super::play::{Play, again, failed, node, ok, shape};
+use crate::op::{Claim, Grant, MAX_TRIED, Roster};
+use crate::{Committed, Ledger};
+
+const NOW: Duration = Duration::ZERO;
+
+impl Play {
+    /// Claims for a node, with the chunk's number as the token's.
+    async fn hold_on(&self, message: &ChunkMessage, by: &str) -> Grant {
+        match self.claim(message.chunk.0, message.epoch.0, message.chunk.0, by).await {
+            Claim::Granted(grant) => grant,
+            refused => panic!("{message:?} was refused: {refused:?}"),
+        }
+    }
+
+    /// Opens the only chunk that there is, and has its one subtask fail on a node; gives what was granted.
+    async fn fail_on(&self, by: &str, is_final: bool) -> Grant {
+        let opened = self.open(9, 9).await;
+        assert_eq!(opened.len(), 1);
+        let grant = self.hold_on(&opened[0], by).await;
+        let run = if is_final { failed("hole") } else { again(NOW) };
+        self.commit(opened[0].chunk, opened[0].from, vec![run]).await;
+        grant
+    }
+}
+
+pub(super) async fn failed_attempts_are_remembered_with_their_nodes(ledger: Arc<dyn Ledger>) {
+    let play = Play::of(&ledger, 6).await;
+    let opened = play.open(2, 3).await;
+    for (message, by) in opened.iter().zip(["a", "b"]) {
+        assert_eq!(play.hold_on(message, by).await.tried, []);
+        play.commit(message.chunk, message.from, vec![ok(1), again(NOW), again(NOW)]).await;
+    }
+    // 1 and 2 failed on one node, 4 and 5 on another.
+    let opened = play.open(9, 9).await;
+    assert_eq!(shape(&opened), [(1, 3, 1), (4, 6, 1)]);
+    let ids: Vec<ChunkId> = opened.iter().map(|message| message.chunk).collect();
+    let [a, b, c] = ["a", "b", "c"].map(node);
+    let asked = [ids[1], ChunkId(99), ids[0]];
+    let expected = [vec![b.clone()], vec![], vec![a.clone()]];
+    assert_eq!(ledger.tried(play.job, &asked).await.unwrap(), expected);
+    assert_eq!(ledger.tried(play.job, &[]).await.unwrap(), Vec::<Vec<_>>::new());
+    let grant = play.hold_on(&opened[0], "c").await;
+    assert_eq!((grant.attempt, grant.tried), (2, vec![a.clone()]));
+    play.commit(opened[0].chunk, 1, vec![again(NOW), ok(1)]).await;
+    play.hold_on(&opened[1], "c").await;
+    // Neighbours that failed on different nodes wait in different chunks.
+    play.commit(opened[1].chunk, 4, vec![again(NOW), ok(1)]).await;
+    let opened = play.open(9, 9).await;
+    let ids: Vec<ChunkId> = opened.iter().map(|message| message.chunk).collect();
+    let expected = [vec![a, c.clone()], vec![b, c]];
+    assert_eq!(ledger.tried(play.job, &ids).await.unwrap(), expected);
+    play.check().await;
+}
+
+pub(super) async fn the_newest_nodes_are_remembered(ledger: Arc<dyn Ledger>) {
+    let play = Play::of(&ledger, 1).await;
+    let names: Vec<String> = (0..12).map(|number| format!("n{number}")).collect();
+    for name in &names {
+        play.fail_on(name, false).await;
+    }
+    let grant = play.fail_on("last", false).await;
+    let newest: Vec<_> = names[12 - MAX_TRIED..].iter().map(|name| node(name)).collect();
+    assert_eq!((grant.attempt, grant.tried), (13, newest));
+}
+
+pub(super) async fn what_an_absolved_node_failed_uses_up_no_attempt(ledger: Arc<dyn Ledger>) {
+    let play = Play::of(&ledger, 1).await;
+    play.fail_on("a", false).await;
+    play.fail_on("b", false).await;
+    assert_eq!(ledger.absolve(play.job, &[node("a")]).await.unwrap(), 0);
+    // Of the three attempts one does not count, so that the last was not the last.
+    let grant = play.fail_on("c", true).await;
+    assert_eq!((grant.attempt, grant.tried), (2, vec![node("b")]));
+    assert_eq!(play.summary().await.books.failed, 1, "but this one was");
+    let play = Play::with(&ledger, 1, |admission| admission.job = super::play::job_id(2)).await;
+    play.fail_on("a", false).await;
+    let opened = play.open(1, 1).await;
+    assert_eq!(play.hold_on(&opened[0], "b").await.attempt, 2);
+    assert_eq!(ledger.absolve(play.job, &[node("a")]).await.unwrap(), 0);
+    play.commit(opened[0].chunk, 0, vec![failed("late")]).await;
+    let books = play.summary().await.books;
+    assert_eq!((books.failed, books.retrying), (0, 1), "it was begun as the last attempt");
+    // What fails on the node itself never counts.
+    let grant = play.fail_on("a", true).await;
+    assert_eq!((grant.attempt, grant.tried), (2, vec![node("b")]));
+    let grant = play.fail_on("c", true).await;
+    assert_eq!((grant.attempt, grant.tried), (2, vec![node("b")]));
+    assert_eq!(play.summary().await.books.failed, 1);
+    play.check().await;
+}
+
+pub(super) async fn what_a_node_failed_for_good_is_tried_again_once_it_is_absolved(
+    ledger: Arc<dyn Ledger>,
+) {
+    let play = Play::of(&ledger, 5).await;
+    let opened = play.open(2, 2).await;
+    for (message, by) in opened.iter().zip(["a", "b"]) {
+        play.hold_on(message, by).await;
+        let answer = play.try_commit(
+            message.chunk.0,
+            message.chunk.0,
+            message.from,
+            vec![failed("hole"), failed("hole")],
+        );
+        assert!(matches!(answer.await, Ok(Committed::Settled { .. })));
+    }
+    assert_eq!(ledger.absolve(play.job, &[node("a")]).await.unwrap(), 2);
+    assert_eq!(ledger.absolve(play.job, &[node("a")]).await.unwrap(), 0, "a repeat");
+    let books = play.summary().await.books;
+    assert_eq!((books.failed, books.retrying), (2, 2));
+    let errors = ledger.errors(play.job, 0, 9).await.unwrap();
+    assert_eq!(errors.iter().map(|entry| entry.index).collect::<Vec<_>>(), [2, 3]);
+    play.check().await;
+    let opened = play.open(9, 9).await;
+    assert_eq!(shape(&opened), [(0, 2, 1), (4, 5, 1)]);
+    assert_eq!(play.hold_on(&opened[0], "b").await.attempt, 1);
+    play.succeed(&opened[0]).await;
+    play.hold_on(&opened[1], "b").await;
+    play.succeed(&opened[1]).await;
+    assert_eq!(ledger.absolve(play.job, &[node("b")]).await.unwrap(), 0, "the job has ended");
+    assert_eq!(ledger.absolve(super::play::job_id(9), &[node("b")]).await.unwrap(), 0);
+    play.check().await;
+}
+
+pub(super) async fn a_node_is_out_of_rotation_until_that_is_taken_back(ledger: Arc<dyn Ledger>) {
+    let at = Timestamp::from_millis;
+    let (since, until) = (at(1_700_000_000_123), at(1_700_000_010_123));
+    let task = "noop".to_owned();
+    let isolation = Isolation { task, since, until, cleared: 9, done: 1, times: 2 };
+    let isolated = [isolation];
+    assert!(!ledger.isolate(&node("a"), &isolated).await.unwrap(), "there is no such node");
+    ledger.beat(&info("a"), &[]).await.unwrap();
+    let known = ledger.nodes_since(&Roster::default()).await.unwrap();
+    assert_eq!(known.nodes[0].isolated, []);
+    assert!(ledger.isolate(&node("a"), &isolated).await.unwrap());
+    ledger.beat(&info("a"), &[]).await.unwrap();
+    assert_eq!(ledger.nodes().await.unwrap()[0].isolated, isolated, "a beat does not undo it");
+    let known = ledger.nodes_since(&known).await.unwrap();
+    assert_eq!(known.nodes[0].isolated, isolated);
+    assert!(ledger.isolate(&node("a"), &[]).await.unwrap());
+    assert_eq!(ledger.nodes_since(&known).await.unwrap().nodes[0].isolated, []);
+}

@@ -1,0 +1,77 @@
+//! What came of the worker's attempts, by task: what schedulers compare to find the nodes on which subtasks fail that succeed
+//! elsewhere.
+//!
+//! Heartbeats announce it of the tasks that failed here, or that succeeded here after they had failed elsewhere. Deliberately
+//! absent: single subtasks, and any judgement.
+
+use std::collections::BTreeMap;
+
+use longshore_protocol::{NodeId, Run, TaskRecord};
+use parking_lot::Mutex;
+
+/// Of so many other nodes it is remembered that their failures succeeded here.
+const MOST_NODES: usize = 128;
+
+/// The records of a worker since it started.
+#[derive(Debug, Default)]
+pub(crate) struct Records(Mutex<BTreeMap<String, TaskRecord>>);
+
+impl Records {
+    /// The ledger took these outcomes of attempts at a task. Each of the subtasks had failed before on the nodes in `tried`.
+    pub(crate) fn count(&self, task: &str, runs: &[Run], tried: &[NodeId], me: &NodeId) {
+        let mut records = self.0.lock();
+        if !records.contains_key(task) {
+            let (task, cleared) = (task.to_owned(), BTreeMap::new());
+            let record = TaskRecord { task: task.clone(), done: 0, failed: 0, cleared };
+            records.insert(task, record);
+        }
+        let record = records.get_mut(task).expect("it was put there if it was missing");
+        let mut done = 0;
+        for run in runs {
+            match run {
+                Run::Success { count, .. } => done += count,
+                Run::Retry { .. } | Run::Failed { .. } => record.failed += 1,
+                Run::Defer { .. } => {}
+            }
+        }
+        record.done += done;
+        let mut others: Vec<&NodeId> = tried.iter().filter(|node| *node != me).collect();
+        others.sort_unstable();
+        others.dedup();
+        for node in others.into_iter().filter(|_| done > 0) {
+            if record.cleared.len() == MOST_NODES && !record.cleared.contains_key(node) {
+                record.cleared.pop_first();
+            }
+            *record.cleared.entry(node.clone()).or_default() += done;
+        }
+    }
+
+    /// Those that others should know of.
+    pub(crate) fn announced(&self) -> Vec<TaskRecord> {
+        let records = self.0.lock();
+        let is_told = |record: &&TaskRecord| record.failed > 0 || !record.cleared.is_empty();
+        records.values().filter(is_told).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_failed_elsewhere_and_succeeds_here_clears_the_subtask_and_is_told() {
+        let records = Records::default();
+        let [me, a, b] = ["me", "a", "b"].map(NodeId::new);
+        let success = Run::Success { count: 3, results: None };
+        let retry = Run::Retry { error: "e".into(), delay: Duration::ZERO };
+        records.count("t", std::slice::from_ref(&success), &[], &me);
+        assert_eq!(records.announced(), []);
+        records.count("t", std::slice::from_ref(&retry), &[a.clone()], &me);
+        records.count("t", &[success, retry], &[a.clone(), b.clone(), a.clone(), me.clone()], &me);
+        let cleared = BTreeMap::from([(a, 3), (b, 3)]);
+        let expected = TaskRecord { task: "t".into(), done: 6, failed: 2, cleared };
+        assert_eq!(records.announced(), [expected]);
+    }
+}
