@@ -4,11 +4,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use longshore_protocol::document::MAX_DOCUMENT_BYTES;
+use longshore_protocol::document::{MAX_DOCUMENT_BYTES, Split};
 use longshore_protocol::{JobDocument, JobId};
 use serde_json::{Map, Value, json};
 
 use crate::failure::Failure;
+use crate::output::{grouped, talk};
 
 /// A document's file, or the flags of the quick form.
 #[derive(Args, Clone, Debug)]
@@ -176,6 +177,23 @@ fn meant(globs: &[String]) -> Vec<String> {
         .iter()
         .map(|glob| longshore_storage::named(glob).unwrap_or_else(|| glob.clone()))
         .collect()
+}
+
+/// Tells of what the document's globs match on this machine and the job leaves out.
+pub(crate) fn tell_left_out(document: &JobDocument) {
+    let (Split::Files { files } | Split::Lines { files, .. }) = &document.split else { return };
+    for glob in files {
+        match longshore_storage::left_out(glob) {
+            0 => {}
+            1 => talk(format_args!(
+                "`{glob}` matches 1 name that is left out: it is no regular file"
+            )),
+            many => talk(format_args!(
+                "`{glob}` matches {} names that are left out: they are no regular files",
+                grouped(many)
+            )),
+        }
+    }
 }
 
 /// JSON where it is JSON, else the text itself, so that words need no quotes.

@@ -66,13 +66,14 @@ impl Failure {
         Self::NotFound(format!("no such job: {job}"))
     }
 
-    /// Adds to "no such job" that the job may be on its way: only RabbitMQ knows of what no scheduler has admitted.
-    pub(crate) fn unless_on_its_way(self, meanwhile: &str) -> Self {
-        match self {
-            Self::NotFound(text) => Self::NotFound(format!(
-                "{text}; if it was published just now, no scheduler has admitted it yet{meanwhile}"
+    /// Of a job that the ledger does not know, for verbs where it matters that it may be on its way: only RabbitMQ knows
+    /// of what no scheduler has admitted.
+    pub(crate) fn unless_on_its_way(error: producer::Error, meanwhile: &str) -> Self {
+        match error {
+            producer::Error::NotFound(job) => Self::NotFound(format!(
+                "job {job} is unknown: not admitted yet, kept no longer, or never published{meanwhile}"
             )),
-            other => other,
+            other => other.into(),
         }
     }
 

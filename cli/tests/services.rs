@@ -239,10 +239,11 @@ fn what_is_not_there_exits_4_and_what_is_rejected_2() {
         fleet.fails(&[verb, UNKNOWN], 4, &format!("error: no such job: {UNKNOWN}"));
     }
     let unknown = format!(
-        "error: no such job: {UNKNOWN}; if it was published just now, no scheduler has admitted it yet"
+        "error: job {UNKNOWN} is unknown: not admitted yet, kept no longer, or never published"
     );
     fleet.fails(&["status", UNKNOWN], 4, &unknown);
-    let runs = format!("{unknown}, and it will run: cancel it once it is admitted");
+    let later = "; nothing is cancelled: if it is admitted later it runs, so cancel it then";
+    let runs = format!("{unknown}{later}");
     fleet.fails(&["cancel", UNKNOWN], 4, &runs);
     fleet.fails(&["drain", "nobody"], 4, "error: no such node: nobody");
     fleet.fails(&["readmit", "nobody"], 4, "error: no such node: nobody");
@@ -303,7 +304,10 @@ fn the_doctor_names_what_is_wrong() {
     for check in ["schedulers", "workers", "redis.functions", "rabbitmq.login"] {
         assert_eq!(finding(&found, check)["severity"], "ok", "{found:#}");
     }
-    fleet.ok(&["submit", "--task", "noop", "--items", "1", "--queue", "gpu"]);
+    let left =
+        fleet.given.longshore(&["submit", "--task", "noop", "--items", "1", "--queue", "gpu"]);
+    assert_eq!(left.code, Some(0), "{left:?}");
+    assert_eq!(left.stderr, "the job waits: no worker takes chunks of queue `gpu`\n");
     let left = fleet.given.longshore(&["doctor", "--json"]);
     let found: Value = serde_json::from_str(&left.stdout).expect("JSON");
     let remedy = &finding(&found, "workers.queue")["remedy"];
@@ -399,7 +403,10 @@ fn a_subtask_that_kills_its_workers_is_given_up_and_the_job_tells_of_it() {
     fleet.start(&["scheduler"]);
     let job = r#"{"task": "odd", "split": {"by": "range", "start": 0, "end": 60}, "chunk": 30}"#;
     fleet.given = fleet.given.stdin(job);
-    let id = fleet.ok(&["submit", "-"]).trim().to_owned();
+    // It tells that there is no worker yet.
+    let submitted = fleet.given.longshore(&["submit", "-"]);
+    assert_eq!(submitted.code, Some(0), "{submitted:?}");
+    let id = submitted.stdout.trim().to_owned();
     wait_until("the job ends", 3 * LONG, || {
         let workers = &mut fleet.processes[1..];
         if workers.iter_mut().all(|worker| !worker.is_running()) {

@@ -9,6 +9,7 @@
 
 mod check;
 mod expand;
+mod left_out;
 mod local;
 mod location;
 mod object;
@@ -18,6 +19,7 @@ mod write;
 
 pub use check::check;
 pub use expand::{MAX_FILES, expand};
+pub use left_out::left_out;
 pub use location::{absolute, is_absolute, named};
 pub use window::{MAX_OVERHANG_BYTES, read_window};
 pub use write::{list, read, remove, write};

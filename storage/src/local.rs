@@ -15,7 +15,7 @@ use crate::expand::Found;
 use crate::{Error, check};
 
 /// As in a shell: wildcards stop at slashes and don't match a leading dot.
-const OPTIONS: MatchOptions = MatchOptions {
+pub(crate) const OPTIONS: MatchOptions = MatchOptions {
     case_sensitive: true,
     require_literal_separator: true,
     require_literal_leading_dot: true,

@@ -24,8 +24,9 @@ impl Cancel {
         let id = self.job.job;
         let cancelled = services::jobs(settings)?.job(id).cancel().await;
         let state = cancelled.map_err(|error| {
-            Failure::from(error)
-                .unless_on_its_way(", and it will run: cancel it once it is admitted")
+            let later =
+                "; nothing is cancelled: if it is admitted later it runs, so cancel it then";
+            Failure::unless_on_its_way(error, later)
         })?;
         job::state(output, id, state.as_str())
     }

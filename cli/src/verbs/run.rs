@@ -6,7 +6,7 @@ use clap::Args;
 use longshore_producer::{Client, JobDocument, SubmitError};
 
 use super::submit::watch;
-use crate::document::JobArguments;
+use crate::document::{JobArguments, tell_left_out};
 use crate::embedded::{self, Embedded};
 use crate::environment::environment;
 use crate::failure::Failure;
@@ -38,6 +38,7 @@ impl Run {
         let worker =
             embedded::worker(&settings, vec![document.queue.clone()], Duration::ZERO, false)?;
         embedded::check_tasks(&document, &worker.tasks(), &worker.disabled())?;
+        tell_left_out(&document);
         let mut interrupts = Interrupts::follow()?;
         let mut fleet = Embedded::start(worker, &settings);
         let client = fleet.client().clone();

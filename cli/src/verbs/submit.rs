@@ -7,7 +7,7 @@ use futures_util::{TryStreamExt, pin_mut};
 use longshore_producer::Job;
 use longshore_protocol::{JobSummary, Reason};
 
-use crate::document::JobArguments;
+use crate::document::{JobArguments, tell_left_out};
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::output::bar::Bar;
@@ -41,6 +41,7 @@ impl Submit {
         output: &mut Output,
     ) -> Result<(), Failure> {
         let document = self.job.document()?;
+        tell_left_out(&document);
         let client = services::client(settings).await?;
         let outcome = async {
             if self.detach {

@@ -212,6 +212,24 @@ fn a_file_that_is_named_is_meant_whatever_its_name_would_match() {
 }
 
 #[test]
+fn what_a_glob_matches_and_a_job_leaves_out_is_told() {
+    let given = Given::nothing()
+        .file("longshore.toml", ECHO)
+        .file("in/a.txt", "x")
+        .file("in/folder/b.txt", "x")
+        .file("in/other/c.txt", "x");
+    let run = ["run", "--task", "echo", "--files"];
+    let left = given.longshore(&[&run[..], &["in/*"]].concat());
+    assert_eq!(left.code, Some(0), "{left:?}");
+    assert_eq!(left.stdout.lines().count(), 1, "{left:?}");
+    let told = "`in/*` matches 2 names that are left out: they are no regular files\n";
+    assert_eq!(left.stderr, told);
+    let left = given.longshore(&[&run[..], &["in/folder"]].concat());
+    assert_eq!(left.code, Some(2), "a folder that is named is refused: {left:?}");
+    assert!(left.stderr.contains("in/folder` is a directory; write `"), "{left:?}");
+}
+
+#[test]
 fn what_a_terminal_would_obey_is_shown_and_results_stay_as_they_are() {
     let tasks = r#"
 [task.loud]
@@ -241,6 +259,27 @@ fn an_id_can_be_given_to_a_document_that_has_none() {
     assert!(
         left.stderr.contains("but the document has the id 01900000-0000-7000-8000-000000000002")
     );
+}
+
+/// `submit` makes the paths of a document absolute where it runs: in a container, whose folder is the image's.
+#[test]
+fn the_job_of_the_readme_finds_its_files_in_the_containers() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("cli/ lies in it");
+    let read = |name: &str| std::fs::read_to_string(repository.join(name)).expect("it is there");
+    let readme = read("README.md");
+    let line = readme.lines().find(|line| line.contains("docker-compose exec scheduler"));
+    let job = "longshore submit examples/wordcount.json --wait";
+    assert!(line.is_some_and(|line| line.trim().ends_with(job)), "{line:?}");
+    let dockerfile = read("Dockerfile");
+    let folder = dockerfile.lines().filter_map(|line| line.strip_prefix("WORKDIR ")).next_back();
+    let mount = format!("- ./examples:{}/examples:ro", folder.expect("a folder"));
+    let compose = read("docker-compose.yml");
+    let (shared, services) = compose.split_once("\nservices:\n").expect("services");
+    assert!(shared.lines().any(|line| line.trim() == mount), "{mount}: {shared}");
+    for service in ["scheduler", "worker"] {
+        let of_image = format!("  {service}:\n    <<: *longshore\n    command: {service}\n");
+        assert!(services.contains(&of_image), "{service} is what the image is, and no more");
+    }
 }
 
 #[test]
