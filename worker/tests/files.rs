@@ -66,7 +66,8 @@ async fn a_file_that_is_not_the_one_that_was_admitted_fails_its_subtask_for_good
         fs::write(&other, "six\nsix\n").expect("it can be written");
         fs::rename(other, path).expect("in the same folder");
     };
-    let changes: [(&str, fn(&Path)); 3] = [
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 3] = [
         ("12 bytes", |path| fs::write(path, "one\ntwo\nsix\n").expect("it can be written")),
         ("4 bytes", |path| fs::write(path, "one\n").expect("it can be written")),
         ("8 bytes", replaced),
