@@ -140,6 +140,29 @@ async fn a_death_is_seen_behind_sentinels() {
     a_death_is_seen(&sentinel.url()).await;
 }
 
+/// A switch that was off for a while, say: the server ran on, and every connection to it is gone.
+#[tokio::test]
+async fn the_end_of_all_connections_to_a_server_that_runs_on_is_no_death() {
+    let redis = Redis::start();
+    let ledger = connect(&redis.url());
+    let mut worker = Worker::start(&ledger, "worker").await;
+    let mut watch = Watch::start(&ledger);
+    let before = workers(&ledger).await;
+    assert_eq!(watch.severed_of(&before).await, [""; 0]);
+    for kind in ["pubsub", "normal"] {
+        redis.call(&["CLIENT", "KILL", "TYPE", kind]);
+    }
+    let broken = watch.hearts.severed(&before).await;
+    assert!(broken.is_err(), "its own connection is gone as well: {broken:?}");
+    for _ in 0..3 {
+        assert_eq!(watch.severed_of(&before).await, [""; 0], "the worker is about to replace it");
+    }
+    worker.replace_heart().await;
+    assert_eq!(watch.severed().await, [""; 0]);
+    drop(worker);
+    watch.until_severed(&["worker"]).await;
+}
+
 #[tokio::test]
 async fn a_scheduler_s_death_is_seen_like_a_worker_s() {
     let redis = Redis::start();

@@ -5,14 +5,21 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use longshore_protocol::{Input, Outcome};
 use tokio_util::sync::CancellationToken;
 
 use crate::Context;
 use crate::batch::Batch;
+use crate::commits::Commits;
+use crate::heart::wind_up_of_exclusive;
+use crate::holdings::Hold;
 use crate::input::{NoInput, resolve};
 use crate::pipeline::{Chunk, Pipeline};
 use crate::task::{Handler, panic_text, unreadable};
+
+/// The wait before the ledger is asked for results again.
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// How an attempt ended.
 pub(crate) enum Ended {
@@ -27,21 +34,23 @@ pub(crate) enum Ended {
 }
 
 /// Runs the next subtask of a batch. While it runs, what is settled before it is committed in time.
-pub(crate) async fn attempt(pipeline: &Pipeline, chunk: &Chunk<'_>, batch: &mut Batch) -> Ended {
+pub(crate) async fn attempt(
+    pipeline: &Pipeline,
+    chunk: &Chunk<'_>,
+    batch: &mut Batch,
+    commits: &mut Commits<'_>,
+) -> Ended {
     let handler = chunk.handler;
     if let Some(instantly) = handler.instantly() {
         let params = &chunk.plan.document().params;
         return Ended::Outcome(instantly(params, chunk.grant.attempt));
     }
-    let mut attempt = Box::pin(resolve_and_run(pipeline, chunk, handler, batch.next()));
-    let Some(due) = batch.due_at() else { return attempt.await };
+    let attempt = Box::pin(resolve_and_run(pipeline, chunk, handler, batch.next()));
     tokio::select! {
         biased;
-        ended = &mut attempt => return ended,
-        () = tokio::time::sleep_until(due) => {}
+        ended = attempt => ended,
+        () = commits.keep_up(batch) => Ended::Stopped,
     }
-    let (ended, ()) = tokio::join!(attempt, pipeline.commit(chunk, batch));
-    ended
 }
 
 async fn resolve_and_run(
@@ -52,10 +61,19 @@ async fn resolve_and_run(
 ) -> Ended {
     let job = chunk.hold.held.job;
     let (ledger, store) = (pipeline.ledger.as_ref(), pipeline.machine.results());
-    let input = match resolve(ledger, store, job, &chunk.plan, index).await {
-        Ok(input) => input,
-        Err(NoInput::Failed(outcome)) => return Ended::Outcome(outcome),
-        Err(NoInput::NotNow(reason)) => return Ended::Stuck(reason),
+    let input = loop {
+        let resolved = resolve(ledger, store, job, &chunk.plan, index);
+        match resolved.await {
+            Ok(input) => break input,
+            Err(NoInput::Failed(outcome)) => return Ended::Outcome(outcome),
+            Err(NoInput::NotNow(reason)) => return Ended::Stuck(reason),
+            // In an outage of the ledger the results are waited for.
+            Err(NoInput::Away) => tokio::select! {
+                biased;
+                () = chunk.hold.cancel().cancelled() => return Ended::Stopped,
+                () = tokio::time::sleep(AGAIN) => {}
+            },
+        }
     };
     let ctx = Context {
         job,
@@ -68,14 +86,15 @@ async fn resolve_and_run(
     };
     let limits = [chunk.plan.document().timeout, handler.timeout()];
     let limit = limits.into_iter().flatten().min();
+    let leash = Leash { stop: chunk.hold.cancel(), cut: Box::pin(cut(pipeline, chunk.hold)) };
     let file = (index < chunk.plan.total()).then(|| chunk.plan.unchanged_file(index)).flatten();
     let Some(file) = file else {
-        return run(handler, ctx, input, limit, chunk.hold.cancel()).await;
+        return run(handler, ctx, input, limit, leash).await;
     };
     if let Err(error) = longshore_storage::check(file).await {
         return Ended::Outcome(unreadable(&error));
     }
-    let ended = run(handler, ctx, input, limit, chunk.hold.cancel()).await;
+    let ended = run(handler, ctx, input, limit, leash).await;
     if !matches!(ended, Ended::Outcome(Outcome::Success(_))) {
         return ended;
     }
@@ -86,14 +105,31 @@ async fn resolve_and_run(
     }
 }
 
-/// Runs a handler until it ends, its time is up, or `stop` says so; then it may wind up, and is
+/// Waits until an attempt at an exclusive task must have stopped: the chunk may run elsewhere soon.
+pub(crate) async fn cut(pipeline: &Pipeline, hold: &Hold) {
+    if !hold.is_exclusive() {
+        return std::future::pending().await;
+    }
+    hold.abandoned().cancelled().await;
+    tokio::time::sleep(wind_up_of_exclusive(pipeline.config.dead_after)).await;
+}
+
+/// What ends an attempt before its time.
+struct Leash<'a> {
+    /// Then it is to stop, and may wind up.
+    stop: &'a CancellationToken,
+    /// Then it is dropped at once.
+    cut: BoxFuture<'a, ()>,
+}
+
+/// Runs a handler until it ends, its time is up, or the leash says so; then it may wind up, and is
 /// dropped.
 async fn run(
     handler: &dyn Handler,
     ctx: Context,
     input: Input,
     timeout: Option<Duration>,
-    stop: &CancellationToken,
+    Leash { stop, cut }: Leash<'_>,
 ) -> Ended {
     let cancel = ctx.cancel.clone();
     let mut work = AssertUnwindSafe(handler.run(ctx, input)).catch_unwind();
@@ -117,10 +153,15 @@ async fn run(
         () = time_is_up => false,
     };
     cancel.cancel();
-    let wound_up = tokio::time::timeout(handler.wind_up(), work).await;
+    let wound_up = tokio::select! {
+        biased;
+        ended = work => Some(ended),
+        () = tokio::time::sleep(handler.wind_up()) => None,
+        () = cut => None,
+    };
     match (stopped, wound_up, timeout) {
         // It was as good as done: that counts, if there is still somebody to count it.
-        (true, Ok(Ok(success @ Outcome::Success(_))), _) => Ended::Outcome(success),
+        (true, Some(Ok(success @ Outcome::Success(_))), _) => Ended::Outcome(success),
         (false, _, Some(timeout)) => Ended::Outcome(Outcome::Failure {
             error: format!("timed out after {}", humantime::format_duration(timeout)),
             retry: true,
@@ -147,12 +188,17 @@ mod tests {
         }
     }
 
+    fn leash(stop: &CancellationToken) -> Leash<'_> {
+        Leash { stop, cut: Box::pin(std::future::pending()) }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_slow_attempt_times_out() {
         let forever = asynchronous(|_, _: i64| std::future::pending::<TaskResult<()>>());
         let limit = Some(Duration::from_secs(5));
         let stop = CancellationToken::new();
-        let ended = run(&forever, context(&json!(null)), Input::Number(1), limit, &stop).await;
+        let ended =
+            run(&forever, context(&json!(null)), Input::Number(1), limit, leash(&stop)).await;
         assert_eq!(failure(outcome(ended)), ("timed out after 5s".into(), true));
     }
 
@@ -162,7 +208,7 @@ mod tests {
             if n == 1 { panic!("hook slipped") } else { TaskResult::Ok(()) }
         });
         let stop = CancellationToken::new();
-        let ended = run(&panics, context(&json!(null)), Input::Number(1), None, &stop).await;
+        let ended = run(&panics, context(&json!(null)), Input::Number(1), None, leash(&stop)).await;
         assert_eq!(failure(outcome(ended)), ("the handler panicked: hook slipped".into(), true));
     }
 
@@ -172,9 +218,23 @@ mod tests {
         let stop = CancellationToken::new();
         stop.cancel();
         let begun = tokio::time::Instant::now();
-        let ended = run(&forever, context(&json!(null)), Input::Number(1), None, &stop).await;
+        let ended =
+            run(&forever, context(&json!(null)), Input::Number(1), None, leash(&stop)).await;
         assert!(matches!(ended, Ended::Stopped));
         assert!(begun.elapsed() < Duration::from_secs(1), "it took {:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_that_is_cut_has_no_time_to_wind_up() {
+        let forever = asynchronous(|_, _: i64| std::future::pending::<TaskResult<()>>());
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let cut = Box::pin(tokio::time::sleep(Duration::from_millis(100)));
+        let leash = Leash { stop: &stop, cut };
+        let begun = tokio::time::Instant::now();
+        let ended = run(&forever, context(&json!(null)), Input::Number(1), None, leash).await;
+        assert!(matches!(ended, Ended::Stopped));
+        assert_eq!(begun.elapsed(), Duration::from_millis(100));
     }
 
     #[tokio::test(start_paused = true)]
@@ -185,7 +245,7 @@ mod tests {
         });
         let stop = CancellationToken::new();
         stop.cancel();
-        let ended = run(&heeds, context(&json!(null)), Input::Number(1), None, &stop).await;
+        let ended = run(&heeds, context(&json!(null)), Input::Number(1), None, leash(&stop)).await;
         assert_eq!(outcome(ended), success(true));
     }
 }

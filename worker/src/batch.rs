@@ -169,9 +169,12 @@ impl Batch {
 
     /// Whether it is to be committed now.
     pub(crate) fn is_due(&self) -> bool {
-        self.bytes > MAX_BYTES
-            || self.runs.len() > MAX_RUNS
-            || self.due_at().is_some_and(|due| due <= Instant::now())
+        self.is_full() || self.due_at().is_some_and(|due| due <= Instant::now())
+    }
+
+    /// Whether no more is to be settled before a commit.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes > MAX_BYTES || self.runs.len() > MAX_RUNS
     }
 
     /// Takes out what is settled.
@@ -185,13 +188,15 @@ impl Batch {
         Some(Settled { from, runs, busy: std::mem::take(&mut self.busy) })
     }
 
-    /// What was taken out could not be committed; it is due again after a while.
+    /// What was taken out could not be committed; it is due again after a while, before what was
+    /// settled meanwhile.
     pub(crate) fn put_back(&mut self, settled: Settled) {
         let Settled { from, runs, busy } = settled;
-        debug_assert_eq!(from + runs_len(&runs), self.from, "nothing was settled in between");
+        debug_assert_eq!(from + runs_len(&runs), self.from, "nothing else was taken out");
         self.from = from;
-        self.bytes = runs.iter().map(bytes).sum();
-        self.runs = runs;
+        self.bytes += runs.iter().map(bytes).sum::<usize>();
+        let since = std::mem::replace(&mut self.runs, runs);
+        self.runs.extend(since);
         self.busy += busy;
         self.opened = Instant::now();
     }

@@ -78,6 +78,16 @@ impl Builder {
         self
     }
 
+    /// Two attempts at a subtask of this task must never overlap: its attempts stop when the worker
+    /// loses the ledger, before another worker may begin them, and no second copy is started. Without
+    /// this they go on, and end when the ledger says that they run elsewhere. A blocking task must
+    /// look at [`Context::is_cancelled`], since nothing else can stop it.
+    #[must_use]
+    pub fn exclusive(mut self, name: impl Into<String>) -> Self {
+        self.config.exclusive.insert(name.into());
+        self
+    }
+
     /// Runs once before the first claim. If it fails, so does [`Worker::run`], and nothing is
     /// claimed.
     #[must_use]
@@ -146,6 +156,9 @@ impl Builder {
         let mut config = self.config;
         let uncopied = self.specs.iter().filter(|(_, spec)| !spec.copies());
         config.uncopied.extend(uncopied.map(|(name, _)| name.clone()));
+        let exclusive = self.specs.iter().filter(|(_, spec)| spec.is_exclusive());
+        config.exclusive.extend(exclusive.map(|(name, _)| name.clone()));
+        config.uncopied.extend(config.exclusive.iter().cloned());
         let availability = Availability::default();
         for (task, spec) in &self.specs {
             if let Err(reason) = spec.check() {

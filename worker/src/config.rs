@@ -15,11 +15,15 @@ pub struct Config {
     pub queues: Vec<String>,
     /// Tasks of which no second copy may run, however long the first takes ([`crate::Builder::without_copies`]).
     pub uncopied: BTreeSet<String>,
+    /// Exclusive tasks: two attempts at a subtask of theirs must never overlap
+    /// ([`crate::Builder::exclusive`]).
+    pub exclusive: BTreeSet<String>,
     /// What the worker is good for, free text.
     pub labels: BTreeMap<String, String>,
     /// The time from one heartbeat to the next.
     pub heartbeat: Duration,
-    /// A worker that could not beat for so long stops claiming and stops what it runs.
+    /// A worker that was silent for so long is taken for dead, and its chunks run elsewhere. The
+    /// worker itself claims nothing after three quarters of it, and stops exclusive tasks.
     pub dead_after: Duration,
     /// A chunk that runs for so long is acknowledged early; its claim is durable.
     pub ack_after: Duration,
@@ -42,6 +46,7 @@ impl Default for Config {
             slots: u32::try_from(cores).unwrap_or(1),
             queues: vec!["default".into()],
             uncopied: BTreeSet::new(),
+            exclusive: BTreeSet::new(),
             labels: BTreeMap::new(),
             heartbeat: Duration::from_secs(1),
             dead_after: Duration::from_secs(5),

@@ -5,8 +5,10 @@
 //!   ledger ------ hints ----------------> heart --- Pulse ---------> slots
 //! ```
 //!
-//! A worker whose heart can't reach the ledger for `dead_after` must expect that others run what it
-//! holds: it claims nothing and stops what it runs (self-fencing) until a beat works again. Hints
+//! A worker whose beats fail for three quarters of `dead_after` is fenced until a beat works again.
+//! It claims nothing. What it runs goes on: while the ledger is away nobody can have taken it, and
+//! when a beat works again, its answer names what was given to others. Chunks of exclusive tasks
+//! stop, so that they have ended before `dead_after`, when a scheduler may give them away. Hints
 //! about ended and paused jobs arrive here too, since a cancel must get through to a busy worker;
 //! the beat repeats whatever a lost hint said.
 
@@ -38,6 +40,16 @@ const BEAT_AGAIN: Duration = Duration::from_millis(250);
 /// The first beat waits at most so long for the hints to be followed.
 const FIRST_BEAT: Duration = Duration::from_millis(250);
 
+/// A worker is fenced after this part of `dead_after` without a beat. The rest is for exclusive
+/// tasks to stop in (see [`wind_up_of_exclusive`]), and for a machine that is slow.
+const FENCED_AFTER: (u32, u32) = (3, 4);
+
+/// How long an attempt at an exclusive task may take to stop once the worker is fenced; then it is
+/// killed. It must have ended before `dead_after`.
+pub(crate) fn wind_up_of_exclusive(dead_after: Duration) -> Duration {
+    dead_after / 8
+}
+
 /// The wait before hints are asked for again after the ledger refused them.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
@@ -49,7 +61,7 @@ pub(crate) enum Pulse {
     Starting,
     /// The ledger knows that we live.
     Beating,
-    /// It can't have heard of us for `dead_after`. The next beat that works moves it on.
+    /// No beat worked for most of `dead_after`. The next one that works moves it on.
     Fenced,
 }
 
@@ -66,6 +78,11 @@ impl Wrist {
     pub(crate) async fn beating(&self) {
         // The sender is ours, so it is there.
         let _ = self.0.subscribe().wait_for(|pulse| *pulse == Pulse::Beating).await;
+    }
+
+    /// Whether the worker lost the ledger.
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.feel() == Pulse::Fenced
     }
 
     fn feel(&self) -> Pulse {
@@ -172,6 +189,8 @@ struct Chest<'a> {
 impl Chest<'_> {
     async fn beat(&self) {
         let Body { heartbeat, dead_after, .. } = *self.body;
+        let (part, whole) = FENCED_AFTER;
+        let fenced_after = dead_after * part / whole;
         // The first beat registers the connection that ends with this process, so that no death is overlooked. Where
         // hints can't be followed it goes without.
         let _ = tokio::time::timeout(FIRST_BEAT, self.again.notified()).await;
@@ -180,7 +199,7 @@ impl Chest<'_> {
         loop {
             let begun = Instant::now();
             let info = body.take(self.body, begun);
-            let wait = match self.beat_once(&info, last_heard + dead_after).await {
+            let wait = match self.beat_once(&info, last_heard + fenced_after).await {
                 Ok(beat) => {
                     last_heard = begun;
                     self.hear(&beat);
@@ -192,12 +211,12 @@ impl Chest<'_> {
                     heartbeat.min(BEAT_AGAIN)
                 }
             };
-            self.rest(begun + wait, last_heard + dead_after).await;
+            self.rest(begun + wait, last_heard + fenced_after).await;
         }
     }
 
-    /// One beat; fences the worker when `dead_at` comes while it waits for the answer.
-    async fn beat_once(&self, info: &NodeInfo, dead_at: Instant) -> Result<Beat, String> {
+    /// One beat; fences the worker when `fence_at` comes while it waits for the answer.
+    async fn beat_once(&self, info: &NodeInfo, fence_at: Instant) -> Result<Beat, String> {
         let held = self.body.holdings.held();
         let beat = self.ledger.beat(info, &held);
         let beat = tokio::time::timeout(self.body.dead_after / 2, beat);
@@ -209,13 +228,13 @@ impl Chest<'_> {
                     Ok(answer) => answer.map_err(|error| error.to_string()),
                     Err(_) => Err("no answer in time".into()),
                 },
-                () = tokio::time::sleep_until(dead_at), if self.is_beating() => self.fence(),
+                () = tokio::time::sleep_until(fence_at), if self.is_beating() => self.fence(),
             }
         }
     }
 
     /// Waits for the next beat, or until something is worth one at once.
-    async fn rest(&self, until: Instant, dead_at: Instant) {
+    async fn rest(&self, until: Instant, fence_at: Instant) {
         let was_closing = self.body.closing.is_cancelled();
         loop {
             tokio::select! {
@@ -224,7 +243,7 @@ impl Chest<'_> {
                 () = self.again.notified() => return,
                 () = self.body.availability.changed() => return,
                 () = self.body.closing.cancelled(), if !was_closing => return,
-                () = tokio::time::sleep_until(dead_at), if self.is_beating() => self.fence(),
+                () = tokio::time::sleep_until(fence_at), if self.is_beating() => self.fence(),
             }
         }
     }
@@ -234,10 +253,12 @@ impl Chest<'_> {
     }
 
     fn fence(&self) {
-        error!("no heartbeat got through for too long; stopping everything until one does");
+        let held = self.body.holdings.busy();
+        error!(held, "the ledger is away; nothing is claimed, held chunks go on");
+        // In this order: a chunk that is marked as exclusive later looks at the pulse then.
         self.wrist.set(Pulse::Fenced);
         metrics::fenced(true);
-        self.body.holdings.end_all(Ending::Abandon);
+        self.body.holdings.fence();
     }
 
     fn hear(&self, beat: &Beat) {
@@ -247,7 +268,7 @@ impl Chest<'_> {
             self.body.closing.cancel();
         }
         if self.wrist.set(Pulse::Beating) == Pulse::Fenced {
-            info!("heartbeats get through again");
+            info!(stopped = beat.stop.len(), "heartbeats get through again");
             metrics::fenced(false);
         }
     }

@@ -35,6 +35,8 @@ pub(crate) enum Ending {
 pub(crate) struct Hold {
     pub(crate) held: Held,
     granted: AtomicBool,
+    /// Whether the chunk's task is exclusive: it stops when the worker loses the ledger.
+    exclusive: AtomicBool,
     ending: Arc<AtomicU8>,
     cancel: CancellationToken,
     abandoned: CancellationToken,
@@ -44,6 +46,17 @@ impl Hold {
     /// The claim went through: heartbeats list it from now on.
     pub(crate) fn granted(&self) {
         self.granted.store(true, Ordering::Release);
+    }
+
+    /// Marks the chunk's task as exclusive. The caller looks at the liveness afterwards: a fence that
+    /// comes before this call does not see the mark.
+    pub(crate) fn make_exclusive(&self) {
+        self.exclusive.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the chunk's task is exclusive.
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.exclusive.load(Ordering::SeqCst)
     }
 
     /// Whether to begin another subtask.
@@ -98,7 +111,7 @@ pub(crate) struct Holdings {
     holds: Mutex<FxHashMap<Token, Arc<Hold>>>,
     /// Jobs of which something was taken on since the last heartbeat that got through.
     untold: Mutex<BTreeSet<JobId>>,
-    /// What every new hold begins with: a worker that drains or is fenced takes nothing on.
+    /// What every new hold begins with: a worker that drains takes nothing on.
     closing: Mutex<Option<Ending>>,
 }
 
@@ -108,6 +121,7 @@ impl Holdings {
         let hold = Arc::new(Hold {
             held,
             granted: AtomicBool::new(false),
+            exclusive: AtomicBool::new(false),
             ending: Arc::default(),
             cancel: CancellationToken::new(),
             abandoned: CancellationToken::new(),
@@ -174,8 +188,15 @@ impl Holdings {
         self.end_all(ending);
     }
 
+    /// The worker lost the ledger: chunks of exclusive tasks end, all others go on.
+    pub(crate) fn fence(&self) {
+        for hold in self.holds.lock().values().filter(|hold| hold.is_exclusive()) {
+            hold.end(Ending::Abandon);
+        }
+    }
+
     /// Everything that is held now ends.
-    pub(crate) fn end_all(&self, ending: Ending) {
+    fn end_all(&self, ending: Ending) {
         for hold in self.holds.lock().values() {
             hold.end(ending);
         }
@@ -269,6 +290,16 @@ mod tests {
         let holdings = Arc::new(Holdings::default());
         let (one, two) = (holdings.take(held(1, 1)), holdings.take(held(2, 2)));
         holdings.end_job(one.held.job, Ending::Abandon);
+        stands(&one, false, true, true);
+        stands(&two, true, false, false);
+    }
+
+    #[test]
+    fn a_fence_ends_chunks_of_exclusive_tasks_alone() {
+        let holdings = Arc::new(Holdings::default());
+        let (one, two) = (holdings.take(held(1, 1)), holdings.take(held(1, 2)));
+        one.make_exclusive();
+        holdings.fence();
         stands(&one, false, true, true);
         stands(&two, true, false, false);
     }

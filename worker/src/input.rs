@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use longshore_ledger::Ledger;
+use longshore_ledger::{Error, Ledger};
 use longshore_protocol::{Input, JobId, Outcome, Plan, ResultRun};
 use serde_json::Value;
 
@@ -16,6 +16,8 @@ const PAGE_BYTES: u64 = 1 << 20;
 pub(crate) enum NoInput {
     /// Nobody's fault but ours: the subtask is handed back and runs later.
     NotNow(String),
+    /// The ledger can't be reached: it is asked again.
+    Away,
     /// The subtask can't be run; this is its outcome.
     Failed(Outcome),
 }
@@ -51,7 +53,10 @@ async fn results(
     let mut next = children.start;
     while next < children.end {
         let page = ledger.results(job, next, children.end, PAGE_BYTES).await;
-        let page = page.map_err(|error| NoInput::NotNow(error.to_string()))?;
+        let page = page.map_err(|error| match error {
+            Error::Unavailable { .. } => NoInput::Away,
+            error => NoInput::NotNow(error.to_string()),
+        })?;
         for run in &page.runs {
             let text = lines(store, run).await?;
             for (index, line) in (run.from..run.from + run.count).zip(text.lines()) {

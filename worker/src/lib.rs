@@ -15,6 +15,7 @@ mod availability;
 mod backoff;
 mod batch;
 mod builder;
+mod commits;
 mod config;
 mod context;
 mod env;

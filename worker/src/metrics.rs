@@ -12,7 +12,7 @@ const ATTEMPTS: &str = "longshore_attempts_total";
 const FENCED_COMMITS: &str = "longshore_fenced_commits_total";
 /// Histogram: how long slots were busy with a commit's subtasks, seconds.
 const BUSY_SECONDS: &str = "longshore_busy_seconds";
-/// Gauge: 1 while no heartbeat gets through and the worker has stopped everything for it.
+/// Gauge: 1 while no heartbeat gets through and the worker claims nothing for it.
 const FENCED: &str = "longshore_worker_fenced";
 
 /// Tells whoever records metrics what each of them is.
@@ -20,7 +20,7 @@ pub fn describe() {
     describe_counter!(ATTEMPTS, "Attempts at subtasks that ended, by outcome");
     describe_counter!(FENCED_COMMITS, "Commits refused: the chunk had been given to somebody else");
     describe_histogram!(BUSY_SECONDS, Unit::Seconds, "How long a commit's subtasks took");
-    describe_gauge!(FENCED, "1 while no heartbeat gets through and everything is stopped for it");
+    describe_gauge!(FENCED, "1 while no heartbeat gets through and nothing is claimed for it");
     register();
 }
 

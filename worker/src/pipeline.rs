@@ -25,7 +25,8 @@ use tracing::{debug, error, info, instrument, warn};
 use crate::attempt::{Ended, attempt};
 use crate::availability::Availability;
 use crate::backoff::{Reach, insist};
-use crate::batch::{Batch, Judge};
+use crate::batch::{Batch, Judge, Settled};
+use crate::commits::{Commits, Put};
 use crate::config::{MAX_LEDGER_RESULT, REDUCE_FACTOR};
 use crate::heart::Wrist;
 use crate::holdings::{Ending, Hold, Holdings, Taken};
@@ -262,9 +263,10 @@ impl Pipeline {
         if let Some(task) = chunk.computing() {
             self.compute(chunk, batch, task).await;
         }
+        let mut commits = Commits::new(self, chunk);
         while batch.next() < chunk.grant.to && chunk.hold.goes_on() {
             let begun = Instant::now();
-            match attempt(self, chunk, batch).await {
+            match attempt(self, chunk, batch, &mut commits).await {
                 Ended::Outcome(outcome) => {
                     self.availability.started(chunk.task());
                     batch.push(chunk.judge.judge(outcome, self.machine.share()), begun.elapsed());
@@ -277,19 +279,21 @@ impl Pipeline {
                     break;
                 }
                 Ended::Stuck(reason) => {
+                    commits.finish(batch).await;
                     self.commit(chunk, batch).await;
                     stall(chunk.hold, &reason).await;
                     break;
                 }
             }
             if batch.is_due() && batch.next() < chunk.grant.to {
-                self.commit(chunk, batch).await;
+                commits.catch_up(batch).await;
             }
             // Ten thousand instant subtasks would keep everybody else from this thread.
             tokio::task::coop::consume_budget().await;
         }
         self.pace.took(since.elapsed());
         drop(slot);
+        commits.finish(batch).await;
         self.commit_rest(chunk, batch).await;
     }
 
@@ -372,6 +376,7 @@ impl Pipeline {
         grant: &'a Grant,
     ) -> Result<Chunk<'a>, Unprepared> {
         let job = hold.held.job;
+        // In an outage of the ledger the plan is waited for.
         let plan = loop {
             match self.plans.get(self.ledger.as_ref(), job, &grant.digest).await {
                 Ok(plan) => break plan,
@@ -394,6 +399,12 @@ impl Pipeline {
         let Some(handler) = self.handlers.find(task) else {
             return Err(Unprepared::NotHere(format!("the worker has no task `{task}`")));
         };
+        if self.config.exclusive.contains(task) {
+            hold.make_exclusive();
+            if self.wrist.is_fenced() {
+                hold.end(Ending::Abandon);
+            }
+        }
         let factor = if is_reduce { REDUCE_FACTOR } else { 1 };
         let most = match document.results {
             Results::Url(_) => usize::MAX,
@@ -435,18 +446,28 @@ impl Pipeline {
         batch: &mut Batch,
     ) -> Result<(), String> {
         let Some(settled) = batch.take() else { return Ok(()) };
+        match self.put(chunk, settled).await {
+            Put::Taken(end) => batch.commit(end),
+            Put::Refused => {}
+            Put::Unwritten(settled, error) => {
+                batch.put_back(settled);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits this, and insists until the ledger has answered or the chunk is not ours any more.
+    pub(crate) async fn put(&self, chunk: &Chunk<'_>, settled: Settled) -> Put {
         let hold = chunk.hold;
         if hold.is_abandoned() {
-            return Ok(());
+            return Put::Refused;
         }
         let Held { job, chunk: id, token } = hold.held;
         let commit = match self.store(chunk, settled).await {
             Stored::Ready(commit) => commit,
-            Stored::Lost => return Ok(()),
-            Stored::Unwritten(settled, error) => {
-                batch.put_back(settled);
-                return Err(error);
-            }
+            Stored::Lost => return Put::Refused,
+            Stored::Unwritten(settled, error) => return Put::Unwritten(settled, error),
         };
         let ask = || self.ledger.commit(job, id, token, &commit);
         let end = commit.from + runs_len(&commit.runs);
@@ -454,12 +475,12 @@ impl Pipeline {
         if let Some(Ok(committed)) = &answer {
             metrics::committed(&commit, committed);
             if matches!(committed, Committed::Settled { .. }) {
-                batch.commit(end);
                 let tried = &chunk.grant.tried;
                 self.records.count(chunk.task(), &commit.runs, tried, &self.node);
             }
         }
         self.tidy_up(chunk, &commit, answer.as_ref().and_then(|answer| answer.as_ref().ok()));
+        let is_settled = matches!(answer, Some(Ok(Committed::Settled { .. })));
         match answer {
             Some(Ok(Committed::Settled { state })) if state.is_terminal() => {
                 hold.end(Ending::Abandon);
@@ -480,7 +501,7 @@ impl Pipeline {
             }
             None => hold.end(Ending::Abandon),
         }
-        Ok(())
+        if is_settled { Put::Taken(end) } else { Put::Refused }
     }
 
     /// Hands back what is not settled. After a fence this is what lets the chunk run elsewhere.

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::Context;
+use crate::attempt::cut;
 use crate::batch::Batch;
 use crate::pipeline::{Chunk, Pipeline};
 use crate::task::{Computing, Series, no_thread};
@@ -203,9 +204,14 @@ impl Pipeline {
             Why::TimeIsUp(index) => Some(index),
         };
         let until = Instant::now() + stretch.wind_up;
+        let mut cut = std::pin::pin!(cut(self, chunk.hold));
         while current.is_none_or(|index| batch.next() <= index) {
-            let next = tokio::time::timeout_at(until, series.next(None)).await;
-            let computed = next.ok().flatten();
+            let computed = tokio::select! {
+                biased;
+                computed = series.next(None) => computed,
+                () = sleep_until(until) => None,
+                () = &mut cut => None,
+            };
             let is_current = Some(batch.next()) == current;
             match (why, computed) {
                 (Why::TimeIsUp(_), _) if is_current => {

@@ -263,6 +263,8 @@ async fn drain(pipeline: &Pipeline, running: &TaskTracker) {
     if tokio::time::timeout(LEAVE, running.wait()).await.is_ok() {
         return;
     }
+    let held = holdings.busy();
+    warn!(held, "the ledger did not answer; what these chunks came to is lost, and runs again");
     holdings.close(Ending::Abandon);
     over.cancel();
     if tokio::time::timeout(LAST_TRY, running.wait()).await.is_err() {

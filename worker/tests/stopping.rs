@@ -1,4 +1,4 @@
-//! How a worker stops: on cancel, on pause, on drain, and when it can't reach the ledger.
+//! How a worker stops: on cancel, on pause, and on drain.
 
 #[path = "yard/log.rs"]
 mod log;
@@ -215,40 +215,6 @@ async fn a_node_that_is_asked_to_drain_leaves() {
     eventually("the node is known", async || yard.ledger.drain(&id).await.expect("memory")).await;
     worker.ended().await.expect("it leaves as asked");
     assert_eq!(yard.ledger.nodes().await.expect("memory"), [], "it was forgotten");
-}
-
-#[tokio::test]
-async fn a_worker_without_a_ledger_stops_what_it_runs_and_hands_it_back_later() {
-    let yard = Yard::new();
-    let line = Severed::new(yard.ledger.clone());
-    let (stopped, stops) = watch::channel(0);
-    let (open, gate) = watch::channel(false);
-    let config = Config { dead_after: Duration::from_millis(300), ..config() };
-    let task = move |ctx: Context, n: u64| {
-        let (stopped, mut gate) = (stopped.clone(), gate.clone());
-        async move {
-            tokio::select! {
-                () = ctx.cancelled() => stopped.send_modify(|stops| *stops += 1),
-                _ = gate.wait_for(|open| *open) => {}
-            }
-            TaskResult::Ok(n)
-        }
-    };
-    let worker = Worker::builder().config(config).task("waits", task).build();
-    let worker = yard.start_with(worker.expect("a good worker"), Arc::new(line.clone()));
-    let job = yard.submit(&range("waits", 3, 3)).await;
-    eventually("the chunk runs", async || yard.job(job).await.books.running == 3).await;
-
-    line.cut(true);
-    eventually("it stops by itself", async || *stops.borrow() == 1).await;
-    assert_eq!(yard.job(job).await.books.running, 3, "nobody could be told");
-
-    open.send_replace(true);
-    line.cut(false);
-    let summary = yard.ended(job).await;
-    assert_eq!((summary.state, summary.books.done), (JobState::Succeeded, 3));
-    assert_eq!(summary.attempts, 3, "what was stopped did not count");
-    worker.leave().await;
 }
 
 #[tokio::test]

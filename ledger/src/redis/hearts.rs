@@ -8,8 +8,9 @@
 //! A missing connection proves a death only if it was there while ours was, the one connection on which we ask: if we saw it, or
 //! if the beat that registered it came after we had connected. Or if it led to the very server that we ask, which runs under a
 //! name of its own since it started (its `run_id`, where the user may ask for it): then it need not have been there with ours, and
-//! who comes first after everybody died knows at once who did. Whatever ends all connections (a restart, a fail-over, a cut
-//! on our side) ends ours too, and with it all that is known. A heart that broke and was replaced is told apart by asking once more
+//! who comes first after everybody died knows at once who did. Whatever ends all connections (a restart, a fail-over, an outage
+//! of the network) ends ours too, and with it all that is known: from then on only hearts count that were there with the new
+//! one, since others may be about to be replaced. A heart that broke and was replaced is told apart by asking once more
 //! what its process registered last.
 //!
 //! Deliberately absent: silence, and any decision (the scheduler's engine). Where this user may not ask, the answer is an error, and
@@ -37,6 +38,8 @@ pub(super) struct RedisHearts {
     connection: Option<MultiplexedConnection>,
     /// What the server at its other end calls itself, if it says.
     run: Option<String>,
+    /// There was a connection before this one, which broke.
+    lost_one: bool,
     /// When it was made, by the ledger's clock.
     connected_at: Timestamp,
     /// Hearts that were there at some time since.
@@ -46,7 +49,8 @@ pub(super) struct RedisHearts {
 impl RedisLedger {
     pub(super) fn watch_hearts(&self) -> RedisHearts {
         let (ledger, connected_at) = (self.clone(), Timestamp::default());
-        RedisHearts { ledger, connection: None, run: None, connected_at, seen: BTreeSet::new() }
+        let (connection, run, seen) = (None, None, BTreeSet::new());
+        RedisHearts { ledger, connection, run, lost_one: false, connected_at, seen }
     }
 }
 
@@ -58,7 +62,7 @@ impl Hearts for RedisHearts {
         let present = match self.present(&hearts).await {
             Ok(present) => present,
             Err(failure) => {
-                self.connection = None;
+                self.lost_one |= self.connection.take().is_some();
                 self.seen.clear();
                 return Err(self.ledger.error(OPERATION, &failure));
             }
@@ -71,7 +75,7 @@ impl Hearts for RedisHearts {
         self.seen.extend(there);
         let mut severed = Vec::new();
         for heart in missing {
-            let led_here = self.run.as_deref() == Some(parts(&heart.1).1);
+            let led_here = !self.lost_one && self.run.as_deref() == Some(parts(&heart.1).1);
             if (led_here || self.seen.contains(&heart)) && self.is_current(&heart).await? {
                 severed.push(heart.0);
             }
@@ -109,7 +113,8 @@ impl RedisHearts {
         let told = transport.in_time(time.query_async::<(u64, u64)>(&mut connection));
         let (seconds, micros) = told.await?;
         self.run = transport.run_id(&mut connection).await;
-        self.connected_at = Timestamp::from_millis(seconds * 1_000 + micros / 1_000);
+        let told = self.ledger.ledger_clock().agreed(seconds * 1_000 + micros / 1_000);
+        self.connected_at = Timestamp::from_millis(told);
         self.connection = Some(connection.clone());
         Ok(connection)
     }

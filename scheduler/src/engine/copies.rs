@@ -55,6 +55,10 @@ impl Engine {
             return None;
         }
         let held_for = job.too_long(pool.hands.slots)?;
+        if self.contact.lasts(now) < held_for {
+            // In an outage of the ledger every chunk is held too long.
+            return None;
+        }
         let only = (nodes.len() == 1).then(|| nodes.remove(0).0);
         let lagging = Lagging { held_for, offer_for: OFFER_FOR, chunks, only };
         Some(Action::Copy { job: id, lagging })

@@ -1,7 +1,8 @@
 //! Which workers live, and which have fallen silent for too long.
 //!
 //! Silence is counted on our own clock, and only over time in which our own reads of the ledger
-//! worked: a ledger that froze, or a paused machine of ours, kills nobody. Deliberately absent:
+//! worked: a ledger that froze, or a paused machine of ours, kills nobody. Nor does a ledger that
+//! takes no writes (`contact`): nobody is judged meanwhile, and all count from anew afterwards. Deliberately absent:
 //! what is done about the dead (see `burials`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +34,8 @@ pub(super) struct Fleet {
     dead_after: Duration,
     nodes: BTreeMap<NodeId, Node>,
     read_at: Option<Timestamp>,
+    /// Whether silence means anything now.
+    judges: bool,
     /// Who holds chunks without being on the list, and since when we know.
     strays: BTreeMap<NodeId, Timestamp>,
     /// For each queue the tasks that all who take chunks of it can run.
@@ -113,10 +116,24 @@ impl Fleet {
             dead_after,
             nodes: BTreeMap::new(),
             read_at: None,
+            judges: true,
             strays: BTreeMap::new(),
             common: BTreeMap::new(),
             has_isolated: false,
         }
+    }
+
+    /// Whether workers can send heartbeats, so that those that are silent for too long are dead.
+    pub(super) fn judge_silence(&mut self, can_beat: bool) {
+        self.judges = can_beat;
+    }
+
+    /// An outage of the ledger is over: all have the whole of `dead_after` for their next heartbeat.
+    pub(super) fn pardon(&mut self) {
+        for node in self.nodes.values_mut() {
+            node.silent = Duration::ZERO;
+        }
+        self.strays.clear();
     }
 
     /// Takes in the ledger's list as read at `now`.
@@ -143,7 +160,9 @@ impl Fleet {
             }
             stays
         });
-        changes.silent_queues = self.judge();
+        if self.judges {
+            changes.silent_queues = self.judge();
+        }
         changes.hands |= !changes.silent_queues.is_empty();
         self.strays.retain(|id, _| !listed.contains(id));
         if changes.hands {
@@ -181,7 +200,7 @@ impl Fleet {
     /// Gives up, and forgets, the strays that have been off the list for as long as it takes to
     /// die. A list that could not be read proves nothing.
     pub(super) fn lost_strays(&mut self) -> Vec<NodeId> {
-        let Some(read_at) = self.read_at else { return Vec::new() };
+        let Some(read_at) = self.read_at.filter(|_| self.judges) else { return Vec::new() };
         let dead_after = self.dead_after;
         let is_lost = |since: &Timestamp| read_at.since(*since) >= dead_after;
         let lost: Vec<NodeId> = self

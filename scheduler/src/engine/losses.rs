@@ -216,6 +216,7 @@ fn a_queue_of_another_scheduler_is_left_alone_until_it_is_gone() {
     let mut world = World::new(1, 4);
     let signed_in = |names: &[&str]| Event::Peers(names.iter().map(|it| record(it, 1)).collect());
     world.engine.step(Timestamp::default(), signed_in(&["me", "other"]));
+    world.schedulers = vec!["me", "other"];
     let job = world.submit(10, 1_000, &format!(r#","queue":"{theirs}""#));
     world.run_for(2_000);
     assert!(matches!(world.engine.jobs[&job].known, Known::Elsewhere(_)));
@@ -235,6 +236,7 @@ fn a_queue_of_a_scheduler_that_died_is_taken_over_and_its_workers_are_buried() {
     world
         .engine
         .step(Timestamp::default(), Event::Peers(vec![record("me", 1), record("other", 1)]));
+    world.schedulers = vec!["me", "other"];
     let job = world.submit(10, 1_000, &format!(r#","queue":"{queue}""#));
     world.beat(&worker);
     world.run_for(8_000);

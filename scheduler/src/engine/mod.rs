@@ -15,6 +15,7 @@
 mod burials;
 mod capability;
 mod chunk;
+mod contact;
 mod copies;
 mod event;
 mod feed;
@@ -25,6 +26,8 @@ mod jobs;
 #[cfg(test)]
 mod losses;
 mod orphans;
+#[cfg(test)]
+mod outages;
 mod peers;
 mod placement;
 mod pool;
@@ -48,6 +51,7 @@ use longshore_protocol::{
 pub use event::{Action, Event, Keyed, Terms};
 
 use burials::Burials;
+use contact::Contact;
 use fleet::Fleet;
 use health::Health;
 use job::{Job, Opening};
@@ -80,6 +84,7 @@ pub struct Engine {
     pools: BTreeMap<PoolKey, Pool>,
     fleet: Fleet,
     health: Health,
+    contact: Contact,
     burials: Burials,
     orphans: Orphans,
     peers: Peers,
@@ -169,6 +174,7 @@ impl Engine {
         Self {
             fleet: Fleet::new(config.dead_after),
             health: Health::default(),
+            contact: Contact::new(config.dead_after),
             burials: Burials::new(config.dead_after),
             orphans: Orphans::default(),
             peers: Peers::new(config.me.clone()),
@@ -241,6 +247,7 @@ impl Engine {
     }
 
     fn nodes(&mut self, now: Timestamp, records: &[NodeRecord]) {
+        self.fleet.judge_silence(self.contact.is_up(now));
         let changes = self.fleet.observe(now, records);
         self.judge_health(now, records);
         self.burials.spare(|id| self.fleet.is_alive(id));
@@ -318,6 +325,9 @@ impl Engine {
     }
 
     fn peers(&mut self, now: Timestamp, records: Vec<SchedulerRecord>) {
+        if self.contact.signed_in(now) {
+            self.fleet.pardon();
+        }
         if self.peers.observe(records) {
             self.share_out(now);
         }

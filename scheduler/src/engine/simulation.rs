@@ -33,6 +33,45 @@ impl Clock for ManualClock {
     }
 }
 
+/// How the ledger is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Condition {
+    Well,
+    /// It answers nothing.
+    Away,
+    /// It answers questions, and revokes, but nothing else that writes.
+    Full,
+}
+
+impl Condition {
+    /// The job that this action asks about in vain.
+    fn fails(self, action: &Action) -> Option<JobId> {
+        match action {
+            Action::Look { job } | Action::Study { job } | Action::AskHolders { job }
+                if self == Self::Away =>
+            {
+                Some(*job)
+            }
+            Action::Sweep { job, .. }
+            | Action::Open { job, .. }
+            | Action::Copy { job, .. }
+            | Action::Fail { job, .. }
+            | Action::Archive { job }
+                if self != Self::Well =>
+            {
+                Some(*job)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// This scheduler signed in, and these are there.
+fn signed_in(schedulers: &[&str], at_ms: u64) -> Event {
+    let record = |name: &&str| super::peers::tests::record(name, at_ms);
+    Event::Peers(schedulers.iter().map(record).collect())
+}
+
 /// A slot's work: until when (µs), and what.
 struct Running {
     until_us: u64,
@@ -75,6 +114,11 @@ pub(super) struct World {
     answers: VecDeque<(u64, Event)>,
     queue: VecDeque<ChunkMessage>,
     nodes: Vec<Node>,
+    /// Those that sign in: this one, and perhaps others.
+    pub(super) schedulers: Vec<&'static str>,
+    ledger_is: Condition,
+    /// Until then no node beats or commits.
+    idle_until: u64,
     /// Tasks of which no second copy may run.
     pub(super) uncopied: Vec<String>,
     /// What each job is like: µs a subtask.
@@ -103,7 +147,7 @@ impl World {
         let events = at_once(ledger.events(Audience::Schedulers)).unwrap();
         let me = SchedulerId::new("me");
         let mut engine = Engine::new(Config { me, dead_after: Duration::from_secs(5) });
-        engine.step(Timestamp::default(), Event::Peers(vec![super::peers::tests::record("me", 1)]));
+        engine.step(Timestamp::default(), signed_in(&["me"], 1));
         let node = |i| Node {
             id: NodeId::new(format!("n{i}")),
             slots: (0..slots).map(|_| None).collect(),
@@ -131,6 +175,9 @@ impl World {
             queue: VecDeque::new(),
             nodes: (0..nodes).map(node).collect(),
             uncopied: Vec::new(),
+            schedulers: vec!["me"],
+            ledger_is: Condition::Well,
+            idle_until: 0,
             takes_us: BTreeMap::new(),
             began_ms: BTreeMap::new(),
             sizes: BTreeMap::new(),
@@ -271,15 +318,36 @@ impl World {
             self.step(Event::Tick);
         }
         for node in 0..self.nodes.len() {
-            if self.nodes[node].alive {
+            if self.nodes[node].alive && self.nodes_can_write() {
                 self.work(node);
             }
         }
         self.most_waiting = self.most_waiting.max(self.queue.len());
     }
 
+    fn sign_in(&mut self) {
+        if self.ledger_is == Condition::Well {
+            self.step(signed_in(&self.schedulers.clone(), self.now_ms));
+        }
+    }
+
+    /// The ledger is in a condition for so long: no node beats or commits, nor for a second after.
+    pub(super) fn outage(&mut self, ledger_is: Condition, ms: u64) {
+        self.ledger_is = ledger_is;
+        self.run_for(ms);
+        self.ledger_is = Condition::Well;
+        self.idle_until = self.now_ms + 1_000;
+    }
+
+    fn nodes_can_write(&self) -> bool {
+        self.ledger_is == Condition::Well && self.now_ms >= self.idle_until
+    }
+
     fn read_lists(&mut self) {
-        let is_beat_due = self.now_ms % 1_000 == 1;
+        if self.ledger_is == Condition::Away {
+            return;
+        }
+        let is_beat_due = self.now_ms % 1_000 == 1 && self.nodes_can_write();
         for node in self.nodes.iter().filter(|node| node.alive && is_beat_due) {
             let record = record(node.id.as_str(), "default", node.slots.len() as u32, 0);
             let mut info = Arc::unwrap_or_clone(record.info);
@@ -296,6 +364,7 @@ impl World {
         let active = at_once(self.ledger.active_jobs()).unwrap();
         self.step(Event::Active(active));
         self.step(Event::Clock(self.clock.now()));
+        self.sign_in();
     }
 
     pub(super) fn step(&mut self, event: Event) {
@@ -307,6 +376,9 @@ impl World {
     }
 
     fn perform(&mut self, action: Action) -> Option<Event> {
+        if let Some(job) = self.ledger_is.fails(&action) {
+            return Some(Event::Unanswered { job });
+        }
         self.looks += usize::from(matches!(action, Action::Look { .. } | Action::Sweep { .. }));
         let ledger = &self.ledger;
         // Keys by index are as good as any.

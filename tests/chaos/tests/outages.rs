@@ -21,7 +21,7 @@ const BACK_WITHIN: Duration = Duration::from_secs(3);
 /// The part of a core that a process may use while there is nothing that it could do, per cent. One that spins uses 100.
 const BUSY_PERCENT: u32 = 20;
 
-/// How long an outage lasts: longer than `dead_after`, so that workers stop what they run. In a long run it is half a minute.
+/// How long an outage lasts: longer than `dead_after`. In a long run it is half a minute.
 fn outage() -> Duration {
     let is_long = Course::from_env(Duration::ZERO).is_long;
     Duration::from_secs(if is_long { 30 } else { 8 })
@@ -99,6 +99,63 @@ fn while_a_server_is_away_nobody_exits_spins_or_chatters() {
     judge(&crew, &before, "RabbitMQ", &cpu, Moment::now());
 
     crew.await_end(job);
+    let history = crew.history();
+    assert_eq!(check_jobs(&history, &crew.told(&history)), Vec::<Violation>::new());
+}
+
+/// In the outages below workers are dead after this time.
+const DEAD_AFTER: Duration = Duration::from_secs(2);
+
+/// What is done to a server, and undone.
+type Outage = (&'static str, fn(&mut Rabbit, &mut Redis), fn(&mut Rabbit, &mut Redis));
+
+/// Subtasks that last through each of these outages, twice.
+const OUTAGES: [Outage; 4] = [
+    ("Redis is killed", |_, redis| redis.kill9(), |_, redis| redis.restart()),
+    ("Redis is full", |_, redis| limit_memory(redis, "1"), |_, redis| limit_memory(redis, "0")),
+    (
+        "Redis is a replica",
+        |_, redis| drop(redis.call(&["REPLICAOF", "127.0.0.1", "1"])),
+        |_, redis| drop(redis.call(&["REPLICAOF", "NO", "ONE"])),
+    ),
+    ("RabbitMQ is killed", |rabbit, _| rabbit.kill9(), |rabbit, _| rabbit.restart()),
+];
+
+fn limit_memory(redis: &Redis, most: &str) {
+    redis.call(&["CONFIG", "SET", "maxmemory", most]);
+}
+
+#[test]
+fn what_runs_while_a_server_is_away_begins_once() {
+    let (mut rabbit, mut redis) = (Rabbit::start(), Redis::start());
+    let mut crew = Crew::on(&rabbit, &redis);
+    let dead_after = format!("{}s", DEAD_AFTER.as_secs());
+    crew.set("LONGSHORE_DEAD_AFTER", &dead_after);
+    crew.set("LONGSHORE_HEARTBEAT", "500ms");
+    crew.set("LONGSHORE_SLOTS", "2");
+    crew.hire(Role::Scheduler, 2);
+    // One slot more than subtasks: somebody has time for copies.
+    crew.hire(Role::Worker, 3);
+    crew.hire(Role::Server, 1);
+    for (name, begin, end) in OUTAGES {
+        // A few short ones say how long a subtask usually takes.
+        let (total, ms) = (5, 6 * DEAD_AFTER.as_millis() as u64);
+        let job = crew.submit(MARK, total, &json!({"ms": ms}), &json!({"chunk": 1}));
+        let starts = || {
+            let starts = crew.history().starts().into_iter();
+            starts.filter(|((of, _), _)| *of == job).collect::<Vec<_>>()
+        };
+        wait_until("they run", LONG, || starts().len() as u64 == total);
+        for _ in 0..2 {
+            begin(&mut rabbit, &mut redis);
+            sleep(DEAD_AFTER * 2);
+            end(&mut rabbit, &mut redis);
+            sleep(DEAD_AFTER / 4);
+        }
+        crew.await_end(job);
+        let twice: Vec<_> = starts().into_iter().filter(|(_, count)| *count > 1).collect();
+        assert!(twice.is_empty(), "{name}: {twice:?}");
+    }
     let history = crew.history();
     assert_eq!(check_jobs(&history, &crew.told(&history)), Vec::<Violation>::new());
 }

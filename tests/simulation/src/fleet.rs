@@ -16,7 +16,7 @@ use crate::dice::Dice;
 use crate::ledger::RemoteLedger;
 use crate::process::Process;
 use crate::storage::RemoteStore;
-use crate::workload::{ADD, Control, Job, MARK, Temper, WORK};
+use crate::workload::{ADD, Control, EXCLUSIVE, Job, MARK, Temper, WORK};
 use crate::world::World;
 
 /// The longest time between a death and the next start in the same place.
@@ -106,9 +106,13 @@ async fn live<E: std::fmt::Display>(
 
 fn worker(process: &Arc<Process>, config: &Config, dice: &Arc<Dice>, kind: Kind) -> Worker {
     let (works, adds, dice) = (process.clone(), process.clone(), dice.clone());
+    let alone = process.clone();
     let machine = Machine::simulated(process.name.clone(), move || dice.next())
         .with_results(RemoteStore::new(process));
     let mut builder = Worker::builder().machine(machine).config(config.clone());
+    builder = builder
+        .task(EXCLUSIVE, move |ctx: Context, _: i64| subtask(alone.clone(), ctx, None))
+        .exclusive(EXCLUSIVE);
     if kind == Kind::Hole {
         builder = builder.task(WORK, move |ctx: Context, _: i64| hole(works.clone(), ctx));
     } else if kind != Kind::Lacks(WORK) {
@@ -241,6 +245,7 @@ pub(crate) fn worker_config(dice: &Dice, place: usize, queues: &[String], hasty:
         slots: dice.among(1..4) as u32,
         queues,
         uncopied: BTreeSet::new(),
+        exclusive: BTreeSet::new(),
         labels: BTreeMap::new(),
         heartbeat: Duration::from_millis(heartbeat),
         dead_after: Duration::from_millis(dead_after),

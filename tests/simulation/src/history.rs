@@ -1,13 +1,13 @@
 //! What really happened, as handlers and the ledger's operations tell it, and the checkers that look at each step.
 //! The history is written outside of broker and ledger, so a mistake of theirs can't hide itself.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use longshore_ledger::{Commit, Ledger};
+use longshore_ledger::{Commit, Ledger, Stop, StopReason};
 use longshore_protocol::{Audit, ChunkId, Epoch, JobId, JobSummary, NodeId, Run, Timestamp, Token};
 
 use crate::process::Process;
@@ -47,6 +47,12 @@ pub(crate) struct History {
     next_run: u64,
     /// When the last heartbeat that got through was begun, by process.
     heard: HashMap<String, Duration>,
+    /// Tokens that a heartbeat said to stop.
+    told: HashSet<Token>,
+    /// Which indices a token was granted.
+    subtasks: HashMap<Token, Range<u64>>,
+    /// When the heartbeat began that told a process to stop an index, and when its answer came.
+    stopped: HashMap<(String, JobId, u64), (Duration, Duration)>,
     /// When a process last learned of a grant of a job.
     granted: HashMap<(String, JobId), Duration>,
 }
@@ -54,6 +60,7 @@ pub(crate) struct History {
 impl History {
     /// A node holds these subtasks now. Who claims again under his token counts once.
     pub(crate) fn granted(&mut self, job: JobId, subtasks: Range<u64>, epoch: Epoch, token: Token) {
+        self.subtasks.insert(token, subtasks.clone());
         if self.epochs.insert(token, epoch).is_none() {
             for index in subtasks {
                 self.indices.entry((job, index)).or_default().holders += 1;
@@ -73,6 +80,10 @@ struct Index {
     holders: u32,
     /// The last attempt that its job allows failed where everything fails.
     lost_in_hole: bool,
+    /// How many attempts began, as far as no failure and no deferral led to another one.
+    begun: u32,
+    /// How often a copy of it was offered.
+    copies: u32,
 }
 
 impl Index {
@@ -85,6 +96,7 @@ struct Running {
     process: Arc<Process>,
     job: JobId,
     index: u64,
+    since: Duration,
 }
 
 /// Who holds a chunk.
@@ -200,7 +212,8 @@ impl World {
         self.note(|| format!("{} begins {job}/{index}, attempt {attempt}", process.name));
         self.check_attempt(job, index, attempt);
         self.check_pause(process, job, index);
-        self.check_fenced(process, job, index, Duration::ZERO);
+        self.check_fenced(process, job, index);
+        self.check_begun(process, job, index, attempt);
         let mut history = self.history.lock();
         let overruns = self.jobs.get(&job).map(|job| job.temper(index));
         if matches!(overruns, Some(Temper::Overruns(times)) if attempt <= times) {
@@ -208,7 +221,8 @@ impl World {
         }
         history.next_run += 1;
         let run = history.next_run;
-        history.running.insert(run, Running { process: process.clone(), job, index });
+        let since = self.now();
+        history.running.insert(run, Running { process: process.clone(), job, index, since });
         Attempt { world: self.clone(), run }
     }
 
@@ -253,6 +267,31 @@ impl World {
         index.deferred <= times
     }
 
+    /// A copy was offered of all that the holders of a chunk were granted.
+    pub(crate) fn copy_offered(&self, job: JobId, chunk: ChunkId) {
+        let mut history = self.history.lock();
+        let holders = history.holders.of(job, chunk);
+        let held = holders.iter().filter_map(|holder| history.subtasks.get(&holder.token));
+        for index in held.cloned().collect::<Vec<_>>().into_iter().flatten() {
+            history.indices.entry((job, index)).or_default().copies += 1;
+        }
+    }
+
+    pub(crate) fn stops_heard(&self, process: &Process, begun: Duration, stops: &[Stop]) {
+        let (now, mut history) = (self.now(), self.history.lock());
+        for stop in stops.iter().filter(|stop| stop.reason != StopReason::Paused) {
+            if !history.told.insert(stop.held.token) {
+                // Its hold takes a while to go, and may be listed once more.
+                continue;
+            }
+            let subtasks = history.subtasks.get(&stop.held.token).cloned();
+            for index in subtasks.into_iter().flatten() {
+                let place = (process.name.clone(), stop.held.job, index);
+                history.stopped.insert(place, (begun, now));
+            }
+        }
+    }
+
     pub(crate) fn heartbeat_heard(&self, process: &Process, begun: Duration) {
         self.history.lock().heard.insert(process.name.clone(), begun);
     }
@@ -295,13 +334,18 @@ impl World {
         }
     }
 
-    /// S9. A worker learns of a pause with its next heartbeat, or stops when none gets through for `dead_after`. A claim
+    /// S9. A worker learns of a pause with its next heartbeat. A claim
     /// whose answer was lost may be granted again later; then it takes until the next heartbeat after that.
     fn check_pause(&self, process: &Process, job: JobId, index: u64) {
         let history = self.history.lock();
         let Some(paused) = history.paused.get(&job).copied() else { return };
         let granted = history.granted.get(&(process.name.clone(), job)).copied();
+        let heard = history.heard.get(&process.name).copied().unwrap_or_default();
         drop(history);
+        if heard < paused {
+            // A worker that is cut off goes on with what it holds.
+            return;
+        }
         let since = granted.map_or(paused, |granted| granted.max(paused));
         let bound = 2 * self.dead_after;
         if self.now() > since + bound {
@@ -312,13 +356,45 @@ impl World {
     }
 
     /// S11.
-    fn check_fenced(&self, process: &Process, job: JobId, index: u64, wind_up: Duration) {
+    fn check_fenced(&self, process: &Process, job: JobId, index: u64) {
+        if !self.jobs.get(&job).is_some_and(Job::is_exclusive) {
+            return;
+        }
         let heard = self.history.lock().heard.get(&process.name).copied().unwrap_or_default();
         let silent = self.now().saturating_sub(heard);
-        if !process.is_dead() && silent > self.dead_after + wind_up + SLACK {
+        if !process.is_dead() && silent > self.dead_after + SLACK {
             self.violated("S11", || {
                 format!("{job}/{index} runs on {}, unheard for {silent:?}", process.name)
             });
+        }
+    }
+
+    /// S16.
+    fn check_begun(&self, process: &Process, job: JobId, index: u64, attempt: u32) {
+        let mut history = self.history.lock();
+        let known = history.indices.entry((job, index)).or_default();
+        known.begun += 1;
+        let again = known.failed.count_ones() + known.deferred + known.copies;
+        let Index { begun, .. } = *known;
+        drop(history);
+        let may_begin_again = self.jobs.get(&job).is_none_or(Job::may_begin_again);
+        // A build that is broken in another way may begin things twice, and is caught for that way.
+        let is_judged = self.sabotage.is_none_or(|by| by.breaks() == "S16");
+        if self.is_gentle && is_judged && !may_begin_again && begun > 1 + again {
+            self.violated("S16", || {
+                format!("{job}/{index} began again on {}, attempt {attempt}", process.name)
+            });
+        }
+    }
+
+    /// S17.
+    fn check_stopped(&self, process: &Process, job: JobId, index: u64, since: Duration) {
+        let history = self.history.lock();
+        let told = history.stopped.get(&(process.name.clone(), job, index)).copied();
+        drop(history);
+        let told = told.filter(|(begun, _)| *begun > since);
+        if told.is_some_and(|(_, told)| self.now() > told + WIND_UP + SLACK) && !process.is_dead() {
+            self.violated("S17", || format!("{job}/{index} runs on {} though told", process.name));
         }
     }
 
@@ -362,17 +438,18 @@ impl World {
         }
     }
 
-    /// What only time can break: S8 and S11.
+    /// What only time can break: S8, S11 and S17.
     pub(crate) async fn look_round(&self) {
-        let running: Vec<(Arc<Process>, JobId, u64)> = {
+        let running: Vec<(Arc<Process>, JobId, u64, Duration)> = {
             let history = self.history.lock();
             let all = history.running.values();
-            all.map(|it| (it.process.clone(), it.job, it.index)).collect()
+            all.map(|it| (it.process.clone(), it.job, it.index, it.since)).collect()
         };
-        for (process, job, index) in running {
+        for (process, job, index, since) in running {
             // What is frozen does not run.
             if !process.has(crate::process::Trouble::Frozen) {
-                self.check_fenced(&process, job, index, WIND_UP);
+                self.check_fenced(&process, job, index);
+                self.check_stopped(&process, job, index, since);
             }
         }
         let active = self.ledger.active_jobs().await.unwrap_or_default();

@@ -7,6 +7,7 @@
 //!
 //! A call that was sent is carried out whatever becomes of the caller: a time-out or a death cancels nothing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use futures_util::future::BoxFuture;
 use longshore_ledger::{
     Admission, Admitted, Audience, Beat, Claim, Commit, Committed, ControlError, Error, Event,
     Events, HandBack, Heart, Hearts, Held, Holder, Lagging, Ledger, Loss, Open, Process as Beating,
-    Restored, Revoked, StoredDocument, Straggler, Sweep, Was,
+    Restored, Revoked, Stop, StopReason, StoredDocument, Straggler, Sweep, Was,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
@@ -147,18 +148,35 @@ impl Events for RemoteEvents {
     }
 }
 
-/// A scheduler's look at the hearts, over its line.
-struct RemoteHearts(RemoteLedger);
+/// A scheduler's look at the hearts, over its line. What cuts all lines cuts that one too: then only
+/// those count whose hearts it has seen since.
+struct RemoteHearts {
+    ledger: RemoteLedger,
+    was_cut: bool,
+    /// Of the ledger's connections, as far as this one has gone through them.
+    resets: u64,
+    seen: BTreeSet<Beating>,
+}
 
 #[async_trait]
 impl Hearts for RemoteHearts {
     async fn severed(&mut self, hearts: &[Heart]) -> Result<Vec<Beating>, Error> {
+        let mut there: BTreeSet<Beating> = hearts.iter().map(|heart| heart.of.clone()).collect();
         let hearts = hearts.to_vec();
-        self.0
-            .ask("hearts", move |world| {
-                Box::pin(async move { world.ledger.hearts().severed(&hearts).await })
-            })
-            .await
+        let asked = self.ledger.ask("hearts", move |world| {
+            Box::pin(async move { world.ledger.hearts().severed(&hearts).await })
+        });
+        let asked = asked.await;
+        let resets = self.ledger.process.resets();
+        if asked.is_err() || std::mem::replace(&mut self.resets, resets) != resets {
+            self.was_cut = true;
+            self.seen.clear();
+        }
+        let mut severed = asked?;
+        severed.retain(|process| !self.was_cut || self.seen.contains(process));
+        there.retain(|process| !severed.contains(process));
+        self.seen.extend(there);
+        Ok(severed)
     }
 }
 
@@ -360,6 +378,7 @@ impl Ledger for RemoteLedger {
 
     async fn beat(&self, info: &NodeInfo, held: &[Held]) -> Result<Beat, Error> {
         let (info, held) = (info.clone(), held.to_vec());
+        let believed = held.clone();
         let world = &self.process.world;
         let begun = world.now();
         self.process.beats_as(Beating::Worker(info.id.clone()));
@@ -367,12 +386,23 @@ impl Ledger for RemoteLedger {
             Box::pin(async move { world.ledger.beat(&info, &held).await })
         });
         match beat.await {
-            Ok(beat) => {
+            Ok(mut beat) => {
                 world.heartbeat_heard(&self.process, begun);
+                world.stops_heard(&self.process, begun, &beat.stop);
+                if world.is_sabotaged(Sabotage::PanickyHeart) && self.process.missed_beat(false) {
+                    let reason = StopReason::Revoked;
+                    beat.stop = believed.into_iter().map(|held| Stop { held, reason }).collect();
+                }
+                if world.is_sabotaged(Sabotage::IgnoreStops) {
+                    beat.stop.clear();
+                }
                 Ok(beat)
             }
             Err(_) if world.is_sabotaged(Sabotage::DeafHeart) => Ok(Beat::default()),
-            Err(error) => Err(error),
+            Err(error) => {
+                self.process.missed_beat(true);
+                Err(error)
+            }
         }
     }
 
@@ -511,7 +541,13 @@ impl Ledger for RemoteLedger {
     }
 
     fn hearts(&self) -> Box<dyn Hearts> {
-        Box::new(RemoteHearts(Self { process: self.process.clone(), line: self.line }))
+        let ledger = Self { process: self.process.clone(), line: self.line };
+        Box::new(RemoteHearts {
+            ledger,
+            was_cut: false,
+            resets: self.process.resets(),
+            seen: BTreeSet::new(),
+        })
     }
 
     fn separate(&self) -> Arc<dyn Ledger> {

@@ -27,9 +27,11 @@
 //! | S6 | no more chunks run than `max_parallel`, nor are more open unless some were cut | after each operation on the job |
 //! | S7 | results are what the counted attempt returned, one for each index that is done, wherever they are kept, and the reduced value is their sum | at the end |
 //! | S8 | there is no job that nobody submitted | every 100 ms |
-//! | S9 | after `2 × dead_after` of a pause nothing of the job begins | as each attempt begins |
+//! | S9 | after `2 × dead_after` of a pause nothing of the job begins, where a heartbeat got through since | as each attempt begins |
 //! | S10 | once all jobs have ended, messages die out within 30 s | at the end |
-//! | S11 | a worker that no heartbeat connects runs nothing after `dead_after` of its own clock (and 0.5 s to wind up) | every 100 ms |
+//! | S11 | a worker that no heartbeat connects runs nothing of an exclusive task after `dead_after` of its own clock | every 100 ms |
+//! | S16 | where only the ledger and the broker are away for a while, no attempt begins twice, but as a copy | as each attempt begins |
+//! | S17 | what a heartbeat says was given to others, or has ended, is stopped (within 0.5 s to wind up) | every 100 ms |
 //! | S12 | no worker and no scheduler ends by itself, but for a drain | when one ends |
 //! | S14 | a retry goes to another node than one on which an attempt of the subtask failed, if one is there that can run it | where everything fails, as an attempt fails |
 //!

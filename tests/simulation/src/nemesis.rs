@@ -83,6 +83,16 @@ pub(crate) fn some_faults(dice: &Dice) -> Vec<Fault> {
     Fault::ALL.into_iter().filter(|_| dice.chance(share)).collect()
 }
 
+/// The troubles of a run in which servers are away for a while, and nothing else happens to processes
+/// and calls.
+pub(crate) fn outages(dice: &Dice, weather: Weather) -> (Vec<Fault>, Weather) {
+    let mut faults = vec![Fault::LedgerOutage];
+    faults.extend(dice.chance(500).then_some(Fault::BrokerOutage));
+    faults.extend(dice.chance(300).then_some(Fault::Purge));
+    let fair = Weather { crash_at_call: 0, call_lost: 0, reply_lost: 0, call_late: 0, ..weather };
+    (faults, fair)
+}
+
 /// How the calls and messages of one run fare.
 pub(crate) fn some_weather(dice: &Dice) -> Weather {
     let maybe = |most: u64| if dice.chance(350) { dice.among(1..most) } else { 0 };
@@ -200,6 +210,9 @@ fn trouble(process: Arc<Process>, trouble: Trouble, span: Duration) {
 
 fn outage(world: &World, troubles: &[Trouble], span: Duration) -> bool {
     for process in world.living() {
+        if troubles.contains(&Trouble::Ledger) {
+            process.reset();
+        }
         for kind in troubles {
             trouble(process.clone(), *kind, span);
         }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use longshore_broker::{Link, Settle};
 use longshore_ledger::Process as Beating;
@@ -26,6 +27,10 @@ pub(crate) struct Process {
     tray: Mutex<Tray>,
     /// The worker or scheduler whose heart beats here.
     beating: Mutex<Option<Beating>>,
+    /// Whether the last heartbeat failed.
+    missed_beat: AtomicBool,
+    /// How often the server ended all its connections.
+    resets: AtomicU64,
 }
 
 /// How a process is. Troubles overlap, so they are counted.
@@ -68,6 +73,8 @@ impl Process {
             link: watch::Sender::new(Link::Up),
             tray: Mutex::default(),
             beating: Mutex::default(),
+            missed_beat: AtomicBool::new(false),
+            resets: AtomicU64::new(0),
         });
         world.processes.lock().push(process.clone());
         process
@@ -133,6 +140,20 @@ impl Process {
 
     pub(crate) fn beats_as(&self, name: Beating) {
         *self.beating.lock() = Some(name);
+    }
+
+    /// The ledger ends all its connections, this process's among them.
+    pub(crate) fn reset(&self) {
+        self.resets.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn resets(&self) -> u64 {
+        self.resets.load(Ordering::Relaxed)
+    }
+
+    /// A heartbeat failed, or not; tells whether the one before did.
+    pub(crate) fn missed_beat(&self, this: bool) -> bool {
+        self.missed_beat.swap(this, Ordering::Relaxed)
     }
 
     /// The ledger sees that the heart's connection is gone; the next beat that gets through undoes it.

@@ -51,17 +51,25 @@ async fn play(seed: u64, sabotage: Option<Sabotage>, traced: bool) -> Report {
     let jobs = (0..dice.among(1..6)).map(|_| Job::random(&dice, &queues)).collect();
     let hasty = dice.chance(500);
     let dead_after = Duration::from_millis(if hasty { 1_500 } else { 5_000 });
-    let (faults, weather) = (nemesis::some_faults(&dice), nemesis::some_weather(&dice));
+    let (mut faults, mut weather) = (nemesis::some_faults(&dice), nemesis::some_weather(&dice));
+    let is_gentle = dice.chance(150);
+    if is_gentle {
+        (faults, weather) = nemesis::outages(&dice, weather);
+    }
     let rage_for = dice.millis(2_000..15_000);
     let workers = dice.among(1..6) as usize;
     let configs: Vec<_> =
         (0..workers).map(|place| fleet::worker_config(&dice, place, &queues, hasty)).collect();
-    let kinds = fleet::Kind::some(&dice, workers);
+    let mut kinds = fleet::Kind::some(&dice, workers);
+    if is_gentle {
+        kinds.fill(fleet::Kind::Sound);
+    }
     let schedulers = dice.among(1..4) as usize;
 
     // Late calls and crashes may leave nobody but a hole for a while.
     let is_steady = faults.is_empty() && weather.crash_at_call + weather.call_late == 0;
-    let world = World::new(dice.fork(), jobs, weather.clone(), dead_after, sabotage, traced);
+    let world =
+        World::new(dice.fork(), jobs, weather.clone(), (dead_after, is_gentle), sabotage, traced);
     world.is_steady.store(is_steady, Ordering::Relaxed);
     world.note(|| plan(&world, &faults, &weather));
     for place in 0..schedulers {

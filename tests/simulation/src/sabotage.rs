@@ -36,6 +36,10 @@ pub enum Sabotage {
     LoseAcks,
     /// A worker that can't beat believes that it does. S11.
     DeafHeart,
+    /// A worker whose heartbeat failed believes that others have what it holds. S16.
+    PanickyHeart,
+    /// A worker does not hear what it must stop. S17.
+    IgnoreStops,
     /// Subscriptions of workers end, as if the broker had been closed. S12.
     EndSubscriptions,
     /// Nobody knows on which nodes a subtask has failed. S14.
@@ -44,7 +48,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::ConfirmUnwritten,
         Self::AckDocumentsEarly,
         Self::NeverSweep,
@@ -61,6 +65,8 @@ impl Sabotage {
         Self::PauseInName,
         Self::LoseAcks,
         Self::DeafHeart,
+        Self::PanickyHeart,
+        Self::IgnoreStops,
         Self::EndSubscriptions,
         Self::ForgetTried,
     ];
@@ -82,6 +88,8 @@ impl Sabotage {
             Self::PauseInName => "S9",
             Self::LoseAcks => "S10",
             Self::DeafHeart => "S11",
+            Self::PanickyHeart => "S16",
+            Self::IgnoreStops => "S17",
             Self::EndSubscriptions => "S12",
             Self::ForgetTried => "S14",
         }

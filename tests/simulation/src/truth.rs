@@ -158,6 +158,7 @@ impl World {
             self.count("copies offered");
             self.note(|| format!("{job}/{} may be copied, {holder} holds it", message.chunk));
             self.history.lock().holders.offered(job, message.chunk);
+            self.copy_offered(job, message.chunk);
         }
         self.inspect(job).await;
         Ok(offered)

@@ -16,6 +16,8 @@ use crate::storage::LOCATION;
 
 /// The task of all subtasks.
 pub(crate) const WORK: &str = "work";
+/// The task of subtasks that must not overlap.
+pub(crate) const EXCLUSIVE: &str = "exclusive";
 /// The task of all reductions.
 pub(crate) const ADD: &str = "add";
 
@@ -93,6 +95,9 @@ impl Job {
         document.id = Some(id);
         shape(&mut document, dice);
         document.queue.clone_from(dice.pick(queues));
+        if dice.chance(200) {
+            document.task = EXCLUSIVE.into();
+        }
         let seldom = |per_mille, most| if dice.chance(per_mille) { dice.among(1..most) } else { 0 };
         let moods = Moods {
             fails_first: seldom(500, 400),
@@ -123,6 +128,17 @@ impl Job {
             salt: dice.next(),
             document,
         }
+    }
+
+    /// Whether attempts at one subtask must not overlap.
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.document.task == EXCLUSIVE
+    }
+
+    /// Whether its attempts begin again though nothing but the ledger was away: exclusive ones stop
+    /// in an outage, and whoever asks for a retry gets one.
+    pub(crate) fn may_begin_again(&self) -> bool {
+        self.is_exclusive() || self.controls.iter().any(|(_, control)| *control == Control::Retry)
     }
 
     pub(crate) fn temper(&self, index: u64) -> Temper {

@@ -41,6 +41,8 @@ pub(crate) struct World {
     pub(crate) dead_after: Duration,
     /// Whether all workers are there all the time.
     pub(crate) is_steady: AtomicBool,
+    /// Whether only the ledger and the broker fail in this run, and only by being away.
+    pub(crate) is_gentle: bool,
     begun: Instant,
     confirmed: Mutex<BTreeSet<JobId>>,
     trace: Option<Mutex<String>>,
@@ -89,7 +91,7 @@ impl World {
         dice: Dice,
         jobs: Vec<Job>,
         weather: Weather,
-        dead_after: Duration,
+        (dead_after, is_gentle): (Duration, bool),
         sabotage: Option<Sabotage>,
         traced: bool,
     ) -> Arc<Self> {
@@ -109,6 +111,7 @@ impl World {
             sabotage,
             dead_after,
             is_steady: AtomicBool::new(false),
+            is_gentle,
             begun,
             confirmed: Mutex::default(),
             trace: traced.then(Mutex::default),

@@ -16,14 +16,27 @@ use super::process::Program;
 use super::serve::ServeTask;
 
 /// One `[task.NAME]` of a worker: exactly one of `command`, `serve` and `http`; for programs `env`
-/// and `cwd`; for all `timeout`, a humantime string, beside the job's own, and `copies`, false where no second copy may
-/// run of what takes long.
+/// and `cwd`; for all `timeout`, a humantime string, beside the job's own, `copies`, false where no
+/// second copy may run of what takes long, and `on_disconnect`: `"continue"`, or `"stop"` where two
+/// attempts at a subtask must never overlap.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Fields")]
 pub struct TaskSpec {
     how: How,
     timeout: Option<Duration>,
     copies: bool,
+    on_disconnect: OnDisconnect,
+}
+
+/// What becomes of attempts when the worker loses the ledger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum OnDisconnect {
+    /// They go on until the ledger says that they run elsewhere.
+    #[default]
+    Continue,
+    /// They stop before another worker may begin them.
+    Stop,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,13 +56,14 @@ struct Fields {
     cwd: Option<PathBuf>,
     timeout: Option<String>,
     copies: Option<bool>,
+    on_disconnect: Option<OnDisconnect>,
 }
 
 impl TryFrom<Fields> for TaskSpec {
     type Error = String;
 
     fn try_from(fields: Fields) -> Result<Self, String> {
-        let Fields { command, serve, http, env, cwd, timeout, copies } = fields;
+        let Fields { command, serve, http, env, cwd, timeout, copies, on_disconnect } = fields;
         let is_program = command.is_some() || serve.is_some();
         if !is_program && (env.is_some() || cwd.is_some()) {
             return Err("`env` and `cwd` go with `command` or `serve`".into());
@@ -72,7 +86,11 @@ impl TryFrom<Fields> for TaskSpec {
                 _ => Err(format!("timeout: `{text}` is no duration; write it like \"30s\"")),
             })
             .transpose()?;
-        Ok(Self { how, timeout, copies: copies.unwrap_or(true) })
+        let on_disconnect = on_disconnect.unwrap_or_default();
+        if on_disconnect == OnDisconnect::Stop && copies == Some(true) {
+            return Err("copies: `true` does not go with `on_disconnect = \"stop\"`".into());
+        }
+        Ok(Self { how, timeout, copies: copies.unwrap_or(true), on_disconnect })
     }
 }
 
@@ -93,12 +111,17 @@ impl TaskSpec {
     }
 
     fn new(how: How) -> Self {
-        Self { how, timeout: None, copies: true }
+        Self { how, timeout: None, copies: true, on_disconnect: OnDisconnect::default() }
     }
 
     /// Whether a second copy may run of what takes long.
     pub(crate) fn copies(&self) -> bool {
         self.copies
+    }
+
+    /// Whether two attempts at a subtask must never overlap.
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.on_disconnect == OnDisconnect::Stop
     }
 
     /// Why the task can't be started on this machine, as far as that can be told at once.
@@ -192,6 +215,10 @@ mod tests {
         refused(&json!({"http": "http://x", "cwd": "/"}), "`env` and `cwd` go with");
         refused(&json!({"http": "http://x", "timeout": "5"}), "`5` is no duration");
         refused(&json!({"command": "a b"}), "expected a sequence");
+        let unknown = json!({"http": "http://x", "on_disconnect": "wait"});
+        refused(&unknown, "unknown variant `wait`, expected `continue` or `stop`");
+        let torn = json!({"http": "http://x", "on_disconnect": "stop", "copies": true});
+        refused(&torn, "does not go with `on_disconnect");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "each uses a part of it")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,13 +34,15 @@ pub struct Severed {
     line: Arc<watch::Sender<Line>>,
     failed: Arc<AtomicU64>,
     released: Arc<AtomicU64>,
+    holds_results: Arc<AtomicBool>,
     deaf: bool,
 }
 
 impl Severed {
     pub fn new(inner: Arc<dyn Ledger>) -> Self {
         let line = Arc::new(watch::Sender::new(Line::Whole));
-        Self { inner, line, failed: Arc::default(), released: Arc::default(), deaf: false }
+        let (failed, released, holds_results) = Default::default();
+        Self { inner, line, failed, released, holds_results, deaf: false }
     }
 
     /// Hints never arrive.
@@ -54,6 +56,11 @@ impl Severed {
 
     pub fn break_off(&self, broken: bool) {
         self.line.send_replace(if broken { Line::Broken } else { Line::Whole });
+    }
+
+    /// Questions for results fail, all others are answered.
+    pub fn hold_results(&self, holds: bool) {
+        self.holds_results.store(holds, Ordering::Relaxed);
     }
 
     /// Questions that failed, but for the heart's.
@@ -72,8 +79,12 @@ impl Severed {
         if now == Line::Whole {
             return Ok(self.inner.as_ref());
         }
+        Err(self.gone())
+    }
+
+    fn gone(&self) -> Error {
         self.failed.fetch_add(1, Ordering::Relaxed);
-        Err(Error::Unavailable { address: "127.0.0.1:1".into(), reason: "gone".into() })
+        Error::Unavailable { address: "127.0.0.1:1".into(), reason: "gone".into() }
     }
 }
 
@@ -123,6 +134,9 @@ impl Ledger for Severed {
         self.line().await?.forget(node).await
     }
     async fn results(&self, j: JobId, f: u64, t: u64, m: u64) -> Result<ResultsPage, Error> {
+        if self.holds_results.load(Ordering::Relaxed) {
+            return Err(self.gone());
+        }
         self.line().await?.results(j, f, t, m).await
     }
     async fn events(&self, audience: Audience) -> Result<Box<dyn Events>, Error> {
