@@ -8,10 +8,36 @@ local job = {}
 -- Most values in one command: what Lua can hand over is limited. An even number, so that pairs stay together.
 local MOST_VALUES = 4000
 
+-- Times that differ by more than this do not agree: somebody's clock jumped.
+local TOLERANCE_MS = 10000
+
+-- The ledger's time as the caller of the function knows it, or nil.
+local told
+
+-- Takes the caller's time off its arguments, where it is the last one. Each function begins so.
+function job.take_time(arguments)
+  local last = arguments[#arguments]
+  local time = last and string.match(last, '^now:(%d*)$')
+  told = tonumber(time)
+  if time then
+    arguments[#arguments] = nil
+  end
+end
+
 -- Milliseconds since 1970 on this server's clock.
-function job.now()
+function job.server_time()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- The ledger's time, ms: that of this server, and where the two do not agree that of the caller,
+-- which does not jump.
+function job.now()
+  local time = job.server_time()
+  if told and math.abs(time - told) > TOLERANCE_MS then
+    return told
+  end
+  return time
 end
 
 -- A job with these fields, of which none needs saving. Fields are written in the order in which they were set, so that a new

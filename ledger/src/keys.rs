@@ -118,6 +118,11 @@ impl Keys {
         self.name("jobs:expiring")
     }
 
+    /// Hash: how far the ledger's time is from that of the server, ms, where the server's clock jumped.
+    pub fn clock(&self) -> String {
+        self.name("clock")
+    }
+
     /// Sorted set: node -> last heartbeat, ms.
     pub fn nodes(&self) -> String {
         self.name("nodes")

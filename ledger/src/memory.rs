@@ -18,8 +18,8 @@ mod store;
 mod tests;
 
 use std::fmt;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
@@ -49,15 +49,20 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
 }
 
-/// The machine's clock.
+/// The machine's clock, less its jumps: what it said first in this process, and the monotonic clock
+/// since then. Time in which the machine is suspended does not count.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is the clock that the ledger owns")]
     fn now(&self) -> Timestamp {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp::default().plus(since_epoch)
+        static FIRST: OnceLock<(Instant, Duration)> = OnceLock::new();
+        let (at, since_epoch) = FIRST.get_or_init(|| {
+            let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            (Instant::now(), time)
+        });
+        Timestamp::default().plus(*since_epoch + at.elapsed())
     }
 }
 

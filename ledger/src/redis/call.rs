@@ -54,7 +54,8 @@ impl Call {
         self.arguments.0.extend(arguments.0);
     }
 
-    pub(super) fn command(&self) -> Cmd {
+    /// The command, with the time that the caller knows ([`RedisLedger::stamp`]).
+    pub(super) fn command(&self, stamp: &str) -> Cmd {
         let verb = if library::is_read_only(self.operation) { "FCALL_RO" } else { "FCALL" };
         let mut cmd = redis::cmd(verb);
         cmd.arg(library::function(self.operation)).arg(self.keys.len());
@@ -64,6 +65,7 @@ impl Call {
         for argument in &self.arguments.0 {
             cmd.arg(argument.as_slice());
         }
+        cmd.arg(stamp);
         cmd
     }
 }
@@ -72,7 +74,7 @@ impl RedisLedger {
     /// Calls a function. If Redis has lost the library (a `FUNCTION FLUSH`, an empty replica that
     /// was promoted), loads it and calls again: the first call did nothing.
     pub(super) async fn call(&self, call: &Call) -> Result<Reply, Error> {
-        let command = call.command();
+        let command = call.command(&self.stamp().await);
         let first = self.transport().run(&command).await;
         let value = match first {
             Err(failure) if is_missing(&failure) => {

@@ -203,7 +203,7 @@ impl RedisLedger {
     async fn expired(&self, operation: &'static str) -> Result<Vec<String>, Error> {
         let now = self.transport().run_anywhere(&cmd("TIME")).await;
         let now = now.map_err(|failure| self.error(operation, &failure))?;
-        let now = clock_millis(operation, now)?;
+        let now = self.ledger_clock().agreed(clock_millis(operation, now)?);
         let mut expired = cmd("ZRANGEBYSCORE");
         expired.arg(self.keys().expiring()).arg("-inf").arg(now);
         expired.arg("LIMIT").arg(0).arg(MOST_EXPIRED);

@@ -90,7 +90,9 @@ impl RedisLedger {
     pub(super) async fn beat_node(&self, info: &NodeInfo, held: &[Held]) -> Result<Beat, Error> {
         const OPERATION: &str = "beat";
         let keys = self.keys();
-        let answer = self.tell_of_node(info).await?;
+        // Where the time can't be read, that of the server has to do.
+        let (_, answer) = tokio::join!(self.keep_time(OPERATION), self.tell_of_node(info));
+        let answer = answer?;
 
         let mut by_job: Vec<(Vec<usize>, Call)> = Vec::new();
         let mut place = HashMap::new();
@@ -105,7 +107,9 @@ impl RedisLedger {
             call.push(one.chunk.0);
             call.push(one.token.to_string());
         }
-        let mut commands: Vec<Cmd> = by_job.iter().map(|(_, call)| call.command()).collect();
+        let stamp = self.stamp().await;
+        let asks = by_job.iter().map(|(_, call)| call.command(&stamp));
+        let mut commands: Vec<Cmd> = asks.collect();
         if self.transport().is_cluster() {
             commands.push(zadd(keys.nodes(), None, answer.now, info.id.as_str()));
             commands.extend(answer.is_news.then(|| self.news(&info.id)));
@@ -319,7 +323,7 @@ impl RedisLedger {
 
     /// There is something to read of a node.
     fn news(&self, node: &NodeId) -> Cmd {
-        Call::new("news", [self.keys().node_news()]).arg(node.as_str()).command()
+        Call::new("news", [self.keys().node_news()]).arg(node.as_str()).command("now:")
     }
 
     /// What a sign of life registers of the heart.
@@ -357,8 +361,9 @@ impl RedisLedger {
         expire.arg(own).arg(millis(FORGET_SCHEDULER_AFTER));
         let mut times = cmd("ZRANGE");
         times.arg(keys.schedulers()).arg(0).arg(-1).arg("WITHSCORES");
-        let commands = [register, expire, call.command(), times];
+        let commands = [register, expire, call.command(&self.stamp().await), times];
         let answers = self.call_all(OPERATION, &commands).await?;
+        self.ledger_clock().corrects();
         let [_, _, present, times] = take(OPERATION, answers)?;
         let mut present = Reply::list(OPERATION, present)?.words()?;
         let times = fields(OPERATION, times)?;

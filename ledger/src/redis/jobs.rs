@@ -42,7 +42,8 @@ impl RedisLedger {
         let (keys, name) = (self.keys(), admission.job.to_string());
         // At the head of the list until the time is known.
         let list = zadd(keys.active(), Some("NX"), 0, &name);
-        let both = [list, self.admit_call(operation, admission, &[]).command()];
+        let stamp = self.stamp().await;
+        let both = [list, self.admit_call(operation, admission, &[]).command(&stamp)];
         let answers = match self.call_in_order(operation, &both).await {
             Err(error @ (Error::Corrupt { .. } | Error::Misuse { .. })) => {
                 // What has the job's name is no job.

@@ -50,6 +50,7 @@ const OPERATIONS: &[(&str, &str)] = lua![
     "cancel",
     "certify",
     "claim",
+    "clock",
     "commit",
     "copy",
     "delete",
@@ -121,7 +122,7 @@ fn register(body: &mut String, function: &str, flags: &[&str], text: &str) {
     let _ = write!(
         body,
         "redis.register_function{{\nfunction_name = '{function}',\nflags = {{ {} }},\n\
-         callback = function(KEYS, ARGV)\n{text}end,\n}}\n",
+         callback = function(KEYS, ARGV)\njob.take_time(ARGV)\n{text}end,\n}}\n",
         flags.join(", ")
     );
 }

@@ -16,6 +16,7 @@
 mod address;
 mod audit;
 mod call;
+mod clock;
 mod control;
 mod events;
 mod examine;
@@ -55,6 +56,7 @@ use crate::{
     Finding, HandBack, Hearts, Held, Holder, Lagging, Ledger, Loss, Open, Restored, Revoked,
     Roster, StoredDocument, Straggler, Sweep, Was,
 };
+use clock::LedgerClock;
 use fleet::Told;
 use group::Groups;
 use transport::Transport;
@@ -99,6 +101,7 @@ struct Inner {
     config: Config,
     keys: Keys,
     transport: Transport,
+    clock: Arc<LedgerClock>,
     groups: Groups,
     /// What the last heartbeat of each node wrote that beats through this handle.
     told: Mutex<HashMap<NodeId, Told>>,
@@ -110,6 +113,10 @@ impl RedisLedger {
     /// Checks the address. Connects when it is first needed, so that it succeeds while Redis is
     /// down.
     pub fn connect(config: Config) -> Result<Self, Error> {
+        Self::connect_with(config, Arc::default())
+    }
+
+    fn connect_with(config: Config, clock: Arc<LedgerClock>) -> Result<Self, Error> {
         let transport = Transport::new(&config)?;
         let keys = Keys::new(config.namespace.clone());
         Ok(Self {
@@ -117,6 +124,7 @@ impl RedisLedger {
                 config,
                 keys,
                 transport,
+                clock,
                 groups: Groups::default(),
                 told: Mutex::default(),
                 heart: Mutex::default(),
@@ -144,6 +152,10 @@ impl RedisLedger {
 
     fn told(&self) -> MutexGuard<'_, HashMap<NodeId, Told>> {
         self.inner.told.lock()
+    }
+
+    fn ledger_clock(&self) -> &LedgerClock {
+        &self.inner.clock
     }
 
     fn transport(&self) -> &Transport {
@@ -382,7 +394,9 @@ impl Ledger for RedisLedger {
 
     fn separate(&self) -> Arc<dyn Ledger> {
         let config = Config { connections: 1, ..self.inner.config.clone() };
-        let apart = Self::connect(config).expect("the same address was accepted before");
+        let clock = Arc::clone(&self.inner.clock);
+        let apart =
+            Self::connect_with(config, clock).expect("the same address was accepted before");
         Arc::new(apart)
     }
 

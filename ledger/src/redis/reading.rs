@@ -10,7 +10,7 @@ use redis::cmd;
 use serde::Deserialize;
 
 use super::call::Call;
-use super::jobs::{clock_millis, hget, take};
+use super::jobs::{hget, take};
 use super::reply::{Reply, corrupt, optional_word, parse, word};
 use super::summary::Fields;
 use super::{RedisLedger, packing};
@@ -187,13 +187,6 @@ impl RedisLedger {
             .arg(limit.min(MAX_RECOVERIES));
         let kept = self.call(&call).await?.words()?;
         kept.iter().map(|text| recovery(text)).collect()
-    }
-
-    pub(super) async fn read_clock(&self) -> Result<Timestamp, Error> {
-        const OPERATION: &str = "now";
-        let time = self.transport().run_anywhere(&cmd("TIME")).await;
-        let time = time.map_err(|failure| self.error(OPERATION, &failure))?;
-        Ok(Timestamp::from_millis(clock_millis(OPERATION, time)?))
     }
 }
 

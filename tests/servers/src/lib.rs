@@ -21,6 +21,7 @@
 //! Deliberately absent: tokio and client libraries; what is needed of the protocols is spoken here.
 
 mod amqp;
+mod clock;
 mod cluster;
 mod guardian;
 mod port;
@@ -31,6 +32,7 @@ mod resp;
 mod sentinel;
 mod wait;
 
+pub use clock::SettableClock;
 pub use cluster::RedisCluster;
 pub use guardian::is_running;
 pub use port::free_port;

@@ -1,6 +1,7 @@
 //! A Redis of one's own.
 
 use std::io;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -29,11 +30,14 @@ pub struct RedisOptions {
     pub port: Option<u16>,
     /// A node of a cluster, with a second port for the others.
     pub cluster: bool,
+    /// More of its environment.
+    pub environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl Default for RedisOptions {
     fn default() -> Self {
-        Self { appendfsync: "always", lines: Vec::new(), port: None, cluster: false }
+        let (lines, environment) = (Vec::new(), Vec::new());
+        Self { appendfsync: "always", lines, port: None, cluster: false, environment }
     }
 }
 
@@ -113,7 +117,7 @@ impl Redis {
         let file = folder.path().join("redis.conf");
         std::fs::write(&file, conf).map_err(text)?;
         let mut server = Command::new("redis-server");
-        server.arg(file);
+        server.arg(file).envs(options.environment.iter().cloned());
         let guardian = Guardian::new(folder, &server).map_err(text)?;
         let mut redis = Self { guardian, port };
         redis.launch()?;
