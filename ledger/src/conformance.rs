@@ -162,6 +162,7 @@ cases! {
     fleet:
         a_beat_tells_what_to_stop
         nodes_come_drain_and_go
+        a_verdict_on_a_lost_node_stands_until_it_beats
         schedulers_see_each_other
         events_tell_of_changes
         hints_reach_whom_they_concern

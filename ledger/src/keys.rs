@@ -133,6 +133,11 @@ impl Keys {
         format!("{}:{{{}}}:news", self.namespace, self.nodes())
     }
 
+    /// Hash: the verdict on a worker that is lost. In the slot of [`Self::nodes`].
+    pub fn lost_node(&self, node: &NodeId) -> String {
+        format!("{}:{{{}}}:lost:{node}", self.namespace, self.nodes())
+    }
+
     /// Hash: what the node said of itself last.
     pub fn node(&self, node: &NodeId) -> String {
         format!("{}:node:{node}", self.namespace)

@@ -40,9 +40,9 @@ use longshore_protocol::{
 
 pub use cause::Cause;
 pub use op::{
-    Admission, Admitted, Audience, Beat, Claim, Commit, Committed, Ended, Event, Grant, HandBack,
-    Heart, Held, Holder, Lagging, Loss, Open, Process, Revoked, Roster, Stop, StopReason,
-    StoredDocument, Straggler, Sweep,
+    Admission, Admitted, Audience, Beat, Claim, Commit, Committed, Declared, Ended, Event, Grant,
+    Grounds, HandBack, Heart, Held, Holder, Lagging, Loss, LostNode, Open, Process, Revoked,
+    Roster, Stop, StopReason, StoredDocument, Straggler, Sweep,
 };
 pub use restoring::{Restored, Was};
 
@@ -356,12 +356,9 @@ pub trait Ledger: Send + Sync + 'static {
     /// Every worker that beats or has stopped beating and was not forgotten, by id.
     async fn nodes(&self) -> Result<Vec<NodeRecord>, Error>;
 
-    /// The same, for whoever has `known` them lately: `cpu` and `rss` may be those of then. Somebody who reads again and again
-    /// begins anew from time to time, and after a failure: a server that lost something may have lost news.
-    async fn nodes_since(&self, known: &Roster) -> Result<Roster, Error> {
-        let _ = known;
-        Ok(Roster { nodes: Arc::new(self.nodes().await?), revision: 0 })
-    }
+    /// The same and those that are lost, for whoever has `known` them lately: `cpu` and `rss` may be those of then. Somebody who reads
+    /// again and again begins anew from time to time, and after a failure: a server that lost something may have lost news.
+    async fn nodes_since(&self, known: &Roster) -> Result<Roster, Error>;
 
     /// Watches the hearts of workers and schedulers. The heart of a process is the connection on which the handle that beats or
     /// attends for it follows the hints ([`Self::events`]).
@@ -378,8 +375,10 @@ pub trait Ledger: Send + Sync + 'static {
     /// announced. False if there is no such node.
     async fn certify(&self, node: &NodeId, death: &str) -> Result<bool, Error>;
 
-    /// Takes a worker that left, or was declared dead, off the list.
-    async fn forget(&self, node: &NodeId) -> Result<(), Error>;
+    /// Declares a worker lost, for all schedulers to see ([`Roster::lost`]): takes it off the list of those that beat, keeps the verdict
+    /// for [`op::LOST_KEPT`], and announces it. `Lives`, and nothing changes, if the grounds are void. A worker that is lost already
+    /// stays so on the grounds that were given first; it is back with its next heartbeat.
+    async fn lose(&self, node: &NodeId, grounds: Grounds, loss: &Loss) -> Result<Declared, Error>;
 
     /// A scheduler's sign of life; gives all that beat within `within` (inclusive), itself included, by id.
     async fn attend(

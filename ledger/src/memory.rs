@@ -35,8 +35,9 @@ use tokio::sync::broadcast::error::RecvError;
 use self::job::Job;
 use self::store::Store;
 use crate::op::{
-    Admission, Admitted, Audience, Beat, Claim, Commit, Committed, Event, HandBack, Heart, Held,
-    Holder, Lagging, Loss, MAX_INDICES, Open, Process, Revoked, StoredDocument, Straggler, Sweep,
+    Admission, Admitted, Audience, Beat, Claim, Commit, Committed, Declared, Event, Grounds,
+    HandBack, Heart, Held, Holder, Lagging, Loss, MAX_INDICES, Open, Process, Revoked, Roster,
+    StoredDocument, Straggler, Sweep,
 };
 use crate::{ControlError, Error, Events, Hearts, Ledger, Restored, Was};
 
@@ -71,8 +72,11 @@ impl Clock for SystemClock {
 pub struct MemoryLedger {
     store: Arc<Mutex<Store>>,
     clock: Arc<dyn Clock>,
-    events: broadcast::Sender<Event>,
+    events: broadcast::Sender<Hint>,
 }
+
+/// A hint, and whether it is one for schedulers.
+type Hint = (Event, bool);
 
 /// What a memory ledger held at some moment; see [`MemoryLedger::snapshot`].
 #[derive(Clone, Debug)]
@@ -103,15 +107,25 @@ impl MemoryLedger {
 
     /// Runs one operation under the lock, then tells what it wants told.
     fn run<A>(&self, op: impl FnOnce(&mut Store, Timestamp, &mut Vec<Event>) -> A) -> A {
+        self.run_and_tell(op, |_| true)
+    }
+
+    /// As [`Self::run`]; by the answer, `for_schedulers` decides whether schedulers hear of it.
+    fn run_and_tell<A>(
+        &self,
+        op: impl FnOnce(&mut Store, Timestamp, &mut Vec<Event>) -> A,
+        for_schedulers: impl FnOnce(&A) -> bool,
+    ) -> A {
         let mut events = Vec::new();
         let mut store = self.store.lock();
         let now = self.clock.now();
         store.expire(now);
         let answer = op(&mut store, now, &mut events);
+        let for_schedulers = for_schedulers(&answer);
         // Sent under the lock, so that events come in the order of what they tell of.
         for event in events {
             // Nobody listens: then nobody needs to know.
-            let _ = self.events.send(event);
+            let _ = self.events.send((event, for_schedulers));
         }
         answer
     }
@@ -150,7 +164,7 @@ impl fmt::Debug for MemoryLedger {
 }
 
 struct Following {
-    receiver: broadcast::Receiver<Event>,
+    receiver: broadcast::Receiver<Hint>,
     audience: Audience,
 }
 
@@ -162,7 +176,7 @@ fn concerns(audience: Audience, event: &Event) -> bool {
             *state == JobState::Paused || state.is_terminal()
         }
         (Audience::Workers, Event::Node { .. }) => true,
-        (_, Event::Room { .. } | Event::Node { .. }) => false,
+        (_, Event::Room { .. } | Event::Node { .. } | Event::Scheduler { .. }) => false,
     }
 }
 
@@ -171,7 +185,8 @@ impl Events for Following {
     async fn next(&mut self) -> Event {
         loop {
             match self.receiver.recv().await {
-                Ok(event) if concerns(self.audience, &event) => return event,
+                Ok((_, false)) if self.audience == Audience::Schedulers => {}
+                Ok((event, _)) if concerns(self.audience, &event) => return event,
                 Ok(_) => {}
                 Err(RecvError::Lagged(_)) => return Event::Gap,
                 // The ledger is gone, so nothing will ever happen again.
@@ -197,7 +212,12 @@ impl Ledger for MemoryLedger {
         if admission.indices() > MAX_INDICES {
             return Ok(Admitted::TooLarge { most: MAX_INDICES });
         }
-        Ok(self.run(|store, now, events| store.admit(admission, now, events)))
+        // As on Redis: a scheduler that opens chunks with the job is the one that feeds it, and the
+        // others are not told. A ledger that told them would hide what they must do without it.
+        let admit = |store: &mut Store, now, events: &mut _| store.admit(admission, now, events);
+        let has_opened =
+            |it: &Admitted| matches!(it, Admitted::Accepted { opened, .. } if !opened.is_empty());
+        Ok(self.run_and_tell(admit, |admitted| !has_opened(admitted)))
     }
 
     async fn reject(&self, job: JobId, error: &str) -> Result<(), Error> {
@@ -378,6 +398,10 @@ impl Ledger for MemoryLedger {
         Ok(self.run(|store, _, _| store.nodes()))
     }
 
+    async fn nodes_since(&self, _known: &Roster) -> Result<Roster, Error> {
+        Ok(self.run(|store, now, _| Roster::new(store.nodes(), store.lost(now))))
+    }
+
     fn hearts(&self) -> Box<dyn Hearts> {
         Box::new(MemoryHearts(self.clone()))
     }
@@ -404,9 +428,8 @@ impl Ledger for MemoryLedger {
         Ok(self.run(|store, _, events| store.certify(node, death, events)))
     }
 
-    async fn forget(&self, node: &NodeId) -> Result<(), Error> {
-        self.run(|store, _, events| store.forget_node(node, events));
-        Ok(())
+    async fn lose(&self, node: &NodeId, grounds: Grounds, loss: &Loss) -> Result<Declared, Error> {
+        Ok(self.run(|store, now, events| store.lose(node, grounds, loss, now, events)))
     }
 
     async fn attend(
@@ -422,7 +445,7 @@ impl Ledger for MemoryLedger {
     }
 
     async fn withdraw(&self, scheduler: &SchedulerId) -> Result<(), Error> {
-        self.run(|store, _, _| store.withdraw(scheduler));
+        self.run(|store, _, events| store.withdraw(scheduler, events));
         Ok(())
     }
 

@@ -17,6 +17,10 @@ use crate::poison::SUSPECT;
 /// Most subtasks that one `retry` puts into the retry set; each takes memory of its own there.
 pub const MAX_RETRY_INDICES: usize = 10_000;
 
+/// How long the verdict on a lost worker is kept. Each owner of a queue acts on it within a second, one that takes the queue over
+/// later when it begins to know its jobs; after this time a holder is known to be lost because it is on no list.
+pub const LOST_KEPT: Duration = Duration::from_mins(10);
+
 /// How many errors of a job are kept, the newest.
 pub const MAX_ERRORS: usize = 10_000;
 
@@ -426,14 +430,71 @@ impl From<&SchedulerRecord> for Heart {
     }
 }
 
+/// A worker that is lost, as all schedulers see it. The verdict stands until a later heartbeat
+/// brings the worker back on the list, or [`LOST_KEPT`] has passed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostNode {
+    /// The worker.
+    pub node: NodeId,
+    /// When it was declared lost, by the ledger's clock.
+    pub at: Timestamp,
+    /// The last heartbeat before that; 0 if the worker was on no list.
+    pub beat_at: Timestamp,
+    /// How it was lost.
+    pub loss: Loss,
+}
+
+/// Answer to whoever wants a worker declared lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Declared {
+    /// It is lost from now on.
+    New(LostNode),
+    /// It was lost before, on other grounds perhaps.
+    Known(LostNode),
+    /// The grounds are void.
+    Lives,
+}
+
+impl Declared {
+    /// The verdict that stands, if one does.
+    pub fn verdict(self) -> Option<LostNode> {
+        match self {
+            Self::New(verdict) | Self::Known(verdict) => Some(verdict),
+            Self::Lives => None,
+        }
+    }
+}
+
+/// On what a worker is declared lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grounds {
+    /// It says itself that it leaves, or somebody watched its process end.
+    Certain,
+    /// It holds chunks and is on no list. Void if it is on the list.
+    Absent,
+    /// This was its last heartbeat. Void if another one has come.
+    LastBeat(Timestamp),
+    /// Its connections were gone at this time. Void if a heartbeat has come later.
+    SilentSince(Timestamp),
+}
+
 /// The workers as they were read, and what whoever reads them again needs to know. The default is that of somebody who has
 /// read nothing yet.
 #[derive(Clone, Debug, Default)]
 pub struct Roster {
     /// By id.
     pub nodes: Arc<Vec<NodeRecord>>,
+    /// Those that are lost and on the list no more, by id.
+    pub lost: Arc<Vec<LostNode>>,
     /// Of all news of workers these are known.
     pub(crate) revision: u64,
+}
+
+impl Roster {
+    /// These workers, as somebody reads them who has read nothing yet.
+    pub fn new(nodes: Vec<NodeRecord>, lost: Vec<LostNode>) -> Self {
+        Self { nodes: Arc::new(nodes), lost: Arc::new(lost), revision: 0 }
+    }
 }
 
 /// Answer to a heartbeat.
@@ -517,6 +578,11 @@ pub enum Event {
     Node {
         /// The worker.
         node: NodeId,
+    },
+    /// A scheduler left, or is gone.
+    Scheduler {
+        /// The scheduler.
+        scheduler: SchedulerId,
     },
     /// A job ended, and how. In place of [`Event::Job`], and only from ledgers that have it at hand.
     #[serde(skip)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use longshore_ledger::redis::{Config, RedisLedger};
-use longshore_ledger::{Claim, Error, Ledger, Roster};
+use longshore_ledger::{Claim, Error, Grounds, Ledger, Loss, Roster};
 use longshore_protocol::{ChunkId, Epoch, JobId, NodeId, NodeInfo, NodeState, Timestamp, Token};
 use longshore_test_servers::{Redis, Reply};
 
@@ -139,7 +139,7 @@ async fn only_who_has_news_is_read_again() {
     assert!(ledger.certify(&NodeId::new("b"), "killed").await.expect("certified"));
     let certified = read(&listed).await;
     assert_eq!(certified.nodes[1].death.as_deref(), Some("killed"), "others may have news of it");
-    ledger.forget(&NodeId::new("a")).await.expect("forgotten");
+    ledger.lose(&NodeId::new("a"), Grounds::Certain, &Loss::Left).await.expect("it left");
     assert_eq!(read(&certified).await.nodes[..], certified.nodes[1..]);
 }
 
@@ -177,7 +177,7 @@ async fn a_beat_writes_what_has_changed_and_everything_after_a_loss() {
     assert_eq!(changed[0].info.host, "kept");
     redis.call(&["FLUSHALL"]);
     assert_eq!(beat(0).await[0].info, whole[0].info);
-    ledger.forget(&NodeId::new("a")).await.expect("forgotten");
+    ledger.lose(&NodeId::new("a"), Grounds::Certain, &Loss::Left).await.expect("forgotten");
     assert_eq!(beat(0).await[0].info, whole[0].info);
 }
 

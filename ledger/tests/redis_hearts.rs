@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_ledger::redis::{Config, RedisLedger};
-use longshore_ledger::{Audience, Event, Events, Heart, Hearts, Ledger, Process};
+use longshore_ledger::{Audience, Event, Events, Grounds, Heart, Hearts, Ledger, Loss, Process};
 use longshore_protocol::{NodeId, NodeInfo, NodeState, SchedulerId, Timestamp};
 use longshore_test_servers::{Redis, RedisCluster, RedisSentinel};
 
@@ -119,7 +119,7 @@ async fn a_death_is_seen(url: &str) {
     watch.until_severed(&["dying"]).await;
     living.beat().await;
     assert_eq!(watch.severed().await, ["dying"], "it is told for as long as it stays so");
-    ledger.forget(&NodeId::new("dying")).await.expect("forgotten");
+    ledger.lose(&NodeId::new("dying"), Grounds::Certain, &Loss::Left).await.expect("forgotten");
     assert_eq!(watch.severed().await, [""; 0]);
 }
 

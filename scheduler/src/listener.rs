@@ -31,7 +31,8 @@ pub(crate) async fn run(
     fleet.notify_one();
     loop {
         let hint = hints.next().await;
-        if hint == Hint::Gap {
+        // Signing in anew brings the list of those who are left.
+        if matches!(hint, Hint::Gap | Hint::Scheduler { .. }) {
             heart.notify_one();
         }
         if matches!(hint, Hint::Node { .. } | Hint::Gap) {

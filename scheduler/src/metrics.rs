@@ -33,10 +33,7 @@ pub fn describe() {
     );
     describe_gauge!(ACTIVE_JOBS, "Jobs that may not have ended");
     describe_gauge!(NODES, "Workers that the ledger lists, by state");
-    describe_counter!(
-        LOST_NODES,
-        "Workers buried by this scheduler: crashed, vanished, or left without a word"
-    );
+    describe_counter!(LOST_NODES, "Workers that this scheduler declared lost: crashed or vanished");
     describe_counter!(REVOKED_CHUNKS, "Chunks taken from workers that are gone");
     describe_counter!(ORPHANED_CHUNKS, "Chunks taken from workers that knew nothing of them");
     describe_counter!(REVOKED_SUBTASKS, "Unsettled subtasks in revoked chunks: they run again");

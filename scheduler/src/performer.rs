@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
 use longshore_broker::{Broker, Outgoing, PublishError, Queue};
-use longshore_ledger::{ControlError, Error, Lagging, Ledger, Loss, Open, Revoked, Straggler};
+use longshore_ledger::{
+    ControlError, Declared, Error, Grounds, Lagging, Ledger, Loss, Open, Revoked, Straggler,
+};
 use longshore_protocol::{
-    ChunkId, ChunkMessage, Ending, Isolation, JobId, News, NodeId, SchedulerId, Timestamp,
+    ChunkId, ChunkMessage, Ending, Isolation, JobId, News, NodeId, SchedulerId,
 };
 use metrics::counter;
 use tracing::{info, warn};
@@ -28,9 +29,6 @@ use crate::sweeper;
 /// worker is a quarter of a second of work, so a message that still waits then is rare; publishing it
 /// twice costs one refused claim.
 pub(crate) const PUBLISH_WITHIN: Duration = Duration::from_secs(5);
-
-/// Jobs that are freed from a dead worker side by side.
-const REVOKES_AT_ONCE: usize = 32;
 
 /// Performs actions on one broker and one ledger.
 pub(crate) struct Performer {
@@ -78,13 +76,12 @@ impl Performer {
                 self.withdraw(&scheduler).await;
                 None
             }
-            Action::Reclaim { job, node, claimed_by } => {
-                self.reclaim(job, &node, claimed_by).await;
-                Some(Event::Reclaimed { job })
+            Action::List => {
+                let listed = self.ledger_health.note(self.ledger.active_jobs().await);
+                listed.ok().map(Event::Listed)
             }
-            Action::Bury { node, jobs, loss, forget } => {
-                Some(self.bury(node, jobs, loss, forget).await)
-            }
+            Action::Lose { node, grounds, loss } => Some(self.lose(node, grounds, &loss).await),
+            Action::Revoke { job, node, loss } => Some(self.revoke(job, node, &loss).await),
             Action::Look { job } => self.told(job, self.look(job).await),
             Action::Sweep { job, keyed, unless_in, doubt, tried } => {
                 self.told(job, self.sweep(job, (keyed, tried), unless_in, doubt).await)
@@ -283,54 +280,34 @@ impl Performer {
         info!(%scheduler, told = result.is_ok(), "a scheduler died; its queues go to others");
     }
 
-    /// If it fails the next look at the holders brings it back here.
-    async fn reclaim(&self, job: JobId, node: &NodeId, claimed_by: Timestamp) {
-        let revoked = self.ledger.revoke(job, node, &Loss::Orphaned { claimed_by }).await;
-        let Ok(revoked) = self.ledger_health.note(revoked) else { return };
-        let (chunks, subtasks) = count(&revoked);
-        if chunks > 0 {
-            counter!(ORPHANED_CHUNKS).increment(chunks);
-            warn!(%job, %node, chunks, subtasks, "what a living node knew nothing of goes to others");
+    /// If it fails the engine asks again.
+    async fn lose(&self, node: NodeId, grounds: Grounds, loss: &Loss) -> Event {
+        let declared = self.ledger_health.note(self.ledger.lose(&node, grounds, loss).await);
+        if let Ok(Declared::New(_)) = declared {
+            let how = if matches!(loss, Loss::Crashed(_)) { "crashed" } else { "vanished" };
+            counter!(LOST_NODES, "how" => how).increment(1);
+            warn!(%node, ?loss, ?grounds, "node lost");
         }
+        Event::Declared { node, verdict: declared.ok().and_then(Declared::verdict) }
     }
 
-    async fn bury(&self, node: NodeId, jobs: Vec<JobId>, loss: Loss, forget: bool) -> Event {
-        let revokes = stream::iter(jobs).map(async |job| {
-            let answer = self.ledger.revoke(job, &node, &loss).await;
-            (job, answer)
-        });
-        let answers: Vec<_> = revokes.buffer_unordered(REVOKES_AT_ONCE).collect().await;
-        let (mut chunks, mut subtasks, mut queued_again) = (0, 0, Vec::new());
-        for (job, revoked) in
-            answers.iter().filter_map(|(job, answer)| Some((job, answer.as_ref().ok()?)))
-        {
-            let (more_chunks, more_subtasks) = count(revoked);
-            (chunks, subtasks) = (chunks + more_chunks, subtasks + more_subtasks);
-            queued_again.extend((!revoked.is_empty()).then_some(*job));
+    async fn revoke(&self, job: JobId, node: NodeId, loss: &Loss) -> Event {
+        let revoked = self.ledger_health.note(self.ledger.revoke(job, &node, loss).await);
+        let is_done = revoked.is_ok();
+        let (chunks, subtasks) = count(&revoked.unwrap_or_default());
+        match loss {
+            _ if chunks == 0 => {}
+            Loss::Orphaned { .. } => {
+                counter!(ORPHANED_CHUNKS).increment(chunks);
+                warn!(%job, %node, chunks, subtasks, "orphaned chunks reclaimed");
+            }
+            Loss::Left | Loss::Vanished | Loss::Crashed(_) => {
+                counter!(REVOKED_CHUNKS).increment(chunks);
+                counter!(REVOKED_SUBTASKS).increment(subtasks);
+                warn!(%job, %node, chunks, subtasks, "chunks of a lost node are queued again");
+            }
         }
-        counter!(REVOKED_CHUNKS).increment(chunks);
-        counter!(REVOKED_SUBTASKS).increment(subtasks);
-        let failure = answers.iter().find_map(|(_, answer)| answer.as_ref().err());
-        let mut complete = failure.is_none();
-        if let Some(error) = failure {
-            self.ledger_health.failed(error);
-        }
-        if complete && forget {
-            complete = self.ledger_health.note(self.ledger.forget(&node).await).is_ok();
-        }
-        let is_over = if loss == Loss::Left { chunks > 0 } else { complete && forget };
-        if is_over {
-            let how = match &loss {
-                Loss::Orphaned { .. } | Loss::Left => "left",
-                Loss::Vanished => "vanished",
-                Loss::Crashed(_) => "crashed",
-            };
-            counter!(LOST_NODES, "how" => how).increment(1);
-        }
-        if chunks > 0 || forget {
-            warn!(%node, ?loss, chunks, subtasks, complete, "what the node held goes to others");
-        }
-        Event::Buried { node, complete, queued_again }
+        Event::Revoked { job, node, is_done, is_queued_again: chunks > 0 }
     }
 }
 

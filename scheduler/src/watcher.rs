@@ -52,7 +52,7 @@ pub(crate) async fn run(
                 let each =
                     EACH.saturating_mul(u32::try_from(known.nodes.len()).unwrap_or(u32::MAX));
                 nodes.send_replace(Arc::clone(&known.nodes));
-                let _ = inbox.send(Event::Nodes(Arc::clone(&known.nodes))).await;
+                let _ = inbox.send(Event::Nodes(known.clone())).await;
                 if active.borrow().is_empty() { IDLE } else { LONGEST.min(EVERY + each) }
             }
             Err(_) => {

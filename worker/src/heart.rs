@@ -300,7 +300,11 @@ impl Chest<'_> {
             // The answer to a beat says all that the missed hints did; so does the wish to drain.
             Event::Gap => self.again.notify_one(),
             Event::Node { node } if node == self.body.info.id => self.again.notify_one(),
-            Event::Job { .. } | Event::Room { .. } | Event::Node { .. } | Event::Ended(_) => {}
+            Event::Job { .. }
+            | Event::Room { .. }
+            | Event::Node { .. }
+            | Event::Scheduler { .. }
+            | Event::Ended(_) => {}
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_broker::{Broker, Queue, Subscription};
-use longshore_ledger::Ledger;
+use longshore_ledger::{Grounds, Ledger, Loss};
 use longshore_protocol::{DisabledTask, NodeId, NodeInfo, NodeState};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -152,8 +152,9 @@ impl Worker {
         }
         heart.stop().await;
         if !pipeline.left_behind.is_cancelled() {
-            let forgotten = tokio::time::timeout(LAST_TRY, ledger.forget(&id)).await;
-            if !matches!(forgotten, Ok(Ok(()))) {
+            // Should it hold something all the same, the owners of the queues take it back.
+            let leaving = ledger.lose(&id, Grounds::Certain, &Loss::Left);
+            if !matches!(tokio::time::timeout(LAST_TRY, leaving).await, Ok(Ok(_))) {
                 warn!(node = %id, "the ledger does not know that the worker left");
             }
         }

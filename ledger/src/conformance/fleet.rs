@@ -9,7 +9,9 @@ use longshore_protocol::{ChunkId, NodeInfo, NodeState, SchedulerId, Severity, Ti
 
 use super::play::{NEVER, Play, await_event, job_id, next_event, node, ok, token};
 use crate::Ledger;
-use crate::op::{Audience, Beat, Claim, Event, Held, Loss, Roster, StopReason};
+use crate::op::{
+    Audience, Beat, Claim, Declared, Event, Grounds, Held, Loss, LostNode, Roster, StopReason,
+};
 
 pub(super) fn info(name: &str) -> NodeInfo {
     NodeInfo {
@@ -111,14 +113,70 @@ pub(super) async fn nodes_come_drain_and_go(ledger: Arc<dyn Ledger>) {
     assert_eq!(nodes[0].death.as_deref(), Some("killed by SIGKILL"), "no beat undoes it");
     assert_eq!(nodes[1].death, None);
 
-    ledger.forget(&node("a")).await.unwrap();
-    ledger.forget(&node("a")).await.unwrap();
+    let leave = async || ledger.lose(&node("a"), Grounds::Certain, &Loss::Left).await.unwrap();
+    let Declared::New(left) = leave().await else { panic!("it was there") };
+    assert_eq!(leave().await, Declared::Known(left));
     assert!(!ledger.certify(&node("a"), "late").await.unwrap(), "there is no such node any more");
     let names: Vec<_> = listed(&mut known).await.iter().map(|node| node.info.id.clone()).collect();
     assert_eq!(names, [node("b")]);
     let fresh = ledger.beat(&info("a"), &[]).await.unwrap();
     assert!(!fresh.drain, "who comes back is not drained");
     assert_eq!(listed(&mut known).await.len(), 2);
+}
+
+pub(super) async fn a_verdict_on_a_lost_node_stands_until_it_beats(ledger: Arc<dyn Ledger>) {
+    let mut known = Roster::default();
+    // Whoever has read them before reads what others do.
+    let fleet = async |known: &mut Roster| {
+        *known = ledger.nodes_since(known).await.unwrap();
+        let whole = ledger.nodes_since(&Roster::default()).await.unwrap();
+        assert_eq!((&known.nodes, &known.lost), (&whole.nodes, &whole.lost));
+        let names: Vec<_> = known.nodes.iter().map(|node| node.info.id.to_string()).collect();
+        (names, known.lost.to_vec())
+    };
+    let lose = async |name, grounds, loss: &Loss| {
+        ledger.lose(&node(name), grounds, loss).await.unwrap().verdict()
+    };
+    let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    ledger.beat(&info("a"), &[]).await.unwrap();
+    ledger.beat(&info("b"), &[]).await.unwrap();
+    assert_eq!(fleet(&mut known).await, (names(&["a", "b"]), vec![]));
+    let beat_at = known.nodes[0].beat_at;
+    let judged_by = |beat_at| Grounds::LastBeat(beat_at);
+
+    // What a later beat has made void takes nobody off the list.
+    let earlier = Timestamp::from_millis(beat_at.as_millis() - 1);
+    assert_eq!(lose("a", judged_by(earlier), &Loss::Vanished).await, None);
+    assert_eq!(lose("a", Grounds::SilentSince(earlier), &Loss::Vanished).await, None);
+    assert_eq!(lose("a", Grounds::Absent, &Loss::Vanished).await, None);
+    assert_eq!(fleet(&mut known).await, (names(&["a", "b"]), vec![]));
+
+    let before = ledger.now().await.unwrap();
+    let lost = lose("a", judged_by(beat_at), &Loss::Crashed("SIGKILL".into())).await.unwrap();
+    let loss = Loss::Crashed("SIGKILL".into());
+    assert_eq!(lost, LostNode { node: node("a"), at: lost.at, beat_at, loss });
+    assert!(lost.at >= before);
+    assert_eq!(fleet(&mut known).await, (names(&["b"]), vec![lost.clone()]));
+    let silent = Grounds::SilentSince(earlier);
+    for again in [judged_by(earlier), silent, Grounds::Absent, Grounds::Certain] {
+        let said = lose("a", again, &Loss::Left).await;
+        assert_eq!(said.as_ref(), Some(&lost), "the first verdict stands: {again:?}");
+    }
+
+    // Whoever beats is back, whatever it was told before.
+    ledger.beat(&info("a"), &[]).await.unwrap();
+    assert_eq!(fleet(&mut known).await, (names(&["a", "b"]), vec![]));
+    assert_eq!(lose("a", judged_by(lost.beat_at), &Loss::Vanished).await, None);
+    assert_eq!(*known.nodes[0].info, info("a"), "all that was known of it is told again");
+
+    let silent = Grounds::SilentSince(known.nodes[0].beat_at);
+    assert!(lose("a", silent, &Loss::Vanished).await.is_some(), "none came later");
+    ledger.beat(&info("a"), &[]).await.unwrap();
+    let ghost = lose("ghost", Grounds::Absent, &Loss::Vanished).await.unwrap();
+    assert_eq!((ghost.beat_at, &ghost.loss), (Timestamp::default(), &Loss::Vanished));
+    let left = lose("b", Grounds::Certain, &Loss::Left).await.unwrap();
+    assert_eq!(left.loss, Loss::Left);
+    assert_eq!(fleet(&mut known).await, (names(&["a"]), vec![left, ghost]));
 }
 
 pub(super) async fn schedulers_see_each_other(ledger: Arc<dyn Ledger>) {
@@ -139,8 +197,10 @@ pub(super) async fn schedulers_see_each_other(ledger: Arc<dyn Ledger>) {
     let listed = ledger.schedulers().await.unwrap();
     let listed: Vec<_> = listed.into_iter().map(|record| record.id).collect();
     assert_eq!(listed, [one.clone(), two.clone()], "also those that have been silent since");
+    let mut events = ledger.events(Audience::Schedulers).await.unwrap();
     ledger.withdraw(&one).await.unwrap();
     ledger.withdraw(&one).await.unwrap();
+    await_event(&mut events, &Event::Scheduler { scheduler: one.clone() }).await;
     assert_eq!(names(&attend(&two, NEVER).await), std::slice::from_ref(&two));
     assert_eq!(names(&attend(&one, NEVER).await), [one, two], "who was gone signs in again");
 }
@@ -179,7 +239,7 @@ pub(super) async fn events_tell_of_changes(ledger: Arc<dyn Ledger>) {
     await_event(&mut events, &came).await;
     ledger.beat(&NodeInfo { state: NodeState::Draining, ..info("a") }, &[]).await.unwrap();
     await_event(&mut events, &came).await;
-    ledger.forget(&node("a")).await.unwrap();
+    ledger.lose(&node("a"), Grounds::Certain, &Loss::Left).await.unwrap();
     await_event(&mut events, &came).await;
     play.check().await;
 }

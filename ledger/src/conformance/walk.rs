@@ -16,7 +16,9 @@ use longshore_protocol::{
 };
 
 use super::play::{admission, job_id, lost, node, token};
-use crate::op::{Admission, Admitted, Claim, Commit, Committed, Held, Lagging, Loss, Open};
+use crate::op::{
+    Admission, Admitted, Claim, Commit, Committed, Grounds, Held, Lagging, Loss, Open,
+};
 use crate::{ControlError, Error, Ledger};
 
 /// Far beyond the length of a walk.
@@ -395,7 +397,11 @@ impl Walk {
         let name = a_node(a);
         match b % 8 {
             0 => return said(self.ledger.drain(&name).await),
-            1 => return said(self.ledger.forget(&name).await),
+            1 => {
+                let grounds = if a.is_multiple_of(2) { Grounds::Certain } else { Grounds::Absent };
+                let lost = self.ledger.lose(&name, grounds, &Loss::Left).await;
+                return said(lost.map(|lost| lost.verdict().map(|lost| (lost.node, lost.loss))));
+            }
             2 => {
                 let scheduler = SchedulerId::new(format!("s{}", a % 3));
                 let present = self.ledger.attend(&scheduler, HOURS).await;

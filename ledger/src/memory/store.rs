@@ -10,7 +10,10 @@ use longshore_protocol::{
 };
 
 use super::job::Job;
-use crate::op::{Admission, Admitted, Beat, Event, Held, Process, Stop, StopReason};
+use crate::op::{
+    Admission, Admitted, Beat, Declared, Event, Grounds, Held, LOST_KEPT, Loss, LostNode, Process,
+    Stop, StopReason,
+};
 use crate::{ControlError, Restored, Was};
 
 use longshore_protocol::state::JobState;
@@ -34,6 +37,7 @@ pub(super) struct Store {
     /// Up to where the ledger reflects the journal.
     journal: Option<JournalPlace>,
     nodes: BTreeMap<NodeId, Node>,
+    lost: BTreeMap<NodeId, LostNode>,
     schedulers: BTreeMap<SchedulerId, Timestamp>,
     severed: BTreeSet<Process>,
 }
@@ -225,6 +229,7 @@ impl Store {
         events: &mut Vec<Event>,
     ) -> Beat {
         self.severed.remove(&Process::Worker(info.id.clone()));
+        self.lost.remove(&info.id);
         let known = self.nodes.get(&info.id);
         let death = known.and_then(|node| node.record.death.clone());
         let isolated = known.map(|node| node.record.isolated.clone()).unwrap_or_default();
@@ -307,11 +312,38 @@ impl Store {
         true
     }
 
-    pub(super) fn forget_node(&mut self, id: &NodeId, events: &mut Vec<Event>) {
-        self.severed.remove(&Process::Worker(id.clone()));
-        if self.nodes.remove(id).is_some() {
-            events.push(Event::Node { node: id.clone() });
+    /// The workers that are lost, by id.
+    pub(super) fn lost(&mut self, now: Timestamp) -> Vec<LostNode> {
+        self.lost.retain(|_, lost| now.since(lost.at) < LOST_KEPT);
+        self.lost.values().cloned().collect()
+    }
+
+    pub(super) fn lose(
+        &mut self,
+        id: &NodeId,
+        grounds: Grounds,
+        loss: &Loss,
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) -> Declared {
+        let beat_at = self.nodes.get(id).map(|node| node.record.beat_at);
+        let beat_at = match (grounds, beat_at) {
+            (Grounds::Absent, Some(_)) => return Declared::Lives,
+            (Grounds::LastBeat(at), Some(beat_at)) if beat_at != at => return Declared::Lives,
+            (Grounds::SilentSince(at), Some(beat_at)) if beat_at > at => return Declared::Lives,
+            (Grounds::LastBeat(at), None) => at,
+            (_, beat_at) => beat_at.unwrap_or_default(),
+        };
+        self.lost.retain(|_, lost| now.since(lost.at) < LOST_KEPT);
+        if let Some(known) = self.lost.get(id) {
+            return Declared::Known(known.clone());
         }
+        self.severed.remove(&Process::Worker(id.clone()));
+        self.nodes.remove(id);
+        let lost = LostNode { node: id.clone(), at: now, beat_at, loss: loss.clone() };
+        self.lost.insert(id.clone(), lost.clone());
+        events.push(Event::Node { node: id.clone() });
+        Declared::New(lost)
     }
 
     pub(super) fn attend(
@@ -337,9 +369,11 @@ impl Store {
         self.schedulers.iter().map(record).collect()
     }
 
-    pub(super) fn withdraw(&mut self, scheduler: &SchedulerId) {
+    pub(super) fn withdraw(&mut self, scheduler: &SchedulerId, events: &mut Vec<Event>) {
         self.severed.remove(&Process::Scheduler(scheduler.clone()));
-        self.schedulers.remove(scheduler);
+        if self.schedulers.remove(scheduler).is_some() {
+            events.push(Event::Scheduler { scheduler: scheduler.clone() });
+        }
     }
 }
 

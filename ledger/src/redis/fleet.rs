@@ -1,6 +1,6 @@
 //! Workers and schedulers: signs of life, what to stop, who is there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -111,8 +111,12 @@ impl RedisLedger {
         let asks = by_job.iter().map(|(_, call)| call.command(&stamp));
         let mut commands: Vec<Cmd> = asks.collect();
         if self.transport().is_cluster() {
+            // Being on the list outweighs a verdict, so the list comes first.
             commands.push(zadd(keys.nodes(), None, answer.now, info.id.as_str()));
             commands.extend(answer.is_news.then(|| self.news(&info.id)));
+            let mut back = cmd("DEL");
+            back.arg(keys.lost_node(&info.id));
+            commands.push(back);
         }
         if answer.is_event {
             commands.extend(self.announcements(&info.id, &[Audience::Schedulers])?);
@@ -168,7 +172,8 @@ impl RedisLedger {
                 Some(_) => "news",
             };
             let keys = self.keys();
-            let lists = (!self.transport().is_cluster()).then(|| [keys.nodes(), keys.node_news()]);
+            let here = !self.transport().is_cluster();
+            let lists = here.then(|| [keys.nodes(), keys.node_news(), keys.lost_node(&info.id)]);
             let touched = [keys.node(&info.id)].into_iter().chain(lists.into_iter().flatten());
             let mut call = Call::new("beat", touched)
                 .arg(millis(FORGET_AFTER))
@@ -226,11 +231,14 @@ impl RedisLedger {
         let news: HashMap<String, u64> = scores(OPERATION, news)?.into_iter().collect();
         let revision = news.values().copied().max().unwrap_or(known.revision);
 
+        let known_lost = Arc::clone(&known.lost);
         let known: HashMap<&str, &NodeRecord> =
             known.nodes.iter().map(|record| (record.info.id.as_str(), record)).collect();
         let (mut nodes, mut asked, mut looks) = (Vec::new(), Vec::new(), Vec::new());
-        for (name, beat_at) in scores(OPERATION, list)? {
-            let beat_at = Timestamp::from_millis(beat_at);
+        let list = scores(OPERATION, list)?;
+        let listed: HashSet<&str> = list.iter().map(|(name, _)| name.as_str()).collect();
+        for (name, beat_at) in &list {
+            let (name, beat_at) = (name.clone(), Timestamp::from_millis(*beat_at));
             let known = known.get(name.as_str()).copied();
             if let Some(record) = known.filter(|_| !news.contains_key(&name)) {
                 nodes.push(NodeRecord { beat_at, ..record.clone() });
@@ -240,6 +248,7 @@ impl RedisLedger {
             looks.push(look_at(&keys.node(&NodeId::new(&name)), names));
             asked.push((name, beat_at, known));
         }
+        let lost = self.read_lost(&known_lost, &news, |name| listed.contains(name)).await?;
         let answers = self.call_all(OPERATION, &looks).await?;
         let mut vanished = Vec::new();
         for ((name, beat_at, known), answer) in asked.into_iter().zip(answers) {
@@ -260,7 +269,7 @@ impl RedisLedger {
         }
         self.call_all(OPERATION, &vanished).await?;
         nodes.sort_unstable_by(|a, b| a.info.id.cmp(&b.info.id));
-        Ok(Roster { nodes: Arc::new(nodes), revision })
+        Ok(Roster { nodes: Arc::new(nodes), lost: Arc::new(lost), revision })
     }
 
     pub(super) async fn drain_node(&self, node: &NodeId) -> Result<bool, Error> {
@@ -305,17 +314,6 @@ impl RedisLedger {
         Ok(true)
     }
 
-    pub(super) async fn forget_node(&self, node: &NodeId) -> Result<(), Error> {
-        const OPERATION: &str = "forget";
-        self.told().remove(node);
-        let mut delete = cmd("DEL");
-        delete.arg(self.keys().node(node));
-        let mut commands = vec![delete];
-        commands.extend(self.strike(node.as_str()));
-        commands.extend(self.announcements(node, &[Audience::Schedulers])?);
-        self.call_all(OPERATION, &commands).await.map(drop)
-    }
-
     /// Takes a node off the lists.
     fn strike(&self, node: &str) -> [Cmd; 2] {
         [self.keys().nodes(), self.keys().node_news()].map(|list| zrem(list, node))
@@ -334,10 +332,17 @@ impl RedisLedger {
     }
 
     /// Tells whoever wants to hear everything, and these.
-    fn announcements(&self, node: &NodeId, audiences: &[Audience]) -> Result<Vec<Cmd>, Error> {
+    pub(super) fn announcements(
+        &self,
+        node: &NodeId,
+        audiences: &[Audience],
+    ) -> Result<Vec<Cmd>, Error> {
+        self.hints(&Event::Node { node: node.clone() }, audiences)
+    }
+
+    fn hints(&self, hint: &Event, audiences: &[Audience]) -> Result<Vec<Cmd>, Error> {
         let keys = self.keys();
-        let hint = serde_json::to_string(&Event::Node { node: node.clone() })
-            .map_err(|e| corrupt("events", e.to_string()))?;
+        let hint = serde_json::to_string(hint).map_err(|e| corrupt("events", e.to_string()))?;
         let own = audiences.iter().map(|audience| keys.events_for(*audience));
         let channels = std::iter::once(keys.events()).chain(own);
         Ok(channels.map(|channel| publish(channel, &hint)).collect())
@@ -406,7 +411,11 @@ impl RedisLedger {
     pub(super) async fn withdraw_as(&self, scheduler: &SchedulerId) -> Result<(), Error> {
         let mut delete = cmd("DEL");
         delete.arg(self.keys().scheduler(scheduler));
-        let leave = [delete, zrem(self.keys().schedulers(), scheduler.as_str())];
+        let leave = zrem(self.keys().schedulers(), scheduler.as_str());
+        let mut leave = vec![delete, leave];
+        // The others sign in anew, and see who is left.
+        let gone = Event::Scheduler { scheduler: scheduler.clone() };
+        leave.extend(self.hints(&gone, &[Audience::Schedulers])?);
         self.call_all("withdraw", &leave).await.map(drop)
     }
 }

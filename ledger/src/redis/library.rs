@@ -61,6 +61,7 @@ const OPERATIONS: &[(&str, &str)] = lua![
     "held",
     "holders",
     "job",
+    "lose",
     "news",
     "open",
     "pause",

@@ -29,6 +29,7 @@ mod hearts;
 mod jobs;
 mod lanes;
 pub mod library;
+mod lost;
 mod packing;
 mod reading;
 mod reply;
@@ -52,9 +53,9 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::keys::Keys;
 use crate::{
-    Admission, Admitted, Audience, Beat, Claim, Commit, Committed, ControlError, Error, Events,
-    Finding, HandBack, Hearts, Held, Holder, Lagging, Ledger, Loss, Open, Restored, Revoked,
-    Roster, StoredDocument, Straggler, Sweep, Was,
+    Admission, Admitted, Audience, Beat, Claim, Commit, Committed, ControlError, Declared, Error,
+    Events, Finding, Grounds, HandBack, Hearts, Held, Holder, Lagging, Ledger, Loss, Open,
+    Restored, Revoked, Roster, StoredDocument, Straggler, Sweep, Was,
 };
 use clock::LedgerClock;
 use fleet::Told;
@@ -360,8 +361,8 @@ impl Ledger for RedisLedger {
         self.certify_death(node, death).await
     }
 
-    async fn forget(&self, node: &NodeId) -> Result<(), Error> {
-        self.forget_node(node).await
+    async fn lose(&self, node: &NodeId, grounds: Grounds, loss: &Loss) -> Result<Declared, Error> {
+        self.lose_node(node, grounds, loss).await
     }
 
     async fn attend(

@@ -1,14 +1,15 @@
 //! What the engine is told, and what it wants done.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use longshore_broker::Queue;
-use longshore_ledger::{Event as Hint, Holder, Lagging, Loss, Straggler};
+use longshore_ledger::{
+    Event as Hint, Grounds, Holder, Lagging, Loss, LostNode, Roster, Straggler,
+};
 use longshore_protocol::document::{Chunk, Placement};
 use longshore_protocol::{
-    ChunkMessage, Isolation, JobDocument, JobId, JobSummary, NodeId, NodeRecord, SchedulerId,
-    SchedulerRecord, Timestamp,
+    ChunkMessage, Isolation, JobDocument, JobId, JobSummary, NodeId, SchedulerId, SchedulerRecord,
+    Timestamp,
 };
 
 /// Something that happened. Answers to actions carry what the ledger said, nothing of ours.
@@ -16,6 +17,8 @@ use longshore_protocol::{
 pub enum Event {
     /// The ledger's list of jobs that may not have ended.
     Active(Vec<JobId>),
+    /// Answer to [`Action::List`].
+    Listed(Vec<JobId>),
     /// The ledger hinted at a change.
     Hint(Hint),
     /// A job is about to be admitted here: whatever is heard of it meanwhile says no more than that. Answered by [`Action::Admit`].
@@ -104,8 +107,8 @@ pub enum Event {
         /// What was to be published.
         chunk: Keyed,
     },
-    /// The ledger's list of workers.
-    Nodes(Arc<Vec<NodeRecord>>),
+    /// The ledger's lists of workers: those that beat, and those that are lost.
+    Nodes(Roster),
     /// Whose hearts are severed right now, as far as the ledger can tell; all others' beat.
     Severed {
         /// Workers.
@@ -113,19 +116,23 @@ pub enum Event {
         /// Schedulers.
         schedulers: BTreeSet<SchedulerId>,
     },
-    /// Answer to [`Action::Bury`].
-    Buried {
+    /// Answer to [`Action::Lose`].
+    Declared {
         /// The worker.
         node: NodeId,
-        /// Whether all of it worked.
-        complete: bool,
-        /// The jobs of which chunks are queued again: their messages are wanted at once.
-        queued_again: Vec<JobId>,
+        /// The verdict that stands; `None` if the worker lives, or the ledger did not answer.
+        verdict: Option<LostNode>,
     },
-    /// Answer to [`Action::Reclaim`].
-    Reclaimed {
+    /// Answer to [`Action::Revoke`].
+    Revoked {
         /// The job.
         job: JobId,
+        /// The worker.
+        node: NodeId,
+        /// Whether the ledger answered.
+        is_done: bool,
+        /// Whether chunks are queued again: their messages are wanted at once.
+        is_queued_again: bool,
     },
     /// The schedulers that signed in lately, this one among them.
     Peers(Vec<SchedulerRecord>),
@@ -277,25 +284,24 @@ pub enum Action {
         /// The scheduler.
         scheduler: SchedulerId,
     },
-    /// Take from a worker that lives what it holds of a job without knowing it.
-    Reclaim {
+    /// Read the ledger's list of jobs that may not have ended, at once.
+    List,
+    /// Declare a worker lost, for all schedulers to see.
+    Lose {
+        /// The worker.
+        node: NodeId,
+        /// Why it is lost.
+        grounds: Grounds,
+        /// How it was lost.
+        loss: Loss,
+    },
+    /// Take from a worker what it holds of a job.
+    Revoke {
         /// The job.
         job: JobId,
         /// The worker.
         node: NodeId,
-        /// When the last of it was claimed, by the ledger's clock.
-        claimed_by: Timestamp,
-    },
-    /// Take from a worker what it holds, of each of these jobs, then take it off the list if
-    /// `forget`.
-    Bury {
-        /// The worker.
-        node: NodeId,
-        /// All jobs that may have something to take.
-        jobs: Vec<JobId>,
         /// How it was lost.
         loss: Loss,
-        /// Whether to take it off the list, once all the rest has worked.
-        forget: bool,
     },
 }

@@ -127,6 +127,7 @@ impl Engine {
         entry.lane = match &action {
             Action::Look { .. } => Lane::Looking,
             Action::Sweep { doubt, .. } => Lane::Sweeping { doubt: *doubt },
+            Action::AskHolders { .. } => Lane::AskingHolders,
             _ => Lane::Asking,
         };
         if matches!(entry.lane, Lane::Looking | Lane::Sweeping { .. }) {
@@ -135,6 +136,9 @@ impl Engine {
         if let Known::Ours(job) = &mut entry.known {
             if matches!(action, Action::Fail { .. }) {
                 job.failing(now);
+            }
+            if matches!(action, Action::AskHolders { .. }) {
+                job.asking_holders(now);
             }
             if let Some(pool) = self.pools.get_mut(&job.pool) {
                 pool.shares.hold(id);
@@ -153,12 +157,12 @@ impl Engine {
             Known::Ours(job) => {
                 if job.is_overdue(now, self.ledger_now(now)) {
                     Some(Action::Fail { job: id, error: DEADLINE_PASSED.into() })
+                } else if job.holders_are_due(now) {
+                    Some(Action::AskHolders { job: id })
                 } else if job.terms.is_none() {
                     Some(Action::Study { job: id })
                 } else if let Some(nodes) = self.to_absolve(job) {
                     Some(Action::Absolve { job: id, nodes })
-                } else if job.holders_are_due(now) {
-                    Some(Action::AskHolders { job: id })
                 } else if let Some(copy) = self.offer_copies(now, id, job) {
                     Some(copy)
                 } else if job.sweep_is_due(now) && self.link_up {

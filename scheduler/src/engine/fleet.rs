@@ -3,7 +3,7 @@
 //! Silence is counted on our own clock, and only over time in which our own reads of the ledger
 //! worked: a ledger that froze, or a paused machine of ours, kills nobody. Nor does a ledger that
 //! takes no writes (`contact`): nobody is judged meanwhile, and all count from anew afterwards. Deliberately absent:
-//! what is done about the dead (see `burials`).
+//! what is done about the dead (see `recovery`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use longshore_ledger::Holder;
 use longshore_protocol::{Isolation, JobId, NodeId, NodeInfo, NodeRecord, NodeState, Timestamp};
 
-use super::orphans::Word;
+use super::holders::Word;
 use super::pool::PoolKey;
 use super::severance::Severance;
 use super::window::Hands;
@@ -36,8 +36,6 @@ pub(super) struct Fleet {
     read_at: Option<Timestamp>,
     /// Whether silence means anything now.
     judges: bool,
-    /// Who holds chunks without being on the list, and since when we know.
-    strays: BTreeMap<NodeId, Timestamp>,
     /// For each queue the tasks that all who take chunks of it can run.
     common: BTreeMap<String, BTreeSet<String>>,
     /// Whether any node is out of rotation for a task.
@@ -55,6 +53,8 @@ struct Node {
     /// It fell silent together with many others, and gets twice the time, once.
     spared: bool,
     dead: bool,
+    /// When its connections were found gone for too long.
+    disconnected_at: Option<Timestamp>,
     /// How its process ended, if somebody watched it.
     death: Option<String>,
     /// The tasks for which it is out of rotation.
@@ -70,8 +70,19 @@ impl Node {
         let (silent, severance) = (Duration::ZERO, Severance::default());
         // No beat undoes what somebody saw with his own eyes.
         let dead = death.is_some();
-        let (spared, probed) = (false, 0);
-        Self { info, beat_at, beats, silent, severance, spared, dead, death, isolated, probed }
+        Self {
+            info,
+            beat_at,
+            beats,
+            silent,
+            severance,
+            spared: false,
+            dead,
+            disconnected_at: None,
+            death,
+            isolated,
+            probed: 0,
+        }
     }
 
     /// Whether it takes chunks at all.
@@ -101,8 +112,6 @@ impl Node {
 pub(super) struct Changes {
     /// Whether anybody who takes work came or went, or changed what it takes.
     pub(super) hands: bool,
-    /// Went off the list without having been declared dead.
-    pub(super) left: Vec<NodeId>,
     /// What those took work from that died of their silence.
     pub(super) silent_queues: BTreeSet<String>,
     /// What those took work from that left, or whose death somebody watched.
@@ -117,7 +126,6 @@ impl Fleet {
             nodes: BTreeMap::new(),
             read_at: None,
             judges: true,
-            strays: BTreeMap::new(),
             common: BTreeMap::new(),
             has_isolated: false,
         }
@@ -133,7 +141,6 @@ impl Fleet {
         for node in self.nodes.values_mut() {
             node.silent = Duration::ZERO;
         }
-        self.strays.clear();
     }
 
     /// Takes in the ledger's list as read at `now`.
@@ -154,7 +161,6 @@ impl Fleet {
         self.nodes.retain(|id, node| {
             let stays = listed.contains(id);
             if !stays && !node.dead {
-                changes.left.push(id.clone());
                 changes.gone_queues.extend(node.info.queues.iter().cloned());
                 changes.hands = true;
             }
@@ -164,7 +170,6 @@ impl Fleet {
             changes.silent_queues = self.judge();
         }
         changes.hands |= !changes.silent_queues.is_empty();
-        self.strays.retain(|id, _| !listed.contains(id));
         if changes.hands {
             self.compare_tasks();
         }
@@ -187,30 +192,6 @@ impl Fleet {
                 }
             }
         }
-    }
-
-    /// Takes note of those among the holders of chunks who are not on the list.
-    pub(super) fn meet_holders(&mut self, now: Timestamp, holders: &[Holder]) {
-        let ids = holders.iter().map(|holder| &holder.node);
-        for id in ids.filter(|id| !self.nodes.contains_key(*id)) {
-            self.strays.entry(id.clone()).or_insert(now);
-        }
-    }
-
-    /// Gives up, and forgets, the strays that have been off the list for as long as it takes to
-    /// die. A list that could not be read proves nothing.
-    pub(super) fn lost_strays(&mut self) -> Vec<NodeId> {
-        let Some(read_at) = self.read_at.filter(|_| self.judges) else { return Vec::new() };
-        let dead_after = self.dead_after;
-        let is_lost = |since: &Timestamp| read_at.since(*since) >= dead_after;
-        let lost: Vec<NodeId> = self
-            .strays
-            .iter()
-            .filter(|(_, since)| is_lost(since))
-            .map(|(id, _)| id.clone())
-            .collect();
-        self.strays.retain(|_, since| !is_lost(since));
-        lost
     }
 
     /// One node's record; tells whether it changed what can be handed out.
@@ -247,6 +228,7 @@ impl Fleet {
         let mut queues = BTreeSet::new();
         for (id, node) in self.nodes.iter_mut().filter(|(_, node)| !node.dead) {
             node.dead = node.severance.look(now, severed.contains(id));
+            node.disconnected_at = node.dead.then_some(now);
             queues.extend(node.dead.then_some(&node.info.queues).into_iter().flatten().cloned());
         }
         if !queues.is_empty() {
@@ -274,9 +256,19 @@ impl Fleet {
         queues
     }
 
-    /// Those that were declared dead and are still on the list.
-    pub(super) fn dead(&self) -> impl Iterator<Item = &NodeId> {
-        self.nodes.iter().filter(|(_, node)| node.dead).map(|(id, _)| id)
+    /// Those that are taken for dead and are still on the list, with their last heartbeat.
+    pub(super) fn dead(&self) -> impl Iterator<Item = (&NodeId, Timestamp)> {
+        self.nodes.iter().filter(|(_, node)| node.dead).map(|(id, node)| (id, node.beat_at))
+    }
+
+    /// When the connections of a node were found gone for too long, by our clock.
+    pub(super) fn disconnected_at(&self, id: &NodeId) -> Option<Timestamp> {
+        self.nodes.get(id)?.disconnected_at
+    }
+
+    /// Whether a node was on the list when it was read last.
+    pub(super) fn is_listed(&self, id: &NodeId) -> bool {
+        self.nodes.contains_key(id)
     }
 
     /// What a node that is on the list said of itself last.
@@ -496,7 +488,7 @@ pub(super) mod tests {
         fleet.observe(at(0), &[record("n", "default", 2, 1)]);
         fleet.severed(at(0), &severed);
         assert_eq!(fleet.severed(at(100), &severed), BTreeSet::from(["default".to_owned()]));
-        assert_eq!(fleet.dead().collect::<Vec<_>>(), [&id]);
+        assert_eq!(fleet.dead().collect::<Vec<_>>(), [(&id, at(1))]);
         assert_eq!(fleet.severed(at(200), &severed), BTreeSet::new(), "it died once");
         assert!(fleet.observe(at(300), &[record("n", "default", 2, 2)]).hands);
         assert!(fleet.is_alive(&id));
@@ -512,7 +504,7 @@ pub(super) mod tests {
         let killed = |at| NodeRecord { death: Some("SIGKILL".into()), ..beat(at) };
         assert!(fleet.observe(at(10), &[killed(1)]).hands);
         let id = NodeId::new("n");
-        assert_eq!((fleet.dead().next(), fleet.death(&id)), (Some(&id), Some("SIGKILL")));
+        assert_eq!((fleet.dead().next(), fleet.death(&id)), (Some((&id, at(1))), Some("SIGKILL")));
         assert!(!fleet.observe(at(20), &[killed(2)]).hands, "a beat that was on its way");
         assert!(!fleet.is_alive(&id));
     }
@@ -539,7 +531,8 @@ pub(super) mod tests {
         for ms in [0, 1_000] {
             fleet.observe(Timestamp::from_millis(ms), &[record("n", "gpu", 4, 7)]);
         }
-        assert_eq!(fleet.dead().collect::<Vec<_>>(), [&NodeId::new("n")]);
+        let dead = (&NodeId::new("n"), Timestamp::from_millis(7));
+        assert_eq!(fleet.dead().collect::<Vec<_>>(), [dead]);
         assert_eq!(fleet.takers(&PoolKey::shared("gpu")).0, Hands::default());
         let changes = fleet.observe(Timestamp::from_millis(1_500), &[record("n", "gpu", 4, 8)]);
         assert!(changes.hands);
@@ -549,24 +542,7 @@ pub(super) mod tests {
         Arc::make_mut(&mut draining.info).state = NodeState::Draining;
         assert!(fleet.observe(Timestamp::from_millis(2_000), &[draining]).hands);
         assert_eq!(fleet.takers(&PoolKey::shared("gpu")).0, Hands::default());
-        let changes = fleet.observe(Timestamp::from_millis(2_500), &[]);
-        assert_eq!(changes.left, [NodeId::new("n")]);
-    }
-
-    #[test]
-    fn a_holder_is_lost_once_the_list_has_lacked_it_for_five_seconds() {
-        let mut fleet = Fleet::new(Duration::from_secs(5));
-        let at = Timestamp::from_millis;
-        let holders = ["ghost", "late", "known"].map(|name| holder(name, 0, 0));
-        fleet.observe(at(1_000), &[record("known", "default", 1, 1)]);
-        fleet.meet_holders(at(1_000), &holders);
-        assert_eq!(fleet.lost_strays(), []);
-        fleet.meet_holders(at(9_000), &holders);
-        assert_eq!(fleet.lost_strays(), [], "no list was read since");
-        fleet.observe(at(5_900), &[record("late", "default", 1, 1)]);
-        assert_eq!(fleet.lost_strays(), []);
-        fleet.observe(at(6_000), &[]);
-        assert_eq!(fleet.lost_strays(), [NodeId::new("ghost")]);
-        assert_eq!(fleet.lost_strays(), [], "told once");
+        fleet.observe(Timestamp::from_millis(2_500), &[]);
+        assert!(!fleet.is_listed(&NodeId::new("n")));
     }
 }

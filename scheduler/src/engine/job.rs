@@ -38,8 +38,8 @@ const SWEEP_AFTER_HINT: Duration = Duration::from_millis(50);
 const DOUBTS: u32 = 3;
 const DOUBTS_APART: Duration = Duration::from_millis(300);
 
-/// How often the ledger is asked who holds chunks of a job. Rarely, since the list of workers tells
-/// of all but those that claimed after they had been taken off it, or hold something unknowingly.
+/// How often the ledger is asked who holds chunks of a job, besides after each loss. Rarely: what is
+/// found so was claimed after its worker was lost, or is held unknowingly.
 const HOLDERS_EVERY: Duration = Duration::from_secs(5);
 
 /// First and longest wait after the ledger opened nothing though the summary promised something.
@@ -100,6 +100,8 @@ pub(super) struct Job {
     doubts: u32,
     next_doubt: Timestamp,
     next_holders: Timestamp,
+    /// Its holders are to be asked for, whatever the time.
+    wants_holders: bool,
     dry_until: Timestamp,
     dry: Duration,
     fail_from: Timestamp,
@@ -126,6 +128,8 @@ impl Job {
             doubts: if open { DOUBTS } else { 0 },
             next_doubt: now,
             next_holders: now.plus(HOLDERS_EVERY),
+            // Holders may have been lost before we knew of it.
+            wants_holders: open,
             dry_until: Timestamp::default(),
             dry: DRY,
             fail_from: Timestamp::default(),
@@ -138,7 +142,10 @@ impl Job {
 
     /// The ledger said how it stands.
     pub(super) fn update(&mut self, summary: JobSummary) {
+        let was_open = self.is_open();
         self.summary = summary;
+        // Another scheduler opened its chunks, or we did and were not told.
+        self.wants_holders |= !was_open && self.is_open();
         self.learn();
     }
 
@@ -414,16 +421,17 @@ impl Job {
 
     /// Whether the ledger is to be asked who holds chunks of it.
     pub(super) fn holders_are_due(&self, now: Timestamp) -> bool {
-        self.summary.running_chunks > 0 && now >= self.next_holders
+        self.wants_holders || self.summary.running_chunks > 0 && now >= self.next_holders
     }
 
     /// The ledger is to be asked as soon as can be.
-    pub(super) fn ask_holders(&mut self, now: Timestamp) {
-        self.next_holders = now;
+    pub(super) fn ask_holders(&mut self) {
+        self.wants_holders = true;
     }
 
-    /// The ledger was asked.
-    pub(super) fn holders_asked(&mut self, now: Timestamp) {
+    /// The ledger is being asked. Whatever makes another question necessary comes after that.
+    pub(super) fn asking_holders(&mut self, now: Timestamp) {
+        self.wants_holders = false;
         self.next_holders = now.plus(HOLDERS_EVERY);
     }
 

@@ -60,7 +60,7 @@ impl Engine {
         gone.into_iter().for_each(|id| self.drop_job(id));
     }
 
-    fn meet(&mut self, now: Timestamp, id: JobId) {
+    pub(super) fn meet(&mut self, now: Timestamp, id: JobId) {
         if let MapEntry::Vacant(place) = self.jobs.entry(id) {
             place.insert(Entry::unseen());
             self.reconsider(now, id);
@@ -141,8 +141,14 @@ impl Engine {
                     if opened.is_some() {
                         job.opened(now, 1, opened.as_slice());
                     }
+                    // Its first chunk may have been claimed, and its holder lost, before we heard of it.
+                    let told_at = promise.as_ref().map(|promise| promise.at);
+                    if told_at.is_some_and(|at| self.recovery.is_news_since(at)) {
+                        job.ask_holders();
+                    }
                     Known::Ours(Box::new(job))
                 } else {
+                    self.ceded.insert(id, now);
                     Known::Elsewhere(summary.queue)
                 };
                 self.become_known(id, known);
@@ -214,7 +220,7 @@ impl Engine {
                 self.hinted(now, *job);
             }
             Hint::Room { job } => self.hinted(now, *job),
-            Hint::Node { .. } | Hint::Ended(_) => {}
+            Hint::Node { .. } | Hint::Scheduler { .. } | Hint::Ended(_) => {}
             // A flood of hints comes with a gap after each burst; looking at all jobs each time
             // would be another.
             Hint::Gap if now.since(self.gap_at) < GAPS_APART => {}
@@ -368,20 +374,23 @@ impl Engine {
 
     pub(super) fn held(&mut self, now: Timestamp, id: JobId, by: &[Holder]) {
         self.answered(id);
-        self.fleet.meet_holders(now, by);
-        for (node, claimed_by) in self.orphans.asked(id, &self.fleet.words(id, by)) {
-            self.actions.push(Action::Reclaim { job: id, node, claimed_by });
+        for Holder { node, .. } in by {
+            if self.recovery.is_lost(node) {
+                self.recovery.take_back(node, id);
+            } else if !self.fleet.is_listed(node) {
+                self.unlisted.met(now, node);
+            }
         }
-        if let Some(Entry { known: Known::Ours(job), .. }) = self.jobs.get_mut(&id) {
-            job.holders_asked(now);
+        for (node, claimed_by) in self.orphans.asked(id, &self.fleet.words(id, by)) {
+            self.recovery.take_orphans((id, node), claimed_by, &mut self.actions);
         }
         self.reconsider(now, id);
     }
 
-    /// Those who seem to hold chunks of a job without knowing it have had time to say so.
+    /// The holders of a job are worth a look.
     pub(super) fn ask_holders(&mut self, now: Timestamp, id: JobId) {
         if let Some(Entry { known: Known::Ours(job), .. }) = self.jobs.get_mut(&id) {
-            job.ask_holders(now);
+            job.ask_holders();
         }
         self.reconsider(now, id);
     }
@@ -408,7 +417,12 @@ impl Engine {
     }
 
     pub(super) fn unanswered(&mut self, now: Timestamp, id: JobId) {
-        self.free_lane(id);
+        let lane = self.free_lane(id);
+        if let (Lane::AskingHolders, Some(Entry { known: Known::Ours(job), .. })) =
+            (lane, self.jobs.get_mut(&id))
+        {
+            job.ask_holders();
+        }
         let pause = match self.trouble {
             // One of many that were under way when the trouble began.
             Some(trouble) if now < trouble.until => None,
@@ -486,6 +500,8 @@ impl Engine {
             let offered = job.offer(now, ledger_now, pool.hands.slots).chunks;
             let standing = match entry.lane {
                 _ if offered == 0 => Standing::Idle,
+                // What lost workers held goes first.
+                Lane::Idle if job.holders_are_due(now) => Standing::Busy,
                 Lane::Idle => Standing::Ready,
                 Lane::Opening(opening) if opening.chunks >= offered => Standing::Spent,
                 _ => Standing::Busy,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use longshore_ledger::{Ledger as _, Open};
 
-use super::fleet::tests::record as worker;
+use super::fleet::tests::{holder, record as worker};
 use super::peers::tests::record;
 use super::simulation::{LEDGER_AHEAD_MS, World, at_once};
 use super::tests::ends;
@@ -28,12 +28,13 @@ fn what_a_dead_node_held_runs_elsewhere() {
 }
 
 #[test]
-fn among_many_jobs_those_that_a_dead_node_named_or_that_run_are_freed_first() {
+fn among_many_jobs_only_those_are_asked_about_of_which_a_lost_node_may_hold_something() {
     let mut world = World::new(1, 2);
     let running = world.submit(1, 60_000_000, "");
     let named = world.submit(1, 60_000_000, r#","queue":"other""#);
-    let idle: Vec<JobId> =
-        (0..10_000).map(|_| world.submit(1, 1_000, r#","queue":"empty""#)).collect();
+    for _ in 0..10_000 {
+        world.submit(1, 1_000, r#","queue":"empty""#);
+    }
     world.run_for(30_000);
     assert_eq!(world.summary(running).running_chunks, 1);
     let mut info = Arc::unwrap_or_clone(worker("n9", "default", 1, 1).info);
@@ -41,26 +42,85 @@ fn among_many_jobs_those_that_a_dead_node_named_or_that_run_are_freed_first() {
     at_once(world.ledger.beat(&info, &[])).unwrap();
     world.run_for(501);
     let node = NodeId::new("n9");
+    let by = Timestamp::from_millis(LEDGER_AHEAD_MS + world.now_ms() + 100);
     let mut at = |ms: u64| {
         let now = Timestamp::from_millis(world.now_ms() + ms);
         let (workers, schedulers) = (BTreeSet::from([node.clone()]), BTreeSet::new());
         world.engine.step(now, Event::Severed { workers, schedulers })
     };
     assert_eq!(at(0), []);
-    let bury = |jobs: Vec<JobId>, forget: bool| {
-        let (node, loss) = (node.clone(), Loss::Vanished);
-        Action::Bury { node, jobs, loss, forget }
-    };
-    assert_eq!(at(100), [bury(vec![running, named], false)]);
-    let now = Timestamp::from_millis(world.now_ms() + 110);
-    let buried = |queued_again: Vec<JobId>| {
+    let (grounds, loss) = (Grounds::SilentSince(by), Loss::Vanished);
+    let lose = Action::Lose { node: node.clone(), grounds, loss: loss.clone() };
+    assert_eq!(at(100), [lose]);
+    let verdict = at_once(world.ledger.lose(&node, grounds, &loss)).unwrap().verdict();
+    let mut then =
+        |ms: u64, event| world.engine.step(Timestamp::from_millis(world.now_ms() + ms), event);
+    let declared = Event::Declared { node: node.clone(), verdict };
+    let revoke = |job| Action::Revoke { job, node: node.clone(), loss: loss.clone() };
+    // Nothing is asked of the ten thousand that have no chunk open.
+    let first = [revoke(named), Action::AskHolders { job: running }];
+    assert_eq!(then(110, declared.clone()), first);
+    assert_eq!(then(110, declared), [], "it is known");
+    let by = vec![holder("n9", 5, 5)];
+    assert_eq!(then(120, Event::Held { job: running, by }), [revoke(running)]);
+    let revoked = |job, is_done, is_queued_again| {
         let node = node.clone();
-        Event::Buried { node, complete: true, queued_again }
+        Event::Revoked { job, node, is_done, is_queued_again }
     };
-    let then = world.engine.step(now, buried(vec![running]));
-    let [rest, Action::Sweep { job, doubt: true, .. }] = &then[..] else { panic!("{then:?}") };
-    assert_eq!((rest, *job), (&bury(idle, true), running));
-    assert_eq!(world.engine.step(now, buried(vec![])), []);
+    let swept = then(130, revoked(running, true, true));
+    assert!(matches!(&swept[..], [Action::Sweep { doubt: true, .. }]), "{swept:?}");
+    assert_eq!(then(140, revoked(named, false, false)), [], "the ledger did not answer");
+    let again = then(400, Event::Tick);
+    assert!(again.contains(&revoke(named)), "{again:?}");
+}
+
+/// The verdict of another scheduler, say, of which this one knows nothing but what the ledger tells.
+#[test]
+fn whoever_begins_to_know_a_job_takes_back_what_lost_nodes_hold_of_it() {
+    let mut world = World::new(1, 2);
+    world.uncopied = NOT_TWICE.map(String::from).to_vec();
+    let job = world.submit(40, 100_000, "");
+    let open = Open { chunks: 1, size: 1, publish_within: Duration::from_secs(5) };
+    let message = at_once(world.ledger.open(job, &open)).unwrap().remove(0);
+    world.claim_as("stranger", message);
+    let stranger = NodeId::new("stranger");
+    let lose = world.ledger.lose(&stranger, Grounds::Absent, &Loss::Vanished);
+    assert!(at_once(lose).unwrap().verdict().is_some());
+    world.run_until(50, "the revoke", |world| world.summary(job).lost > 0);
+    ends(&mut world, 5_000, job);
+}
+
+#[test]
+fn a_claim_that_comes_after_its_node_was_lost_is_taken_back_at_the_next_look_at_the_holders() {
+    let mut world = World::new(1, 2);
+    world.uncopied = NOT_TWICE.map(String::from).to_vec();
+    let job = world.submit(40, 100_000, "");
+    let ghost = NodeId::new("ghost");
+    let lose = world.ledger.lose(&ghost, Grounds::Absent, &Loss::Vanished);
+    assert!(at_once(lose).unwrap().verdict().is_some());
+    world.run_for(100);
+    world.haunt("ghost");
+    world.run_until(5_100, "the revoke", |world| world.summary(job).lost > 0);
+    ends(&mut world, 5_000, job);
+}
+
+#[test]
+fn who_was_declared_lost_and_beats_again_is_spared() {
+    let mut world = World::new(1, 2);
+    world.uncopied = NOT_TWICE.map(String::from).to_vec();
+    let job = world.submit(40, 100_000, "");
+    let node = NodeId::new("late");
+    let lose = world.ledger.lose(&node, Grounds::Absent, &Loss::Vanished);
+    assert!(at_once(lose).unwrap().verdict().is_some());
+    world.run_for(100);
+    world.beat("late");
+    world.run_for(600);
+    world.haunt("late");
+    for _ in 0..20 {
+        world.beat("late");
+        world.run_for(1_000);
+    }
+    assert_eq!(world.summary(job).lost, 0);
 }
 
 #[test]
@@ -222,23 +282,21 @@ fn a_queue_of_another_scheduler_is_left_alone_until_it_is_gone() {
     assert!(matches!(world.engine.jobs[&job].known, Known::Elsewhere(_)));
     let now = Timestamp::from_millis(world.now_ms());
     let actions = world.engine.step(now, signed_in(&["me"]));
-    assert_eq!(actions, [Action::Look { job }]);
+    assert_eq!(actions, [Action::List, Action::Look { job }]);
 }
 
 #[test]
-fn a_queue_of_a_scheduler_that_died_is_taken_over_and_its_workers_are_buried() {
+fn a_queue_of_a_scheduler_that_died_is_taken_over() {
     let [me, other] = ["me", "other"].map(SchedulerId::new);
     let both = [me, other.clone()];
     let is_theirs = |name: &String| ring::owner(name, &both) == Some(&other);
-    let [queue, worker] = ["queue", "worker"]
-        .map(|kind| (0..).map(|i| format!("{kind}{i}")).find(is_theirs).expect("some are"));
+    let queue = (0..).map(|i| format!("queue{i}")).find(is_theirs).expect("some are");
     let mut world = World::new(1, 4);
     world
         .engine
         .step(Timestamp::default(), Event::Peers(vec![record("me", 1), record("other", 1)]));
     world.schedulers = vec!["me", "other"];
     let job = world.submit(10, 1_000, &format!(r#","queue":"{queue}""#));
-    world.beat(&worker);
     world.run_for(8_000);
     assert!(matches!(world.engine.jobs[&job].known, Known::Elsewhere(_)));
     let mut at = |ms: u64| {
@@ -248,10 +306,8 @@ fn a_queue_of_a_scheduler_that_died_is_taken_over_and_its_workers_are_buried() {
     };
     assert_eq!((at(0), at(50)), (vec![], vec![]));
     let actions = at(100);
-    let node = NodeId::new(&worker);
-    let bury = Action::Bury { node, jobs: vec![job], loss: Loss::Vanished, forget: true };
     let withdraw = Action::Withdraw { scheduler: other.clone() };
-    assert_eq!(actions, [withdraw, bury, Action::Look { job }]);
+    assert_eq!(actions, [Action::List, withdraw, Action::Look { job }]);
     assert_eq!(at(150), []);
 }
 

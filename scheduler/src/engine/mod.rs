@@ -3,7 +3,7 @@
 //! ```text
 //!   active jobs, hints ──▶ line of jobs to look at ──▶ Look / Sweep / Study ──▶ summaries
 //!   summaries ──▶ window (how much) + shares (whose) ──▶ Open ──▶ Opened ──▶ placement ──▶ Publish
-//!   nodes ──▶ fleet (who lives) ──▶ hands of each pool, Bury
+//!   nodes ──▶ fleet (who lives) ──▶ hands of each pool, Lose ──▶ recovery ──▶ Revoke
 //!   peers ──▶ which pools are ours
 //! ```
 //!
@@ -12,7 +12,6 @@
 //! randomness, logging, and any knowledge of how actions are performed. `now` is milliseconds of
 //! any monotonic clock of this process.
 
-mod burials;
 mod capability;
 mod chunk;
 mod contact;
@@ -21,16 +20,17 @@ mod event;
 mod feed;
 mod fleet;
 mod health;
+mod holders;
 mod job;
 mod jobs;
 #[cfg(test)]
 mod losses;
-mod orphans;
 #[cfg(test)]
 mod outages;
 mod peers;
 mod placement;
 mod pool;
+mod recovery;
 pub(crate) mod ring;
 mod severance;
 mod shares;
@@ -43,21 +43,19 @@ mod window;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use longshore_ledger::Loss;
-use longshore_protocol::{
-    ChunkMessage, JobId, NodeId, NodeRecord, SchedulerId, SchedulerRecord, Timestamp,
-};
+use longshore_ledger::{Grounds, Loss, LostNode, Roster};
+use longshore_protocol::{ChunkMessage, JobId, NodeId, SchedulerId, SchedulerRecord, Timestamp};
 
 pub use event::{Action, Event, Keyed, Terms};
 
-use burials::Burials;
 use contact::Contact;
 use fleet::Fleet;
 use health::Health;
+use holders::{Orphans, Unlisted};
 use job::{Job, Opening};
-use orphans::Orphans;
 use peers::Peers;
 use pool::{Pool, PoolKey};
+use recovery::Recovery;
 
 /// How the engine decides.
 #[derive(Clone, Debug)]
@@ -76,6 +74,10 @@ const TROUBLE_LONGEST: Duration = Duration::from_secs(2);
 /// less is the delay of the answer.
 const CLOCK_JUMP: Duration = Duration::from_millis(100);
 
+/// A job that fell to another scheduler is cared for by the last one too for this time, in which the
+/// other one surely hears of it (from the list of jobs, which is read once a second).
+const CEDED_FOR: Duration = Duration::from_secs(3);
+
 /// Everything that one scheduler knows, and decides upon.
 #[derive(Debug)]
 pub struct Engine {
@@ -85,8 +87,11 @@ pub struct Engine {
     fleet: Fleet,
     health: Health,
     contact: Contact,
-    burials: Burials,
+    recovery: Recovery,
     orphans: Orphans,
+    unlisted: Unlisted,
+    /// Jobs that fell to other schedulers lately.
+    ceded: BTreeMap<JobId, Timestamp>,
     peers: Peers,
     /// Our time and the ledger's at the same moment.
     clock: Option<(Timestamp, Timestamp)>,
@@ -164,7 +169,8 @@ enum Lane {
         doubt: bool,
     },
     Opening(Opening),
-    /// `Study`, `AskHolders`, `Copy`, `Fail` or `Archive`.
+    AskingHolders,
+    /// `Study`, `Copy`, `Fail` or `Archive`.
     Asking,
 }
 
@@ -175,8 +181,10 @@ impl Engine {
             fleet: Fleet::new(config.dead_after),
             health: Health::default(),
             contact: Contact::new(config.dead_after),
-            burials: Burials::new(config.dead_after),
+            recovery: Recovery::default(),
             orphans: Orphans::default(),
+            unlisted: Unlisted::default(),
+            ceded: BTreeMap::new(),
             peers: Peers::new(config.me.clone()),
             config,
             jobs: BTreeMap::new(),
@@ -198,11 +206,10 @@ impl Engine {
     pub fn step(&mut self, now: Timestamp, event: Event) -> Vec<Action> {
         self.take_in(now, event);
         self.wake_jobs(now);
-        let jobs = &self.jobs;
-        self.burials.due(now, &jobs.keys().copied(), &mut self.actions);
         for pool in std::mem::take(&mut self.touched) {
             self.fill(now, &pool);
         }
+        self.recovery.due(now, &mut self.actions);
         self.pump(now);
         std::mem::take(&mut self.actions)
     }
@@ -211,12 +218,13 @@ impl Engine {
     pub fn next_wake(&self) -> Option<Timestamp> {
         let job = self.timers.first().map(|(at, _)| *at);
         let probe = self.trouble.filter(|_| self.in_flight == 0).map(|trouble| trouble.until);
-        [job, probe, self.burials.next_wake()].into_iter().flatten().min()
+        [job, probe, self.recovery.next_wake()].into_iter().flatten().min()
     }
 
     fn take_in(&mut self, now: Timestamp, event: Event) {
         match event {
             Event::Active(jobs) => self.active(now, &jobs),
+            Event::Listed(jobs) => jobs.into_iter().for_each(|job| self.meet(now, job)),
             Event::Hint(hint) => self.hint(now, &hint),
             Event::Admitting { summary, terms } => self.admitting(now, *summary, terms),
             Event::Admitted { summary, terms, opened } => {
@@ -232,13 +240,15 @@ impl Engine {
             Event::Closed { job } => self.closed(now, job),
             Event::Unanswered { job } => self.unanswered(now, job),
             Event::Returned { node, chunk } => self.returned(now, &node, chunk),
-            Event::Nodes(records) => self.nodes(now, &records),
+            Event::Nodes(roster) => self.nodes(now, &roster),
             Event::Severed { workers, schedulers } => self.severed(now, &workers, &schedulers),
-            Event::Buried { node, complete, queued_again } => {
-                self.burials.done(now, &node, complete);
-                self.doubt(now, queued_again);
+            Event::Declared { node, verdict } => self.declared(now, &node, verdict.as_ref()),
+            Event::Revoked { job, node, is_done, is_queued_again } => {
+                self.recovery.revoked(now, &node, job, is_done);
+                if is_queued_again {
+                    self.doubt(now, [job]);
+                }
             }
-            Event::Reclaimed { job } => self.doubt(now, [job]),
             Event::Peers(peers) => self.peers(now, peers),
             Event::Clock(ledger) => self.clock(now, ledger),
             Event::Link { up } => self.link(now, up),
@@ -246,27 +256,34 @@ impl Engine {
         }
     }
 
-    fn nodes(&mut self, now: Timestamp, records: &[NodeRecord]) {
-        self.fleet.judge_silence(self.contact.is_up(now));
-        let changes = self.fleet.observe(now, records);
-        self.judge_health(now, records);
-        self.burials.spare(|id| self.fleet.is_alive(id));
+    fn nodes(&mut self, now: Timestamp, roster: &Roster) {
+        // Before it is off our list: what a lost worker said of itself last tells where to look first.
+        self.ceded.retain(|_, at| now.since(*at) < CEDED_FOR);
+        let mut lost = Vec::new();
+        for verdict in self.recovery.news(now, &roster.nodes, &roster.lost) {
+            lost.push(verdict.node.clone());
+            let jobs = likely(&self.jobs, &self.ceded, &self.fleet, &verdict.node);
+            self.recovery.begin(now, verdict, jobs);
+        }
+        self.seek_holders(now, &lost);
+        let is_up = self.contact.is_up(now);
+        self.fleet.judge_silence(is_up);
+        let changes = self.fleet.observe(now, &roster.nodes);
+        self.judge_health(now, &roster.nodes);
         self.orphans.heard(|node, job| self.fleet.names(node, job) == Some(true));
         for job in self.orphans.ripe(|node| self.fleet.beats(node)) {
             self.ask_holders(now, job);
         }
-        for node in &changes.left {
-            if self.is_mine(node.as_str()) {
-                self.burials.begin(now, node, Loss::Left, BTreeSet::new);
-            }
+        self.judge_the_dead(now);
+        let (fleet, recovery) = (&self.fleet, &self.recovery);
+        // While the ledger takes no writes nobody can be on a list.
+        self.unlisted.found(|id| !is_up || fleet.is_listed(id) || recovery.is_lost(id));
+        for id in self.unlisted.lost(now, self.config.dead_after) {
+            let (grounds, loss) = (Grounds::Absent, Loss::Vanished);
+            self.recovery.judge(now, &id, grounds, loss, &mut self.actions);
         }
-        self.bury_the_dead(now);
         self.doubt_queues(now, &changes.silent_queues, true);
         self.doubt_queues(now, &changes.gone_queues, false);
-        // Whoever asked for the holders of a job is the one who knows of them.
-        let strays = self.fleet.lost_strays();
-        let nobody_knows = BTreeSet::new;
-        strays.iter().for_each(|id| self.burials.begin(now, id, Loss::Vanished, nobody_knows));
         if changes.hands {
             self.count_hands(now);
         }
@@ -281,7 +298,7 @@ impl Engine {
     ) {
         let gone = self.fleet.severed(now, workers);
         if !gone.is_empty() {
-            self.bury_the_dead(now);
+            self.judge_the_dead(now);
             self.doubt_queues(now, &gone, false);
             self.count_hands(now);
         }
@@ -293,13 +310,49 @@ impl Engine {
         self.actions.extend(withdraw);
     }
 
-    fn bury_the_dead(&mut self, now: Timestamp) {
-        let dead: Vec<NodeId> =
-            self.fleet.dead().filter(|id| self.is_mine(id.as_str())).cloned().collect();
-        for id in &dead {
-            let crash = self.fleet.death(id).map(|death| Loss::Crashed(death.to_owned()));
-            let held = || likely(&self.jobs, &self.pools, &self.fleet, id);
-            self.burials.begin(now, id, crash.unwrap_or(Loss::Vanished), held);
+    /// Has those declared lost that this scheduler takes for dead.
+    fn judge_the_dead(&mut self, now: Timestamp) {
+        for (id, beat_at) in self.fleet.dead() {
+            // A heartbeat that came between our last look at the list and its end is no sign of life.
+            let gone_at = self.fleet.disconnected_at(id).zip(self.clock);
+            let (grounds, loss) = match (self.fleet.death(id), gone_at) {
+                (Some(death), _) => (Grounds::Certain, Loss::Crashed(death.to_owned())),
+                (None, Some((at, (ours, ledger)))) => {
+                    (Grounds::SilentSince(ledger.plus(at.since(ours))), Loss::Vanished)
+                }
+                (None, None) => (Grounds::LastBeat(beat_at), Loss::Vanished),
+            };
+            self.recovery.judge(now, id, grounds, loss, &mut self.actions);
+        }
+    }
+
+    fn declared(&mut self, now: Timestamp, node: &NodeId, verdict: Option<&LostNode>) {
+        self.recovery.answered(now, node, verdict.is_some());
+        let Some(verdict) = verdict else { return };
+        let jobs = likely(&self.jobs, &self.ceded, &self.fleet, node);
+        if self.recovery.begin(now, verdict, jobs) {
+            self.seek_holders(now, std::slice::from_ref(node));
+        }
+    }
+
+    /// Asks who holds chunks of those own jobs of which these lost workers may hold some: all that have chunks open, in the queues
+    /// from which they took work. One question a job serves, however many are lost at once.
+    fn seek_holders(&mut self, now: Timestamp, lost: &[NodeId]) {
+        if lost.is_empty() {
+            return;
+        }
+        let infos: Option<Vec<_>> = lost.iter().map(|id| self.fleet.info(id)).collect();
+        // `None`: one of them was never heard here.
+        let queues: Option<BTreeSet<&String>> =
+            infos.map(|infos| infos.into_iter().flat_map(|info| &info.queues).collect());
+        let may_hold =
+            |key: &PoolKey| queues.as_ref().is_none_or(|queues| queues.contains(&key.queue));
+        let pools = self.pools.iter().filter(|(key, _)| may_hold(key));
+        let jobs: Vec<JobId> = pools.flat_map(|(_, pool)| &pool.jobs).copied().collect();
+        for id in jobs {
+            if matches!(&self.jobs[&id].known, Known::Ours(job) if job.is_open()) {
+                self.ask_holders(now, id);
+            }
         }
     }
 
@@ -327,6 +380,7 @@ impl Engine {
     fn peers(&mut self, now: Timestamp, records: Vec<SchedulerRecord>) {
         if self.contact.signed_in(now) {
             self.fleet.pardon();
+            self.unlisted = Unlisted::default();
         }
         if self.peers.observe(records) {
             self.share_out(now);
@@ -335,7 +389,8 @@ impl Engine {
 
     /// Others live than before: what falls to us is taken over, what does not is let go.
     fn share_out(&mut self, now: Timestamp) {
-        self.bury_the_dead(now);
+        // Of a job that another one admitted a moment ago nobody else may have heard.
+        self.actions.push(Action::List);
         let ids: Vec<JobId> = self.jobs.keys().copied().collect();
         for id in ids {
             let queue = match &self.jobs[&id].known {
@@ -346,6 +401,7 @@ impl Engine {
             let mine = self.is_mine(&queue);
             let ours = matches!(self.jobs[&id].known, Known::Ours(_));
             if ours && !mine {
+                self.ceded.insert(id, now);
                 self.become_known(id, Known::Elsewhere(queue));
             } else if !ours && mine {
                 self.become_known(id, Known::Unseen);
@@ -384,20 +440,18 @@ impl Engine {
     }
 }
 
-/// Jobs of which a worker probably holds something: those that it named last, and those of its queues that run.
+/// Jobs of which a worker may hold something and of whose holders nobody else may ask: own ones that it
+/// named with its last heartbeat, and those that fell to others lately.
 fn likely(
     jobs: &BTreeMap<JobId, Entry>,
-    pools: &BTreeMap<PoolKey, Pool>,
+    ceded: &BTreeMap<JobId, Timestamp>,
     fleet: &Fleet,
     id: &NodeId,
-) -> BTreeSet<JobId> {
-    let Some(info) = fleet.info(id) else { return BTreeSet::new() };
-    let named = info.jobs.iter().flatten().copied();
-    let of_its_queues =
-        pools.iter().filter_map(|(key, pool)| info.queues.contains(&key.queue).then_some(pool));
-    let runs = |id: &JobId| match jobs.get(id).map(|entry| &entry.known) {
-        Some(Known::Ours(job)) => job.summary.running_chunks > 0,
-        _ => false,
-    };
-    named.chain(of_its_queues.flat_map(|pool| &pool.jobs).copied().filter(runs)).collect()
+) -> VecDeque<JobId> {
+    let named = fleet.info(id).and_then(|info| info.jobs.as_ref()).into_iter().flatten();
+    let is_ours =
+        |id: &&JobId| jobs.get(id).is_some_and(|entry| matches!(entry.known, Known::Ours(_)));
+    let named: BTreeSet<&JobId> = named.filter(is_ours).collect();
+    let others = ceded.keys().filter(|id| !named.contains(id));
+    named.iter().copied().chain(others).copied().collect()
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::FutureExt;
 use longshore_broker::Queue;
 use longshore_ledger::memory::{Clock, MemoryLedger};
-use longshore_ledger::{Audience, Claim, Commit, Events, Grant, Held, Ledger, Loss, Open};
+use longshore_ledger::{Audience, Claim, Commit, Events, Grant, Held, Ledger, Open};
 use longshore_protocol::{
     ChunkMessage, JobDocument, JobId, JobSummary, NodeId, Run, SchedulerId, TaskRecord, Timestamp,
     Token,
@@ -262,10 +262,14 @@ impl World {
         self.nodes[node].slots.fill_with(|| None);
     }
 
-    /// Somebody who is on no list claims the next chunk that waits.
-    /// Somebody who is none of the nodes claims a chunk.
+    /// Somebody who is none of the nodes claims the next chunk that waits.
     pub(super) fn haunt(&mut self, ghost: &str) -> Held {
         let message = self.queue.pop_front().expect("something waits");
+        self.claim_as(ghost, message)
+    }
+
+    /// Somebody who is none of the nodes claims this chunk.
+    pub(super) fn claim_as(&mut self, ghost: &str, message: ChunkMessage) -> Held {
         let (ghost, token) = (NodeId::new(ghost), Token::from_bytes([9; 16]));
         let claim = self.ledger.claim(message.job, message.chunk, message.epoch, token, &ghost);
         assert!(matches!(at_once(claim).unwrap(), Claim::Granted(_)));
@@ -359,8 +363,8 @@ impl World {
             }
             at_once(self.ledger.beat(&info, &[])).unwrap();
         }
-        let nodes = at_once(self.ledger.nodes()).unwrap();
-        self.step(Event::Nodes(Arc::new(nodes)));
+        let nodes = at_once(self.ledger.nodes_since(&Roster::default())).unwrap();
+        self.step(Event::Nodes(nodes));
         let active = at_once(self.ledger.active_jobs()).unwrap();
         self.step(Event::Active(active));
         self.step(Event::Clock(self.clock.now()));
@@ -453,18 +457,14 @@ impl World {
                 at_once(ledger.archive(job)).unwrap();
                 Event::Closed { job }
             }
-            Action::Reclaim { job, node, claimed_by } => {
-                at_once(ledger.revoke(job, &node, &Loss::Orphaned { claimed_by })).unwrap();
-                Event::Reclaimed { job }
+            Action::List => Event::Listed(at_once(ledger.active_jobs()).unwrap()),
+            Action::Lose { node, grounds, loss } => {
+                let verdict = at_once(ledger.lose(&node, grounds, &loss)).unwrap().verdict();
+                Event::Declared { node, verdict }
             }
-            Action::Bury { node, jobs, loss, forget } => {
-                let mut queued_again = jobs;
-                queued_again
-                    .retain(|job| !at_once(ledger.revoke(*job, &node, &loss)).unwrap().is_empty());
-                if forget {
-                    at_once(ledger.forget(&node)).unwrap();
-                }
-                Event::Buried { node, complete: true, queued_again }
+            Action::Revoke { job, node, loss } => {
+                let revoked = at_once(ledger.revoke(job, &node, &loss)).unwrap();
+                Event::Revoked { job, node, is_done: true, is_queued_again: !revoked.is_empty() }
             }
         })
     }

@@ -9,9 +9,9 @@ use longshore_broker::{
     Broker, Depth, JournalReader, Link, Outgoing, PublishError, Queue, Subscription,
 };
 use longshore_ledger::{
-    Admission, Admitted, Audience, Beat, Claim, Commit, Committed, ControlError, Error, Event,
-    Events, HandBack, Hearts, Held, Holder, Lagging, Ledger, Loss, Open, Restored, Revoked,
-    StoredDocument, Straggler, Sweep, Was,
+    Admission, Admitted, Audience, Beat, Claim, Commit, Committed, ControlError, Declared, Error,
+    Event, Events, Grounds, HandBack, Hearts, Held, Holder, Lagging, Ledger, Loss, Open, Restored,
+    Revoked, Roster, StoredDocument, Straggler, Sweep, Was,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
@@ -251,7 +251,8 @@ pass_on! {
     isolate(node: &NodeId, isolated: &[Isolation]) -> Result<bool, Error>;
     drain(node: &NodeId) -> Result<bool, Error>;
     certify(node: &NodeId, death: &str) -> Result<bool, Error>;
-    forget(node: &NodeId) -> Result<(), Error>;
+    nodes_since(known: &Roster) -> Result<Roster, Error>;
+    lose(node: &NodeId, grounds: Grounds, loss: &Loss) -> Result<Declared, Error>;
     attend(scheduler: &SchedulerId, within: Duration) -> Result<Vec<SchedulerRecord>, Error>;
     schedulers() -> Result<Vec<SchedulerRecord>, Error>;
     withdraw(scheduler: &SchedulerId) -> Result<(), Error>;

@@ -51,6 +51,12 @@ impl Dice {
     }
 }
 
+/// Whether a run of this seed has clear weather, one of four. It is drawn aside, so that the other
+/// seeds stay what they were.
+pub(crate) fn is_clear(seed: u64) -> bool {
+    mix(seed ^ STEP).is_multiple_of(4)
+}
+
 /// A number that has nothing to do with `x` to the eye, and is always the same for it.
 pub(crate) fn mix(x: u64) -> u64 {
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -53,6 +53,10 @@ pub(crate) struct History {
     subtasks: HashMap<Token, Range<u64>>,
     /// When the heartbeat began that told a process to stop an index, and when its answer came.
     stopped: HashMap<(String, JobId, u64), (Duration, Duration)>,
+    /// Workers that were killed or are frozen.
+    pub(crate) lost: BTreeMap<NodeId, LostWorker>,
+    /// When the last scheduler was killed.
+    pub(crate) scheduler_died: Duration,
     /// When a process last learned of a grant of a job.
     granted: HashMap<(String, JobId), Duration>,
 }
@@ -97,6 +101,15 @@ struct Running {
     job: JobId,
     index: u64,
     since: Duration,
+}
+
+/// A worker that runs no more, or not for now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LostWorker {
+    /// When it stopped.
+    pub(crate) at: Duration,
+    /// Within this time what it holds has to be queued again.
+    pub(crate) within: Duration,
 }
 
 /// Who holds a chunk.
@@ -387,6 +400,33 @@ impl World {
         }
     }
 
+    /// S13. A scheduler that dies in the middle of it is found as soon as a worker is, and another one
+    /// goes on. A claim that was under way is carried out after the death of its worker.
+    pub(crate) async fn check_lost(&self) {
+        if !self.is_clear {
+            return;
+        }
+        for job in self.jobs.keys() {
+            for holder in self.ledger.holders(*job).await.unwrap_or_default() {
+                self.check_holder(*job, &holder);
+            }
+        }
+    }
+
+    fn check_holder(&self, job: JobId, holder: &longshore_ledger::Holder) {
+        let history = self.history.lock();
+        let Some(lost) = history.lost.get(&holder.node).copied() else { return };
+        let since = lost.at.max(self.clock.virtual_time(holder.oldest)).max(history.scheduler_died);
+        drop(history);
+        let held = self.now().saturating_sub(since);
+        if held > lost.within {
+            let node = &holder.node;
+            self.violated("S13", || {
+                format!("{node} was lost {held:?} ago and holds some of {job}")
+            });
+        }
+    }
+
     /// S17.
     fn check_stopped(&self, process: &Process, job: JobId, index: u64, since: Duration) {
         let history = self.history.lock();
@@ -438,8 +478,9 @@ impl World {
         }
     }
 
-    /// What only time can break: S8, S11 and S17.
+    /// What only time can break: S8, S11, S13 and S17.
     pub(crate) async fn look_round(&self) {
+        self.check_lost().await;
         let running: Vec<(Arc<Process>, JobId, u64, Duration)> = {
             let history = self.history.lock();
             let all = history.running.values();

@@ -14,9 +14,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use longshore_ledger::{
-    Admission, Admitted, Audience, Beat, Claim, Commit, Committed, ControlError, Error, Event,
-    Events, HandBack, Heart, Hearts, Held, Holder, Lagging, Ledger, Loss, Open, Process as Beating,
-    Restored, Revoked, Stop, StopReason, StoredDocument, Straggler, Sweep, Was,
+    Admission, Admitted, Audience, Beat, Claim, Commit, Committed, ControlError, Declared, Error,
+    Event, Events, Grounds, HandBack, Heart, Hearts, Held, Holder, Lagging, Ledger, Loss, Open,
+    Process as Beating, Restored, Revoked, Roster, Stop, StopReason, StoredDocument, Straggler,
+    Sweep, Was,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
@@ -67,6 +68,15 @@ impl RemoteLedger {
             Ok(Err(_)) => Err(unavailable("connection reset").into()),
             Err(_) => Err(unavailable("no answer in time").into()),
         }
+    }
+
+    /// Whether a worker would fall to this scheduler if workers were spread over schedulers.
+    fn owns(&self, node: &NodeId) -> bool {
+        let living = self.process.world.living();
+        let schedulers = living.iter().filter(|it| it.name.starts_with("scheduler"));
+        let ids: Vec<_> = schedulers.map(|it| SchedulerId::new(it.name.clone())).collect();
+        let owner = longshore_scheduler::owner(node.as_str(), &ids);
+        owner.is_some_and(|owner| owner.as_str() == self.process.name)
     }
 
     /// Perhaps the process dies here.
@@ -247,6 +257,9 @@ impl Ledger for RemoteLedger {
 
     async fn revoke(&self, job: JobId, node: &NodeId, loss: &Loss) -> Result<Vec<Revoked>, Error> {
         let (node, loss) = (node.clone(), loss.clone());
+        if self.process.world.is_sabotaged(Sabotage::OneRecovers) && !self.owns(&node) {
+            return Ok(Vec::new());
+        }
         self.ask("revoke", move |world| {
             Box::pin(async move { world.revoke(job, &node, &loss).await })
         })
@@ -382,8 +395,13 @@ impl Ledger for RemoteLedger {
         let world = &self.process.world;
         let begun = world.now();
         self.process.beats_as(Beating::Worker(info.id.clone()));
+        let process = self.process.clone();
         let beat = self.ask("beat", move |world| {
-            Box::pin(async move { world.ledger.beat(&info, &held).await })
+            Box::pin(async move {
+                let beat = world.ledger.beat(&info, &held).await;
+                process.sever_if_dead();
+                beat
+            })
         });
         match beat.await {
             Ok(mut beat) => {
@@ -443,6 +461,14 @@ impl Ledger for RemoteLedger {
         .await
     }
 
+    async fn nodes_since(&self, known: &Roster) -> Result<Roster, Error> {
+        let known = known.clone();
+        self.ask("nodes", move |world| {
+            Box::pin(async move { world.ledger.nodes_since(&known).await })
+        })
+        .await
+    }
+
     async fn drain(&self, node: &NodeId) -> Result<bool, Error> {
         let node = node.clone();
         self.ask("drain", move |world| Box::pin(async move { world.ledger.drain(&node).await }))
@@ -492,10 +518,12 @@ impl Ledger for RemoteLedger {
         .await
     }
 
-    async fn forget(&self, node: &NodeId) -> Result<(), Error> {
-        let node = node.clone();
-        self.ask("forget", move |world| Box::pin(async move { world.ledger.forget(&node).await }))
-            .await
+    async fn lose(&self, node: &NodeId, grounds: Grounds, loss: &Loss) -> Result<Declared, Error> {
+        let (node, loss) = (node.clone(), loss.clone());
+        self.ask("lose", move |world| {
+            Box::pin(async move { world.ledger.lose(&node, grounds, &loss).await })
+        })
+        .await
     }
 
     async fn attend(
@@ -505,8 +533,13 @@ impl Ledger for RemoteLedger {
     ) -> Result<Vec<SchedulerRecord>, Error> {
         let scheduler = scheduler.clone();
         self.process.beats_as(Beating::Scheduler(scheduler.clone()));
+        let process = self.process.clone();
         self.ask("attend", move |world| {
-            Box::pin(async move { world.ledger.attend(&scheduler, within).await })
+            Box::pin(async move {
+                let present = world.ledger.attend(&scheduler, within).await;
+                process.sever_if_dead();
+                present
+            })
         })
         .await
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_broker::{Broker, Queue};
-use longshore_ledger::{Admission, Claim, Ledger};
+use longshore_ledger::{Admission, Claim, Grounds, Ledger, Loss};
 use longshore_protocol::{ChunkMessage, NodeId, Token};
 use tokio::time::Instant;
 
@@ -91,6 +91,44 @@ pub(crate) fn outages(dice: &Dice, weather: Weather) -> (Vec<Fault>, Weather) {
     faults.extend(dice.chance(300).then_some(Fault::Purge));
     let fair = Weather { crash_at_call: 0, call_lost: 0, reply_lost: 0, call_late: 0, ..weather };
     (faults, fair)
+}
+
+/// Trouble of a run in clear weather, beside what comes right after submissions: nothing that keeps
+/// schedulers from their work for long.
+pub(crate) fn clear_faults(dice: &Dice) -> Vec<Fault> {
+    let all = [Fault::KillWorker, Fault::KillScheduler, Fault::Drain];
+    all.into_iter().filter(|_| dice.chance(400)).collect()
+}
+
+/// Workers stop within half a second of each submission, those first that hold something of the job.
+pub(crate) fn strike_early(world: &Arc<World>) {
+    for job in world.jobs.values() {
+        let (world, dice, job) = (world.clone(), world.dice.fork(), job.clone());
+        tokio::spawn(async move {
+            let after = job.submitted_after + dice.millis(0..500);
+            tokio::time::sleep_until(world.at(after)).await;
+            let victims: Vec<_> = mortals(&world, "worker");
+            let held = world.ledger.holders(job.id).await.unwrap_or_default();
+            let holds = |it: &&Arc<Process>| {
+                held.iter().any(|holder| Some(&holder.node) == it.node().as_ref())
+            };
+            let holders: Vec<_> = victims.iter().filter(holds).cloned().collect();
+            let among = if holders.is_empty() { &victims } else { &holders };
+            if among.is_empty() {
+                return;
+            }
+            let victim = dice.pick(among);
+            // Several that freeze at once are taken for a trouble that they share.
+            let is_frozen = victims.iter().any(|it| it.has(Trouble::Frozen));
+            if !is_frozen && dice.chance(300) {
+                world.count("workers frozen early");
+                trouble(victim.clone(), Trouble::Frozen, world.dead_after + dice.millis(0..4_000));
+            } else {
+                world.count("workers killed early");
+                victim.kill();
+            }
+        });
+    }
 }
 
 /// How the calls and messages of one run fare.
@@ -258,7 +296,8 @@ async fn haunt(world: &Arc<World>, dice: &Dice, queues: &[String]) -> Option<()>
 async fn forget(world: &World, dice: &Dice) -> Option<()> {
     let nodes = world.ledger.nodes().await.ok()?;
     let node = nodes.get(dice.among(0..6) as usize)?;
-    world.ledger.forget(&node.info.id).await.ok()
+    let lost = world.ledger.lose(&node.info.id, Grounds::Certain, &Loss::Left).await;
+    lost.ok().map(|_| ())
 }
 
 async fn drain(world: &World, dice: &Dice) -> Option<()> {

@@ -7,13 +7,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use longshore_broker::{Link, Settle};
 use longshore_ledger::Process as Beating;
+use longshore_protocol::NodeId;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use crate::history::LostWorker;
 use crate::world::World;
+
+/// What a killed worker held is queued again within this time (S13).
+const KILLED_WITHIN: Duration = Duration::from_millis(500);
+
+/// The same of a frozen one, after `dead_after`.
+const FROZEN_WITHIN: Duration = Duration::from_secs(1);
 
 /// A process, from its start to its death.
 pub(crate) struct Process {
@@ -156,10 +165,25 @@ impl Process {
         self.missed_beat.swap(this, Ordering::Relaxed)
     }
 
+    /// The worker whose heart beats here.
+    pub(crate) fn node(&self) -> Option<NodeId> {
+        match &*self.beating.lock() {
+            Some(Beating::Worker(node)) => Some(node.clone()),
+            _ => None,
+        }
+    }
+
     /// The ledger sees that the heart's connection is gone; the next beat that gets through undoes it.
     fn sever(&self) {
         if let Some(name) = &*self.beating.lock() {
             self.world.ledger.sever(name);
+        }
+    }
+
+    /// A beat that was on its way when its process died registers a connection that is gone.
+    pub(crate) fn sever_if_dead(&self) {
+        if self.is_dead() {
+            self.sever();
         }
     }
 
@@ -174,6 +198,18 @@ impl Process {
         });
         self.clear_tray();
         self.sever();
+        self.lost(KILLED_WITHIN);
+        if matches!(*self.beating.lock(), Some(Beating::Scheduler(_))) {
+            self.world.history.lock().scheduler_died = self.world.now();
+        }
+    }
+
+    /// A worker stops: what it holds has to be queued again within this time.
+    fn lost(&self, within: Duration) {
+        if let Some(Beating::Worker(node)) = &*self.beating.lock() {
+            let lost = LostWorker { at: self.world.now(), within };
+            self.world.history.lock().lost.insert(node.clone(), lost);
+        }
     }
 
     pub(crate) fn begin(&self, trouble: Trouble) {
@@ -188,6 +224,9 @@ impl Process {
             // Half of the cuts are resets, the others nobody notices.
             self.sever();
         }
+        if trouble == Trouble::Frozen && !self.is_dead() {
+            self.lost(self.world.dead_after + FROZEN_WITHIN);
+        }
         if trouble == Trouble::Broker {
             self.clear_tray();
             self.link.send_replace(Link::Down);
@@ -196,6 +235,12 @@ impl Process {
 
     pub(crate) fn end(&self, trouble: Trouble) {
         self.change(|condition| condition.troubles[trouble as usize] -= 1);
+        if trouble == Trouble::Frozen
+            && !self.is_dead()
+            && let Some(Beating::Worker(node)) = &*self.beating.lock()
+        {
+            self.world.history.lock().lost.remove(node);
+        }
         if trouble == Trouble::Broker && !self.has(trouble) {
             self.link.send_replace(Link::Up);
         }

@@ -11,7 +11,7 @@ use longshore_protocol::{JobId, JobSummary};
 use tokio::runtime::RngSeed;
 use tokio::time::Instant;
 
-use crate::dice::Dice;
+use crate::dice::{self, Dice};
 use crate::nemesis::{self, Fault};
 use crate::sabotage::Sabotage;
 use crate::storage::lines;
@@ -51,25 +51,37 @@ async fn play(seed: u64, sabotage: Option<Sabotage>, traced: bool) -> Report {
     let jobs = (0..dice.among(1..6)).map(|_| Job::random(&dice, &queues)).collect();
     let hasty = dice.chance(500);
     let dead_after = Duration::from_millis(if hasty { 1_500 } else { 5_000 });
+    let is_clear = dice::is_clear(seed);
     let (mut faults, mut weather) = (nemesis::some_faults(&dice), nemesis::some_weather(&dice));
-    let is_gentle = dice.chance(150);
+    let is_gentle = dice.chance(150) && !is_clear;
     if is_gentle {
         (faults, weather) = nemesis::outages(&dice, weather);
     }
+    if is_clear {
+        (faults, weather) = (nemesis::clear_faults(&dice), Weather::default());
+    }
     let rage_for = dice.millis(2_000..15_000);
-    let workers = dice.among(1..6) as usize;
+    let fewest = if is_clear { 2 } else { 1 };
+    let workers = dice.among(fewest..6) as usize;
     let configs: Vec<_> =
         (0..workers).map(|place| fleet::worker_config(&dice, place, &queues, hasty)).collect();
     let mut kinds = fleet::Kind::some(&dice, workers);
     if is_gentle {
         kinds.fill(fleet::Kind::Sound);
     }
-    let schedulers = dice.among(1..4) as usize;
+    let schedulers = dice.among(fewest..4) as usize;
 
     // Late calls and crashes may leave nobody but a hole for a while.
-    let is_steady = faults.is_empty() && weather.crash_at_call + weather.call_late == 0;
-    let world =
-        World::new(dice.fork(), jobs, weather.clone(), (dead_after, is_gentle), sabotage, traced);
+    let calm = faults.is_empty() && weather.crash_at_call + weather.call_late == 0;
+    let is_steady = calm && !is_clear;
+    let world = World::new(
+        dice.fork(),
+        jobs,
+        weather.clone(),
+        (dead_after, is_gentle, is_clear),
+        sabotage,
+        traced,
+    );
     world.is_steady.store(is_steady, Ordering::Relaxed);
     world.note(|| plan(&world, &faults, &weather));
     for place in 0..schedulers {
@@ -81,6 +93,9 @@ async fn play(seed: u64, sabotage: Option<Sabotage>, traced: bool) -> Report {
     }
     tokio::spawn(fleet::application(world.clone()));
     let until = world.at(rage_for);
+    if is_clear {
+        nemesis::strike_early(&world);
+    }
     tokio::spawn(nemesis::rage(world.clone(), faults, queues.clone(), until));
 
     while Instant::now() < until && !world.is_violated() {

@@ -10,8 +10,10 @@ pub enum Sabotage {
     AckDocumentsEarly,
     /// The sweep finds nothing, ever. S1.
     NeverSweep,
-    /// Nothing is taken from the dead. S1.
+    /// Nothing is taken from the dead. S13.
     NeverRevoke,
+    /// One scheduler takes everything from a dead worker, of the jobs that it knows: its own. S13.
+    OneRecovers,
     /// The counters that an audit reads are off by one. S2.
     Miscount,
     /// Commits cover more than what ran. S3.
@@ -48,11 +50,12 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::ConfirmUnwritten,
         Self::AckDocumentsEarly,
         Self::NeverSweep,
         Self::NeverRevoke,
+        Self::OneRecovers,
         Self::Miscount,
         Self::SkipSubtasks,
         Self::IgnoreFencing,
@@ -74,10 +77,7 @@ impl Sabotage {
     /// The invariant that notices.
     pub const fn breaks(self) -> &'static str {
         match self {
-            Self::ConfirmUnwritten
-            | Self::AckDocumentsEarly
-            | Self::NeverSweep
-            | Self::NeverRevoke => "S1",
+            Self::ConfirmUnwritten | Self::AckDocumentsEarly | Self::NeverSweep => "S1",
             Self::Miscount => "S2",
             Self::SkipSubtasks => "S3",
             Self::IgnoreFencing | Self::EpochsForTokens => "S4",
@@ -92,6 +92,7 @@ impl Sabotage {
             Self::IgnoreStops => "S17",
             Self::EndSubscriptions => "S12",
             Self::ForgetTried => "S14",
+            Self::NeverRevoke | Self::OneRecovers => "S13",
         }
     }
 }

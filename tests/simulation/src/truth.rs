@@ -173,6 +173,7 @@ impl World {
         if self.is_sabotaged(Sabotage::NeverRevoke) {
             return Ok(Vec::new());
         }
+        self.check_lost().await;
         let revoked = self.ledger.revoke(job, node, loss).await?;
         let claimed_by = match loss {
             Loss::Orphaned { claimed_by } => Some(*claimed_by),

@@ -43,6 +43,8 @@ pub(crate) struct World {
     pub(crate) is_steady: AtomicBool,
     /// Whether only the ledger and the broker fail in this run, and only by being away.
     pub(crate) is_gentle: bool,
+    /// Nothing but deaths and freezes of single processes happens: then time limits hold.
+    pub(crate) is_clear: bool,
     begun: Instant,
     confirmed: Mutex<BTreeSet<JobId>>,
     trace: Option<Mutex<String>>,
@@ -76,6 +78,13 @@ impl SimulatedClock {
     pub(crate) fn jump(&self, by_ms: i64) {
         self.jumped_ms.fetch_add(by_ms, Ordering::Relaxed);
     }
+
+    /// The virtual time at which the clock showed this, if it has not jumped since.
+    pub(crate) fn virtual_time(&self, at: Timestamp) -> Duration {
+        let jumped_ms = self.jumped_ms.load(Ordering::Relaxed);
+        let ms = at.as_millis() as i64 - EPOCH_MS - jumped_ms;
+        Duration::from_millis(ms.max(0) as u64)
+    }
 }
 
 impl Clock for SimulatedClock {
@@ -91,7 +100,7 @@ impl World {
         dice: Dice,
         jobs: Vec<Job>,
         weather: Weather,
-        (dead_after, is_gentle): (Duration, bool),
+        (dead_after, is_gentle, is_clear): (Duration, bool, bool),
         sabotage: Option<Sabotage>,
         traced: bool,
     ) -> Arc<Self> {
@@ -112,6 +121,7 @@ impl World {
             dead_after,
             is_steady: AtomicBool::new(false),
             is_gentle,
+            is_clear,
             begun,
             confirmed: Mutex::default(),
             trace: traced.then(Mutex::default),

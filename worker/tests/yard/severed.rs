@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use longshore_ledger::{
-    Admission, Admitted, Audience, Beat, Claim, Commit, Committed, ControlError, Error, Events,
-    HandBack, Hearts, Held, Holder, Lagging, Ledger, Loss, Open, Restored, Revoked, StoredDocument,
-    Straggler, Sweep, Was,
+    Admission, Admitted, Audience, Beat, Claim, Commit, Committed, ControlError, Declared, Error,
+    Events, Grounds, HandBack, Hearts, Held, Holder, Lagging, Ledger, Loss, Open, Restored,
+    Revoked, Roster, StoredDocument, Straggler, Sweep, Was,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
@@ -130,8 +130,11 @@ impl Ledger for Severed {
     async fn beat(&self, info: &NodeInfo, held: &[Held]) -> Result<Beat, Error> {
         self.line().await?.beat(info, held).await
     }
-    async fn forget(&self, node: &NodeId) -> Result<(), Error> {
-        self.line().await?.forget(node).await
+    async fn nodes_since(&self, known: &Roster) -> Result<Roster, Error> {
+        self.line().await?.nodes_since(known).await
+    }
+    async fn lose(&self, node: &NodeId, grounds: Grounds, loss: &Loss) -> Result<Declared, Error> {
+        self.line().await?.lose(node, grounds, loss).await
     }
     async fn results(&self, j: JobId, f: u64, t: u64, m: u64) -> Result<ResultsPage, Error> {
         if self.holds_results.load(Ordering::Relaxed) {

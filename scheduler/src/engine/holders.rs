@@ -1,4 +1,8 @@
-//! Chunks that the ledger has a living worker hold, of which the worker knows nothing.
+//! Holders of chunks that are not what they should be: workers that nobody lists, and living workers
+//! that know nothing of what they hold.
+//!
+//! Whoever holds chunks and is neither on the list of those that beat nor on that of the lost can't be told from one whose
+//! heartbeat is late, so it gets as long as it takes to die.
 //!
 //! After a rollback of the ledger a chunk runs again in the books that its holder committed long ago. And a claim that was
 //! given up can arrive after all. Nobody would free such a chunk: its holder lives, and has nothing to say about it. But each
@@ -6,9 +10,10 @@
 //! there at two looks at the holders, and that a heartbeat from some time after the first does not name the job. What was
 //! claimed after the first look proves nothing: a worker without work claims some between its heartbeat and the second look,
 //! and what it held and named in the meantime may have escaped us. The second look is made once the heartbeat has come.
-//! Deliberately absent: holders that are on no list (see `fleet`).
+//! Deliberately absent: holders that are lost (see `recovery`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use longshore_ledger::Holder;
 use longshore_protocol::{JobId, NodeId, Timestamp};
@@ -16,6 +21,32 @@ use longshore_protocol::{JobId, NodeId, Timestamp};
 /// So many heartbeats after the look at the holders the worker surely knew of what it held then: the next one may have been
 /// on its way already, and the list of workers may be one behind.
 const BEATS: u64 = 3;
+
+/// Who holds chunks without being on any list, and since when that is known.
+#[derive(Debug, Default)]
+pub(super) struct Unlisted {
+    since: BTreeMap<NodeId, Timestamp>,
+}
+
+impl Unlisted {
+    /// This one holds something.
+    pub(super) fn met(&mut self, now: Timestamp, node: &NodeId) {
+        self.since.entry(node.clone()).or_insert(now);
+    }
+
+    /// The lists were read: those are forgotten who are on one of them.
+    pub(super) fn found(&mut self, is_listed: impl Fn(&NodeId) -> bool) {
+        self.since.retain(|id, _| !is_listed(id));
+    }
+
+    /// Those that have been on no list for as long as it takes to die, as of lists that were read at `read_at`. Lists that could
+    /// not be read prove nothing.
+    pub(super) fn lost(&self, read_at: Timestamp, dead_after: Duration) -> Vec<NodeId> {
+        let is_lost = |since: &Timestamp| read_at.since(*since) >= dead_after;
+        let lost = self.since.iter().filter(|(_, since)| is_lost(since));
+        lost.map(|(id, _)| id.clone()).collect()
+    }
+}
 
 /// A holder of chunks that lives, and what it said last.
 #[derive(Clone, Copy, Debug)]
@@ -166,5 +197,18 @@ mod tests {
         assert!(orphans.asked(job(), &word(20)).is_empty());
         let at = Timestamp::from_millis(5);
         assert_eq!(orphans.asked(job(), &word(30)), [(holder.node.clone(), at)]);
+    }
+
+    #[test]
+    fn a_holder_is_lost_once_the_lists_have_lacked_it_for_five_seconds() {
+        let at = Timestamp::from_millis;
+        let [ghost, late] = ["ghost", "late"].map(NodeId::new);
+        let (mut unlisted, five) = (Unlisted::default(), Duration::from_secs(5));
+        unlisted.met(at(1_000), &ghost);
+        unlisted.met(at(1_000), &late);
+        unlisted.met(at(5_000), &ghost);
+        assert_eq!(unlisted.lost(at(5_900), five), []);
+        unlisted.found(|id| *id == late);
+        assert_eq!(unlisted.lost(at(6_000), five), [ghost]);
     }
 }
