@@ -90,9 +90,7 @@ impl RedisLedger {
     pub(super) async fn beat_node(&self, info: &NodeInfo, held: &[Held]) -> Result<Beat, Error> {
         const OPERATION: &str = "beat";
         let keys = self.keys();
-        // Where the time can't be read, that of the server has to do.
-        let (_, answer) = tokio::join!(self.keep_time(OPERATION), self.tell_of_node(info));
-        let answer = answer?;
+        let answer = tokio::join!(self.tell_of_node(info), self.keep_time(OPERATION)).0?;
 
         let mut by_job: Vec<(Vec<usize>, Call)> = Vec::new();
         let mut place = HashMap::new();
@@ -108,8 +106,7 @@ impl RedisLedger {
             call.push(one.token.to_string());
         }
         let stamp = self.stamp().await;
-        let asks = by_job.iter().map(|(_, call)| call.command(&stamp));
-        let mut commands: Vec<Cmd> = asks.collect();
+        let mut commands: Vec<Cmd> = by_job.iter().map(|(_, call)| call.command(&stamp)).collect();
         if self.transport().is_cluster() {
             // Being on the list outweighs a verdict, so the list comes first.
             commands.push(zadd(keys.nodes(), None, answer.now, info.id.as_str()));

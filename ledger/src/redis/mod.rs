@@ -325,7 +325,7 @@ impl Ledger for RedisLedger {
     }
 
     async fn beat(&self, info: &NodeInfo, held: &[Held]) -> Result<Beat, Error> {
-        self.beat_node(info, held).await
+        Box::pin(self.beat_node(info, held)).await
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRecord>, Error> {
