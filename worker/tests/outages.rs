@@ -88,9 +88,9 @@ async fn in_an_outage_held_chunks_go_on_and_nothing_begins_twice() {
     eventually("the chunk runs", async || gated.begun() == 1).await;
     for broken in [true, false] {
         if broken {
-            line.break_off(true)
+            line.break_off(true);
         } else {
-            line.cut(true)
+            line.cut(true);
         }
         outlast().await;
         gated.open_to(if broken { 3 } else { 6 });
