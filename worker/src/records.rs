@@ -68,7 +68,7 @@ mod tests {
         let retry = Run::Retry { error: "e".into(), delay: Duration::ZERO };
         records.count("t", std::slice::from_ref(&success), &[], &me);
         assert_eq!(records.announced(), []);
-        records.count("t", std::slice::from_ref(&retry), &[a.clone()], &me);
+        records.count("t", std::slice::from_ref(&retry), std::slice::from_ref(&a), &me);
         records.count("t", &[success, retry], &[a.clone(), b.clone(), a.clone(), me.clone()], &me);
         let cleared = BTreeMap::from([(a, 3), (b, 3)]);
         let expected = TaskRecord { task: "t".into(), done: 6, failed: 2, cleared };

@@ -66,8 +66,8 @@ impl Engine {
 
     /// Decides which nodes are out of rotation, of those that are ours to decide about.
     pub(super) fn judge_health(&mut self, now: Timestamp, records: &[NodeRecord]) {
-        self.health.observe(records);
         let Some(ledger_now) = self.ledger_now(now) else { return };
+        self.health.observe(ledger_now, records);
         for record in records {
             let id = &record.info.id;
             if !self.fleet.is_alive(id) || !self.is_mine(id.as_str()) {

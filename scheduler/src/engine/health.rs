@@ -95,8 +95,9 @@ pub(super) struct Health {
 pub(super) type Verdict = (NodeId, Vec<Isolation>);
 
 impl Health {
-    /// Takes in the ledger's list of workers.
-    pub(super) fn observe(&mut self, records: &[NodeRecord]) {
+    /// Takes in the ledger's list of workers as read at `now` by the ledger's clock. Of an isolated node nothing counts until it
+    /// is tried again: what it failed before is still being cleared.
+    pub(super) fn observe(&mut self, now: Timestamp, records: &[NodeRecord]) {
         let listed: BTreeSet<&NodeId> = records.iter().map(|record| &record.info.id).collect();
         self.heard.retain(|id, _| listed.contains(id));
         self.since.retain(|(id, _), _| listed.contains(id));
@@ -104,12 +105,14 @@ impl Health {
             windows.retain(|id, _| listed.contains(id));
         }
         self.windows.retain(|_, windows| !windows.is_empty());
-        for NodeRecord { info, isolated, .. } in records {
+        for NodeRecord { info, .. } in records {
             info.records.iter().for_each(|record| self.count(&info.id, record, &listed));
-            for Isolation { task, since, .. } in isolated {
+        }
+        for NodeRecord { info, isolated, .. } in records {
+            for Isolation { task, since, until, .. } in isolated {
                 let key = (info.id.clone(), task.clone());
-                if self.since.insert(key, *since) != Some(*since) {
-                    self.window(task, &info.id).clone_from(&Window::default());
+                if self.since.insert(key, *since) != Some(*since) || now < *until {
+                    *self.window(task, &info.id) = Window::default();
                 }
             }
             let is_isolated = |task: &String| isolated.iter().any(|it| it.task == *task);
@@ -237,7 +240,7 @@ mod tests {
     #[track_caller]
     fn are_isolated(told: &[Told<'_>], expected: &[&str]) {
         let (mut health, records) = (Health::default(), records(told));
-        health.observe(&records);
+        health.observe(Timestamp::default(), &records);
         assert_eq!(isolated(&health, &records), expected);
     }
 
@@ -275,12 +278,12 @@ mod tests {
     fn who_can_not_be_replaced_is_not_isolated_or_is_readmitted() {
         let told: &[Told<'_>] = &[("bad", 0, &[]), ("a", 20, &[("bad", 20)])];
         let (mut health, mut records) = (Health::default(), records(told));
-        health.observe(&records);
+        health.observe(Timestamp::default(), &records);
         let now = Timestamp::from_millis(1_000);
         assert_eq!(health.judge(now, &records[0], |_| false), None);
         let (_, verdict) = health.judge(now, &records[0], |_| true).expect("it stands out");
         records[0].isolated = verdict;
-        health.observe(&records);
+        health.observe(Timestamp::default(), &records);
         assert_eq!(health.judge(now, &records[0], |_| true), None);
         let (_, verdict) = health.judge(now, &records[0], |_| false).expect("nobody is left");
         assert_eq!(verdict, []);
@@ -291,7 +294,7 @@ mod tests {
         let at = Timestamp::from_millis;
         let (mut health, first) =
             (Health::default(), records(&[("bad", 0, &[]), ("a", 20, &[("bad", 20)])]));
-        health.observe(&first);
+        health.observe(Timestamp::default(), &first);
         let (_, verdict) = health.judge(at(1_000), &first[0], |_| true).expect("it stands out");
         assert_eq!((verdict[0].since, verdict[0].until), (at(1_000), at(11_000)));
         let then = |told: &[Told<'_>]| {
@@ -299,17 +302,17 @@ mod tests {
             records[0].isolated.clone_from(&verdict);
             records
         };
-        health.observe(&then(&[("bad", 0, &[]), ("a", 20, &[("bad", 20)])]));
+        health.observe(at(2_000), &then(&[("bad", 0, &[]), ("a", 20, &[("bad", 20)])]));
         let fails = then(&[("bad", 0, &[]), ("a", 21, &[("bad", 21)])]);
-        let mut sick = Health { ..Health::default() };
-        sick.observe(&first);
-        sick.observe(&then(&[("bad", 0, &[]), ("a", 20, &[("bad", 20)])]));
-        sick.observe(&fails);
+        let mut sick = Health::default();
+        sick.observe(Timestamp::default(), &first);
+        sick.observe(at(2_000), &then(&[("bad", 0, &[]), ("a", 20, &[("bad", 20)])]));
+        sick.observe(at(12_000), &fails);
         assert_eq!(sick.judge(at(10_999), &fails[0], |_| true), None);
         let (_, again) = sick.judge(at(12_000), &fails[0], |_| true).expect("it failed again");
         assert_eq!((again[0].times, again[0].until), (2, at(32_000)));
         let succeeds = then(&[("bad", 4, &[]), ("a", 20, &[("bad", 20)])]);
-        health.observe(&succeeds);
+        health.observe(at(12_000), &succeeds);
         let (_, well) = health.judge(at(12_000), &succeeds[0], |_| true).expect("it is well");
         assert_eq!(well, []);
     }

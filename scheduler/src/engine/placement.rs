@@ -196,9 +196,9 @@ mod tests {
     }
 
     /// Where a chunk of a pool goes that has the queue for itself.
-    fn put(placer: &mut Placer, now: Timestamp, placement: &Placement, chunk: Keyed) -> Queue {
+    fn put(placer: &mut Placer, now: Timestamp, placement: &Placement, chunk: &Keyed) -> Queue {
         let fleet = Fleet::new(Duration::from_secs(5));
-        placer.place(now, placement, &chunk, &fleet).expect("everybody may take it")
+        placer.place(now, placement, chunk, &fleet).expect("everybody may take it")
     }
 
     #[track_caller]
@@ -206,7 +206,7 @@ mod tests {
         let now = Timestamp::from_millis(1);
         let names: Vec<String> = keys
             .iter()
-            .map(|key| match put(placer, now, placement, chunk(Some(*key))) {
+            .map(|key| match put(placer, now, placement, &chunk(Some(*key))) {
                 Queue::Node(node) => node.to_string(),
                 Queue::Work(pool) => pool,
                 other => panic!("no place for a chunk: {other:?}"),
@@ -231,7 +231,7 @@ mod tests {
         placer.shun(Timestamp::from_millis(0), &NodeId::new("n0"));
         placed(&mut placer, &Placement::RoundRobin, &[0], &["pool"]);
         let later =
-            put(&mut placer, Timestamp::from_millis(5_000), &Placement::RoundRobin, chunk(None));
+            put(&mut placer, Timestamp::from_millis(5_000), &Placement::RoundRobin, &chunk(None));
         assert!(matches!(later, Queue::Node(_)));
     }
 
@@ -240,13 +240,15 @@ mod tests {
         let hash = Placement::Hash("/customer".into());
         let mut placer = placer(5);
         let now = Timestamp::from_millis(1);
-        let first: Vec<Queue> =
-            (0..50).map(|i| put(&mut placer, now, &hash, chunk(Some(u64::MAX / 50 * i)))).collect();
-        let again: Vec<Queue> =
-            (0..50).map(|i| put(&mut placer, now, &hash, chunk(Some(u64::MAX / 50 * i)))).collect();
+        let first: Vec<Queue> = (0..50)
+            .map(|i| put(&mut placer, now, &hash, &chunk(Some(u64::MAX / 50 * i))))
+            .collect();
+        let again: Vec<Queue> = (0..50)
+            .map(|i| put(&mut placer, now, &hash, &chunk(Some(u64::MAX / 50 * i))))
+            .collect();
         let same = first.iter().zip(&again).filter(|(a, b)| a == b).count();
         assert!(same >= 40, "{same} of 50 keys went to the same node");
-        assert_eq!(put(&mut placer, now, &hash, chunk(None)), Queue::Work("pool".into()));
+        assert_eq!(put(&mut placer, now, &hash, &chunk(None)), Queue::Work("pool".into()));
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Kind {
         let mut kinds = vec![Self::Sound; places];
         for kind in kinds.iter_mut().skip(1) {
             if dice.chance(200) {
-                *kind = Self::Lacks(*dice.pick(&[WORK, WORK, ADD]));
+                *kind = Self::Lacks(if dice.chance(667) { WORK } else { ADD });
             }
         }
         if places > 1 && dice.chance(300) {

@@ -350,7 +350,11 @@ impl World {
         if self.is_sabotaged(Sabotage::ShiftResults) {
             for run in &mut commit.runs {
                 if let Run::Success { results: Some(lines), .. } = run {
-                    *lines = lines.lines().map(|line| format!("1{line}\n")).collect();
+                    let shifted = |line: &str| match line.parse::<u64>() {
+                        Ok(value) => format!("{}\n", value + 1),
+                        Err(_) => format!("1{line}\n"),
+                    };
+                    *lines = lines.lines().map(shifted).collect();
                 }
             }
         }
