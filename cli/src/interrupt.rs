@@ -1,13 +1,16 @@
-//! Ctrl-C and SIGTERM.
+//! Ctrl-C, SIGTERM and SIGHUP.
 
+use longshore_worker::heeds_hangup;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::Failure;
 
-/// Follows both signals from the moment that it is made.
+/// Follows these signals from the moment that it is made.
 pub(crate) struct Interrupts {
     interrupt: Signal,
     terminate: Signal,
+    /// `None` under `nohup`.
+    hangup: Option<Signal>,
 }
 
 impl Interrupts {
@@ -19,14 +22,22 @@ impl Interrupts {
         Ok(Self {
             interrupt: follow(SignalKind::interrupt())?,
             terminate: follow(SignalKind::terminate())?,
+            hangup: heeds_hangup().then(|| follow(SignalKind::hangup())).transpose()?,
         })
     }
 
     /// Waits for the next one.
     pub(crate) async fn next(&mut self) {
+        let hung_up = async {
+            match &mut self.hangup {
+                Some(hangup) => drop(hangup.recv().await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            () = hung_up => {}
         }
     }
 }

@@ -47,7 +47,8 @@ struct Command {
 }
 
 fn main() -> ExitCode {
-    // Before anything else, since what it touches stays in its memory.
+    // Before anything else, since what these touch stays in their memory.
+    longshore_worker::init();
     if supervisor::is_one() {
         return end(supervisor::run());
     }

@@ -26,13 +26,9 @@ pub(crate) fn is_one() -> bool {
 
 /// Makes this process one; comes back only if the system won't.
 pub(crate) fn become_one() -> Failure {
-    match std::env::current_exe() {
-        Ok(program) => {
-            let error = Process::new(program).arg0(NAME).args(std::env::args_os().skip(1)).exec();
-            Failure::other(format_args!("can't start the supervisor: {error}"))
-        }
-        Err(error) => Failure::other(format_args!("can't find this program's file: {error}")),
-    }
+    let (program, _) = longshore_worker::program();
+    let error = Process::new(program).arg0(NAME).args(std::env::args_os().skip(1)).exec();
+    Failure::other(format_args!("can't start the supervisor: {error}"))
 }
 
 /// Watches the worker until it leaves.

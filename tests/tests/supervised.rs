@@ -65,10 +65,20 @@ fn a_crash_is_told_in_the_words_of_the_system_and_the_worker_starts_anew() {
 
 #[test]
 fn a_stop_of_the_supervisor_drains_the_worker() {
+    drains("TERM");
+}
+
+#[test]
+fn a_terminal_that_closes_drains_the_worker() {
+    drains("HUP");
+}
+
+#[track_caller]
+fn drains(name: &str) {
     let mut fleet = fleet(2);
     let job = sleeps(&fleet, 12, 400);
     let leaving = fleet.workers[0].pid();
-    fleet.workers[0].signal("TERM");
+    fleet.workers[0].signal(name);
     wait_until("it leaves", LONG, || !is_running(leaving));
     assert_eq!(nodes(&fleet).len(), 1);
     let status = fleet.await_end(&job, LONG);

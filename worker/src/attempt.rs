@@ -82,6 +82,7 @@ async fn resolve_and_run(
         node: pipeline.node.clone(),
         plan: chunk.plan.clone(),
         cancel: CancellationToken::new(),
+        stopping: pipeline.closing.clone(),
         max_result: chunk.judge.max_result,
     };
     let limits = [chunk.plan.document().timeout, handler.timeout()];
@@ -131,7 +132,7 @@ async fn run(
     timeout: Option<Duration>,
     Leash { stop, cut }: Leash<'_>,
 ) -> Ended {
-    let cancel = ctx.cancel.clone();
+    let (cancel, stopping) = (ctx.cancel.clone(), ctx.stopping.clone());
     let mut work = AssertUnwindSafe(handler.run(ctx, input)).catch_unwind();
     let time_is_up = async {
         match timeout {
@@ -144,6 +145,10 @@ async fn run(
         () = stop.cancelled() => true,
         ended = &mut work => return match ended {
             Ok(Outcome::NotStarted { reason }) => Ended::NotStarted(reason),
+            // Whatever stops us stops our programs as well, where it stops a whole unit or terminal.
+            Ok(Outcome::Failure { .. }) if handler.is_program() && stopping.is_cancelled() => {
+                Ended::Stopped
+            }
             Ok(outcome) => Ended::Outcome(outcome),
             Err(panic) => {
                 let error = panic_text(panic.as_ref());

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::availability::Availability;
-use crate::task::{Handler, Handlers, TaskSpec, asynchronous, blocking};
+use crate::task::{Handler, Handlers, Pool, TaskSpec, asynchronous, blocking};
 use crate::{BuildError, Config, Context, Machine, Worker};
 
 pub(crate) type Setup = Box<dyn FnOnce() -> BoxFuture<'static, Result<(), String>> + Send>;
@@ -63,7 +63,8 @@ impl Builder {
         self
     }
 
-    /// A task from the configuration: a command, a served command or a URL.
+    /// A task from the configuration: a command, a served command or a URL. Programs need
+    /// [`init`](crate::init()) in `main`.
     #[must_use]
     pub fn configured_task(mut self, name: impl Into<String>, spec: TaskSpec) -> Self {
         self.specs.push((name.into(), spec));
@@ -165,7 +166,8 @@ impl Builder {
                 availability.disable(task, reason);
             }
         }
-        let configured = self.specs.into_iter().map(|(task, spec)| match spec.handler() {
+        let pool = Pool::new(config.slots);
+        let configured = self.specs.into_iter().map(|(task, spec)| match spec.handler(&pool) {
             Ok(handler) => Ok((task, handler)),
             Err(reason) => Err(BuildError::BadTask { task, reason }),
         });

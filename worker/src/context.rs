@@ -17,6 +17,8 @@ pub struct Context {
     pub(crate) node: NodeId,
     pub(crate) plan: Arc<Plan>,
     pub(crate) cancel: CancellationToken,
+    /// Cancelled when the worker is asked to stop.
+    pub(crate) stopping: CancellationToken,
     pub(crate) max_result: usize,
 }
 

@@ -11,7 +11,7 @@ use longshore_ledger::redis::{self, RedisLedger};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::{Error, StopRequests, Watched, Worker, watch, watched};
+use crate::{Error, StopRequests, Watched, Worker, shim, watch, watched};
 
 /// How long what is on its way to RabbitMQ may take at the end.
 const CLOSE: Duration = Duration::from_secs(2);
@@ -35,6 +35,8 @@ const CLOSE: Duration = Duration::from_secs(2);
 /// # Errors
 /// When the address of Redis can't be understood, the program can't be started again, or signals can't be followed.
 pub async fn supervise_from_env() -> Result<Watched, Error> {
+    // A shim begins where the worker does: what this program needs to come here, it needs there.
+    shim::init_with(std::env::args_os().skip(1));
     if let Some(watched) = watched().map_err(Error::Supervisor)? {
         return Ok(watched);
     }

@@ -106,6 +106,12 @@ pub enum Error {
     /// The operating system does not let us start the program again, or hear of signals.
     #[error("can't supervise the worker: {0}")]
     Supervisor(#[source] std::io::Error),
+    /// There are commands, and nothing that could hold their processes.
+    #[error(
+        "the worker has commands, and their processes could outlive it: \
+         call `longshore_worker::init()` first in `main`"
+    )]
+    Unprepared,
     /// A second signal came while the worker drained; what it held runs elsewhere once it is
     /// missed.
     #[error("interrupted before the drain was over")]

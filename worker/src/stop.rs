@@ -1,15 +1,17 @@
-//! Requests to stop a worker: the first drains it, the second ends it at once.
+//! Requests to stop a program: the first drains it, the second ends it at once.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// SIGTERM and Ctrl-C, and in a supervised process what its supervisor passes on.
+/// SIGTERM, Ctrl-C and SIGHUP, and in a supervised process what its supervisor passes on.
 #[derive(Debug)]
 pub struct StopRequests {
     terminate: Signal,
     interrupt: Signal,
+    /// `None` for a program that was told not to heed its terminal, as `nohup` does.
+    hangup: Option<Signal>,
     quit: Signal,
     drain: CancellationToken,
     asked: bool,
@@ -26,6 +28,7 @@ impl StopRequests {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: heeds_hangup().then(|| signal(SignalKind::hangup())).transpose()?,
             quit: signal(SignalKind::quit())?,
             drain,
             asked: false,
@@ -41,6 +44,7 @@ impl StopRequests {
                 _ = self.quit.recv() => return,
                 _ = self.terminate.recv() => self.signals += 1,
                 _ = self.interrupt.recv() => self.signals += 1,
+                () = hung_up(self.hangup.as_mut()) => self.signals += 1,
                 () = self.drain.cancelled(), if !self.asked => {}
             }
             if !self.asked {
@@ -52,4 +56,21 @@ impl StopRequests {
             }
         }
     }
+}
+
+async fn hung_up(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether SIGHUP means anything to this process: `nohup` starts programs that ignore it, and they
+/// have to go on doing so.
+pub fn heeds_hangup() -> bool {
+    // A mask in hexadecimal digits; SIGHUP is the first signal.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_none_or(|mask| mask & 1 == 0)
 }

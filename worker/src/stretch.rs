@@ -111,6 +111,7 @@ impl Pipeline {
             node: self.node.clone(),
             plan: plan.clone(),
             cancel: stop.clone(),
+            stopping: self.closing.clone(),
             max_result: chunk.judge.max_result,
         };
         let at = Arc::clone(&place);

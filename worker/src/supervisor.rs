@@ -3,11 +3,12 @@
 //! failed with evidence; then it starts the child anew.
 //!
 //! ```text
-//!   SIGTERM, Ctrl-C --> supervisor -- end of stdin: drain; SIGQUIT: stop at once --> worker
+//!   SIGTERM, SIGHUP, Ctrl-C --> supervisor -- end of stdin: drain; SIGQUIT: stop at once --> worker
 //!   ledger <-- how it ended -- supervisor <-- exit status, standard error -- worker
 //! ```
 //!
-//! If the supervisor itself is killed, the kernel kills the worker with it. Deliberately absent: anything about subtasks.
+//! If the supervisor itself is killed, the kernel kills the worker with it. As the first process of a container, or of whatever
+//! the worker started, it reaps those that nobody else does. Deliberately absent: anything about subtasks.
 
 use std::ffi::{OsStr, c_int};
 use std::io::{self, IsTerminal, Read, Write};
@@ -21,12 +22,16 @@ use longshore_ledger::Ledger;
 use longshore_protocol::NodeId;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
+use parking_lot::Mutex;
+use rustix::process::{WaitOptions, getpid, set_child_subreaper, wait};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::shim::{self, tree};
+use crate::stop::heeds_hangup;
 use crate::Machine;
 
 /// Names the worker to the child, and makes it one. Not passed on to what the worker starts.
@@ -37,6 +42,14 @@ const LAST_WORDS: usize = 1_024;
 
 /// A crash is told within this time or not at all; silence tells it later.
 const TELL_WITHIN: Duration = Duration::from_secs(5);
+
+/// What is still on its way from a worker that has ended comes within this time. Somebody whom it started may hold its standard
+/// error for ever.
+const LAST_WORDS_WITHIN: Duration = Duration::from_millis(500);
+
+/// What a dead worker left behind is looked for so often, and for so long.
+const SWEEP_EVERY: Duration = Duration::from_millis(5);
+const SWEEP_FOR: Duration = Duration::from_secs(1);
 
 /// The first and the longest wait before a worker that crashed is started anew; one that lived so long begins with the first.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -60,6 +73,7 @@ pub fn watched() -> io::Result<Option<Watched>> {
     let Ok(node) = std::env::var(VARIABLE) else { return Ok(None) };
     #[cfg(target_os = "linux")]
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    name_us();
     let drain = CancellationToken::new();
     let ended = drain.clone();
     // Not tokio's standard input, whose thread would hold up the end of the program.
@@ -69,6 +83,16 @@ pub fn watched() -> io::Result<Option<Watched>> {
         ended.cancel();
     })?;
     Ok(Some(Watched { node: NodeId::new(node), drain }))
+}
+
+/// A program that was started by the file of a process, after its own was replaced, is called after that: `exe`. People look for
+/// it by its own name.
+fn name_us() {
+    let name = std::env::args_os().next().unwrap_or_default();
+    let name = std::path::Path::new(&name).file_name().and_then(|name| name.to_str());
+    if let Some(name) = name.and_then(|name| std::ffi::CString::new(name).ok()) {
+        let _ = nix::sys::prctl::set_name(&name);
+    }
 }
 
 /// Starts this program once more, as the worker, and watches it until it leaves; gives the code with which the program is to
@@ -81,16 +105,22 @@ pub fn watch<C>(connect: C) -> io::Result<u8>
 where
     C: Fn() -> io::Result<Arc<dyn Ledger>> + Sync,
 {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGCHLD])?;
+    let stops = [SIGTERM, SIGINT].into_iter().chain(heeds_hangup().then_some(SIGHUP));
+    let mut signals = Signals::new(stops.chain([SIGCHLD]))?;
+    // What a dead worker leaves behind comes to us.
+    set_child_subreaper(Some(getpid()))?;
     let (sender, signalled) = mpsc::sync_channel(1);
     std::thread::spawn(move || signals.forever().try_for_each(|signal| sender.send(signal)));
-    Supervisor { connect, signalled }.run()
+    let spared = tree::below_us();
+    Supervisor { connect, signalled, spared }.run()
 }
 
 struct Supervisor<C> {
     connect: C,
     /// What we were asked, and that the child changed.
     signalled: Receiver<c_int>,
+    /// What the program had started before it became a supervisor.
+    spared: Vec<tree::Process>,
 }
 
 impl<C: Fn() -> io::Result<Arc<dyn Ledger>> + Sync> Supervisor<C> {
@@ -100,11 +130,11 @@ impl<C: Fn() -> io::Result<Arc<dyn Ledger>> + Sync> Supervisor<C> {
             let node = machine.new_node();
             let begun = Instant::now();
             let mut child = start(&node)?;
-            let words = child.stderr.take().map(|stderr| std::thread::spawn(|| pass_on(stderr)));
+            let words = child.stderr.take().map(Words::follow);
             let mut line = child.stdin.take();
             let status = loop {
                 if self.next(None) == Some(SIGCHLD) {
-                    if let Some(status) = child.try_wait()? {
+                    if let Some(status) = reap(&child) {
                         break status;
                     }
                 } else if line.take().is_none() {
@@ -112,7 +142,8 @@ impl<C: Fn() -> io::Result<Arc<dyn Ledger>> + Sync> Supervisor<C> {
                 }
             };
             let stopping = line.is_none();
-            let words = words.and_then(|words| words.join().ok()).unwrap_or_default();
+            self.sweep();
+            let words = words.map(Words::last).unwrap_or_default();
             let crashed = !status.success() && self.tell(&node, &status, &words);
             if stopping || !crashed {
                 return Ok(exit_code(status));
@@ -125,6 +156,7 @@ impl<C: Fn() -> io::Result<Arc<dyn Ledger>> + Sync> Supervisor<C> {
                 if signal != SIGCHLD {
                     return Ok(exit_code(status));
                 }
+                reap_all();
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -135,6 +167,24 @@ impl<C: Fn() -> io::Result<Arc<dyn Ledger>> + Sync> Supervisor<C> {
         match until {
             Some(until) => self.signalled.recv_timeout(until.duration_since(Instant::now())).ok(),
             None => Some(self.signalled.recv().expect("the thread that sends them never ends")),
+        }
+    }
+
+    /// Kills what the worker started and left behind: it must not run beside its second run. As the first process of a container
+    /// we are everybody's parent, so there it is only reaped.
+    fn sweep(&self) {
+        let until = Instant::now() + SWEEP_FOR;
+        loop {
+            reap_all();
+            let mut left = tree::below_us();
+            left.retain(|process| !self.spared.contains(process));
+            if left.is_empty() || std::process::id() == 1 || Instant::now() >= until {
+                return;
+            }
+            for process in left {
+                process.signal(rustix::process::Signal::KILL);
+            }
+            std::thread::sleep(SWEEP_EVERY);
         }
     }
 
@@ -170,11 +220,29 @@ where
     })
 }
 
+/// Reaps whoever has ended; gives the worker's end.
+fn reap(child: &Child) -> Option<ExitStatus> {
+    let mut ended = None;
+    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+        if u32::try_from(pid.as_raw_pid()) == Ok(child.id()) {
+            ended = Some(ExitStatus::from_raw(status.as_raw()));
+        }
+    }
+    ended
+}
+
+/// Reaps whoever has ended.
+fn reap_all() {
+    while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+}
+
 /// The program once more, as the worker of this name.
 fn start(node: &NodeId) -> io::Result<Child> {
-    let mut command = Command::new(std::env::current_exe()?);
+    let (program, own_name) = shim::program();
+    let mut command = Command::new(program);
     let name: &OsStr = node.as_str().as_ref();
-    command.args(std::env::args_os().skip(1)).env(VARIABLE, name).stdin(Stdio::piped());
+    command.arg0(own_name).args(std::env::args_os().skip(1)).env(VARIABLE, name);
+    command.stdin(Stdio::piped());
     // At a terminal the worker speaks for itself, in colour.
     if !io::stderr().is_terminal() {
         command.stderr(Stdio::piped());
@@ -191,18 +259,44 @@ fn at_once(child: &Child) {
     }
 }
 
-/// Passes standard error on; gives its end.
-fn pass_on(mut stderr: ChildStderr) -> String {
-    let (mut ours, mut end) = (io::stderr(), Vec::new());
-    let mut buffer = vec![0; 8 << 10];
+/// The standard error of a worker.
+struct Words {
+    end: Arc<Mutex<Vec<u8>>>,
+    /// Closed when there is nothing more to read.
+    read_all: Receiver<()>,
+}
+
+impl Words {
+    /// Passes it on from now on, and keeps its end.
+    fn follow(stderr: ChildStderr) -> Self {
+        let (reading, read_all) = mpsc::sync_channel(0);
+        let end: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let kept = end.clone();
+        std::thread::spawn(move || {
+            pass_on(stderr, &kept);
+            drop(reading);
+        });
+        Self { end, read_all }
+    }
+
+    /// The last of it, once the worker has ended.
+    fn last(self) -> String {
+        let _ = self.read_all.recv_timeout(LAST_WORDS_WITHIN);
+        String::from_utf8_lossy(&self.end.lock()).trim().to_owned()
+    }
+}
+
+fn pass_on(mut stderr: ChildStderr, end: &Mutex<Vec<u8>>) {
+    let (mut ours, mut buffer) = (io::stderr(), vec![0; 8 << 10]);
     while let Ok(count @ 1..) = stderr.read(&mut buffer) {
         let read = &buffer[..count];
         // Whoever collected our standard error is gone: the words are evidence all the same.
         let _ = ours.write_all(read);
+        let mut end = end.lock();
         end.extend_from_slice(read);
-        end.drain(..end.len().saturating_sub(LAST_WORDS));
+        let surplus = end.len().saturating_sub(LAST_WORDS);
+        end.drain(..surplus);
     }
-    String::from_utf8_lossy(&end).trim().to_owned()
 }
 
 /// What the system said, and the process last.

@@ -25,7 +25,7 @@ use crate::plans::Plans;
 use crate::records::Records;
 use crate::results::UnwritableLocations;
 use crate::task::Handlers;
-use crate::{Config, Error, Machine, Watched};
+use crate::{Config, Error, Machine, Watched, shim};
 
 /// After `grace` what still runs is stopped; that takes the wind-up of a command and a commit.
 const LEAVE: Duration = Duration::from_secs(6);
@@ -96,6 +96,9 @@ impl Worker {
         shutdown: CancellationToken,
     ) -> Result<(), Error> {
         let Self { id, machine, config, handlers, availability, setup, teardown, drain: _ } = self;
+        if handlers.have_programs() && !shim::is_prepared() {
+            return Err(Error::Unprepared);
+        }
         if let Some(setup) = setup {
             setup().await.map_err(Error::Setup)?;
         }

@@ -268,6 +268,7 @@ async fn not_now_comes_again_without_using_up_an_attempt() {
         "test -e ready && echo \"attempt $LONGSHORE_ATTEMPT\" || { touch ready; exit 75; }";
     let spec = json!({"command": ["sh", "-c", script], "cwd": folder.path()});
     let spec: TaskSpec = serde_json::from_value(spec).expect("a good spec");
+    yard::prepare();
     let builder = Worker::builder().config(config()).configured_task("patient", spec);
     let worker = yard.start(builder.build().expect("a good worker"));
     let retry = json!({"attempts": 1, "backoff": "1ms"});

@@ -83,6 +83,7 @@ async fn a_cancel_ends_the_process_group_of_a_command_within_a_second() {
     let script = "sleep 300 & echo $! > pid.new; mv pid.new pid; wait";
     let spec = json!({"command": ["sh", "-c", script], "cwd": folder.path()});
     let spec: TaskSpec = serde_json::from_value(spec).expect("a good spec");
+    yard::prepare();
     // The beat alone would be too late here: it is the hint that makes a cancel quick.
     let slow = Config { heartbeat: Duration::from_secs(2), ..config() };
     let builder = Worker::builder().config(slow).configured_task("long", spec);

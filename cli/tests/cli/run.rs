@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -129,7 +130,14 @@ fn of_many_errors_the_first_ten_are_shown() {
 }
 
 #[test]
-fn ctrl_c_cancels_and_exits_130() {
+fn ctrl_c_and_a_closed_terminal_cancel_and_exit_130() {
+    for signal in ["INT", "HUP"] {
+        cancels_and_exits_130(signal);
+    }
+}
+
+#[track_caller]
+fn cancels_and_exits_130(signal: &str) {
     let given = Given::nothing();
     let child = given.start(&[
         "run",
@@ -142,23 +150,89 @@ fn ctrl_c_cancels_and_exits_130() {
     ]);
     let pid = child.id().to_string();
     // Before the handler is there the signal would end the process, which is right too but shows nothing.
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(10);
     while !catches_interrupts(&pid) {
-        assert!(std::time::Instant::now() < deadline, "longshore follows SIGINT");
+        assert!(Instant::now() < deadline, "longshore follows SIGINT");
         std::thread::yield_now();
     }
-    assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill runs").success());
+    send(signal, &pid);
     let left = given::finish(child);
     assert_eq!(left.code, Some(130), "{left:?}");
     assert_eq!((left.stdout.as_str(), left.stderr.as_str()), ("", ""));
 }
 
+fn send(signal: &str, pid: &str) {
+    let sent = Command::new("kill").args([&format!("-{signal}"), pid]).status();
+    assert!(sent.is_ok_and(|status| status.success()), "kill -{signal} {pid}");
+}
+
+#[test]
+fn under_nohup_a_closed_terminal_means_nothing() {
+    let given = Given::nothing().file("longshore.toml", RUNAWAY);
+    let run = given.command(&["run", "--task", "t", "--items", "1"]);
+    let mut nohup = Command::new("sh");
+    nohup.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(run.get_program());
+    nohup.args(run.get_args()).current_dir(given.folder()).stdin(Stdio::null());
+    let mut child = nohup.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a shell");
+    let pids = await_pids(&given);
+    let id = child.id().to_string();
+    // By now it follows the signals that it heeds.
+    assert_eq!((mask(&id, "SigIgn:") & 1, mask(&id, "SigCgt:") & 3), (1, 2));
+    send("HUP", &id);
+    send("INT", &id);
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    pids.iter().for_each(|pid| await_death(pid));
+}
+
+/// A command that notes itself and a child that leaves its session.
+const RUNAWAY: &str = "[task.t]\ncommand = ['sh', '-c', \
+    'setsid sleep 600 & echo $! >> pids; echo $$ >> pids; wait']\n";
+
+fn await_pids(given: &Given) -> Vec<String> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let pids = std::fs::read_to_string(given.folder().join("pids")).unwrap_or_default();
+        if pids.lines().count() == 2 {
+            return pids.lines().map(str::to_owned).collect();
+        }
+        assert!(Instant::now() < deadline, "the command runs");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn await_death(pid: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // A zombie that nobody reaps is dead too.
+    let lives = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        stat.is_ok_and(|stat| !stat.rsplit(") ").next().unwrap_or("").starts_with('Z'))
+    };
+    while lives() {
+        assert!(Instant::now() < deadline, "process {pid} is gone");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_run_that_is_killed_leaves_no_command_behind() {
+    let given = Given::nothing().file("longshore.toml", RUNAWAY);
+    let mut child = given.start(&["run", "--task", "t", "--items", "1"]);
+    let pids = await_pids(&given);
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    pids.iter().for_each(|pid| await_death(pid));
+}
+
 /// Whether the process has a handler for SIGINT, the second bit of the mask.
 fn catches_interrupts(pid: &str) -> bool {
+    mask(pid, "SigCgt:") & 2 != 0
+}
+
+/// A mask of signals; SIGHUP is the first.
+fn mask(pid: &str, which: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask & 2 != 0)
+    let mask = status.lines().find_map(|line| line.strip_prefix(which));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
 }
 
 #[test]

@@ -2,27 +2,26 @@
 //! output.
 
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use longshore_protocol::{Input, Outcome};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
-use super::process::{self, Group, Pipes, Program, Tail, with_tail};
+use super::process::{self, LINGER, Program, Tail, with_tail};
 use super::{Handler, not_started, permanent, result_of_text, retryable, subtask_line};
 use crate::Context;
+use crate::shim::{Group, Pipes, Shims};
 
 /// The exit code of a command that wants to be tried again later (`EX_TEMPFAIL` of sysexits.h).
 const NOT_NOW: i32 = 75;
-
-/// How long after the end of a command its output is still read: what it started may hold the pipes
-/// open for ever.
-const LINGER: Duration = Duration::from_millis(500);
 
 /// Runs a command for each attempt.
 pub(super) struct CommandTask {
     pub(super) program: Program,
     pub(super) timeout: Option<Duration>,
+    pub(super) shims: Arc<Shims>,
 }
 
 /// How the conversation with a command ended.
@@ -36,7 +35,7 @@ enum End {
 #[async_trait]
 impl Handler for CommandTask {
     async fn run(&self, ctx: Context, input: Input) -> Outcome {
-        let (mut group, pipes) = match self.program.spawn(&process::environment(&ctx)) {
+        let (mut group, pipes) = match self.program.spawn(&self.shims, &process::environment(&ctx)).await {
             Ok(started) => started,
             Err(error) => {
                 let name = self.program.name();
@@ -48,7 +47,10 @@ impl Handler for CommandTask {
         let mut output = Vec::new();
         let mut tail = Tail::default();
         match talk(&mut group, pipes, &ctx, line, &mut output, &mut tail).await {
-            End::Exited(status) => classify(status, &output, &mut tail),
+            End::Exited(status) => {
+                process::await_verdict(&ctx, status).await;
+                classify(status, &output, &mut tail)
+            }
             End::TooMuchOutput => {
                 permanent(format!("stdout is longer than {} bytes (max_result)", ctx.max_result))
             }
@@ -67,6 +69,10 @@ impl Handler for CommandTask {
 
     fn timeout(&self) -> Option<Duration> {
         self.timeout
+    }
+
+    fn is_program(&self) -> bool {
+        true
     }
 }
 
@@ -113,7 +119,7 @@ async fn talk(
         }
     };
     match end {
-        End::Exited(_) | End::Lost(_) => group.kill(),
+        End::Exited(_) | End::Lost(_) => group.kill().await,
         End::Cancelled | End::TooMuchOutput => group.end().await,
     }
     end
@@ -162,13 +168,13 @@ mod tests {
 
     use serde_json::json;
 
-    use super::super::fixtures::{context, failure, success};
+    use super::super::fixtures::{context, failure, prepared_pool, success};
     use super::*;
 
     fn shell(script: &str) -> CommandTask {
         let argv = ["sh", "-c", script].map(str::to_owned).to_vec();
         let program = Program { argv, env: [("COLOUR".into(), "red".into())].into(), cwd: None };
-        CommandTask { program, timeout: None }
+        CommandTask { program, timeout: None, shims: prepared_pool(1).shims.clone() }
     }
 
     async fn run(script: &str) -> Outcome {
@@ -209,7 +215,7 @@ mod tests {
     async fn a_command_that_does_not_exist_is_named() {
         let argv = vec!["/no/such/program".to_owned()];
         let program = Program { argv, env: Default::default(), cwd: None };
-        let task = CommandTask { program, timeout: None };
+        let task = CommandTask { program, timeout: None, shims: prepared_pool(1).shims.clone() };
         let outcome = task.run(context(&json!(null)), Input::Number(1)).await;
         let Outcome::NotStarted { reason } = outcome else { panic!("{outcome:?}") };
         assert!(reason.starts_with("can't start the command `/no/such/program`"), "{reason}");

@@ -1,10 +1,17 @@
 //! A task behind a URL: each attempt is a POST of the subtask as JSON.
+//!
+//! | answer | means |
+//! | --- | --- |
+//! | 2xx | success; the body is the result |
+//! | 429, 503; and any status of the next row with `Retry-After` | not now: tried again later, costs no attempt |
+//! | 408, 409, 421, 423, 425, 5xx but 501 and 505; no answer | the attempt failed; the next one may succeed |
+//! | everything else | the subtask failed for good |
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use longshore_protocol::{Input, Outcome};
-use reqwest::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderName, LOCATION, RETRY_AFTER};
 use reqwest::redirect::{self, Policy};
 use reqwest::{Client, Response, StatusCode, Url};
 use tokio::net::TcpStream;
@@ -76,7 +83,9 @@ impl HttpTask {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 Outcome::NotNow { reason: refusal(status, &body), after }
             }
-            _ if status.is_client_error() => permanent(refusal(status, &body)),
+            _ if !may_pass(status) => permanent(refusal(status, &body)),
+            // Who says when to come again has not failed.
+            _ if after.is_some() => Outcome::NotNow { reason: refusal(status, &body), after },
             _ => retryable(refusal(status, &body)),
         })
     }
@@ -141,10 +150,29 @@ async fn read(response: &mut Response, limit: usize) -> Result<(Vec<u8>, bool), 
     Ok((body, true))
 }
 
-/// The header in its form of seconds; the form of a date is left to the job's backoff.
+/// Whether another attempt may have another answer.
+fn may_pass(status: StatusCode) -> bool {
+    match status {
+        StatusCode::REQUEST_TIMEOUT
+        // The first request with this `Idempotency-Key` is still worked on, say.
+        | StatusCode::CONFLICT
+        | StatusCode::MISDIRECTED_REQUEST
+        | StatusCode::LOCKED
+        | StatusCode::TOO_EARLY => true,
+        StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED => false,
+        _ => status.is_server_error(),
+    }
+}
+
+/// The header in its form of seconds, or in that of a date, by the clock of whoever says so.
 fn retry_after(response: &Response) -> Option<Duration> {
-    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
+    let header = |name: HeaderName| response.headers().get(name)?.to_str().ok().map(str::trim);
+    let text = header(RETRY_AFTER)?;
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = |text| httpdate::parse_http_date(text).ok();
+    date(text)?.duration_since(date(header(DATE)?)?).ok()
 }
 
 fn refusal(status: StatusCode, body: &[u8]) -> String {
@@ -220,6 +248,25 @@ mod tests {
             after: Some(Duration::from_secs(7)),
         };
         assert_eq!(exchange("429 Slow\r\nretry-after: 7", "").await.0, later);
+        let dates = "date: Sun, 06 Nov 1994 08:49:30 GMT\r\n\
+                     retry-after: Sun, 06 Nov 1994 08:49:37 GMT";
+        assert_eq!(exchange(&format!("429 Slow\r\n{dates}"), "").await.0, later);
+    }
+
+    #[tokio::test]
+    async fn what_may_pass_by_itself_is_tried_again_and_what_can_not_fails_for_good() {
+        for status in [408, 409, 421, 423, 425, 500, 502, 504, 507, 520] {
+            let (error, retry) = failure(exchange(&format!("{status} X"), "").await.0);
+            assert!(retry, "{error}");
+            let later = exchange(&format!("{status} X\r\nretry-after: 7"), "").await.0;
+            let after = Some(Duration::from_secs(7));
+            assert!(matches!(&later, Outcome::NotNow { after: a, .. } if *a == after), "{later:?}");
+        }
+        for status in [400, 401, 403, 404, 410, 413, 422, 501, 505] {
+            let head = format!("{status} X\r\nretry-after: 7");
+            let (error, retry) = failure(exchange(&head, "").await.0);
+            assert!(!retry, "{error}");
+        }
     }
 
     #[tokio::test]

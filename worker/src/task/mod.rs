@@ -9,6 +9,7 @@ mod combine;
 mod command;
 mod http;
 mod pile;
+mod pool;
 mod process;
 mod rust;
 mod serve;
@@ -26,6 +27,7 @@ use longshore_protocol::{Input, Outcome, Subtask};
 use serde_json::Value;
 
 use crate::Context;
+pub(crate) use pool::Pool;
 pub use rust::Inputs;
 pub(crate) use rust::{asynchronous, blocking};
 #[cfg(feature = "fuzzing")]
@@ -73,6 +75,12 @@ pub(crate) trait Handler: Send + Sync {
         None
     }
 
+    /// Whether a program of its own runs it, which is stopped together with the worker by whoever
+    /// stops a whole unit or terminal: what fails then is handed back.
+    fn is_program(&self) -> bool {
+        false
+    }
+
     /// Called once when the worker leaves.
     async fn teardown(&self) {}
 }
@@ -92,6 +100,11 @@ impl Handlers {
 
     pub(crate) fn find(&self, name: &str) -> Option<&dyn Handler> {
         self.by_name.get(name).map(AsRef::as_ref)
+    }
+
+    /// Whether any of them starts programs.
+    pub(crate) fn have_programs(&self) -> bool {
+        self.by_name.values().any(|handler| handler.is_program())
     }
 
     /// All names, sorted.
@@ -204,8 +217,15 @@ pub(crate) mod fixtures {
             node: NodeId::new("quay-1"),
             plan: Arc::new(Plan::new(document, Manifest::default()).expect("ten subtasks")),
             cancel: CancellationToken::new(),
+            stopping: CancellationToken::new(),
             max_result: 1000,
         }
+    }
+
+    /// A pool of programs, for a worker with so many slots.
+    pub(crate) fn prepared_pool(slots: u32) -> Arc<Pool> {
+        crate::shim::prepare_test();
+        Pool::new(slots)
     }
 
     pub(crate) fn success(value: impl Into<Value>) -> Outcome {

@@ -1,31 +1,32 @@
-//! Programs and the process groups that they run in.
+//! Programs, their environment, and how they end.
 //!
-//! Every program leads a group of its own, so that whatever it starts can be stopped with it.
-//! Deliberately absent: a shell; arguments reach the program as they stand in the configuration.
+//! Every program runs below a shim of its own, which holds whatever it starts. Deliberately absent: a
+//! shell; arguments reach the program as they stand in the configuration.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use std::os::unix::process::ExitStatusExt;
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
-use tokio::time::Instant;
 
-use crate::{Context, supervisor};
+use crate::Context;
+use crate::shim::{self, Group, Pipes, Shims};
 
-/// From SIGTERM to SIGKILL.
-const TERM_GRACE: Duration = Duration::from_secs(2);
-
-/// A handler that ends process groups needs this long at most: [`TERM_GRACE`] and something for the
+/// A handler that ends programs needs this long at most: [`shim::TERM_GRACE`] and something for the
 /// machine.
-pub(super) const WIND_UP: Duration = Duration::from_secs(4);
+pub(super) const WIND_UP: Duration = Duration::from_secs(shim::TERM_GRACE.as_secs() + 2);
 
-/// How often a group that was asked to end is looked at.
-const POLL: Duration = Duration::from_millis(20);
+/// How long after the end of a program its output is still read, since what it started may hold the
+/// pipes open for ever.
+pub(super) const LINGER: Duration = Duration::from_millis(500);
+
+/// A program that a request to stop seems to have ended is not judged before the worker has had so
+/// long to hear of that request, too: systemd and terminals send it to all in no certain order.
+const HEARD_BY_NOW: Duration = Duration::from_secs(1);
 
 /// How much of what a program says on its standard error is kept, the last of it.
 const TAIL: usize = 4 << 10;
@@ -41,48 +42,27 @@ pub(super) struct Program {
     pub(super) cwd: Option<PathBuf>,
 }
 
-/// A running program and whatever it started.
-pub(super) struct Group {
-    child: Child,
-    id: Pid,
-    ended: bool,
-}
-
-/// The ends of its pipes.
-pub(super) struct Pipes {
-    pub(super) stdin: ChildStdin,
-    pub(super) stdout: ChildStdout,
-    pub(super) stderr: ChildStderr,
-}
-
 impl Program {
-    /// Starts the program in a group of its own.
-    pub(super) fn spawn(
+    /// Starts the program.
+    pub(super) async fn spawn(
         &self,
+        shims: &Arc<Shims>,
         environment: &[(&str, String)],
-    ) -> Result<(Group, Pipes), std::io::Error> {
-        let mut command = Command::new(&self.argv[0]);
-        command
-            .args(&self.argv[1..])
-            .env_remove(supervisor::VARIABLE)
-            .envs(&self.env)
-            .envs(environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
-        if let Some(cwd) = &self.cwd {
-            command.current_dir(cwd);
-        }
-        let mut child = command.spawn()?;
-        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).expect("it was just started");
-        let pipes = Pipes {
-            stdin: child.stdin.take().expect("stdin is a pipe"),
-            stdout: child.stdout.take().expect("stdout is a pipe"),
-            stderr: child.stderr.take().expect("stderr is a pipe"),
+    ) -> io::Result<(Group, Pipes)> {
+        let env = self.env.iter().map(|(name, value)| (name.clone(), value.clone()));
+        let more = environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        let request = shim::Request {
+            argv: self.argv.clone(),
+            env: env.chain(more).collect(),
+            cwd: self.cwd.clone(),
         };
-        Ok((Group { child, id: Pid::from_raw(pid), ended: false }, pipes))
+        shims.start(&request).await.map_err(|error| match &self.cwd {
+            // The system's words would be taken for the program's.
+            Some(cwd) if error.kind() == io::ErrorKind::NotFound && !cwd.is_dir() => {
+                io::Error::new(error.kind(), format!("cwd: no directory `{}`", cwd.display()))
+            }
+            _ => error,
+        })
     }
 
     /// The program's name, for messages.
@@ -101,49 +81,23 @@ pub(super) fn environment(ctx: &Context) -> [(&'static str, String); 4] {
     ]
 }
 
-impl Group {
-    /// Waits for the program itself; what it started may go on.
-    pub(super) async fn wait(&mut self) -> Result<ExitStatus, std::io::Error> {
-        self.child.wait().await
-    }
-
-    /// Whether the program still runs.
-    pub(super) fn is_running(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
-
-    /// Asks the whole group to end, and after [`TERM_GRACE`] makes it.
-    pub(super) async fn end(&mut self) {
-        let deadline = Instant::now() + TERM_GRACE;
-        let _ = killpg(self.id, Signal::SIGTERM);
-        // The leader must be reaped before the group can be seen to be empty.
-        let _ = tokio::time::timeout_at(deadline, self.child.wait()).await;
-        while !self.is_empty() && Instant::now() < deadline {
-            tokio::time::sleep(POLL).await;
+/// Waits until it is known whether a program that ended this way was stopped together with the
+/// worker. If so, its attempt is handed back by whoever runs attempts.
+pub(super) async fn await_verdict(ctx: &Context, status: ExitStatus) {
+    if looks_stopped(status) {
+        tokio::select! {
+            () = ctx.stopping.cancelled() => {}
+            () = ctx.cancelled() => {}
+            () = tokio::time::sleep(HEARD_BY_NOW) => {}
         }
-        self.kill();
-        let _ = self.child.wait().await;
-    }
-
-    /// Ends at once whatever is left of the group.
-    pub(super) fn kill(&mut self) {
-        // A group's number is not given away while the group has members, and an empty group
-        // answers ESRCH.
-        let _ = killpg(self.id, Signal::SIGKILL);
-        self.ended = true;
-    }
-
-    fn is_empty(&self) -> bool {
-        killpg(self.id, None) == Err(Errno::ESRCH)
     }
 }
 
-impl Drop for Group {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.kill();
-        }
-    }
+/// Whether SIGTERM, SIGINT or SIGHUP ended it; shells say so by their exit code.
+fn looks_stopped(status: ExitStatus) -> bool {
+    let stops = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].map(|signal| signal as i32);
+    let signal = status.signal().or(status.code().map(|code| code - 128));
+    signal.is_some_and(|signal| stops.contains(&signal))
 }
 
 /// How a program ended, in words: `exit code 3` or `killed by SIGSEGV`.
@@ -200,6 +154,16 @@ pub(super) fn with_tail(what: String, tail: &mut Tail) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_end_by_a_request_to_stop_is_known_by_signal_and_by_exit_code() {
+        for raw in [1, 2, 15, 129 << 8, 130 << 8, 143 << 8] {
+            assert!(looks_stopped(ExitStatus::from_raw(raw)), "{raw}");
+        }
+        for raw in [0, 9, 11, 1 << 8, 2 << 8, 15 << 8, 137 << 8] {
+            assert!(!looks_stopped(ExitStatus::from_raw(raw)), "{raw}");
+        }
+    }
 
     #[test]
     fn the_tail_keeps_the_last_four_kibibytes() {

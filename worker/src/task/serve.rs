@@ -3,23 +3,26 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use futures_util::future::join_all;
 use longshore_protocol::{Input, Outcome};
 use parking_lot::Mutex;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
+use tokio::net::unix::pipe::{Receiver, Sender};
+use tokio::time::timeout;
 use tracing::debug;
 
-use super::process::{self, Group, Pipes, Program, Tail, with_tail};
+use super::pool::{Place, Pool};
+use super::process::{self, LINGER, Program, Tail, with_tail};
 use super::{Handler, compact, not_started, permanent, retryable, subtask_line};
 use crate::Context;
+use crate::shim::{Group, Pipes};
 
 /// How long a process that closed its output may take to exit, so that its status and last words
 /// are known.
@@ -28,44 +31,48 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Room for `{"ok":}` and white space around a result of the largest size.
 const ENVELOPE: usize = 1024;
 
-/// Keeps processes between attempts. There are never more than the worker has slots, since each
-/// attempt takes one.
+/// A task whose processes live on between attempts, in the pool of the worker.
 pub(super) struct ServeTask {
+    /// By which the pool knows its processes.
+    id: u64,
     program: Program,
     timeout: Option<Duration>,
-    idle: Mutex<Vec<Served>>,
+    pool: Arc<Pool>,
 }
 
-struct Served {
+/// A process that answers.
+pub(super) struct Served {
     group: Group,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
+    stdin: Sender,
+    stdout: BufReader<Receiver>,
     tail: Arc<Mutex<Tail>>,
     said_all: tokio::task::JoinHandle<()>,
+    _place: Place,
 }
 
 impl ServeTask {
-    pub(super) fn new(program: Program, timeout: Option<Duration>) -> Self {
-        Self { program, timeout, idle: Mutex::default() }
+    pub(super) fn new(program: Program, timeout: Option<Duration>, pool: Arc<Pool>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), program, timeout, pool }
     }
 
     /// An idle process that is still well, else a new one.
-    fn take(&self, ctx: &Context) -> Result<Served, std::io::Error> {
-        while let Some(mut served) = { self.idle.lock().pop() } {
-            if served.is_ready() {
-                return Ok(served);
-            }
+    async fn take(&self, ctx: &Context) -> Result<Served, std::io::Error> {
+        if let Some(served) = self.pool.take(self.id) {
+            return Ok(served);
         }
+        let place = self.pool.place().await;
         // The process outlives the subtask, so only what stays true is in its environment.
-        let (group, pipes) = self.program.spawn(&[("LONGSHORE_NODE", ctx.node.to_string())])?;
-        Ok(Served::new(group, pipes, self.program.name()))
+        let environment = [("LONGSHORE_NODE", ctx.node.to_string())];
+        let (group, pipes) = self.program.spawn(&self.pool.shims, &environment).await?;
+        Ok(Served::new(group, pipes, place, self.program.name()))
     }
 }
 
 #[async_trait]
 impl Handler for ServeTask {
     async fn run(&self, ctx: Context, input: Input) -> Outcome {
-        let mut served = match self.take(&ctx) {
+        let mut served = match self.take(&ctx).await {
             Ok(served) => served,
             Err(error) => {
                 let name = self.program.name();
@@ -80,10 +87,13 @@ impl Handler for ServeTask {
         };
         match answer {
             Ok(outcome) => {
-                self.idle.lock().push(served);
+                self.pool.keep(self.id, served);
                 outcome
             }
             Err(outcome) => {
+                if let Some(status) = served.group.status() {
+                    process::await_verdict(&ctx, status).await;
+                }
                 served.group.end().await;
                 outcome
             }
@@ -102,63 +112,93 @@ impl Handler for ServeTask {
         self.timeout
     }
 
+    fn is_program(&self) -> bool {
+        true
+    }
+
     async fn teardown(&self) {
-        let idle = std::mem::take(&mut *self.idle.lock());
-        join_all(idle.into_iter().map(|served| async move {
-            // The end of its input is the politest way to say that no more will come.
-            let Served { mut group, stdin, .. } = served;
-            drop(stdin);
-            let _ = tokio::time::timeout(LAST_WORDS, group.wait()).await;
-            group.end().await;
-        }))
-        .await;
+        self.pool.let_go(Duration::ZERO).await;
     }
 }
 
 impl Served {
-    fn new(group: Group, pipes: Pipes, name: &str) -> Self {
+    fn new(group: Group, pipes: Pipes, place: Place, name: &str) -> Self {
         let Pipes { stdin, stdout, stderr } = pipes;
         let tail = Arc::new(Mutex::new(Tail::default()));
         let said_all = tokio::spawn(listen(stderr, tail.clone(), name.to_owned()));
-        Self { group, stdin, stdout: BufReader::new(stdout), tail, said_all }
+        Self { group, stdin, stdout: BufReader::new(stdout), tail, said_all, _place: place }
+    }
+
+    /// Ends an idle process.
+    pub(super) async fn let_go(self) {
+        // The end of its input is the politest way to say that no more will come.
+        let Self { mut group, stdin, _place, .. } = self;
+        drop(stdin);
+        let _ = timeout(LAST_WORDS, group.wait()).await;
+        group.end().await;
     }
 
     /// Whether it runs and has said nothing unasked: a line too many would be taken for the next
     /// answer.
-    fn is_ready(&mut self) -> bool {
+    pub(super) fn is_ready(&mut self) -> bool {
         // Only what has come by now; whatever is there, or the end of its output, rules it out.
         let said = self.stdout.fill_buf().now_or_never();
         said.is_none() && self.group.is_running()
     }
 
-    /// One line out, one line in. `Err` if the process can't be used any more.
+    /// One line out, one line in. `Err` if the process can't be used any more, though its answer
+    /// may count.
     async fn exchange(&mut self, line: &str, max_result: usize) -> Result<Outcome, Outcome> {
-        // If the process is gone, reading finds out and tells more.
-        let _ = self.stdin.write_all(line.as_bytes()).await;
+        let Self { group, stdin, stdout, tail, .. } = self;
         let limit = max_result.saturating_add(ENVELOPE);
-        let mut answer = Vec::new();
         let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-        let read = (&mut self.stdout).take(bound).read_until(b'\n', &mut answer).await;
-        match read {
-            Ok(_) if answer.ends_with(b"\n") => {
-                parse(&answer).map_err(|what| retryable(with_tail(what, &mut self.tail.lock())))
+        let (mut answer, mut is_told) = (Vec::new(), false);
+        let read = {
+            // Both at once: it may answer before it has read all. If it is gone, reading tells more.
+            let tell = async {
+                let _ = stdin.write_all(line.as_bytes()).await;
+                is_told = true;
+            };
+            let mut hear = stdout.take(bound);
+            let hear = hear.read_until(b'\n', &mut answer);
+            tokio::pin!(tell, hear);
+            tokio::select! {
+                biased;
+                read = async {
+                    tokio::select! {
+                        biased;
+                        read = &mut hear => read,
+                        () = &mut tell => (&mut hear).await,
+                    }
+                } => Some(read),
+                // What it started may hold its output open for ever.
+                _ = group.wait() => timeout(LINGER, &mut hear).await.ok(),
             }
-            Ok(length) if length > limit => {
-                Err(permanent(format!("the answer is longer than {max_result} bytes (max_result)")))
+        };
+        let ended = match read {
+            Some(Ok(_)) if answer.ends_with(b"\n") => {
+                let outcome =
+                    parse(&answer).map_err(|what| retryable(with_tail(what, &mut tail.lock())))?;
+                // The rest of this line would be taken for the next.
+                return if is_told { Ok(outcome) } else { Err(outcome) };
             }
-            Ok(_) => Err(retryable(self.last_words().await)),
-            Err(error) => Err(retryable(format!("lost the served command: {error}"))),
-        }
+            Some(Ok(length)) if length > limit => {
+                permanent(format!("the answer is longer than {max_result} bytes (max_result)"))
+            }
+            Some(Err(error)) => retryable(format!("lost the served command: {error}")),
+            Some(Ok(_)) | None => retryable(self.last_words().await),
+        };
+        Err(ended)
     }
 
     /// How the process ended and what it said.
     async fn last_words(&mut self) -> String {
-        let what = match tokio::time::timeout(LAST_WORDS, self.group.wait()).await {
+        let what = match timeout(LAST_WORDS, self.group.wait()).await {
             Ok(Ok(status)) => process::describe(status),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "it closed its output".into(),
         };
-        let _ = tokio::time::timeout(LAST_WORDS, &mut self.said_all).await;
+        let _ = timeout(LAST_WORDS, &mut self.said_all).await;
         with_tail(
             format!("the served command ended without an answer: {what}"),
             &mut self.tail.lock(),
@@ -252,7 +292,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
 
 /// What a served command says on its standard error goes to the log; the last of it explains its
 /// end.
-async fn listen(mut stderr: ChildStderr, tail: Arc<Mutex<Tail>>, command: String) {
+async fn listen(mut stderr: Receiver, tail: Arc<Mutex<Tail>>, command: String) {
     let mut buffer = vec![0; 4096];
     while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
         tail.lock().push(&buffer[..read]);
@@ -266,13 +306,18 @@ mod tests {
 
     use serde_json::json;
 
-    use super::super::fixtures::{context, failure, success};
+    use super::super::fixtures::{context, failure, prepared_pool, success};
     use super::*;
 
     fn python(body: &str) -> ServeTask {
+        served(body, prepared_pool(2))
+    }
+
+    fn served(body: &str, pool: Arc<Pool>) -> ServeTask {
         let script = format!("import sys, json, os, time\nfor line in sys.stdin:\n{body}");
         let argv = ["python3", "-u", "-c", &script].map(str::to_owned).to_vec();
-        ServeTask::new(Program { argv, env: BTreeMap::new(), cwd: None }, None)
+        let program = Program { argv, env: BTreeMap::new(), cwd: None };
+        ServeTask::new(program, None, pool)
     }
 
     async fn ask(task: &ServeTask, input: i64) -> Outcome {
@@ -289,7 +334,7 @@ mod tests {
         assert_eq!(parts(&first).0, parts(&second).0, "the same process");
         assert_eq!((parts(&first).1, parts(&second).1), (8, 10));
         task.teardown().await;
-        assert!(task.idle.lock().is_empty());
+        assert_eq!(task.pool.count(), (0, 0));
     }
 
     #[tokio::test]
@@ -322,7 +367,7 @@ mod tests {
         let task =
             python(" print('{\"ok\": 1}')\n time.sleep(0.05)\n print('{\"ok\": \"stray\"}')\n");
         assert_eq!(ask(&task, 1).await, success(1));
-        let mut first = task.idle.lock().pop().expect("it is kept");
+        let mut first = task.pool.take(task.id).expect("it is kept");
         let unready = async {
             while first.is_ready() {
                 tokio::task::yield_now().await;
@@ -330,7 +375,7 @@ mod tests {
         };
         let limit = Duration::from_secs(20);
         tokio::time::timeout(limit, unready).await.expect("the stray line is seen");
-        task.idle.lock().push(first);
+        task.pool.keep(task.id, first);
         assert_eq!(ask(&task, 2).await, success(1), "of a new process");
     }
 
@@ -343,7 +388,7 @@ mod tests {
             "{error}"
         );
         assert!(retry);
-        assert!(task.idle.lock().is_empty(), "the process was not kept");
+        assert_eq!(task.pool.count(), (0, 0), "the process was not kept");
     }
 
     #[tokio::test]
@@ -359,7 +404,69 @@ mod tests {
         let ctx = context(&json!(null));
         ctx.cancel.cancel();
         assert_eq!(task.run(ctx, Input::Number(1)).await, retryable("stopped"));
-        assert!(task.idle.lock().is_empty());
+        assert_eq!(task.pool.count(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_process_that_dies_is_missed_though_its_child_holds_its_output() {
+        let body = " if os.fork() == 0: time.sleep(600)\n os.kill(os.getpid(), 9)\n";
+        let limit = Duration::from_secs(20);
+        let task = python(body);
+        let outcome = tokio::time::timeout(limit, ask(&task, 1)).await.expect("an outcome");
+        let (error, retry) = failure(outcome);
+        assert_eq!(error, "the served command ended without an answer: killed by SIGKILL");
+        assert!(retry);
+    }
+
+    #[tokio::test]
+    async fn an_answer_counts_though_the_process_ends_with_it() {
+        let task = python(" print('{\"ok\": 1}', flush=True)\n if os.fork() == 0: time.sleep(600)\n os._exit(3)\n");
+        assert_eq!(ask(&task, 1).await, success(1));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_begins_before_the_input_is_read_blocks_nobody() {
+        // More than a pipe holds, both ways.
+        let script = "import sys\nsys.stdout.write(' ' * 200_000 + '{\"ok\": 1}')\n\
+                      sys.stdout.flush()\nsys.stdin.readline()\nprint(flush=True)\n";
+        let argv = ["python3", "-u", "-c", script].map(str::to_owned).to_vec();
+        let program = Program { argv, env: BTreeMap::new(), cwd: None };
+        let task = ServeTask::new(program, None, prepared_pool(1));
+        let mut ctx = context(&json!("x".repeat(1 << 20)));
+        ctx.max_result = 1 << 20;
+        let limit = Duration::from_secs(20);
+        let outcome = tokio::time::timeout(limit, task.run(ctx, Input::Number(1))).await;
+        assert_eq!(outcome, Ok(success(1)));
+    }
+
+    #[tokio::test]
+    async fn no_more_processes_live_than_there_are_slots_whatever_the_number_of_tasks() {
+        let pool = prepared_pool(2);
+        let body = " print(json.dumps({'ok': os.getpid()}), flush=True)\n";
+        let tasks: Vec<_> = (0..4).map(|_| served(body, pool.clone())).collect();
+        let mut pids = Vec::new();
+        for task in &tasks {
+            let Outcome::Success(pid) = ask(task, 1).await else { panic!("an answer") };
+            pids.push(pid);
+        }
+        assert_eq!(pool.count(), (2, 2));
+        let alive = |pid: &&String| std::path::Path::new(&format!("/proc/{pid}")).exists();
+        assert_eq!(pids.iter().filter(alive).count(), 2, "the least recently used are gone");
+        assert_eq!(ask(&tasks[3], 1).await, Outcome::Success(pids[3].clone()), "and others not");
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_idle_for_long_is_let_go() {
+        crate::shim::prepare_test();
+        let pool = Pool::keeping(2, Duration::from_millis(40));
+        let task = served(" print('{\"ok\": 1}')\n", pool.clone());
+        assert_eq!(ask(&task, 1).await, success(1));
+        let gone = async {
+            while pool.count() != (0, 0) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), gone).await.expect("it is let go");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::Handler;
 use super::command::CommandTask;
 use super::http::HttpTask;
+use super::pool::Pool;
 use super::process::Program;
 use super::serve::ServeTask;
 
@@ -134,11 +135,16 @@ impl TaskSpec {
     }
 
     /// The handler. The error says what is wrong with the configuration, on whatever machine.
-    pub(crate) fn handler(&self) -> Result<Arc<dyn Handler>, String> {
+    pub(crate) fn handler(&self, pool: &Arc<Pool>) -> Result<Arc<dyn Handler>, String> {
         let timeout = self.timeout;
         Ok(match &self.how {
-            How::Command(program) => Arc::new(CommandTask { program: program.clone(), timeout }),
-            How::Serve(program) => Arc::new(ServeTask::new(program.clone(), timeout)),
+            How::Command(program) => {
+                let (program, shims) = (program.clone(), pool.shims.clone());
+                Arc::new(CommandTask { program, timeout, shims })
+            }
+            How::Serve(program) => {
+                Arc::new(ServeTask::new(program.clone(), timeout, pool.clone()))
+            }
             How::Http(url) => Arc::new(HttpTask::new(url, timeout)?),
         })
     }
@@ -202,7 +208,7 @@ mod tests {
         let spec: TaskSpec = serde_json::from_value(fields).expect("it is valid");
         assert_eq!((spec.timeout, spec.copies()), (Some(Duration::from_secs(90)), false));
         assert!(matches!(&spec.how, How::Command(program) if program.env["A"] == "b"));
-        assert!(spec.handler().is_ok());
+        assert!(handler(&spec).is_ok());
     }
 
     #[test]
@@ -219,6 +225,10 @@ mod tests {
         refused(&unknown, "unknown variant `wait`, expected `continue` or `stop`");
         let torn = json!({"http": "http://x", "on_disconnect": "stop", "copies": true});
         refused(&torn, "does not go with `on_disconnect");
+    }
+
+    fn handler(spec: &TaskSpec) -> Result<Arc<dyn Handler>, String> {
+        spec.handler(&Pool::new(1))
     }
 
     #[test]

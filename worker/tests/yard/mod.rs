@@ -57,6 +57,16 @@ pub fn eventually<'a>(
     }
 }
 
+/// Lets tests run commands, whose shims all begin in the test below.
+pub fn prepare() {
+    longshore_worker::init_with(["yard::a_shim_begins_here", "--exact"]);
+}
+
+#[test]
+fn a_shim_begins_here() {
+    prepare();
+}
+
 impl Yard {
     pub fn new() -> Self {
         Self {

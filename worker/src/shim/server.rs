@@ -1,0 +1,223 @@
+//! The shim's own life: one thread that starts commands, reaps, and kills.
+
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{
+    Pid, Signal, WaitOptions, kill_process_group, set_child_subreaper, setsid, wait,
+};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+
+use super::client::TERM_GRACE;
+use super::wire::{
+    EMPTY, END, EXITED, FAILED, KILL, READY, Request, START, STARTED, Stdio, read_body, receive,
+    reply,
+};
+use super::{NAME, tree};
+use crate::supervisor;
+
+/// How often what was killed is looked at until it is gone, at first and at last.
+const SOON: Duration = Duration::from_millis(2);
+const LATER: Duration = Duration::from_millis(200);
+
+/// What is to become of what we hold.
+#[derive(Clone, Copy)]
+enum Phase {
+    /// There is nothing.
+    Idle,
+    /// It runs.
+    Running,
+    /// It was asked to end, and is killed then.
+    Ending(Instant),
+    /// It is killed, and looked at again after this time.
+    Killing(Duration),
+}
+
+struct Server {
+    control: UnixStream,
+    /// Says that a child ended.
+    ended: UnixStream,
+    /// Whether the worker is there.
+    is_attended: bool,
+    phase: Phase,
+    leader: Option<Pid>,
+    replies: Vec<u8>,
+}
+
+/// Serves the worker at the other end of standard input, until it has gone and nothing is left.
+pub(super) fn run() -> io::Result<()> {
+    let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    control.set_nonblocking(false)?;
+    // A session without a terminal: a command that asks for a password is refused at once, where
+    // in the background of a terminal it would be stopped for ever.
+    let _ = setsid();
+    let name = std::ffi::CString::new(NAME).expect("no zero");
+    let _ = nix::sys::prctl::set_name(&name);
+    set_child_subreaper(Some(rustix::process::getpid()))?;
+    // What stops a whole unit or terminal is for the worker to heed; here it must not end what
+    // holds the commands. They themselves start with the defaults.
+    for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT] {
+        signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
+    }
+    let (ended, on_end) = UnixStream::pair()?;
+    ended.set_nonblocking(true)?;
+    signal_hook::low_level::pipe::register(SIGCHLD, on_end)?;
+    let replies = reply(READY, 0).to_vec();
+    let (is_attended, phase, leader) = (true, Phase::Idle, None);
+    Server { control, ended, is_attended, phase, leader, replies }.serve()
+}
+
+impl Server {
+    fn serve(mut self) -> io::Result<()> {
+        loop {
+            self.look_after();
+            self.answer();
+            if !self.is_attended && matches!(self.phase, Phase::Idle) {
+                return Ok(());
+            }
+            if self.is_asked()? {
+                match receive(&self.control) {
+                    Ok(Some(request)) => self.perform(request),
+                    Ok(None) | Err(_) => self.leave(),
+                }
+            }
+        }
+    }
+
+    /// Waits for a request, the end of a child, or the time to look again; tells if it is a request.
+    fn is_asked(&self) -> io::Result<bool> {
+        let pause = match self.phase {
+            Phase::Idle | Phase::Running => None,
+            Phase::Ending(until) => Some(until.saturating_duration_since(Instant::now())),
+            Phase::Killing(pause) => Some(pause),
+        };
+        let pause = pause.map(|pause| Timespec::try_from(pause).expect("a short time"));
+        let mut watched = vec![PollFd::new(&self.ended, PollFlags::IN)];
+        if self.is_attended {
+            watched.push(PollFd::new(&self.control, PollFlags::IN));
+        }
+        match poll(&mut watched, pause.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let is_asked = watched.get(1).is_some_and(|control| !control.revents().is_empty());
+        // Read before children are looked for, so that none that ends meanwhile is missed.
+        while io::Read::read(&mut &self.ended, &mut [0; 64]).is_ok_and(|read| read > 0) {}
+        Ok(is_asked)
+    }
+
+    fn perform(&mut self, (letter, pipes): (u8, Option<Stdio>)) {
+        match (letter, pipes, self.phase) {
+            (START, Some(pipes), Phase::Idle) => match read_body(&self.control) {
+                Ok(request) => self.start(&request, pipes),
+                Err(_) => self.leave(),
+            },
+            // Too late: it has ended in the meantime, and that was said.
+            (END | KILL, _, Phase::Idle) => {}
+            (END, _, Phase::Running) => {
+                for process in tree::below_us() {
+                    process.signal(Signal::TERM);
+                    // One that is stopped could not even end.
+                    process.signal(Signal::CONT);
+                }
+                self.phase = Phase::Ending(Instant::now() + TERM_GRACE);
+            }
+            (END, _, _) => {}
+            (KILL, ..) => self.phase = Phase::Killing(SOON),
+            _ => self.leave(),
+        }
+    }
+
+    fn start(&mut self, request: &Request, [stdin, stdout, stderr]: Stdio) {
+        let mut command = Command::new(&request.argv[0]);
+        command
+            .args(&request.argv[1..])
+            .env_remove(supervisor::VARIABLE)
+            .envs(request.env.iter().map(|(name, value)| (name, value)))
+            .stdin(stdin)
+            .stdout(stdout)
+            .stderr(stderr)
+            .process_group(0);
+        if let Some(cwd) = &request.cwd {
+            command.current_dir(cwd);
+        }
+        match command.spawn() {
+            Ok(child) => {
+                self.leader = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+                self.phase = Phase::Running;
+                self.replies.extend(reply(STARTED, 0));
+            }
+            Err(error) => {
+                // Only what the program is called can be wrong without the system saying so.
+                let number = error.raw_os_error().unwrap_or(nix::errno::Errno::EINVAL as i32);
+                self.replies.extend(reply(FAILED, number));
+            }
+        }
+    }
+
+    /// Reaps whatever has ended, and goes on with killing what has to go.
+    fn look_after(&mut self) {
+        let is_empty = !self.reap();
+        match self.phase {
+            Phase::Idle => {}
+            _ if is_empty => {
+                self.phase = Phase::Idle;
+                self.replies.extend(reply(EMPTY, 0));
+            }
+            Phase::Running => {}
+            Phase::Ending(until) if Instant::now() < until => {}
+            Phase::Ending(_) => self.kill(SOON),
+            Phase::Killing(pause) => self.kill(pause),
+        }
+    }
+
+    /// Kills all that live now. Each end hands its own children to us, so none escapes for long.
+    fn kill(&mut self, pause: Duration) {
+        for process in tree::below_us() {
+            process.signal(Signal::KILL);
+        }
+        if let Some(leader) = self.leader {
+            // Without a `/proc` of our own this is all that can be done; the number is the
+            // leader's until we have reaped it.
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+        self.phase = Phase::Killing((pause * 2).min(LATER));
+    }
+
+    /// Tells whether any child is left.
+    fn reap(&mut self) -> bool {
+        loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) if Some(pid) == self.leader => {
+                    self.leader = None;
+                    self.replies.extend(reply(EXITED, status.as_raw()));
+                }
+                Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+
+    fn answer(&mut self) {
+        if self.is_attended && (&self.control).write_all(&self.replies).is_err() {
+            self.leave();
+        }
+        self.replies.clear();
+    }
+
+    /// The worker is gone: nobody wants what still runs.
+    fn leave(&mut self) {
+        self.is_attended = false;
+        if !matches!(self.phase, Phase::Idle) {
+            self.phase = Phase::Killing(SOON);
+        }
+    }
+}
