@@ -166,7 +166,11 @@ fn a_stop_of_everything_hands_back_what_ran() {
         wait_until("the worker leaves", LONG, || !is_running(supervisor));
         are_gone(&running);
         let status = commands.fleet.status(&job);
-        assert_eq!((&status["failed"], &status["lost"]), (&json!(0), &json!(0)), "{order}: {status}");
+        assert_eq!(
+            (&status["failed"], &status["lost"]),
+            (&json!(0), &json!(0)),
+            "{order}: {status}"
+        );
         // What was handed back is run by the next worker, as the first attempt.
         let ready = "[task.t]\ncommand = [\"echo\", \"5\"]\n";
         fs::write(commands.folder.path().join("w.toml"), ready).expect("room for it");
@@ -229,7 +233,8 @@ fn below(root: u32) -> BTreeSet<u32> {
     let pids: Vec<u32> = pids.collect();
     let mut found = BTreeSet::from([root]);
     loop {
-        let more: Vec<u32> = pids.iter().copied().filter(|pid| found.contains(&parent(*pid))).collect();
+        let more: Vec<u32> =
+            pids.iter().copied().filter(|pid| found.contains(&parent(*pid))).collect();
         let before = found.len();
         found.extend(more);
         if found.len() == before {

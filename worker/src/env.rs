@@ -60,7 +60,7 @@ fn redis_config() -> redis::Config {
 impl Worker {
     /// Runs against the RabbitMQ of `LONGSHORE_AMQP_URL` and the Redis of `LONGSHORE_REDIS_URL`,
     /// under the names of `LONGSHORE_NAMESPACE`; on this machine and as `longshore` where they are
-    /// not set. SIGTERM and Ctrl-C drain; a second signal ends the worker at once.
+    /// not set. SIGTERM, SIGHUP and Ctrl-C drain; a second signal ends the worker at once.
     ///
     /// ```no_run
     /// use longshore_worker::{Context, TaskResult, Worker};

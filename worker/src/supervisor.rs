@@ -30,9 +30,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::Machine;
 use crate::shim::{self, tree};
 use crate::stop::heeds_hangup;
-use crate::Machine;
 
 /// Names the worker to the child, and makes it one. Not passed on to what the worker starts.
 pub(crate) const VARIABLE: &str = "LONGSHORE_SUPERVISED_NODE";

@@ -10,7 +10,7 @@ use crate::metrics;
 use crate::services::Services;
 use crate::settings::Settings;
 
-/// Run a scheduler until SIGTERM or Ctrl-C; any number may run at once
+/// Run a scheduler until SIGTERM, SIGHUP or Ctrl-C; any number may run at once
 ///
 /// Waits for RabbitMQ and Redis while they are not there; gives up only if they refuse the login.
 #[derive(Args)]

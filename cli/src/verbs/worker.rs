@@ -21,7 +21,7 @@ const NAME: &str = "longshore worker";
 /// How long a good-bye to RabbitMQ may take when somebody wants us gone.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
-/// Run a worker until SIGTERM or Ctrl-C
+/// Run a worker until SIGTERM, SIGHUP or Ctrl-C
 ///
 /// The first signal drains it: nothing new starts, what runs may go on for --grace, the rest is handed back. A second
 /// one stops it at once. Waits for RabbitMQ and Redis while they are not there; gives up only if they refuse the login.

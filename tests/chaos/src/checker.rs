@@ -11,6 +11,7 @@
 //! | C7 | how much ran again and how soon: reported, not judged here |
 //! | C8 | no process exited that was not killed |
 //! | C9 | few lines in the log for each change of state |
+//! | C10 | no process is left of a command that has ended, however it ran away |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,6 +20,7 @@ use uuid::Uuid;
 
 use crate::history::{History, Intent};
 use crate::marks::What;
+use crate::runaways::Runaway;
 use crate::tasks::{fails_for_good, result};
 use crate::vitals::Vitals;
 
@@ -230,6 +232,12 @@ pub fn check_connections(server: &str, before: usize, after: usize) -> Vec<Viola
 pub fn check_alive(name: &str, runs: bool, tail: &str) -> Vec<Violation> {
     let found = || format!("{name} exited by itself; its last words: {tail}");
     (!runs).then(|| Violation { check: "C8", found: found() }).into_iter().collect()
+}
+
+/// C10: the processes that are left of commands which have ended.
+pub fn check_runaways(left: &[Runaway]) -> Vec<Violation> {
+    let found = || format!("{} processes outlive their commands: {left:?}", left.len());
+    (!left.is_empty()).then(|| Violation { check: "C10", found: found() }).into_iter().collect()
 }
 
 /// The most lines that one change of state is worth to a process: it speaks to its servers over several connections, and each

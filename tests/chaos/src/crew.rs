@@ -35,6 +35,8 @@ pub enum Role {
     Server,
     /// `longshore worker` on which each attempt at the same task fails at once.
     Hole,
+    /// `longshore worker` with a command from which processes run away.
+    Commander,
 }
 
 /// One process of the crew.
@@ -134,8 +136,9 @@ impl Crew {
                 command.envs(self.fleet.environment());
                 command
             }
-            Role::Server => self.fleet.command(&["worker", "--config", &self.served()]),
+            Role::Server => self.fleet.command(&["worker", "--config", &self.config("serve")]),
             Role::Hole => self.fleet.command(&["worker", "--config", &self.hole()]),
+            Role::Commander => self.fleet.command(&["worker", "--config", &self.config("command")]),
         };
         let rabbit = Link::forging(self.rabbit_port, self.forgery);
         let url = format!("amqp://guest:guest@127.0.0.1:{}/%2f", rabbit.port());
@@ -153,10 +156,10 @@ impl Crew {
         Member { name, role, rabbit, redis, process, should_run: true, losses: Vec::new() }
     }
 
-    /// The configuration of a worker whose task is a served command.
-    fn served(&self) -> String {
-        let path = self.folder().join("served.toml");
-        let command = format!("[task.mark]\nserve = [{:?}, \"serve\"]\n", chaos_worker());
+    /// The configuration of a worker whose task is a command or a served one.
+    fn config(&self, kind: &str) -> String {
+        let path = self.folder().join(format!("{kind}.toml"));
+        let command = format!("[task.mark]\n{kind} = [{:?}, {kind:?}]\n", chaos_worker());
         std::fs::write(&path, command).expect("room for it");
         path.to_str().expect("a plain name").to_owned()
     }

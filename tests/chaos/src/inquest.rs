@@ -8,11 +8,16 @@ use std::time::Duration;
 use longshore_test_servers::{Rabbit, Redis, holds_within};
 
 use crate::checker::{
-    Violation, check_alive, check_connections, check_jobs, check_queues, check_vitals,
+    Violation, check_alive, check_connections, check_jobs, check_queues, check_runaways,
+    check_vitals,
 };
 use crate::crew::{Crew, LONG};
 use crate::history::{History, percentiles};
+use crate::runaways;
 use crate::vitals::Vitals;
+
+/// What has been killed may take so long to go, on a machine that builds at the same time.
+const KILLED_WITHIN: Duration = Duration::from_secs(10);
 
 /// How a run with a nemesis is meant to go.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +109,13 @@ pub fn inquest(crew: &Crew, rabbit: &Rabbit, redis: &Redis, before: &Baseline) -
         connections.is_empty()
     });
     violations.extend(connections);
+    let folder = crew.folder().to_str().expect("a plain name");
+    let mut left = Vec::new();
+    holds_within(KILLED_WITHIN, || {
+        left = runaways::left(folder);
+        left.is_empty()
+    });
+    violations.extend(check_runaways(&left));
     for member in &crew.members {
         let vitals = before.vitals.get(&member.name).copied().unwrap_or_default();
         violations.extend(check_vitals(&member.name, vitals, member.vitals()));

@@ -24,5 +24,6 @@ pub mod inquest;
 pub mod link;
 pub mod marks;
 pub mod nemesis;
+pub mod runaways;
 pub mod tasks;
 pub mod vitals;

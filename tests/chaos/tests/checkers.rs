@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use longshore_chaos::checker::{
     Told, Violation, check_alive, check_connections, check_jobs, check_log, check_queues,
-    check_vitals,
+    check_runaways, check_vitals,
 };
 use longshore_chaos::clock::Moment;
 use longshore_chaos::history::{History, Intent, Mark};
 use longshore_chaos::marks::What;
+use longshore_chaos::runaways::Runaway;
 use longshore_chaos::tasks::{FLAKY, MARK, answer, fails_for_good};
 use longshore_chaos::vitals::Vitals;
 use uuid::Uuid;
@@ -166,6 +167,14 @@ fn c8_a_process_that_exited_by_itself() {
     assert_eq!(check_alive("scheduler-0", true, ""), []);
     let found = "scheduler-0 exited by itself; its last words: a panic";
     one(&check_alive("scheduler-0", false, "a panic"), "C8", found);
+}
+
+#[test]
+fn c10_what_outlives_its_command_is_a_violation() {
+    assert_eq!(check_runaways(&[]), []);
+    let left = [Runaway { pid: 7, command: 5 }];
+    let found = "1 processes outlive their commands: [Runaway { pid: 7, command: 5 }]";
+    one(&check_runaways(&left), "C10", found);
 }
 
 #[test]

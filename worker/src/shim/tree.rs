@@ -96,7 +96,8 @@ mod tests {
 
     #[test]
     fn a_line_of_proc_is_read_whatever_the_program_is_called() {
-        let rest = " 7 42 40 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 5551212 1000 1 18446744073709551615";
+        let rest =
+            " 7 42 40 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 5551212 1000 1 18446744073709551615";
         let line = format!("42 (a) S) b) S{rest}");
         let expected = Process { pid: pid(42), parent: 7, session: 40, begun: 5_551_212 };
         assert_eq!(parse(pid(42), &line), Some(expected));

@@ -35,13 +35,14 @@ enum End {
 #[async_trait]
 impl Handler for CommandTask {
     async fn run(&self, ctx: Context, input: Input) -> Outcome {
-        let (mut group, pipes) = match self.program.spawn(&self.shims, &process::environment(&ctx)).await {
-            Ok(started) => started,
-            Err(error) => {
-                let name = self.program.name();
-                return not_started(format!("can't start the command `{name}`: {error}"));
-            }
-        };
+        let (mut group, pipes) =
+            match self.program.spawn(&self.shims, &process::environment(&ctx)).await {
+                Ok(started) => started,
+                Err(error) => {
+                    let name = self.program.name();
+                    return not_started(format!("can't start the command `{name}`: {error}"));
+                }
+            };
         let mut line = subtask_line(&ctx, &input);
         line.push('\n');
         let mut output = Vec::new();

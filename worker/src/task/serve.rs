@@ -420,7 +420,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_counts_though_the_process_ends_with_it() {
-        let task = python(" print('{\"ok\": 1}', flush=True)\n if os.fork() == 0: time.sleep(600)\n os._exit(3)\n");
+        let task = python(
+            " print('{\"ok\": 1}', flush=True)\n if os.fork() == 0: time.sleep(600)\n os._exit(3)\n",
+        );
         assert_eq!(ask(&task, 1).await, success(1));
     }
 

@@ -142,9 +142,7 @@ impl TaskSpec {
                 let (program, shims) = (program.clone(), pool.shims.clone());
                 Arc::new(CommandTask { program, timeout, shims })
             }
-            How::Serve(program) => {
-                Arc::new(ServeTask::new(program.clone(), timeout, pool.clone()))
-            }
+            How::Serve(program) => Arc::new(ServeTask::new(program.clone(), timeout, pool.clone())),
             How::Http(url) => Arc::new(HttpTask::new(url, timeout)?),
         })
     }

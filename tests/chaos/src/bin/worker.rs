@@ -1,12 +1,13 @@
 //! A worker whose tasks write the history. As `longshore-chaos-worker serve` it is the served command of a worker from the
-//! `longshore` binary instead.
+//! `longshore` binary instead, as `longshore-chaos-worker command` the command.
 
 use std::io::{BufRead, Write, stdin, stdout};
 use std::os::unix::process::parent_id;
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_chaos::marks::{Marks, What};
+use longshore_chaos::marks::{FOLDER, Marks, What};
+use longshore_chaos::runaways;
 use longshore_chaos::tasks::{
     FLAKY, HASTY, MARK, NEXT, POISON, POISONED, answer, fails_for_good, result, stumbles,
 };
@@ -32,8 +33,11 @@ impl Params {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    if std::env::args().nth(1).as_deref() == Some("serve") {
-        return serve();
+    longshore_worker::init();
+    match std::env::args().nth(1).as_deref() {
+        Some("serve") => return serve(),
+        Some("command") => return command(),
+        _ => {}
     }
     // As `longshore worker` has it.
     let filter = tracing_subscriber::EnvFilter::new("info,lapin=off");
@@ -110,10 +114,32 @@ struct Subtask {
     params: Option<Params>,
 }
 
+/// The marks of a program, some of whose processes run away at once, and its node.
+fn program() -> Result<(Marks, String), Box<dyn std::error::Error>> {
+    runaways::start(&std::env::var(FOLDER)?, std::process::id())?;
+    // Between a program and its worker is a shim.
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", parent_id()))?;
+    let (_, rest) = stat.rsplit_once(") ").ok_or("a name in brackets")?;
+    let worker = rest.split(' ').nth(1).ok_or("a parent")?.parse()?;
+    Ok((Marks::from_env(worker), std::env::var("LONGSHORE_NODE")?))
+}
+
+/// One line in, one line out.
+fn command() -> Result<(), Box<dyn std::error::Error>> {
+    let (marks, node) = program()?;
+    let mut line = String::new();
+    stdin().lock().read_line(&mut line)?;
+    let Subtask { job, index, attempt, params } = serde_json::from_str(&line)?;
+    marks.tell(What::Start, &node, &job, index, attempt);
+    std::thread::sleep(params.unwrap_or_default().work());
+    marks.tell(What::End, &node, &job, index, attempt);
+    writeln!(stdout(), "{}", answer(index))?;
+    Ok(())
+}
+
 /// A line in, a line out, until there are no more.
 fn serve() -> Result<(), Box<dyn std::error::Error>> {
-    let marks = Marks::from_env(parent_id());
-    let node = std::env::var("LONGSHORE_NODE")?;
+    let (marks, node) = program()?;
     for line in stdin().lock().lines() {
         let Subtask { job, index, attempt, params } = serde_json::from_str(&line?)?;
         marks.tell(What::Start, &node, &job, index, attempt);

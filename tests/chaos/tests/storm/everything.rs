@@ -17,12 +17,13 @@ use crate::Storm;
 /// Between two submissions; each costs two processes.
 const PACE: Duration = Duration::from_millis(700);
 
+/// Half of them run programs, whose processes run away, and have one of the tasks.
+const WORKERS: [Role; 4] = [Role::Worker, Role::Worker, Role::Commander, Role::Server];
+
 #[test]
 fn jobs_of_every_kind_end_right_whatever_happens_to_crew_and_servers() {
     let course = Course::from_env(Duration::from_secs(30));
-    // The server has one of the two tasks.
-    let workers = [Role::Worker, Role::Worker, Role::Worker, Role::Server];
-    let mut storm = Storm::gather(course, 2, workers);
+    let mut storm = Storm::gather(course, 2, WORKERS);
     let first = storm.crew.submit(MARK, 200, &json!({"ms": 5}), &json!({}));
     storm.crew.await_done(first, 50);
     let before = storm.baseline();
