@@ -50,7 +50,6 @@ const ASK_TIME_EVERY: Duration = Duration::from_secs(10);
 
 /// What was told of a node.
 pub(super) struct Told {
-    /// When all of it was.
     whole: Instant,
     fields: Vec<(&'static str, String)>,
     /// The ledger's time, as the function last told it, and when that was.
@@ -58,8 +57,7 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// Whether the ledger still has it, when these fields are to be told. A heart that is a new one has lost its server, which
-    /// may have lost something too.
+    /// Whether the ledger still has it, when these fields are to be told. A heart that is a new one has lost its server, which may have lost something too.
     fn is_there(&self, fields: &[(&'static str, String)]) -> bool {
         let is_heart = |field: &&(&'static str, String)| field.0.starts_with("heart");
         let same_heart = fields.iter().filter(is_heart).all(|field| self.fields.contains(field));
@@ -77,7 +75,6 @@ impl Told {
 /// What came back of a beat.
 struct Answer {
     now: u64,
-    /// Whether there is something to read of the node.
     is_news: bool,
     /// Whether others should read it at once.
     is_event: bool,
@@ -85,8 +82,7 @@ struct Answer {
 }
 
 impl RedisLedger {
-    /// Two round trips: the node's own hash and its place on the lists of nodes, then one question a job held and, in a cluster,
-    /// the lists. A worker that holds nothing is spared the second.
+    /// Two round trips: the node's own hash and its place on the lists of nodes, then one question a job held and, in a cluster, the lists. A worker that holds nothing is spared the second.
     pub(super) async fn beat_node(&self, info: &NodeInfo, held: &[Held]) -> Result<Beat, Error> {
         const OPERATION: &str = "beat";
         let keys = self.keys();
@@ -192,8 +188,7 @@ impl RedisLedger {
         }
     }
 
-    /// The beat of a node that has nothing to tell: two plain commands take Redis half as long as the function. `None` if it is not
-    /// there as we know it, or its time can't be told.
+    /// The beat of a node that has nothing to tell: two plain commands take Redis half as long as the function. `None` if it is not there as we know it, or its time can't be told.
     async fn sign_of_life(&self, info: &NodeInfo, told: &Told) -> Result<Option<Answer>, Error> {
         const OPERATION: &str = "beat";
         const ASKED: [&str; 2] = ["state", "drain"];
@@ -311,12 +306,10 @@ impl RedisLedger {
         Ok(true)
     }
 
-    /// Takes a node off the lists.
     fn strike(&self, node: &str) -> [Cmd; 2] {
         [self.keys().nodes(), self.keys().node_news()].map(|list| zrem(list, node))
     }
 
-    /// There is something to read of a node.
     fn news(&self, node: &NodeId) -> Cmd {
         Call::new("news", [self.keys().node_news()]).arg(node.as_str()).command("now:")
     }
@@ -380,7 +373,6 @@ impl RedisLedger {
             .collect();
         let hearts = self.call_all(OPERATION, &looks).await?;
         let record = |(name, answer): (String, redis::Value)| {
-            // Of somebody who left in between there is no time any more.
             let beat_at = times.get(&name).map_or(Ok(0), |at| at.parse());
             let beat_at = beat_at.map_err(|_| corrupt(OPERATION, format!("time of {name}")))?;
             let heart = heart(&Fields::new(OPERATION, fields(OPERATION, answer)?));
