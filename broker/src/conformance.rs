@@ -435,7 +435,7 @@ async fn a_subscription_may_come_before_the_first_message(broker: Arc<dyn Broker
 }
 
 async fn jobs_and_dead_letters_are_queues_like_others(broker: Arc<dyn Broker>) {
-    for queue in [Queue::Jobs, Queue::Dead] {
+    for queue in [Queue::Jobs, Queue::Waiting, Queue::Dead] {
         broker.publish(&queue, text(&format!("{queue:?}"))).await.expect("confirmed");
         let mut subscription = broker.subscribe(&queue, 1).await;
         expect(&mut *subscription, format!("{queue:?}")).await.settle.ack().await;

@@ -21,6 +21,9 @@ use longshore_protocol::{JournalPlace, NodeId};
 pub enum Queue {
     /// `<ns>.jobs`: job documents from applications. Quorum, durable, bound to the exchange `<ns>` with key `jobs`.
     Jobs,
+    /// `<ns>.waiting`: job documents that can't be judged yet, because what their globs name can't be reached. Quorum,
+    /// durable.
+    Waiting,
     /// `<ns>.dead`: what could not be accepted, with the reason in the header `reason`. Quorum, durable.
     Dead,
     /// `<ns>.work.<queue>`: chunks that wait for any worker of that pool. Durable; its kind is a setting.

@@ -178,6 +178,7 @@ impl From<producer::Error> for Failure {
         use producer::Error as E;
         match error {
             E::NotFound(job) => Self::no_such_job(job),
+            E::Postponed { .. } => Self::NotFound(error.to_string()),
             E::Refused { reason: ControlError::BadIndices(_), .. } => {
                 Self::Usage(error.to_string())
             }

@@ -64,6 +64,7 @@ cases! {
         chunks_are_opened_together_with_a_new_job
         a_job_of_more_indices_than_a_bitmap_has_is_refused
         a_rejected_job_is_shown_and_can_be_admitted_later
+        why_a_job_cannot_be_judged_is_told_and_changes_nothing
         a_reduce_is_counted_in_books_of_its_own
         a_document_is_given_back_as_admitted
         an_ended_job_is_forgotten_after_its_time

@@ -85,6 +85,11 @@ impl Keys {
         self.part(job, "deleted")
     }
 
+    /// String: why the job, which is not known yet, can't be judged. Expires by itself.
+    pub fn postponed(&self, job: JobId) -> String {
+        self.part(job, "postponed")
+    }
+
     /// All keys of a job that there is, in the order in which the functions that touch them all declare them.
     pub fn all_of_job(&self, job: JobId) -> [String; 12] {
         [

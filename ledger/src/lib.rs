@@ -129,6 +129,13 @@ pub trait Ledger: Send + Sync + 'static {
     /// now, all words empty, all numbers 0, no document. Does nothing if the id is known (as `rejected` or otherwise).
     async fn reject(&self, job: JobId, error: &str) -> Result<(), Error>;
 
+    /// Says why a job that is not known yet can't be judged. Kept for [`op::POSTPONED_FOR`], for people only: what
+    /// is known of the job otherwise comes first.
+    async fn postpone(&self, job: JobId, reason: &str) -> Result<(), Error>;
+
+    /// What [`Self::postpone`] said last, while it is kept.
+    async fn postponed(&self, job: JobId) -> Result<Option<String>, Error>;
+
     /// Opens up to `open.chunks` new chunks of at most `open.size` subtasks each, `Queued` with epoch 1 and due (for the sweep)
     /// after `open.publish_within`; gives them in the order opened. None if the job is paused, ended or absent, or if `chunks` or
     /// `size` is 0. More than [`op::MAX_CHUNKS_A_CALL`] counts as that.

@@ -225,6 +225,15 @@ impl Ledger for MemoryLedger {
         Ok(())
     }
 
+    async fn postpone(&self, job: JobId, reason: &str) -> Result<(), Error> {
+        self.run(|store, now, _| store.postpone(job, reason, now));
+        Ok(())
+    }
+
+    async fn postponed(&self, job: JobId) -> Result<Option<String>, Error> {
+        Ok(self.run(|store, now, _| store.postponed(job, now)))
+    }
+
     async fn open(&self, job: JobId, open: &Open) -> Result<Vec<ChunkMessage>, Error> {
         Ok(self.change(job, |job, now, _| job.open(open, now)).unwrap_or_default())
     }

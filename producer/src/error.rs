@@ -80,6 +80,15 @@ pub enum Error {
     /// No such job, or it was kept no longer.
     #[error("no such job: {0}")]
     NotFound(JobId),
+    /// The document is published, but what its globs name can't be reached, so that nobody knows yet
+    /// whether it can be accepted.
+    #[error("job {job} is not accepted yet: {reason}; it is tried again every few seconds")]
+    Postponed {
+        /// The job.
+        job: JobId,
+        /// What can't be reached.
+        reason: String,
+    },
     /// The job's state does not allow it, or the indices are wrong.
     #[error("job {job}: {reason}")]
     Refused {

@@ -63,7 +63,10 @@ impl Job {
 
     /// How the job stands now.
     pub async fn summary(&self) -> Result<JobSummary, Error> {
-        self.jobs.ledger().job(self.id).await?.ok_or(Error::NotFound(self.id))
+        match self.jobs.ledger().job(self.id).await? {
+            Some(summary) => Ok(summary),
+            None => Err(absent(self.jobs.ledger().as_ref(), self.id).await),
+        }
     }
 
     /// Waits until the job has ended, however it ends. Bears with a ledger that is away for up to 30 s, and with one that has
@@ -309,10 +312,10 @@ impl View {
             self.absence.over();
             return Ok(found);
         }
-        let not_found = Error::NotFound(id);
         if !self.known {
-            return Err(not_found);
+            return Err(absent(ledger.as_ref(), id).await);
         }
+        let not_found = Error::NotFound(id);
         match self.outage.bear(ledger.missing(&[id]).await)? {
             // It was deleted; or put back since, which a second look shows.
             Some(missing) if missing.is_empty() => match self.outage.bear(ledger.job(id).await)? {
@@ -322,6 +325,15 @@ impl View {
             Some(_) if !self.absence.bear() => Err(not_found),
             _ => Ok(None),
         }
+    }
+}
+
+/// Why there is no such job.
+async fn absent(ledger: &dyn longshore_ledger::Ledger, job: JobId) -> Error {
+    match ledger.postponed(job).await {
+        Ok(Some(reason)) => Error::Postponed { job, reason },
+        Ok(None) => Error::NotFound(job),
+        Err(error) => Error::Ledger(error),
     }
 }
 

@@ -145,7 +145,7 @@ pub(crate) async fn settled(
             Verdict::Unknown => {}
         }
         if started.elapsed() >= within {
-            let missing = missing(broker, ledger).await;
+            let missing = missing(broker, ledger, job).await;
             return Err(SubmitError::NotAccepted { job, waited: within, missing });
         }
         heard = hints.changed(pace.next()).await;
@@ -156,7 +156,7 @@ pub(crate) async fn settled(
 const SCHEDULER_SILENCE: Duration = Duration::from_secs(3);
 
 /// Who should have taken the job and did not.
-async fn missing(broker: &dyn Broker, ledger: &dyn Ledger) -> String {
+async fn missing(broker: &dyn Broker, ledger: &dyn Ledger, job: JobId) -> String {
     // Asks for chunks of a job that can't exist: writes nothing, and is refused where writes are.
     let open = Open { chunks: 1, size: 1, publish_within: Duration::ZERO };
     if let Err(error) = ledger.open(JobId::NIL, &open).await {
@@ -164,6 +164,9 @@ async fn missing(broker: &dyn Broker, ledger: &dyn Ledger) -> String {
     }
     if let Some(silent) = silent_schedulers(ledger).await {
         return silent;
+    }
+    if let Ok(Some(reason)) = ledger.postponed(job).await {
+        return format!("it can't be judged yet, and is tried again every few seconds: {reason}");
     }
     match broker.depth(&Queue::Jobs).await {
         Ok(Some(depth)) if depth.consumers == 0 => {

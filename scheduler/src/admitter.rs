@@ -2,25 +2,32 @@
 //! journal -> acknowledge.
 //!
 //! What can't be accepted goes to the dead queue with the reason, and is shown as rejected where
-//! its id can be read. While the ledger or the broker is away a delivery is held and tried again;
-//! it never goes round the queue.
+//! its id can be read. What can't be judged now, because its files can't be reached, goes to the
+//! queue of those that wait, and is judged again from there, so that it is in nobody's way. While
+//! the ledger or the broker is away, where nobody could be admitted, a delivery is held and tried again.
 
+use std::any::Any;
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::FutureExt;
 use longshore_broker::{Broker, Delivery, Outgoing, Queue};
 use longshore_ledger::{Admission, Admitted, Error, Ledger, Open, StoredDocument};
 use longshore_protocol::document::Split;
-use longshore_protocol::{Invalid, JobDocument, JobId, Manifest, Plan, Timestamp};
+use longshore_protocol::{Invalid, JobDocument, JobId, Plan, Timestamp};
 use metrics::counter;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::engine::{Event, Keyed, Terms};
+use crate::globs::{Globs, LONG, NoManifest};
 use crate::health::{Backoff, Health, Service};
 use crate::journal::{Journal, Notes, admitted, tell};
 use crate::metrics::DOCUMENTS;
@@ -29,7 +36,20 @@ use crate::performer::PUBLISH_WITHIN;
 
 /// Documents in work at once: enough to hide the ledger's and the file system's delays, few enough
 /// that 32 of 16 MiB each fit anywhere.
-const PREFETCH: u16 = 32;
+const PREFETCH: u16 = 32 + LONG;
+
+/// Documents in hand of those that wait.
+const PREFETCH_WAITING: u16 = 32;
+
+/// The time between two judgements of a document that waits.
+const JUDGE_EVERY: Duration = Duration::from_secs(5);
+
+/// Larger documents are parsed on a thread of their own, one after the other: a tree of 16 MiB takes
+/// a quarter of a second, and several times its size while it is made.
+const LARGE: usize = 256 << 10;
+
+/// Header of a document that waits: when it was judged last, by the ledger's clock, ms.
+const JUDGED_AT: &str = "judged-at";
 
 /// Headers have to fit into one frame of AMQP beside everything else.
 const LONGEST_REASON: usize = 4_000;
@@ -63,12 +83,13 @@ struct Admitter {
     ledger: Arc<dyn Ledger>,
     journal: Arc<Journal>,
     notes: Arc<Notes>,
-    allow_relative: bool,
+    globs: Globs,
     gate: Arc<Gate>,
     inbox: Sender<Event>,
+    large: Semaphore,
     ledger_health: Health,
-    storage_health: Health,
     dead_health: Health,
+    waiting_health: Health,
 }
 
 /// Why a document is not taken in.
@@ -77,6 +98,8 @@ enum Refusal {
     Invalid(String),
     /// Its id belongs to another job, which goes on undisturbed.
     Conflict(JobId),
+    /// It can't be judged now.
+    NotNow(JobId, String),
 }
 
 /// Works until it is dropped; what is not acknowledged then comes again.
@@ -84,52 +107,84 @@ pub(crate) async fn run(
     broker: Arc<dyn Broker>,
     (ledger, service): (Arc<dyn Ledger>, Service),
     (journal, notes): (Arc<Journal>, Arc<Notes>),
-    allow_relative: bool,
+    globs: Globs,
     (gate, inbox): (Arc<Gate>, Sender<Event>),
 ) {
-    let mut documents = broker.subscribe(&Queue::Jobs, PREFETCH).await;
     let admitter = Arc::new(Admitter {
         broker,
         ledger,
         journal,
         notes,
-        allow_relative,
+        globs,
         gate,
         inbox,
+        large: Semaphore::new(1),
         ledger_health: service.health("admitting jobs to the ledger"),
-        storage_health: Health::new("expanding globs"),
         dead_health: Health::new("publishing refused documents"),
+        waiting_health: Health::new("setting documents aside"),
     });
-    let mut in_work = JoinSet::new();
-    while let Some(delivery) = documents.next().await {
-        let admitter = admitter.clone();
-        in_work.spawn(async move { admitter.handle(delivery).await });
-        while in_work.try_join_next().is_some() {}
-    }
-    // The broker was closed: so shall we be.
-    std::future::pending::<()>().await;
+    tokio::join!(
+        admitter.clone().take(Queue::Jobs, PREFETCH),
+        admitter.take(Queue::Waiting, PREFETCH_WAITING),
+    );
 }
 
 impl Admitter {
-    async fn handle(&self, delivery: Delivery) {
+    async fn take(self: Arc<Self>, queue: Queue, prefetch: u16) {
+        let has_waited = queue == Queue::Waiting;
+        let mut documents = self.broker.subscribe(&queue, prefetch).await;
+        let mut in_work = JoinSet::new();
+        while let Some(delivery) = documents.next().await {
+            let admitter = self.clone();
+            in_work.spawn(async move { admitter.handle(delivery, has_waited).await });
+            while in_work.try_join_next().is_some() {}
+        }
+        // The broker was closed: so shall we be.
+        std::future::pending::<()>().await;
+    }
+
+    async fn handle(&self, delivery: Delivery, has_waited: bool) {
         // A job that ended must be known again before somebody gives it a second time.
         self.journal.ready().await;
-        match self.admit(&delivery).await {
-            Ok((admission, accepted)) => self.record(admission, accepted).await,
+        if has_waited {
+            self.wait_for_turn(&delivery).await;
+        }
+        let admitted = async {
+            let (admission, accepted) = self.admit(&delivery, has_waited).await?;
+            self.record(admission, accepted).await;
+            Ok(())
+        };
+        // A document on which we stumble is refused like any other: left alone it would come back for
+        // ever, and keep its place in the window.
+        let admitted = AssertUnwindSafe(admitted).catch_unwind().await.unwrap_or_else(|panic| {
+            let said = panic_text(panic.as_ref());
+            Err(Refusal::Invalid(format!("document: the scheduler stumbled over it: {said}")))
+        });
+        match admitted {
+            Ok(()) => {}
+            Err(Refusal::NotNow(job, reason)) => self.set_aside(&delivery, job, &reason).await,
             Err(refusal) => self.refuse(&delivery, refusal).await,
         }
         delivery.settle.ack().await;
     }
 
     /// Gives when the job was accepted by the ledger's clock, if it is new.
-    async fn admit(&self, delivery: &Delivery) -> Result<(Admission, Option<Timestamp>), Refusal> {
-        let mut document = JobDocument::parse(&delivery.body)?;
+    async fn admit(
+        &self,
+        delivery: &Delivery,
+        has_waited: bool,
+    ) -> Result<(Admission, Option<Timestamp>), Refusal> {
+        let mut document = self.parse(&delivery.body).await?;
         let message_id = delivery.message_id.as_deref();
         let is_named_by_message =
             document.id.is_none() && message_id.is_some_and(|id| !id.is_empty());
         let job = document.id.unwrap_or_else(|| naming::name(&document, message_id));
         document.id = Some(job);
-        let manifest = self.expand(&document).await?;
+        let manifest = self.globs.manifest(&document, has_waited).await;
+        let manifest = manifest.map_err(|none| match none {
+            NoManifest::Refused(reason) => Refusal::Invalid(reason),
+            NoManifest::NotNow(reason) => Refusal::NotNow(job, reason),
+        })?;
         let plan = Plan::new(document, manifest)?;
         let mut admission = admission(job, &plan);
         let terms = Terms::of(plan.document());
@@ -183,42 +238,57 @@ impl Admitter {
         }
     }
 
-    async fn tell(&self, event: Event) {
-        let _ = self.inbox.send(event).await;
+    async fn parse(&self, body: &Bytes) -> Result<JobDocument, Refusal> {
+        if body.len() < LARGE {
+            return Ok(JobDocument::parse(body)?);
+        }
+        let _one_at_a_time = self.large.acquire().await.expect("it is never closed");
+        let body = body.clone();
+        let parsed = tokio::task::spawn_blocking(move || JobDocument::parse(&body)).await;
+        Ok(parsed.unwrap_or_else(|panic| resume_unwind(panic.into_panic()))?)
     }
 
-    async fn expand(&self, document: &JobDocument) -> Result<Manifest, Refusal> {
-        let (Split::Lines { files: globs, .. } | Split::Files { files: globs }) = &document.split
-        else {
-            return Ok(Manifest::default());
-        };
-        let relative = |glob: &String| !longshore_storage::is_absolute(glob);
-        if let Some(at) = globs.iter().position(relative).filter(|_| !self.allow_relative) {
-            return Err(Refusal::from(Invalid {
-                place: format!("split.files[{at}]"),
-                found: format!("`{}` is relative", globs[at]),
-                allowed:
-                    "write an absolute path or a URL; `longshore submit` makes relative paths \
-                          absolute"
-                        .into(),
-            }));
+    /// One that waits is judged every few seconds, by whichever scheduler has it.
+    async fn wait_for_turn(&self, delivery: &Delivery) {
+        let judged_at = delivery.headers.iter().find(|(name, _)| name == JUDGED_AT);
+        let judged_at = judged_at.and_then(|(_, at)| at.parse().ok()).map(Timestamp::from_millis);
+        let now = self.ledger.now().await.ok();
+        let since = judged_at.zip(now).map(|(at, now)| now.since(at)).unwrap_or_default();
+        tokio::time::sleep(JUDGE_EVERY.saturating_sub(since)).await;
+    }
+
+    /// Gives a document that can't be judged now to those that wait.
+    async fn set_aside(&self, delivery: &Delivery, job: JobId, reason: &str) {
+        let is_new = !delivery.headers.iter().any(|(name, _)| name == JUDGED_AT);
+        if is_new {
+            counter!(DOCUMENTS, "outcome" => "postponed").increment(1);
+            warn!(%job, reason, "job document can't be judged yet; it is tried again every 5 s");
         }
+        // For people; what counts is the message.
+        let _ = self.ledger.postpone(job, &shortened(reason)).await;
+        let now = self.ledger.now().await.unwrap_or_default();
+        let mut headers = delivery.headers.clone();
+        headers.retain(|(name, _)| name != JUDGED_AT);
+        headers.push((JUDGED_AT.to_owned(), now.as_millis().to_string()));
+        let named = delivery.message_id.as_deref().filter(|name| !name.is_empty());
+        let message = Outgoing {
+            body: delivery.body.clone(),
+            // Names the job, if nothing else did.
+            message_id: Some(named.map_or_else(|| job.to_string(), str::to_owned)),
+            headers,
+        };
         let mut backoff = Backoff::new();
         loop {
-            match longshore_storage::expand(globs).await {
-                Ok(manifest) => {
-                    self.storage_health.worked();
-                    return Ok(manifest);
-                }
-                Err(error) if error.is_users_fault() => {
-                    return Err(Refusal::Invalid(format!("split.files: {error}")));
-                }
-                Err(error) => {
-                    self.storage_health.failed(&error);
-                    backoff.wait().await;
-                }
+            let published = self.broker.publish(&Queue::Waiting, message.clone()).await;
+            if self.waiting_health.note(published).is_ok() {
+                return;
             }
+            backoff.wait().await;
         }
+    }
+
+    async fn tell(&self, event: Event) {
+        let _ = self.inbox.send(event).await;
     }
 
     /// Waits for a ledger that is away. One that is there and can't take this job never will:
@@ -302,6 +372,7 @@ impl Admitter {
                 Some(id),
                 "id: another job with other content has this id; choose a new one".into(),
             ),
+            Refusal::NotNow(job, reason) => (Some(job), reason),
         };
         warn!(job = id.map(tracing::field::display), reason, "job document refused");
         let mut headers = vec![("reason".to_owned(), shortened(&reason))];
@@ -375,4 +446,10 @@ pub(crate) fn kept_for(document: &JobDocument) -> Duration {
 fn shortened(reason: &str) -> String {
     let end = reason.floor_char_boundary(LONGEST_REASON);
     reason[..end].to_owned()
+}
+
+/// What a panic said.
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a text")
 }

@@ -21,6 +21,7 @@ mod admitter;
 mod auditor;
 pub mod engine;
 mod feeder;
+mod globs;
 mod health;
 mod hearts;
 mod journal;
@@ -47,9 +48,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use engine::ring::owner;
+pub use globs::Expand;
 
 use admitter::Gate;
 use engine::Event;
+use globs::Globs;
 use health::Service;
 use journal::keeper::Keeper;
 use journal::{Journal, Notes};
@@ -104,12 +107,19 @@ pub struct Scheduler {
     config: Config,
     broker: Arc<dyn Broker>,
     ledger: Arc<dyn Ledger>,
+    expand: Expand,
 }
 
 impl Scheduler {
     /// Nothing happens before [`Self::run`].
     pub fn new(config: Config, broker: Arc<dyn Broker>, ledger: Arc<dyn Ledger>) -> Self {
-        Self { config, broker, ledger }
+        Self { config, broker, ledger, expand: globs::real() }
+    }
+
+    /// Expands globs in another way, for tests of what happens while file systems are away.
+    #[must_use]
+    pub fn expanding(self, expand: Expand) -> Self {
+        Self { expand, ..self }
     }
 
     /// Works until `shutdown`, through whatever happens to the broker and the ledger. Leaves both
@@ -200,12 +210,12 @@ impl Scheduler {
             Box::pin(keeper.run())
         });
         spawn("admitter", {
-            let relative = self.config.allow_relative;
+            let globs = Globs::new(self.expand.clone(), self.config.allow_relative);
             Box::pin(admitter::run(
                 broker.clone(),
                 ledger.clone(),
                 (journal, notes),
-                relative,
+                globs,
                 (gate, inbox),
             ))
         });

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use longshore_protocol::{InputFile, Manifest};
 
 use crate::location::{Location, absolute};
-use crate::{Error, local, object};
+use tokio::time::Instant;
+
+use crate::{Error, local, object, walk};
 
 /// Most files that the globs of one job may match: the manifest is kept in the ledger and read by every worker.
 pub const MAX_FILES: usize = 1_000_000;
@@ -35,18 +37,20 @@ impl Found {
 /// What the globs match: regular files and links to them, or objects, sorted by path, none twice, with their sizes.
 /// `*`, `?` and `[…]` stop at slashes and don't match a leading dot; `**` is any number of directories. Relative
 /// globs and `file://` URLs give absolute paths, `s3://` globs give URLs. A glob that matches nothing is an error.
+/// Ends within five minutes and some seconds, whatever the file system or the object store does.
 pub async fn expand(globs: &[String]) -> Result<Manifest, Error> {
     let mut found = Found::default();
+    let deadline = Instant::now() + walk::LONGEST;
     for glob in globs {
         let before = found.matches;
         match Location::parse(glob)? {
             Location::Local(path) => {
                 let path = absolute(path)?;
-                found = expand_local(path, found).await?;
+                found = expand_local(path, found, deadline).await?;
             }
             Location::S3 { bucket, key } => {
                 let store = object::bucket(bucket)?;
-                object::expand(&store, bucket, key, &mut found).await?;
+                object::expand(&store, bucket, key, &mut found, deadline).await?;
             }
         }
         if found.matches == before {
@@ -56,14 +60,15 @@ pub async fn expand(globs: &[String]) -> Result<Manifest, Error> {
     Ok(found.into_manifest())
 }
 
-async fn expand_local(glob: String, mut found: Found) -> Result<Found, Error> {
-    let walk = tokio::task::spawn_blocking(move || {
+async fn expand_local(glob: String, mut found: Found, deadline: Instant) -> Result<Found, Error> {
+    let name = glob.clone();
+    walk::watched(&name, deadline, move |progress| {
         // Whoever names a file that is there means that file, whatever the name would match as a pattern.
         let glob = crate::named(&glob).unwrap_or(glob);
-        local::expand(&glob, &mut found)?;
+        local::expand(&glob, &mut found, progress)?;
         Ok(found)
-    });
-    walk.await.expect("the walk does not panic")
+    })
+    .await
 }
 
 #[cfg(test)]
@@ -79,6 +84,10 @@ pub(crate) mod tests {
 
     pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
+    fn later() -> Instant {
+        Instant::now() + walk::LONGEST
     }
 
     fn tree() -> tempfile::TempDir {
@@ -150,7 +159,7 @@ pub(crate) mod tests {
         block_on(async {
             store.put(&Path::from(key.as_str()), "x".into()).await.unwrap();
             for glob in [format!("{}c/*", "*a".repeat(20)), format!("{}c", "**/*/".repeat(20))] {
-                object::expand(&store, "bkt", &glob, &mut found).await.unwrap();
+                object::expand(&store, "bkt", &glob, &mut found, later()).await.unwrap();
             }
         });
         assert!(found.into_manifest().files.is_empty());
@@ -188,6 +197,31 @@ pub(crate) mod tests {
         );
         refused("ROOT/[a", "`ROOT/[a` is no glob: invalid range pattern");
         refused("ROOT/*/../x", "`ROOT/*/../x` is no glob: `..` behind a wildcard");
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_followed_is_refused_with_what_is_allowed() {
+        let root = tempfile::tempdir().unwrap();
+        let base = root.path().display();
+        symlink(root.path().join("self.txt"), root.path().join("self.txt")).unwrap();
+        let allowed = "use paths that lead to files, or leave this one out";
+        let long = "x".repeat(300);
+        for (glob, said) in [
+            (
+                format!("{base}/*.txt"),
+                format!("{base}/self.txt: too many levels of symbolic links"),
+            ),
+            (
+                format!("{base}/self.txt/*"),
+                format!("{base}/self.txt: too many levels of symbolic links"),
+            ),
+            (format!("{base}/{long}"), format!("{base}/{long}: file name too long")),
+            (format!("{base}/{long}/*"), format!("{base}/{long}: file name too long")),
+        ] {
+            let error = block_on(expand(&[glob])).unwrap_err();
+            assert_eq!(error.to_string(), format!("{said}; {allowed}"));
+            assert!(error.is_users_fault());
+        }
     }
 
     #[test]
@@ -238,7 +272,7 @@ pub(crate) mod tests {
             for key in ["in/a.txt", "in/b.csv", "in/.h.txt", "in/sub/c.txt", "inner/d.txt"] {
                 store.put(&Path::from(key), key.to_owned().into()).await.unwrap();
             }
-            object::expand(&store, "bkt", glob, &mut found).await.unwrap();
+            object::expand(&store, "bkt", glob, &mut found, later()).await.unwrap();
         });
         let files = found.into_manifest().files;
         let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();

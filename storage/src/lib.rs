@@ -14,8 +14,11 @@ mod local;
 mod location;
 mod object;
 mod source;
+mod walk;
 mod window;
 mod write;
+
+use nix::errno::Errno;
 
 pub use check::check;
 pub use expand::{MAX_FILES, expand};
@@ -61,10 +64,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// There is no such file, object or bucket.
+    /// There is no such file or object.
     #[error("{path}: no such file")]
     NotFound {
         /// Path or URL.
+        path: String,
+    },
+    /// There is no such bucket.
+    #[error("{path}: no such bucket; use one that exists and that this machine may list")]
+    NoBucket {
+        /// URL.
         path: String,
     },
     /// We are not allowed to look.
@@ -72,6 +81,27 @@ pub enum Error {
     Denied {
         /// Path or URL.
         path: String,
+    },
+    /// The path itself can't be followed: a link to itself, a name that is too long, a file in the
+    /// place of a directory.
+    #[error("{path}: {reason}; use paths that lead to files, or leave this one out")]
+    Unusable {
+        /// Path or URL.
+        path: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The globs of one job look at more names, or for longer, than an expansion may.
+    #[error(
+        "`{glob}` reaches too far: not done after {seen} names; an expansion looks at most at {max} \
+         names, for at most {longest} s",
+        max = walk::MAX_SEEN, longest = walk::LONGEST.as_secs()
+    )]
+    TooFar {
+        /// As it was given.
+        glob: String,
+        /// How many names were looked at.
+        seen: u64,
     },
     /// The name can't stand in a manifest, which is JSON.
     #[error("{path}: the name is not UTF-8")]
@@ -142,7 +172,10 @@ impl Error {
             | Self::BadGlob { .. }
             | Self::BadUrl { .. }
             | Self::NotFound { .. }
+            | Self::NoBucket { .. }
             | Self::Denied { .. }
+            | Self::Unusable { .. }
+            | Self::TooFar { .. }
             | Self::NotUtf8 { .. }
             | Self::TooManyFiles
             | Self::Shrunk { .. }
@@ -167,7 +200,10 @@ impl Error {
             | Self::Directory { .. }
             | Self::NotRegular { .. }
             | Self::NotFound { .. }
+            | Self::NoBucket { .. }
             | Self::Denied { .. }
+            | Self::Unusable { .. }
+            | Self::TooFar { .. }
             | Self::Io { .. }
             | Self::Store { .. } => false,
         }
@@ -179,7 +215,8 @@ impl Error {
         match error.kind() {
             std::io::ErrorKind::NotFound => Self::NotFound { path },
             std::io::ErrorKind::PermissionDenied => Self::Denied { path },
-            _ => Self::Io { path, reason: error.to_string() },
+            _ if is_of_the_path(error) => Self::Unusable { path, reason: said(error) },
+            _ => Self::Io { path, reason: said(error) },
         }
     }
 
@@ -190,7 +227,93 @@ impl Error {
             object_store::Error::NotFound { .. } => Self::NotFound { path },
             object_store::Error::PermissionDenied { .. }
             | object_store::Error::Unauthenticated { .. } => Self::Denied { path },
+            object_store::Error::InvalidPath { .. }
+            | object_store::Error::UnknownConfigurationKey { .. } => {
+                Self::Unusable { path, reason: error.to_string() }
+            }
+            _ if is_refusal(&error.to_string()) => {
+                Self::Unusable { path, reason: error.to_string() }
+            }
             _ => Self::Store { path, reason: error.to_string() },
         }
+    }
+}
+
+/// Whether a call of the system failed for what the path is, so that it fails whatever the state of
+/// the machine.
+fn is_of_the_path(error: &std::io::Error) -> bool {
+    let Some(code) = error.raw_os_error() else { return false };
+    matches!(
+        Errno::from_raw(code),
+        Errno::ELOOP
+            | Errno::ENAMETOOLONG
+            | Errno::ENOTDIR
+            | Errno::EISDIR
+            | Errno::EILSEQ
+            | Errno::EINVAL
+    )
+}
+
+/// The system's words without the number that Rust adds.
+fn said(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let words = text.split(" (os error ").next().unwrap_or_default();
+    words.to_lowercase()
+}
+
+/// Whether an object store answered that the request is wrong (status 4xx), which it will say again.
+/// 408 and 429 ask for patience. The client keeps the status to itself, but for its text.
+fn is_refusal(text: &str) -> bool {
+    const STATUS: &str = "non-2xx status code: ";
+    let Some((_, status)) = text.split_once(STATUS) else { return false };
+    let code: String = status.chars().take_while(char::is_ascii_digit).collect();
+    code.len() == 3 && code.starts_with('4') && !["408", "429"].contains(&code.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_the_path_is_told_from_what_is_wrong_with_the_world() {
+        let judged = |errno: Errno| {
+            let error = std::io::Error::from_raw_os_error(errno as i32);
+            Error::from_io("/x", &error).is_users_fault()
+        };
+        for errno in [
+            Errno::ELOOP,
+            Errno::ENAMETOOLONG,
+            Errno::ENOTDIR,
+            Errno::EACCES,
+            Errno::EPERM,
+            Errno::ENOENT,
+        ] {
+            assert!(judged(errno), "{errno}");
+        }
+        for errno in [
+            Errno::EIO,
+            Errno::EMFILE,
+            Errno::ENFILE,
+            Errno::ENOMEM,
+            Errno::ESTALE,
+            Errno::ETIMEDOUT,
+            Errno::ENOTCONN,
+            Errno::EHOSTDOWN,
+        ] {
+            assert!(!judged(errno), "{errno}");
+        }
+    }
+
+    #[test]
+    fn a_store_that_refuses_is_told_from_one_that_is_away() {
+        let refused =
+            |status: &str| is_refusal(&format!("Server returned non-2xx status code: {status}: x"));
+        for status in ["400 Bad Request", "405 Method Not Allowed"] {
+            assert!(refused(status), "{status}");
+        }
+        for status in ["408 Request Timeout", "429 Too Many Requests", "503 Slow Down"] {
+            assert!(!refused(status), "{status}");
+        }
+        assert!(!is_refusal("error sending request"));
     }
 }

@@ -12,6 +12,7 @@ use glob::{MatchOptions, Pattern};
 use longshore_protocol::InputFile;
 
 use crate::expand::Found;
+use crate::walk::Progress;
 use crate::{Error, check};
 
 /// As in a shell: wildcards stop at slashes and don't match a leading dot.
@@ -32,7 +33,7 @@ pub(crate) enum Part {
 }
 
 /// Adds the files that match the absolute `glob`. Blocks.
-pub(crate) fn expand(glob: &str, found: &mut Found) -> Result<(), Error> {
+pub(crate) fn expand(glob: &str, found: &mut Found, progress: &Progress) -> Result<(), Error> {
     let parts = parts(glob, glob)?;
     let names: Option<PathBuf> = parts
         .iter()
@@ -48,7 +49,7 @@ pub(crate) fn expand(glob: &str, found: &mut Found) -> Result<(), Error> {
             return Err(Error::NotRegular { glob });
         }
     }
-    Walk { found, seen: HashSet::new() }.walk(Path::new("/"), &parts)
+    Walk { glob, progress, found, seen: HashSet::new() }.walk(Path::new("/"), &parts)
 }
 
 /// Takes a glob apart; in errors it is called `name`.
@@ -124,6 +125,8 @@ pub(crate) fn matches(parts: &[Part], names: &[&str]) -> bool {
 }
 
 struct Walk<'a> {
+    glob: &'a str,
+    progress: &'a Progress,
     found: &'a mut Found,
     /// Where a `**` has begun, and how many parts were left: several of them meet in the same directories again and again.
     seen: HashSet<(PathBuf, usize)>,
@@ -137,7 +140,7 @@ impl Walk<'_> {
         match part {
             Part::Name(name) => self.visit(directory.join(name), rest),
             Part::Pattern(pattern) => {
-                for name in names(directory)? {
+                for name in self.names(directory)? {
                     if pattern.matches_with(&name.text, OPTIONS) {
                         self.visit(name.checked(directory)?, rest)?;
                     }
@@ -149,7 +152,7 @@ impl Walk<'_> {
                     return Ok(());
                 }
                 self.walk(directory, rest)?;
-                for name in names(directory)? {
+                for name in self.names(directory)? {
                     if name.is_directory && !name.text.starts_with('.') {
                         self.walk(&name.checked(directory)?, parts)?;
                     }
@@ -161,6 +164,7 @@ impl Walk<'_> {
 
     /// Takes the path as a file if the glob ends here, else goes on below it.
     fn visit(&mut self, path: PathBuf, rest: &[Part]) -> Result<(), Error> {
+        self.progress.step(self.glob)?;
         if !rest.is_empty() {
             return self.walk(&path, rest);
         }
@@ -178,6 +182,28 @@ impl Walk<'_> {
             Err(error) if is_absent(&error) => Ok(()),
             Err(error) => Err(Error::from_io(&path.to_string_lossy(), &error)),
         }
+    }
+
+    /// What is in a directory; nothing if it is none.
+    fn names(&self, directory: &Path) -> Result<Vec<Name>, Error> {
+        let failed = |error: &io::Error| Error::from_io(&directory.to_string_lossy(), error);
+        let entries = match fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) if is_absent(&error) => return Ok(Vec::new()),
+            Err(error) => return Err(failed(&error)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            self.progress.step(self.glob)?;
+            let entry = entry.map_err(|error| failed(&error))?;
+            let name = entry.file_name();
+            names.push(Name {
+                is_utf8: name.to_str().is_some(),
+                text: name.to_string_lossy().into_owned(),
+                is_directory: entry.file_type().is_ok_and(|kind| kind.is_dir()),
+            });
+        }
+        Ok(names)
     }
 }
 
@@ -197,27 +223,6 @@ impl Name {
             Err(Error::NotUtf8 { path: path.to_string_lossy().into_owned() })
         }
     }
-}
-
-/// What is in a directory; nothing if it is none.
-fn names(directory: &Path) -> Result<Vec<Name>, Error> {
-    let failed = |error: &io::Error| Error::from_io(&directory.to_string_lossy(), error);
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if is_absent(&error) => return Ok(Vec::new()),
-        Err(error) => return Err(failed(&error)),
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(|error| failed(&error))?;
-        let name = entry.file_name();
-        names.push(Name {
-            is_utf8: name.to_str().is_some(),
-            text: name.to_string_lossy().into_owned(),
-            is_directory: entry.file_type().is_ok_and(|kind| kind.is_dir()),
-        });
-    }
-    Ok(names)
 }
 
 fn is_absent(error: &io::Error) -> bool {

@@ -8,10 +8,10 @@ use futures_util::TryStreamExt;
 use object_store::aws::AmazonS3Builder;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, RetryConfig};
+use tokio::time::Instant;
 
 use crate::expand::Found;
-use crate::local;
-use crate::{Error, check};
+use crate::{Error, check, local, walk};
 
 /// How long the client tries again by itself. Short: whoever asked has retries of its own, and says so to people.
 const RETRY_FOR: Duration = Duration::from_secs(20);
@@ -49,6 +49,7 @@ pub(crate) async fn expand(
     bucket: &str,
     glob: &str,
     found: &mut Found,
+    deadline: Instant,
 ) -> Result<(), Error> {
     let url = format!("s3://{bucket}/{glob}");
     let failed = |error: object_store::Error| Error::from_store(&url, &error);
@@ -71,11 +72,21 @@ pub(crate) async fn expand(
     let directory = glob[..special].rfind('/').map_or("", |slash| &glob[..slash]);
     let directory = path(&url, directory)?;
     let mut objects = store.list(Some(&directory));
-    while let Some(object) = objects.try_next().await.map_err(failed)? {
+    let mut seen = 0;
+    loop {
+        let next = tokio::time::timeout(walk::STALL, objects.try_next()).await;
+        let listed = next.map_err(|_| walk::stalled(&url))?.map_err(|error| match error {
+            object_store::Error::NotFound { .. } => Error::NoBucket { path: url.clone() },
+            error => failed(error),
+        })?;
+        let Some(object) = listed else { return Ok(()) };
+        seen += 1;
+        if seen > walk::MAX_SEEN || Instant::now() >= deadline {
+            return Err(Error::TooFar { glob: url, seen });
+        }
         let key = object.location.as_ref();
         if local::matches(&parts, &key.split('/').collect::<Vec<_>>()) {
             found.add(check::input_file(format!("s3://{bucket}/{key}"), &object))?;
         }
     }
-    Ok(())
 }

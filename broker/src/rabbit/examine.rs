@@ -39,7 +39,8 @@ pub(crate) async fn examine(
     let vhost = &address.uri.vhost;
     findings.push(fine("rabbitmq.login", format!("user `{user}` on virtual host `{vhost}`")));
     let work = pools.iter().map(|pool| Queue::Work(pool.clone()));
-    for queue in [Queue::Jobs, Queue::Dead, Queue::Journal].into_iter().chain(work) {
+    for queue in [Queue::Jobs, Queue::Waiting, Queue::Dead, Queue::Journal].into_iter().chain(work)
+    {
         findings.push(look_at(&session, topology, &queue).await);
     }
     // Last, since a connection that is blocked is of no more use.
@@ -179,6 +180,11 @@ fn judged(queue: &Queue, found: &str, kind: &str, ready: u64, consumers: u64) ->
     match queue {
         Queue::Dead if ready > 0 => {
             let remedy = "read the header `reason` of the messages in it, then purge it";
+            finding(Severity::Warning, check, found, remedy)
+        }
+        Queue::Waiting if ready > 0 => {
+            let remedy = "these job documents name files or buckets that can't be reached now; \
+                          `longshore status JOB` and the schedulers' log say which";
             finding(Severity::Warning, check, found, remedy)
         }
         Queue::Jobs if consumers == 0 && ready > 0 => {

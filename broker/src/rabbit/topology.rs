@@ -82,6 +82,7 @@ impl Topology {
         let namespace = &self.inner.namespace;
         match queue {
             Queue::Jobs => format!("{namespace}.jobs"),
+            Queue::Waiting => format!("{namespace}.waiting"),
             Queue::Dead => format!("{namespace}.dead"),
             Queue::Work(pool) => format!("{namespace}.work.{pool}"),
             Queue::Node(node) => format!("{namespace}.node.{node}"),
@@ -92,7 +93,7 @@ impl Topology {
     /// The kind that the queue is declared as, as RabbitMQ calls it.
     pub(crate) fn kind(&self, queue: &Queue) -> &'static str {
         match queue {
-            Queue::Jobs | Queue::Dead => WorkQueueKind::Quorum.name(),
+            Queue::Jobs | Queue::Waiting | Queue::Dead => WorkQueueKind::Quorum.name(),
             Queue::Work(_) => self.inner.work_queue_kind.name(),
             // Exclusive queues are never replicated.
             Queue::Node(_) => WorkQueueKind::Classic.name(),
@@ -263,7 +264,7 @@ fn no_arguments() -> FieldTable {
 fn delivery_mode(queue: &Queue) -> u8 {
     match queue {
         Queue::Work(_) | Queue::Node(_) => TRANSIENT,
-        Queue::Jobs | Queue::Dead | Queue::Journal => PERSISTENT,
+        Queue::Jobs | Queue::Waiting | Queue::Dead | Queue::Journal => PERSISTENT,
     }
 }
 
@@ -288,6 +289,7 @@ mod tests {
     fn only_job_documents_go_through_the_exchange() {
         let node = Queue::Node(NodeId::new("quay-7"));
         check(&Queue::Jobs, "longshore.jobs", "longshore", "jobs");
+        check(&Queue::Waiting, "longshore.waiting", "", "longshore.waiting");
         check(&Queue::Dead, "longshore.dead", "", "longshore.dead");
         check(&Queue::Work("gpu".to_owned()), "longshore.work.gpu", "", "longshore.work.gpu");
         check(&node, "longshore.node.quay-7", "", "longshore.node.quay-7");

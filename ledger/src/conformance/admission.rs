@@ -202,3 +202,17 @@ pub(super) async fn jobs_move_from_the_active_to_the_finished_list(ledger: Arc<d
         check_audit(&ledger, job).await;
     }
 }
+
+pub(super) async fn why_a_job_cannot_be_judged_is_told_and_changes_nothing(
+    ledger: Arc<dyn Ledger>,
+) {
+    let job = job_id(1);
+    assert_eq!(ledger.postponed(job).await.unwrap(), None);
+    ledger.postpone(job, "the bucket is away").await.unwrap();
+    ledger.postpone(job, "the bucket is away still").await.unwrap();
+    assert_eq!(ledger.postponed(job).await.unwrap().as_deref(), Some("the bucket is away still"));
+    assert_eq!(ledger.postponed(job_id(2)).await.unwrap(), None);
+    assert_eq!(ledger.job(job).await.unwrap(), None, "it is not known for that");
+    assert!(ledger.active_jobs().await.unwrap().is_empty());
+    assert!(matches!(ledger.admit(&admission(1, 3)).await.unwrap(), Admitted::Accepted { .. }));
+}

@@ -11,7 +11,7 @@ use longshore_protocol::{
 
 use super::job::Job;
 use crate::op::{
-    Admission, Admitted, Beat, Declared, Event, Grounds, Held, LOST_KEPT, Loss, LostNode, Process,
+    Admission, Admitted, Beat, Declared, Event, Grounds, Held, LOST_KEPT, Loss, LostNode, POSTPONED_FOR, Process,
     Stop, StopReason,
 };
 use crate::{ControlError, Restored, Was};
@@ -34,6 +34,8 @@ pub(super) struct Store {
     finished: BTreeMap<JobId, Timestamp>,
     expiring: BTreeSet<(Timestamp, JobId)>,
     deleted: HashMap<JobId, Timestamp>,
+    /// Why jobs can't be judged, each with the time at which that was said.
+    postponed: HashMap<JobId, (Timestamp, String)>,
     /// Up to where the ledger reflects the journal.
     journal: Option<JournalPlace>,
     nodes: BTreeMap<NodeId, Node>,
@@ -178,6 +180,16 @@ impl Store {
         self.active.remove(&id);
         self.finished.insert(id, now);
         self.jobs.insert(id, job);
+    }
+
+    pub(super) fn postpone(&mut self, id: JobId, reason: &str, now: Timestamp) {
+        self.postponed.retain(|_, (at, _)| now.since(*at) < POSTPONED_FOR);
+        self.postponed.insert(id, (now, reason.to_owned()));
+    }
+
+    pub(super) fn postponed(&self, id: JobId, now: Timestamp) -> Option<String> {
+        let (at, reason) = self.postponed.get(&id)?;
+        (now.since(*at) < POSTPONED_FOR).then(|| reason.clone())
     }
 
     pub(super) fn delete(&mut self, id: JobId, now: Timestamp) -> Result<(), ControlError> {

@@ -8,10 +8,10 @@ use longshore_protocol::{
 use redis::{Cmd, cmd};
 
 use super::call::{Arguments, Call};
-use super::reply::{Reply, corrupt, word};
+use super::reply::{Reply, corrupt, optional_word, word};
 use super::summary::Fields;
 use super::{RedisLedger, millis, packing};
-use crate::op::{MAX_CHUNKS_A_CALL, MAX_INDICES, MAX_PARTS, shortened};
+use crate::op::{MAX_CHUNKS_A_CALL, MAX_INDICES, MAX_PARTS, POSTPONED_FOR, shortened};
 use crate::{
     Admission, Admitted, Claim, Commit, Committed, Error, Grant, HandBack, Holder, Lagging, Loss,
     Open, Revoked, Straggler, Sweep,
@@ -125,6 +125,20 @@ impl RedisLedger {
             self.call_all(OPERATION, &lists).await?;
         }
         Ok(())
+    }
+
+    pub(super) async fn postpone_job(&self, job: JobId, reason: &str) -> Result<(), Error> {
+        let mut set = cmd("SET");
+        set.arg(self.keys().postponed(job)).arg(reason);
+        set.arg("PX").arg(millis(POSTPONED_FOR));
+        self.send("postpone", &set).await.map(drop)
+    }
+
+    pub(super) async fn read_postponed(&self, job: JobId) -> Result<Option<String>, Error> {
+        const OPERATION: &str = "postponed";
+        let mut get = cmd("GET");
+        get.arg(self.keys().postponed(job));
+        optional_word(OPERATION, self.send(OPERATION, &get).await?)
     }
 
     pub(super) async fn open_chunks(

@@ -181,6 +181,14 @@ impl Ledger for RedisLedger {
         self.reject_job(job, error).await
     }
 
+    async fn postpone(&self, job: JobId, reason: &str) -> Result<(), Error> {
+        self.postpone_job(job, reason).await
+    }
+
+    async fn postponed(&self, job: JobId) -> Result<Option<String>, Error> {
+        self.read_postponed(job).await
+    }
+
     async fn open(&self, job: JobId, open: &Open) -> Result<Vec<ChunkMessage>, Error> {
         self.open_chunks(job, open).await
     }

@@ -1,5 +1,6 @@
 //! The scheduler's tests from outside, one binary.
 
+mod files;
 mod journal;
 mod lapses;
 mod outage;

@@ -213,6 +213,8 @@ macro_rules! pass_on {
 pass_on! {
     admit(admission: &Admission) -> Result<Admitted, Error>;
     reject(job: JobId, error: &str) -> Result<(), Error>;
+    postpone(job: JobId, reason: &str) -> Result<(), Error>;
+    postponed(job: JobId) -> Result<Option<String>, Error>;
     open(job: JobId, open: &Open) -> Result<Vec<ChunkMessage>, Error>;
     claim(job: JobId, chunk: ChunkId, epoch: Epoch, token: Token, node: &NodeId)
         -> Result<Claim, Error>;

@@ -15,7 +15,7 @@ use longshore_protocol::{
     ChunkMessage, JobId, JobSummary, NodeId, NodeInfo, NodeState, Run, SchedulerId, Timestamp,
     Token, split_results,
 };
-use longshore_scheduler::{Config, Scheduler};
+use longshore_scheduler::{Config, Expand, Scheduler};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -51,6 +51,8 @@ pub(crate) struct World {
     pub(crate) memory: MemoryLedger,
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) outage: Outage,
+    /// How schedulers that are started from now on expand globs, if not as usual.
+    pub(crate) expand: Option<Expand>,
     tasks: BTreeMap<String, JoinHandle<()>>,
     pub(crate) stops: Vec<CancellationToken>,
     schedulers: Vec<JoinHandle<Result<(), longshore_scheduler::Error>>>,
@@ -75,6 +77,7 @@ impl World {
             memory,
             broker: Arc::new(broker),
             outage: Outage::new(),
+            expand: None,
             tasks: BTreeMap::new(),
             stops: Vec::new(),
             schedulers: Vec::new(),
@@ -94,7 +97,10 @@ impl World {
         let stop = CancellationToken::new();
         let config = Config::new(SchedulerId::new(name));
         let broker = self.outage.broker(&self.broker);
-        let scheduler = Scheduler::new(config, broker, self.outage.ledger(&self.ledger));
+        let mut scheduler = Scheduler::new(config, broker, self.outage.ledger(&self.ledger));
+        if let Some(expand) = &self.expand {
+            scheduler = scheduler.expanding(expand.clone());
+        }
         self.schedulers.push(tokio::spawn(scheduler.run(stop.clone())));
         self.stops.push(stop);
     }

@@ -46,7 +46,7 @@ impl Broker for RemoteBroker {
         if process.has(Trouble::Broker) {
             return unknown("not connected");
         }
-        let disposable = !matches!(queue, Queue::Jobs | Queue::Dead);
+        let disposable = !matches!(queue, Queue::Jobs | Queue::Waiting | Queue::Dead);
         if world.happens("publishes refused", |weather| weather.publish_refused) {
             return unknown("nack");
         }

@@ -205,6 +205,21 @@ impl Ledger for RemoteLedger {
         .await
     }
 
+    async fn postpone(&self, job: JobId, reason: &str) -> Result<(), Error> {
+        let reason = reason.to_owned();
+        self.ask("postpone", move |world| {
+            Box::pin(async move { world.ledger.postpone(job, &reason).await })
+        })
+        .await
+    }
+
+    async fn postponed(&self, job: JobId) -> Result<Option<String>, Error> {
+        self.ask("postponed", move |world| {
+            Box::pin(async move { world.ledger.postponed(job).await })
+        })
+        .await
+    }
+
     async fn open(&self, job: JobId, open: &Open) -> Result<Vec<ChunkMessage>, Error> {
         let open = *open;
         self.ask("open", move |world| Box::pin(async move { world.open(job, &open).await })).await

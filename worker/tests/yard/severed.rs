@@ -158,6 +158,12 @@ impl Ledger for Severed {
     async fn admit(&self, _: &Admission) -> Result<Admitted, Error> {
         others()
     }
+    async fn postpone(&self, _: JobId, _: &str) -> Result<(), Error> {
+        others()
+    }
+    async fn postponed(&self, _: JobId) -> Result<Option<String>, Error> {
+        others()
+    }
     async fn reject(&self, _: JobId, _: &str) -> Result<(), Error> {
         others()
     }

@@ -1,0 +1,156 @@
+//! Expands the globs of a document, for as long as its place in the queue allows: nobody waits for
+//! somebody else's files.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use longshore_protocol::document::Split;
+use longshore_protocol::{Invalid, JobDocument, Manifest};
+use longshore_storage::Error;
+use tokio::sync::Semaphore;
+
+/// An expansion that takes longer leaves the window, if there is room elsewhere.
+const QUICK: Duration = Duration::from_millis(250);
+
+/// Expansions that may take longer, beside those of documents that wait.
+pub(crate) const LONG: u16 = 16;
+
+/// What expands globs: `longshore_storage::expand`, but for tests.
+pub type Expand =
+    Arc<dyn Fn(Vec<String>) -> BoxFuture<'static, Result<Manifest, Error>> + Send + Sync>;
+
+/// Why there is no manifest.
+#[derive(Debug, PartialEq)]
+pub(crate) enum NoManifest {
+    /// There never will be one; why, for the author of the document.
+    Refused(String),
+    /// There may be one later; why not now.
+    NotNow(String),
+}
+
+/// Expands the globs of documents.
+pub(crate) struct Globs {
+    expand: Expand,
+    allow_relative: bool,
+    long: Semaphore,
+}
+
+impl fmt::Debug for Globs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Globs").field("long", &self.long).finish_non_exhaustive()
+    }
+}
+
+/// The globs of the machine that this runs on.
+pub(crate) fn real() -> Expand {
+    Arc::new(|globs| async move { longshore_storage::expand(&globs).await }.boxed())
+}
+
+impl Globs {
+    pub(crate) fn new(expand: Expand, allow_relative: bool) -> Self {
+        Self { expand, allow_relative, long: Semaphore::new(usize::from(LONG)) }
+    }
+
+    /// The files of a document. One that has waited already gets all the time that an expansion may
+    /// take; another one is told to wait when it takes long and too many others do.
+    pub(crate) async fn manifest(
+        &self,
+        document: &JobDocument,
+        has_waited: bool,
+    ) -> Result<Manifest, NoManifest> {
+        let (Split::Lines { files: globs, .. } | Split::Files { files: globs }) = &document.split
+        else {
+            return Ok(Manifest::default());
+        };
+        self.check(globs)?;
+        let mut expansion = (self.expand)(globs.clone());
+        let expanded = if has_waited {
+            expansion.await
+        } else {
+            match tokio::time::timeout(QUICK, &mut expansion).await {
+                Ok(expanded) => expanded,
+                Err(_) => match self.long.try_acquire() {
+                    Ok(_permit) => expansion.await,
+                    Err(_) => return Err(NoManifest::NotNow(self.crowded())),
+                },
+            }
+        };
+        expanded.map_err(|error| {
+            let reason = format!("split.files: {error}");
+            if error.is_users_fault() {
+                NoManifest::Refused(reason)
+            } else {
+                NoManifest::NotNow(reason)
+            }
+        })
+    }
+
+    fn check(&self, globs: &[String]) -> Result<(), NoManifest> {
+        let relative = |glob: &String| !longshore_storage::is_absolute(glob);
+        match globs.iter().position(relative).filter(|_| !self.allow_relative) {
+            None => Ok(()),
+            Some(at) => Err(NoManifest::Refused(
+                Invalid {
+                    place: format!("split.files[{at}]"),
+                    found: format!("`{}` is relative", globs[at]),
+                    allowed:
+                        "write an absolute path or a URL; `longshore submit` makes relative paths \
+                         absolute"
+                            .into(),
+                }
+                .to_string(),
+            )),
+        }
+    }
+
+    fn crowded(&self) -> String {
+        format!("split.files: the globs take long, and so do those of {LONG} other documents")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn document() -> JobDocument {
+        JobDocument::new("t", Split::files(["/net/*"]))
+    }
+
+    fn hanging() -> Globs {
+        Globs::new(Arc::new(|_| std::future::pending().boxed()), false)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_takes_long_waits_elsewhere_once_too_many_do() {
+        let globs = Arc::new(hanging());
+        let begun = Instant::now();
+        for _ in 0..LONG {
+            let globs = globs.clone();
+            tokio::spawn(async move { globs.manifest(&document(), false).await });
+        }
+        // Those are asked first.
+        tokio::time::sleep(QUICK).await;
+        let told = globs.manifest(&document(), false).await;
+        assert_eq!(told, Err(NoManifest::NotNow(globs.crowded())));
+        assert!(begun.elapsed() <= QUICK * 3, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_the_world_is_not_refused() {
+        let fails = |error: fn() -> Error| {
+            Globs::new(Arc::new(move |_| std::future::ready(Err(error())).boxed()), false)
+        };
+        let away = fails(|| Error::Io { path: "/net/x".into(), reason: "gone".into() });
+        let told = away.manifest(&document(), false).await;
+        assert_eq!(told, Err(NoManifest::NotNow("split.files: /net/x: gone".into())));
+        let denied = fails(|| Error::Denied { path: "/net/x".into() });
+        let told = denied.manifest(&document(), false).await;
+        let refused = NoManifest::Refused("split.files: /net/x: permission denied".into());
+        assert_eq!(told, Err(refused));
+    }
+}

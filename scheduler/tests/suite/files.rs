@@ -1,0 +1,131 @@
+//! Documents whose files can't be reached, or take for ever: nobody else waits for them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use longshore_broker::Queue;
+use longshore_protocol::{InputFile, JobId, Manifest};
+use longshore_storage::Error;
+use tokio::time::Instant;
+
+use crate::world::{World, succeed};
+
+/// A file system: what it does with globs under `/away`, and under `/slow`. Others match one file.
+#[derive(Clone, Default)]
+struct Files {
+    is_back: Arc<AtomicBool>,
+    asked: Arc<AtomicU64>,
+}
+
+impl Files {
+    fn world(&self) -> World {
+        let files = self.clone();
+        let mut world = World::new();
+        world.expand = Some(Arc::new(move |globs| files.clone().expand(globs).boxed()));
+        world.start_scheduler("s0");
+        world.start_worker("w0", "default", 4, succeed);
+        world
+    }
+
+    async fn expand(self, globs: Vec<String>) -> Result<Manifest, Error> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let (glob, is_back) = (globs[0].clone(), self.is_back.load(Ordering::Relaxed));
+        if glob.starts_with("/poison") {
+            panic!("a glob to stumble over");
+        }
+        if glob.starts_with("/slow") {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+        }
+        if glob.starts_with("/hangs") && !is_back {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+        }
+        if (glob.starts_with("/away") || glob.starts_with("/hangs")) && !is_back {
+            return Err(Error::Io { path: glob, reason: "stale file handle".into() });
+        }
+        Ok(Manifest::new(vec![InputFile { path: "/data/x".into(), size: 1 }]))
+    }
+}
+
+fn job(number: u128) -> JobId {
+    JobId::from_uuid(uuid::Uuid::from_u128(0x40 << 64 | number))
+}
+
+async fn publish(world: &World, glob: &str, number: u128) -> JobId {
+    let (id, split) = (job(number), format!(r#"{{"by":"files","files":["{glob}"]}}"#));
+    world.publish(format!(r#"{{"id":"{id}","task":"noop","split":{split}}}"#)).await;
+    id
+}
+
+/// Far more documents of the kind than schedulers take at once come first; others then are as quick
+/// as without them.
+async fn others_do_not_wait_for(glob: &str) {
+    let files = Files::default();
+    let world = files.world();
+    let mut stuck = Vec::new();
+    for number in 0..200 {
+        stuck.push(publish(&world, glob, number).await);
+    }
+    let begun = Instant::now();
+    let other = world.submit(3, "").await;
+    world.succeeds(other).await;
+    let of_files = publish(&world, "/data/*", 1_000).await;
+    world.succeeds(of_files).await;
+    assert!(begun.elapsed() <= Duration::from_secs(5), "{glob}: {:?}", begun.elapsed());
+    files.is_back.store(true, Ordering::Relaxed);
+    for job in stuck {
+        world.succeeds(job).await;
+    }
+    assert_eq!(world.broker.depth(&Queue::Waiting).await.unwrap().unwrap().ready, 0);
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn documents_whose_files_are_away_are_in_nobodys_way() {
+    others_do_not_wait_for("/away/*").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn documents_whose_file_system_hangs_are_in_nobodys_way() {
+    others_do_not_wait_for("/hangs/*").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn documents_whose_globs_take_long_are_in_nobodys_way() {
+    others_do_not_wait_for("/slow/*").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_waits_is_told_of_tried_with_pauses_and_survives_a_scheduler() {
+    let files = Files::default();
+    let mut world = files.world();
+    let job = publish(&world, "/away/*", 1).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let told = world.ledger.postponed(job).await.unwrap();
+    assert_eq!(told.as_deref(), Some("split.files: /away/*: stale file handle"));
+    let asked = files.asked.load(Ordering::Relaxed);
+    assert!((10..=15).contains(&asked), "{asked} times within a minute");
+    world.kill_scheduler().await;
+    world.start_scheduler("s1");
+    files.is_back.store(true, Ordering::Relaxed);
+    world.succeeds(job).await;
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_document_that_makes_the_scheduler_panic_is_refused_and_keeps_no_place() {
+    let world = Files::default().world();
+    let mut dead = world.broker.subscribe(&Queue::Dead, 100).await;
+    for number in 0..100 {
+        publish(&world, "/poison/*", number).await;
+    }
+    for _ in 0..100 {
+        let delivery = dead.next().await.unwrap();
+        let (_, reason) = delivery.headers.iter().find(|(name, _)| name == "reason").unwrap();
+        assert!(reason.contains("stumbled over it: a glob to stumble over"), "{reason}");
+    }
+    let other = world.submit(3, "").await;
+    world.succeeds(other).await;
+    world.stop().await;
+}
