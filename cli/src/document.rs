@@ -1,12 +1,14 @@
 //! Where a verb gets its job document: a file, standard input, or flags.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use longshore_protocol::document::{MAX_DOCUMENT_BYTES, Split};
-use longshore_protocol::{JobDocument, JobId};
-use serde_json::{Map, Value, json};
+use longshore_protocol::{Items, JobDocument, JobId, Json};
+use serde::Serialize;
+use serde_json::json;
 
 use crate::failure::Failure;
 use crate::output::{grouped, talk};
@@ -101,10 +103,7 @@ impl JobArguments {
                 parse(&read_bounded(std::io::stdin().lock()).map_err(Failure::other)?, &source)
             }
             (Some(file), _) => from_file(file),
-            (None, Some(task)) => {
-                let document = self.quick.document(task)?;
-                parse(document.to_string().as_bytes(), &source)
-            }
+            (None, Some(task)) => parse(self.quick.document(task)?.as_bytes(), &source),
             (None, None) => unreachable!("clap asks for a file or a task"),
         }
     }
@@ -131,42 +130,48 @@ fn read_bounded(reader: impl Read) -> std::io::Result<Vec<u8>> {
 }
 
 impl QuickForm {
-    fn document(&self, task: &str) -> Result<Value, Failure> {
-        let mut document = Map::new();
-        document.insert("task".into(), task.into());
-        document.insert("split".into(), self.split()?);
+    /// The document as text: what is written in the flags stays as it is written.
+    fn document(&self, task: &str) -> Result<String, Failure> {
+        let mut document = BTreeMap::new();
+        document.insert("task", Json::from(json!(task)));
+        document.insert("split", self.split()?);
         if let Some(text) = &self.params {
-            let params: Value = serde_json::from_str(text)
-                .map_err(|error| Failure::usage(format!("--params: not JSON: {error}")))?;
-            document.insert("params".into(), params);
+            let params = Json::parse(text)
+                .map_err(|error| Failure::usage(format!("--params: {}", error.found)))?;
+            document.insert("params", params);
         }
         if let Some(task) = &self.reduce {
-            document.insert("reduce".into(), json!({ "task": task }));
+            document.insert("reduce", json!({ "task": task }).into());
         }
         if let Some(queue) = &self.queue {
-            document.insert("queue".into(), queue.as_str().into());
+            document.insert("queue", json!(queue).into());
         }
         if let Some(priority) = self.priority {
-            document.insert("priority".into(), priority.into());
+            document.insert("priority", json!(priority).into());
         }
-        Ok(Value::Object(document))
+        serde_json::to_string(&document).map_err(Failure::other)
     }
 
-    fn split(&self) -> Result<Value, Failure> {
+    fn split(&self) -> Result<Json, Failure> {
         if let Some(items) = &self.items {
-            let items: Vec<Value> = items.iter().map(|item| value(item)).collect();
-            return Ok(json!({"by": "items", "items": items}));
+            #[derive(Serialize)]
+            struct ByItems {
+                by: &'static str,
+                items: Items,
+            }
+            let items = items.iter().map(|item| value(item)).collect();
+            return Json::of(&ByItems { by: "items", items }).map_err(Failure::other);
         }
         if let Some(text) = &self.range {
             let (start, end, step) = range(text)?;
-            return Ok(json!({"by": "range", "start": start, "end": end, "step": step}));
+            return Ok(json!({"by": "range", "start": start, "end": end, "step": step}).into());
         }
         if let Some(files) = &self.files {
-            return Ok(json!({"by": "files", "files": meant(files)}));
+            return Ok(json!({"by": "files", "files": meant(files)}).into());
         }
         let lines = self.lines.as_deref().unwrap_or_default();
         let bytes = self.bytes.as_deref().unwrap_or("1MiB");
-        Ok(json!({"by": "lines", "files": meant(lines), "bytes": bytes}))
+        Ok(json!({"by": "lines", "files": meant(lines), "bytes": bytes}).into())
     }
 }
 
@@ -197,8 +202,8 @@ pub(crate) fn tell_left_out(document: &JobDocument) {
 }
 
 /// JSON where it is JSON, else the text itself, so that words need no quotes.
-fn value(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|_| text.into())
+fn value(text: &str) -> Json {
+    Json::parse(text).unwrap_or_else(|_| json!(text).into())
 }
 
 fn range(text: &str) -> Result<(i64, i64, i64), Failure> {
@@ -231,10 +236,16 @@ mod tests {
 
     #[test]
     fn items_are_json_or_else_words() {
-        assert_eq!(value("3"), json!(3));
-        assert_eq!(value("\"3\""), json!("3"));
-        assert_eq!(value("[1,2]"), json!([1, 2]));
-        assert_eq!(value("plain words"), json!("plain words"));
-        assert_eq!(value(""), json!(""));
+        for (text, read) in [
+            ("3", "3"),
+            ("12345678901234567890123", "12345678901234567890123"),
+            ("1.50", "1.50"),
+            ("\"3\"", "\"3\""),
+            ("[1, 2]", "[1,2]"),
+            ("plain words", "\"plain words\""),
+            ("", "\"\""),
+        ] {
+            assert_eq!(value(text).get(), read);
+        }
     }
 }

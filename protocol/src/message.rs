@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use crate::{ChunkId, Epoch, Input, JobId};
+use crate::{ChunkId, Epoch, Input, JobId, Json};
 
 /// A hint that the subtasks `from ≤ i < to` of a job wait for a worker. About 120 bytes of JSON.
 /// The ledger has the last word: a message that is lost, late or doubled costs time and nothing
@@ -58,7 +57,7 @@ pub struct Subtask<'a> {
     /// 1 for the first try, one more with each failure of the subtask itself.
     pub attempt: u32,
     /// The job's `params`, the same for every subtask.
-    pub params: &'a Value,
+    pub params: &'a Json,
     /// What this subtask is about.
     pub input: &'a Input,
 }

@@ -1,11 +1,14 @@
 //! From an index to what the subtask is about: pure, and in O(1) memory whatever the size of the
 //! job.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use crate::document::place::Place;
 use crate::document::{Axis, Changed, Split, range_len, rules};
+use crate::json::{self, Json};
 use crate::{Invalid, JobDocument, ReduceTree};
 
 /// Most files in a manifest. It is kept in the ledger as one value and held in memory by every
@@ -13,12 +16,15 @@ use crate::{Invalid, JobDocument, ReduceTree};
 /// limit of 512 MB a value.
 pub const MAX_FILES: usize = 1_000_000;
 
+/// What a file of a manifest takes up in memory beside its path: two words of the heap's own, too.
+const FILE_BYTES: usize = size_of::<InputFile>() + 16;
+
 /// What a subtask is about.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Input {
     /// `items`: the element.
-    Item(Value),
+    Item(Json),
     /// `range`: the number.
     Number(i64),
     /// `lines`: the byte window.
@@ -26,11 +32,11 @@ pub enum Input {
     /// `files`: the path or URL.
     File(String),
     /// `grid`: the combination, axis -> value.
-    Point(Map<String, Value>),
+    Point(Json),
     /// A reduce node: the results that it combines.
     Combine {
         /// In index order.
-        inputs: Vec<Value>,
+        inputs: Vec<Json>,
     },
 }
 
@@ -178,12 +184,25 @@ impl Plan {
         }
     }
 
+    /// How many bytes of memory it takes up, about.
+    pub fn weight(&self) -> usize {
+        let items = |axis: &Axis| if let Axis::Values(values) = axis { values.weight() } else { 0 };
+        let split = match &self.document.split {
+            Split::Items { items } => items.weight(),
+            Split::Grid { axes } => axes.iter().map(|(_, axis)| items(axis)).sum(),
+            _ => 0,
+        };
+        let files: usize =
+            self.manifest.files.iter().map(|file| FILE_BYTES + file.path.len()).sum();
+        split + self.document.params.get().len() + files + 8 * self.windows.len()
+    }
+
     /// What subtask `index` < total is about. Panics past the end: the caller checks against
     /// [`Self::total`].
     pub fn input(&self, index: u64) -> Input {
         assert!(index < self.total, "subtask {index} of {}", self.total);
         match &self.document.split {
-            Split::Items { items } => Input::Item(items[position(index)].clone()),
+            Split::Items { items } => Input::Item(items.json(position(index))),
             Split::Range { start, step, .. } => Input::Number(range_at(*start, *step, index)),
             Split::Lines { bytes, .. } => Input::Window(self.window(index, *bytes)),
             Split::Files { .. } => Input::File(self.manifest.files[position(index)].path.clone()),
@@ -265,17 +284,27 @@ fn range_at(start: i64, step: i64, index: u64) -> i64 {
 }
 
 /// The combination at `index`, counted like the digits of a number: the last axis is the lowest.
-fn point(axes: &[(String, Axis)], mut index: u64) -> Map<String, Value> {
-    let mut point = Map::new();
+fn point(axes: &[(String, Axis)], mut index: u64) -> Json {
+    let mut point = BTreeMap::new();
     for (name, axis) in axes.iter().rev() {
         let length = axis_len(axis);
         let digit = index % length;
         index /= length;
         let value = match axis {
-            Axis::Values(values) => values[position(digit)].clone(),
-            Axis::Range { start, step, .. } => range_at(*start, *step, digit).into(),
+            Axis::Values(values) => Cow::Borrowed(values.get(position(digit))),
+            Axis::Range { start, step, .. } => range_at(*start, *step, digit).to_string().into(),
         };
-        point.insert(name.clone(), value);
+        point.insert(name, value);
     }
-    point
+    let mut text = String::from("{");
+    for (number, (name, value)) in point.into_iter().enumerate() {
+        if number > 0 {
+            text.push(',');
+        }
+        json::write_string(&mut text, name);
+        text.push(':');
+        text.push_str(&value);
+    }
+    text.push('}');
+    Json::canonical(&text, Place::Root).expect("the names of axes are different ones")
 }

@@ -6,22 +6,36 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use longshore_ledger::{Error, Ledger, StoredDocument};
 use longshore_protocol::document::{Chunk, Placement};
-use longshore_protocol::{ChunkMessage, JobDocument, JobId, Manifest, Plan};
+use longshore_protocol::{ChunkMessage, JobDocument, JobId, Json, Manifest, Plan};
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::engine::ring;
 use crate::engine::{Keyed, Terms};
 
-/// Plans kept at once. One that is needed again is read again.
+/// Plans kept at once, and how many bytes of memory they take up at most; the newest is kept whatever
+/// its size. One that is needed again is read again.
 const KEPT: usize = 16;
+const MAX_BYTES: usize = 256 << 20;
+
+/// A plan that was not needed for so long is let go when others are looked for.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// Documents of jobs.
 pub(crate) struct Plans {
     ledger: Arc<dyn Ledger>,
-    kept: Mutex<VecDeque<(JobId, Arc<Plan>)>>,
+    /// The oldest first.
+    kept: Mutex<VecDeque<Kept>>,
+}
+
+struct Kept {
+    job: JobId,
+    plan: Arc<Plan>,
+    used: Instant,
 }
 
 impl Plans {
@@ -63,12 +77,13 @@ impl Plans {
 
     /// A job has ended.
     pub(crate) fn forget(&self, job: JobId) {
-        self.lock().retain(|(kept, _)| *kept != job);
+        self.lock().retain(|kept| kept.job != job && kept.used.elapsed() < IDLE);
     }
 
     async fn plan(&self, job: JobId) -> Result<Option<Arc<Plan>>, Error> {
-        if let Some((_, plan)) = self.lock().iter().find(|(kept, _)| *kept == job) {
-            return Ok(Some(plan.clone()));
+        if let Some(kept) = self.lock().iter_mut().find(|kept| kept.job == job) {
+            kept.used = Instant::now();
+            return Ok(Some(kept.plan.clone()));
         }
         let Some(stored) = self.ledger.document(job).await? else { return Ok(None) };
         let plan = match read(&stored) {
@@ -79,14 +94,17 @@ impl Plans {
             }
         };
         let mut kept = self.lock();
-        if kept.len() == KEPT {
+        kept.retain(|kept| kept.used.elapsed() < IDLE);
+        kept.push_back(Kept { job, plan: plan.clone(), used: Instant::now() });
+        let weight =
+            |kept: &VecDeque<Kept>| kept.iter().map(|kept| kept.plan.weight()).sum::<usize>();
+        while kept.len() > KEPT || (kept.len() > 1 && weight(&kept) > MAX_BYTES) {
             kept.pop_front();
         }
-        kept.push_back((job, plan.clone()));
         Ok(Some(plan))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(JobId, Arc<Plan>)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Kept>> {
         self.kept.lock().expect("nothing panics while it holds the lock")
     }
 }
@@ -106,9 +124,8 @@ fn key_of(plan: &Plan, index: u64) -> Option<u64> {
     if index >= plan.total() {
         return None;
     }
-    let input = serde_json::to_value(plan.input(index)).ok()?;
-    let value = input.pointer(pointer).unwrap_or(&serde_json::Value::Null);
-    Some(ring::hash(value.to_string().as_bytes()))
+    let input = Json::of(&plan.input(index)).ok()?;
+    Some(ring::hash(input.pointer(pointer).unwrap_or("null").as_bytes()))
 }
 
 #[cfg(test)]
@@ -135,6 +152,8 @@ mod tests {
         let items =
             r#"{"by":"items","items":[{"c":{"id":7}},{"c":{"id":8}},{"c":{"id":7},"x":1},{}]}"#;
         keys(items, "/c/id", &[(0, 1, false), (0, 2, true), (0, 3, false)]);
+        let large = r#"{"by":"items","items":[12345678901234567890123,12345678901234567890124]}"#;
+        keys(large, "", &[(0, 0, true), (0, 1, false)]);
         keys(r#"{"by":"range","start":0,"end":9}"#, "", &[(0, 1, false), (3, 3, true)]);
         keys(r#"{"by":"grid","axes":{"a":[1,2],"b":[3,4]}}"#, "/a", &[(0, 1, true), (1, 2, false)]);
     }

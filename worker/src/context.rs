@@ -50,7 +50,10 @@ impl Context {
 
     /// The job's `params`, the same for every subtask. The error is permanent and names the place.
     pub fn params<T: for<'de> Deserialize<'de>>(&self) -> Result<T, TaskError> {
-        T::deserialize(&self.plan.document().params)
+        self.plan
+            .document()
+            .params
+            .read()
             .map_err(|error| TaskError::permanent(format_args!("params: {error}")))
     }
 

@@ -14,7 +14,7 @@ pub fn served_answer(line: &[u8]) -> Result<Outcome, String> {
 
 /// What a command or an endpoint said, as a result.
 pub fn output(text: &[u8]) -> Result<String, Outcome> {
-    crate::task::result_of_text(text)
+    crate::task::result_of_text(text, crate::task::Output::Auto)
 }
 
 /// Whether the lines of a run that the ledger gave stand at the indices that it names.

@@ -3,8 +3,7 @@
 use std::ops::Range;
 
 use longshore_ledger::{Error, Ledger};
-use longshore_protocol::{Input, JobId, Outcome, Plan, ResultRun};
-use serde_json::Value;
+use longshore_protocol::{Input, JobId, Json, Outcome, Plan, ResultRun};
 
 use crate::result_store::ResultStore;
 
@@ -47,9 +46,9 @@ async fn results(
     store: &dyn ResultStore,
     job: JobId,
     children: Range<u64>,
-) -> Result<Vec<Value>, NoInput> {
+) -> Result<Vec<Json>, NoInput> {
     let count = usize::try_from(children.end - children.start).expect("a fan-in fits memory");
-    let mut found: Vec<Option<Value>> = vec![None; count];
+    let mut found: Vec<Option<Json>> = vec![None; count];
     let mut next = children.start;
     while next < children.end {
         let page = ledger.results(job, next, children.end, PAGE_BYTES).await;
@@ -61,8 +60,7 @@ async fn results(
             let text = lines(store, run).await?;
             for (index, line) in (run.from..run.from + run.count).zip(text.lines()) {
                 if children.contains(&index) {
-                    let value =
-                        serde_json::from_str(line).map_err(|error| garbled(index, &error))?;
+                    let value = Json::verbatim(line).map_err(|why| garbled(index, &why))?;
                     let place = usize::try_from(index - children.start).expect("below the count");
                     found[place] = Some(value);
                 }
@@ -111,8 +109,8 @@ pub(crate) fn pointer(lines: &str) -> Option<(&str, usize)> {
     })
 }
 
-fn garbled(index: u64, error: &serde_json::Error) -> NoInput {
-    let error = format!("the result of {index} can't be read: {error}");
+fn garbled(index: u64, why: &str) -> NoInput {
+    let error = format!("the result of {index} can't be read: {why}");
     NoInput::Failed(Outcome::Failure { error, retry: true })
 }
 

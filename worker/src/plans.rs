@@ -1,19 +1,24 @@
 //! Documents of jobs at work, fetched from the ledger once and kept while they are used.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use longshore_ledger::{Ledger, StoredDocument};
 use longshore_protocol::{Digest, JobDocument, JobId, Manifest, Plan};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 /// Most plans kept. A worker's slots work on a few jobs at a time; fairness over more jobs than
 /// this costs a fetch now and then.
 const MAX_PLANS: usize = 64;
 
-/// Most bytes of documents and manifests kept, as they stand in the ledger; the newest is kept
-/// whatever its size.
+/// Most bytes of memory that the plans kept take up; the newest is kept whatever its size.
 const MAX_BYTES: usize = 256 << 20;
+
+/// A plan that nothing works with is kept for so long, in case that the next chunk of its job comes.
+/// One whose job has ended goes in this way; nobody need tell of the end.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +46,15 @@ struct Entry {
     digest: Digest,
     cell: Arc<OnceCell<Arc<Plan>>>,
     bytes: usize,
+    used: Instant,
+}
+
+impl Entry {
+    /// Whether somebody works with the plan, or fetches it.
+    fn is_in_use(&self) -> bool {
+        let is_held = self.cell.get().is_some_and(|plan| Arc::strong_count(plan) > 1);
+        is_held || Arc::strong_count(&self.cell) > 1
+    }
 }
 
 impl Plans {
@@ -78,10 +92,26 @@ impl Plans {
         }
     }
 
+    /// Lets go of what nobody uses, for as long as it is not dropped.
+    pub(crate) async fn tidy(&self) {
+        loop {
+            tokio::time::sleep(IDLE / 2).await;
+            self.drop_idle();
+        }
+    }
+
+    fn drop_idle(&self) {
+        let mut entries = self.entries.lock();
+        for entry in entries.iter_mut().filter(|entry| entry.is_in_use()) {
+            entry.used = Instant::now();
+        }
+        entries.retain(|entry| entry.used.elapsed() < IDLE);
+    }
+
     fn read(&self, job: JobId, stored: &StoredDocument) -> Result<Arc<Plan>, Error> {
         let manifest = stored.manifest.as_deref();
         let plan = read(&stored.document, manifest).map_err(Error::Unreadable)?;
-        self.weigh(job, &stored.digest, stored.document.len() + manifest.map_or(0, str::len));
+        self.weigh(job, &stored.digest, plan.weight());
         Ok(Arc::new(plan))
     }
 
@@ -90,8 +120,12 @@ impl Plans {
         let found = entries.iter().position(|entry| entry.job == job && entry.digest == *digest);
         let entry = match found {
             Some(place) => entries.remove(place),
-            None => Entry { job, digest: digest.clone(), cell: Arc::default(), bytes: 0 },
+            None => {
+                let (cell, used) = (Arc::default(), Instant::now());
+                Entry { job, digest: digest.clone(), cell, bytes: 0, used }
+            }
         };
+        let entry = Entry { used: Instant::now(), ..entry };
         let cell = entry.cell.clone();
         entries.push(entry);
         if entries.len() > MAX_PLANS {
@@ -157,6 +191,33 @@ mod tests {
         }
         let jobs: Vec<JobId> = plans.entries.lock().iter().map(|entry| entry.job).collect();
         assert_eq!(jobs, [job(2)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_plan_that_nobody_uses_goes_within_seconds() {
+        let plans = Plans::default();
+        let digest = Digest::new("d");
+        let plan =
+            Arc::new(read(r#"{"task":"t","split":{"by":"items","items":[1]}}"#, None).unwrap());
+        for number in 0..3 {
+            plans.cell(job(number), &digest).set(plan.clone()).unwrap();
+        }
+        let fetched = plans.cell(job(2), &digest);
+        let kept = || plans.entries.lock().iter().map(|entry| entry.job).collect::<Vec<_>>();
+        let for_some_time = |time| tokio::time::timeout(time, plans.tidy());
+        let _ = for_some_time(IDLE * 3).await;
+        assert_eq!(kept(), [job(0), job(1), job(2)], "a chunk works with them");
+        drop(plan);
+        let _ = for_some_time(IDLE * 3).await;
+        assert_eq!(kept().len(), 3, "the three hold it for one another");
+        for number in 0..2 {
+            plans.entries.lock().retain(|entry| entry.job != job(number));
+        }
+        let _ = for_some_time(IDLE * 3).await;
+        assert_eq!(kept(), [job(2)], "somebody fetches it");
+        drop(fetched);
+        let _ = for_some_time(IDLE * 3).await;
+        assert_eq!(kept(), []);
     }
 
     #[tokio::test]

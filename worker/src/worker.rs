@@ -196,6 +196,8 @@ async fn consume(
         biased;
         () = shutdown.cancelled() => Ok(()),
         () = closing.cancelled() => Ok(()),
+        // Never ends.
+        () = pipeline.plans.tidy() => Ok(()),
         Some(ended) = pumps.join_next() => ended.unwrap_or(Ok(())),
     };
     // In this order, so that a node that is seen to drain begins nothing any more.

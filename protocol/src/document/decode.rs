@@ -41,8 +41,7 @@ const AXIS: &str = r#"use a list of values or {"start": 0, "end": 10}"#;
 impl JobDocument {
     /// Reads and validates a document; the first thing that is wrong is the error.
     ///
-    /// Numbers are kept as 64 bits, whole or floating: whole numbers beyond that lose their last
-    /// digits, so an application writes such things as strings.
+    /// The application's own data is kept as text: numbers of any length stay as they were written.
     pub fn parse(json: &[u8]) -> Result<Self, Invalid> {
         let root = Place::Root;
         let reader = Reader::new(root, json::parse(json)?);
@@ -56,7 +55,7 @@ impl JobDocument {
             document.id = Some(job_id(&id)?);
         }
         if let Some(params) = object.take("params") {
-            document.params = params.value()?;
+            document.params = params.json()?;
         }
         if let Some(names) = object.take("reduce").and_then(Reader::unless_null) {
             document.reduce = Some(reduce(names)?);
@@ -103,7 +102,7 @@ impl JobDocument {
 }
 
 fn job_id(reader: &Reader<'_>) -> Result<crate::JobId, Invalid> {
-    reader.as_text().and_then(units::parse_job_id).ok_or_else(|| {
+    reader.as_text().and_then(|text| units::parse_job_id(&text)).ok_or_else(|| {
         reader.refuse("write a UUID like 01890a5d-ac96-774b-bcce-b302099a8057, or leave it out")
     })
 }
@@ -113,11 +112,11 @@ fn split(reader: Reader<'_>) -> Result<Split, Invalid> {
     let kinds = format!("use {}", one_of(&KINDS));
     let mut object = Object::new(reader, &place, r#"write an object like {"by": "items", …}"#)?;
     let kind = object.peek_text("by", &kinds)?;
-    match kind {
+    match kind.as_str() {
         "items" => {
             object.only(&["by", "items"])?;
             let reader = object.required("items", "list the items")?;
-            Ok(Split::Items { items: values(reader, "write a list of items")? })
+            Ok(Split::Items { items: reader.items("write a list of items")? })
         }
         "range" => {
             object.only(&["by", "start", "end", "step"])?;
@@ -141,12 +140,6 @@ fn split(reader: Reader<'_>) -> Result<Split, Invalid> {
         }
         other => Err(place.field("by").invalid(format!("unknown kind {}", quote(other)), kinds)),
     }
-}
-
-fn values(reader: Reader<'_>, allowed: &str) -> Result<Vec<serde_json::Value>, Invalid> {
-    let place = reader.place();
-    let nodes = reader.list(allowed)?.into_iter().enumerate();
-    nodes.map(|(index, node)| node.into_value(place.index(index))).collect()
 }
 
 fn range(object: &mut Object<'_>) -> Result<(i64, i64, i64), Invalid> {
@@ -176,7 +169,7 @@ fn axes(reader: Reader<'_>) -> Result<Vec<(String, Axis)>, Invalid> {
 
 fn axis(reader: Reader<'_>) -> Result<Axis, Invalid> {
     if reader.is_list() {
-        return Ok(Axis::Values(values(reader, AXIS)?));
+        return Ok(Axis::Values(reader.items(AXIS)?));
     }
     let place = reader.place();
     let mut object = Object::new(reader, &place, AXIS)?;
@@ -222,7 +215,7 @@ fn retry(reader: Reader<'_>) -> Result<Retry, Invalid> {
 }
 
 fn placement(reader: Reader<'_>) -> Result<Placement, Invalid> {
-    match reader.as_text() {
+    match reader.as_text().as_deref() {
         Some("shared") => return Ok(Placement::Shared),
         Some("round_robin") => return Ok(Placement::RoundRobin),
         _ if reader.is_object() => {}
@@ -235,7 +228,7 @@ fn placement(reader: Reader<'_>) -> Result<Placement, Invalid> {
 }
 
 fn chunk(reader: Reader<'_>) -> Result<Chunk, Invalid> {
-    match reader.as_text() {
+    match reader.as_text().as_deref() {
         Some("auto") => Ok(Chunk::Auto),
         Some(_) => Err(reader.refuse(CHUNKS)),
         None => reader
@@ -264,7 +257,7 @@ fn changed(reader: &Reader<'_>) -> Result<Changed, Invalid> {
 
 fn labels(reader: Reader<'_>) -> Result<BTreeMap<String, String>, Invalid> {
     let place = reader.place();
-    let members: Vec<(String, Node)> = reader.members("write an object of strings")?;
+    let members: Vec<(String, Node<'_>)> = reader.members("write an object of strings")?;
     let mut labels = BTreeMap::new();
     for (key, node) in members {
         let value = Reader::new(place.field(&key), node).text(TEXT)?;

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io::{self, BufWriter, Write};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::ser::SerializeMap;
@@ -13,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super as document;
 use super::leaves::{Data, DurationText, Name, SizeText};
+use crate::json::Items;
 use crate::{Digest, JobId};
 
 impl document::JobDocument {
@@ -22,15 +24,56 @@ impl document::JobDocument {
         to_json(&JobDocument::new(self, self.id))
     }
 
+    /// How long that text is, without making it.
+    pub(super) fn json_length(&self) -> usize {
+        let mut length = Length(0);
+        write_json(&mut length, &JobDocument::new(self, self.id));
+        length.0
+    }
+
     /// Same digest, same content; the id does not count.
     pub fn digest(&self) -> Digest {
-        let hash = Sha256::digest(to_json(&JobDocument::new(self, None)));
+        let mut hash = BufWriter::with_capacity(1 << 16, Hash(Sha256::new()));
+        write_json(&mut hash, &JobDocument::new(self, None));
+        let hash = hash.into_inner().ok().expect("a hash takes everything").0.finalize();
         Digest::new(hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
     }
 }
 
 fn to_json(document: &JobDocument<'_>) -> String {
     serde_json::to_string(document).expect("every part of a document can be written as JSON")
+}
+
+fn write_json(to: impl Write, document: &JobDocument<'_>) {
+    serde_json::to_writer(to, document).expect("every part of a document can be written as JSON");
+}
+
+/// A hash of what is written.
+struct Hash(Sha256);
+
+impl Write for Hash {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How much is written.
+struct Length(usize);
+
+impl Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A job for Longshore: what to run, how it becomes subtasks, and how to treat them.
@@ -122,7 +165,7 @@ impl<'a> JobDocument<'a> {
             id,
             task: Name(&from.task),
             split: Split::new(&from.split),
-            params: Data(&from.params),
+            params: Data(Some(&from.params)),
             reduce: from
                 .reduce
                 .as_ref()
@@ -168,7 +211,8 @@ enum Split<'a> {
     Items {
         /// The elements: any JSON.
         #[schemars(length(min = 1))]
-        items: Vec<Data<'a>>,
+        #[schemars(with = "Vec<Data<'a>>")]
+        items: &'a Items,
     },
     /// A number a subtask: `start`, `start + step`, … before `end`.
     Range {
@@ -208,9 +252,7 @@ fn default_step() -> i64 {
 impl<'a> Split<'a> {
     fn new(from: &'a document::Split) -> Self {
         match from {
-            document::Split::Items { items } => {
-                Self::Items { items: items.iter().map(Data).collect() }
-            }
+            document::Split::Items { items } => Self::Items { items },
             document::Split::Range { start, end, step } => {
                 Self::Range { start: *start, end: *end, step: *step }
             }
@@ -262,7 +304,7 @@ impl JsonSchema for Axes<'_> {
 #[schemars(deny_unknown_fields)]
 enum Axis<'a> {
     /// Listed: any JSON.
-    Values(#[schemars(length(min = 1))] Vec<Data<'a>>),
+    Values(#[schemars(with = "Vec<Data<'a>>", length(min = 1))] &'a Items),
     /// Counted.
     Range {
         /// The first number.
@@ -278,7 +320,7 @@ enum Axis<'a> {
 impl<'a> Axis<'a> {
     fn new(from: &'a document::Axis) -> Self {
         match from {
-            document::Axis::Values(values) => Self::Values(values.iter().map(Data).collect()),
+            document::Axis::Values(values) => Self::Values(values),
             document::Axis::Range { start, end, step } => {
                 Self::Range { start: *start, end: *end, step: *step }
             }

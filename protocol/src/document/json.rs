@@ -1,55 +1,57 @@
-//! JSON text to a tree that forgets nothing: keys keep their order, and a key that stands twice
-//! stands twice. `serde_json::Value` would keep the last of them in silence.
+//! JSON text to a tree that forgets nothing and copies nothing: each node is a part of the text, looked
+//! into when somebody asks.
 //!
 //! Deliberately absent: what a job document means (see `decode`).
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde::de::{Error as _, MapAccess, Visitor};
 
 use super::place::Place;
 use super::{Invalid, JobDocument, MAX_DEPTH, MAX_DOCUMENT_BYTES};
 use crate::JobId;
+use crate::json::{self, Items, Json, TOO_DEEP};
 
 /// A JSON value as it was written.
-#[derive(Debug)]
-pub(super) enum Node {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Node<'a>(&'a str);
+
+/// What kind of value a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
     Null,
-    Bool(bool),
-    Number(Number),
-    Text(String),
-    List(Vec<Node>),
-    Object(Vec<(String, Node)>),
+    Bool,
+    Number,
+    Text,
+    List,
+    Object,
 }
 
 /// Reads a whole text; trailing whitespace is fine, anything else after the value is not.
-pub(super) fn parse(json: &[u8]) -> Result<Node, Invalid> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Node<'_>, Invalid> {
     let place = Place::Root;
-    if json.len() > MAX_DOCUMENT_BYTES {
-        let found = format!("{} bytes", json.len());
+    if bytes.len() > MAX_DOCUMENT_BYTES {
+        let found = format!("{} bytes", bytes.len());
         return Err(place.invalid(found, too_long()));
     }
-    if json.starts_with(b"\xef\xbb\xbf") {
+    if bytes.starts_with(b"\xef\xbb\xbf") {
         return Err(place.invalid("starts with a byte order mark", "write UTF-8 without one"));
     }
-    if let Err(error) = std::str::from_utf8(json) {
-        let before = &json[..error.valid_up_to()];
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let before = &bytes[..error.valid_up_to()];
         let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
         let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
         let found = format!("not UTF-8 at line {line} column {column}");
-        return Err(place.invalid(found, "write JSON in UTF-8"));
-    }
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let node = NodeSeed { depth: 0 }.deserialize(&mut deserializer);
-    node.and_then(|node| deserializer.end().map(|()| node)).map_err(|error| {
-        let text = error.to_string();
-        if text.starts_with(TOO_DEEP) {
-            place.invalid(text, format!("nest at most {MAX_DEPTH} levels"))
+        place.invalid(found, "write JSON in UTF-8")
+    })?;
+    json::check(text).map_err(|why| {
+        if why.starts_with(TOO_DEEP) {
+            place.invalid(why, format!("nest at most {MAX_DEPTH} levels"))
         } else {
-            place.invalid(format!("not JSON: {text}"), "write one JSON object")
+            place.invalid(why, "write one JSON object")
         }
-    })
+    })?;
+    Ok(Node(text.trim_ascii()))
 }
 
 /// What is allowed where a document is too long.
@@ -58,49 +60,56 @@ pub(super) fn too_long() -> String {
     format!("at most {mib} MiB; submit more items through an open job, or name them by files")
 }
 
-const TOO_DEEP: &str = "nested too deep";
-
-impl Node {
-    /// The node as it may stand in an error: short, on one line.
-    pub(super) fn describe(&self) -> String {
-        match self {
-            Self::Null => "`null`".into(),
-            Self::Bool(value) => format!("`{value}`"),
-            Self::Number(number) => format!("`{number}`"),
-            Self::Text(text) => quote(text),
-            Self::List(_) => "a list".into(),
-            Self::Object(_) => "an object".into(),
+impl<'a> Node<'a> {
+    pub(super) fn kind(self) -> Kind {
+        match self.0.as_bytes().first() {
+            Some(b'{') => Kind::Object,
+            Some(b'[') => Kind::List,
+            Some(b'"') => Kind::Text,
+            Some(b't' | b'f') => Kind::Bool,
+            Some(b'n') | None => Kind::Null,
+            Some(_) => Kind::Number,
         }
+    }
+
+    /// The node as it may stand in an error: short, on one line.
+    pub(super) fn describe(self) -> String {
+        match self.kind() {
+            Kind::Null | Kind::Bool | Kind::Number => quote(self.0),
+            Kind::Text => quote(&json::unescaped(self.0)),
+            Kind::List => "a list".into(),
+            Kind::Object => "an object".into(),
+        }
+    }
+
+    /// The digits of a number.
+    pub(super) fn number(self) -> Option<&'a str> {
+        (self.kind() == Kind::Number).then_some(self.0)
+    }
+
+    pub(super) fn text(self) -> Option<String> {
+        (self.kind() == Kind::Text).then(|| json::unescaped(self.0))
+    }
+
+    pub(super) fn list(self) -> Option<Vec<Node<'a>>> {
+        (self.kind() == Kind::List).then(|| json::elements(self.0).map(Node).collect())
+    }
+
+    /// Keys in their order; one that stands twice stands twice.
+    pub(super) fn members(self) -> Option<Vec<(String, Node<'a>)>> {
+        let members = || json::members(self.0).map(|(key, value)| (key, Node(value))).collect();
+        (self.kind() == Kind::Object).then(members)
     }
 
     /// The application's own data: any JSON, but a key that stands twice is refused, because one of
     /// its values would be lost.
-    pub(super) fn into_value(self, place: Place<'_>) -> Result<Value, Invalid> {
-        Ok(match self {
-            Self::Null => Value::Null,
-            Self::Bool(value) => Value::Bool(value),
-            Self::Number(number) => Value::Number(number),
-            Self::Text(text) => Value::String(text),
-            Self::List(nodes) => {
-                let values = nodes.into_iter().enumerate();
-                Value::Array(
-                    values
-                        .map(|(index, node)| node.into_value(place.index(index)))
-                        .collect::<Result<_, _>>()?,
-                )
-            }
-            Self::Object(entries) => {
-                let mut map = Map::new();
-                for (key, node) in entries {
-                    if map.contains_key(&key) {
-                        return Err(place.twice("key", &key));
-                    }
-                    let value = node.into_value(place.field(&key))?;
-                    map.insert(key, value);
-                }
-                Value::Object(map)
-            }
-        })
+    pub(super) fn into_json(self, place: Place<'_>) -> Result<Json, Invalid> {
+        Json::canonical(self.0, place)
+    }
+
+    /// The same of a list.
+    pub(super) fn into_items(self, place: Place<'_>) -> Option<Result<Items, Invalid>> {
+        (self.kind() == Kind::List).then(|| Items::canonical(self.0, place))
     }
 }
 
@@ -121,83 +130,6 @@ pub(crate) fn quote(text: &str) -> String {
     }
     quoted.push('`');
     quoted
-}
-
-#[derive(Clone, Copy)]
-struct NodeSeed {
-    depth: usize,
-}
-
-impl NodeSeed {
-    fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
-        // Bounded before the recursion, so that no document can use up the stack.
-        if self.depth == MAX_DEPTH {
-            return Err(E::custom(TOO_DEEP));
-        }
-        Ok(Self { depth: self.depth + 1 })
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for NodeSeed {
-    type Value = Node;
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for NodeSeed {
-    type Value = Node;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Node, E> {
-        Ok(Node::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
-        Ok(Node::Bool(value))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
-        Ok(Node::Number(value.into()))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
-        Ok(Node::Number(value.into()))
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Node, E> {
-        Number::from_f64(value).map(Node::Number).ok_or_else(|| E::custom("number out of range"))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
-        Ok(Node::Text(value.to_owned()))
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Node, E> {
-        Ok(Node::Text(value))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
-        let seed = self.deeper()?;
-        let mut nodes = Vec::new();
-        while let Some(node) = list.next_element_seed(seed)? {
-            nodes.push(node);
-        }
-        Ok(Node::List(nodes))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Node, A::Error> {
-        let seed = self.deeper()?;
-        let mut entries = Vec::new();
-        while let Some(key) = object.next_key::<String>()? {
-            entries.push((key, object.next_value_seed(seed)?));
-        }
-        Ok(Node::Object(entries))
-    }
 }
 
 impl JobDocument {

@@ -5,43 +5,18 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
-use serde_json::Value;
 
 use super::units;
+use crate::json::Json;
 
-/// The application's own JSON. Keys are written in sorted order, whatever features of `serde_json`
-/// the program around us was built with: a digest is compared between programs.
-pub(super) struct Data<'a>(pub(super) &'a Value);
-
-impl Default for Data<'_> {
-    fn default() -> Self {
-        Self(&Value::Null)
-    }
-}
+/// The application's own JSON, as it is kept: a digest is compared between programs.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Data<'a>(pub(super) Option<&'a Json>);
 
 impl Serialize for Data<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Value::Array(values) => {
-                let mut list = serializer.serialize_seq(Some(values.len()))?;
-                for value in values {
-                    list.serialize_element(&Data(value))?;
-                }
-                list.end()
-            }
-            Value::Object(members) => {
-                let mut members = members.iter().collect::<Vec<_>>();
-                members.sort_unstable_by_key(|(key, _)| *key);
-                let mut object = serializer.serialize_map(Some(members.len()))?;
-                for (key, value) in members {
-                    object.serialize_entry(key, &Data(value))?;
-                }
-                object.end()
-            }
-            plain => plain.serialize(serializer),
-        }
+        self.0.serialize(serializer)
     }
 }
 

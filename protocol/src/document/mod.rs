@@ -18,9 +18,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::JobId;
+use crate::json::{Items, Json};
 
 pub(crate) use json::quote;
 pub use reader::nearest;
@@ -51,7 +53,7 @@ pub struct JobDocument {
     /// How the job becomes subtasks.
     pub split: Split,
     /// Given to every subtask.
-    pub params: Value,
+    pub params: Json,
     /// How results are combined, if they are.
     pub reduce: Option<Reduce>,
     /// The pool of workers.
@@ -90,7 +92,7 @@ pub enum Split {
     /// An element a subtask.
     Items {
         /// The elements.
-        items: Vec<Value>,
+        items: Items,
     },
     /// A number a subtask: `start`, `start + step`, … before `end`.
     Range {
@@ -124,7 +126,7 @@ pub enum Split {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Axis {
     /// Listed.
-    Values(Vec<Value>),
+    Values(Items),
     /// Counted.
     Range {
         /// The first number.
@@ -244,7 +246,7 @@ impl JobDocument {
             id: None,
             task: task.into(),
             split,
-            params: Value::Null,
+            params: Json::null(),
             reduce: None,
             queue: DEFAULT_NAME.into(),
             priority: DEFAULT_PRIORITY,
@@ -267,7 +269,15 @@ impl JobDocument {
 impl Split {
     /// An element a subtask.
     pub fn items(items: impl IntoIterator<Item = impl Into<Value>>) -> Self {
-        Self::Items { items: items.into_iter().map(Into::into).collect() }
+        Self::Items { items: items.into_iter().map(|item| Json::from(item.into())).collect() }
+    }
+
+    /// A value of Rust a subtask, as serde writes it: numbers beyond 64 bits too. The error names the
+    /// value that JSON can't say.
+    pub fn values(values: impl IntoIterator<Item = impl Serialize>) -> Result<Self, Invalid> {
+        let items: Result<Items, Invalid> =
+            values.into_iter().map(|value| Json::of(&value)).collect();
+        Ok(Self::Items { items: items? })
     }
 
     /// A number a subtask: `start`, `start + 1`, … before `end`.

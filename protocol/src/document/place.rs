@@ -39,7 +39,7 @@ impl<'a> Place<'a> {
     }
 
     /// Two members of this object have the same name.
-    pub(super) fn twice(&self, what: &str, name: &str) -> Invalid {
+    pub(crate) fn twice(&self, what: &str, name: &str) -> Invalid {
         self.invalid(format!("the {what} {} stands twice", quote(name)), "write it once")
     }
 }

@@ -3,10 +3,11 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::json::{Node, quote};
+use super::json::{Kind, Node, quote};
 use super::place::Place;
 use super::rules::{real_numbers, whole_numbers};
 use super::{Invalid, units};
+use crate::json::{Items, Json};
 
 const DURATIONS: &str = r#"write one like "30s", "5m" or "1h 30m""#;
 const SIZES: &str = r#"write a whole number with B, KiB, MiB, GiB or TiB, like "1MiB""#;
@@ -14,17 +15,17 @@ const SIZES: &str = r#"write a whole number with B, KiB, MiB, GiB or TiB, like "
 /// A value that is about to be read.
 pub(super) struct Reader<'a> {
     place: Place<'a>,
-    node: Node,
+    node: Node<'a>,
 }
 
 /// The members of an object, taken out one by one.
 pub(super) struct Object<'a> {
     place: &'a Place<'a>,
-    members: Vec<(String, Node)>,
+    members: Vec<(String, Node<'a>)>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(place: Place<'a>, node: Node) -> Self {
+    pub(super) fn new(place: Place<'a>, node: Node<'a>) -> Self {
         Self { place, node }
     }
 
@@ -40,42 +41,47 @@ impl<'a> Reader<'a> {
 
     /// `None` for `null`.
     pub(super) fn unless_null(self) -> Option<Self> {
-        if matches!(self.node, Node::Null) { None } else { Some(self) }
+        if self.node.kind() == Kind::Null { None } else { Some(self) }
     }
 
     /// The string, if it is one.
-    pub(super) fn as_text(&self) -> Option<&str> {
-        if let Node::Text(text) = &self.node { Some(text) } else { None }
+    pub(super) fn as_text(&self) -> Option<String> {
+        self.node.text()
     }
 
     pub(super) fn is_list(&self) -> bool {
-        matches!(self.node, Node::List(_))
+        self.node.kind() == Kind::List
     }
 
     pub(super) fn is_object(&self) -> bool {
-        matches!(self.node, Node::Object(_))
+        self.node.kind() == Kind::Object
     }
 
     pub(super) fn text(self, allowed: &str) -> Result<String, Invalid> {
-        if let Node::Text(text) = self.node { Ok(text) } else { Err(self.refuse(allowed)) }
+        self.node.text().ok_or_else(|| self.refuse(allowed))
     }
 
-    pub(super) fn list(self, allowed: &str) -> Result<Vec<Node>, Invalid> {
-        if let Node::List(nodes) = self.node { Ok(nodes) } else { Err(self.refuse(allowed)) }
+    pub(super) fn list(self, allowed: &str) -> Result<Vec<Node<'a>>, Invalid> {
+        self.node.list().ok_or_else(|| self.refuse(allowed))
     }
 
-    pub(super) fn members(self, allowed: &str) -> Result<Vec<(String, Node)>, Invalid> {
-        if let Node::Object(members) = self.node { Ok(members) } else { Err(self.refuse(allowed)) }
+    pub(super) fn members(self, allowed: &str) -> Result<Vec<(String, Node<'a>)>, Invalid> {
+        self.node.members().ok_or_else(|| self.refuse(allowed))
     }
 
     /// The application's own data.
-    pub(super) fn value(self) -> Result<serde_json::Value, Invalid> {
-        self.node.into_value(self.place)
+    pub(super) fn json(self) -> Result<Json, Invalid> {
+        self.node.into_json(self.place)
+    }
+
+    /// A list of the application's own data.
+    pub(super) fn items(self, allowed: &str) -> Result<Items, Invalid> {
+        self.node.into_items(self.place).unwrap_or_else(|| Err(self.refuse(allowed)))
     }
 
     /// A whole number within bounds.
     pub(super) fn whole<T: TryFrom<u64>>(self, bounds: &RangeInclusive<u64>) -> Result<T, Invalid> {
-        let number = if let Node::Number(number) = &self.node { number.as_u64() } else { None };
+        let number = self.node.number().and_then(|number| number.parse::<u64>().ok());
         number
             .filter(|number| bounds.contains(number))
             .and_then(|number| T::try_from(number).ok())
@@ -84,54 +90,52 @@ impl<'a> Reader<'a> {
 
     /// A whole number of 64 bits with a sign.
     pub(super) fn integer(self) -> Result<i64, Invalid> {
-        let number = if let Node::Number(number) = &self.node { number.as_i64() } else { None };
-        number.ok_or_else(|| self.refuse("use a whole number of 64 bits"))
+        let number = self.node.number().and_then(|number| number.parse().ok());
+        number.ok_or_else(|| {
+            self.refuse(format!("use a whole number from {} to {}", i64::MIN, i64::MAX))
+        })
     }
 
     /// A number within bounds.
     pub(super) fn real(self, bounds: &RangeInclusive<f64>) -> Result<f64, Invalid> {
-        let number = if let Node::Number(number) = &self.node { number.as_f64() } else { None };
+        let number = self.node.number().and_then(|number| number.parse::<f64>().ok());
         number
             .filter(|number| bounds.contains(number))
             .ok_or_else(|| self.refuse(real_numbers(bounds)))
     }
 
     pub(super) fn duration(self) -> Result<Duration, Invalid> {
-        match &self.node {
-            Node::Text(text) => units::parse_duration(text).ok_or_else(|| {
-                self.place.invalid(format!("{} is no duration", quote(text)), DURATIONS)
-            }),
-            Node::Number(number) => {
-                let hint = match number.as_u64() {
-                    Some(seconds) => format!(r#"write "{seconds}s""#),
-                    None => DURATIONS.into(),
-                };
-                Err(self.place.invalid(format!("`{number}` has no unit"), hint))
-            }
-            _ => Err(self.refuse(DURATIONS)),
+        if let Some(text) = self.node.text() {
+            return units::parse_duration(&text).ok_or_else(|| {
+                self.place.invalid(format!("{} is no duration", quote(&text)), DURATIONS)
+            });
         }
+        Err(self.without_unit(DURATIONS, |seconds| format!("{seconds}s")))
     }
 
     pub(super) fn size(self) -> Result<u64, Invalid> {
-        match &self.node {
-            Node::Text(text) => units::parse_size(text)
-                .ok_or_else(|| self.place.invalid(format!("{} is no size", quote(text)), SIZES)),
-            Node::Number(number) => {
-                let hint = match number.as_u64() {
-                    Some(bytes) => format!(r#"write "{}""#, units::format_size(bytes)),
-                    None => SIZES.into(),
-                };
-                Err(self.place.invalid(format!("`{number}` has no unit"), hint))
-            }
-            _ => Err(self.refuse(SIZES)),
+        if let Some(text) = self.node.text() {
+            return units::parse_size(&text)
+                .ok_or_else(|| self.place.invalid(format!("{} is no size", quote(&text)), SIZES));
         }
+        Err(self.without_unit(SIZES, units::format_size))
+    }
+
+    /// A number where a text with a unit should stand, or something else.
+    fn without_unit(&self, allowed: &str, with_unit: fn(u64) -> String) -> Invalid {
+        let Some(number) = self.node.number() else { return self.refuse(allowed) };
+        let hint = match number.parse() {
+            Ok(number) => format!(r#"write "{}""#, with_unit(number)),
+            Err(_) => allowed.to_owned(),
+        };
+        self.place.invalid(format!("{} has no unit", quote(number)), hint)
     }
 }
 
 impl<'a> Object<'a> {
     /// `place` is the reader's own, kept by the caller so that the members can point at it.
     pub(super) fn new(
-        reader: Reader<'_>,
+        reader: Reader<'a>,
         place: &'a Place<'a>,
         allowed: &str,
     ) -> Result<Self, Invalid> {
@@ -139,10 +143,11 @@ impl<'a> Object<'a> {
     }
 
     /// The member's text, left where it is; it decides which other members there may be.
-    pub(super) fn peek_text(&self, name: &'a str, allowed: &str) -> Result<&str, Invalid> {
+    pub(super) fn peek_text(&self, name: &'a str, allowed: &str) -> Result<String, Invalid> {
         match self.members.iter().find(|(key, _)| key == name) {
-            Some((_, Node::Text(text))) => Ok(text),
-            Some((_, node)) => Err(self.place.field(name).invalid(node.describe(), allowed)),
+            Some((_, node)) => {
+                node.text().ok_or_else(|| self.place.field(name).invalid(node.describe(), allowed))
+            }
             None => Err(self.missing(name, allowed)),
         }
     }

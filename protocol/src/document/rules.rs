@@ -9,8 +9,6 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::json::{quote, too_long};
 use super::place::Place;
 use super::units::format_duration;
@@ -18,6 +16,7 @@ use super::{
     Axis, Chunk, Invalid, JobDocument, MAX_DEPTH, MAX_DOCUMENT_BYTES, MAX_TOTAL, Placement,
     Results, Retry, Split,
 };
+use crate::json::{self, Items};
 use crate::names::{MAX_LABEL_VALUE, MAX_NAME, check_name};
 
 pub(super) const PRIORITY: RangeInclusive<u64> = 0..=9;
@@ -60,7 +59,7 @@ impl JobDocument {
         let place = root.field("split");
         split(place, &self.split)?;
         split_depth(place, &self.split)?;
-        depth(root.field("params"), &self.params, 1)?;
+        depth(root.field("params"), self.params.get(), 1)?;
         self.check_reduce(root.field("reduce"))?;
         name(root.field("queue"), &self.queue)?;
         whole(root.field("priority"), u64::from(self.priority), &PRIORITY)?;
@@ -88,7 +87,7 @@ impl JobDocument {
         duration(root.field("keep_for"), self.keep_for, SHORTEST_KEPT)?;
         self.check_labels(root.field("labels"))?;
         // The canonical text is what travels and what is kept, so it has to fit too.
-        let length = self.to_json().len();
+        let length = self.json_length();
         if length > MAX_DOCUMENT_BYTES {
             return Err(root.invalid(format!("{length} bytes"), too_long()));
         }
@@ -334,17 +333,11 @@ fn globs(place: Place<'_>, globs: &[String]) -> Result<(), Invalid> {
 
 fn split_depth(place: Place<'_>, split: &Split) -> Result<(), Invalid> {
     match split {
-        Split::Items { items } => {
-            let place = place.field("items");
-            items.iter().enumerate().try_for_each(|(i, item)| depth(place.index(i), item, 3))
-        }
+        Split::Items { items } => depths(place.field("items"), items, 3),
         Split::Grid { axes } => {
             let place = place.field("axes");
             axes.iter().try_for_each(|(name, axis)| match axis {
-                Axis::Values(values) => values
-                    .iter()
-                    .enumerate()
-                    .try_for_each(|(i, value)| depth(place.field(name).index(i), value, 4)),
+                Axis::Values(values) => depths(place.field(name), values, 4),
                 Axis::Range { .. } => Ok(()),
             })
         }
@@ -352,19 +345,17 @@ fn split_depth(place: Place<'_>, split: &Split) -> Result<(), Invalid> {
     }
 }
 
+fn depths(place: Place<'_>, values: &Items, above: usize) -> Result<(), Invalid> {
+    if json::depth(values.text()) <= MAX_DEPTH - above + 1 {
+        return Ok(());
+    }
+    values.iter().enumerate().try_for_each(|(index, text)| depth(place.index(index), text, above))
+}
+
 /// Refuses data nested so deep that the document could not be read again; `above` levels are around
 /// it.
-fn depth(place: Place<'_>, value: &Value, above: usize) -> Result<(), Invalid> {
-    fn fits(value: &Value, levels: usize) -> bool {
-        match value {
-            Value::Array(values) => {
-                levels > 0 && values.iter().all(|value| fits(value, levels - 1))
-            }
-            Value::Object(map) => levels > 0 && map.values().all(|value| fits(value, levels - 1)),
-            _ => true,
-        }
-    }
-    if fits(value, MAX_DEPTH - above) {
+fn depth(place: Place<'_>, text: &str, above: usize) -> Result<(), Invalid> {
+    if json::depth(text) <= MAX_DEPTH - above {
         return Ok(());
     }
     Err(place.invalid("nested too deep", format!("nest at most {MAX_DEPTH} levels")))

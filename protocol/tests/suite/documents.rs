@@ -6,8 +6,8 @@ use std::time::Duration;
 use longshore_protocol::document::{
     Axis, Changed, Chunk, MAX_DOCUMENT_BYTES, Placement, Reduce, Results, Retry, Split,
 };
-use longshore_protocol::{JobDocument, JobId};
-use serde_json::{Value, json};
+use longshore_protocol::{JobDocument, JobId, Json};
+use serde_json::json;
 
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
@@ -65,8 +65,8 @@ fn what_is_left_out_has_the_documented_default() {
     let expected = JobDocument {
         id: None,
         task: "t".into(),
-        split: Split::Items { items: vec![json!(1)] },
-        params: Value::Null,
+        split: Split::Items { items: vec![json!(1)].into() },
+        params: Json::null(),
         reduce: None,
         queue: "default".into(),
         priority: 5,
@@ -91,7 +91,7 @@ fn what_is_written_is_read() {
     let document = parse(GOOD[8]);
     assert_eq!(document.id.map(|id| id.to_string()).as_deref(), Some(ID));
     assert_eq!(document.task, "score.v2_x-1");
-    assert_eq!(document.params["list"][2], json!(u64::MAX));
+    assert_eq!(document.params.pointer("/list/2"), Some("18446744073709551615"));
     assert_eq!(document.reduce, Some(Reduce { task: "sum".into(), fan_in: 2 }));
     assert_eq!((document.queue.as_str(), document.priority), ("gpu", 9));
     assert_eq!(document.retry.max_backoff, Duration::from_secs(5400));
@@ -192,7 +192,8 @@ fn a_document_built_in_rust_obeys_the_same_rules() {
         &JobDocument { priority: 10, ..small() },
         "priority: `10`; use a whole number from 0 to 9",
     );
-    let axes = [("x", Axis::Values(vec![json!(1)])), ("x", Axis::Values(vec![json!(2)]))];
+    let axes =
+        [("x", Axis::Values(vec![json!(1)].into())), ("x", Axis::Values(vec![json!(2)].into()))];
     let twice = JobDocument::new("t", Split::grid(axes));
     refused(&twice, "split.axes: the axis `x` stands twice; write it once");
     let retry = Retry { jitter: f64::NAN, ..Retry::default() };
@@ -212,7 +213,7 @@ fn a_document_built_in_rust_obeys_the_same_rules() {
     );
     let deep = (0..100).fold(json!(1), |value, _| json!([value]));
     refused(
-        &JobDocument { params: deep.clone(), ..small() },
+        &JobDocument { params: deep.clone().into(), ..small() },
         "params: nested too deep; nest at most 100 levels",
     );
     refused(
@@ -224,9 +225,9 @@ fn a_document_built_in_rust_obeys_the_same_rules() {
 #[test]
 fn the_deepest_documents_that_are_valid_can_be_read_again() {
     let nested = |levels: usize| (0..levels).fold(json!(1), |value, _| json!([value]));
-    let axis = Axis::Values(vec![nested(96)]);
+    let axis = Axis::Values(vec![nested(96)].into());
     let deepest = [
-        JobDocument { params: nested(99), ..small() },
+        JobDocument { params: nested(99).into(), ..small() },
         JobDocument::new("t", Split::items([nested(97)])),
         JobDocument::new("t", Split::grid([("x", axis)])),
     ];
@@ -234,7 +235,7 @@ fn the_deepest_documents_that_are_valid_can_be_read_again() {
         assert_eq!(document.validate(), Ok(()));
         assert_eq!(parse(&document.to_json()), document);
     }
-    let axis = Axis::Values(vec![nested(97)]);
+    let axis = Axis::Values(vec![nested(97)].into());
     let too_deep = JobDocument::new("t", Split::grid([("x", axis)]));
     refused(&too_deep, "split.axes.x[0]: nested too deep; nest at most 100 levels");
     let error = JobDocument::parse(too_deep.to_json().as_bytes()).expect_err("too deep to read");
@@ -246,7 +247,7 @@ fn the_deepest_documents_that_are_valid_can_be_read_again() {
 
 #[test]
 fn a_document_of_16_mib_is_the_longest() {
-    let with = |length: usize| JobDocument { params: "x".repeat(length).into(), ..small() };
+    let with = |length: usize| JobDocument { params: json!("x".repeat(length)).into(), ..small() };
     let longest = with(MAX_DOCUMENT_BYTES - with(0).to_json().len());
     assert_eq!(longest.to_json().len(), MAX_DOCUMENT_BYTES);
     assert_eq!(parse(&longest.to_json()), longest);

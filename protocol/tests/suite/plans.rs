@@ -85,7 +85,7 @@ fn files_are_one_each_empty_ones_too() {
 #[test]
 fn a_grid_turns_its_last_axis_fastest() {
     let axes = [
-        ("lr", Axis::Values(vec![json!(0.1), json!([])])),
+        ("lr", Axis::Values(vec![json!(0.1), json!([])].into())),
         ("a", Axis::Range { start: 2, end: -1, step: -2 }),
     ];
     inputs(
@@ -96,7 +96,7 @@ fn a_grid_turns_its_last_axis_fastest() {
 
 #[test]
 fn a_reduce_node_gets_the_results_that_it_combines() {
-    let input = Input::Combine { inputs: vec![json!(1), json!({"b": 2})] };
+    let input = Input::Combine { inputs: vec![json!(1).into(), json!({"b": 2}).into()] };
     assert_eq!(json!(input), json!({"inputs": [1, {"b": 2}]}));
 }
 

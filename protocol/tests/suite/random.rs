@@ -6,33 +6,51 @@ use std::time::Duration;
 use longshore_protocol::document::{
     Axis, Changed, Chunk, MAX_TOTAL, Placement, Reduce, Results, Retry, Split,
 };
-use longshore_protocol::{Input, InputFile, JobDocument, JobId, Manifest, Plan};
+use longshore_protocol::{Input, InputFile, JobDocument, JobId, Json, Manifest, Plan};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 fn name() -> impl Strategy<Value = String> {
     "[A-Za-z0-9._-]{1,100}"
 }
 
-fn data() -> impl Strategy<Value = Value> {
+/// Any number as JSON may write it, of any length.
+fn number() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "-?(0|[1-9][0-9]{0,40})",
+        "-?(0|[1-9][0-9]{0,30})(\\.[0-9]{1,30})?([eE][+-]?[0-9]{1,4})?"
+    ]
+}
+
+fn text_of(value: impl Into<Value>) -> String {
+    value.into().to_string()
+}
+
+/// Any JSON, as text.
+fn data() -> impl Strategy<Value = Json> {
     let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        any::<u64>().prop_map(Value::from),
-        any::<f64>().prop_map(Value::from),
-        any::<String>().prop_map(Value::from),
+        Just("null".to_owned()),
+        any::<bool>().prop_map(text_of),
+        any::<f64>().prop_map(text_of),
+        number(),
+        any::<String>().prop_map(text_of),
     ];
-    leaf.prop_recursive(4, 24, 4, |inner| {
+    let tree = leaf.prop_recursive(4, 24, 4, |inner| {
         prop_oneof![
-            vec(inner.clone(), 0..4).prop_map(Value::from),
-            btree_map(any::<String>(), inner, 0..4)
-                .prop_map(|map| Value::Object(map.into_iter().collect())),
+            vec(inner.clone(), 0..4).prop_map(|texts| format!("[{}]", texts.join(" , "))),
+            btree_map(any::<String>(), inner, 0..4).prop_map(|members| {
+                let member = |(key, text)| format!("{}: {text}", text_of(key));
+                // Not in the order in which they are kept.
+                let members: Vec<String> = members.into_iter().rev().map(member).collect();
+                format!("{{{}}}", members.join(","))
+            }),
         ]
-    })
+    });
+    tree.prop_map(|text| Json::parse(&text).expect("it is JSON"))
 }
 
 /// Any start and a step that leads to at most `most` numbers without leaving 64 bits.
@@ -56,7 +74,7 @@ fn range(most: u64) -> impl Strategy<Value = (i64, i64, i64)> {
 
 fn axis() -> impl Strategy<Value = Axis> {
     prop_oneof![
-        vec(data(), 1..4).prop_map(Axis::Values),
+        vec(data(), 1..4).prop_map(|values| Axis::Values(values.into_iter().collect())),
         range(1000).prop_map(|(start, end, step)| Axis::Range { start, end, step }),
     ]
 }
@@ -64,7 +82,7 @@ fn axis() -> impl Strategy<Value = Axis> {
 fn split() -> impl Strategy<Value = Split> {
     let globs = || vec("(/[a-z]{1,5}){1,3}(/[*]{2}/[a-z?]{1,5})?", 1..4);
     prop_oneof![
-        vec(data(), 1..6).prop_map(|items| Split::Items { items }),
+        vec(data(), 1..6).prop_map(|items| Split::Items { items: items.into_iter().collect() }),
         range(MAX_TOTAL).prop_map(|(start, end, step)| Split::Range { start, end, step }),
         (globs(), 1..=1u64 << 40).prop_map(|(files, bytes)| Split::Lines { files, bytes }),
         globs().prop_map(|files| Split::Files { files }),
@@ -156,10 +174,10 @@ proptest! {
     fn a_valid_document_with_one_part_replaced_never_panics(
         document in document(), field in 0..18usize, data in data(),
     ) {
-        let mut value = serde_json::from_str::<BTreeMap<String, Value>>(&document.to_json())
+        let mut value = serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(&document.to_json())
             .expect("canonical JSON");
         let key = value.keys().nth(field % value.len()).cloned().expect("a field");
-        value.insert(key.clone(), data);
+        value.insert(key.clone(), RawValue::from_string(data.to_string()).expect("JSON"));
         let text = serde_json::to_string(&value).expect("JSON");
         if let Err(error) = JobDocument::parse(text.as_bytes()) {
             prop_assert!(error.place.starts_with(&key) || key == "results", "{}: {}", key, error);
@@ -215,6 +233,29 @@ proptest! {
         prop_assert_eq!(windows.next(), None);
     }
 
+    /// A number comes out as it was written, wherever it stands.
+    #[test]
+    fn a_number_in_a_document_comes_out_as_written(numbers in vec(number(), 4)) {
+        let [item, deep, param, value] = numbers.try_into().expect("four of them");
+        let text = format!(
+            r#"{{"task":"t","split":{{"by":"items","items":[ {item} ,[{{"a":{deep}}}]]}},"params":{{"p":{param}}}}}"#
+        );
+        let document = JobDocument::parse(text.as_bytes()).expect("it is valid");
+        let document = JobDocument::parse(document.to_json().as_bytes()).expect("it is valid");
+        prop_assert_eq!(document.params.pointer("/p"), Some(param.as_str()));
+        let plan = Plan::new(document, Manifest::default()).expect("two items");
+        let read = |index| serde_json::to_string(&plan.input(index)).expect("JSON");
+        prop_assert_eq!(read(0), item);
+        prop_assert_eq!(read(1), format!(r#"[{{"a":{deep}}}]"#));
+        let text = format!(
+            r#"{{"task":"t","split":{{"by":"grid","axes":{{"b":[{value}],"a":{{"start":0,"end":2}}}}}}}}"#
+        );
+        let document = JobDocument::parse(text.as_bytes()).expect("it is valid");
+        let plan = Plan::new(document, Manifest::default()).expect("two points");
+        let point = serde_json::to_string(&plan.input(1)).expect("JSON");
+        prop_assert_eq!(point, format!(r#"{{"a":1,"b":{value}}}"#));
+    }
+
     #[test]
     fn the_points_of_a_grid_count_like_digits(
         lengths in vec(1..1000i64, 1..5), random in vec(any::<u64>(), 8),
@@ -235,7 +276,8 @@ proptest! {
             let Input::Point(point) = plan.input(index) else { panic!("no point") };
             let digits = names.into_iter().zip(&lengths);
             let number = digits.fold(0, |number, (name, length)| {
-                let digit = point[name].as_i64().expect("a number");
+                let digit = point.pointer(&format!("/{name}")).expect("an axis");
+                let digit: i64 = digit.parse().expect("a number");
                 assert!((0..*length).contains(&digit));
                 number * length + digit
             });

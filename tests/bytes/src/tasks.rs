@@ -2,7 +2,6 @@
 
 use longshore_protocol::{ChunkMessage, Outcome};
 use longshore_worker::fuzzing;
-use serde_json::Value;
 
 /// A quoted beginning of the answer, and what is wrong with it.
 const LONGEST_ERROR: usize = 2_000;
@@ -31,7 +30,7 @@ pub(crate) fn output(bytes: &[u8]) {
             is_a_result(&json);
             assert_eq!(fuzzing::output(json.as_bytes()), Ok(json));
         }
-        Err(Outcome::Failure { error, retry: false }) => {
+        Err(Outcome::Failure { error, .. }) => {
             super::is_readable(&error, LONGEST_ERROR);
         }
         Err(other) => panic!("{other:?}"),
@@ -45,6 +44,6 @@ pub(crate) fn output(bytes: &[u8]) {
 /// A line of its own among other results, that every reader takes for JSON and none for a pointer.
 fn is_a_result(json: &str) {
     assert!(!json.contains('\n') && !json.starts_with('@'), "{json:?}");
-    let value = serde_json::from_str::<Value>(json);
-    assert!(value.is_ok(), "a result that nobody can read: {json:?}: {value:?}");
+    let checked = longshore_protocol::json::check(json);
+    assert_eq!(checked, Ok(()), "a result that nobody can read: {json:?}");
 }

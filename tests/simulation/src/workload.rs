@@ -232,7 +232,7 @@ impl Job {
 fn shape(document: &mut JobDocument, dice: &Dice) {
     document.tenant.clone_from(dice.pick(&["default".to_owned(), "harbour".to_owned()]));
     document.priority = dice.among(0..10) as u8;
-    document.params = json!(null);
+    document.params = json!(null).into();
     document.chunk = match dice.among(0..4) {
         0 => Chunk::Fixed(1),
         1 => Chunk::Fixed(dice.among(2..30)),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use longshore_protocol::{Input, Outcome};
-use serde_json::Value;
+use longshore_protocol::{Input, Json, Outcome};
+use serde::de::DeserializeOwned;
 
 use super::combine::{Combine, concat, merge_counts, sum};
 use super::wordcount::Wordcount;
@@ -41,22 +41,27 @@ impl Handler for Instant {
 }
 
 /// Does nothing; its result is `null`.
-fn noop(_params: &Value, _attempt: u32) -> Outcome {
+fn noop(_params: &Json, _attempt: u32) -> Outcome {
     Outcome::Success("null".into())
 }
 
 /// Fails, for tests and demonstrations. `params` may hold `error` (the text), `retry` (whether to
 /// try again, true unless given) and `times` (how many attempts fail before one succeeds).
-fn fail(params: &Value, attempt: u32) -> Outcome {
-    let times = params.get("times").and_then(Value::as_u64);
+fn fail(params: &Json, attempt: u32) -> Outcome {
+    let times: Option<u64> = param(params, "times");
     if times.is_some_and(|times| u64::from(attempt) > times) {
         return Outcome::Success("null".into());
     }
-    let error = params.get("error").and_then(Value::as_str).unwrap_or("failed as asked");
-    match params.get("retry").and_then(Value::as_bool) {
+    let error = param(params, "error").unwrap_or_else(|| "failed as asked".to_owned());
+    match param(params, "retry") {
         Some(false) => permanent(error),
         _ => retryable(error),
     }
+}
+
+/// A member of `params`, if there is one of this type.
+fn param<T: DeserializeOwned>(params: &Json, name: &str) -> Option<T> {
+    serde_json::from_str(params.pointer(&format!("/{name}"))?).ok()
 }
 
 /// Waits `params.ms` milliseconds, else as many as its input says; its result is that number.
@@ -68,9 +73,9 @@ const LONGEST_SLEEP_MS: u64 = 7 * 24 * 3_600_000;
 #[async_trait]
 impl Handler for Sleep {
     async fn run(&self, ctx: Context, input: Input) -> Outcome {
-        let given = ctx.plan.document().params.get("ms").and_then(Value::as_u64);
+        let given = param(&ctx.plan.document().params, "ms");
         let ms = given.or_else(|| match &input {
-            Input::Item(value) => value.as_u64(),
+            Input::Item(value) => value.read().ok(),
             Input::Number(number) => u64::try_from(*number).ok(),
             _ => None,
         });
@@ -88,7 +93,7 @@ impl Handler for Sleep {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::super::fixtures::{context, failure, success};
     use super::*;
@@ -104,10 +109,10 @@ mod tests {
 
     #[test]
     fn fail_fails_as_often_as_it_is_told() {
-        assert_eq!(fail(&json!(null), 99), retryable("failed as asked"));
-        assert_eq!(fail(&json!({"error": "rain", "retry": false}), 1), permanent("rain"));
-        assert_eq!(fail(&json!({"times": 2}), 2), retryable("failed as asked"));
-        assert_eq!(fail(&json!({"times": 2}), 3), success(Value::Null));
+        assert_eq!(fail(&json!(null).into(), 99), retryable("failed as asked"));
+        assert_eq!(fail(&json!({"error": "rain", "retry": false}).into(), 1), permanent("rain"));
+        assert_eq!(fail(&json!({"times": 2}).into(), 2), retryable("failed as asked"));
+        assert_eq!(fail(&json!({"times": 2}).into(), 3), success(Value::Null));
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,133 +3,163 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use longshore_protocol::{Input, Outcome};
-use serde_json::{Map, Number, Value};
+use longshore_protocol::{Input, Json, Outcome};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::threads::on_a_thread;
 use super::{Handler, permanent};
 use crate::Context;
 
-/// A function over all inputs; its error says which input is wrong.
-pub(super) struct Combine(pub(super) fn(Vec<Value>) -> Result<Value, String>);
+/// A function over the texts of all inputs; gives JSON. Its error says which input is wrong.
+pub(super) struct Combine(pub(super) fn(Vec<Json>) -> Result<String, String>);
 
 #[async_trait]
 impl Handler for Combine {
     async fn run(&self, _ctx: Context, input: Input) -> Outcome {
         let inputs = match input {
-            Input::Combine { inputs } | Input::Item(Value::Array(inputs)) => inputs,
-            other => {
-                let found = serde_json::to_string(&other).unwrap_or_default();
+            Input::Combine { inputs } => Ok(inputs),
+            Input::Item(item) => item.read::<Vec<Box<RawValue>>>().map_or(Err(item), |inputs| {
+                Ok(inputs
+                    .into_iter()
+                    .map(|input| Json::of(&input).expect("a part of JSON"))
+                    .collect())
+            }),
+            other => Err(Json::of(&other).unwrap_or_default()),
+        };
+        let inputs = match inputs {
+            Ok(inputs) => inputs,
+            Err(found) => {
                 return permanent(format!(
                     "this task combines results: name it in `reduce`, or give it a list, not {}",
-                    shorten(&found)
+                    shorten(found.get())
                 ));
             }
         };
         let combine = self.0;
         on_a_thread(move || match combine(inputs) {
-            Ok(value) => Outcome::Success(value.to_string()),
+            Ok(json) => Outcome::Success(json),
             Err(error) => permanent(error),
         })
         .await
     }
 }
 
-/// Adds numbers. Whole numbers are added exactly and must fit 64 bits in the end; one that is not
-/// whole makes the sum a floating-point number.
-pub(super) fn sum(inputs: Vec<Value>) -> Result<Value, String> {
+/// Adds numbers. Whole numbers are added exactly, those beyond 64 bits too; one that is not written
+/// as a whole number makes the sum a floating-point number.
+pub(super) fn sum(inputs: Vec<Json>) -> Result<String, String> {
     let mut total = Total::default();
-    for (place, input) in inputs.into_iter().enumerate() {
-        let Value::Number(number) = &input else {
-            return Err(format!("sum: inputs[{place}] is {}, not a number", kind(&input)));
-        };
-        total.add(number);
+    for (place, input) in inputs.iter().enumerate() {
+        if kind(input.get()) != "a number" {
+            let found = kind(input.get());
+            return Err(format!("sum: inputs[{place}] is {found}, not a number"));
+        }
+        total.add(input.get()).map_err(|why| format!("sum: inputs[{place}] {why}"))?;
     }
-    total.finish().map(Value::Number).ok_or_else(|| format!("sum: the result {OUT_OF_RANGE}"))
+    total.finish().map_err(|why| format!("sum: the result {why}"))
 }
 
 /// Adds up objects of numbers by key.
-pub(super) fn merge_counts(inputs: Vec<Value>) -> Result<Value, String> {
+pub(super) fn merge_counts(inputs: Vec<Json>) -> Result<String, String> {
     let mut totals: BTreeMap<String, Total> = BTreeMap::new();
-    for (place, input) in inputs.into_iter().enumerate() {
-        let Value::Object(counts) = input else {
-            let found = kind(&input);
-            return Err(format!("merge_counts: inputs[{place}] is {found}, not an object"));
-        };
+    for (place, input) in inputs.iter().enumerate() {
+        let counts: BTreeMap<String, Box<RawValue>> = input.read().map_err(|_| {
+            let found = kind(input.get());
+            format!("merge_counts: inputs[{place}] is {found}, not an object")
+        })?;
         for (key, value) in counts {
-            let Value::Number(number) = &value else {
-                let found = kind(&value);
+            let found = kind(value.get());
+            if found != "a number" {
                 return Err(format!(
                     "merge_counts: inputs[{place}].{key} is {found}, not a number"
                 ));
-            };
-            totals.entry(key).or_default().add(number);
+            }
+            let wrong = |why| format!("merge_counts: inputs[{place}].{key} {why}");
+            totals.entry(key.clone()).or_default().add(value.get()).map_err(wrong)?;
         }
     }
-    let mut merged = Map::new();
+    let mut merged = Vec::with_capacity(totals.len());
     for (key, total) in totals {
-        let number = total
-            .finish()
-            .ok_or_else(|| format!("merge_counts: the count of {key} {OUT_OF_RANGE}"))?;
-        merged.insert(key, Value::Number(number));
+        let number =
+            total.finish().map_err(|why| format!("merge_counts: the count of {key} {why}"))?;
+        merged.push(format!("{}:{number}", Value::from(key)));
     }
-    Ok(Value::Object(merged))
+    Ok(format!("{{{}}}", merged.join(",")))
 }
 
 /// Joins lists to one list, or strings to one string.
-pub(super) fn concat(inputs: Vec<Value>) -> Result<Value, String> {
-    let mut all = None;
-    for (place, input) in inputs.into_iter().enumerate() {
-        match (&mut all, input) {
-            (None, input @ (Value::Array(_) | Value::String(_))) => all = Some(input),
-            (Some(Value::Array(list)), Value::Array(more)) => list.extend(more),
-            (Some(Value::String(text)), Value::String(more)) => text.push_str(&more),
-            (before, input) => {
-                let expected = before.as_ref().map_or("a list or a string", kind);
-                let found = kind(&input);
-                return Err(format!("concat: inputs[{place}] is {found}, not {expected}"));
-            }
+pub(super) fn concat(inputs: Vec<Json>) -> Result<String, String> {
+    let mut expected = None;
+    let mut parts = Vec::with_capacity(inputs.len());
+    for (place, input) in inputs.iter().enumerate() {
+        let found = kind(input.get());
+        let is_joined = ["a list", "a string"].contains(&found);
+        if !is_joined || expected.is_some_and(|expected| expected != found) {
+            let expected = expected.unwrap_or("a list or a string");
+            return Err(format!("concat: inputs[{place}] is {found}, not {expected}"));
+        }
+        expected = Some(found);
+        // The text is in one form: what stands between the brackets or the quotes is what is joined.
+        let inner = &input.get()[1..input.get().len() - 1];
+        if found == "a string" || !inner.is_empty() {
+            parts.push(inner);
         }
     }
-    Ok(all.unwrap_or_else(|| Value::Array(Vec::new())))
+    Ok(match expected {
+        Some("a string") => format!("\"{}\"", parts.concat()),
+        _ => format!("[{}]", parts.join(",")),
+    })
 }
 
-const OUT_OF_RANGE: &str = "is out of the range of 64 bits";
+/// Beyond this a floating-point number can't hold a whole number.
+const EXACT: u128 = 1 << 53;
 
-/// A sum that stays exact as long as it can.
+/// A sum that stays exact, or is refused.
 #[derive(Default)]
 struct Total {
-    /// 2^63 inputs of 64 bits each would be needed to overflow this.
     whole: i128,
     fraction: Option<f64>,
 }
 
 impl Total {
-    fn add(&mut self, number: &Number) {
-        if let Some(number) = number.as_i128() {
-            self.whole += number;
-        } else {
-            *self.fraction.get_or_insert(0.0) += number.as_f64().unwrap_or(f64::NAN);
+    fn add(&mut self, number: &str) -> Result<(), String> {
+        let is_whole = !number.contains(['.', 'e', 'E']);
+        if is_whole {
+            let sum = number.parse().ok().and_then(|number| self.whole.checked_add(number));
+            self.whole =
+                sum.ok_or("leads out of the range of 128 bits, in which sums are exact")?;
+            return Ok(());
         }
+        let number: f64 = number.parse().unwrap_or(f64::INFINITY);
+        let sum = self.fraction.unwrap_or_default() + number;
+        if !sum.is_finite() {
+            return Err("leads out of the range of floating-point numbers".into());
+        }
+        self.fraction = Some(sum);
+        Ok(())
     }
 
-    fn finish(self) -> Option<Number> {
+    fn finish(self) -> Result<String, String> {
         match self.fraction {
-            #[expect(clippy::cast_precision_loss, reason = "a sum with fractions is a float")]
-            Some(fraction) => Number::from_f64(fraction + self.whole as f64),
-            None => Number::from_i128(self.whole),
+            Some(_) if self.whole.unsigned_abs() > EXACT => Err(format!(
+                "adds fractions to {}, which a floating-point number can't hold exactly",
+                self.whole
+            )),
+            #[expect(clippy::cast_precision_loss, reason = "it is small enough to be exact")]
+            Some(fraction) => Ok(Value::from(fraction + self.whole as f64).to_string()),
+            None => Ok(self.whole.to_string()),
         }
     }
 }
 
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
+fn kind(json: &str) -> &'static str {
+    match json.as_bytes().first() {
+        Some(b'n') | None => "null",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'"') => "a string",
+        Some(b'[') => "a list",
+        Some(b'{') => "an object",
+        Some(_) => "a number",
     }
 }
 
@@ -144,12 +174,46 @@ mod tests {
 
     use super::*;
 
-    type Task = fn(Vec<Value>) -> Result<Value, String>;
+    type Task = fn(Vec<Json>) -> Result<String, String>;
 
     #[track_caller]
     fn combines(task: Task, inputs: Value, expected: Result<Value, &str>) {
         let Value::Array(inputs) = inputs else { panic!("a list") };
+        let inputs = inputs.into_iter().map(Json::from).collect();
+        let expected = expected.map(|value| value.to_string());
         assert_eq!(task(inputs), expected.map_err(str::to_owned));
+    }
+
+    #[track_caller]
+    fn adds(task: Task, inputs: &[&str], expected: Result<&str, &str>) {
+        let inputs = inputs.iter().map(|input| Json::parse(input).expect("JSON")).collect();
+        assert_eq!(task(inputs), expected.map(str::to_owned).map_err(str::to_owned));
+    }
+
+    #[test]
+    fn large_numbers_are_added_exactly_or_refused() {
+        adds(sum, &["12345678901234567890123", "1"], Ok("12345678901234567890124"));
+        adds(sum, &["18446744073709551615", "1"], Ok("18446744073709551616"));
+        let most = i128::MAX.to_string();
+        let out = "leads out of the range of 128 bits, in which sums are exact";
+        adds(sum, &[&most, "1"], Err(&format!("sum: inputs[1] {out}")));
+        adds(sum, &["1", &"9".repeat(50)], Err(&format!("sum: inputs[1] {out}")));
+        let out = "leads out of the range of floating-point numbers";
+        adds(sum, &["1e400"], Err(&format!("sum: inputs[0] {out}")));
+        let inexact = "sum: the result adds fractions to 9007199254740993, which a floating-point \
+                       number can't hold exactly";
+        adds(sum, &["9007199254740993", "0.5"], Err(inexact));
+        adds(
+            merge_counts,
+            &[r#"{"a":98765432109876543210,"b":1}"#, r#"{"a":1}"#],
+            Ok(r#"{"a":98765432109876543211,"b":1}"#),
+        );
+        adds(
+            concat,
+            &["[1.50,12345678901234567890123]", "[1e2]"],
+            Ok("[1.50,12345678901234567890123,1e2]"),
+        );
+        adds(concat, &[r#""a\"""#, r#""é\n""#], Ok(r#""a\"é\n""#));
     }
 
     #[test]
@@ -157,7 +221,6 @@ mod tests {
         combines(sum, json!([1, -2, 4]), Ok(json!(3)));
         combines(sum, json!([9_007_199_254_740_993_u64, 0]), Ok(json!(9_007_199_254_740_993_u64)));
         combines(sum, json!([u64::MAX, -1, 1]), Ok(json!(u64::MAX)));
-        combines(sum, json!([u64::MAX, 1]), Err("sum: the result is out of the range of 64 bits"));
         combines(sum, json!([1, 0.5]), Ok(json!(1.5)));
         combines(sum, json!([1, "2"]), Err("sum: inputs[1] is a string, not a number"));
     }

@@ -10,7 +10,9 @@ use longshore_protocol::{Input, Outcome};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use super::process::{self, LINGER, Program, Tail, with_tail};
-use super::{Handler, not_started, permanent, result_of_text, retryable, subtask_line};
+use super::{
+    Handler, Output, not_started, permanent, result_of_text, retryable, subtask_line,
+};
 use crate::Context;
 use crate::shim::{Group, Pipes, Shims};
 
@@ -22,6 +24,7 @@ pub(super) struct CommandTask {
     pub(super) program: Program,
     pub(super) timeout: Option<Duration>,
     pub(super) shims: Arc<Shims>,
+    pub(super) output: Output,
 }
 
 /// How the conversation with a command ended.
@@ -50,7 +53,7 @@ impl Handler for CommandTask {
         match talk(&mut group, pipes, &ctx, line, &mut output, &mut tail).await {
             End::Exited(status) => {
                 process::await_verdict(&ctx, status).await;
-                classify(status, &output, &mut tail)
+                classify(status, &output, self.output, &mut tail)
             }
             End::TooMuchOutput => {
                 permanent(format!("stdout is longer than {} bytes (max_result)", ctx.max_result))
@@ -150,9 +153,9 @@ async fn read_tail(mut pipe: impl AsyncRead + Unpin, tail: &mut Tail) -> Result<
     Ok(())
 }
 
-fn classify(status: ExitStatus, output: &[u8], tail: &mut Tail) -> Outcome {
+fn classify(status: ExitStatus, said: &[u8], output: Output, tail: &mut Tail) -> Outcome {
     if status.success() {
-        return match result_of_text(output) {
+        return match result_of_text(said, output) {
             Ok(json) => Outcome::Success(json),
             Err(outcome) => outcome,
         };
@@ -175,7 +178,8 @@ mod tests {
     fn shell(script: &str) -> CommandTask {
         let argv = ["sh", "-c", script].map(str::to_owned).to_vec();
         let program = Program { argv, env: [("COLOUR".into(), "red".into())].into(), cwd: None };
-        CommandTask { program, timeout: None, shims: prepared_pool(1).shims.clone() }
+        let shims = prepared_pool(1).shims.clone();
+        CommandTask { program, timeout: None, shims, output: Output::Auto }
     }
 
     async fn run(script: &str) -> Outcome {
@@ -216,7 +220,8 @@ mod tests {
     async fn a_command_that_does_not_exist_is_named() {
         let argv = vec!["/no/such/program".to_owned()];
         let program = Program { argv, env: Default::default(), cwd: None };
-        let task = CommandTask { program, timeout: None, shims: prepared_pool(1).shims.clone() };
+        let shims = prepared_pool(1).shims.clone();
+        let task = CommandTask { program, timeout: None, shims, output: Output::Auto };
         let outcome = task.run(context(&json!(null)), Input::Number(1)).await;
         let Outcome::NotStarted { reason } = outcome else { panic!("{outcome:?}") };
         assert!(reason.starts_with("can't start the command `/no/such/program`"), "{reason}");

@@ -16,7 +16,9 @@ use reqwest::redirect::{self, Policy};
 use reqwest::{Client, Response, StatusCode, Url};
 use tokio::net::TcpStream;
 
-use super::{Handler, not_started, permanent, result_of_text, retryable, subtask_line};
+use super::{
+    Handler, Output, not_started, permanent, result_of_text, retryable, subtask_line,
+};
 use crate::Context;
 
 /// How long the connection may take to come about; the answer may take as long as the job allows.
@@ -33,11 +35,16 @@ pub(super) struct HttpTask {
     url: Url,
     client: Client,
     timeout: Option<Duration>,
+    output: Output,
 }
 
 impl HttpTask {
     /// The error is for people: the URL is none, or the machine has no roots of trust.
-    pub(super) fn new(url: &str, timeout: Option<Duration>) -> Result<Self, String> {
+    pub(super) fn new(
+        url: &str,
+        timeout: Option<Duration>,
+        output: Output,
+    ) -> Result<Self, String> {
         let url = Url::parse(url).map_err(|error| format!("http: `{url}` is no URL: {error}"))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(format!("http: `{url}`: use an http:// or https:// URL"));
@@ -49,7 +56,7 @@ impl HttpTask {
             builder = builder.tls_certs_only([]);
         }
         let client = builder.build().map_err(|error| format!("http: {}", causes(&error)))?;
-        Ok(Self { url, client, timeout })
+        Ok(Self { url, client, timeout, output })
     }
 
     async fn post(&self, ctx: &Context, input: &Input) -> Result<Outcome, reqwest::Error> {
@@ -63,6 +70,7 @@ impl HttpTask {
             .await?;
         let status = response.status();
         let after = retry_after(&response);
+        let output = self.output_of(&response);
         if let Some(place) = response.headers().get(LOCATION).filter(|_| status.is_redirection()) {
             let place = String::from_utf8_lossy(place.as_bytes());
             return Ok(permanent(format!(
@@ -76,7 +84,7 @@ impl HttpTask {
                 "the answer is longer than {} bytes (max_result)",
                 ctx.max_result
             )),
-            _ if status.is_success() => match result_of_text(&body) {
+            _ if status.is_success() => match result_of_text(&body, output) {
                 Ok(json) => Outcome::Success(json),
                 Err(outcome) => outcome,
             },
@@ -88,6 +96,17 @@ impl HttpTask {
             _ if after.is_some() => Outcome::NotNow { reason: refusal(status, &body), after },
             _ => retryable(refusal(status, &body)),
         })
+    }
+}
+
+impl HttpTask {
+    /// What the body of the answer means: an answer that says it is JSON has to be.
+    fn output_of(&self, response: &Response) -> Output {
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default();
+        let kind = kind.trim().to_ascii_lowercase();
+        let says_json = kind == "application/json" || kind.ends_with("+json");
+        if self.output == Output::Auto && says_json { Output::Json } else { self.output }
     }
 }
 
@@ -218,7 +237,7 @@ mod tests {
             stream.write_all(answer.as_bytes()).await.expect("the client listens");
             String::from_utf8(request).expect("text")
         });
-        let task = HttpTask::new(&url, None).expect("a good URL");
+        let task = HttpTask::new(&url, None, Output::Auto).expect("a good URL");
         let outcome = task.run(context(&json!(null)), Input::Number(3)).await;
         (outcome, server.await.expect("no panic"))
     }
@@ -233,6 +252,16 @@ mod tests {
             request.ends_with(r#""index":7,"attempt":1,"params":null,"input":3}"#),
             "{request}"
         );
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_says_it_is_json_has_to_be() {
+        let (outcome, _) = exchange("200 OK\r\ncontent-type: application/json", "nearly").await;
+        let (error, retry) = failure(outcome);
+        assert!(error.starts_with("the output \"nearly\" is not JSON: "), "{error}");
+        assert!(retry);
+        let (outcome, _) = exchange("200 OK\r\ncontent-type: text/plain", "nearly").await;
+        assert_eq!(outcome, success("nearly"));
     }
 
     #[tokio::test]
@@ -288,7 +317,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("it is bound");
         drop(listener);
-        let task = HttpTask::new(&format!("http://{address}/"), None).expect("a good URL");
+        let task = HttpTask::new(&format!("http://{address}/"), None, Output::Auto).expect("a good URL");
         let outcome = task.run(context(&json!(null)), Input::Number(3)).await;
         let Outcome::NotStarted { reason } = outcome else { panic!("{outcome:?}") };
         assert!(reason.contains("refused"), "{reason}");
@@ -299,8 +328,8 @@ mod tests {
 
     #[test]
     fn a_bad_url_is_refused_before_the_worker_starts() {
-        let error = HttpTask::new("ftp://x/", None).err();
+        let error = HttpTask::new("ftp://x/", None, Output::Auto).err();
         assert_eq!(error.as_deref(), Some("http: `ftp://x/`: use an http:// or https:// URL"));
-        assert!(HttpTask::new("nonsense", None).is_err());
+        assert!(HttpTask::new("nonsense", None, Output::Auto).is_err());
     }
 }

@@ -23,8 +23,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use longshore_protocol::{Input, Outcome, Subtask};
-use serde_json::Value;
+use longshore_protocol::{Input, Json, Outcome, Subtask, json};
+use serde::Deserialize;
 
 use crate::Context;
 pub(crate) use pool::Pool;
@@ -37,7 +37,7 @@ pub(crate) use threads::{Series, no_thread};
 
 /// An outcome that is known at once from `params` and the attempt's number, without a look at the
 /// input.
-pub(crate) type Instantly = fn(&Value, u32) -> Outcome;
+pub(crate) type Instantly = fn(&Json, u32) -> Outcome;
 
 /// A task that computes: it blocks its thread until it has an outcome.
 pub(crate) type Computing = Arc<dyn Fn(Context, Input) -> Outcome + Send + Sync>;
@@ -160,17 +160,52 @@ fn subtask_line(ctx: &Context, input: &Input) -> String {
     serde_json::to_string(&subtask).expect("a subtask has only text for keys")
 }
 
-/// What a program answered, as the result of a subtask: its JSON in compact form, else a string of
-/// its text without the one line end that programs print.
-pub(crate) fn result_of_text(text: &[u8]) -> Result<String, Outcome> {
+/// What a program's output means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Output {
+    /// JSON is that value. What begins as JSON does, and is none, is a failed attempt: it was cut off,
+    /// or says `NaN`. Anything else is text.
+    #[default]
+    Auto,
+    /// It must be JSON.
+    Json,
+    /// It is text, whatever it looks like.
+    Text,
+}
+
+/// What a program answered, as the result of a subtask: its JSON in compact form, or a string of its
+/// text without the one line end that programs print.
+pub(crate) fn result_of_text(text: &[u8], output: Output) -> Result<String, Outcome> {
     let text = std::str::from_utf8(text)
         .map_err(|error| permanent(format!("the output is neither JSON nor UTF-8: {error}")))?;
-    if serde_json::from_str::<Value>(text).is_ok() {
-        return Ok(compact(text));
+    let is_json = match output {
+        Output::Text => false,
+        Output::Json => true,
+        Output::Auto => json::check(text).is_ok() || is_meant_as_json(text),
+    };
+    if is_json {
+        return json::check(text).map(|()| compact(text)).map_err(|why| {
+            let start: String = text.trim_start().chars().take(60).collect();
+            let hint = match output {
+                Output::Auto => "; where that is meant as text, give the task `output = \"text\"`",
+                Output::Json | Output::Text => "",
+            };
+            retryable(format!("the output {start:?} is {why}{hint}"))
+        });
     }
     let line = text.strip_suffix('\n').unwrap_or(text);
     let line = line.strip_suffix('\r').unwrap_or(line);
-    Ok(Value::from(line).to_string())
+    Ok(serde_json::Value::from(line).to_string())
+}
+
+/// Whether text that is no JSON begins as JSON does, or is a number as programs write it that know
+/// numbers which JSON has not.
+fn is_meant_as_json(text: &str) -> bool {
+    const NO_NUMBERS: [&str; 6] =
+        ["NaN", "-NaN", "Infinity", "-Infinity", "+Infinity", "undefined"];
+    let text = text.trim_ascii();
+    text.starts_with(['{', '[', '"']) || NO_NUMBERS.contains(&text)
 }
 
 /// JSON without the white space between its parts. Numbers stay as they were written: a detour over
@@ -199,7 +234,7 @@ fn compact(json: &str) -> String {
 #[cfg(test)]
 pub(crate) mod fixtures {
     use longshore_protocol::{JobDocument, JobId, Manifest, NodeId, Plan};
-    use serde_json::json;
+    use serde_json::{Value, json};
     use tokio_util::sync::CancellationToken;
 
     use super::*;
@@ -248,7 +283,8 @@ mod tests {
 
     #[track_caller]
     fn text(output: &str, result: &str) {
-        assert_eq!(result_of_text(output.as_bytes()), Ok(result.to_owned()), "{output:?}");
+        let read = result_of_text(output.as_bytes(), Output::Auto);
+        assert_eq!(read, Ok(result.to_owned()), "{output:?}");
     }
 
     #[test]
@@ -260,11 +296,36 @@ mod tests {
         text("two lines\n\n", r#""two lines\n""#);
         text("", r#""""#);
         text("1 2\n", r#""1 2""#);
+        text("1e400\n", "1e400");
+        text("truely\n", r#""truely""#);
+    }
+
+    #[test]
+    fn output_that_begins_as_json_and_is_none_is_a_failed_attempt() {
+        for output in ["{\"x\": NaN}", "[1, 2", "\"cut o", "NaN\n", "-Infinity", "[1] [2]"] {
+            let (error, retry) =
+                fixtures::failure(result_of_text(output.as_bytes(), Output::Auto).unwrap_err());
+            assert!(error.contains("not JSON: ") && error.contains("at line 1 column"), "{error}");
+            assert!(error.ends_with("give the task `output = \"text\"`"), "{error}");
+            assert!(retry);
+        }
+    }
+
+    #[test]
+    fn a_task_may_say_what_its_output_is() {
+        let read = |output: &str, means| result_of_text(output.as_bytes(), means);
+        assert_eq!(read("[1, 2", Output::Text), Ok(r#""[1, 2""#.into()));
+        assert_eq!(read("12\n", Output::Text), Ok(r#""12""#.into()));
+        assert_eq!(read("[1, 2]\n", Output::Json), Ok("[1,2]".into()));
+        for none in ["two words", "", "NaN", "[1, 2"] {
+            let (error, _) = fixtures::failure(read(none, Output::Json).unwrap_err());
+            assert!(error.contains("is not JSON: "), "{error}");
+        }
     }
 
     #[test]
     fn output_that_is_no_text_is_a_failure_and_not_a_garbled_result() {
-        let (error, retry) = fixtures::failure(result_of_text(b"\xff").unwrap_err());
+        let (error, retry) = fixtures::failure(result_of_text(b"\xff", Output::Auto).unwrap_err());
         assert!(error.starts_with("the output is neither JSON nor UTF-8"), "{error}");
         assert!(!retry);
     }

@@ -11,7 +11,6 @@ use futures_util::future::BoxFuture;
 use longshore_protocol::{Input, Outcome};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::threads::on_a_thread;
 use super::{Computing, Handler, permanent, retryable};
@@ -93,14 +92,16 @@ impl Handler for RustTask {
 }
 
 fn decode<T: DeserializeOwned>(input: Input) -> Result<T, Outcome> {
-    let value = match input {
-        Input::Item(value) => value,
-        Input::Point(map) => Value::Object(map),
-        other => serde_json::to_value(other)
-            .map_err(|error| permanent(format!("input can't be written as JSON: {error}")))?,
+    // From the text, so that a type that has room for a number gets it as it was written.
+    let read = match input {
+        Input::Item(value) | Input::Point(value) => value.read(),
+        other => {
+            let text = serde_json::to_string(&other)
+                .map_err(|error| permanent(format!("input can't be written as JSON: {error}")))?;
+            serde_json::from_str(&text)
+        }
     };
-    serde_json::from_value(value)
-        .map_err(|error| permanent(format!("the task can't read this input: {error}")))
+    read.map_err(|error| permanent(format!("the task can't read this input: {error}")))
 }
 
 fn encode<O: Serialize, E: Display + 'static>(result: &Result<O, E>) -> Outcome {
@@ -147,11 +148,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn numbers_are_as_large_as_the_type_has_room_for() {
+        let task = blocking(|_, n: u128| Ok::<_, String>(n));
+        let large = "340282366920938463463374607431768211455";
+        let input = Input::Item(longshore_protocol::Json::parse(large).expect("a number"));
+        assert_eq!(run(task, input).await, Outcome::Success(large.into()));
+    }
+
+    #[tokio::test]
     async fn a_reduce_task_gets_the_inputs() {
         let task = asynchronous(|_, all: Inputs<u64>| async move {
             Ok::<_, String>(all.inputs.iter().sum::<u64>())
         });
-        let input = Input::Combine { inputs: vec![json!(1), json!(2)] };
+        let input = Input::Combine { inputs: vec![json!(1).into(), json!(2).into()] };
         assert_eq!(run(task, input).await, success(3));
     }
 

@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::Handler;
 use super::command::CommandTask;
 use super::http::HttpTask;
 use super::pool::Pool;
 use super::process::Program;
 use super::serve::ServeTask;
+use super::{Handler, Output};
 
 /// One `[task.NAME]` of a worker: exactly one of `command`, `serve` and `http`; for programs `env`
 /// and `cwd`; for all `timeout`, a humantime string, beside the job's own, `copies`, false where no
 /// second copy may run of what takes long, and `on_disconnect`: `"continue"`, or `"stop"` where two
-/// attempts at a subtask must never overlap.
+/// attempts at a subtask must never overlap; for commands and URLs `output`, which says what they
+/// answer: `auto`, `json` or `text`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Fields")]
 pub struct TaskSpec {
@@ -27,6 +28,7 @@ pub struct TaskSpec {
     timeout: Option<Duration>,
     copies: bool,
     on_disconnect: OnDisconnect,
+    output: Output,
 }
 
 /// What becomes of attempts when the worker loses the ledger.
@@ -58,16 +60,22 @@ struct Fields {
     timeout: Option<String>,
     copies: Option<bool>,
     on_disconnect: Option<OnDisconnect>,
+    output: Option<Output>,
 }
 
 impl TryFrom<Fields> for TaskSpec {
     type Error = String;
 
     fn try_from(fields: Fields) -> Result<Self, String> {
-        let Fields { command, serve, http, env, cwd, timeout, copies, on_disconnect } = fields;
+        let Fields { command, serve, http, env, cwd, timeout, copies, on_disconnect, output } = fields;
         let is_program = command.is_some() || serve.is_some();
         if !is_program && (env.is_some() || cwd.is_some()) {
             return Err("`env` and `cwd` go with `command` or `serve`".into());
+        }
+        if serve.is_some() && output.is_some() {
+            return Err(
+                "`output` goes with `command` or `http`: a served command answers JSON".into()
+            );
         }
         let program = |argv: Vec<String>| match argv.first() {
             Some(name) if !name.is_empty() => {
@@ -91,7 +99,8 @@ impl TryFrom<Fields> for TaskSpec {
         if on_disconnect == OnDisconnect::Stop && copies == Some(true) {
             return Err("copies: `true` does not go with `on_disconnect = \"stop\"`".into());
         }
-        Ok(Self { how, timeout, copies: copies.unwrap_or(true), on_disconnect })
+        let (copies, output) = (copies.unwrap_or(true), output.unwrap_or_default());
+        Ok(Self { how, timeout, copies, on_disconnect, output })
     }
 }
 
@@ -112,7 +121,8 @@ impl TaskSpec {
     }
 
     fn new(how: How) -> Self {
-        Self { how, timeout: None, copies: true, on_disconnect: OnDisconnect::default() }
+        let on_disconnect = OnDisconnect::default();
+        Self { how, timeout: None, copies: true, on_disconnect, output: Output::Auto }
     }
 
     /// Whether a second copy may run of what takes long.
@@ -140,10 +150,10 @@ impl TaskSpec {
         Ok(match &self.how {
             How::Command(program) => {
                 let (program, shims) = (program.clone(), pool.shims.clone());
-                Arc::new(CommandTask { program, timeout, shims })
+                Arc::new(CommandTask { program, timeout, shims, output: self.output })
             }
             How::Serve(program) => Arc::new(ServeTask::new(program.clone(), timeout, pool.clone())),
-            How::Http(url) => Arc::new(HttpTask::new(url, timeout)?),
+            How::Http(url) => Arc::new(HttpTask::new(url, timeout, self.output)?),
         })
     }
 }
@@ -223,6 +233,14 @@ mod tests {
         refused(&unknown, "unknown variant `wait`, expected `continue` or `stop`");
         let torn = json!({"http": "http://x", "on_disconnect": "stop", "copies": true});
         refused(&torn, "does not go with `on_disconnect");
+        refused(
+            &json!({"command": ["a"], "output": "yaml"}),
+            "expected one of `auto`, `json`, `text`",
+        );
+        refused(
+            &json!({"serve": ["a"], "output": "json"}),
+            "`output` goes with `command` or `http`",
+        );
     }
 
     fn handler(spec: &TaskSpec) -> Result<Arc<dyn Handler>, String> {
