@@ -9,6 +9,7 @@ mod environment;
 mod failure;
 mod interrupt;
 mod logging;
+mod memory;
 mod metrics;
 mod output;
 mod services;
@@ -53,6 +54,9 @@ fn main() -> ExitCode {
         return end(supervisor::run());
     }
     let command = Command::parse();
+    if matches!(command.verb, Verb::Scheduler(_) | Verb::Worker(_) | Verb::Dev(_)) {
+        memory::bound_what_is_kept();
+    }
     logging::start(command.verb.default_log(), command.log_format);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

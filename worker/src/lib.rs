@@ -52,7 +52,7 @@ pub use machine::Machine;
 pub use result_store::ResultStore;
 pub use shim::{init, init_with, program};
 pub use stop::{StopRequests, heeds_hangup};
-pub use supervisor::{Watched, watch, watched};
+pub use supervisor::{MALLOC_BOUND, Watched, watch, watched};
 pub use task::{Inputs, TaskSpec};
 pub use tokio_util::sync::CancellationToken;
 pub use worker::Worker;

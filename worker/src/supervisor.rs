@@ -37,6 +37,10 @@ use crate::stop::heeds_hangup;
 /// Names the worker to the child, and makes it one. Not passed on to what the worker starts.
 pub(crate) const VARIABLE: &str = "LONGSHORE_SUPERVISED_NODE";
 
+/// The variable by which a program tells glibc at its start which blocks to give back as soon as they are freed, and what
+/// `longshore` sets it to. Not passed on to what the worker starts.
+pub const MALLOC_BOUND: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "1048576");
+
 /// As much of the end of the standard error as is evidence.
 const LAST_WORDS: usize = 1_024;
 

@@ -46,6 +46,9 @@ impl Broker for RemoteBroker {
         if process.has(Trouble::Broker) {
             return unknown("not connected");
         }
+        if *queue == Queue::Waiting && world.is_sabotaged(Sabotage::LoseWaiting) {
+            return Ok(());
+        }
         let disposable = !matches!(queue, Queue::Jobs | Queue::Waiting | Queue::Dead);
         if world.happens("publishes refused", |weather| weather.publish_refused) {
             return unknown("nack");

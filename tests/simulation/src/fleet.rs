@@ -8,7 +8,7 @@ use std::time::Duration;
 use longshore_ledger::Ledger;
 use longshore_producer::{Client, JobDocument};
 use longshore_protocol::SchedulerId;
-use longshore_scheduler::Scheduler;
+use longshore_scheduler::{Expand, Scheduler};
 use longshore_worker::{CancellationToken, Config, Context, Inputs, Machine, TaskError, Worker};
 
 use crate::broker::RemoteBroker;
@@ -16,7 +16,7 @@ use crate::dice::Dice;
 use crate::ledger::RemoteLedger;
 use crate::process::Process;
 use crate::storage::RemoteStore;
-use crate::workload::{ADD, Control, EXCLUSIVE, Job, MARK, Temper, WORK};
+use crate::workload::{ADD, Control, EXCLUSIVE, Job, MARK, Temper, WORK, files_of};
 use crate::world::World;
 
 /// The longest time between a death and the next start in the same place.
@@ -73,11 +73,29 @@ pub(crate) async fn keep_scheduler(world: Arc<World>, place: usize) {
         let mut config = longshore_scheduler::Config::new(id);
         config.dead_after = world.dead_after;
         let scheduler =
-            Scheduler::new(config, RemoteBroker::new(&process), RemoteLedger::new(&process));
+            Scheduler::new(config, RemoteBroker::new(&process), RemoteLedger::new(&process))
+                .expanding(files(&world));
         let run = tokio::spawn(scheduler.run(CancellationToken::new()));
         live(&process, run).await;
         tokio::time::sleep(dice.millis(0..RESTART_MS)).await;
     }
+}
+
+/// What globs match, where the files are there.
+fn files(world: &Arc<World>) -> Expand {
+    let world = world.clone();
+    Arc::new(move |globs| {
+        let world = world.clone();
+        Box::pin(async move {
+            // Longer than a document may keep its place for, now and then.
+            tokio::time::sleep(world.dice.millis(0..500)).await;
+            let (path, reason) = (globs[0].clone(), "stale file handle".to_owned());
+            if world.happens("files away", |weather| weather.files_away) {
+                return Err(longshore_storage::Error::Io { path, reason });
+            }
+            Ok(files_of(&path))
+        })
+    })
 }
 
 /// Until the process is killed, or its program ends; a panic of it is a violation.
@@ -111,12 +129,12 @@ fn worker(process: &Arc<Process>, config: &Config, dice: &Arc<Dice>, kind: Kind)
         .with_results(RemoteStore::new(process));
     let mut builder = Worker::builder().machine(machine).config(config.clone());
     builder = builder
-        .task(EXCLUSIVE, move |ctx: Context, _: i64| subtask(alone.clone(), ctx, None))
+        .task(EXCLUSIVE, move |ctx: Context, _: serde_json::Value| subtask(alone.clone(), ctx, None))
         .exclusive(EXCLUSIVE);
     if kind == Kind::Hole {
-        builder = builder.task(WORK, move |ctx: Context, _: i64| hole(works.clone(), ctx));
+        builder = builder.task(WORK, move |ctx: Context, _: serde_json::Value| hole(works.clone(), ctx));
     } else if kind != Kind::Lacks(WORK) {
-        builder = builder.task(WORK, move |ctx: Context, _: i64| subtask(works.clone(), ctx, None));
+        builder = builder.task(WORK, move |ctx: Context, _: serde_json::Value| subtask(works.clone(), ctx, None));
     }
     if kind != Kind::Lacks(ADD) {
         builder = builder.task(ADD, move |ctx: Context, all: Inputs<u64>| {

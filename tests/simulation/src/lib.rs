@@ -51,7 +51,7 @@
 //! a release build runs some 200 seeds a second and core, a debug build some 20. A failing seed is printed as the command that repeats it with its trace:
 //! `LONGSHORE_SIM_SEED=123 cargo test -p longshore-simulation one_seed -- --nocapture`.
 //!
-//! Deliberately absent: real time, threads, sockets, RabbitMQ and Redis (other tests have those), files as inputs.
+//! Deliberately absent: real time, threads, sockets, RabbitMQ and Redis (other tests have those), what is in files.
 
 mod broker;
 mod dice;

@@ -146,6 +146,7 @@ pub(crate) fn some_weather(dice: &Dice) -> Weather {
         confirm_lost: maybe(200),
         publish_refused: maybe(200),
         write_refused: maybe(200),
+        files_away: maybe(900),
     }
 }
 

@@ -8,6 +8,8 @@ pub enum Sabotage {
     ConfirmUnwritten,
     /// Job documents are acknowledged before they are admitted. S1.
     AckDocumentsEarly,
+    /// What is set aside, since its files can't be reached, is confirmed and lost. S1.
+    LoseWaiting,
     /// The sweep finds nothing, ever. S1.
     NeverSweep,
     /// Nothing is taken from the dead. S13.
@@ -50,9 +52,10 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::ConfirmUnwritten,
         Self::AckDocumentsEarly,
+        Self::LoseWaiting,
         Self::NeverSweep,
         Self::NeverRevoke,
         Self::OneRecovers,
@@ -77,7 +80,10 @@ impl Sabotage {
     /// The invariant that notices.
     pub const fn breaks(self) -> &'static str {
         match self {
-            Self::ConfirmUnwritten | Self::AckDocumentsEarly | Self::NeverSweep => "S1",
+            Self::ConfirmUnwritten
+            | Self::AckDocumentsEarly
+            | Self::LoseWaiting
+            | Self::NeverSweep => "S1",
             Self::Miscount => "S2",
             Self::SkipSubtasks => "S3",
             Self::IgnoreFencing | Self::EpochsForTokens => "S4",

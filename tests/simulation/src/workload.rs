@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use longshore_protocol::document::{Chunk, Placement, Reduce, Results, Retry, Split};
-use longshore_protocol::{JobDocument, JobId, ReduceTree};
+use longshore_protocol::{InputFile, JobDocument, JobId, Manifest, ReduceTree};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -97,6 +97,9 @@ impl Job {
         document.queue.clone_from(dice.pick(queues));
         if dice.chance(200) {
             document.task = EXCLUSIVE.into();
+        }
+        if dice.chance(150) {
+            document.split = Split::files([files_glob(total)]);
         }
         let seldom = |per_mille, most| if dice.chance(per_mille) { dice.among(1..most) } else { 0 };
         let moods = Moods {
@@ -227,6 +230,19 @@ impl Job {
     fn throw(&self, index: u64, what: u64) -> u64 {
         mix(self.salt ^ mix(index ^ mix(what)))
     }
+}
+
+/// A glob that matches so many files.
+fn files_glob(total: u64) -> String {
+    format!("/data/{total}/*")
+}
+
+/// What it matches.
+pub(crate) fn files_of(glob: &str) -> Manifest {
+    let total: u64 =
+        glob.split('/').nth(2).and_then(|total| total.parse().ok()).unwrap_or_default();
+    let file = |number| InputFile { path: format!("/data/{total}/{number:06}"), size: 1 };
+    Manifest::new((0..total).map(file).collect())
 }
 
 fn shape(document: &mut JobDocument, dice: &Dice) {

@@ -65,6 +65,7 @@ pub(crate) struct Weather {
     pub(crate) confirm_lost: u64,
     pub(crate) publish_refused: u64,
     pub(crate) write_refused: u64,
+    pub(crate) files_away: u64,
 }
 
 /// The ledger's clock: virtual time, and the jumps that somebody made it do.

@@ -16,9 +16,7 @@ use reqwest::redirect::{self, Policy};
 use reqwest::{Client, Response, StatusCode, Url};
 use tokio::net::TcpStream;
 
-use super::{
-    Handler, Output, not_started, permanent, result_of_text, retryable, subtask_line,
-};
+use super::{Handler, Output, not_started, permanent, result_of_text, retryable, subtask_line};
 use crate::Context;
 
 /// How long the connection may take to come about; the answer may take as long as the job allows.
@@ -317,7 +315,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("it is bound");
         drop(listener);
-        let task = HttpTask::new(&format!("http://{address}/"), None, Output::Auto).expect("a good URL");
+        let task =
+            HttpTask::new(&format!("http://{address}/"), None, Output::Auto).expect("a good URL");
         let outcome = task.run(context(&json!(null)), Input::Number(3)).await;
         let Outcome::NotStarted { reason } = outcome else { panic!("{outcome:?}") };
         assert!(reason.contains("refused"), "{reason}");
