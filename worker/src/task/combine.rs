@@ -12,7 +12,7 @@ use super::{Handler, permanent};
 use crate::Context;
 
 /// A function over the texts of all inputs; gives JSON. Its error says which input is wrong.
-pub(super) struct Combine(pub(super) fn(Vec<Json>) -> Result<String, String>);
+pub(super) struct Combine(pub(super) fn(&[Json]) -> Result<String, String>);
 
 #[async_trait]
 impl Handler for Combine {
@@ -37,7 +37,7 @@ impl Handler for Combine {
             }
         };
         let combine = self.0;
-        on_a_thread(move || match combine(inputs) {
+        on_a_thread(move || match combine(&inputs) {
             Ok(json) => Outcome::Success(json),
             Err(error) => permanent(error),
         })
@@ -47,7 +47,7 @@ impl Handler for Combine {
 
 /// Adds numbers. Whole numbers are added exactly, those beyond 64 bits too; one that is not written
 /// as a whole number makes the sum a floating-point number.
-pub(super) fn sum(inputs: Vec<Json>) -> Result<String, String> {
+pub(super) fn sum(inputs: &[Json]) -> Result<String, String> {
     let mut total = Total::default();
     for (place, input) in inputs.iter().enumerate() {
         if kind(input.get()) != "a number" {
@@ -60,7 +60,7 @@ pub(super) fn sum(inputs: Vec<Json>) -> Result<String, String> {
 }
 
 /// Adds up objects of numbers by key.
-pub(super) fn merge_counts(inputs: Vec<Json>) -> Result<String, String> {
+pub(super) fn merge_counts(inputs: &[Json]) -> Result<String, String> {
     let mut totals: BTreeMap<String, Total> = BTreeMap::new();
     for (place, input) in inputs.iter().enumerate() {
         let counts: BTreeMap<String, Box<RawValue>> = input.read().map_err(|_| {
@@ -88,7 +88,7 @@ pub(super) fn merge_counts(inputs: Vec<Json>) -> Result<String, String> {
 }
 
 /// Joins lists to one list, or strings to one string.
-pub(super) fn concat(inputs: Vec<Json>) -> Result<String, String> {
+pub(super) fn concat(inputs: &[Json]) -> Result<String, String> {
     let mut expected = None;
     let mut parts = Vec::with_capacity(inputs.len());
     for (place, input) in inputs.iter().enumerate() {
@@ -174,20 +174,21 @@ mod tests {
 
     use super::*;
 
-    type Task = fn(Vec<Json>) -> Result<String, String>;
+    type Task = fn(&[Json]) -> Result<String, String>;
 
     #[track_caller]
     fn combines(task: Task, inputs: Value, expected: Result<Value, &str>) {
         let Value::Array(inputs) = inputs else { panic!("a list") };
-        let inputs = inputs.into_iter().map(Json::from).collect();
+        let inputs: Vec<Json> = inputs.into_iter().map(Json::from).collect();
         let expected = expected.map(|value| value.to_string());
-        assert_eq!(task(inputs), expected.map_err(str::to_owned));
+        assert_eq!(task(&inputs), expected.map_err(str::to_owned));
     }
 
     #[track_caller]
     fn adds(task: Task, inputs: &[&str], expected: Result<&str, &str>) {
-        let inputs = inputs.iter().map(|input| Json::parse(input).expect("JSON")).collect();
-        assert_eq!(task(inputs), expected.map(str::to_owned).map_err(str::to_owned));
+        let inputs: Vec<Json> =
+            inputs.iter().map(|input| Json::parse(input).expect("JSON")).collect();
+        assert_eq!(task(&inputs), expected.map(str::to_owned).map_err(str::to_owned));
     }
 
     #[test]
