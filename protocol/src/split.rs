@@ -16,8 +16,10 @@ use crate::{Invalid, JobDocument, ReduceTree};
 /// limit of 512 MB a value.
 pub const MAX_FILES: usize = 1_000_000;
 
-/// What a file of a manifest takes up in memory beside its path: two words of the heap's own, too.
-const FILE_BYTES: usize = size_of::<InputFile>() + 16;
+/// What a file of a manifest takes up in memory, about: two words of the heap's own for each text, too.
+fn file_weight(file: &InputFile) -> usize {
+    size_of::<InputFile>() + 32 + file.path.len() + file.version.as_ref().map_or(0, String::len)
+}
 
 /// What a subtask is about.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -192,8 +194,7 @@ impl Plan {
             Split::Grid { axes } => axes.iter().map(|(_, axis)| items(axis)).sum(),
             _ => 0,
         };
-        let files: usize =
-            self.manifest.files.iter().map(|file| FILE_BYTES + file.path.len()).sum();
+        let files: usize = self.manifest.files.iter().map(file_weight).sum();
         split + self.document.params.get().len() + files + 8 * self.windows.len()
     }
 

@@ -248,7 +248,7 @@ fn results(reader: Reader<'_>) -> Result<Results, Invalid> {
 }
 
 fn changed(reader: &Reader<'_>) -> Result<Changed, Invalid> {
-    match reader.as_text() {
+    match reader.as_text().as_deref() {
         Some("fail") => Ok(Changed::Fail),
         Some("read") => Ok(Changed::Read),
         _ => Err(reader.refuse(r#"use "fail" or "read""#)),

@@ -62,7 +62,7 @@ fn bytes_that_are_no_text_are_refused_with_line_and_column() {
     refused(b"\xef\xbb\xbf{}", "document: starts with a byte order mark; write UTF-8 without one");
     refused(
         b"{\"task\":\n\"t\",}",
-        "document: not JSON: trailing comma at line 2 column 5; write one JSON object",
+        "document: not JSON: key must be a string at line 2 column 5; write one JSON object",
     );
 }
 

@@ -44,7 +44,7 @@ impl Files {
         if (glob.starts_with("/away") || glob.starts_with("/hangs")) && !is_back {
             return Err(Error::Io { path: glob, reason: "stale file handle".into() });
         }
-        Ok(Manifest::new(vec![InputFile { path: "/data/x".into(), size: 1 }]))
+        Ok(Manifest::new(vec![InputFile { path: "/data/x".into(), size: 1, version: None }]))
     }
 }
 

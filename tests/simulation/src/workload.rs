@@ -241,7 +241,8 @@ fn files_glob(total: u64) -> String {
 pub(crate) fn files_of(glob: &str) -> Manifest {
     let total: u64 =
         glob.split('/').nth(2).and_then(|total| total.parse().ok()).unwrap_or_default();
-    let file = |number| InputFile { path: format!("/data/{total}/{number:06}"), size: 1 };
+    let file =
+        |number| InputFile { path: format!("/data/{total}/{number:06}"), size: 1, version: None };
     Manifest::new((0..total).map(file).collect())
 }
 
