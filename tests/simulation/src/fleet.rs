@@ -132,9 +132,12 @@ fn worker(process: &Arc<Process>, config: &Config, dice: &Arc<Dice>, kind: Kind)
         .task(EXCLUSIVE, move |ctx: Context, _: serde_json::Value| subtask(alone.clone(), ctx, None))
         .exclusive(EXCLUSIVE);
     if kind == Kind::Hole {
-        builder = builder.task(WORK, move |ctx: Context, _: serde_json::Value| hole(works.clone(), ctx));
+        builder =
+            builder.task(WORK, move |ctx: Context, _: serde_json::Value| hole(works.clone(), ctx));
     } else if kind != Kind::Lacks(WORK) {
-        builder = builder.task(WORK, move |ctx: Context, _: serde_json::Value| subtask(works.clone(), ctx, None));
+        builder = builder.task(WORK, move |ctx: Context, _: serde_json::Value| {
+            subtask(works.clone(), ctx, None)
+        });
     }
     if kind != Kind::Lacks(ADD) {
         builder = builder.task(ADD, move |ctx: Context, all: Inputs<u64>| {
