@@ -129,7 +129,9 @@ fn worker(process: &Arc<Process>, config: &Config, dice: &Arc<Dice>, kind: Kind)
         .with_results(RemoteStore::new(process));
     let mut builder = Worker::builder().machine(machine).config(config.clone());
     builder = builder
-        .task(EXCLUSIVE, move |ctx: Context, _: serde_json::Value| subtask(alone.clone(), ctx, None))
+        .task(EXCLUSIVE, move |ctx: Context, _: serde_json::Value| {
+            subtask(alone.clone(), ctx, None)
+        })
         .exclusive(EXCLUSIVE);
     if kind == Kind::Hole {
         builder =

@@ -67,7 +67,8 @@ impl TryFrom<Fields> for TaskSpec {
     type Error = String;
 
     fn try_from(fields: Fields) -> Result<Self, String> {
-        let Fields { command, serve, http, env, cwd, timeout, copies, on_disconnect, output } = fields;
+        let Fields { command, serve, http, env, cwd, timeout, copies, on_disconnect, output } =
+            fields;
         let is_program = command.is_some() || serve.is_some();
         if !is_program && (env.is_some() || cwd.is_some()) {
             return Err("`env` and `cwd` go with `command` or `serve`".into());
