@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use longshore_protocol::document::{Chunk, Placement, Reduce, Results, Retry, Split};
+use longshore_protocol::document::{Changed, Chunk, Placement, Reduce, Results, Retry, Split};
 use longshore_protocol::{InputFile, JobDocument, JobId, Manifest, ReduceTree};
 use serde_json::json;
 use uuid::Uuid;
@@ -100,6 +100,8 @@ impl Job {
         }
         if dice.chance(150) {
             document.split = Split::files([files_glob(total)]);
+            // Nobody looks whether they are there.
+            document.changed = Changed::Read;
         }
         let seldom = |per_mille, most| if dice.chance(per_mille) { dice.among(1..most) } else { 0 };
         let moods = Moods {
