@@ -11,8 +11,8 @@ use longshore_protocol::{
 
 use super::job::Job;
 use crate::op::{
-    Admission, Admitted, Beat, Declared, Event, Grounds, Held, LOST_KEPT, Loss, LostNode, POSTPONED_FOR, Process,
-    Stop, StopReason,
+    Admission, Admitted, Beat, Declared, Event, Grounds, Held, LOST_KEPT, Loss, LostNode,
+    POSTPONED_FOR, Process, Stop, StopReason,
 };
 use crate::{ControlError, Restored, Was};
 

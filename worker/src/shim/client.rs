@@ -119,6 +119,11 @@ impl Shim {
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::null());
+        // Meant for us, unless somebody else set it. What the shim starts inherits its environment.
+        let (bound, set_by_us) = supervisor::MALLOC_BOUND;
+        if std::env::var(bound).as_deref() == Ok(set_by_us) {
+            command.env_remove(bound);
+        }
         let process = command.spawn()?;
         // Its end of the pair goes with the command.
         drop(command);

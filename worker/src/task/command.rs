@@ -10,9 +10,7 @@ use longshore_protocol::{Input, Outcome};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use super::process::{self, LINGER, Program, Tail, with_tail};
-use super::{
-    Handler, Output, not_started, permanent, result_of_text, retryable, subtask_line,
-};
+use super::{Handler, Output, not_started, permanent, result_of_text, retryable, subtask_line};
 use crate::Context;
 use crate::shim::{Group, Pipes, Shims};
 
