@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | C1 | every confirmed job has ended |
 //! | C2 | every subtask is counted once, and what counts as done has an execution that ended |
-//! | C3 | results are right |
+//! | C3 | results are right; a signed one is of a worker that ended this subtask |
 //! | C4 | no job exists, and nothing ran, that nobody asked for |
 //! | C5 | queues are empty at the end |
 //! | C6 | nothing is left behind: chunks, retries, connections, threads, files |
@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::history::{History, Intent};
 use crate::marks::What;
 use crate::runaways::Runaway;
-use crate::tasks::{fails_for_good, result};
+use crate::tasks::{SIGNED, fails_for_good, result, signer};
 use crate::vitals::Vitals;
 
 /// Something that must not be.
@@ -106,6 +106,8 @@ const DEATHS: usize = 5;
 struct Executed {
     /// Which have an execution that ended well, by job.
     ended: BTreeMap<Uuid, Vec<bool>>,
+    /// The workers that ended each.
+    workers: BTreeSet<(Uuid, u64, u64)>,
     /// Which so many workers began that they may have been taken for poison. One that was frozen for long may even have
     /// brought it to an end, when it counted as dead.
     unlucky: BTreeSet<(Uuid, u64)>,
@@ -117,13 +119,17 @@ impl Executed {
         for (job, intent) in &history.intents {
             ended.insert(*job, vec![false; usize::try_from(intent.total).unwrap_or_default()]);
         }
+        let mut workers = BTreeSet::new();
         let mut tries: BTreeMap<(Uuid, u64), BTreeSet<u32>> = BTreeMap::new();
         for mark in &history.marks {
             let bits = ended.get_mut(&mark.job);
             let index = usize::try_from(mark.index).unwrap_or(usize::MAX);
             let bit = bits.and_then(|bits| bits.get_mut(index));
             match (mark.what, bit) {
-                (What::End, Some(bit)) => *bit = true,
+                (What::End, Some(bit)) => {
+                    *bit = true;
+                    workers.insert((mark.job, mark.index, u64::from(mark.worker)));
+                }
                 (What::Start, Some(_)) => {
                     tries.entry((mark.job, mark.index)).or_default().insert(mark.worker);
                 }
@@ -131,7 +137,7 @@ impl Executed {
             }
         }
         tries.retain(|_, workers| workers.len() >= DEATHS);
-        Self { ended, unlucky: tries.into_keys().collect() }
+        Self { ended, workers, unlucky: tries.into_keys().collect() }
     }
 
     /// Whether the subtask has to fail in the end.
@@ -168,13 +174,22 @@ impl Executed {
 
     fn results(&self, job: Uuid, intent: &Intent, told: &Told) -> Option<String> {
         let done = (0..intent.total).filter(|index| !self.fails(job, intent, told, *index));
-        let expected: Vec<String> =
-            done.map(|index| result(&intent.task, index).to_string()).collect();
+        let expected: Vec<(u64, u64)> =
+            done.map(|index| (index, result(&intent.task, index))).collect();
         if told.results.len() != expected.len() {
             return Some(format!("{} results instead of {}", told.results.len(), expected.len()));
         }
-        let wrong = told.results.iter().zip(&expected).position(|(found, right)| found != right)?;
-        Some(format!("result {wrong} is {} instead of {}", told.results[wrong], expected[wrong]))
+        let mut pairs = told.results.iter().zip(&expected).enumerate();
+        pairs.find_map(|(place, (found, (index, right)))| {
+            let is_right = match found.parse() {
+                Ok(found) if intent.task == SIGNED => {
+                    let (answer, worker) = signer(found);
+                    answer == *right && self.workers.contains(&(job, *index, worker))
+                }
+                found => found == Ok(*right),
+            };
+            (!is_right).then(|| format!("result {place} is {found} instead of {right}"))
+        })
     }
 }
 

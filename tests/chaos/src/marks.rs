@@ -66,6 +66,12 @@ impl Marks {
         Self { folder: folder.into(), worker, file: OnceLock::new() }
     }
 
+    /// Whether nobody asked this of the subtask before.
+    pub fn is_first(&self, job: &dyn Display, index: u64) -> bool {
+        let path = self.folder.join(format!("{job}.{index}.first"));
+        OpenOptions::new().write(true).create_new(true).open(path).is_ok()
+    }
+
     /// Writes one line.
     ///
     /// # Panics

@@ -11,7 +11,7 @@ use longshore_chaos::clock::Moment;
 use longshore_chaos::history::{History, Intent, Mark};
 use longshore_chaos::marks::What;
 use longshore_chaos::runaways::Runaway;
-use longshore_chaos::tasks::{FLAKY, MARK, answer, fails_for_good};
+use longshore_chaos::tasks::{FLAKY, MARK, SIGNED, answer, fails_for_good, signed};
 use longshore_chaos::vitals::Vitals;
 use uuid::Uuid;
 
@@ -123,6 +123,19 @@ fn c2_books_that_are_short_doubled_or_unbalanced() {
 fn c3_results_that_are_missing_or_in_a_wrong_place() {
     caught("C3", "199 results instead of 200", |_, told| drop(job(told).results.pop()));
     caught("C3", "result 3 is ", |_, told| job(told).results.swap(3, 4));
+}
+
+#[test]
+fn c3_results_of_a_worker_that_never_ended_the_subtask() {
+    let (history, mut told) = well(SIGNED);
+    for (index, result) in (0..).zip(&mut job(&mut told).results) {
+        *result = signed(answer(index), 10).to_string();
+    }
+    assert_eq!(check_jobs(&history, &told), []);
+    job(&mut told).results[7] = signed(answer(7), 11).to_string();
+    let found = check_jobs(&history, &told);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].check, "C3");
 }
 
 #[test]

@@ -9,7 +9,8 @@ use std::time::Duration;
 use longshore_chaos::marks::{FOLDER, Marks, What};
 use longshore_chaos::runaways;
 use longshore_chaos::tasks::{
-    FLAKY, HASTY, MARK, NEXT, POISON, POISONED, answer, fails_for_good, result, stumbles,
+    FLAKY, HASTY, MARK, NEXT, POISON, POISONED, SIGNED, answer, fails_for_good, result, signed,
+    stumbles,
 };
 use longshore_worker::{Config, Context, Worker};
 use serde::Deserialize;
@@ -50,13 +51,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn worker(marks: &Arc<Marks>) -> Result<Worker, Box<dyn std::error::Error>> {
     let (mark, next, flaky) = (marks.clone(), marks.clone(), marks.clone());
-    let (poison, hasty) = (marks.clone(), marks.clone());
+    let (poison, hasty, signed) = (marks.clone(), marks.clone(), marks.clone());
     let builder = Worker::builder()
         .config(config()?)
         .task(MARK, move |ctx: Context, _: u64| attempt(mark.clone(), ctx, MARK))
         .task(NEXT, move |ctx: Context, _: u64| attempt(next.clone(), ctx, NEXT))
         .task(FLAKY, move |ctx: Context, _: u64| attempt(flaky.clone(), ctx, FLAKY))
         .task(POISON, move |ctx: Context, _: u64| attempt(poison.clone(), ctx, POISON))
+        .task(SIGNED, move |ctx: Context, _: u64| attempt(signed.clone(), ctx, SIGNED))
         .task(HASTY, move |ctx: Context, _: u64| {
             // Nobody waits for the attempt: its success is committed while it still works.
             let answer = answer(ctx.index());
@@ -90,7 +92,8 @@ async fn attempt(marks: Arc<Marks>, ctx: Context, task: &str) -> Result<u64, Str
     let params = Params::of(&ctx);
     tell(What::Start);
     if params.ms > 0 {
-        tokio::time::sleep(params.work()).await;
+        let times = if task == SIGNED && marks.is_first(&job, index) { 4 } else { 1 };
+        tokio::time::sleep(params.work() * times).await;
     }
     if task == POISON && index == POISONED {
         std::process::abort();
@@ -101,7 +104,8 @@ async fn attempt(marks: Arc<Marks>, ctx: Context, task: &str) -> Result<u64, Str
         return Err(format!("attempt {} at {index} stumbles", ctx.attempt()));
     }
     tell(What::End);
-    Ok(result(task, index))
+    let result = result(task, index);
+    Ok(if task == SIGNED { signed(result, std::process::id()) } else { result })
 }
 
 /// One subtask, as a served command reads it.

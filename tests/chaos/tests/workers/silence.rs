@@ -9,7 +9,8 @@ use longshore_chaos::clock::Moment;
 use longshore_chaos::crew::{Crew, LONG, Member, Role};
 use longshore_chaos::history::{Loss, percentile, percentiles};
 use longshore_chaos::link::Weather;
-use longshore_chaos::tasks::MARK;
+use longshore_chaos::marks::What;
+use longshore_chaos::tasks::{MARK, SIGNED};
 use longshore_test_servers::{Rabbit, Redis, wait_until};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -111,6 +112,38 @@ fn silence_some(
         losses.len() == SILENCED
     });
     losses
+}
+
+#[test]
+fn what_a_cut_off_worker_writes_late_is_no_result() {
+    let mut crew = crew(2);
+    let folder = tempfile::tempdir().expect("room for it");
+    let results = format!("file://{}", folder.path().display());
+    let job = crew.submit(SIGNED, 1, &json!({"ms": 800}), &json!({"results": results}));
+    wait_until("it runs", LONG, || !crew.history().marks.is_empty());
+    let worker = crew.history().marks[0].worker;
+    let slow = crew
+        .members
+        .iter()
+        .position(|member| member.role == Role::Worker && member.pid() == worker);
+    let slow = slow.expect("a worker of the crew");
+    // It can't ask the ledger, and it is not frozen: it ends its subtask, and writes if nobody stops it.
+    let link = crew.members[slow].redis.as_ref().expect("there are links");
+    link.reset();
+    link.set(Weather::CUT);
+    crew.await_end(job);
+    let told = || crew.longshore(&["results", &job.to_string()]).stdout;
+    let before = told();
+    wait_until("the slow one ends its subtask", LONG, || {
+        let marks = crew.history().marks;
+        marks.iter().any(|mark| mark.worker == worker && mark.what == What::End)
+    });
+    crew.members[slow].mend();
+    crew.members[slow].ask_to_leave();
+    wait_until("it has left", LONG, || !crew.members[slow].is_running());
+    let after = crew.longshore(&["results", &job.to_string()]).stdout;
+    assert_eq!(after, before, "the job's result was replaced after its end");
+    all_is_well(&crew);
 }
 
 #[test]
