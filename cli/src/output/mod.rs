@@ -57,19 +57,6 @@ impl Output {
         self.data(line)
     }
 
-    /// Refuses to print what nobody can read. Rust opens the null device in place of a standard output that is closed
-    /// when a program starts, for reading and writing; a shell's `>/dev/null` is for writing only.
-    pub(crate) fn expect_reader(&self) -> Result<(), Failure> {
-        let is_null = std::fs::read_link("/proc/self/fd/1").is_ok_and(|to| to == *"/dev/null");
-        let flags = std::fs::read_to_string("/proc/self/fdinfo/1").unwrap_or_default();
-        let mode = flags.lines().find_map(|line| line.strip_prefix("flags:"));
-        let is_read_write = mode.is_some_and(|mode| mode.trim().ends_with('2'));
-        if is_null && is_read_write {
-            return Err(Failure::other("standard output is closed"));
-        }
-        Ok(())
-    }
-
     fn write(&mut self, text: &str) -> Result<(), Failure> {
         self.out.write_all(text.as_bytes()).map_err(|error| closed(&error))
     }

@@ -22,7 +22,6 @@ impl Errors {
         settings: &Settings,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        output.expect_reader()?;
         let handle = services::jobs(settings)?.job(self.job.job);
         let summary = handle.summary().await?;
         let total = summary.books.total;

@@ -26,7 +26,6 @@ impl Results {
         settings: &Settings,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        output.expect_reader()?;
         let job = services::jobs(settings)?.job(self.job.job);
         let summary = job.summary().await?;
         if summary.state == JobState::Rejected {
