@@ -52,7 +52,7 @@ pub(crate) struct World {
 }
 
 /// How likely a call or a message meets trouble, of a thousand.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Weather {
     pub(crate) crash_at_call: u64,
     pub(crate) call_lost: u64,
