@@ -31,6 +31,9 @@ const SLOWEST: u64 = 600;
 /// Longer than any time limit of a job.
 const OVERRUN: Duration = Duration::from_secs(3_600);
 
+/// What runs when its time is up keeps its slot for so long, to wind up.
+const WIND_UP: Duration = Duration::from_millis(500);
+
 /// A job, what is done to it, and what its subtasks are like.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
@@ -199,9 +202,10 @@ impl Job {
             }
         };
         let limit = self.document.timeout.unwrap_or(OVERRUN);
+        let cut = |took: Duration| if took > limit { limit + WIND_UP } else { took };
         (0..self.total)
             .flat_map(|index| (1..=attempts(index)).map(move |attempt| (index, attempt)))
-            .map(|(index, attempt)| self.duration(index, attempt).min(limit))
+            .map(|(index, attempt)| cut(self.duration(index, attempt)))
             .sum()
     }
 
