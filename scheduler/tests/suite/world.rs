@@ -113,7 +113,7 @@ impl World {
             pid: 1,
             version: "0".into(),
             queues: vec![queue.into()],
-            tasks: vec!["noop".into()],
+            tasks: vec!["noop".into(), "sum".into()],
             disabled: Vec::new(),
             records: Vec::new(),
             uncopied: Vec::new(),

@@ -206,18 +206,11 @@ impl Ledger for RemoteLedger {
     }
 
     async fn postpone(&self, job: JobId, reason: &str) -> Result<(), Error> {
-        let reason = reason.to_owned();
-        self.ask("postpone", move |world| {
-            Box::pin(async move { world.ledger.postpone(job, &reason).await })
-        })
-        .await
+        self.process.world.ledger.postpone(job, reason).await
     }
 
     async fn postponed(&self, job: JobId) -> Result<Option<String>, Error> {
-        self.ask("postponed", move |world| {
-            Box::pin(async move { world.ledger.postponed(job).await })
-        })
-        .await
+        self.process.world.ledger.postponed(job).await
     }
 
     async fn open(&self, job: JobId, open: &Open) -> Result<Vec<ChunkMessage>, Error> {
