@@ -107,7 +107,7 @@ impl Services {
 
     /// Removes everything of a namespace, on both sides.
     pub(crate) async fn clean(&self, namespace: &str) -> Result<(), Error> {
-        for queue in ["jobs", "dead", "journal", "work.default"] {
+        for queue in ["jobs", "waiting", "dead", "journal", "work.default"] {
             self.remove(&format!("{namespace}.{queue}")).await?;
         }
         let options = ExchangeDeleteOptions::default();

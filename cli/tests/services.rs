@@ -384,7 +384,8 @@ fn a_subtask_that_kills_its_workers_is_given_up_and_the_job_tells_of_it() {
     let history = fleet.given.folder().join("history");
     let task = format!(
         "[task.odd]\ncommand = [\"sh\", \"-c\", \"test $LONGSHORE_INDEX = 13 && \
-        echo $LONGSHORE_NODE >> {} && kill -9 $PPID; echo $LONGSHORE_INDEX\"]\n",
+        echo $LONGSHORE_NODE >> {} && kill -9 $(ps -o ppid= -p $PPID); \
+        echo $LONGSHORE_INDEX\"]\n",
         history.display()
     );
     let given = fleet.given.file("longshore.toml", task);
