@@ -55,13 +55,12 @@ impl RemoteLedger {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        let process = &self.process;
-        process.running().await;
+        self.process.running().await;
         self.stumble("crashes before a call").await;
         let (answer, reply) = oneshot::channel();
-        tokio::spawn(carry(process.clone(), self.line, operation, act, answer));
+        tokio::spawn(carry(self.process.clone(), self.line, operation, act, answer));
         let reply = tokio::time::timeout(RESPONSE, reply).await;
-        process.running().await;
+        self.process.running().await;
         self.stumble("crashes after a call").await;
         match reply {
             Ok(Ok(answer)) => answer,
