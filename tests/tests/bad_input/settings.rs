@@ -65,7 +65,10 @@ const ROWS: [Row; 40] = [
         "http_listen = \"7700\"",
         "FILE:1:15: `7700` is no address to listen on; write one like \"127.0.0.1:7700\"",
     ),
-    file("namespace = \"a b\"", "namespace: `a b`; use 1 to 64 letters, digits, `_`, `-` and `.`"),
+    file(
+        "namespace = \"a b\"",
+        "namespace: `a b` with the character ` `; use 1 to 64 characters out of A-Z a-z 0-9 . _ -",
+    ),
     file("labels = [\"gpu\"]", "FILE:1:10: invalid type: sequence, expected a map"),
     file("[task.t]", "FILE:1:1: use exactly one of `command`, `serve` and `http`"),
     file(
@@ -89,7 +92,10 @@ const ROWS: [Row; 40] = [
         "task.t: http: `ftp://h/`: use an http:// or https:// URL",
     ),
     file("[task.t]\nhttp = \"http://\"", "task.t: http: `http://` is no URL: empty host"),
-    file("[task.\"\"]\ncommand = [\"ls\"]", "a task needs a name"),
+    file(
+        "[task.\"\"]\ncommand = [\"ls\"]",
+        "task: an empty name; use 1 to 100 characters out of A-Z a-z 0-9 . _ -",
+    ),
     variable(
         &[(AMQP, "http://127.0.0.1/")],
         WORKER,
