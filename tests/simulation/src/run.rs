@@ -77,7 +77,7 @@ async fn play(seed: u64, sabotage: Option<Sabotage>, traced: bool) -> Report {
     let world = World::new(
         dice.fork(),
         jobs,
-        weather.clone(),
+        weather,
         (dead_after, is_gentle, is_clear),
         sabotage,
         traced,
