@@ -381,9 +381,10 @@ impl World {
         }
     }
 
-    /// S11.
+    /// S11. Reductions may overlap.
     fn check_fenced(&self, process: &Process, job: JobId, index: u64) {
-        if !self.jobs.get(&job).is_some_and(Job::is_exclusive) {
+        let is_exclusive = |job: &Job| job.is_exclusive() && index < job.total;
+        if !self.jobs.get(&job).is_some_and(is_exclusive) {
             return;
         }
         let heard = self.history.lock().heard.get(&process.name).copied().unwrap_or_default();

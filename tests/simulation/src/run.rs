@@ -74,14 +74,8 @@ async fn play(seed: u64, sabotage: Option<Sabotage>, traced: bool) -> Report {
     // Late calls and crashes may leave nobody but a hole for a while.
     let calm = faults.is_empty() && weather.crash_at_call + weather.call_late == 0;
     let is_steady = calm && !is_clear;
-    let world = World::new(
-        dice.fork(),
-        jobs,
-        weather,
-        (dead_after, is_gentle, is_clear),
-        sabotage,
-        traced,
-    );
+    let world =
+        World::new(dice.fork(), jobs, weather, (dead_after, is_gentle, is_clear), sabotage, traced);
     world.is_steady.store(is_steady, Ordering::Relaxed);
     world.note(|| plan(&world, &faults, &weather));
     for place in 0..schedulers {
