@@ -230,8 +230,6 @@ fn rows() -> Vec<Row> {
             r#""split":{"by":"items","items":[1e300]}"#,
             Fails("sleep needs `params.ms`, …", 1),
         ),
-        ("noop", r#""results":"file:///proc/nowhere""#, Fails("results: …", 2)),
-        ("noop", r#""results":"file:///etc/hosts/x""#, Fails("results: …", 2)),
     ]
 }
 
