@@ -67,6 +67,10 @@ pub(crate) async fn keep_worker(world: Arc<World>, place: usize, config: Config,
 pub(crate) async fn keep_scheduler(world: Arc<World>, place: usize) {
     let dice = world.dice.fork();
     for start in 0.. {
+        // Nobody could take anything back until now.
+        if !world.living().iter().any(|it| it.name.starts_with("scheduler")) {
+            world.history.lock().scheduler_died = world.now();
+        }
         let process = Process::start(&world, format!("scheduler-{place}.{start}"), true);
         world.note(|| format!("{} starts", process.name));
         let id = SchedulerId::new(process.name.clone());

@@ -55,7 +55,7 @@ pub(crate) struct History {
     stopped: HashMap<(String, JobId, u64), (Duration, Duration)>,
     /// Workers that were killed or are frozen.
     pub(crate) lost: BTreeMap<NodeId, LostWorker>,
-    /// When the last scheduler was killed.
+    /// When a scheduler was last killed, or the first one started again after all were.
     pub(crate) scheduler_died: Duration,
     /// When a process last learned of a grant of a job.
     granted: HashMap<(String, JobId), Duration>,
