@@ -146,7 +146,7 @@ fn rows() -> Vec<Row> {
         ("slow", "", Fails("timed out after 300ms", 2)),
         ("stubborn", r#""retry":{"attempts":1}"#, Fails("timed out after 300ms", 1)),
         ("litters", "", Prints("\"\"\n")),
-        ("removed", "", Waits("can't start the command `")),
+        ("removed", "", Waits("/removed`")),
         ("not-executable", "", Waits("is not executable")),
         ("no-program", "", Waits("can't start the command `")),
         (
