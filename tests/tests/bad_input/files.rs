@@ -33,7 +33,7 @@ const ROWS: [Row; 8] = [
         "it shrinks",
         |file| fs::write(file, "a").expect("room for it"),
         "lines",
-        "input: FILE: has 1 bytes, but had 8 or more when the job was admitted",
+        "input: FILE: has changed since the job was admitted: it has 1 bytes of mtime …",
     ),
 ];
 
