@@ -60,7 +60,8 @@ impl Ring {
     }
 
     /// The node for a key: the first one clockwise that takes part (`load` is not `None`) and
-    /// carries less than the bound; `None` if none takes part.
+    /// carries less than the bound; `None` if none takes part. Only whole chunks count: loads that
+    /// are forgotten bit by bit, all of them less than one, would else be above each bound.
     pub(crate) fn pick(&self, key: u64, load: impl Fn(&NodeId) -> Option<f64>) -> Option<&NodeId> {
         let mut loads: BTreeMap<&NodeId, f64> = BTreeMap::new();
         for node in self.points.values() {
@@ -81,7 +82,7 @@ impl Ring {
             .range(key..)
             .chain(self.points.range(..key))
             .map(|(_, node)| node)
-            .find(|node| loads.get(node).is_some_and(|load| load + 1.0 <= full))
+            .find(|node| loads.get(node).is_some_and(|load| load.floor() + 1.0 <= full))
     }
 }
 
@@ -93,6 +94,21 @@ mod tests {
 
     fn nodes(count: usize) -> Vec<NodeId> {
         (0..count).map(|i| NodeId::new(format!("host-{i}"))).collect()
+    }
+
+    #[test]
+    fn whatever_the_nodes_carry_one_of_them_takes_the_next() {
+        for count in 1..6 {
+            let nodes = nodes(count);
+            let ring = Ring::new(&nodes);
+            for tenths in 0..1_000_u64 {
+                let load = |node: &NodeId| Some((hash(node.as_str().as_bytes()) ^ tenths) % 40);
+                let load = |node: &NodeId| load(node).map(|tenths| tenths as f64 / 10.0);
+                assert!(ring.pick(mix(tenths), load).is_some(), "{count} nodes, {tenths}");
+                let even = |_: &NodeId| Some(tenths as f64 / 10.0);
+                assert!(ring.pick(mix(tenths), even).is_some(), "{count} nodes, {tenths}");
+            }
+        }
     }
 
     fn keys() -> impl Iterator<Item = u64> {
