@@ -1,7 +1,9 @@
 //! Which nodes are out of rotation for a task, because subtasks fail there that succeed elsewhere.
 //!
 //! The evidence is in what workers announce: of each success of a subtask that had failed on other nodes these are *cleared* of it.
-//! A node is compared with the others by the part of its newest attempts that were cleared. A job that fails everywhere and an
+//! A node is compared with the others by the part of its newest attempts that were cleared. Each node tells of its own successes
+//! with its own heartbeats, so what clears it counts once a later one of it has come: until then nobody knows what succeeded
+//! on it in the meantime. A job that fails everywhere and an
 //! input that is bad clear nobody; a task that fails by chance does so on all nodes alike. What is decided is kept in the
 //! ledger with the node, so that all schedulers hand out alike; one of them decides about each node.
 //!
@@ -85,7 +87,11 @@ impl Window {
 pub(super) struct Health {
     /// By task and node.
     windows: BTreeMap<String, BTreeMap<NodeId, Window>>,
-    /// What the workers had announced when they were heard last.
+    /// What others cleared of each node's subtasks since its last heartbeat, by node and task.
+    waiting: BTreeMap<NodeId, BTreeMap<String, u64>>,
+    /// When the workers were heard last, ...
+    beat_at: BTreeMap<NodeId, Timestamp>,
+    /// ... and what they had announced then.
     heard: BTreeMap<NodeId, BTreeMap<String, TaskRecord>>,
     /// Since when nodes are isolated for tasks: their windows began anew then.
     since: BTreeMap<(NodeId, String), Timestamp>,
@@ -100,11 +106,20 @@ impl Health {
     pub(super) fn observe(&mut self, now: Timestamp, records: &[NodeRecord]) {
         let listed: BTreeSet<&NodeId> = records.iter().map(|record| &record.info.id).collect();
         self.heard.retain(|id, _| listed.contains(id));
+        self.beat_at.retain(|id, _| listed.contains(id));
+        self.waiting.retain(|id, _| listed.contains(id));
         self.since.retain(|(id, _), _| listed.contains(id));
         for windows in self.windows.values_mut() {
             windows.retain(|id, _| listed.contains(id));
         }
         self.windows.retain(|_, windows| !windows.is_empty());
+        for NodeRecord { info, beat_at, .. } in records {
+            if self.beat_at.insert(info.id.clone(), *beat_at) != Some(*beat_at) {
+                for (task, cleared) in self.waiting.remove(&info.id).unwrap_or_default() {
+                    self.window(&task, &info.id).add(0, cleared);
+                }
+            }
+        }
         for NodeRecord { info, .. } in records {
             info.records.iter().for_each(|record| self.count(&info.id, record, &listed));
         }
@@ -113,6 +128,7 @@ impl Health {
                 let key = (info.id.clone(), task.clone());
                 if self.since.insert(key, *since) != Some(*since) || now < *until {
                     *self.window(task, &info.id) = Window::default();
+                    self.waiting.get_mut(&info.id).and_then(|tasks| tasks.remove(task));
                 }
             }
             let is_isolated = |task: &String| isolated.iter().any(|it| it.task == *task);
@@ -131,7 +147,8 @@ impl Health {
         self.window(&record.task, me).add(record.done.saturating_sub(done), 0);
         for (id, cleared) in record.cleared.iter().filter(|(id, _)| listed.contains(id)) {
             let news = cleared.saturating_sub(old(id).unwrap_or_default());
-            self.window(&record.task, id).add(0, news);
+            let waiting = self.waiting.entry((*id).clone()).or_default();
+            *waiting.entry(record.task.clone()).or_default() += news;
         }
     }
 
@@ -220,8 +237,13 @@ mod tests {
     type Told<'a> = (&'a str, u64, &'a [(&'a str, u64)]);
 
     fn records(told: &[Told<'_>]) -> Vec<NodeRecord> {
+        records_at(1, told)
+    }
+
+    /// As told with a heartbeat at this time.
+    fn records_at(beat_at: u64, told: &[Told<'_>]) -> Vec<NodeRecord> {
         let one = |(name, done, cleared): &Told<'_>| {
-            let mut record = record(name, "default", 1, 1);
+            let mut record = record(name, "default", 1, beat_at);
             let cleared = cleared.iter().map(|(other, count)| (NodeId::new(*other), *count));
             let cleared = cleared.collect();
             let told = TaskRecord { task: "noop".into(), done: *done, failed: 1, cleared };
@@ -229,6 +251,16 @@ mod tests {
             record
         };
         told.iter().map(one).collect()
+    }
+
+    /// Hears of these, and of another heartbeat of each.
+    fn hear(health: &mut Health, now: Timestamp, records: &[NodeRecord]) {
+        health.observe(now, records);
+        let next = |record: &NodeRecord| {
+            let beat_at = record.beat_at.plus(Duration::from_millis(1));
+            NodeRecord { beat_at, ..record.clone() }
+        };
+        health.observe(now, &records.iter().map(next).collect::<Vec<_>>());
     }
 
     fn isolated(health: &Health, records: &[NodeRecord]) -> Vec<String> {
@@ -240,7 +272,7 @@ mod tests {
     #[track_caller]
     fn are_isolated(told: &[Told<'_>], expected: &[&str]) {
         let (mut health, records) = (Health::default(), records(told));
-        health.observe(Timestamp::default(), &records);
+        hear(&mut health, Timestamp::default(), &records);
         assert_eq!(isolated(&health, &records), expected);
     }
 
@@ -275,15 +307,42 @@ mod tests {
     }
 
     #[test]
+    fn what_clears_a_node_counts_once_the_node_has_told_what_succeeded_on_it() {
+        let mut health = Health::default();
+        let (at, now) = (Timestamp::from_millis, Timestamp::default());
+        // All do equally well, and one tells of it more rarely.
+        let first: &[Told<'_>] = &[("rare", 2, &[]), ("a", 30, &[("rare", 9)]), ("b", 30, &[])];
+        let mut told = records_at(1, first);
+        health.observe(now, &told);
+        for beat_at in 2..9 {
+            let next: &[Told<'_>] = &[("a", 60, &[("rare", 18)]), ("b", 60, &[])];
+            told.splice(1.., records_at(beat_at, next));
+            health.observe(now, &told);
+            assert_eq!(isolated(&health, &told), [""; 0]);
+        }
+        told.splice(..1, records_at(9, &[("rare", 60, &[("a", 18), ("b", 18)])]));
+        health.observe(now, &told);
+        assert_eq!(isolated(&health, &told), [""; 0]);
+        // One on which nothing succeeded stands out with its next heartbeat.
+        let mut health = Health::default();
+        let mut told = records_at(1, &[("bad", 0, &[]), ("a", 30, &[("bad", 9)])]);
+        health.observe(now, &told);
+        assert_eq!(isolated(&health, &told), [""; 0]);
+        told[0].beat_at = at(2);
+        health.observe(now, &told);
+        assert_eq!(isolated(&health, &told), ["bad"]);
+    }
+
+    #[test]
     fn who_can_not_be_replaced_is_not_isolated_or_is_readmitted() {
         let told: &[Told<'_>] = &[("bad", 0, &[]), ("a", 20, &[("bad", 20)])];
         let (mut health, mut records) = (Health::default(), records(told));
-        health.observe(Timestamp::default(), &records);
+        hear(&mut health, Timestamp::default(), &records);
         let now = Timestamp::from_millis(1_000);
         assert_eq!(health.judge(now, &records[0], |_| false), None);
         let (_, verdict) = health.judge(now, &records[0], |_| true).expect("it stands out");
         records[0].isolated = verdict;
-        health.observe(Timestamp::default(), &records);
+        hear(&mut health, Timestamp::default(), &records);
         assert_eq!(health.judge(now, &records[0], |_| true), None);
         let (_, verdict) = health.judge(now, &records[0], |_| false).expect("nobody is left");
         assert_eq!(verdict, []);
@@ -294,7 +353,7 @@ mod tests {
         let at = Timestamp::from_millis;
         let (mut health, first) =
             (Health::default(), records(&[("bad", 0, &[]), ("a", 20, &[("bad", 20)])]));
-        health.observe(Timestamp::default(), &first);
+        hear(&mut health, Timestamp::default(), &first);
         let (_, verdict) = health.judge(at(1_000), &first[0], |_| true).expect("it stands out");
         assert_eq!((verdict[0].since, verdict[0].until), (at(1_000), at(11_000)));
         let then = |told: &[Told<'_>]| {
@@ -302,17 +361,17 @@ mod tests {
             records[0].isolated.clone_from(&verdict);
             records
         };
-        health.observe(at(2_000), &then(&[("bad", 0, &[]), ("a", 20, &[("bad", 20)])]));
+        hear(&mut health, at(2_000), &then(&[("bad", 0, &[]), ("a", 20, &[("bad", 20)])]));
         let fails = then(&[("bad", 0, &[]), ("a", 21, &[("bad", 21)])]);
         let mut sick = Health::default();
-        sick.observe(Timestamp::default(), &first);
-        sick.observe(at(2_000), &then(&[("bad", 0, &[]), ("a", 20, &[("bad", 20)])]));
-        sick.observe(at(12_000), &fails);
+        hear(&mut sick, Timestamp::default(), &first);
+        hear(&mut sick, at(2_000), &then(&[("bad", 0, &[]), ("a", 20, &[("bad", 20)])]));
+        hear(&mut sick, at(12_000), &fails);
         assert_eq!(sick.judge(at(10_999), &fails[0], |_| true), None);
         let (_, again) = sick.judge(at(12_000), &fails[0], |_| true).expect("it failed again");
         assert_eq!((again[0].times, again[0].until), (2, at(32_000)));
         let succeeds = then(&[("bad", 4, &[]), ("a", 20, &[("bad", 20)])]);
-        health.observe(at(12_000), &succeeds);
+        hear(&mut health, at(12_000), &succeeds);
         let (_, well) = health.judge(at(12_000), &succeeds[0], |_| true).expect("it is well");
         assert_eq!(well, []);
     }
