@@ -174,17 +174,18 @@ impl Layer {
 
     fn complete(self, file: Option<PathBuf>, overrides: Vec<String>) -> Result<Settings, Failure> {
         const BUILT_IN: &str = "defaults.toml has a value for it";
+        let heartbeat = self.heartbeat.expect(BUILT_IN);
         let settings = Settings {
             amqp_url: self.amqp_url.expect(BUILT_IN),
             redis_url: self.redis_url.expect(BUILT_IN),
             namespace: self.namespace.expect(BUILT_IN),
             work_queues: self.work_queues.expect(BUILT_IN),
-            dead_after: self.dead_after.expect(BUILT_IN),
+            dead_after: self.dead_after.unwrap_or_else(|| dead_after(heartbeat)),
             http_listen: self.http_listen,
             slots: self.slots,
             queues: trimmed(self.queues.expect(BUILT_IN)),
             labels: self.labels.expect(BUILT_IN),
-            heartbeat: self.heartbeat.expect(BUILT_IN),
+            heartbeat,
             ack_after: self.ack_after.expect(BUILT_IN),
             grace: self.grace.expect(BUILT_IN),
             tasks: self.task.unwrap_or_default(),
@@ -219,8 +220,8 @@ impl Settings {
             names::check_name("task", task).map_err(Failure::usage)?;
         }
         let durations = [
-            ("dead_after", self.dead_after),
             ("heartbeat", self.heartbeat),
+            ("dead_after", self.dead_after),
             ("ack_after", self.ack_after),
             ("grace", self.grace),
         ];
@@ -246,6 +247,11 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// What `dead_after` is where nobody says it: several heartbeats may be late, or get lost.
+fn dead_after(heartbeat: Duration) -> Duration {
+    heartbeat.saturating_mul(5).max(Duration::from_secs(5))
 }
 
 /// Names without the space around them.
@@ -446,6 +452,10 @@ mod tests {
         assert_eq!(settings.grace, Duration::from_secs(120));
         assert_eq!(settings.namespace, "file");
         assert_eq!(settings.dead_after, Duration::from_secs(5));
+        let dead_after = |toml| load(toml, &[], None).unwrap().dead_after;
+        assert_eq!(dead_after("heartbeat = \"10s\""), Duration::from_secs(50));
+        assert_eq!(dead_after("heartbeat = \"100ms\""), Duration::from_secs(5));
+        assert_eq!(dead_after("heartbeat = \"10s\"\ndead_after = \"20s\"").as_secs(), 20);
         assert_eq!(load(file, &environment, None).unwrap().slots, Some(3));
         assert_eq!(load(file, &[], None).unwrap().slots, Some(2));
         assert_eq!(load("", &[], None).unwrap().slots, None);

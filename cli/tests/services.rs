@@ -298,6 +298,19 @@ fn the_doctor_names_what_is_wrong() {
     for check in ["schedulers", "workers", "redis.functions", "rabbitmq.login"] {
         assert_eq!(finding(&found, check)["severity"], "ok", "{found:#}");
     }
+    let checks = found.as_array().expect("a list").iter().map(|finding| &finding["check"]);
+    assert_eq!(checks.filter(|check| *check == "workers.terms").count(), 0, "{found:#}");
+    let mut rare = fleet.given.command(&["worker"]);
+    rare.env("LONGSHORE_HEARTBEAT", "7s");
+    fleet.processes.push(Process::start(&rare));
+    wait_until("it beats", LONG, || fleet.json(&["nodes"]).as_array().map(Vec::len) == Some(2));
+    let found = fleet.json(&["doctor"]);
+    let terms = finding(&found, "workers.terms");
+    let told = terms["found"].as_str().expect("a text");
+    let expected = "sends a heartbeat every 7s, dead after 35s; the settings here say 1s and 5s";
+    assert!(told.ends_with(expected), "{terms}");
+    assert_eq!(terms["severity"], "warning");
+
     let left =
         fleet.given.longshore(&["submit", "--task", "noop", "--items", "1", "--queue", "gpu"]);
     assert_eq!(left.code, Some(0), "{left:?}");

@@ -427,7 +427,7 @@ impl From<&NodeRecord> for Heart {
 
 impl From<&SchedulerRecord> for Heart {
     fn from(record: &SchedulerRecord) -> Self {
-        let SchedulerRecord { id, beat_at, heart } = record;
+        let SchedulerRecord { id, beat_at, heart, .. } = record;
         let of = Process::Scheduler(id.clone());
         Self { of, connection: heart.clone(), beat_at: *beat_at }
     }

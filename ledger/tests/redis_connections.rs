@@ -6,7 +6,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use longshore_ledger::redis::{Config, RedisLedger};
 use longshore_ledger::{Claim, Error, Grounds, Ledger, Loss, Roster};
-use longshore_protocol::{ChunkId, Epoch, JobId, NodeId, NodeInfo, NodeState, Timestamp, Token};
+use longshore_protocol::{
+    ChunkId, Epoch, JobId, NodeId, NodeInfo, NodeState, Terms, Timestamp, Token,
+};
 use longshore_test_servers::{Redis, Reply};
 
 fn start() -> (Redis, RedisLedger) {
@@ -80,6 +82,7 @@ fn info(name: &str, busy: u32) -> NodeInfo {
         disabled: Vec::new(),
         records: Vec::new(),
         uncopied: Vec::new(),
+        terms: Terms::default(),
         labels: BTreeMap::new(),
         slots: 4,
         busy,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use longshore_ledger::redis::{Config, RedisLedger};
 use longshore_ledger::{Audience, Event, Events, Grounds, Heart, Hearts, Ledger, Loss, Process};
-use longshore_protocol::{NodeId, NodeInfo, NodeState, SchedulerId, Timestamp};
+use longshore_protocol::{NodeId, NodeInfo, NodeState, SchedulerId, Terms, Timestamp};
 use longshore_test_servers::{Redis, RedisCluster, RedisSentinel};
 
 /// More than anything here takes on a machine that is not stuck.
@@ -37,6 +37,7 @@ impl Worker {
             disabled: Vec::new(),
             records: Vec::new(),
             uncopied: Vec::new(),
+            terms: Terms::default(),
             labels: BTreeMap::new(),
             slots: 1,
             busy: 0,
@@ -192,13 +193,48 @@ async fn a_scheduler_s_death_is_seen_like_a_worker_s() {
     assert_eq!(attend().await.len(), 1);
 }
 
+/// Cuts all connections that a process registered.
+fn cut(redis: &Redis, heart: &Heart) {
+    let heart = heart.connection.as_deref().expect("connections are registered");
+    let names = heart.split(' ').next().expect("a word").split(',');
+    for id in names.filter_map(|name| name.split('@').next()) {
+        redis.call(&["CLIENT", "KILL", "ID", id]);
+    }
+}
+
 #[tokio::test]
-async fn a_heart_that_is_replaced_is_no_death() {
+async fn one_connection_that_is_cut_is_no_death() {
     let redis = Redis::start();
     let ledger = connect(&redis.url());
     let (mut watch, mut worker) = (Watch::start(&ledger), Worker::start(&ledger, "n").await);
     assert_eq!(watch.severed().await, [""; 0]);
     redis.call(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    for _ in 0..20 {
+        assert_eq!(watch.severed().await, [""; 0], "it beats on another connection");
+    }
+    worker.replace_heart().await;
+    let all = workers(&ledger).await;
+    let name = all[0].connection.clone().expect("connections are registered");
+    // The other one, on which it beats; it learns of that with the next beat.
+    let beating = name.split([',', ' ']).nth(1).expect("two connections");
+    redis.call(&["CLIENT", "KILL", "ID", beating.split('@').next().expect("a number")]);
+    for _ in 0..20 {
+        assert_eq!(watch.severed().await, [""; 0], "it follows the hints");
+    }
+    worker.beat().await;
+    worker.beat().await;
+    assert_ne!(workers(&ledger).await[0].connection.as_deref(), Some(name.as_str()));
+    drop(worker);
+    watch.until_severed(&["n"]).await;
+}
+
+#[tokio::test]
+async fn connections_that_are_replaced_are_no_death() {
+    let redis = Redis::start();
+    let ledger = connect(&redis.url());
+    let (mut watch, mut worker) = (Watch::start(&ledger), Worker::start(&ledger, "n").await);
+    assert_eq!(watch.severed().await, [""; 0]);
+    cut(&redis, &workers(&ledger).await[0]);
     watch.until_severed(&["n"]).await;
     worker.replace_heart().await;
     assert_eq!(watch.severed().await, [""; 0]);
@@ -229,7 +265,7 @@ async fn who_reads_an_old_list_asks_again_before_it_tells_of_a_death() {
     let (mut watch, mut worker) = (Watch::start(&ledger), Worker::start(&ledger, "n").await);
     let before = workers(&ledger).await;
     assert_eq!(watch.hearts.severed(&before).await.expect("an answer"), []);
-    redis.call(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    cut(&redis, &before[0]);
     worker.replace_heart().await;
     assert_eq!(watch.hearts.severed(&before).await.expect("an answer"), []);
 }

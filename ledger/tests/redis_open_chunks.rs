@@ -5,7 +5,9 @@ use std::time::Duration;
 use longshore_ledger::keys::Keys;
 use longshore_ledger::redis::{Config, RedisLedger};
 use longshore_ledger::{Admission, Admitted, Held, Ledger, Loss, Open};
-use longshore_protocol::{ChunkMessage, JobId, NodeId, NodeInfo, NodeState, Timestamp, Token};
+use longshore_protocol::{
+    ChunkMessage, JobId, NodeId, NodeInfo, NodeState, Terms, Timestamp, Token,
+};
 use longshore_test_servers::{Redis, Reply};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -59,6 +61,7 @@ fn info() -> NodeInfo {
         disabled: Vec::new(),
         records: Vec::new(),
         uncopied: Vec::new(),
+        terms: Terms::default(),
         labels: [].into(),
         slots: 1_000,
         busy: 1,

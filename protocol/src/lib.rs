@@ -32,5 +32,5 @@ pub use split::{Input, InputFile, LineWindow, MAX_FILES, Manifest, Plan};
 pub use time::Timestamp;
 pub use view::{
     Audit, Books, Death, DisabledTask, ErrorEntry, Isolation, JobSummary, Lost, NodeInfo,
-    NodeRecord, NodeState, Recovery, ResultRun, ResultsPage, SchedulerRecord, TaskRecord,
+    NodeRecord, NodeState, Recovery, ResultRun, ResultsPage, SchedulerRecord, TaskRecord, Terms,
 };

@@ -85,6 +85,7 @@ mod tests {
             disabled: disabled_of.iter().map(disabled).collect(),
             records: Vec::new(),
             uncopied: Vec::new(),
+            terms: crate::Terms::default(),
             labels: BTreeMap::new(),
             slots: 1,
             busy: 0,
@@ -95,7 +96,14 @@ mod tests {
             rss: 0,
         };
         let beat_at = Timestamp::default();
-        NodeRecord { info: Arc::new(info), beat_at, heart: None, death: None, isolated: Vec::new() }
+        NodeRecord {
+            info: Arc::new(info),
+            beat_at,
+            heart: None,
+            round_trip: std::time::Duration::ZERO,
+            death: None,
+            isolated: Vec::new(),
+        }
     }
 
     #[track_caller]

@@ -315,6 +315,9 @@ pub struct NodeInfo {
     /// Those of them of which no second copy may run, however long the first takes.
     #[serde(default)]
     pub uncopied: Vec<String>,
+    /// By what it wants to be judged.
+    #[serde(default)]
+    pub terms: Terms,
     /// What it is good for, free text.
     pub labels: BTreeMap<String, String>,
     /// How many chunks it runs side by side.
@@ -335,6 +338,42 @@ pub struct NodeInfo {
     pub rss: u64,
 }
 
+/// By what a worker wants to be judged: its own settings, which may differ from a scheduler's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Terms {
+    /// The time from one of its heartbeats to the next; `None` if it does not say.
+    #[serde(rename = "heartbeat_ms", with = "millis")]
+    pub heartbeat: Option<Duration>,
+    /// After this time without a heartbeat it is taken for dead; `None` if it does not say.
+    #[serde(rename = "dead_after_ms", with = "millis")]
+    pub dead_after: Option<Duration>,
+    /// Its exclusive tasks, which it stops before `dead_after` has passed without a heartbeat. Two
+    /// attempts of theirs must never overlap, so that connections that are gone don't prove that
+    /// nothing of them runs.
+    pub exclusive: Vec<String>,
+}
+
+/// Durations as whole milliseconds.
+mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        duration.map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX)).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_millis))
+    }
+}
+
 /// A worker as the ledger knows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeRecord {
@@ -342,8 +381,10 @@ pub struct NodeRecord {
     pub info: Arc<NodeInfo>,
     /// When it beat last (the ledger's clock). A change is a sign of life, whatever the clocks say.
     pub beat_at: Timestamp,
-    /// What the ledger calls the connection that ends with the process; `None` while that is unknown.
+    /// What the ledger calls the connections that end with the process; `None` while that is unknown.
     pub heart: Option<String>,
+    /// The time from a question to the ledger to its answer there, in powers of two; zero below 8 ms.
+    pub round_trip: Duration,
     /// How its process ended, as told by whoever watched it. The node is forgotten soon.
     pub death: Option<String>,
     /// The tasks for which it is out of rotation.
@@ -357,8 +398,10 @@ pub struct SchedulerRecord {
     pub id: SchedulerId,
     /// When it signed in last (the ledger's clock).
     pub beat_at: Timestamp,
-    /// What the ledger calls the connection that ends with the process; `None` while that is unknown.
+    /// What the ledger calls the connections that end with the process; `None` while that is unknown.
     pub heart: Option<String>,
+    /// The time from a question to the ledger to its answer there, in powers of two; zero below 8 ms.
+    pub round_trip: Duration,
 }
 
 /// The books recounted from the raw keys, beside the books as kept.

@@ -9,7 +9,7 @@ use longshore_broker::{Broker, Queue};
 use longshore_ledger::Ledger;
 use longshore_ledger::redis::RedisLedger;
 use longshore_producer::Jobs;
-use longshore_protocol::{Finding, NodeState, SchedulerRecord, Severity, Timestamp};
+use longshore_protocol::{Finding, NodeRecord, NodeState, SchedulerRecord, Severity, Timestamp};
 
 use crate::failure::Failure;
 use crate::output::{Output, findings};
@@ -200,13 +200,13 @@ async fn workers(
 ) -> Result<(Vec<Finding>, BTreeSet<String>), Failure> {
     let nodes = ledger.nodes().await?;
     let now = ledger.now().await?;
-    let silent = settings.dead_after * SILENCE;
+    let silent = |node: &NodeRecord| {
+        let dead_after = node.info.terms.dead_after.unwrap_or(settings.dead_after);
+        now.since(node.beat_at) > dead_after.saturating_mul(SILENCE)
+    };
     let mut takers: BTreeMap<&str, usize> = BTreeMap::new();
     let mut live = 0;
-    for node in nodes
-        .iter()
-        .filter(|node| node.info.state == NodeState::Active && now.since(node.beat_at) <= silent)
-    {
+    for node in nodes.iter().filter(|node| node.info.state == NodeState::Active && !silent(node)) {
         live += 1;
         for queue in &node.info.queues {
             *takers.entry(queue).or_default() += 1;
@@ -221,6 +221,7 @@ async fn workers(
         let remedy = "start one with `longshore worker`";
         wrong(Severity::Warning, "workers", "none beats", remedy)
     }];
+    found.extend(terms(&nodes, settings));
     for queue in &busy {
         if !takers.contains_key(queue.as_str()) {
             let remedy = format!("start one with `longshore worker --queues {queue}`");
@@ -229,4 +230,36 @@ async fn workers(
         }
     }
     Ok((found, busy))
+}
+
+/// Names the workers whose heartbeats follow other settings than these: each is judged by its own,
+/// which may be meant, and may be a setting that did not get everywhere.
+fn terms(nodes: &[NodeRecord], settings: &Settings) -> Vec<Finding> {
+    let ours = (settings.heartbeat, settings.dead_after);
+    let mut others: BTreeMap<(Duration, Duration), Vec<&str>> = BTreeMap::new();
+    for NodeRecord { info, .. } in nodes {
+        let theirs = info.terms.heartbeat.zip(info.terms.dead_after);
+        if let Some(theirs) = theirs.filter(|theirs| *theirs != ours) {
+            others.entry(theirs).or_default().push(info.id.as_str());
+        }
+    }
+    let text = |time: Duration| humantime::format_duration(time).to_string();
+    let finding = |((heartbeat, dead_after), names): ((Duration, Duration), Vec<&str>)| {
+        let who = match *names {
+            [name] => format!("worker `{name}` sends"),
+            [name, ..] => format!("{} workers (`{name}`, …) send", names.len()),
+            [] => String::new(),
+        };
+        let found = format!(
+            "{who} a heartbeat every {}, dead after {}; the settings here say {} and {}",
+            text(heartbeat),
+            text(dead_after),
+            text(ours.0),
+            text(ours.1),
+        );
+        let remedy = "each worker is judged by its own; if that is not meant, give all the same \
+                      `heartbeat` and `dead_after`";
+        wrong(Severity::Warning, "workers.terms", found, remedy)
+    };
+    others.into_iter().map(finding).collect()
 }

@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
     ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, NodeId, NodeInfo, NodeState, Recovery,
-    Run, SchedulerId, Timestamp, Token,
+    Run, SchedulerId, Terms, Timestamp, Token,
 };
 
 use super::play::{admission, job_id, lost, node, token};
@@ -474,6 +474,7 @@ fn an_info(id: NodeId, b: u64) -> NodeInfo {
         disabled: Vec::new(),
         records: Vec::new(),
         uncopied: Vec::new(),
+        terms: Terms::default(),
         labels: Default::default(),
         slots: 2,
         busy: (b % 3) as u32,

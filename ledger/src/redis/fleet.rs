@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use longshore_protocol::{
-    Isolation, NodeId, NodeInfo, NodeRecord, NodeState, SchedulerId, SchedulerRecord, Timestamp,
+    Isolation, NodeId, NodeInfo, NodeRecord, SchedulerId, SchedulerRecord, Timestamp,
 };
 use redis::{Cmd, cmd};
 
 use super::call::Call;
 use super::hearts;
 use super::jobs::{publish, take, zadd, zrem};
+use super::node_hash::{heart, node_fields, node_info, node_record};
 use super::reply::{Reply, corrupt, word};
 use super::summary::Fields;
 use super::{RedisLedger, millis};
@@ -24,7 +25,7 @@ const FORGET_AFTER: Duration = Duration::from_hours(24);
 const FORGET_SCHEDULER_AFTER: Duration = Duration::from_hours(1);
 
 /// What may change from one beat to the next, or between two of them.
-const TOLD_BY_BEATS: [&str; 12] = [
+const TOLD_BY_BEATS: [&str; 13] = [
     "state",
     "jobs",
     "busy",
@@ -32,6 +33,7 @@ const TOLD_BY_BEATS: [&str; 12] = [
     "rss",
     "heart",
     "heart_server",
+    "round_trip",
     "death",
     "tasks",
     "disabled",
@@ -143,7 +145,7 @@ impl RedisLedger {
     /// Writes what changed since the last time, or everything if that is not there any more, or may not be.
     async fn tell_of_node(&self, info: &NodeInfo) -> Result<Answer, Error> {
         let mut fields = node_fields(info)?.to_vec();
-        fields.extend(self.heart_fields());
+        fields.extend(self.heart_fields().await);
         let told = self.told().remove(&info.id);
         let mut told = told.filter(|told| told.is_there(&fields));
         if let Some(same) = told.take_if(|told| told.fields == fields) {
@@ -176,7 +178,7 @@ impl RedisLedger {
                 call.push(field);
                 call.push(value);
             }
-            let mut reply = self.call(&call).await?;
+            let mut reply = self.timed(self.call(&call)).await?;
             let (now, what, drain) = (reply.parse()?, reply.word()?, reply.word()?);
             if what != "missing" {
                 let heard = Instant::now();
@@ -200,7 +202,9 @@ impl RedisLedger {
         // Gives 1 if the node is on the list and its time moves on.
         sign.arg(keys.nodes()).arg(&["XX", "GT", "CH"]).arg(now).arg(info.id.as_str());
         let look = look_at(&keys.node(&info.id), &ASKED);
-        let [moved, found] = take(OPERATION, self.call_all(OPERATION, &[sign, look]).await?)?;
+        let commands = [sign, look];
+        let answers = self.timed(self.call_all(OPERATION, &commands)).await?;
+        let [moved, found] = take(OPERATION, answers)?;
         let found = values(OPERATION, &ASKED, found)?;
         let is_there = found.contains_key("state") && word(OPERATION, moved)? == "1";
         let drain = found.contains_key("drain");
@@ -314,11 +318,27 @@ impl RedisLedger {
         Call::new("news", [self.keys().node_news()]).arg(node.as_str()).command("now:")
     }
 
-    /// What a sign of life registers of the heart.
-    fn heart_fields(&self) -> [(&'static str, String); 2] {
+    /// What a sign of life registers: the connections that end with this process, and how far away
+    /// it is. The one of the hints notices its own end at once; without it none is registered.
+    async fn heart_fields(&self) -> [(&'static str, String); 3] {
         let heart = self.heart().clone().unwrap_or_default();
-        let (connection, server) = hearts::parts(&heart);
-        [("heart", connection.to_owned()), ("heart_server", server.to_owned())]
+        let (hints, server) = hearts::parts(&heart);
+        let mut connections = hints.to_owned();
+        if !connections.is_empty()
+            && let Some(own) = self.transport().name().await
+        {
+            connections = format!("{connections},{own}");
+        }
+        let round_trip = millis(self.round_trips().told()).to_string();
+        [("heart", connections), ("heart_server", server.to_owned()), ("round_trip", round_trip)]
+    }
+
+    /// Notes how long an answer takes.
+    async fn timed<T>(&self, asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let begun = Instant::now();
+        let answer = asked.await?;
+        self.round_trips().note(begun.elapsed());
+        Ok(answer)
     }
 
     /// Tells whoever wants to hear everything, and these.
@@ -349,7 +369,7 @@ impl RedisLedger {
             Call::new(OPERATION, [keys.schedulers()]).arg(scheduler.as_str()).arg(millis(within));
         let mut register = cmd("HSET");
         register.arg(&own);
-        for (field, value) in self.heart_fields() {
+        for (field, value) in self.heart_fields().await {
             register.arg(field).arg(value);
         }
         let mut expire = cmd("PEXPIRE");
@@ -357,7 +377,7 @@ impl RedisLedger {
         let mut times = cmd("ZRANGE");
         times.arg(keys.schedulers()).arg(0).arg(-1).arg("WITHSCORES");
         let commands = [register, expire, call.command(&self.stamp().await), times];
-        let answers = self.call_all(OPERATION, &commands).await?;
+        let answers = self.timed(self.call_all(OPERATION, &commands)).await?;
         self.ledger_clock().corrects();
         let [_, _, present, times] = take(OPERATION, answers)?;
         let mut present = Reply::list(OPERATION, present)?.words()?;
@@ -375,9 +395,10 @@ impl RedisLedger {
         let record = |(name, answer): (String, redis::Value)| {
             let beat_at = times.get(&name).map_or(Ok(0), |at| at.parse());
             let beat_at = beat_at.map_err(|_| corrupt(OPERATION, format!("time of {name}")))?;
-            let heart = heart(&Fields::new(OPERATION, fields(OPERATION, answer)?));
-            let beat_at = Timestamp::from_millis(beat_at);
-            Ok(SchedulerRecord { id: SchedulerId::new(name), beat_at, heart })
+            let fields = Fields::new(OPERATION, fields(OPERATION, answer)?);
+            let round_trip = Duration::from_millis(fields.number("round_trip")?);
+            let (id, beat_at) = (SchedulerId::new(name), Timestamp::from_millis(beat_at));
+            Ok(SchedulerRecord { id, beat_at, heart: heart(&fields), round_trip })
         };
         present.into_iter().zip(hearts).map(record).collect()
     }
@@ -390,7 +411,8 @@ impl RedisLedger {
         let record = |(name, at): (String, String)| {
             let wrong = |_| corrupt(OPERATION, format!("time of {name}"));
             let beat_at = Timestamp::from_millis(at.parse().map_err(wrong)?);
-            Ok(SchedulerRecord { id: SchedulerId::new(name), beat_at, heart: None })
+            let id = SchedulerId::new(name);
+            Ok(SchedulerRecord { id, beat_at, heart: None, round_trip: Duration::ZERO })
         };
         let mut records: Vec<_> = times.into_iter().map(record).collect::<Result<_, Error>>()?;
         records.sort_by(|a, b| a.id.cmp(&b.id));
@@ -407,12 +429,6 @@ impl RedisLedger {
         leave.extend(self.hints(&gone, &[Audience::Schedulers])?);
         self.call_all("withdraw", &leave).await.map(drop)
     }
-}
-
-/// The heart of a worker or a scheduler, from the fields of its hash.
-fn heart(fields: &Fields) -> Option<String> {
-    let heart = hearts::join(&fields.text("heart"), &fields.text("heart_server"));
-    Some(heart).filter(|heart| !hearts::parts(heart).0.is_empty())
 }
 
 /// These fields of a hash; all if none are named.
@@ -458,143 +474,4 @@ pub(super) fn fields(
         other => other,
     };
     Reply::list(operation, list)?.fields()
-}
-
-/// Lists, jobs and labels are JSON, since names may hold any character.
-fn node_fields(info: &NodeInfo) -> Result<[(&'static str, String); 16], Error> {
-    let json = |e: serde_json::Error| corrupt("beat", e.to_string());
-    let state = match info.state {
-        NodeState::Active => "active",
-        NodeState::Draining => "draining",
-    };
-    Ok([
-        ("host", info.host.clone()),
-        ("pid", info.pid.to_string()),
-        ("version", info.version.clone()),
-        ("queues", serde_json::to_string(&info.queues).map_err(json)?),
-        ("tasks", serde_json::to_string(&info.tasks).map_err(json)?),
-        ("disabled", serde_json::to_string(&info.disabled).map_err(json)?),
-        ("records", serde_json::to_string(&info.records).map_err(json)?),
-        ("uncopied", serde_json::to_string(&info.uncopied).map_err(json)?),
-        ("labels", serde_json::to_string(&info.labels).map_err(json)?),
-        ("jobs", serde_json::to_string(&info.jobs).map_err(json)?),
-        ("slots", info.slots.to_string()),
-        ("busy", info.busy.to_string()),
-        ("state", state.to_owned()),
-        ("started_at", info.started_at.to_string()),
-        ("cpu", info.cpu.to_string()),
-        ("rss", info.rss.to_string()),
-    ])
-}
-
-/// What of a node does not change, with what does still to be filled in.
-pub(super) fn node_info(
-    operation: &'static str,
-    name: String,
-    fields: &Fields,
-) -> Result<NodeInfo, Error> {
-    Ok(NodeInfo {
-        id: NodeId::new(name),
-        host: fields.text("host"),
-        pid: fields.number("pid")?,
-        version: fields.text("version"),
-        queues: from_json(operation, fields, "queues")?,
-        tasks: Vec::new(),
-        disabled: Vec::new(),
-        records: Vec::new(),
-        uncopied: from_json(operation, fields, "uncopied")?,
-        labels: from_json(operation, fields, "labels")?,
-        slots: fields.number("slots")?,
-        busy: 0,
-        jobs: None,
-        state: NodeState::Active,
-        started_at: fields.time("started_at")?.unwrap_or_default(),
-        cpu: 0.0,
-        rss: 0,
-    })
-}
-
-/// The record with what a beat may change, of which [`TOLD_BY_BEATS`] has the names.
-pub(super) fn node_record(
-    operation: &'static str,
-    mut info: NodeInfo,
-    beat_at: Timestamp,
-    fields: &Fields,
-) -> Result<NodeRecord, Error> {
-    info.state = match fields.text("state").as_str() {
-        "active" => NodeState::Active,
-        "draining" => NodeState::Draining,
-        other => return Err(corrupt(operation, format!("{} is `{other}`", info.id))),
-    };
-    info.tasks = from_json(operation, fields, "tasks")?;
-    info.disabled = from_json(operation, fields, "disabled")?;
-    info.records = from_json(operation, fields, "records")?;
-    info.jobs = from_json(operation, fields, "jobs")?;
-    info.busy = fields.number("busy")?;
-    info.cpu = fields.number("cpu")?;
-    info.rss = fields.number("rss")?;
-    let death = Some(fields.text("death")).filter(|death| !death.is_empty());
-    let isolated = from_json(operation, fields, "isolated")?;
-    Ok(NodeRecord { info: Arc::new(info), beat_at, heart: heart(fields), death, isolated })
-}
-
-fn from_json<T: serde::de::DeserializeOwned + Default>(
-    operation: &'static str,
-    fields: &Fields,
-    field: &str,
-) -> Result<T, Error> {
-    match fields.text(field).as_str() {
-        "" => Ok(T::default()),
-        text => serde_json::from_str(text).map_err(|e| corrupt(operation, format!("{field}: {e}"))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use longshore_protocol::DisabledTask;
-
-    use super::*;
-
-    #[test]
-    fn a_node_reads_back_as_it_was_written() {
-        let info = NodeInfo {
-            id: NodeId::new("box-1"),
-            host: "box".into(),
-            pid: 7,
-            version: "0.1.0".into(),
-            queues: vec!["default".into(), "with, comma".into()],
-            tasks: vec!["noop".into(), "notify".into()],
-            disabled: vec![DisabledTask {
-                task: "convert".into(),
-                reason: "no program `convert` on this machine".into(),
-                since: Timestamp::from_millis(1_700_000_000_500),
-            }],
-            records: Vec::new(),
-            uncopied: vec!["notify".into()],
-            labels: [("gpu".to_owned(), "true".to_owned())].into(),
-            slots: 4,
-            busy: 1,
-            jobs: Some(["00000000-0000-4000-8000-000000000001".parse().expect("an id")].into()),
-            state: NodeState::Draining,
-            started_at: Timestamp::from_millis(1_700_000_000_000),
-            cpu: 0.25,
-            rss: 1 << 20,
-        };
-        let written = node_fields(&info).expect("serializable");
-        let map = written.into_iter().map(|(field, value)| (field.to_owned(), value)).collect();
-        let fields = Fields::new("nodes", map);
-        let unchanging = node_info("nodes", "box-1".into(), &fields).expect("readable");
-        let beat_at = Timestamp::from_millis(9);
-        let record = node_record("nodes", unchanging, beat_at, &fields).expect("readable");
-        assert_eq!(
-            record,
-            NodeRecord {
-                info: Arc::new(info),
-                beat_at,
-                heart: None,
-                death: None,
-                isolated: Vec::new()
-            }
-        );
-    }
 }

@@ -8,7 +8,7 @@ use crate::Error;
 use super::address::Address;
 use super::reply::Reply;
 use super::summary::Fields;
-use super::{audit, events, fleet, jobs, reading};
+use super::{audit, events, fleet, jobs, node_hash, reading};
 
 /// What a `redis_url` means, for people.
 pub fn address(url: &str) -> Result<String, Error> {
@@ -27,8 +27,10 @@ pub fn answers(bytes: &[u8]) -> Vec<Error> {
         summary(value.clone()),
         fleet::fields("nodes", value.clone()).and_then(|map| {
             let fields = Fields::new("nodes", map);
-            fleet::node_info("nodes", "node".into(), &fields)
-                .and_then(|info| fleet::node_record("nodes", info, Timestamp::default(), &fields))
+            node_hash::node_info("nodes", "node".into(), &fields)
+                .and_then(|info| {
+                    node_hash::node_record("nodes", info, Timestamp::default(), &fields)
+                })
                 .map(drop)
         }),
         audited(value.clone()),

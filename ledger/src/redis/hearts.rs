@@ -1,9 +1,11 @@
 //! Whose connection is gone.
 //!
-//! A process that dies lets go of its connections at once, and Redis knows it within milliseconds. Each worker's heart, and each
-//! scheduler, follows the hints on a connection of its own (`events`), asks Redis how that connection is called there, and registers
-//! the answer, `ID@ADDRESS`, with each beat. So a scheduler learns of a death with one `CLIENT LIST ID …`, long before the silence of the
-//! beats says so.
+//! A process that dies lets go of its connections at once, and Redis knows it within milliseconds.
+//! Each worker's heart, and each scheduler, follows the hints on a connection of its own (`events`),
+//! and beats on another one (`lanes`). It asks Redis how these are called there, and registers both
+//! answers, `ID@ADDRESS`, with each beat. So a scheduler learns of a death with one
+//! `CLIENT LIST ID …`, long before the silence of the beats says so. One connection that is cut is
+//! no death: only a process all of whose connections are gone is dead.
 //!
 //! A missing connection proves a death only if it was there while ours was, the one connection on which we ask: if we saw it, or
 //! if the beat that registered it came after we had connected. Or if it led to the very server that we ask, which runs under a
@@ -71,7 +73,7 @@ impl Hearts for RedisHearts {
         let since = registered.iter().filter(|heart| heart.beat_at > self.connected_at);
         self.seen.extend(since.filter_map(known));
         let (there, missing): (Vec<_>, Vec<_>) =
-            hearts.into_iter().partition(|(_, heart)| present.contains(parts(heart).0));
+            hearts.into_iter().partition(|(_, heart)| names(heart).any(|it| present.contains(it)));
         self.seen.extend(there);
         let mut severed = Vec::new();
         for heart in missing {
@@ -93,7 +95,8 @@ impl RedisHearts {
         // Also with nobody to ask for: whoever comes next is known from the first beat on.
         let mut connection = self.connection().await?;
         let mut present = HashSet::new();
-        let ids = hearts.iter().map(|(_, heart)| heart.split_once('@').map_or("", |(id, _)| id));
+        let all = hearts.iter().flat_map(|(_, heart)| names(heart));
+        let ids = all.map(|name| name.split_once('@').map_or("", |(id, _)| id));
         for some in ids.collect::<Vec<_>>().chunks(A_CALL) {
             let mut list = cmd("CLIENT");
             list.arg("LIST").arg("ID").arg(some);
@@ -133,14 +136,20 @@ impl RedisHearts {
     }
 }
 
-/// What a heart is called among us: its connection, and after a space the server to which it leads, if that says its name.
-pub(super) fn join(connection: &str, run: &str) -> String {
-    format!("{connection} {run}").trim_end().to_owned()
+/// What a heart is called among us: its connections, with commas between them, and after a space
+/// the server to which they lead, if that says its name.
+pub(super) fn join(connections: &str, run: &str) -> String {
+    format!("{connections} {run}").trim_end().to_owned()
 }
 
-/// The connection of a heart and its server, which is empty where it is not known.
+/// The connections of a heart and its server, which is empty where it is not known.
 pub(super) fn parts(heart: &str) -> (&str, &str) {
     heart.split_once(' ').unwrap_or((heart, ""))
+}
+
+/// The connections of a heart, one by one.
+fn names(heart: &str) -> impl Iterator<Item = &str> {
+    parts(heart).0.split(',')
 }
 
 /// What a connection is called, from its line of `CLIENT LIST` or `CLIENT INFO`: `ID@ADDRESS`. The address tells a
@@ -167,8 +176,10 @@ mod tests {
 
     #[test]
     fn a_heart_comes_apart_as_it_was_joined() {
-        for (connection, run) in [("57@10.0.0.7:51234", "9f3c"), ("57@/run/redis:0", "")] {
-            assert_eq!(parts(&join(connection, run)), (connection, run));
+        let two = "57@10.0.0.7:51234,61@10.0.0.7:51240";
+        for (connections, run) in [(two, "9f3c"), ("57@/run/redis:0", "")] {
+            assert_eq!(parts(&join(connections, run)), (connections, run));
         }
+        assert_eq!(names(&join(two, "9f3c")).collect::<Vec<_>>().join(","), two);
     }
 }

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::Config;
 use super::address::Address;
+use super::hearts;
 use super::transport::{Failure, within};
 
 /// A connection with so many requests under way gets no more while there is another one.
@@ -88,6 +89,30 @@ impl Lanes {
         }
     }
 
+    /// What the server calls the first connection, which whoever asks little asks everything on.
+    /// `None` where it does not say, and in a cluster, where each is to many servers.
+    pub(super) async fn name(&self) -> Option<String> {
+        let lane = self.lanes.first().filter(|_| !self.is_cluster())?;
+        let limit = self.connect + self.response;
+        let (number, wire) = tokio::time::timeout(limit, self.connection(lane)).await.ok()?.ok()?;
+        if let Some(name) = lane.name(number) {
+            return name;
+        }
+        let Wire::One(mut connection) = wire else { return None };
+        let who = redis::cmd("CLIENT").arg("INFO").to_owned();
+        let asked = who.query_async::<String>(&mut connection);
+        let name = match within(self.response, "waiting for an answer", asked).await {
+            Ok(line) => hearts::name(&line),
+            Err(failure) if failure.breaks_connection() => {
+                lane.give_up(number);
+                return None;
+            }
+            Err(_) => None,
+        };
+        lane.call(number, name.clone());
+        name
+    }
+
     /// The first that is not busy, so that who asks little keeps one connection; else the one with the least to do.
     fn choose(&self) -> &Lane {
         let load = |lane: &&Lane| lane.under_way.load(Ordering::Relaxed);
@@ -152,6 +177,8 @@ struct Open {
     number: u64,
     pooled: Pooled,
     used: Instant,
+    /// What the server calls it, once it was asked, if it says.
+    name: Option<Option<String>>,
 }
 
 impl Lane {
@@ -178,8 +205,19 @@ impl Lane {
     fn put(&self, pooled: Pooled) -> (u64, Wire) {
         let number = self.opened.fetch_add(1, Ordering::Relaxed);
         let wire = pooled.wire();
-        *self.open.lock() = Some(Open { number, pooled, used: Instant::now() });
+        *self.open.lock() = Some(Open { number, pooled, used: Instant::now(), name: None });
         (number, wire)
+    }
+
+    /// What the server calls this connection, if it was asked already.
+    fn name(&self, number: u64) -> Option<Option<String>> {
+        self.open.lock().as_ref().filter(|open| open.number == number)?.name.clone()
+    }
+
+    fn call(&self, number: u64, name: Option<String>) {
+        if let Some(open) = self.open.lock().as_mut().filter(|open| open.number == number) {
+            open.name = Some(name);
+        }
     }
 
     /// Whoever comes next opens another connection. Who still waits for answers on this one keeps it.

@@ -30,10 +30,12 @@ mod jobs;
 mod lanes;
 pub mod library;
 mod lost;
+mod node_hash;
 mod packing;
 mod reading;
 mod reply;
 mod restoring;
+mod round_trips;
 mod summary;
 mod transport;
 
@@ -60,6 +62,7 @@ use crate::{
 use clock::LedgerClock;
 use fleet::Told;
 use group::Groups;
+use round_trips::RoundTrips;
 use transport::Transport;
 
 /// How to reach Redis.
@@ -108,6 +111,7 @@ struct Inner {
     told: Mutex<HashMap<NodeId, Told>>,
     /// What Redis calls the connection on which this handle follows the hints, while it does.
     heart: Mutex<Option<String>>,
+    round_trips: Mutex<RoundTrips>,
 }
 
 impl RedisLedger {
@@ -129,6 +133,7 @@ impl RedisLedger {
                 groups: Groups::default(),
                 told: Mutex::default(),
                 heart: Mutex::default(),
+                round_trips: Mutex::default(),
             }),
         })
     }
@@ -145,6 +150,10 @@ impl RedisLedger {
 
     fn heart(&self) -> MutexGuard<'_, Option<String>> {
         self.inner.heart.lock()
+    }
+
+    fn round_trips(&self) -> MutexGuard<'_, RoundTrips> {
+        self.inner.round_trips.lock()
     }
 
     fn groups(&self) -> &Groups {

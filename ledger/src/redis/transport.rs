@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
@@ -95,6 +95,8 @@ pub(super) struct Followed {
     pub(super) line: Option<String>,
     /// What the server calls itself, if this user may ask for it.
     pub(super) run: Option<String>,
+    /// How long the answer to a question took on it.
+    pub(super) round_trip: Duration,
 }
 
 /// Connections and the times that they are granted.
@@ -141,6 +143,11 @@ impl Transport {
             }
         };
         self.send(ask).await.and_then(sound)
+    }
+
+    /// What the server calls the connection on which a handle that asks little asks everything.
+    pub(super) async fn name(&self) -> Option<String> {
+        self.lanes.name().await
     }
 
     /// Sends commands so that each has been run when the next one is, and gives all answers.
@@ -219,10 +226,12 @@ impl Transport {
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let mut connection = self.connect(info.set_redis_settings(settings), times).await?;
         let who = redis::cmd("CLIENT").arg("INFO").to_owned();
+        let asked = Instant::now();
         let line = self.in_time(who.query_async::<String>(&mut connection)).await.ok();
+        let round_trip = asked.elapsed();
         let run = self.run_id(&mut connection).await;
         self.in_time(connection.subscribe(channel)).await?;
-        Ok(Followed { connection, pushes, lost, line, run })
+        Ok(Followed { connection, pushes, lost, line, run, round_trip })
     }
 
     /// What a server calls itself from its start to its end, if this user may ask for it.

@@ -2,19 +2,21 @@
 //!
 //! Silence is counted on our own clock, and only over time in which our own reads of the ledger
 //! worked: a ledger that froze, or a paused machine of ours, kills nobody. Nor does a ledger that
-//! takes no writes (`contact`): nobody is judged meanwhile, and all count from anew afterwards. Deliberately absent:
-//! what is done about the dead (see `recovery`).
+//! takes no writes (`contact`): nobody is judged meanwhile, and all count from anew afterwards.
+//!
+//! Each worker is judged by its own terms, where it announces some: it may send heartbeats more
+//! rarely than we would, and be further away. Deliberately absent: what is done about the dead (see
+//! `recovery`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_ledger::Holder;
-use longshore_protocol::{Isolation, JobId, NodeId, NodeInfo, NodeRecord, NodeState, Timestamp};
+use longshore_protocol::{JobId, NodeId, NodeInfo, NodeRecord, Timestamp};
 
 use super::holders::Word;
+use super::node::Node;
 use super::pool::PoolKey;
-use super::severance::Severance;
 use super::window::Hands;
 
 /// Between two reads at most this much counts as silence; more means that we could not listen.
@@ -40,71 +42,6 @@ pub(super) struct Fleet {
     common: BTreeMap<String, BTreeSet<String>>,
     /// Whether any node is out of rotation for a task.
     has_isolated: bool,
-}
-
-#[derive(Debug)]
-struct Node {
-    info: Arc<NodeInfo>,
-    beat_at: Timestamp,
-    /// How often we have heard it.
-    beats: u64,
-    silent: Duration,
-    severance: Severance,
-    /// It fell silent together with many others, and gets twice the time, once.
-    spared: bool,
-    dead: bool,
-    /// When its connections were found gone for too long.
-    disconnected_at: Option<Timestamp>,
-    /// How its process ended, if somebody watched it.
-    death: Option<String>,
-    /// The tasks for which it is out of rotation.
-    isolated: Vec<Isolation>,
-    /// How often we had heard it when it got a chunk of such a task last.
-    probed: u64,
-}
-
-impl Node {
-    /// Heard for this many times.
-    fn new(record: &NodeRecord, beats: u64) -> Self {
-        let NodeRecord { info, beat_at, death, isolated, .. } = record.clone();
-        let (silent, severance) = (Duration::ZERO, Severance::default());
-        // No beat undoes what somebody saw with his own eyes.
-        let dead = death.is_some();
-        Self {
-            info,
-            beat_at,
-            beats,
-            silent,
-            severance,
-            spared: false,
-            dead,
-            disconnected_at: None,
-            death,
-            isolated,
-            probed: 0,
-        }
-    }
-
-    /// Whether it takes chunks at all.
-    fn is_open(&self) -> bool {
-        !self.dead && self.info.state == NodeState::Active && self.info.slots > 0
-    }
-
-    fn takes_from(&self, queue: &str) -> bool {
-        self.is_open() && self.info.queues.iter().any(|name| name == queue)
-    }
-
-    fn can_run(&self, task: &str) -> bool {
-        self.has_task(task) && self.isolation(task).is_none()
-    }
-
-    fn has_task(&self, task: &str) -> bool {
-        self.info.tasks.iter().any(|name| name == task)
-    }
-
-    fn isolation(&self, task: &str) -> Option<&Isolation> {
-        self.isolated.iter().find(|isolation| isolation.task == task)
-    }
 }
 
 /// What a look at the list of workers brought.
@@ -226,8 +163,9 @@ impl Fleet {
         severed: &BTreeSet<NodeId>,
     ) -> BTreeSet<String> {
         let mut queues = BTreeSet::new();
-        for (id, node) in self.nodes.iter_mut().filter(|(_, node)| !node.dead) {
-            node.dead = node.severance.look(now, severed.contains(id));
+        let judged = |node: &Node| !node.dead && node.ends_with_its_connections();
+        for (id, node) in self.nodes.iter_mut().filter(|(_, node)| judged(node)) {
+            node.dead = node.severance.look(now, severed.contains(id), node.round_trip);
             node.disconnected_at = node.dead.then_some(now);
             queues.extend(node.dead.then_some(&node.info.queues).into_iter().flatten().cloned());
         }
@@ -239,18 +177,17 @@ impl Fleet {
 
     /// Declares dead whoever has been silent for too long; gives their queues.
     fn judge(&mut self) -> BTreeSet<String> {
+        let ours = self.dead_after;
         let alive = self.nodes.values().filter(|node| !node.dead).count();
-        let suspect = |node: &Node| !node.dead && node.silent >= self.dead_after / 2;
-        let suspects = self.nodes.values().filter(|node| suspect(node)).count();
+        let suspects = self.nodes.values().filter(|node| node.is_suspect(ours)).count();
         if alive >= CROWD && suspects * 100 > alive * MANY_PERCENT {
             for node in self.nodes.values_mut() {
-                node.spared |= !node.dead && node.silent >= self.dead_after / 2;
+                node.spared |= node.is_suspect(ours);
             }
         }
         let mut queues = BTreeSet::new();
         for node in self.nodes.values_mut().filter(|node| !node.dead) {
-            let grace = if node.spared { 2 * self.dead_after } else { self.dead_after };
-            node.dead = node.silent >= grace;
+            node.dead = node.silent >= node.dead_after(ours);
             queues.extend(node.dead.then_some(&node.info.queues).into_iter().flatten().cloned());
         }
         queues
@@ -369,6 +306,10 @@ impl Fleet {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::sync::Arc;
+
+    use longshore_protocol::{NodeState, Terms};
+
     use super::*;
 
     pub(crate) fn record(name: &str, queue: &str, slots: u32, beat_at: u64) -> NodeRecord {
@@ -382,6 +323,7 @@ pub(super) mod tests {
             disabled: Vec::new(),
             records: Vec::new(),
             uncopied: Vec::new(),
+            terms: Terms::default(),
             labels: BTreeMap::new(),
             slots,
             busy: 0,
@@ -395,9 +337,17 @@ pub(super) mod tests {
             info,
             beat_at: Timestamp::from_millis(beat_at),
             heart: None,
+            round_trip: Duration::ZERO,
             death: None,
             isolated: Vec::new(),
         }
+    }
+
+    /// The same of a worker that announces terms.
+    fn announcing(terms: Terms, beat_at: u64) -> NodeRecord {
+        let mut record = record("n", "default", 1, beat_at);
+        Arc::make_mut(&mut record.info).terms = terms;
+        record
     }
 
     /// A holder with claims of these times (ms).
@@ -477,6 +427,48 @@ pub(super) mod tests {
     #[test]
     fn a_heart_that_was_replaced_is_a_blip() {
         dies_at(&[(0, true), (50, true), (99, false), (120, true), (170, true)], None);
+    }
+
+    #[test]
+    fn a_worker_is_judged_by_the_terms_that_it_announces() {
+        let [heartbeat, dead_after] = [10, 30].map(|s| Some(Duration::from_secs(s)));
+        let terms = Terms { heartbeat, dead_after, exclusive: Vec::new() };
+        let mut fleet = Fleet::new(Duration::from_secs(5));
+        let mut at = |ms: u64, beat_at| {
+            fleet.observe(Timestamp::from_millis(ms), &[announcing(terms.clone(), beat_at)]);
+            fleet.is_alive(&NodeId::new("n"))
+        };
+        for half in 0..=80 {
+            assert!(at(half * 500, 1 + half / 20), "it beats every 10 s, at {half}");
+        }
+        let died = (81..).find(|half| !at(half * 500, 5));
+        assert_eq!(died, Some(140), "30 s after its last beat at 40 s");
+    }
+
+    #[test]
+    fn who_is_far_from_the_ledger_gets_time_to_replace_its_connections() {
+        let mut fleet = Fleet::new(Duration::from_secs(5));
+        let at = Timestamp::from_millis;
+        let far =
+            NodeRecord { round_trip: Duration::from_millis(128), ..record("n", "default", 1, 1) };
+        fleet.observe(at(0), &[far]);
+        let severed = BTreeSet::from([NodeId::new("n")]);
+        let died = (0..).step_by(20).find(|ms| !fleet.severed(at(*ms), &severed).is_empty());
+        assert_eq!(died, Some(1_540), "twelve round trips");
+    }
+
+    #[test]
+    fn who_has_exclusive_tasks_does_not_die_of_its_connections() {
+        let exclusive = Terms { exclusive: vec!["noop".into()], ..Terms::default() };
+        let mut fleet = Fleet::new(Duration::from_secs(5));
+        let at = Timestamp::from_millis;
+        let severed = BTreeSet::from([NodeId::new("n")]);
+        for half in 0..10 {
+            fleet.observe(at(half * 500), &[announcing(exclusive.clone(), 1)]);
+            assert_eq!(fleet.severed(at(half * 500), &severed), BTreeSet::new());
+        }
+        fleet.observe(at(5_000), &[announcing(exclusive, 1)]);
+        assert!(!fleet.is_alive(&NodeId::new("n")), "by then it has stopped them");
     }
 
     #[test]

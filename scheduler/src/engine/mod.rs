@@ -25,6 +25,7 @@ mod job;
 mod jobs;
 #[cfg(test)]
 mod losses;
+mod node;
 #[cfg(test)]
 mod outages;
 mod peers;

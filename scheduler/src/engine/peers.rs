@@ -4,6 +4,7 @@
 //! harmless either way: for a moment two schedulers feed a queue, or none. Deliberately absent: who feeds what (see `ring`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use longshore_protocol::{SchedulerId, SchedulerRecord, Timestamp};
 
@@ -20,6 +21,7 @@ pub(super) struct Peers {
 #[derive(Debug)]
 struct Peer {
     beat_at: Timestamp,
+    round_trip: Duration,
     severance: Severance,
     dead: bool,
 }
@@ -38,10 +40,11 @@ impl Peers {
     /// Takes in the ledger's list; tells whether others live than before.
     pub(super) fn observe(&mut self, records: Vec<SchedulerRecord>) -> bool {
         let mut before = std::mem::take(&mut self.listed);
-        for SchedulerRecord { id, beat_at, .. } in records {
+        for SchedulerRecord { id, beat_at, round_trip, .. } in records {
             // Whoever signs in again lives, whatever became of its heart.
             let known = before.remove(&id).filter(|peer| peer.beat_at == beat_at);
-            let new = || Peer { beat_at, severance: Severance::default(), dead: false };
+            let severance = Severance::default();
+            let new = || Peer { beat_at, round_trip, severance, dead: false };
             self.listed.insert(id, known.unwrap_or_else(new));
         }
         self.count()
@@ -57,7 +60,7 @@ impl Peers {
         let mut died = Vec::new();
         let others = self.listed.iter_mut().filter(|(id, peer)| **id != self.me && !peer.dead);
         for (id, peer) in others {
-            peer.dead = peer.severance.look(now, severed.contains(id));
+            peer.dead = peer.severance.look(now, severed.contains(id), peer.round_trip);
             died.extend(peer.dead.then(|| id.clone()));
         }
         self.count();
@@ -79,7 +82,12 @@ pub(super) mod tests {
 
     pub(crate) fn record(name: &str, beat_at: u64) -> SchedulerRecord {
         let beat_at = Timestamp::from_millis(beat_at);
-        SchedulerRecord { id: SchedulerId::new(name), beat_at, heart: None }
+        SchedulerRecord {
+            id: SchedulerId::new(name),
+            beat_at,
+            heart: None,
+            round_trip: Duration::ZERO,
+        }
     }
 
     fn peers() -> Peers {

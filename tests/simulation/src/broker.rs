@@ -68,6 +68,7 @@ impl Broker for RemoteBroker {
             let _ = world.broker.publish(queue, message.clone()).await;
         }
         let published = world.broker.publish(queue, message).await;
+        world.note(|| format!("{} published to {queue:?}: {published:?}", process.name));
         if world.happens("confirms lost", |weather| weather.confirm_lost) {
             return unknown("no confirm in time");
         }

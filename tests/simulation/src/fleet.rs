@@ -54,6 +54,7 @@ pub(crate) async fn keep_worker(world: Arc<World>, place: usize, config: Config,
     let dice = Arc::new(world.dice.fork());
     for start in 0.. {
         let process = Process::start(&world, format!("worker-{place}.{start}"), true);
+        process.announces(config.dead_after);
         let worker = worker(&process, &config, &dice, kind);
         world.note(|| format!("{} starts as {}", process.name, worker.id()));
         let (broker, ledger) = (RemoteBroker::new(&process), RemoteLedger::new(&process));
@@ -132,11 +133,13 @@ fn worker(process: &Arc<Process>, config: &Config, dice: &Arc<Dice>, kind: Kind)
     let machine = Machine::simulated(process.name.clone(), move || dice.next())
         .with_results(RemoteStore::new(process));
     let mut builder = Worker::builder().machine(machine).config(config.clone());
-    builder = builder
-        .task(EXCLUSIVE, move |ctx: Context, _: serde_json::Value| {
-            subtask(alone.clone(), ctx, None)
-        })
-        .exclusive(EXCLUSIVE);
+    if process.world.has_exclusive() {
+        builder = builder
+            .task(EXCLUSIVE, move |ctx: Context, _: serde_json::Value| {
+                subtask(alone.clone(), ctx, None)
+            })
+            .exclusive(EXCLUSIVE);
+    }
     if kind == Kind::Hole {
         builder =
             builder.task(WORK, move |ctx: Context, _: serde_json::Value| hole(works.clone(), ctx));
@@ -267,7 +270,11 @@ pub(crate) fn worker_config(dice: &Dice, place: usize, queues: &[String], hasty:
         0 => queues.to_vec(),
         _ => vec![dice.pick(queues).clone()],
     };
-    let (heartbeat, dead_after) = if hasty { (300, 1_500) } else { (1_000, 5_000) };
+    let (mut heartbeat, mut dead_after) = if hasty { (300, 1_500) } else { (1_000, 5_000) };
+    if dice.chance(200) {
+        // Its own terms: a scheduler's would take it for dead between two heartbeats.
+        (heartbeat, dead_after) = (dead_after * 3 / 2, dead_after * 4);
+    }
     Config {
         slots: dice.among(1..4) as u32,
         queues,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use longshore_ledger::{Commit, Ledger, Stop, StopReason};
+use longshore_ledger::{Commit, Grounds, Ledger, Stop, StopReason};
 use longshore_protocol::{Audit, ChunkId, Epoch, JobId, JobSummary, NodeId, Run, Timestamp, Token};
 
 use crate::process::Process;
@@ -373,7 +373,7 @@ impl World {
             return;
         }
         let since = granted.map_or(paused, |granted| granted.max(paused));
-        let bound = 2 * self.dead_after;
+        let bound = 2 * process.dead_after();
         if self.now() > since + bound {
             self.violated("S9", || {
                 format!("{job}/{index} began on {} after {bound:?} of pause", process.name)
@@ -389,10 +389,23 @@ impl World {
         }
         let heard = self.history.lock().heard.get(&process.name).copied().unwrap_or_default();
         let silent = self.now().saturating_sub(heard);
-        if !process.is_dead() && silent > self.dead_after + SLACK {
+        if !process.is_dead() && silent > process.dead_after() + SLACK {
             self.violated("S11", || {
                 format!("{job}/{index} runs on {}, unheard for {silent:?}", process.name)
             });
+        }
+    }
+
+    /// S18. Whose connections are gone may be taken for dead; so may whoever is on no list, and has
+    /// announced nothing there.
+    pub(crate) fn check_living(&self, node: &NodeId, grounds: Grounds) {
+        let process =
+            self.processes.lock().iter().find(|it| it.node().as_ref() == Some(node)).cloned();
+        let Some(process) = process.filter(|it| !it.is_dead()) else { return };
+        let heard = self.history.lock().heard.get(&process.name).copied().unwrap_or_default();
+        let silent = self.now().saturating_sub(heard);
+        if matches!(grounds, Grounds::LastBeat(_)) && silent < process.dead_after() {
+            self.violated("S18", || format!("{node} lives, and was heard {silent:?} ago"));
         }
     }
 
@@ -417,7 +430,8 @@ impl World {
     /// S13. A scheduler that dies in the middle of it is found as soon as a worker is, and another one
     /// goes on. A claim that was under way is carried out after the death of its worker.
     pub(crate) async fn check_lost(&self) {
-        if !self.is_clear {
+        let has_scheduler = || self.living().iter().any(|it| it.name.starts_with("scheduler"));
+        if !self.is_clear || !has_scheduler() {
             return;
         }
         for job in self.jobs.keys() {

@@ -182,9 +182,9 @@ impl Hearts for RemoteHearts {
             self.seen.clear();
         }
         let mut severed = asked?;
-        severed.retain(|process| !self.was_cut || self.seen.contains(process));
         there.retain(|process| !severed.contains(process));
         self.seen.extend(there);
+        severed.retain(|process| !self.was_cut || self.seen.contains(process));
         Ok(severed)
     }
 }
@@ -470,10 +470,8 @@ impl Ledger for RemoteLedger {
 
     async fn nodes_since(&self, known: &Roster) -> Result<Roster, Error> {
         let known = known.clone();
-        self.ask("nodes", move |world| {
-            Box::pin(async move { world.ledger.nodes_since(&known).await })
-        })
-        .await
+        self.ask("nodes", move |world| Box::pin(async move { world.nodes_since(&known).await }))
+            .await
     }
 
     async fn drain(&self, node: &NodeId) -> Result<bool, Error> {
@@ -528,7 +526,7 @@ impl Ledger for RemoteLedger {
     async fn lose(&self, node: &NodeId, grounds: Grounds, loss: &Loss) -> Result<Declared, Error> {
         let (node, loss) = (node.clone(), loss.clone());
         self.ask("lose", move |world| {
-            Box::pin(async move { world.ledger.lose(&node, grounds, &loss).await })
+            Box::pin(async move { world.lose(&node, grounds, &loss).await })
         })
         .await
     }

@@ -31,10 +31,11 @@
 //! | S10 | once all jobs have ended, messages die out within 30 s | at the end |
 //! | S11 | a worker that no heartbeat connects runs nothing of an exclusive task after `dead_after` of its own clock | every 100 ms |
 //! | S12 | no worker and no scheduler ends by itself, but for a drain | when one ends |
-//! | S13 | in clear weather: what a killed worker held is queued again within 0.5 s, what a frozen one held within `dead_after` + 1 s | every 100 ms, with each revoke |
+//! | S13 | in clear weather: what a killed worker held is queued again within 0.5 s, what a frozen one held within its `dead_after` + 1 s; with exclusive tasks, both within 2 × its `dead_after` + 1 s | every 100 ms, with each revoke |
 //! | S14 | a retry goes to another node than one on which an attempt of the subtask failed, if one is there that can run it | where everything fails, as an attempt fails |
 //! | S16 | where only the ledger and the broker are away for a while, no attempt begins twice, but as a copy | as each attempt begins |
 //! | S17 | what a heartbeat says was given to others, or has ended, is stopped (within 0.5 s to wind up) | every 100 ms |
+//! | S18 | a worker that lives and sends heartbeats as it announces is not declared lost for its silence | with each verdict |
 //!
 //! Some places of a fleet lack a task, and on one everything may fail. S1, S3 and S7 hold as they would without them, but for
 //! subtasks whose last attempt failed there.

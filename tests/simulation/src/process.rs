@@ -5,8 +5,8 @@
 //! whatever await its tasks were, and one that is frozen does nothing until it thaws; then all that it began goes through.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use longshore_broker::{Link, Settle};
@@ -40,6 +40,8 @@ pub(crate) struct Process {
     missed_beat: AtomicBool,
     /// How often the server ended all its connections.
     resets: AtomicU64,
+    /// A worker's own setting.
+    dead_after: OnceLock<Duration>,
 }
 
 /// How a process is. Troubles overlap, so they are counted.
@@ -84,9 +86,20 @@ impl Process {
             beating: Mutex::default(),
             missed_beat: AtomicBool::new(false),
             resets: AtomicU64::new(0),
+            dead_after: OnceLock::new(),
         });
         world.processes.lock().push(process.clone());
         process
+    }
+
+    /// A worker's own setting, by which it wants to be judged.
+    pub(crate) fn announces(&self, dead_after: Duration) {
+        let _ = self.dead_after.set(dead_after);
+    }
+
+    /// After so much silence it may be taken for dead.
+    pub(crate) fn dead_after(&self) -> Duration {
+        self.dead_after.get().copied().unwrap_or(self.world.dead_after)
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -198,10 +211,17 @@ impl Process {
         });
         self.clear_tray();
         self.sever();
-        self.lost(KILLED_WITHIN);
+        self.lost(self.found_within(KILLED_WITHIN));
         if matches!(*self.beating.lock(), Some(Beating::Scheduler(_))) {
             self.world.history.lock().scheduler_died = self.world.now();
         }
+    }
+
+    /// Where there are exclusive tasks, connections that are gone don't prove that these have
+    /// stopped. Silence has to, and those who died lately are a crowd that gets twice the time.
+    fn found_within(&self, usual: Duration) -> Duration {
+        let crowd = 2 * self.dead_after() + FROZEN_WITHIN;
+        if self.world.has_exclusive() { crowd } else { usual }
     }
 
     /// A worker stops: what it holds has to be queued again within this time.
@@ -225,7 +245,7 @@ impl Process {
             self.sever();
         }
         if trouble == Trouble::Frozen && !self.is_dead() {
-            self.lost(self.world.dead_after + FROZEN_WITHIN);
+            self.lost(self.found_within(self.dead_after() + FROZEN_WITHIN));
         }
         if trouble == Trouble::Broker {
             self.clear_tray();

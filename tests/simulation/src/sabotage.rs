@@ -44,6 +44,8 @@ pub enum Sabotage {
     PanickyHeart,
     /// A worker does not hear what it must stop. S17.
     IgnoreStops,
+    /// Schedulers judge all workers by their own settings. S18.
+    IgnoreTerms,
     /// Subscriptions of workers end, as if the broker had been closed. S12.
     EndSubscriptions,
     /// Nobody knows on which nodes a subtask has failed. S14.
@@ -52,7 +54,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::ConfirmUnwritten,
         Self::AckDocumentsEarly,
         Self::LoseWaiting,
@@ -73,6 +75,7 @@ impl Sabotage {
         Self::DeafHeart,
         Self::PanickyHeart,
         Self::IgnoreStops,
+        Self::IgnoreTerms,
         Self::EndSubscriptions,
         Self::ForgetTried,
     ];
@@ -96,6 +99,7 @@ impl Sabotage {
             Self::DeafHeart => "S11",
             Self::PanickyHeart => "S16",
             Self::IgnoreStops => "S17",
+            Self::IgnoreTerms => "S18",
             Self::EndSubscriptions => "S12",
             Self::ForgetTried => "S14",
             Self::NeverRevoke | Self::OneRecovers => "S13",

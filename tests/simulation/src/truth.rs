@@ -2,15 +2,18 @@
 //! sabotaged.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_ledger::memory::Snapshot;
 use longshore_ledger::{
-    Admission, Admitted, Claim, Commit, Committed, ControlError, Error, HandBack, Lagging, Ledger,
-    Loss, Open, Revoked, Straggler, Sweep,
+    Admission, Admitted, Claim, Commit, Committed, ControlError, Declared, Error, Grounds,
+    HandBack, Heart, Lagging, Ledger, Loss, Open, Process, Revoked, Roster, Straggler, Sweep,
 };
 use longshore_protocol::state::JobState;
-use longshore_protocol::{ChunkId, ChunkMessage, Epoch, JobId, NodeId, RESULT_STRIDE, Run, Token};
+use longshore_protocol::{
+    ChunkId, ChunkMessage, Epoch, JobId, NodeId, RESULT_STRIDE, Run, Terms, Timestamp, Token,
+};
 
 use crate::history::{Holder, Holders};
 use crate::sabotage::Sabotage;
@@ -35,6 +38,33 @@ impl World {
         self.note(|| format!("{} admitted: {admitted:?}", admission.job));
         self.inspect(admission.job).await;
         Ok(admitted)
+    }
+
+    pub(crate) async fn lose(
+        &self,
+        node: &NodeId,
+        grounds: Grounds,
+        loss: &Loss,
+    ) -> Result<Declared, Error> {
+        let of = Process::Worker(node.clone());
+        let heart = Heart { of, connection: None, beat_at: Timestamp::default() };
+        let is_severed = !self.ledger.hearts().severed(&[heart]).await?.is_empty();
+        let declared = self.ledger.lose(node, grounds, loss).await?;
+        self.note(|| format!("{node} declared lost by {grounds:?}: {declared:?}"));
+        if !is_severed && matches!(declared, Declared::New(_)) {
+            self.check_living(node, grounds);
+        }
+        Ok(declared)
+    }
+
+    pub(crate) async fn nodes_since(&self, known: &Roster) -> Result<Roster, Error> {
+        let mut roster = self.ledger.nodes_since(known).await?;
+        if self.is_sabotaged(Sabotage::IgnoreTerms) {
+            for record in Arc::make_mut(&mut roster.nodes) {
+                Arc::make_mut(&mut record.info).terms = Terms::default();
+            }
+        }
+        Ok(roster)
     }
 
     pub(crate) async fn open(&self, job: JobId, open: &Open) -> Result<Vec<ChunkMessage>, Error> {
@@ -210,6 +240,7 @@ impl World {
         {
             sweep.publish.clear();
         }
+        self.note(|| format!("{job} swept, doubting {doubt:?}: {sweep:?}"));
         Ok(sweep)
     }
 

@@ -130,6 +130,11 @@ impl World {
         })
     }
 
+    /// Whether workers have exclusive tasks.
+    pub(crate) fn has_exclusive(&self) -> bool {
+        self.jobs.values().any(Job::is_exclusive)
+    }
+
     /// Virtual time since the run began.
     pub(crate) fn now(&self) -> Duration {
         self.begun.elapsed()

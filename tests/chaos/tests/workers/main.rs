@@ -3,5 +3,6 @@
 #![expect(clippy::print_stdout, reason = "the figures are for people: --nocapture shows them")]
 
 mod holes;
+mod living;
 mod long_subtasks;
 mod silence;

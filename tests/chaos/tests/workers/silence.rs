@@ -37,13 +37,13 @@ fn one_by_one(most: usize) -> Value {
 }
 
 #[track_caller]
-fn all_is_well(crew: &Crew) {
+pub(crate) fn all_is_well(crew: &Crew) {
     let history = crew.history();
     assert_eq!(check_jobs(&history, &crew.told(&history)), Vec::<Violation>::new());
 }
 
 #[track_caller]
-fn nothing_ran_twice(crew: &Crew, job: Uuid, total: u64) {
+pub(crate) fn nothing_ran_twice(crew: &Crew, job: Uuid, total: u64) {
     let starts = crew.history().starts();
     let twice: Vec<_> = starts.iter().filter(|(_, count)| **count > 1).collect();
     assert!(twice.is_empty(), "{twice:?}");

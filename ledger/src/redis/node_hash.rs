@@ -1,0 +1,179 @@
+//! The hash of a worker: what it says of itself, as fields and back.
+//!
+//! Deliberately absent: when it is written and read (see `fleet`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_protocol::{NodeId, NodeInfo, NodeRecord, NodeState, Terms, Timestamp};
+
+use super::reply::corrupt;
+use super::summary::Fields;
+use super::{hearts, millis};
+use crate::Error;
+
+/// The heart of a worker or a scheduler, from the fields of its hash.
+pub(super) fn heart(fields: &Fields) -> Option<String> {
+    let heart = hearts::join(&fields.text("heart"), &fields.text("heart_server"));
+    Some(heart).filter(|heart| !hearts::parts(heart).0.is_empty())
+}
+
+/// Lists, jobs and labels are JSON, since names may hold any character.
+pub(super) fn node_fields(info: &NodeInfo) -> Result<[(&'static str, String); 19], Error> {
+    let json = |e: serde_json::Error| corrupt("beat", e.to_string());
+    let state = match info.state {
+        NodeState::Active => "active",
+        NodeState::Draining => "draining",
+    };
+    let told = |time: Option<Duration>| time.map(millis).unwrap_or_default().to_string();
+    Ok([
+        ("host", info.host.clone()),
+        ("pid", info.pid.to_string()),
+        ("version", info.version.clone()),
+        ("queues", serde_json::to_string(&info.queues).map_err(json)?),
+        ("tasks", serde_json::to_string(&info.tasks).map_err(json)?),
+        ("disabled", serde_json::to_string(&info.disabled).map_err(json)?),
+        ("records", serde_json::to_string(&info.records).map_err(json)?),
+        ("uncopied", serde_json::to_string(&info.uncopied).map_err(json)?),
+        ("heartbeat_ms", told(info.terms.heartbeat)),
+        ("dead_after_ms", told(info.terms.dead_after)),
+        ("exclusive", serde_json::to_string(&info.terms.exclusive).map_err(json)?),
+        ("labels", serde_json::to_string(&info.labels).map_err(json)?),
+        ("jobs", serde_json::to_string(&info.jobs).map_err(json)?),
+        ("slots", info.slots.to_string()),
+        ("busy", info.busy.to_string()),
+        ("state", state.to_owned()),
+        ("started_at", info.started_at.to_string()),
+        ("cpu", info.cpu.to_string()),
+        ("rss", info.rss.to_string()),
+    ])
+}
+
+/// What of a node does not change, with what does still to be filled in.
+pub(super) fn node_info(
+    operation: &'static str,
+    name: String,
+    fields: &Fields,
+) -> Result<NodeInfo, Error> {
+    let told = |field| {
+        let millis = fields.number(field)?;
+        Ok((millis > 0).then(|| Duration::from_millis(millis)))
+    };
+    Ok(NodeInfo {
+        id: NodeId::new(name),
+        host: fields.text("host"),
+        pid: fields.number("pid")?,
+        version: fields.text("version"),
+        queues: from_json(operation, fields, "queues")?,
+        tasks: Vec::new(),
+        disabled: Vec::new(),
+        records: Vec::new(),
+        uncopied: from_json(operation, fields, "uncopied")?,
+        terms: Terms {
+            heartbeat: told("heartbeat_ms")?,
+            dead_after: told("dead_after_ms")?,
+            exclusive: from_json(operation, fields, "exclusive")?,
+        },
+        labels: from_json(operation, fields, "labels")?,
+        slots: fields.number("slots")?,
+        busy: 0,
+        jobs: None,
+        state: NodeState::Active,
+        started_at: fields.time("started_at")?.unwrap_or_default(),
+        cpu: 0.0,
+        rss: 0,
+    })
+}
+
+/// The record with what a beat may change, of which `TOLD_BY_BEATS` has the names.
+pub(super) fn node_record(
+    operation: &'static str,
+    mut info: NodeInfo,
+    beat_at: Timestamp,
+    fields: &Fields,
+) -> Result<NodeRecord, Error> {
+    info.state = match fields.text("state").as_str() {
+        "active" => NodeState::Active,
+        "draining" => NodeState::Draining,
+        other => return Err(corrupt(operation, format!("{} is `{other}`", info.id))),
+    };
+    info.tasks = from_json(operation, fields, "tasks")?;
+    info.disabled = from_json(operation, fields, "disabled")?;
+    info.records = from_json(operation, fields, "records")?;
+    info.jobs = from_json(operation, fields, "jobs")?;
+    info.busy = fields.number("busy")?;
+    info.cpu = fields.number("cpu")?;
+    info.rss = fields.number("rss")?;
+    let death = Some(fields.text("death")).filter(|death| !death.is_empty());
+    let isolated = from_json(operation, fields, "isolated")?;
+    let round_trip = Duration::from_millis(fields.number("round_trip")?);
+    let (info, heart) = (Arc::new(info), heart(fields));
+    Ok(NodeRecord { info, beat_at, heart, round_trip, death, isolated })
+}
+
+fn from_json<T: serde::de::DeserializeOwned + Default>(
+    operation: &'static str,
+    fields: &Fields,
+    field: &str,
+) -> Result<T, Error> {
+    match fields.text(field).as_str() {
+        "" => Ok(T::default()),
+        text => serde_json::from_str(text).map_err(|e| corrupt(operation, format!("{field}: {e}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_protocol::DisabledTask;
+
+    use super::*;
+
+    #[test]
+    fn a_node_reads_back_as_it_was_written() {
+        let info = NodeInfo {
+            id: NodeId::new("box-1"),
+            host: "box".into(),
+            pid: 7,
+            version: "0.1.0".into(),
+            queues: vec!["default".into(), "with, comma".into()],
+            tasks: vec!["noop".into(), "notify".into()],
+            disabled: vec![DisabledTask {
+                task: "convert".into(),
+                reason: "no program `convert` on this machine".into(),
+                since: Timestamp::from_millis(1_700_000_000_500),
+            }],
+            records: Vec::new(),
+            uncopied: vec!["notify".into()],
+            terms: Terms {
+                heartbeat: Some(Duration::from_secs(10)),
+                dead_after: None,
+                exclusive: vec!["notify".into()],
+            },
+            labels: [("gpu".to_owned(), "true".to_owned())].into(),
+            slots: 4,
+            busy: 1,
+            jobs: Some(["00000000-0000-4000-8000-000000000001".parse().expect("an id")].into()),
+            state: NodeState::Draining,
+            started_at: Timestamp::from_millis(1_700_000_000_000),
+            cpu: 0.25,
+            rss: 1 << 20,
+        };
+        let written = node_fields(&info).expect("serializable");
+        let map = written.into_iter().map(|(field, value)| (field.to_owned(), value)).collect();
+        let fields = Fields::new("nodes", map);
+        let unchanging = node_info("nodes", "box-1".into(), &fields).expect("readable");
+        let beat_at = Timestamp::from_millis(9);
+        let record = node_record("nodes", unchanging, beat_at, &fields).expect("readable");
+        assert_eq!(
+            record,
+            NodeRecord {
+                info: Arc::new(info),
+                beat_at,
+                heart: None,
+                round_trip: Duration::ZERO,
+                death: None,
+                isolated: Vec::new()
+            }
+        );
+    }
+}
