@@ -66,6 +66,11 @@ impl Failure {
         Self::NotFound(format!("no such job: {job}"))
     }
 
+    /// There is something to print, and nowhere to print it.
+    pub(crate) fn no_output() -> Self {
+        Self::Other("standard output is closed".into())
+    }
+
     /// Of a job that the ledger does not know, for verbs where it matters that it may be on its way: only RabbitMQ knows
     /// of what no scheduler has admitted.
     pub(crate) fn unless_on_its_way(error: producer::Error, meanwhile: &str) -> Self {

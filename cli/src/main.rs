@@ -53,7 +53,14 @@ fn main() -> ExitCode {
     if supervisor::is_one() {
         return end(supervisor::run());
     }
-    let command = Command::parse();
+    let command = match Command::try_parse() {
+        Ok(command) => command,
+        // Help, or the version.
+        Err(text) if !text.use_stderr() && longshore_closed_stdout::was_closed() => {
+            return end(Err(Failure::no_output()));
+        }
+        Err(error) => error.exit(),
+    };
     if matches!(command.verb, Verb::Scheduler(_) | Verb::Worker(_) | Verb::Dev(_)) {
         memory::bound_what_is_kept();
     }

@@ -264,17 +264,26 @@ fn what_is_not_there_exits_4_and_what_is_rejected_2() {
     let shown = format!("job       {UNKNOWN}\nstate     rejected\nerror     {reason}\n");
     assert_eq!(fleet.ok(&["status", UNKNOWN]), shown, "no words that are empty");
     let said = "error: standard output: No space left on device (os error 28)\n";
-    let line = format!("{} status {UNKNOWN} >/dev/full", env!("CARGO_BIN_EXE_longshore"));
-    let mut shell = fleet.given.command(&[]);
-    let environment: Vec<_> = shell
-        .get_envs()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
-        .collect();
-    shell = Command::new("sh");
-    shell.args(["-c", &line]).env_clear().envs(environment).current_dir(fleet.given.folder());
-    let output = shell.output().expect("a shell");
+    let line = format!("\"$0\" status {UNKNOWN} >/dev/full");
+    let output = fleet.given.shell(&line).output().expect("a shell");
     assert_eq!(String::from_utf8_lossy(&output.stderr), said, "{line}");
     assert_eq!(output.status.code(), Some(1), "{line}");
+}
+
+#[test]
+fn services_need_no_standard_output() {
+    let mut fleet = Fleet::new("closed-output");
+    for verb in ["scheduler", "worker"] {
+        let shell = fleet.given.shell(&format!("exec \"$0\" {verb} >&-"));
+        fleet.processes.push(Process::start(&shell));
+    }
+    fleet.await_worker();
+    let submit = ["submit", "--task", "sum", "--items", "[1,2]", "--wait"];
+    assert_eq!(fleet.ok(&submit).lines().last(), Some("3"));
+    let line = "\"$0\" status >&-";
+    let output = fleet.given.shell(line).output().expect("a shell");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "error: standard output is closed\n");
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]

@@ -22,7 +22,7 @@ const RULES: [Rule; 8] = [
 const LONGEST: usize = 600;
 
 /// Rooms by floor; a room may lean only on lower floors.
-const FLOORS: [(&str, u8); 10] = [
+const FLOORS: [(&str, u8); 11] = [
     ("protocol", 0),
     ("broker", 1),
     ("ledger", 1),
@@ -31,6 +31,7 @@ const FLOORS: [(&str, u8); 10] = [
     ("scheduler", 2),
     ("worker", 2),
     ("bench", 3),
+    ("closed-stdout", 3),
     ("cli", 4),
     ("tests", 5),
 ];

@@ -21,13 +21,16 @@ use crate::failure::Failure;
 pub(crate) struct Output {
     json: bool,
     is_terminal: bool,
+    /// What is written leads nowhere, though it does not fail.
+    is_closed: bool,
     out: BufWriter<Stdout>,
 }
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
         let out = std::io::stdout();
-        Self { json, is_terminal: out.is_terminal(), out: BufWriter::new(out) }
+        let is_closed = longshore_closed_stdout::was_closed();
+        Self { json, is_terminal: out.is_terminal(), is_closed, out: BufWriter::new(out) }
     }
 
     /// Whether programs read it.
@@ -58,6 +61,9 @@ impl Output {
     }
 
     fn write(&mut self, text: &str) -> Result<(), Failure> {
+        if self.is_closed && !text.is_empty() {
+            return Err(Failure::no_output());
+        }
         self.out.write_all(text.as_bytes()).map_err(|error| closed(&error))
     }
 

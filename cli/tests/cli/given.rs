@@ -66,6 +66,16 @@ impl Given {
         child
     }
 
+    /// A line for a shell, in which `$0` is the command.
+    pub(crate) fn shell(&self, line: &str) -> Command {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", line, env!("CARGO_BIN_EXE_longshore")]).current_dir(self.folder());
+        let command = self.command(&[]);
+        let environment = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        shell.env_clear().envs(environment);
+        shell
+    }
+
     /// Runs the command to its end.
     pub(crate) fn longshore(&self, arguments: &[&str]) -> Left {
         finish(self.start(arguments))

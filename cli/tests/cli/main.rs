@@ -2,6 +2,7 @@
 //! error and an exit code out. Needs no service.
 
 mod bad_input;
+mod closed_output;
 mod dev;
 mod given;
 mod object_store;
