@@ -73,10 +73,10 @@ impl Failure {
 
     /// Of a job that the ledger does not know, for verbs where it matters that it may be on its way: only RabbitMQ knows
     /// of what no scheduler has admitted.
-    pub(crate) fn unless_on_its_way(error: producer::Error, meanwhile: &str) -> Self {
+    pub(crate) fn unless_on_its_way(error: producer::Error) -> Self {
         match error {
             producer::Error::NotFound(job) => Self::NotFound(format!(
-                "job {job} is unknown: not admitted yet, kept no longer, or never published{meanwhile}"
+                "job {job} is unknown: not admitted yet, kept no longer, or never published"
             )),
             other => other.into(),
         }
@@ -183,7 +183,7 @@ impl From<producer::Error> for Failure {
         use producer::Error as E;
         match error {
             E::NotFound(job) => Self::no_such_job(job),
-            E::Postponed { .. } => Self::NotFound(error.to_string()),
+            E::Postponed { .. } | E::Cancelled { .. } => Self::NotFound(error.to_string()),
             E::Refused { reason: ControlError::BadIndices(_), .. } => {
                 Self::Usage(error.to_string())
             }

@@ -242,9 +242,6 @@ fn what_is_not_there_exits_4_and_what_is_rejected_2() {
         "error: job {UNKNOWN} is unknown: not admitted yet, kept no longer, or never published"
     );
     fleet.fails(&["status", UNKNOWN], 4, &unknown);
-    let later = "; nothing is cancelled: if it is admitted later it runs, so cancel it then";
-    let runs = format!("{unknown}{later}");
-    fleet.fails(&["cancel", UNKNOWN], 4, &runs);
     fleet.fails(&["drain", "nobody"], 4, "error: no such node: nobody");
     fleet.fails(&["readmit", "nobody"], 4, "error: no such node: nobody");
     fleet.fails(&["delete", UNKNOWN, "--force"], 4, &format!("error: no such job: {UNKNOWN}"));
@@ -268,6 +265,37 @@ fn what_is_not_there_exits_4_and_what_is_rejected_2() {
     let output = fleet.given.shell(&line).output().expect("a shell");
     assert_eq!(String::from_utf8_lossy(&output.stderr), said, "{line}");
     assert_eq!(output.status.code(), Some(1), "{line}");
+}
+
+#[test]
+fn a_job_that_is_cancelled_before_it_is_admitted_never_runs() {
+    let mut fleet = Fleet::new("cancelled-first");
+    let told = "cancelled; it is not known (yet): a document with this id that comes within 24 \
+                hours is admitted as cancelled, and nothing of it runs";
+    assert_eq!(fleet.ok(&["cancel", UNKNOWN]), format!("{UNKNOWN} {told}\n"));
+    let again = fleet.json(&["cancel", UNKNOWN]);
+    assert_eq!(again, json!({ "id": UNKNOWN, "state": "cancelled", "admitted": false }));
+    let known = format!(
+        "error: job {UNKNOWN} is not known, and was cancelled: a document with this id that comes \
+         within 24 hours of that is admitted as cancelled, and nothing of it runs"
+    );
+    fleet.fails(&["status", UNKNOWN], 4, &known);
+    let submit = ["submit", "--id", UNKNOWN, "--task", "noop", "--items", "1", "--within", "1s"];
+    let left = fleet.given.longshore(&submit);
+    let missing = "it was cancelled before, and will be admitted as cancelled";
+    assert!(left.code == Some(3) && left.stderr.contains(missing), "{left:?}");
+    fleet.start(&["worker"]);
+    fleet.start(&["scheduler"]);
+    wait_until("the job is admitted", LONG, || {
+        fleet.given.longshore(&["status", UNKNOWN]).code == Some(0)
+    });
+    let ended = fleet.json(&["status", UNKNOWN]);
+    assert_eq!(ended["state"], "cancelled");
+    assert_eq!((&ended["cancelled"], &ended["attempts"]), (&1.into(), &0.into()));
+    assert_eq!(fleet.ok(&["cancel", UNKNOWN]), format!("{UNKNOWN} cancelled\n"));
+    let submit = ["submit", "--id", UNKNOWN, "--task", "noop", "--items", "1", "--wait"];
+    let left = fleet.given.longshore(&submit);
+    assert_eq!(left.code, Some(1), "the same document is the same job: {left:?}");
 }
 
 #[test]

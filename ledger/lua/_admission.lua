@@ -62,7 +62,7 @@ end
 
 -- Writes the document and the manifest, in place of whatever had the job's name; the job itself is still to be saved.
 function admission.clear_the_way(keys, ARGV)
-  redis.call('UNLINK', keys.job, keys.manifest, keys.deleted)
+  redis.call('UNLINK', keys.job, keys.manifest, keys.deleted, keys.cancel)
   redis.call('SET', keys.document, ARGV[4])
   if ARGV[5] ~= '' then
     redis.call('SET', keys.manifest, ARGV[5])
@@ -71,5 +71,7 @@ end
 
 -- The keys in the order in which the operations that take a job in declare them.
 function admission.keys(KEYS)
-  return { job = KEYS[1], document = KEYS[2], manifest = KEYS[3], deleted = KEYS[4] }
+  return {
+    job = KEYS[1], document = KEYS[2], manifest = KEYS[3], deleted = KEYS[4], cancel = KEYS[5],
+  }
 end

@@ -49,9 +49,8 @@ local function cancel_open(it, prefix)
   end
 end
 
--- Ends the job by `event`: drops open chunks and retries, counts what was open as cancelled, lets
--- all keys expire. Saves.
-function settle.finish(it, keys, now, event, failure)
+-- Ends the job by `event`, and counts what was open as cancelled.
+local function close(it, now, event, failure)
   job.set(it, 'state', job.next(it, event))
   cancel_open(it, '')
   if it.fields.reduce_total then
@@ -65,9 +64,24 @@ function settle.finish(it, keys, now, event, failure)
   if failure then
     job.set(it, 'error', failure)
   end
+end
+
+-- Ends the job by `event`: drops open chunks and retries, counts what was open as cancelled, lets
+-- all keys expire. Saves.
+function settle.finish(it, keys, now, event, failure)
+  close(it, now, event, failure)
   job.save(it)
   redis.call('UNLINK', keys.chunks, keys.due, keys.retry)
   for _, key in ipairs(keys.kept) do
+    redis.call('PEXPIRE', key, it.fields.keep_for_ms)
+  end
+end
+
+-- Ends a job that comes in after it was cancelled: it has no other keys than these yet. Saves.
+function settle.cancel_fresh(it, keys, now)
+  close(it, now, 'cancel')
+  job.save(it)
+  for _, key in ipairs({ keys.job, keys.document, keys.manifest }) do
     redis.call('PEXPIRE', key, it.fields.keep_for_ms)
   end
 end

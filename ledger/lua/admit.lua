@@ -3,13 +3,14 @@
   KEYS[2] document       longshore:{J}:doc
   KEYS[3] manifest       longshore:{J}:manifest
   KEYS[4] deleted        longshore:{J}:deleted
-  KEYS[5] done           longshore:{J}:done
-  KEYS[6] chunks         longshore:{J}:chunks
-  KEYS[7] retry set      longshore:{J}:retry
-  KEYS[8] due            longshore:{J}:due
-  KEYS[9] active         longshore:jobs:active; these are not given in a cluster, where they lie elsewhere
-  KEYS[10] finished      longshore:jobs:finished
-  KEYS[11] expiring      longshore:jobs:expiring
+  KEYS[5] cancel         longshore:{J}:cancel
+  KEYS[6] done           longshore:{J}:done
+  KEYS[7] chunks         longshore:{J}:chunks
+  KEYS[8] retry set      longshore:{J}:retry
+  KEYS[9] due            longshore:{J}:due
+  KEYS[10] active        longshore:jobs:active; these are not given in a cluster, where they lie elsewhere
+  KEYS[11] finished      longshore:jobs:finished
+  KEYS[12] expiring      longshore:jobs:expiring
   ARGV[1] events channel ARGV[2] job id
   ARGV[3] digest         ARGV[4] document        ARGV[5] manifest (empty: none)
   ARGV[6] total          ARGV[7] task            ARGV[8] queue
@@ -17,7 +18,7 @@
   ARGV[12] fan_in        ARGV[13] reduce nodes   (12 to 16 are empty where they don't apply)
   ARGV[14] max_parallel  ARGV[15] stop_after_failures   ARGV[16] deadline, ms from now
   ARGV[17] most chunks to open   ARGV[18] most subtasks each   ARGV[19] publish within, ms   (none: open none)
-  Output  {"accepted", now, chunk, from, to, epoch, …} | {"known"} | {"conflict"} ]]
+  Output  {"accepted", now, chunk, from, to, epoch, …} | {"cancelled", now} | {"known"} | {"conflict"} ]]
 local keys = admission.keys(KEYS)
 local channel, id, digest = ARGV[1], ARGV[2], ARGV[3]
 
@@ -32,16 +33,22 @@ end
 
 local now = job.now()
 local it = admission.fresh(keys.job, ARGV, now)
+local is_cancelled = redis.call('EXISTS', keys.cancel) == 1
 admission.clear_the_way(keys, ARGV)
-local active, finished, expiring = KEYS[9], KEYS[10], KEYS[11]
+local active, finished, expiring = KEYS[10], KEYS[11], KEYS[12]
 if active then
   redis.call('ZADD', active, now, id)
   redis.call('ZREM', finished, id)
   redis.call('ZREM', expiring, id)
 end
+if is_cancelled then
+  settle.cancel_fresh(it, keys, now)
+  hints.changed(channel, id, it)
+  return { 'cancelled', now }
+end
 local answer = { 'accepted', now }
 if ARGV[17] then
-  local own = { done = KEYS[5], chunks = KEYS[6], retry = KEYS[7], due = KEYS[8] }
+  local own = { done = KEYS[6], chunks = KEYS[7], retry = KEYS[8], due = KEYS[9] }
   local opened = opening.open(it, own, tonumber(ARGV[17]), tonumber(ARGV[18]), tonumber(ARGV[19]))
   for _, value in ipairs(opened) do
     answer[#answer + 1] = value

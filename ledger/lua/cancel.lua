@@ -1,4 +1,4 @@
---[[ cancel: end the job as cancelled.
+--[[ cancel: end the job as cancelled; if it is not known yet, remember to do so when it is admitted.
   KEYS[1] job            longshore:{J}
   KEYS[2] document       longshore:{J}:doc
   KEYS[3] manifest       longshore:{J}:manifest
@@ -11,15 +11,22 @@
   KEYS[10] results       longshore:{J}:results
   KEYS[11] recoveries    longshore:{J}:recoveries
   KEYS[12] due           longshore:{J}:due
-  ARGV[1] events channel ARGV[2] job id
-  Output  {"now", state} | {"illegal", state} | {"absent"}
+  KEYS[13] deleted       longshore:{J}:deleted
+  KEYS[14] cancel        longshore:{J}:cancel
+  ARGV[1] events channel ARGV[2] job id   ARGV[3] remember for, ms
+  Output  {"now", state} | {"illegal", state} | {"remembered"} | {"absent"}
   Flags   allow-oom ]]
 local keys = settle.keys(KEYS)
-local channel, id = ARGV[1], ARGV[2]
+local deleted, cancel = KEYS[13], KEYS[14]
+local channel, id, remember_for = ARGV[1], ARGV[2], ARGV[3]
 
 local it = job.load(keys.job)
-if not it then
+if not it and redis.call('EXISTS', deleted) == 1 then
   return { 'absent' }
+end
+if not it then
+  redis.call('SET', cancel, job.now(), 'PX', remember_for)
+  return { 'remembered' }
 end
 local before = job.state(it)
 local after = job.next(it, 'cancel')

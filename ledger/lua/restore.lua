@@ -3,6 +3,7 @@
   KEYS[2] document       longshore:{J}:doc
   KEYS[3] manifest       longshore:{J}:manifest
   KEYS[4] deleted        longshore:{J}:deleted
+  KEYS[5] cancel         longshore:{J}:cancel
   ARGV[1…16] as of `admit`, but the deadline counts from the submission
   ARGV[17] state         queued, paused, succeeded, failed or cancelled
   ARGV[18] submitted, ms
@@ -56,8 +57,13 @@ if ended then
   end
   job.set(it, 'restored_at', now)
 end
+local is_cancelled = not ended and redis.call('EXISTS', keys.cancel) == 1
 admission.clear_the_way(keys, ARGV)
-job.save(it)
+if is_cancelled then
+  settle.cancel_fresh(it, keys, now)
+else
+  job.save(it)
+end
 if left then
   for _, key in ipairs({ keys.job, keys.document, keys.manifest }) do
     redis.call('PEXPIRE', key, left)

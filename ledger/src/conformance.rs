@@ -6,6 +6,7 @@
 
 mod absolving;
 mod admission;
+mod cancelling;
 mod control;
 mod copying;
 mod fleet;
@@ -69,6 +70,12 @@ cases! {
         a_document_is_given_back_as_admitted
         an_ended_job_is_forgotten_after_its_time
         jobs_move_from_the_active_to_the_finished_list;
+    cancelling:
+        a_job_that_was_cancelled_before_is_admitted_as_cancelled
+        a_cancel_before_admission_counts_once
+        a_rejection_leaves_it_at_that
+        a_job_that_was_cancelled_while_it_was_lost_is_put_back_as_cancelled
+        the_cancel_of_a_deleted_job_is_not_remembered;
     handing_out:
         chunks_are_opened_in_order_up_to_the_end
         max_parallel_counts_open_chunks

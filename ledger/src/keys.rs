@@ -90,6 +90,11 @@ impl Keys {
         self.part(job, "postponed")
     }
 
+    /// String: when somebody cancelled the job, which is not known yet, ms. Expires by itself.
+    pub fn cancel(&self, job: JobId) -> String {
+        self.part(job, "cancel")
+    }
+
     /// All keys of a job that there is, in the order in which the functions that touch them all declare them.
     pub fn all_of_job(&self, job: JobId) -> [String; 12] {
         [
@@ -222,7 +227,8 @@ mod tests {
     #[test]
     fn all_keys_of_a_job_share_one_slot() {
         let (keys, job) = keys();
-        for key in keys.all_of_job(job).into_iter().chain([keys.deleted(job)]) {
+        let beside = [keys.deleted(job), keys.postponed(job), keys.cancel(job)];
+        for key in keys.all_of_job(job).into_iter().chain(beside) {
             let open = key.find('{').expect("a hash tag opens");
             let close = key.find('}').expect("a hash tag closes");
             assert_eq!(&key[open + 1..close], JOB, "{key}");

@@ -26,6 +26,7 @@ pub mod op;
 pub mod poison;
 pub mod redis;
 mod restoring;
+mod retention;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +46,7 @@ pub use op::{
     Roster, Stop, StopReason, StoredDocument, Straggler, Sweep,
 };
 pub use restoring::{Restored, Was};
+pub use retention::{CANCEL_KEPT, Cancelled, POSTPONED_FOR};
 
 /// Why the ledger could not do as asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -122,14 +124,15 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Takes a job in, `queued`, all subtasks waiting. Absent or `rejected` before: `Accepted`, and the job is listed as active (and
     /// nowhere else). Same digest: `Known`, nothing changes. Other digest: `Conflict`, nothing changes. More than [`op::MAX_INDICES`]
-    /// subtasks and reduce nodes: `TooLarge`, before anything else is looked at, and nothing changes.
+    /// subtasks and reduce nodes: `TooLarge`, before anything else is looked at, and nothing changes. One that was [cancelled](Self::cancel)
+    /// before: `Cancelled`; it is listed as active like any other, has ended as `cancelled`, and opens no chunk. That cancel is forgotten then.
     async fn admit(&self, admission: &Admission) -> Result<Admitted, Error>;
 
     /// Shows a job that could not be accepted as `rejected`, with the error, for a day: listed as finished, submitted and finished
     /// now, all words empty, all numbers 0, no document. Does nothing if the id is known (as `rejected` or otherwise).
     async fn reject(&self, job: JobId, error: &str) -> Result<(), Error>;
 
-    /// Says why a job that is not known yet can't be judged. Kept for [`op::POSTPONED_FOR`], for people only: what
+    /// Says why a job that is not known yet can't be judged. Kept for [`POSTPONED_FOR`], for people only: what
     /// is known of the job otherwise comes first.
     async fn postpone(&self, job: JobId, reason: &str) -> Result<(), Error>;
 
@@ -264,8 +267,13 @@ pub trait Ledger: Send + Sync + 'static {
     /// Goes on; queued chunks are due at once, since their messages may have been dropped meanwhile.
     async fn resume(&self, job: JobId) -> Result<JobState, ControlError>;
 
-    /// Ends the job as `cancelled`.
-    async fn cancel(&self, job: JobId) -> Result<JobState, ControlError>;
+    /// Ends the job as `cancelled`. One that the ledger does not know may be on its way: the cancel is remembered for
+    /// [`CANCEL_KEPT`], from the last one on, and ends the job when it is admitted (or restored, if it had not ended), once. `NotFound`
+    /// only for a job that was deleted within the last hour.
+    async fn cancel(&self, job: JobId) -> Result<Cancelled, ControlError>;
+
+    /// When somebody cancelled this job, which the ledger does not know so far; `None` if nobody did, or not lately.
+    async fn pending_cancel(&self, job: JobId) -> Result<Option<Timestamp>, Error>;
 
     /// Ends the job as `failed` with this error (its deadline passed).
     async fn fail(&self, job: JobId, error: &str) -> Result<JobState, ControlError>;

@@ -39,7 +39,7 @@ use crate::op::{
     HandBack, Heart, Held, Holder, Lagging, Loss, MAX_INDICES, Open, Process, Revoked, Roster,
     StoredDocument, Straggler, Sweep,
 };
-use crate::{ControlError, Error, Events, Hearts, Ledger, Restored, Was};
+use crate::{Cancelled, ControlError, Error, Events, Hearts, Ledger, Restored, Was};
 
 /// Hints that a slow follower may be behind before it is told of a gap instead.
 const EVENTS_KEPT: usize = 1_024;
@@ -311,8 +311,12 @@ impl Ledger for MemoryLedger {
         self.control(job, Job::resume)
     }
 
-    async fn cancel(&self, job: JobId) -> Result<JobState, ControlError> {
-        self.control(job, Job::cancel)
+    async fn cancel(&self, job: JobId) -> Result<Cancelled, ControlError> {
+        self.run(|store, now, events| store.cancel(job, now, events))
+    }
+
+    async fn pending_cancel(&self, job: JobId) -> Result<Option<Timestamp>, Error> {
+        Ok(self.run(|store, now, _| store.pending_cancel(job, now)))
     }
 
     async fn fail(&self, job: JobId, error: &str) -> Result<JobState, ControlError> {

@@ -33,9 +33,6 @@ pub const MAX_LAST_ERROR: usize = 1_024;
 /// So many failed attempts of a subtask are remembered with their nodes, while it waits for the next.
 pub const MAX_TRIED: usize = 8;
 
-/// How long it is kept why a job can't be judged. Whoever judges it says so again much more often.
-pub const POSTPONED_FOR: Duration = Duration::from_secs(300);
-
 /// Into so many parts a release cuts what is left of a chunk, at most. Parts that are too long still are cut again.
 pub const MAX_PARTS: u64 = 32;
 
@@ -158,6 +155,11 @@ pub enum Admitted {
         at: Timestamp,
         /// The chunks that were to be opened together with it.
         opened: Vec<ChunkMessage>,
+    },
+    /// It is new, and ended at once: somebody had [cancelled](crate::Ledger::cancel) it before.
+    Cancelled {
+        /// When, by the ledger's clock.
+        at: Timestamp,
     },
     /// The same job was accepted before.
     Known,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use longshore_ledger::ControlError;
 use longshore_protocol::state::JobState;
-use longshore_protocol::{Invalid, JobId};
+use longshore_protocol::{Invalid, JobId, Timestamp};
 
 /// Why a client can't be made.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +88,18 @@ pub enum Error {
         job: JobId,
         /// What can't be reached.
         reason: String,
+    },
+    /// Somebody cancelled the job before it was admitted. If its document is on its way, it is admitted
+    /// as cancelled, and nothing of it runs.
+    #[error(
+        "job {job} is not known, and was cancelled: a document with this id that comes within 24 hours of that is admitted \
+         as cancelled, and nothing of it runs"
+    )]
+    Cancelled {
+        /// The job.
+        job: JobId,
+        /// When, by the ledger's clock.
+        at: Timestamp,
     },
     /// The job's state does not allow it, or the indices are wrong.
     #[error("job {job}: {reason}")]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures_util::stream::{Stream, try_unfold};
 use futures_util::{StreamExt, pin_mut};
-use longshore_ledger::ControlError;
 use longshore_ledger::op::MAX_RECOVERIES;
+use longshore_ledger::{Cancelled, ControlError};
 use longshore_protocol::document::{JobDocument, Results};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
@@ -264,8 +264,10 @@ impl Job {
         self.control(self.jobs.ledger().resume(self.id).await)
     }
 
-    /// Ends the job; what runs is stopped within a second.
-    pub async fn cancel(&self) -> Result<JobState, Error> {
+    /// Ends the job; what runs is stopped within a second. A job that no scheduler has admitted yet, whose
+    /// document may be on its way, is admitted as `cancelled`, and nothing of it runs: the cancel is
+    /// remembered for 24 hours, and counts for the next document with this id that is admitted.
+    pub async fn cancel(&self) -> Result<Cancelled, Error> {
         self.control(self.jobs.ledger().cancel(self.id).await)
     }
 
@@ -330,10 +332,11 @@ impl View {
 
 /// Why there is no such job.
 async fn absent(ledger: &dyn longshore_ledger::Ledger, job: JobId) -> Error {
-    match ledger.postponed(job).await {
-        Ok(Some(reason)) => Error::Postponed { job, reason },
-        Ok(None) => Error::NotFound(job),
-        Err(error) => Error::Ledger(error),
+    match tokio::join!(ledger.pending_cancel(job), ledger.postponed(job)) {
+        (Ok(Some(at)), _) => Error::Cancelled { job, at },
+        (_, Ok(Some(reason))) => Error::Postponed { job, reason },
+        (Ok(None), Ok(None)) => Error::NotFound(job),
+        (Err(error), _) | (_, Err(error)) => Error::Ledger(error),
     }
 }
 

@@ -42,6 +42,7 @@ use std::time::Duration;
 
 use longshore_broker::Broker;
 use longshore_broker::rabbit::{self, Rabbit};
+pub use longshore_ledger::Cancelled;
 use longshore_ledger::Ledger;
 use longshore_ledger::redis::{self, RedisLedger};
 pub use longshore_protocol::document::JobDocument;

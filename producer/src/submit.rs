@@ -165,6 +165,9 @@ async fn missing(broker: &dyn Broker, ledger: &dyn Ledger, job: JobId) -> String
     if let Some(silent) = silent_schedulers(ledger).await {
         return silent;
     }
+    if let Ok(Some(_)) = ledger.pending_cancel(job).await {
+        return "it was cancelled before, and will be admitted as cancelled".to_owned();
+    }
     if let Ok(Some(reason)) = ledger.postponed(job).await {
         return format!("it can't be judged yet, and is tried again every few seconds: {reason}");
     }

@@ -8,7 +8,7 @@ use longshore_broker::Broker;
 use longshore_broker::memory::MemoryBroker;
 use longshore_ledger::memory::{MemoryLedger, SystemClock};
 use longshore_ledger::{Admission, Claim, Commit, Committed, Ledger, Open, Restored, Was};
-use longshore_producer::{Client, Error, Job, JobDocument, NoValue, SubmitError};
+use longshore_producer::{Cancelled, Client, Error, Job, JobDocument, NoValue, SubmitError};
 use longshore_protocol::document::Split;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{Ending, NodeId, Run, Token};
@@ -272,7 +272,7 @@ async fn controls_reach_the_ledger_and_refusals_say_why() {
     let error = job.delete().await.expect_err("it has not ended").to_string();
     let refusal = "a job that is queued can't be deleted; cancel it first";
     assert_eq!(error, format!("job {}: {refusal}", job.id()));
-    assert_eq!(job.cancel().await.expect("allowed"), JobState::Cancelled);
+    assert_eq!(job.cancel().await.expect("allowed"), Cancelled::Ended);
     assert!(job.audit().await.expect("it is there").is_clean());
     let error = job.pause().await.expect_err("it has ended").to_string();
     assert_eq!(error, format!("job {}: a job that is cancelled can't pause", job.id()));

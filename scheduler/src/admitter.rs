@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use longshore_broker::{Broker, Delivery, Outgoing, Queue};
-use longshore_ledger::{Admission, Admitted, Error, Ledger, Open, StoredDocument};
+use longshore_ledger::{Admission, Admitted, ControlError, Error, Ledger, Open, StoredDocument};
 use longshore_protocol::document::Split;
 use longshore_protocol::{Invalid, JobDocument, JobId, Plan, Timestamp};
 use metrics::counter;
@@ -100,6 +100,17 @@ enum Refusal {
     Conflict(JobId),
     /// It can't be judged now.
     NotNow(JobId, String),
+    /// It can't be judged now, and need not be: somebody has cancelled it.
+    Cancelled(JobId, String),
+}
+
+/// A document that the ledger knows.
+struct Taken {
+    admission: Admission,
+    /// When it was accepted, by the ledger's clock, if it is new.
+    accepted: Option<Timestamp>,
+    /// Whether it was cancelled before.
+    is_cancelled: bool,
 }
 
 /// Works until it is dropped; what is not acknowledged then comes again.
@@ -150,8 +161,8 @@ impl Admitter {
             self.wait_for_turn(&delivery).await;
         }
         let admitted = async {
-            let (admission, accepted) = self.admit(&delivery, has_waited).await?;
-            self.record(admission, accepted).await;
+            let taken = self.admit(&delivery, has_waited).await?;
+            self.record(taken).await;
             Ok(())
         };
         // A document on which we stumble is refused like any other: left alone it would come back for
@@ -163,17 +174,13 @@ impl Admitter {
         match admitted {
             Ok(()) => {}
             Err(Refusal::NotNow(job, reason)) => self.set_aside(&delivery, job, &reason).await,
+            Err(Refusal::Cancelled(job, reason)) => self.give_up(job, &reason).await,
             Err(refusal) => self.refuse(&delivery, refusal).await,
         }
         delivery.settle.ack().await;
     }
 
-    /// Gives when the job was accepted by the ledger's clock, if it is new.
-    async fn admit(
-        &self,
-        delivery: &Delivery,
-        has_waited: bool,
-    ) -> Result<(Admission, Option<Timestamp>), Refusal> {
+    async fn admit(&self, delivery: &Delivery, has_waited: bool) -> Result<Taken, Refusal> {
         let mut document = self.parse(&delivery.body).await?;
         let message_id = delivery.message_id.as_deref();
         let is_named_by_message =
@@ -181,10 +188,11 @@ impl Admitter {
         let job = document.id.unwrap_or_else(|| naming::name(&document, message_id));
         document.id = Some(job);
         let manifest = self.globs.manifest(&document, has_waited).await;
-        let manifest = manifest.map_err(|none| match none {
-            NoManifest::Refused(reason) => Refusal::Invalid(reason),
-            NoManifest::NotNow(reason) => Refusal::NotNow(job, reason),
-        })?;
+        let manifest = match manifest {
+            Ok(manifest) => manifest,
+            Err(NoManifest::Refused(reason)) => return Err(Refusal::Invalid(reason)),
+            Err(NoManifest::NotNow(reason)) => return Err(self.not_now(job, reason).await),
+        };
         let plan = Plan::new(document, manifest)?;
         let mut admission = admission(job, &plan);
         let terms = Terms::of(plan.document());
@@ -206,14 +214,20 @@ impl Admitter {
             let _ = self.notes.take(&*self.ledger, &self.journal, &summary).await;
             self.tell(Event::Admitted { summary, terms, opened }).await;
         } else {
-            let known = matches!(admitted, Ok(Admitted::Known));
+            // One that has ended already is archived by whoever looks at it.
+            let known = matches!(admitted, Ok(Admitted::Known | Admitted::Cancelled { .. }));
             self.tell(Event::NotAdmitted { job, known }).await;
         }
         match admitted? {
             Admitted::Accepted { at, .. } => {
                 counter!(DOCUMENTS, "outcome" => "accepted").increment(1);
                 info!(%job, task = plan.document().task, total = plan.total(), "job accepted");
-                Ok((admission, Some(at)))
+                Ok(Taken { admission, accepted: Some(at), is_cancelled: false })
+            }
+            Admitted::Cancelled { at } => {
+                counter!(DOCUMENTS, "outcome" => "cancelled").increment(1);
+                info!(%job, "job admitted as cancelled: somebody cancelled it before");
+                Ok(Taken { admission, accepted: Some(at), is_cancelled: true })
             }
             Admitted::Known => {
                 counter!(DOCUMENTS, "outcome" => "known").increment(1);
@@ -227,7 +241,7 @@ impl Admitter {
                 } else {
                     info!(%job, "document known; nothing to do");
                 }
-                Ok((admission, None))
+                Ok(Taken { admission, accepted: None, is_cancelled: false })
             }
             Admitted::Conflict => Err(Refusal::Conflict(job)),
             Admitted::TooLarge { most } => Err(Refusal::from(Invalid {
@@ -255,6 +269,24 @@ impl Admitter {
         let now = self.ledger.now().await.ok();
         let since = judged_at.zip(now).map(|(at, now)| now.since(at)).unwrap_or_default();
         tokio::time::sleep(JUDGE_EVERY.saturating_sub(since)).await;
+    }
+
+    /// A document that can't be judged now. One that was cancelled does not wait for it: how many subtasks it would have had
+    /// is not known, so it is shown as rejected.
+    async fn not_now(&self, job: JobId, reason: String) -> Refusal {
+        match self.ledger.pending_cancel(job).await {
+            Ok(Some(_)) => Refusal::Cancelled(job, reason),
+            // It is asked again when the document is judged again.
+            Ok(None) | Err(_) => Refusal::NotNow(job, reason),
+        }
+    }
+
+    async fn give_up(&self, job: JobId, reason: &str) {
+        counter!(DOCUMENTS, "outcome" => "cancelled").increment(1);
+        info!(%job, reason, "job document dropped: somebody cancelled the job while it could not be judged");
+        let told =
+            format!("cancelled before it was admitted, while it could not be judged: {reason}");
+        self.show_rejected(job, &told).await;
     }
 
     /// Gives a document that can't be judged now to those that wait.
@@ -312,21 +344,22 @@ impl Admitter {
 
     /// Tells the journal of an admitted job, so that the document is safe when its message is acknowledged. The job
     /// runs already.
-    async fn record(&self, admission: Admission, mut accepted: Option<Timestamp>) {
+    async fn record(&self, mut taken: Taken) {
         if !self.journal.is_wanted() {
             return;
         }
+        let job = taken.admission.job;
         let mut backoff = Backoff::new();
         loop {
-            match self.try_record(&admission, accepted).await {
+            match self.try_record(&taken).await {
                 Ok(None) => return self.ledger_health.worked(),
                 Ok(again) => {
-                    accepted = again;
-                    warn!(job = %admission.job, "the ledger lost a job that it had just admitted");
+                    taken.accepted = again;
+                    warn!(%job, "the ledger lost a job that it had just admitted");
                 }
                 Err(error @ Error::Unavailable { .. }) => self.ledger_health.failed(&error),
                 // What lies under the job's name is not ours any more.
-                Err(error) => return warn!(job = %admission.job, %error, "job not journaled"),
+                Err(error) => return warn!(%job, %error, "job not journaled"),
             }
             backoff.wait().await;
         }
@@ -334,13 +367,10 @@ impl Admitter {
 
     /// Gives anew when the job was accepted if the ledger has lost it, which is admitted again then: a ledger that was rebuilt from
     /// the journal before the job was in it has nobody else to tell it.
-    async fn try_record(
-        &self,
-        admission: &Admission,
-        accepted: Option<Timestamp>,
-    ) -> Result<Option<Timestamp>, Error> {
+    async fn try_record(&self, taken: &Taken) -> Result<Option<Timestamp>, Error> {
+        let Taken { admission, accepted, is_cancelled } = taken;
         let job = admission.job;
-        if let Some(at) = accepted {
+        if let Some(at) = *accepted {
             let Admission { keep_for, digest, document, manifest, .. } = admission.clone();
             let stored = StoredDocument { digest, document, manifest };
             self.journal.gather().await;
@@ -353,9 +383,18 @@ impl Admitter {
             // It is there; or has ended and was deleted, all that meanwhile.
             return Ok(None);
         }
+        if *is_cancelled {
+            // It has lost that as well.
+            match self.ledger.cancel(job).await {
+                Err(ControlError::Ledger(error)) => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
+        }
         let again = Admission { open: None, ..admission.clone() };
-        let admitted = self.ledger.admit(&again).await?;
-        Ok(if let Admitted::Accepted { at, .. } = admitted { Some(at) } else { None })
+        Ok(match self.ledger.admit(&again).await? {
+            Admitted::Accepted { at, .. } | Admitted::Cancelled { at } => Some(at),
+            Admitted::Known | Admitted::Conflict | Admitted::TooLarge { .. } => None,
+        })
     }
 
     async fn refuse(&self, delivery: &Delivery, refusal: Refusal) {
@@ -372,7 +411,7 @@ impl Admitter {
                 Some(id),
                 "id: another job with other content has this id; choose a new one".into(),
             ),
-            Refusal::NotNow(job, reason) => (Some(job), reason),
+            Refusal::NotNow(job, reason) | Refusal::Cancelled(job, reason) => (Some(job), reason),
         };
         warn!(job = id.map(tracing::field::display), reason, "job document refused");
         let mut headers = vec![("reason".to_owned(), shortened(&reason))];

@@ -22,7 +22,7 @@ pub(crate) const COPIED_CHUNKS: &str = "longshore_copied_chunks_total";
 pub(crate) const PUBLISHED_CHUNKS: &str = "longshore_published_chunks_total";
 /// Counter: publishes of chunk messages whose outcome is unknown; the sweep makes up for those that were lost.
 pub(crate) const UNKNOWN_PUBLISHES: &str = "longshore_unknown_publishes_total";
-/// Counter: job documents taken in, by `outcome`: `accepted`, `known`, `refused` or `postponed`
+/// Counter: job documents taken in, by `outcome`: `accepted`, `known`, `refused`, `cancelled` or `postponed`
 /// (once, when it is found that it can't be judged yet).
 pub(crate) const DOCUMENTS: &str = "longshore_documents_total";
 
@@ -41,7 +41,10 @@ pub fn describe() {
     describe_counter!(COPIED_CHUNKS, "Chunks that take long, offered to a second worker");
     describe_counter!(PUBLISHED_CHUNKS, "Chunk messages published, confirmed or not");
     describe_counter!(UNKNOWN_PUBLISHES, "Publishes of chunk messages of unknown outcome");
-    describe_counter!(DOCUMENTS, "Job documents taken in: accepted, known, refused or postponed");
+    describe_counter!(
+        DOCUMENTS,
+        "Job documents taken in: accepted, known, refused, cancelled or postponed"
+    );
     register();
 }
 
@@ -56,7 +59,7 @@ fn register() {
     for how in ["crashed", "vanished", "left"] {
         counter!(LOST_NODES, "how" => how).increment(0);
     }
-    for outcome in ["accepted", "known", "refused", "postponed"] {
+    for outcome in ["accepted", "known", "refused", "cancelled", "postponed"] {
         counter!(DOCUMENTS, "outcome" => outcome).increment(0);
     }
     for name in [

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use longshore_broker::Queue;
+use longshore_ledger::Cancelled;
 use longshore_protocol::NodeState;
 use longshore_protocol::state::JobState;
 use longshore_worker::{Config, Context, TaskResult, TaskSpec, Worker};
@@ -94,7 +95,7 @@ async fn a_cancel_ends_the_process_group_of_a_command_within_a_second() {
     let pid = std::fs::read_to_string(pid_file).expect("it is there").trim().to_owned();
 
     let cancelled = Instant::now();
-    assert_eq!(yard.ledger.cancel(job).await.expect("it runs"), JobState::Cancelled);
+    assert_eq!(yard.ledger.cancel(job).await.expect("it runs"), Cancelled::Ended);
     eventually("the grandchild is gone", async || !is_alive(&pid)).await;
     assert!(cancelled.elapsed() < Duration::from_secs(1), "it took {:?}", cancelled.elapsed());
     assert_eq!(yard.ended(job).await.books.cancelled, 1);

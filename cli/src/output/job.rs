@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use longshore_ledger::{CANCEL_KEPT, Cancelled};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
     Audit, Books, ErrorEntry, JobId, JobSummary, Reason, Recovery, Timestamp,
@@ -255,6 +256,29 @@ pub(crate) fn state(output: &mut Output, job: JobId, state: &str) -> Result<(), 
         output.json(&serde_json::json!({ "id": job, "state": state }))
     } else {
         output.line(format_args!("{job} {state}"))
+    }
+}
+
+/// A job that was cancelled, perhaps before it is there.
+pub(crate) fn cancelled(
+    output: &mut Output,
+    job: JobId,
+    cancelled: Cancelled,
+) -> Result<(), Failure> {
+    let state = JobState::Cancelled.as_str();
+    match cancelled {
+        Cancelled::Ended => self::state(output, job, state),
+        Cancelled::BeforeAdmission if output.is_json() => {
+            let view = serde_json::json!({ "id": job, "state": state, "admitted": false });
+            output.json(&view)
+        }
+        Cancelled::BeforeAdmission => {
+            let hours = CANCEL_KEPT.as_secs() / 3600;
+            output.line(format_args!(
+                "{job} {state}; it is not known (yet): a document with this id that comes within \
+                 {hours} hours is admitted as cancelled, and nothing of it runs"
+            ))
+        }
     }
 }
 

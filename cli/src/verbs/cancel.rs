@@ -8,7 +8,8 @@ use crate::output::{Output, job};
 use crate::services;
 use crate::settings::Settings;
 
-/// End a job; what runs is stopped within a second
+/// End a job; what runs is stopped within a second. One that is not admitted yet is admitted as cancelled, if it comes
+/// within 24 hours
 #[derive(Args)]
 pub(crate) struct Cancel {
     #[command(flatten)]
@@ -22,12 +23,7 @@ impl Cancel {
         output: &mut Output,
     ) -> Result<(), Failure> {
         let id = self.job.job;
-        let cancelled = services::jobs(settings)?.job(id).cancel().await;
-        let state = cancelled.map_err(|error| {
-            let later =
-                "; nothing is cancelled: if it is admitted later it runs, so cancel it then";
-            Failure::unless_on_its_way(error, later)
-        })?;
-        job::state(output, id, state.as_str())
+        let cancelled = services::jobs(settings)?.job(id).cancel().await?;
+        job::cancelled(output, id, cancelled)
     }
 }

@@ -45,7 +45,7 @@ impl Status {
             (Some(id), false) => {
                 let handle = jobs.job(id);
                 let summary = handle.summary().await;
-                let summary = summary.map_err(|error| Failure::unless_on_its_way(error, ""))?;
+                let summary = summary.map_err(Failure::unless_on_its_way)?;
                 let recoveries = handle.recoveries().await?;
                 job::summary(output, &summary, &recoveries, handle.waits_for().await?.as_ref())
             }

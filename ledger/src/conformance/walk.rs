@@ -149,7 +149,8 @@ impl Walk {
         for job in self.jobs() {
             let summary = ledger.job(job).await.expect("job");
             let Some(summary) = summary else {
-                let _ = writeln!(view, "{job}: absent");
+                let is_cancelled = ledger.pending_cancel(job).await.expect("cancel").is_some();
+                let _ = writeln!(view, "{job}: absent, cancelled {is_cancelled}");
                 continue;
             };
             let audit = ledger.audit(job).await.expect("audit").expect("it was there just now");
@@ -213,6 +214,8 @@ impl Walk {
                 self.messages.extend(opened);
                 view
             }
+            // At a time that differs from ledger to ledger.
+            Ok(Admitted::Cancelled { .. }) => "Cancelled".into(),
             other => said(other),
         }
     }

@@ -11,10 +11,10 @@ use longshore_protocol::{
 
 use super::job::Job;
 use crate::op::{
-    Admission, Admitted, Beat, Declared, Event, Grounds, Held, LOST_KEPT, Loss, LostNode,
-    POSTPONED_FOR, Process, Stop, StopReason,
+    Admission, Admitted, Beat, Declared, Event, Grounds, Held, LOST_KEPT, Loss, LostNode, Process,
+    Stop, StopReason,
 };
-use crate::{ControlError, Restored, Was};
+use crate::{CANCEL_KEPT, Cancelled, ControlError, POSTPONED_FOR, Restored, Was};
 
 use longshore_protocol::state::JobState;
 
@@ -36,6 +36,8 @@ pub(super) struct Store {
     deleted: HashMap<JobId, Timestamp>,
     /// Why jobs can't be judged, each with the time at which that was said.
     postponed: HashMap<JobId, (Timestamp, String)>,
+    /// When jobs that are not known yet were cancelled.
+    cancels: HashMap<JobId, Timestamp>,
     /// Up to where the ledger reflects the journal.
     journal: Option<JournalPlace>,
     nodes: BTreeMap<NodeId, Node>,
@@ -102,12 +104,19 @@ impl Store {
             None => {}
         }
         let mut job = Job::admit(admission, now);
-        events.push(job.changed());
-        let opened = admission.open.map(|open| job.open(&open, now)).unwrap_or_default();
         self.deleted.remove(&id);
         self.active.insert(id, now);
+        let admitted = if self.take_cancel(id, now) {
+            job.end(JobState::Cancelled, None, now, events);
+            self.expiring.extend(job.expires_at().map(|at| (at, id)));
+            Admitted::Cancelled { at: now }
+        } else {
+            events.push(job.changed());
+            let opened = admission.open.map(|open| job.open(&open, now)).unwrap_or_default();
+            Admitted::Accepted { at: now, opened }
+        };
         self.jobs.insert(id, job);
-        Admitted::Accepted { at: now, opened }
+        admitted
     }
 
     pub(super) fn restore(
@@ -125,16 +134,21 @@ impl Store {
             Some(known) if known.state != JobState::Rejected => return Restored::Known,
             _ => {}
         }
-        let job = Job::restore(admission, was, now);
+        let mut job = Job::restore(admission, was, now);
         if job.expires_at().is_some_and(|at| at <= now) {
             return Restored::Expired;
         }
         self.forget_job(id);
-        events.push(job.changed());
         match job.finished_at {
             Some(finished_at) => self.finished.insert(id, finished_at),
             None => self.active.insert(id, job.submitted_at),
         };
+        let is_cancelled = self.take_cancel(id, now);
+        if is_cancelled && job.finished_at.is_none() {
+            job.end(JobState::Cancelled, None, now, events);
+        } else {
+            events.push(job.changed());
+        }
         self.expiring.extend(job.expires_at().map(|at| (at, id)));
         self.jobs.insert(id, job);
         Restored::Restored
@@ -190,6 +204,34 @@ impl Store {
     pub(super) fn postponed(&self, id: JobId, now: Timestamp) -> Option<String> {
         let (at, reason) = self.postponed.get(&id)?;
         (now.since(*at) < POSTPONED_FOR).then(|| reason.clone())
+    }
+
+    pub(super) fn cancel(
+        &mut self,
+        id: JobId,
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) -> Result<Cancelled, ControlError> {
+        if let Some(answer) = self.change(id, |job| job.cancel(now, events)) {
+            return answer.map(|_| Cancelled::Ended);
+        }
+        if self.was_deleted(id, now) {
+            return Err(ControlError::NotFound);
+        }
+        self.cancels.retain(|_, at| now.since(*at) < CANCEL_KEPT);
+        self.cancels.insert(id, now);
+        Ok(Cancelled::BeforeAdmission)
+    }
+
+    pub(super) fn pending_cancel(&self, id: JobId, now: Timestamp) -> Option<Timestamp> {
+        self.cancels.get(&id).copied().filter(|at| now.since(*at) < CANCEL_KEPT)
+    }
+
+    /// Whether the job was cancelled before it was there, which is forgotten by that.
+    fn take_cancel(&mut self, id: JobId, now: Timestamp) -> bool {
+        let is_pending = self.pending_cancel(id, now).is_some();
+        self.cancels.remove(&id);
+        is_pending
     }
 
     pub(super) fn delete(&mut self, id: JobId, now: Timestamp) -> Result<(), ControlError> {

@@ -7,9 +7,10 @@ use redis::{Value, cmd};
 use super::RedisLedger;
 use super::call::Call;
 use super::jobs::{clock_millis, hget, zadd, zrem};
+use super::millis;
 use super::reply::{Reply, corrupt, optional_word, parse, word};
 use crate::op::MAX_RETRY_INDICES;
-use crate::{ControlError, Error};
+use crate::{CANCEL_KEPT, Cancelled, ControlError, Error};
 
 /// How many expired jobs one `archive` takes off the list: bounds a call that is made once a job.
 const MOST_EXPIRED: usize = 100;
@@ -26,9 +27,16 @@ impl RedisLedger {
         self.control(job, JobEvent::Resume, call).await
     }
 
-    pub(super) async fn cancel_job(&self, job: JobId) -> Result<JobState, ControlError> {
-        let call = Call::new("cancel", self.keys().all_of_job(job));
-        self.control(job, JobEvent::Cancel, call).await
+    pub(super) async fn cancel_job(&self, job: JobId) -> Result<Cancelled, ControlError> {
+        let keys = self.keys();
+        let beside = [keys.deleted(job), keys.cancel(job)];
+        let call = Call::new("cancel", keys.all_of_job(job).into_iter().chain(beside));
+        let call = call.arg(keys.events()).arg(job.to_string()).arg(millis(CANCEL_KEPT));
+        let reply = self.call(&call).await?;
+        if reply.first() == Some(b"remembered") {
+            return Ok(Cancelled::BeforeAdmission);
+        }
+        outcome(JobEvent::Cancel, reply).map(|_| Cancelled::Ended)
     }
 
     pub(super) async fn fail_job(&self, job: JobId, error: &str) -> Result<JobState, ControlError> {

@@ -8,13 +8,13 @@ use longshore_protocol::{
 use redis::{Cmd, cmd};
 
 use super::call::{Arguments, Call};
-use super::reply::{Reply, corrupt, optional_word, word};
+use super::reply::{Reply, corrupt, optional_word, parse, word};
 use super::summary::Fields;
 use super::{RedisLedger, millis, packing};
-use crate::op::{MAX_CHUNKS_A_CALL, MAX_INDICES, MAX_PARTS, POSTPONED_FOR, shortened};
+use crate::op::{MAX_CHUNKS_A_CALL, MAX_INDICES, MAX_PARTS, shortened};
 use crate::{
     Admission, Admitted, Claim, Commit, Committed, Error, Grant, HandBack, Holder, Lagging, Loss,
-    Open, Revoked, Straggler, Sweep,
+    Open, POSTPONED_FOR, Revoked, Straggler, Sweep,
 };
 
 impl RedisLedger {
@@ -54,7 +54,7 @@ impl RedisLedger {
         };
         let [listed, answer] = take(operation, answers)?;
         let answer = admitted(operation, admission.job, Reply::list(operation, answer)?)?;
-        if let Admitted::Accepted { at, .. } = answer {
+        if let Admitted::Accepted { at, .. } | Admitted::Cancelled { at } = answer {
             let lists = [
                 zadd(keys.active(), None, at.as_millis(), &name),
                 zrem(keys.finished(), &name),
@@ -89,7 +89,13 @@ impl RedisLedger {
         let job = admission.job;
         let optional = |number: Option<u64>| number.map_or_else(String::new, |n| n.to_string());
         let tree = admission.fan_in.map(|fan_in| ReduceTree::new(admission.total, fan_in));
-        let own = [keys.job(job), keys.document(job), keys.manifest(job), keys.deleted(job)];
+        let own = [
+            keys.job(job),
+            keys.document(job),
+            keys.manifest(job),
+            keys.deleted(job),
+            keys.cancel(job),
+        ];
         Call::new(operation, own.into_iter().chain(more.iter().cloned()))
             .arg(keys.events())
             .arg(job.to_string())
@@ -139,6 +145,15 @@ impl RedisLedger {
         let mut get = cmd("GET");
         get.arg(self.keys().postponed(job));
         optional_word(OPERATION, self.send(OPERATION, &get).await?)
+    }
+
+    pub(super) async fn read_pending_cancel(&self, job: JobId) -> Result<Option<Timestamp>, Error> {
+        const OPERATION: &str = "pending_cancel";
+        let mut get = cmd("GET");
+        get.arg(self.keys().cancel(job));
+        let at = optional_word(OPERATION, self.send(OPERATION, &get).await?)?;
+        let at = at.map(|at| parse(OPERATION, &at)).transpose()?;
+        Ok(at.map(Timestamp::from_millis))
     }
 
     pub(super) async fn open_chunks(
@@ -435,6 +450,7 @@ fn admitted(operation: &'static str, job: JobId, mut reply: Reply) -> Result<Adm
             let at = Timestamp::from_millis(reply.parse()?);
             Admitted::Accepted { at, opened: messages(job, reply)? }
         }
+        "cancelled" => Admitted::Cancelled { at: Timestamp::from_millis(reply.parse()?) },
         "known" => Admitted::Known,
         "conflict" => Admitted::Conflict,
         other => return Err(corrupt(operation, format!("`{other}`"))),

@@ -55,9 +55,9 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::keys::Keys;
 use crate::{
-    Admission, Admitted, Audience, Beat, Claim, Commit, Committed, ControlError, Declared, Error,
-    Events, Finding, Grounds, HandBack, Hearts, Held, Holder, Lagging, Ledger, Loss, Open,
-    Restored, Revoked, Roster, StoredDocument, Straggler, Sweep, Was,
+    Admission, Admitted, Audience, Beat, Cancelled, Claim, Commit, Committed, ControlError,
+    Declared, Error, Events, Finding, Grounds, HandBack, Hearts, Held, Holder, Lagging, Ledger,
+    Loss, Open, Restored, Revoked, Roster, StoredDocument, Straggler, Sweep, Was,
 };
 use clock::LedgerClock;
 use fleet::Told;
@@ -263,8 +263,12 @@ impl Ledger for RedisLedger {
         self.resume_job(job).await
     }
 
-    async fn cancel(&self, job: JobId) -> Result<JobState, ControlError> {
+    async fn cancel(&self, job: JobId) -> Result<Cancelled, ControlError> {
         self.cancel_job(job).await
+    }
+
+    async fn pending_cancel(&self, job: JobId) -> Result<Option<Timestamp>, Error> {
+        self.read_pending_cancel(job).await
     }
 
     async fn fail(&self, job: JobId, error: &str) -> Result<JobState, ControlError> {

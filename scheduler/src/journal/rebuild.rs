@@ -234,10 +234,10 @@ impl Keeper {
     async fn control(&self, job: JobId, event: JobEvent) -> Result<bool, Error> {
         let ledger = &self.ledger;
         let answer = match event {
-            JobEvent::Cancel => ledger.cancel(job).await,
-            JobEvent::Retry => ledger.retry(job, None).await,
-            JobEvent::Pause => ledger.pause(job).await,
-            _ => ledger.resume(job).await,
+            JobEvent::Cancel => ledger.cancel(job).await.map(drop),
+            JobEvent::Retry => ledger.retry(job, None).await.map(drop),
+            JobEvent::Pause => ledger.pause(job).await.map(drop),
+            _ => ledger.resume(job).await.map(drop),
         };
         match answer {
             Err(ControlError::Ledger(error)) => Err(error),

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use longshore_broker::Queue;
+use longshore_ledger::Cancelled;
+use longshore_protocol::state::JobState;
 use longshore_protocol::{InputFile, JobId, Manifest};
 use longshore_storage::Error;
 use tokio::time::Instant;
@@ -110,6 +112,31 @@ async fn one_that_waits_is_told_of_tried_with_pauses_and_survives_a_scheduler() 
     world.start_scheduler("s1");
     files.is_back.store(true, Ordering::Relaxed);
     world.succeeds(job).await;
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_waits_and_is_cancelled_ends_and_never_runs() {
+    let files = Files::default();
+    let world = files.world();
+    let job = publish(&world, "/away/*", 1).await;
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(world.ledger.cancel(job).await.unwrap(), Cancelled::BeforeAdmission);
+    let begun = Instant::now();
+    let ended = world.until_there(job).await;
+    assert!(begun.elapsed() <= Duration::from_secs(6), "{:?}", begun.elapsed());
+    let told = "cancelled before it was admitted, while it could not be judged: \
+                split.files: /away/*: stale file handle";
+    assert_eq!((ended.state, ended.error.as_deref()), (JobState::Rejected, Some(told)));
+    // A second copy of the document does not run either, now or once its files are back.
+    publish(&world, "/away/*", 1).await;
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(world.ledger.job(job).await.unwrap().unwrap(), ended);
+    assert_eq!(world.broker.depth(&Queue::Waiting).await.unwrap().unwrap().ready, 0);
+    files.is_back.store(true, Ordering::Relaxed);
+    publish(&world, "/away/*", 1).await;
+    let ended = world.until(job, "a decision", |it| it.state != JobState::Rejected).await;
+    assert_eq!((ended.state, ended.books.cancelled), (JobState::Cancelled, 1));
     world.stop().await;
 }
 

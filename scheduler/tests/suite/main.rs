@@ -1,5 +1,6 @@
 //! The scheduler's tests from outside, one binary.
 
+mod cancels;
 mod files;
 mod journal;
 mod lapses;

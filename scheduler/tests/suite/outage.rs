@@ -9,9 +9,9 @@ use longshore_broker::{
     Broker, Depth, JournalReader, Link, Outgoing, PublishError, Queue, Subscription,
 };
 use longshore_ledger::{
-    Admission, Admitted, Audience, Beat, Claim, Commit, Committed, ControlError, Declared, Error,
-    Event, Events, Grounds, HandBack, Hearts, Held, Holder, Lagging, Ledger, Loss, Open, Restored,
-    Revoked, Roster, StoredDocument, Straggler, Sweep, Was,
+    Admission, Admitted, Audience, Beat, Cancelled, Claim, Commit, Committed, ControlError,
+    Declared, Error, Event, Events, Grounds, HandBack, Hearts, Held, Holder, Lagging, Ledger, Loss,
+    Open, Restored, Revoked, Roster, StoredDocument, Straggler, Sweep, Was,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
@@ -228,7 +228,8 @@ pass_on! {
         -> Result<Option<Sweep>, Error>;
     pause(job: JobId) -> Result<JobState, ControlError>;
     resume(job: JobId) -> Result<JobState, ControlError>;
-    cancel(job: JobId) -> Result<JobState, ControlError>;
+    cancel(job: JobId) -> Result<Cancelled, ControlError>;
+    pending_cancel(job: JobId) -> Result<Option<Timestamp>, Error>;
     fail(job: JobId, error: &str) -> Result<JobState, ControlError>;
     retry(job: JobId, indices: Option<&[u64]>) -> Result<JobState, ControlError>;
     delete(job: JobId) -> Result<(), ControlError>;

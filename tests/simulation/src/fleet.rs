@@ -244,10 +244,10 @@ async fn control_job(
     tokio::time::sleep_until(world.at(at)).await;
     // Its state may not allow it, or the answer may get lost: then so it is.
     let _ = match control {
-        Control::Pause => ledger.pause(job.id).await,
-        Control::Resume => ledger.resume(job.id).await,
-        Control::Cancel => ledger.cancel(job.id).await,
-        Control::Retry => ledger.retry(job.id, None).await,
+        Control::Pause => ledger.pause(job.id).await.map(drop),
+        Control::Resume => ledger.resume(job.id).await.map(drop),
+        Control::Cancel => ledger.cancel(job.id).await.map(drop),
+        Control::Retry => ledger.retry(job.id, None).await.map(drop),
     };
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct History {
     pub(crate) revoked: BTreeSet<(JobId, ChunkId)>,
     /// Jobs of which a chunk was handed back in parts.
     pub(crate) cut: BTreeSet<JobId>,
+    /// Jobs that were cancelled before they were admitted, by a ledger that has lost nothing since.
+    pub(crate) cancelled_early: BTreeSet<JobId>,
     /// Jobs that are paused, and since when.
     pub(crate) paused: BTreeMap<JobId, Duration>,
     /// What a claim wrote outside of the ledger: the lines from this subtask on.
@@ -235,6 +237,7 @@ impl World {
     ) -> Attempt {
         self.count("attempts");
         self.note(|| format!("{} begins {job}/{index}, attempt {attempt}", process.name));
+        self.check_wanted(job, index);
         self.check_attempt(job, index, attempt);
         self.check_pause(process, job, index);
         self.check_fenced(process, job, index);
@@ -343,6 +346,15 @@ impl World {
     }
 
     // Checkers of a step
+
+    /// S19.
+    fn check_wanted(&self, job: JobId, index: u64) {
+        if self.history.lock().cancelled_early.contains(&job) {
+            self.violated("S19", || {
+                format!("{job}/{index} began though the job was cancelled before")
+            });
+        }
+    }
 
     /// S5.
     fn check_attempt(&self, job: JobId, index: u64, attempt: u32) {

@@ -14,10 +14,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use longshore_ledger::{
-    Admission, Admitted, Audience, Beat, Claim, Commit, Committed, ControlError, Declared, Error,
-    Event, Events, Grounds, HandBack, Heart, Hearts, Held, Holder, Lagging, Ledger, Loss, Open,
-    Process as Beating, Restored, Revoked, Roster, Stop, StopReason, StoredDocument, Straggler,
-    Sweep, Was,
+    Admission, Admitted, Audience, Beat, Cancelled, Claim, Commit, Committed, ControlError,
+    Declared, Error, Events, Grounds, HandBack, Heart, Hearts, Held, Holder, Lagging, Ledger, Loss,
+    Open, Process as Beating, Restored, Revoked, Roster, Stop, StopReason, StoredDocument,
+    Straggler, Sweep, Was,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
@@ -27,6 +27,7 @@ use longshore_protocol::{
 };
 use tokio::sync::oneshot;
 
+use crate::hints::RemoteEvents;
 use crate::process::{Process, Trouble};
 use crate::sabotage::Sabotage;
 use crate::world::World;
@@ -129,32 +130,6 @@ async fn pause(time: Duration) {
 
 fn unavailable(reason: &str) -> Error {
     Error::Unavailable { address: "the simulation".into(), reason: reason.into() }
-}
-
-/// Hints on their way to one process.
-struct RemoteEvents {
-    process: Arc<Process>,
-    line: Trouble,
-    real: Box<dyn Events>,
-}
-
-#[async_trait]
-impl Events for RemoteEvents {
-    async fn next(&mut self) -> Event {
-        loop {
-            let event = self.real.next().await;
-            self.process.running().await;
-            let world = &self.process.world;
-            if self.process.has(self.line) {
-                world.count("hints cut off");
-                self.process.without(self.line).await;
-                return Event::Gap;
-            }
-            if !world.happens("hints lost", |weather| weather.hint_lost) {
-                return event;
-            }
-        }
-    }
 }
 
 /// A scheduler's look at the hearts, over its line. What cuts all lines cuts that one too: then only
@@ -305,14 +280,12 @@ impl Ledger for RemoteLedger {
         self.ask("resume", move |world| Box::pin(async move { world.resume(job).await })).await
     }
 
-    async fn cancel(&self, job: JobId) -> Result<JobState, ControlError> {
-        self.ask("cancel", move |world| {
-            Box::pin(async move {
-                let done = world.ledger.cancel(job).await;
-                world.ended(job, "jobs cancelled", done).await
-            })
-        })
-        .await
+    async fn cancel(&self, job: JobId) -> Result<Cancelled, ControlError> {
+        self.ask("cancel", move |world| Box::pin(async move { world.cancel(job).await })).await
+    }
+
+    async fn pending_cancel(&self, job: JobId) -> Result<Option<Timestamp>, Error> {
+        self.process.world.ledger.pending_cancel(job).await
     }
 
     async fn fail(&self, job: JobId, error: &str) -> Result<JobState, ControlError> {

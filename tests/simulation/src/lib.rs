@@ -36,6 +36,7 @@
 //! | S16 | where only the ledger and the broker are away for a while, no attempt begins twice, but as a copy | as each attempt begins |
 //! | S17 | what a heartbeat says was given to others, or has ended, is stopped (within 0.5 s to wind up) | every 100 ms |
 //! | S18 | a worker that lives and sends heartbeats as it announces is not declared lost for its silence | with each verdict |
+//! | S19 | nothing runs of a job that was cancelled before it was admitted, unless the ledger was rolled back since | as each attempt begins |
 //!
 //! Some places of a fleet lack a task, and on one everything may fail. S1, S3 and S7 hold as they would without them, but for
 //! subtasks whose last attempt failed there.
@@ -57,6 +58,7 @@
 mod broker;
 mod dice;
 mod fleet;
+mod hints;
 mod history;
 mod ledger;
 mod nemesis;

@@ -221,6 +221,10 @@ async fn judge_jobs(world: &World) {
 /// What is wrong with how a job ended.
 fn misjudged(job: &Job, summary: &JobSummary, unlucky: u64) -> Option<String> {
     let JobSummary { state, books, reduce, .. } = summary;
+    if *state == JobState::Rejected && job.is_cancelled() {
+        // Before its files could be read.
+        return None;
+    }
     let failures = job.failures()..=job.failures() + unlucky;
     let accounted = books.done + books.failed + books.cancelled == job.total;
     let ended_well = match state {

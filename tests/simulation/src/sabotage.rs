@@ -48,6 +48,8 @@ pub enum Sabotage {
     IgnoreTerms,
     /// Subscriptions of workers end, as if the broker had been closed. S12.
     EndSubscriptions,
+    /// Who cancels a job that is not known yet is told that this is remembered, which it is not. S19.
+    ForgetCancels,
     /// Nobody knows on which nodes a subtask has failed. S14.
     ForgetTried,
 }
@@ -77,6 +79,7 @@ impl Sabotage {
         Self::IgnoreStops,
         Self::IgnoreTerms,
         Self::EndSubscriptions,
+        Self::ForgetCancels,
         Self::ForgetTried,
     ];
 
@@ -102,6 +105,7 @@ impl Sabotage {
             Self::IgnoreTerms => "S18",
             Self::EndSubscriptions => "S12",
             Self::ForgetTried => "S14",
+            Self::ForgetCancels => "S19",
             Self::NeverRevoke | Self::OneRecovers => "S13",
         }
     }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use longshore_ledger::memory::Snapshot;
 use longshore_ledger::{
-    Admission, Admitted, Claim, Commit, Committed, ControlError, Declared, Error, Grounds,
-    HandBack, Heart, Lagging, Ledger, Loss, Open, Process, Revoked, Roster, Straggler, Sweep,
+    Admission, Admitted, Cancelled, Claim, Commit, Committed, ControlError, Declared, Error,
+    Grounds, HandBack, Heart, Lagging, Ledger, Loss, Open, Process, Revoked, Roster, Straggler,
+    Sweep,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
@@ -265,13 +266,29 @@ impl World {
         Ok(state)
     }
 
+    pub(crate) async fn cancel(&self, job: JobId) -> Result<Cancelled, ControlError> {
+        let is_known = self.ledger.job(job).await?.is_some();
+        let done = if is_known || !self.is_sabotaged(Sabotage::ForgetCancels) {
+            self.ledger.cancel(job).await?
+        } else {
+            Cancelled::BeforeAdmission
+        };
+        if done == Cancelled::BeforeAdmission {
+            self.count("jobs cancelled before they were admitted");
+            self.note(|| format!("{job} cancelled before it was admitted"));
+            self.history.lock().cancelled_early.insert(job);
+            return Ok(done);
+        }
+        self.ended(job, "jobs cancelled", Ok(done)).await
+    }
+
     /// A control after which nobody holds anything of the job any more.
-    pub(crate) async fn ended(
+    pub(crate) async fn ended<A>(
         &self,
         job: JobId,
         how: &'static str,
-        done: Result<JobState, ControlError>,
-    ) -> Result<JobState, ControlError> {
+        done: Result<A, ControlError>,
+    ) -> Result<A, ControlError> {
         let state = done?;
         self.count(how);
         self.note(|| format!("{job} {how}"));
@@ -353,6 +370,7 @@ impl World {
         let mut history = self.history.lock();
         history.holders = to.holders.clone();
         history.counted = to.counted.clone();
+        history.cancelled_early.clear();
         history.paused.clear();
         history.paused.extend(paused.into_iter().map(|job| (job, now)));
     }

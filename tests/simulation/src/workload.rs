@@ -227,10 +227,15 @@ impl Job {
         (0..self.total).filter(|index| self.fails(*index)).count() as u64
     }
 
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.controls.iter().any(|(_, control)| *control == Control::Cancel)
+    }
+
     /// Whether it may end before all of it has run.
     pub(crate) fn may_be_cut_short(&self) -> bool {
-        let cancelled = self.controls.iter().any(|(_, control)| *control == Control::Cancel);
-        cancelled || self.document.deadline.is_some() || self.document.stop_after_failures.is_some()
+        self.is_cancelled()
+            || self.document.deadline.is_some()
+            || self.document.stop_after_failures.is_some()
     }
 
     fn throw(&self, index: u64, what: u64) -> u64 {

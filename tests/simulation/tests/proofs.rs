@@ -44,6 +44,7 @@ fn every_kind_of_trouble_happens() {
         "hints cut off",
         "hints lost",
         "jobs cancelled",
+        "jobs cancelled before they were admitted",
         "jobs submitted again after a rollback",
         "messages doubled",
         "messages late",

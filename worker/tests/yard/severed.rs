@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use longshore_ledger::{
-    Admission, Admitted, Audience, Beat, Claim, Commit, Committed, ControlError, Declared, Error,
-    Events, Grounds, HandBack, Hearts, Held, Holder, Lagging, Ledger, Loss, Open, Restored,
-    Revoked, Roster, StoredDocument, Straggler, Sweep, Was,
+    Admission, Admitted, Audience, Beat, Cancelled, Claim, Commit, Committed, ControlError,
+    Declared, Error, Events, Grounds, HandBack, Hearts, Held, Holder, Lagging, Ledger, Loss, Open,
+    Restored, Revoked, Roster, StoredDocument, Straggler, Sweep, Was,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
@@ -194,7 +194,10 @@ impl Ledger for Severed {
     async fn resume(&self, _: JobId) -> Result<JobState, ControlError> {
         others()
     }
-    async fn cancel(&self, _: JobId) -> Result<JobState, ControlError> {
+    async fn cancel(&self, _: JobId) -> Result<Cancelled, ControlError> {
+        others()
+    }
+    async fn pending_cancel(&self, _: JobId) -> Result<Option<Timestamp>, Error> {
         others()
     }
     async fn fail(&self, _: JobId, _: &str) -> Result<JobState, ControlError> {
