@@ -90,6 +90,11 @@ impl Keys {
         self.part(job, "postponed")
     }
 
+    /// Hash: worker -> when it said last that it can't go on, ms, and why. Expires by itself.
+    pub fn stalls(&self, job: JobId) -> String {
+        self.part(job, "stalls")
+    }
+
     /// String: when somebody cancelled the job, which is not known yet, ms. Expires by itself.
     pub fn cancel(&self, job: JobId) -> String {
         self.part(job, "cancel")
@@ -227,7 +232,7 @@ mod tests {
     #[test]
     fn all_keys_of_a_job_share_one_slot() {
         let (keys, job) = keys();
-        let beside = [keys.deleted(job), keys.postponed(job), keys.cancel(job)];
+        let beside = [keys.deleted(job), keys.postponed(job), keys.stalls(job), keys.cancel(job)];
         for key in keys.all_of_job(job).into_iter().chain(beside) {
             let open = key.find('{').expect("a hash tag opens");
             let close = key.find('}').expect("a hash tag closes");

@@ -36,7 +36,7 @@ use longshore_protocol::state::{IllegalTransition, JobState};
 use longshore_protocol::{
     Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, Isolation, JobId, JobSummary,
     JournalPlace, NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId,
-    SchedulerRecord, Timestamp, Token,
+    SchedulerRecord, Stall, Timestamp, Token,
 };
 
 pub use cause::Cause;
@@ -46,7 +46,7 @@ pub use op::{
     Roster, Stop, StopReason, StoredDocument, Straggler, Sweep,
 };
 pub use restoring::{Restored, Was};
-pub use retention::{CANCEL_KEPT, Cancelled, POSTPONED_FOR};
+pub use retention::{CANCEL_KEPT, Cancelled, POSTPONED_FOR, STALL_KEPT};
 
 /// Why the ledger could not do as asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -138,6 +138,18 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// What [`Self::postpone`] said last, while it is kept.
     async fn postponed(&self, job: JobId) -> Result<Option<String>, Error>;
+
+    /// Says why a worker can't go on with what it holds of a job, or with `None` that it can. Kept for [`STALL_KEPT`] after it was
+    /// said last, for people only.
+    async fn report_stall(
+        &self,
+        job: JobId,
+        node: &NodeId,
+        reason: Option<&str>,
+    ) -> Result<(), Error>;
+
+    /// What [`Self::report_stall`] said last of each worker, while it is kept, by worker.
+    async fn stalls(&self, job: JobId) -> Result<Vec<Stall>, Error>;
 
     /// Opens up to `open.chunks` new chunks of at most `open.size` subtasks each, `Queued` with epoch 1 and due (for the sweep)
     /// after `open.publish_within`; gives them in the order opened. None if the job is paused, ended or absent, or if `chunks` or

@@ -26,7 +26,7 @@ use longshore_protocol::state::JobState;
 use longshore_protocol::{
     Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, Isolation, JobId, JobSummary,
     JournalPlace, NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId,
-    SchedulerRecord, Severity, Timestamp, Token,
+    SchedulerRecord, Severity, Stall, Timestamp, Token,
 };
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
@@ -232,6 +232,20 @@ impl Ledger for MemoryLedger {
 
     async fn postponed(&self, job: JobId) -> Result<Option<String>, Error> {
         Ok(self.run(|store, now, _| store.postponed(job, now)))
+    }
+
+    async fn report_stall(
+        &self,
+        job: JobId,
+        node: &NodeId,
+        reason: Option<&str>,
+    ) -> Result<(), Error> {
+        self.run(|store, now, _| store.report_stall(job, node, reason, now));
+        Ok(())
+    }
+
+    async fn stalls(&self, job: JobId) -> Result<Vec<Stall>, Error> {
+        Ok(self.run(|store, now, _| store.stalls(job, now)))
     }
 
     async fn open(&self, job: JobId, open: &Open) -> Result<Vec<ChunkMessage>, Error> {

@@ -231,9 +231,20 @@ impl Job {
         Ok(self.jobs.ledger().recoveries(self.id, MAX_RECOVERIES).await?)
     }
 
-    /// Why nothing of the job can run at the moment, as far as the list of workers tells; `None` if something runs, or can.
-    pub async fn waits_for(&self) -> Result<Option<Reason>, Error> {
+    /// Why the job does not go on, or not with all that workers hold of it: what they say that they can't go on with, and if
+    /// nothing runs why nothing can, as far as the list of workers tells.
+    pub async fn reasons(&self) -> Result<Vec<Reason>, Error> {
         let summary = self.summary().await?;
+        if summary.state.is_terminal() {
+            return Ok(Vec::new());
+        }
+        let stalls = self.jobs.ledger().stalls(self.id).await?;
+        let no_worker = self.no_worker(summary).await?;
+        Ok(Reason::stalled(&stalls).into_iter().chain(no_worker).collect())
+    }
+
+    /// Why nothing of the job can run; `None` if something runs, or can.
+    async fn no_worker(&self, summary: JobSummary) -> Result<Option<Reason>, Error> {
         let moves =
             matches!(summary.state, JobState::Queued | JobState::Running | JobState::Reducing);
         if !moves || summary.running_chunks > 0 {

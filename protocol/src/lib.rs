@@ -26,7 +26,7 @@ pub use journal::{Decoder, Ending, JournalPlace, JournalRecord, LARGEST_RECORD, 
 pub use json::{Items, Json};
 pub use message::{ChunkMessage, Subtask};
 pub use outcome::{Outcome, RESULT_STRIDE, Run, runs_len, split_results};
-pub use reason::{Reason, ReasonCode};
+pub use reason::{Reason, ReasonCode, Stall};
 pub use reduce::{ReduceNode, ReduceTree};
 pub use split::{Input, InputFile, LineWindow, MAX_FILES, Manifest, Plan};
 pub use time::Timestamp;

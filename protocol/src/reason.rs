@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DisabledTask, NodeRecord, NodeState};
+use crate::{DisabledTask, NodeId, NodeRecord, NodeState, Timestamp};
 
 /// What kind of reason it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +12,19 @@ pub enum ReasonCode {
     NoWorkerForQueue,
     /// Workers take chunks of the job's queue, and none of them can run the task.
     NoWorkerForTask,
+    /// Workers can't go on with what they hold of the job.
+    Stalled,
+}
+
+/// What a worker can't go on with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stall {
+    /// The worker.
+    pub node: NodeId,
+    /// When it said so last.
+    pub at: Timestamp,
+    /// Why, in a sentence.
+    pub reason: String,
 }
 
 /// Why a job waits.
@@ -24,6 +37,16 @@ pub struct Reason {
 }
 
 impl Reason {
+    /// What workers say that they can't go on with; `None` if none says so.
+    pub fn stalled(stalls: &[Stall]) -> Option<Self> {
+        let Stall { node, reason, .. } = stalls.first()?;
+        let text = match stalls.len() {
+            1 => format!("worker {node} can't go on: {reason}"),
+            count => format!("{count} workers can't go on, of which {node} says: {reason}"),
+        };
+        Some(Self { code: ReasonCode::Stalled, text })
+    }
+
     /// Why none of these workers can run a task from a queue; `None` if one can. Workers that drain or have died count as absent.
     pub fn no_worker(queue: &str, task: &str, nodes: &[NodeRecord]) -> Option<Self> {
         let is_there = |node: &&NodeRecord| {

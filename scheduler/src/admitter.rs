@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::engine::{Event, Keyed, Terms};
-use crate::globs::{Globs, LONG, NoManifest};
+use crate::globs::{Globs, LONG, NoManifest, check_results};
 use crate::health::{Backoff, Health, Service};
 use crate::journal::{Journal, Notes, admitted, tell};
 use crate::metrics::DOCUMENTS;
@@ -193,6 +193,7 @@ impl Admitter {
             Err(NoManifest::Refused(reason)) => return Err(Refusal::Invalid(reason)),
             Err(NoManifest::NotNow(reason)) => return Err(self.not_now(job, reason).await),
         };
+        check_results(&document).await.map_err(Refusal::Invalid)?;
         let plan = Plan::new(document, manifest)?;
         let mut admission = admission(job, &plan);
         let terms = Terms::of(plan.document());

@@ -1,4 +1,4 @@
-//! Expands the globs of a document, for as long as its place in the queue allows: nobody waits for
+//! Looks at the files that a document names, for as long as its place in the queue allows: nobody waits for
 //! somebody else's files.
 
 use std::fmt;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use longshore_protocol::document::Split;
+use longshore_protocol::document::{Results, Split};
 use longshore_protocol::{Invalid, JobDocument, Manifest};
 use longshore_storage::Error;
 use tokio::sync::Semaphore;
@@ -17,6 +17,18 @@ const QUICK: Duration = Duration::from_millis(250);
 
 /// Expansions that may take longer, beside those of documents that wait.
 pub(crate) const LONG: u16 = 16;
+
+/// Refuses a job whose results can never be written. That is judged as the globs are, on the files that this scheduler sees, but
+/// with less confidence: what is not surely wrong, or not known soon, is left to the workers.
+pub(crate) async fn check_results(document: &JobDocument) -> Result<(), String> {
+    let Results::Url(location) = &document.results else { return Ok(()) };
+    match tokio::time::timeout(QUICK, longshore_storage::check_folder(location)).await {
+        Ok(Err(error @ (Error::NotAFolder { .. } | Error::Unusable { .. }))) => {
+            Err(format!("results: {error}"))
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
 
 /// What expands globs: `longshore_storage::expand`, but for tests.
 pub type Expand =
@@ -119,6 +131,23 @@ mod tests {
 
     fn document() -> JobDocument {
         JobDocument::new("t", Split::files(["/net/*"]))
+    }
+
+    #[tokio::test]
+    async fn results_that_can_never_be_written_are_refused_and_others_left_to_workers() {
+        let root = tempfile::tempdir().expect("a folder");
+        let here = root.path().to_str().expect("a plain name");
+        std::fs::write(root.path().join("file"), "x").expect("written");
+        let judge =
+            async |results: Results| check_results(&JobDocument { results, ..document() }).await;
+        let of = |place: &str| Results::Url(format!("file://{here}/{place}"));
+        let told = judge(of("file/x")).await.expect_err("a file is no folder");
+        assert!(
+            told.starts_with(&format!("results: file://{here}/file/x: {here}/file is no folder; "))
+        );
+        for results in [of("new/x"), Results::Keep, Results::Url("s3://bucket/x".into())] {
+            assert_eq!(judge(results).await, Ok(()));
+        }
     }
 
     fn hanging() -> Globs {

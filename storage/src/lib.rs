@@ -9,6 +9,7 @@
 
 mod check;
 mod expand;
+mod folder;
 mod left_out;
 mod local;
 mod location;
@@ -22,6 +23,7 @@ use nix::errno::Errno;
 
 pub use check::check;
 pub use expand::{MAX_FILES, expand};
+pub use folder::check_folder;
 pub use left_out::left_out;
 pub use location::{absolute, is_absolute, named};
 pub use window::{MAX_OVERHANG_BYTES, read_window};
@@ -90,6 +92,14 @@ pub enum Error {
         path: String,
         /// What the system said.
         reason: String,
+    },
+    /// Something that is no folder stands where results need one.
+    #[error("{path}: {file} is no folder; name a folder that is there, or that can be made")]
+    NotAFolder {
+        /// Path or URL.
+        path: String,
+        /// What stands there.
+        file: String,
     },
     /// The globs of one job look at more names, or for longer, than an expansion may.
     #[error(
@@ -175,6 +185,7 @@ impl Error {
             | Self::NoBucket { .. }
             | Self::Denied { .. }
             | Self::Unusable { .. }
+            | Self::NotAFolder { .. }
             | Self::TooFar { .. }
             | Self::NotUtf8 { .. }
             | Self::TooManyFiles
@@ -203,6 +214,7 @@ impl Error {
             | Self::NoBucket { .. }
             | Self::Denied { .. }
             | Self::Unusable { .. }
+            | Self::NotAFolder { .. }
             | Self::TooFar { .. }
             | Self::Io { .. }
             | Self::Store { .. } => false,

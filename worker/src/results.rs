@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use longshore_ledger::{Commit, Committed, Error, Held, Ledger};
 use longshore_protocol::document::Results;
-use longshore_protocol::{JobId, JobSummary, Run, split_results};
+use longshore_protocol::{JobId, JobSummary, NodeId, Run, split_results};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
@@ -105,6 +105,38 @@ impl Drop for Waiting<'_> {
                 info!(location = self.location, "no results wait to be written any more");
             }
         }
+    }
+}
+
+/// Results of a job wait to be written, and the ledger is told so while this lives. Best effort, and nobody waits for it.
+struct Stalled {
+    ledger: Arc<dyn Ledger>,
+    node: NodeId,
+    job: JobId,
+}
+
+impl Stalled {
+    fn report(&self, error: &str) {
+        let minutes = PATIENCE.as_secs() / 60;
+        let reason = format!(
+            "results can't be written: {error}; the worker keeps them and tries again for {minutes} minutes"
+        );
+        self.tell(Some(reason));
+    }
+
+    fn tell(&self, reason: Option<String>) {
+        let (ledger, node, job) = (self.ledger.clone(), self.node.clone(), self.job);
+        tokio::spawn(async move {
+            if let Err(error) = ledger.report_stall(job, &node, reason.as_deref()).await {
+                debug!(%job, %error, "can't tell of results that wait to be written");
+            }
+        });
+    }
+}
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        self.tell(None);
     }
 }
 
@@ -196,7 +228,11 @@ impl Pipeline {
         let mut pause = FIRST;
         while let Err(error) = self.try_commit(chunk, batch).await {
             let Results::Url(location) = &chunk.plan.document().results else { return };
-            let waiting = waiting.get_or_insert_with(|| self.locations.wait(location, &error));
+            let waiting = waiting.get_or_insert_with(|| {
+                (self.locations.wait(location, &error), self.stalled(chunk))
+            });
+            let (waiting, stalled) = waiting;
+            stalled.report(&error);
             if waiting.since.elapsed() >= PATIENCE {
                 warn!(location, error, "results can't be written; their subtasks fail");
                 batch.fail_results(&format!("results: {error}"));
@@ -209,6 +245,12 @@ impl Pipeline {
             }
             pause = (pause * 2).min(LONGEST);
         }
+    }
+
+    /// Tells people that a chunk stalls, until that is over.
+    fn stalled(&self, chunk: &Chunk<'_>) -> Stalled {
+        let (ledger, node) = (self.ledger.clone(), self.node.clone());
+        Stalled { ledger, node, job: chunk.hold.held.job }
     }
 
     /// After a commit: sees that the objects which no commit names are removed.

@@ -156,10 +156,18 @@ async fn a_location_that_can_not_be_written_for_a_while_repeats_no_work() {
     eventually("it has tried twice", async || store.writes.load(Ordering::SeqCst) >= 3).await;
     let summary = yard.job(job).await;
     assert_eq!((summary.books.done, summary.books.failed, summary.books.retrying), (0, 0, 0));
+    let stalls = async || yard.ledger.stalls(job).await.expect("memory");
+    eventually("the ledger is told", async || stalls().await.len() == 1).await;
+    let told = stalls().await.remove(0);
+    assert_eq!(told.node, worker.id);
+    let reason = told.reason;
+    assert!(reason.starts_with("results can't be written: file:///results/"), "{reason}");
+    assert!(reason.contains(": no space left on device; the worker keeps them and "), "{reason}");
     store.is_full.store(false, Ordering::SeqCst);
     let summary = yard.ended(job).await;
     assert_eq!((summary.state, summary.books.done), (JobState::Succeeded, 30));
     assert_eq!(runs.load(Ordering::SeqCst), 30, "each subtask ran once");
+    eventually("that is over", async || stalls().await.is_empty()).await;
     worker.leave().await;
 }
 

@@ -105,8 +105,8 @@ struct WholeView<'a> {
     #[serde(flatten)]
     job: View<'a>,
     recovered: Vec<recovery::View<'a>>,
-    /// Why nothing of it can run at the moment.
-    reasons: Vec<&'a Reason>,
+    /// Why it does not go on, or not with all of it.
+    reasons: &'a [Reason],
 }
 
 /// All that is known of one job.
@@ -114,11 +114,10 @@ pub(crate) fn summary(
     output: &mut Output,
     job: &JobSummary,
     recoveries: &[Recovery],
-    waits_for: Option<&Reason>,
+    reasons: &[Reason],
 ) -> Result<(), Failure> {
     if output.is_json() {
         let recovered = recoveries.iter().map(recovery::View::new).collect();
-        let reasons = waits_for.into_iter().collect();
         return output.json(&WholeView { job: View::new(job), recovered, reasons });
     }
     let mut facts = vec![("job", job.id.to_string()), ("state", job.state.as_str().to_owned())];
@@ -127,7 +126,7 @@ pub(crate) fn summary(
         facts.extend(job.error.clone().map(|error| ("error", error)));
         return print_facts(output, facts);
     }
-    facts.extend(waits_for.map(|reason| ("waits", reason.text.clone())));
+    facts.extend(reasons.iter().map(|reason| ("waits", reason.text.clone())));
     facts.extend([
         ("task", job.task.clone()),
         ("queue", format!("{}, priority {}, tenant {}", job.queue, job.priority, job.tenant)),

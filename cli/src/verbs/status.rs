@@ -47,7 +47,7 @@ impl Status {
                 let summary = handle.summary().await;
                 let summary = summary.map_err(Failure::unless_on_its_way)?;
                 let recoveries = handle.recoveries().await?;
-                job::summary(output, &summary, &recoveries, handle.waits_for().await?.as_ref())
+                job::summary(output, &summary, &recoveries, &handle.reasons().await?)
             }
             (None, false) => job::list(output, &jobs.list(self.finished).await?),
             (Some(id), true) => {
@@ -87,7 +87,7 @@ async fn watch_one(handle: &Job, output: &mut Output) -> Result<(), Failure> {
     }
     bar.clear();
     match last.filter(|_| bar.is_drawn()) {
-        Some(summary) => job::summary(output, &summary, &handle.recoveries().await?, None),
+        Some(summary) => job::summary(output, &summary, &handle.recoveries().await?, &[]),
         None => Ok(()),
     }
 }

@@ -49,7 +49,7 @@ impl Submit {
             }
             let job = client.submit_within(&document, self.within).await?;
             if !self.wait {
-                if let Ok(Some(Reason { text, .. })) = job.waits_for().await {
+                for Reason { text, .. } in job.reasons().await.unwrap_or_default() {
                     talk(format_args!("the job waits: {text}"));
                 }
                 return job::id(output, job.id());
@@ -81,17 +81,19 @@ pub(crate) async fn watch(job: &Job) -> Result<JobSummary, Failure> {
 
 /// Tells why nothing of the job can run, each time that the reason is another one. Never ends.
 async fn explain(job: &Job, bar: &Bar) {
-    let mut told = None;
+    let mut told = Vec::new();
     loop {
         tokio::time::sleep(EXPLAIN_EVERY).await;
         // A ledger that does not answer is for whoever waits for the end.
-        let Ok(reason) = job.waits_for().await else { continue };
-        if reason != told {
-            match &reason {
-                Some(Reason { text, .. }) => bar.talk(format_args!("the job waits: {text}")),
-                None => bar.talk("the job goes on"),
+        let Ok(reasons) = job.reasons().await else { continue };
+        if reasons != told {
+            for Reason { text, .. } in &reasons {
+                bar.talk(format_args!("the job waits: {text}"));
             }
-            told = reason;
+            if reasons.is_empty() {
+                bar.talk("the job goes on");
+            }
+            told = reasons;
         }
     }
 }

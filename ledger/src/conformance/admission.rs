@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_protocol::state::JobState;
-use longshore_protocol::{Books, Token};
+use longshore_protocol::{Books, Stall, Token};
 
 use super::play::{NEVER, Play, admission, await_that, check_audit, job_id, node, ok_lines};
 use crate::Ledger;
@@ -215,4 +215,28 @@ pub(super) async fn why_a_job_cannot_be_judged_is_told_and_changes_nothing(
     assert_eq!(ledger.job(job).await.unwrap(), None, "it is not known for that");
     assert!(ledger.active_jobs().await.unwrap().is_empty());
     assert!(matches!(ledger.admit(&admission(1, 3)).await.unwrap(), Admitted::Accepted { .. }));
+}
+
+pub(super) async fn what_a_worker_stalls_on_is_told_until_it_goes_on(ledger: Arc<dyn Ledger>) {
+    let play = Play::of(&ledger, 2).await;
+    let told = async || {
+        let stalls = ledger.stalls(play.job).await.unwrap();
+        let now = ledger.now().await.unwrap();
+        assert!(stalls.iter().all(|stall| now.since(stall.at) < Duration::from_secs(20)));
+        let text = |stall: Stall| format!("{}: {}", stall.node, stall.reason);
+        stalls.into_iter().map(text).collect::<Vec<_>>()
+    };
+    assert_eq!(told().await, [""; 0]);
+    let report = async |name: &str, reason| {
+        ledger.report_stall(play.job, &node(name), reason).await.unwrap();
+    };
+    report("b", None).await;
+    report("b", Some("the bucket is away")).await;
+    report("a", Some("no space")).await;
+    report("b", Some("the bucket is away still")).await;
+    assert_eq!(told().await, ["a: no space", "b: the bucket is away still"]);
+    assert_eq!(ledger.stalls(job_id(2)).await.unwrap(), []);
+    report("a", None).await;
+    assert_eq!(told().await, ["b: the bucket is away still"]);
+    play.check().await;
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use longshore_protocol::{
     Isolation, JobId, JournalPlace, NodeId, NodeInfo, NodeRecord, NodeState, SchedulerId,
-    SchedulerRecord, Timestamp,
+    SchedulerRecord, Stall, Timestamp,
 };
 
 use super::job::Job;
@@ -14,7 +14,7 @@ use crate::op::{
     Admission, Admitted, Beat, Declared, Event, Grounds, Held, LOST_KEPT, Loss, LostNode, Process,
     Stop, StopReason,
 };
-use crate::{CANCEL_KEPT, Cancelled, ControlError, POSTPONED_FOR, Restored, Was};
+use crate::{CANCEL_KEPT, Cancelled, ControlError, POSTPONED_FOR, Restored, STALL_KEPT, Was};
 
 use longshore_protocol::state::JobState;
 
@@ -36,6 +36,8 @@ pub(super) struct Store {
     deleted: HashMap<JobId, Timestamp>,
     /// Why jobs can't be judged, each with the time at which that was said.
     postponed: HashMap<JobId, (Timestamp, String)>,
+    /// What workers can't go on with, by job and worker.
+    stalls: BTreeMap<(JobId, NodeId), Stall>,
     /// When jobs that are not known yet were cancelled.
     cancels: HashMap<JobId, Timestamp>,
     /// Up to where the ledger reflects the journal.
@@ -204,6 +206,32 @@ impl Store {
     pub(super) fn postponed(&self, id: JobId, now: Timestamp) -> Option<String> {
         let (at, reason) = self.postponed.get(&id)?;
         (now.since(*at) < POSTPONED_FOR).then(|| reason.clone())
+    }
+
+    pub(super) fn report_stall(
+        &mut self,
+        id: JobId,
+        node: &NodeId,
+        reason: Option<&str>,
+        now: Timestamp,
+    ) {
+        self.stalls.retain(|_, stall| now.since(stall.at) < STALL_KEPT);
+        let key = (id, node.clone());
+        match reason {
+            Some(reason) => {
+                let stall = Stall { node: node.clone(), at: now, reason: reason.to_owned() };
+                self.stalls.insert(key, stall);
+            }
+            None => {
+                self.stalls.remove(&key);
+            }
+        }
+    }
+
+    pub(super) fn stalls(&self, id: JobId, now: Timestamp) -> Vec<Stall> {
+        let of_job = self.stalls.iter().filter(|((job, _), _)| *job == id);
+        let kept = of_job.filter(|(_, stall)| now.since(stall.at) < STALL_KEPT);
+        kept.map(|(_, stall)| stall.clone()).collect()
     }
 
     pub(super) fn cancel(

@@ -36,6 +36,7 @@ mod reading;
 mod reply;
 mod restoring;
 mod round_trips;
+mod stalls;
 mod summary;
 mod transport;
 
@@ -47,8 +48,8 @@ use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
     Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Isolation, JobId, JobSummary, JournalPlace,
-    NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Timestamp,
-    Token,
+    NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Stall,
+    Timestamp, Token,
 };
 
 use parking_lot::{Mutex, MutexGuard};
@@ -196,6 +197,19 @@ impl Ledger for RedisLedger {
 
     async fn postponed(&self, job: JobId) -> Result<Option<String>, Error> {
         self.read_postponed(job).await
+    }
+
+    async fn report_stall(
+        &self,
+        job: JobId,
+        node: &NodeId,
+        reason: Option<&str>,
+    ) -> Result<(), Error> {
+        self.write_stall(job, node, reason).await
+    }
+
+    async fn stalls(&self, job: JobId) -> Result<Vec<Stall>, Error> {
+        self.read_stalls(job).await
     }
 
     async fn open(&self, job: JobId, open: &Open) -> Result<Vec<ChunkMessage>, Error> {

@@ -17,7 +17,7 @@ use longshore_protocol::state::JobState;
 use longshore_protocol::{
     Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, Isolation, JobId, JobSummary,
     JournalPlace, NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId,
-    SchedulerRecord, Timestamp, Token,
+    SchedulerRecord, Stall, Timestamp, Token,
 };
 use tokio::sync::watch;
 
@@ -215,6 +215,8 @@ pass_on! {
     reject(job: JobId, error: &str) -> Result<(), Error>;
     postpone(job: JobId, reason: &str) -> Result<(), Error>;
     postponed(job: JobId) -> Result<Option<String>, Error>;
+    report_stall(job: JobId, node: &NodeId, reason: Option<&str>) -> Result<(), Error>;
+    stalls(job: JobId) -> Result<Vec<Stall>, Error>;
     open(job: JobId, open: &Open) -> Result<Vec<ChunkMessage>, Error>;
     claim(job: JobId, chunk: ChunkId, epoch: Epoch, token: Token, node: &NodeId)
         -> Result<Claim, Error>;

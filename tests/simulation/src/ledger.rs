@@ -23,7 +23,7 @@ use longshore_protocol::state::JobState;
 use longshore_protocol::{
     Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, Isolation, JobId, JobSummary,
     JournalPlace, NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId,
-    SchedulerRecord, Timestamp, Token,
+    SchedulerRecord, Stall, Timestamp, Token,
 };
 use tokio::sync::oneshot;
 
@@ -185,6 +185,19 @@ impl Ledger for RemoteLedger {
 
     async fn postponed(&self, job: JobId) -> Result<Option<String>, Error> {
         self.process.world.ledger.postponed(job).await
+    }
+
+    async fn report_stall(
+        &self,
+        job: JobId,
+        node: &NodeId,
+        reason: Option<&str>,
+    ) -> Result<(), Error> {
+        self.process.world.ledger.report_stall(job, node, reason).await
+    }
+
+    async fn stalls(&self, job: JobId) -> Result<Vec<Stall>, Error> {
+        self.process.world.ledger.stalls(job).await
     }
 
     async fn open(&self, job: JobId, open: &Open) -> Result<Vec<ChunkMessage>, Error> {

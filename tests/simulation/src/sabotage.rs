@@ -56,7 +56,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::ConfirmUnwritten,
         Self::AckDocumentsEarly,
         Self::LoseWaiting,

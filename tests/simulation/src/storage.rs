@@ -14,7 +14,7 @@ use crate::sabotage::Sabotage;
 use crate::world::World;
 
 /// Where jobs want their results that don't want them in the ledger.
-pub(crate) const LOCATION: &str = "file:///results";
+pub(crate) const LOCATION: &str = "s3://results/simulated";
 
 /// The connection of one process to the storage.
 pub(crate) struct RemoteStore(Arc<Process>);

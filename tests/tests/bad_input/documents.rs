@@ -183,6 +183,11 @@ fn rows(healthy: &str) -> Vec<Row> {
             r#"{"by":"files","files":["/etc/hosts/x"]}"#,
             Rejected("split.files: no file matches `/etc/hosts/x`"),
         ),
+        row(
+            "results below a file",
+            r#"{"id":"ID","task":"noop","split":{"by":"range","start":0,"end":3},"results":"file:///etc/hosts/x"}"#,
+            Rejected("results: file:///etc/hosts/x: /etc/hosts is no folder; …"),
+        ),
         split(
             "a device",
             r#"{"by":"lines","files":["/dev/zero"],"bytes":"1MiB"}"#,

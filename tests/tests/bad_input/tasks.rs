@@ -230,6 +230,11 @@ fn rows() -> Vec<Row> {
             r#""split":{"by":"items","items":[1e300]}"#,
             Fails("sleep needs `params.ms`, …", 1),
         ),
+        (
+            "noop",
+            r#""results":"file:///proc/nowhere""#,
+            Waits("can't go on: results can't be written: /proc/nowhere/"),
+        ),
     ]
 }
 

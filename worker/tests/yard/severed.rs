@@ -17,7 +17,7 @@ use longshore_protocol::state::JobState;
 use longshore_protocol::{
     Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, Isolation, JobId, JobSummary,
     JournalPlace, NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId,
-    SchedulerRecord, Timestamp, Token,
+    SchedulerRecord, Stall, Timestamp, Token,
 };
 use tokio::sync::watch;
 
@@ -114,6 +114,14 @@ impl Ledger for Severed {
     ) -> Result<Committed, Error> {
         self.line().await?.commit(job, chunk, token, commit).await
     }
+    async fn report_stall(
+        &self,
+        job: JobId,
+        node: &NodeId,
+        reason: Option<&str>,
+    ) -> Result<(), Error> {
+        self.line().await?.report_stall(job, node, reason).await
+    }
     async fn release(
         &self,
         job: JobId,
@@ -195,6 +203,9 @@ impl Ledger for Severed {
         others()
     }
     async fn cancel(&self, _: JobId) -> Result<Cancelled, ControlError> {
+        others()
+    }
+    async fn stalls(&self, _: JobId) -> Result<Vec<Stall>, Error> {
         others()
     }
     async fn pending_cancel(&self, _: JobId) -> Result<Option<Timestamp>, Error> {

@@ -1,0 +1,93 @@
+//! Whether results can ever be written below a place.
+//!
+//! Deliberately absent: permissions, space and whether the folder is there. Whoever writes makes
+//! folders, as another user perhaps, and on another machine.
+
+use std::io::ErrorKind::{NotADirectory, NotFound};
+use std::path::{Path, PathBuf};
+
+use tokio::sync::Semaphore;
+
+use crate::Error;
+use crate::location::Location;
+
+/// Looks under way in this process: one at a file system that hangs keeps its thread.
+static LOOKS: Semaphore = Semaphore::const_new(8);
+
+/// An error if something that is no folder stands where `prefix` needs one, or if the path can't be
+/// followed at all, whoever tries. A place in an object store is taken as it is, and so is any other
+/// while too many looks hang. Takes as long as the file system does.
+pub async fn check_folder(prefix: &str) -> Result<(), Error> {
+    let Location::Local(path) = Location::parse(prefix)? else { return Ok(()) };
+    let Ok(permit) = LOOKS.try_acquire() else { return Ok(()) };
+    let (place, path) = (prefix.to_owned(), PathBuf::from(path.trim_end_matches('/')));
+    let look = tokio::task::spawn_blocking(move || {
+        let looked = look(&place, &path);
+        drop(permit);
+        looked
+    });
+    look.await.expect("looking does not panic")
+}
+
+/// Looks at the path, or the part of it that is there.
+fn look(place: &str, path: &Path) -> Result<(), Error> {
+    for part in path.ancestors() {
+        match std::fs::metadata(part) {
+            Ok(found) if found.is_dir() => return Ok(()),
+            Ok(_) => {
+                let (path, file) = (place.to_owned(), part.display().to_string());
+                return Err(Error::NotAFolder { path, file });
+            }
+            // Not there, or below something that is no folder, which is found further up.
+            Err(error) if matches!(error.kind(), NotFound | NotADirectory) => {}
+            Err(error) => return Err(Error::from_io(place, &error)),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::expand::tests::block_on;
+
+    #[test]
+    fn what_stands_in_the_way_of_a_folder_is_named() {
+        let root = tempfile::tempdir().expect("a folder");
+        let here = root.path().to_str().expect("a plain name");
+        std::fs::write(root.path().join("file"), "x").expect("written");
+        std::fs::create_dir(root.path().join("folder")).expect("made");
+        symlink("file", root.path().join("link")).expect("linked");
+        symlink("loop", root.path().join("loop")).expect("linked");
+        symlink("nowhere", root.path().join("later")).expect("linked");
+        let said = |place: &str| {
+            let place = format!("file://{here}/{place}");
+            let error = block_on(check_folder(&place)).err()?;
+            assert!(error.is_users_fault(), "{error}");
+            Some(error.to_string().replace(here, "ROOT"))
+        };
+        for fine in ["folder", "folder/", "folder/a/b", "new/a", "", "later/a"] {
+            assert_eq!(said(fine), None, "{fine}");
+        }
+        let other = "; name a folder that is there, or that can be made";
+        for (place, file) in [
+            ("file", "file"),
+            ("file/a/b", "file"),
+            ("link/a", "link"),
+            ("folder/../file/", "folder/../file"),
+        ] {
+            let expected = format!("file://ROOT/{place}: ROOT/{file} is no folder{other}");
+            assert_eq!(said(place), Some(expected));
+        }
+        let looped = said("loop/a").expect("it leads nowhere");
+        assert!(
+            looped.starts_with("file://ROOT/loop/a: too many levels of symbolic links"),
+            "{looped}"
+        );
+        let long = said(&"x".repeat(300)).expect("no file system takes it");
+        assert!(long.contains("file name too long"), "{long}");
+        assert!(block_on(check_folder("s3://bucket/x")).is_ok());
+    }
+}
