@@ -5,13 +5,14 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use longshore_producer::Job;
 use longshore_protocol::document::{MAX_DOCUMENT_BYTES, Split};
 use longshore_protocol::{Items, JobDocument, JobId, Json};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::failure::Failure;
-use crate::output::{grouped, talk};
+use crate::output::talk;
 
 /// A document's file, or the flags of the quick form.
 #[derive(Args, Clone, Debug)]
@@ -184,20 +185,15 @@ fn meant(globs: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// Tells of what the document's globs match on this machine and the job leaves out.
-pub(crate) fn tell_left_out(document: &JobDocument) {
-    let (Split::Files { files } | Split::Lines { files, .. }) = &document.split else { return };
-    for glob in files {
-        match longshore_storage::left_out(glob) {
-            0 => {}
-            1 => talk(format_args!(
-                "`{glob}` matches 1 name that is left out: it is no regular file"
-            )),
-            many => talk(format_args!(
-                "`{glob}` matches {} names that are left out: they are no regular files",
-                grouped(many)
-            )),
-        }
+/// Tells of what the document's globs match and the job leaves out.
+pub(crate) async fn tell_left_out(job: &Job, document: &JobDocument, name: &str) {
+    if !matches!(document.split, Split::Files { .. } | Split::Lines { .. }) {
+        return;
+    }
+    // A ledger that does not answer is for whoever waits for the job.
+    let Ok(summary) = job.summary().await else { return };
+    if !summary.left_out.is_empty() {
+        talk(format_args!("{name}{}; the job leaves them out", summary.left_out));
     }
 }
 

@@ -17,7 +17,8 @@
   ARGV[9] tenant         ARGV[10] priority       ARGV[11] keep_for, ms
   ARGV[12] fan_in        ARGV[13] reduce nodes   (12 to 16 are empty where they don't apply)
   ARGV[14] max_parallel  ARGV[15] stop_after_failures   ARGV[16] deadline, ms from now
-  ARGV[17] most chunks to open   ARGV[18] most subtasks each   ARGV[19] publish within, ms   (none: open none)
+  ARGV[17] what the globs match beside files, JSON (empty: nothing)
+  ARGV[18] most chunks to open   ARGV[19] most subtasks each   ARGV[20] publish within, ms   (none: open none)
   Output  {"accepted", now, chunk, from, to, epoch, …} | {"cancelled", now} | {"known"} | {"conflict"} ]]
 local keys = admission.keys(KEYS)
 local channel, id, digest = ARGV[1], ARGV[2], ARGV[3]
@@ -33,6 +34,9 @@ end
 
 local now = job.now()
 local it = admission.fresh(keys.job, ARGV, now)
+if ARGV[17] ~= '' then
+  job.put(it, 'left_out', ARGV[17])
+end
 local is_cancelled = redis.call('EXISTS', keys.cancel) == 1
 admission.clear_the_way(keys, ARGV)
 local active, finished, expiring = KEYS[10], KEYS[11], KEYS[12]
@@ -47,9 +51,9 @@ if is_cancelled then
   return { 'cancelled', now }
 end
 local answer = { 'accepted', now }
-if ARGV[17] then
+if ARGV[18] then
   local own = { done = KEYS[6], chunks = KEYS[7], retry = KEYS[8], due = KEYS[9] }
-  local opened = opening.open(it, own, tonumber(ARGV[17]), tonumber(ARGV[18]), tonumber(ARGV[19]))
+  local opened = opening.open(it, own, tonumber(ARGV[18]), tonumber(ARGV[19]), tonumber(ARGV[20]))
   for _, value in ipairs(opened) do
     answer[#answer + 1] = value
   end

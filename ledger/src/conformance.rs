@@ -67,6 +67,7 @@ cases! {
         a_rejected_job_is_shown_and_can_be_admitted_later
         why_a_job_cannot_be_judged_is_told_and_changes_nothing
         what_a_worker_stalls_on_is_told_until_it_goes_on
+        what_a_job_leaves_out_is_kept_with_it
         a_reduce_is_counted_in_books_of_its_own
         a_document_is_given_back_as_admitted
         an_ended_job_is_forgotten_after_its_time

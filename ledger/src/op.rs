@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Books, ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, Lost, NodeId, NodeRecord,
-    RESULT_STRIDE, ReduceTree, ResultsPage, Run, SchedulerId, SchedulerRecord, Timestamp, Token,
-    runs_len,
+    Books, ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, LeftOut, Lost, NodeId,
+    NodeRecord, RESULT_STRIDE, ReduceTree, ResultsPage, Run, SchedulerId, SchedulerRecord,
+    Timestamp, Token, runs_len,
 };
 use serde::{Deserialize, Serialize};
 
@@ -74,13 +74,14 @@ pub struct Admission {
     pub deadline: Option<Duration>,
     /// How long to keep it once it has ended.
     pub keep_for: Duration,
+    /// What its globs match and it leaves out.
+    pub left_out: LeftOut,
     /// Chunks to open together with it, if it is new.
     pub open: Option<Open>,
 }
 
 impl Admission {
-    /// A job of no-ops with the defaults of a document, kept for an hour: for tests and simulations, which change what matters to
-    /// them.
+    /// A job of no-ops with the defaults of a document, kept for an hour: for tests and simulations.
     pub fn plain(job: JobId, total: u64) -> Self {
         Self {
             job,
@@ -97,6 +98,7 @@ impl Admission {
             stop_after_failures: None,
             deadline: None,
             keep_for: Duration::from_hours(1),
+            left_out: LeftOut::default(),
             open: None,
         }
     }
@@ -132,6 +134,7 @@ impl Admission {
             copies: 0,
             fenced: 0,
             orphaned: 0,
+            left_out: self.left_out.clone(),
             next_retry_at: None,
             submitted_at: at,
             started_at: None,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::document::place::Place;
 use crate::document::{Axis, Changed, Split, range_len, rules};
 use crate::json::{self, Json};
-use crate::{Invalid, JobDocument, ReduceTree};
+use crate::{Invalid, JobDocument, LeftOut, ReduceTree};
 
 /// Most files in a manifest. It is kept in the ledger as one value and held in memory by every
 /// worker of the job: a million paths are around 100 MB, and at 500 bytes each still fit Redis's
@@ -73,6 +73,10 @@ pub struct InputFile {
 pub struct Manifest {
     /// Sorted by path, no path twice.
     pub files: Vec<InputFile>,
+    /// What the globs match beside them. Told once, as the job is admitted; a manifest that is read
+    /// back says nothing of it.
+    #[serde(skip)]
+    pub left_out: LeftOut,
 }
 
 impl Manifest {
@@ -80,7 +84,7 @@ impl Manifest {
     pub fn new(mut files: Vec<InputFile>) -> Self {
         files.sort_by(|a, b| a.path.cmp(&b.path));
         files.dedup_by(|later, earlier| later.path == earlier.path);
-        Self { files }
+        Self { files, left_out: LeftOut::default() }
     }
 
     fn check(&self, split: &Split) -> Result<(), Invalid> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::state::JobState;
-use crate::{JobId, NodeId, SchedulerId, Timestamp};
+use crate::{JobId, LeftOut, NodeId, SchedulerId, Timestamp};
 
 /// Where each of some number of subtasks stands. The sum of all but `total` is `total`, always.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +116,9 @@ pub struct JobSummary {
     pub copies: u64,
     /// Commits that were refused because their token did not hold the chunk any more.
     pub fenced: u64,
+    /// What its globs match and it leaves out, as far as is known: the journal keeps nothing of it.
+    #[serde(default)]
+    pub left_out: LeftOut,
     /// When the next retry is due, if any waits.
     pub next_retry_at: Option<Timestamp>,
     /// When the ledger accepted it.

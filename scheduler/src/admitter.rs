@@ -386,9 +386,8 @@ impl Admitter {
         }
         if *is_cancelled {
             // It has lost that as well.
-            match self.ledger.cancel(job).await {
-                Err(ControlError::Ledger(error)) => return Err(error),
-                Ok(_) | Err(_) => {}
+            if let Err(ControlError::Ledger(error)) = self.ledger.cancel(job).await {
+                return Err(error);
             }
         }
         let again = Admission { open: None, ..admission.clone() };
@@ -474,6 +473,7 @@ pub(crate) fn admission(job: JobId, plan: &Plan) -> Admission {
         stop_after_failures: document.stop_after_failures,
         deadline: document.deadline,
         keep_for: kept_for(document),
+        left_out: plan.manifest().left_out.clone(),
         open: None,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use longshore_protocol::{InputFile, Manifest};
+use longshore_protocol::{InputFile, LeftOut, Manifest};
 
 use crate::location::{Location, absolute};
 use tokio::time::Instant;
@@ -16,6 +16,7 @@ pub const MAX_FILES: usize = 1_000_000;
 #[derive(Default)]
 pub(crate) struct Found {
     files: BTreeMap<String, (u64, Option<String>)>,
+    left_out: LeftOut,
     /// How many matches there were, repeats included.
     matches: u64,
 }
@@ -27,10 +28,15 @@ impl Found {
         if self.files.len() > MAX_FILES { Err(Error::TooManyFiles) } else { Ok(()) }
     }
 
+    /// Something that a glob matches and that is no regular file.
+    pub(crate) fn leave_out(&mut self, path: &std::path::Path) {
+        self.left_out.add(&path.to_string_lossy());
+    }
+
     fn into_manifest(self) -> Manifest {
         let files = self.files.into_iter();
         let files = files.map(|(path, (size, version))| InputFile { path, size, version });
-        Manifest { files: files.collect() }
+        Manifest { files: files.collect(), left_out: self.left_out }
     }
 }
 
@@ -124,6 +130,29 @@ pub(crate) mod tests {
         matches(&["ROOT/.h*"], &["ROOT/.hidden.txt"]);
         matches(&["ROOT/[ab].tx?"], &["ROOT/a.txt", "ROOT/b.txt"]);
         matches(&["file://ROOT/./b.txt"], &["ROOT/b.txt"]);
+    }
+
+    #[test]
+    fn what_is_matched_and_is_no_regular_file_is_left_out_and_counted() {
+        let root = tree();
+        fs::create_dir(root.path().join("folder.txt")).unwrap();
+        fs::create_dir(root.path().join("sub/deep/e.txt")).unwrap();
+        let here = root.path().to_str().unwrap();
+        let left_out = |globs: &[&str]| {
+            let globs: Vec<String> = globs.iter().map(|glob| format!("{here}/{glob}")).collect();
+            let mut left_out = block_on(expand(&globs)).unwrap().left_out;
+            left_out.sample.sort();
+            left_out.sample.iter_mut().for_each(|path| *path = path.replace(here, "ROOT"));
+            assert_eq!(left_out.count, left_out.sample.len() as u64);
+            left_out.sample
+        };
+        assert_eq!(left_out(&["*.txt"]), ["ROOT/broken.txt", "ROOT/folder.txt"]);
+        assert_eq!(left_out(&["s*/*"]), ["ROOT/sub/deep", "ROOT/sub/loop"], "in folders, too");
+        assert_eq!(left_out(&["s*/*/*.txt"]).len(), 3, "below a link as well");
+        assert_eq!(left_out(&["sub/**/*.txt"]), ["ROOT/sub/deep/e.txt"]);
+        assert_eq!(left_out(&["sub/**"]), [""; 0], "files at any depth are meant");
+        assert_eq!(left_out(&["a.txt"]), [""; 0]);
+        assert_eq!(left_out(&["*/c.txt"]), [""; 0], "what is not there is not matched");
     }
 
     #[test]

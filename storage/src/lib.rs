@@ -10,7 +10,6 @@
 mod check;
 mod expand;
 mod folder;
-mod left_out;
 mod local;
 mod location;
 mod object;
@@ -24,7 +23,6 @@ use nix::errno::Errno;
 pub use check::check;
 pub use expand::{MAX_FILES, expand};
 pub use folder::check_folder;
-pub use left_out::left_out;
 pub use location::{absolute, is_absolute, named};
 pub use window::{MAX_OVERHANG_BYTES, read_window};
 pub use write::{list, read, remove, write};

@@ -49,7 +49,11 @@ pub(crate) fn expand(glob: &str, found: &mut Found, progress: &Progress) -> Resu
             return Err(Error::NotRegular { glob });
         }
     }
-    Walk { glob, progress, found, seen: HashSet::new() }.walk(Path::new("/"), &parts)
+    let is_deep = matches!(
+        &parts[..],
+        [.., Part::Recursive, Part::Pattern(last)] if last.as_str() == "*"
+    );
+    Walk { glob, progress, found, is_deep, seen: HashSet::new() }.walk(Path::new("/"), &parts)
 }
 
 /// Takes a glob apart; in errors it is called `name`.
@@ -128,6 +132,8 @@ struct Walk<'a> {
     glob: &'a str,
     progress: &'a Progress,
     found: &'a mut Found,
+    /// All files at any depth are meant, so that nobody misses the directories.
+    is_deep: bool,
     /// Where a `**` has begun, and how many parts were left: several of them meet in the same directories again and again.
     seen: HashSet<(PathBuf, usize)>,
 }
@@ -178,8 +184,18 @@ impl Walk<'_> {
                 self.found.add(InputFile { path, size: metadata.len(), version })
             }
             // Directories, pipes and devices are no files; neither is what is gone or a link to nothing.
-            Ok(_) => Ok(()),
-            Err(error) if is_absent(&error) => Ok(()),
+            Ok(metadata) => {
+                if !(metadata.is_dir() && self.is_deep) {
+                    self.found.leave_out(&path);
+                }
+                Ok(())
+            }
+            Err(error) if is_absent(&error) => {
+                if path.symlink_metadata().is_ok() {
+                    self.found.leave_out(&path);
+                }
+                Ok(())
+            }
             Err(error) => Err(Error::from_io(&path.to_string_lossy(), &error)),
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use longshore_ledger::{CANCEL_KEPT, Cancelled};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, Books, ErrorEntry, JobId, JobSummary, Reason, Recovery, Timestamp,
+    Audit, Books, ErrorEntry, JobId, JobSummary, LeftOut, Reason, Recovery, Timestamp,
 };
 use serde::Serialize;
 
@@ -52,6 +52,9 @@ struct View<'a> {
     eta_ms: Option<u64>,
     error: Option<&'a str>,
     last_error: Option<&'a str>,
+    /// What its globs match and it leaves out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_out: Option<&'a LeftOut>,
 }
 
 pub(super) fn millis(duration: Duration) -> u64 {
@@ -95,6 +98,7 @@ impl<'a> View<'a> {
             eta_ms: job.eta.map(millis),
             error: job.error.as_deref(),
             last_error: job.last_error.as_deref(),
+            left_out: Some(&job.left_out).filter(|left_out| !left_out.is_empty()),
         }
     }
 }
@@ -134,6 +138,9 @@ pub(crate) fn summary(
     ]);
     if job.reduce.total > 0 {
         facts.push(("reduce", books(&job.reduce)));
+    }
+    if !job.left_out.is_empty() {
+        facts.push(("left out", job.left_out.to_string()));
     }
     facts.push(("attempts", job.attempts.to_string()));
     if job.copies > 0 {

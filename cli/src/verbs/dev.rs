@@ -119,8 +119,14 @@ async fn feed(
                     let document =
                         document.and_then(|document| known.check(&document).map(|()| document));
                     running.spawn(async move {
-                        let ended = async { Ok(client.submit(&document?).await?.wait().await?) };
-                        (name, ended.await)
+                        let ended = async {
+                            let document = document?;
+                            let job = client.submit(&document).await?;
+                            document::tell_left_out(&job, &document, &format!("{name}: ")).await;
+                            Ok(job.wait().await?)
+                        };
+                        let ended = ended.await;
+                        (name, ended)
                     });
                 }
                 None => is_open = false,

@@ -38,7 +38,6 @@ impl Run {
         let worker =
             embedded::worker(&settings, vec![document.queue.clone()], Duration::ZERO, false)?;
         embedded::check_tasks(&document, &worker.tasks(), &worker.disabled())?;
-        tell_left_out(&document);
         let mut interrupts = Interrupts::follow()?;
         let mut fleet = Embedded::start(worker, &settings);
         let client = fleet.client().clone();
@@ -66,6 +65,7 @@ async fn run(
         SubmitError::Rejected { error, .. } => Failure::usage(format!("{source}: {error}")),
         error => error.into(),
     })?;
+    tell_left_out(&job, document, "").await;
     let summary = watch(&job).await?;
     results::outcome(output, &job, document, &summary).await
 }

@@ -41,13 +41,13 @@ impl Submit {
         output: &mut Output,
     ) -> Result<(), Failure> {
         let document = self.job.document()?;
-        tell_left_out(&document);
         let client = services::client(settings).await?;
         let outcome = async {
             if self.detach {
                 return job::id(output, client.publish(&document).await?);
             }
             let job = client.submit_within(&document, self.within).await?;
+            tell_left_out(&job, &document, "").await;
             if !self.wait {
                 for Reason { text, .. } in job.reasons().await.unwrap_or_default() {
                     talk(format_args!("the job waits: {text}"));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_protocol::state::JobState;
-use longshore_protocol::{Books, Stall, Token};
+use longshore_protocol::{Books, LeftOut, Stall, Token};
 
 use super::play::{NEVER, Play, admission, await_that, check_audit, job_id, node, ok_lines};
 use crate::Ledger;
@@ -239,4 +239,19 @@ pub(super) async fn what_a_worker_stalls_on_is_told_until_it_goes_on(ledger: Arc
     report("a", None).await;
     assert_eq!(told().await, ["b: the bucket is away still"]);
     play.check().await;
+}
+
+pub(super) async fn what_a_job_leaves_out_is_kept_with_it(ledger: Arc<dyn Ledger>) {
+    let left_out = LeftOut { count: 7, sample: vec!["/a b".into(), "/\u{fffd}".into()] };
+    let open = Some(Open { chunks: 1, size: 2, publish_within: NEVER });
+    let wanted = Admission { left_out: left_out.clone(), open, ..admission(1, 4) };
+    let Admitted::Accepted { opened, .. } = ledger.admit(&wanted).await.unwrap() else {
+        panic!("it is new");
+    };
+    assert_eq!(opened.len(), 1);
+    assert_eq!(ledger.job(job_id(1)).await.unwrap().expect("there").left_out, left_out);
+    ledger.admit(&admission(2, 4)).await.unwrap();
+    let other = ledger.job(job_id(2)).await.unwrap().expect("there");
+    assert_eq!(other.left_out, LeftOut::default());
+    check_audit(&ledger, job_id(1)).await;
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use longshore_protocol::state::{ChunkState, JobEvent, JobState};
 use longshore_protocol::{
-    Books, ChunkId, ChunkMessage, Death, Digest, Epoch, JobId, JobSummary, NodeId, ReduceTree,
-    Timestamp, Token,
+    Books, ChunkId, ChunkMessage, Death, Digest, Epoch, JobId, JobSummary, LeftOut, NodeId,
+    ReduceTree, Timestamp, Token,
 };
 
 use super::bitmap::Bitmap;
@@ -211,6 +211,7 @@ impl Job {
             stop_after_failures: None,
             deadline: None,
             keep_for: KEEP_REJECTED,
+            left_out: LeftOut::default(),
             open: None,
         };
         Self {
@@ -290,6 +291,7 @@ impl Job {
             reissued: self.reissued,
             copies: self.copies,
             fenced: self.fenced,
+            left_out: self.admission.left_out.clone(),
             next_retry_at: self.retries.next_due(),
             submitted_at: self.submitted_at,
             started_at: self.started_at,

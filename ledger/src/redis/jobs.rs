@@ -71,7 +71,9 @@ impl RedisLedger {
         let (keys, job) = (self.keys(), admission.job);
         let mut more = vec![keys.done(job), keys.chunks(job), keys.retry(job), keys.due(job)];
         more.extend_from_slice(lists);
-        let call = self.entry_call(operation, admission, &more);
+        let left_out = Some(&admission.left_out).filter(|left_out| !left_out.is_empty());
+        let left_out = left_out.map(|it| serde_json::to_string(it).expect("it is plain data"));
+        let call = self.entry_call(operation, admission, &more).arg(left_out.unwrap_or_default());
         match &admission.open {
             Some(open) => opening(call, open),
             None => call,

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use longshore_protocol::state::JobState;
-use longshore_protocol::{Books, JobId, JobSummary, Timestamp};
+use longshore_protocol::{Books, JobId, JobSummary, LeftOut, Timestamp};
 
 use super::reply::{corrupt, parse};
 use crate::Error;
@@ -72,6 +72,12 @@ impl Fields {
         })
     }
 
+    /// Nothing where it can't be read: it is for people.
+    fn left_out(&self) -> LeftOut {
+        let text = self.map.get("left_out").map(String::as_str).unwrap_or_default();
+        serde_json::from_str(text).unwrap_or_default()
+    }
+
     /// The job as the trait shows it. `next_retry` is the due time of the first retry, or empty.
     pub(super) fn summary(&self, id: JobId, next_retry: &str) -> Result<JobSummary, Error> {
         let next_retry_at = match next_retry {
@@ -100,6 +106,7 @@ impl Fields {
             reissued: self.number("reissued")?,
             copies: self.number("copies")?,
             fenced: self.number("fenced")?,
+            left_out: self.left_out(),
             next_retry_at,
             submitted_at: self.time("submitted_at")?.unwrap_or_default(),
             started_at: self.time("started_at")?,

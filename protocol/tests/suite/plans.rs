@@ -9,7 +9,8 @@ fn file(path: &str, size: u64) -> InputFile {
 }
 
 fn manifest(files: &[(&str, u64)]) -> Manifest {
-    Manifest { files: files.iter().map(|(path, size)| file(path, *size)).collect() }
+    let files = files.iter().map(|(path, size)| file(path, *size)).collect();
+    Manifest { files, ..Manifest::default() }
 }
 
 fn plan(split: Split, files: &[(&str, u64)]) -> Plan {
@@ -189,7 +190,7 @@ fn a_manifest_is_sorted_and_has_no_path_twice() {
 fn a_manifest_has_a_largest_size() {
     let files = |count: usize| {
         let files = (0..count).map(|number| file(&format!("/{number:08}"), 1));
-        Manifest { files: files.collect() }
+        Manifest { files: files.collect(), ..Manifest::default() }
     };
     let most = Plan::new(JobDocument::new("t", Split::files(["/*"])), files(MAX_FILES));
     assert_eq!(most.map(|plan| plan.total()), Ok(MAX_FILES as u64));

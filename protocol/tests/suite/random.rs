@@ -208,7 +208,7 @@ proptest! {
         let files = sizes.iter().enumerate();
         let files =
             files.map(|(number, size)| InputFile { path: format!("/{number:03}"), size: *size, version: None });
-        let manifest = Manifest { files: files.collect() };
+        let manifest = Manifest { files: files.collect(), ..Manifest::default() };
         let plan = Plan::new(JobDocument::new("t", Split::lines(["/*"], bytes)), manifest.clone());
         if sizes.iter().all(|size| *size == 0) {
             prop_assert_eq!(plan.expect_err("no line").place, "split.files");
@@ -295,7 +295,7 @@ proptest! {
         };
         let files = files.into_iter().enumerate();
         let files = files.map(|(number, size)| InputFile { path: format!("/{number}"), size, version: None });
-        let plan = Plan::new(document, Manifest { files: files.collect() }).expect("a valid plan");
+        let plan = Plan::new(document, Manifest { files: files.collect(), ..Manifest::default() }).expect("a valid plan");
         for index in samples(plan.total(), &random) {
             let input = plan.input(index);
             let text = serde_json::to_string(&input).expect("an input is JSON");

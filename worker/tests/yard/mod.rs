@@ -192,6 +192,7 @@ fn admission(job: JobId, document: &JobDocument, manifest: &Manifest, total: u64
         stop_after_failures: document.stop_after_failures,
         deadline: document.deadline,
         keep_for: document.keep_for,
+        left_out: manifest.left_out.clone(),
         open: None,
     }
 }
