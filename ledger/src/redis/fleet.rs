@@ -178,7 +178,9 @@ impl RedisLedger {
                 call.push(field);
                 call.push(value);
             }
-            let mut reply = self.timed(self.call(&call)).await?;
+            let asked = Instant::now();
+            let mut reply = self.call(&call).await?;
+            self.round_trips().note(asked.elapsed());
             let (now, what, drain) = (reply.parse()?, reply.word()?, reply.word()?);
             if what != "missing" {
                 let heard = Instant::now();
@@ -203,7 +205,9 @@ impl RedisLedger {
         sign.arg(keys.nodes()).arg(&["XX", "GT", "CH"]).arg(now).arg(info.id.as_str());
         let look = look_at(&keys.node(&info.id), &ASKED);
         let commands = [sign, look];
-        let answers = self.timed(self.call_all(OPERATION, &commands)).await?;
+        let asked = Instant::now();
+        let answers = self.call_all(OPERATION, &commands).await?;
+        self.round_trips().note(asked.elapsed());
         let [moved, found] = take(OPERATION, answers)?;
         let found = values(OPERATION, &ASKED, found)?;
         let is_there = found.contains_key("state") && word(OPERATION, moved)? == "1";
@@ -333,14 +337,6 @@ impl RedisLedger {
         [("heart", connections), ("heart_server", server.to_owned()), ("round_trip", round_trip)]
     }
 
-    /// Notes how long an answer takes.
-    async fn timed<T>(&self, asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let begun = Instant::now();
-        let answer = asked.await?;
-        self.round_trips().note(begun.elapsed());
-        Ok(answer)
-    }
-
     /// Tells whoever wants to hear everything, and these.
     pub(super) fn announcements(
         &self,
@@ -377,7 +373,9 @@ impl RedisLedger {
         let mut times = cmd("ZRANGE");
         times.arg(keys.schedulers()).arg(0).arg(-1).arg("WITHSCORES");
         let commands = [register, expire, call.command(&self.stamp().await), times];
-        let answers = self.timed(self.call_all(OPERATION, &commands)).await?;
+        let asked = Instant::now();
+        let answers = self.call_all(OPERATION, &commands).await?;
+        self.round_trips().note(asked.elapsed());
         self.ledger_clock().corrects();
         let [_, _, present, times] = take(OPERATION, answers)?;
         let mut present = Reply::list(OPERATION, present)?.words()?;

@@ -7,6 +7,7 @@
 mod builtin;
 mod combine;
 mod command;
+mod finite;
 mod http;
 mod pile;
 mod pool;

@@ -12,6 +12,7 @@ use longshore_protocol::{Input, Outcome};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::finite::first_not_finite;
 use super::threads::on_a_thread;
 use super::{Computing, Handler, permanent, retryable};
 use crate::error::TaskErrorKind;
@@ -107,6 +108,14 @@ fn decode<T: DeserializeOwned>(input: Input) -> Result<T, Outcome> {
 fn encode<O: Serialize, E: Display + 'static>(result: &Result<O, E>) -> Outcome {
     match result {
         Ok(value) => match serde_json::to_string(value) {
+            // A `null` may be a number that went wrong; nearly no result has one, so nearly none is looked at twice.
+            Ok(json) if json.contains("null") => match first_not_finite(value) {
+                Some(number) => retryable(format!(
+                    "the result holds {number}, which JSON has no word for; return an error, an \
+                     `Option` or a text where that can happen"
+                )),
+                None => Outcome::Success(json),
+            },
             Ok(json) => Outcome::Success(json),
             Err(error) => permanent(format!("the result can't be written as JSON: {error}")),
         },
@@ -153,6 +162,19 @@ mod tests {
         let large = "340282366920938463463374607431768211455";
         let input = Input::Item(longshore_protocol::Json::parse(large).expect("a number"));
         assert_eq!(run(task, input).await, Outcome::Success(large.into()));
+    }
+
+    #[tokio::test]
+    async fn a_number_that_went_wrong_is_a_failed_attempt_and_no_null() {
+        let task = blocking(|_, n: f64| Ok::<_, String>(vec![1.0 / n, n]));
+        let (error, retry) = failure(run(task, Input::Number(0)).await);
+        assert!(
+            error.starts_with("the result holds Infinity, which JSON has no word for"),
+            "{error}"
+        );
+        assert!(retry, "as with a command that prints it");
+        let none = blocking(|_, _: i64| Ok::<_, String>([None, Some(1.5)]));
+        assert_eq!(run(none, Input::Number(1)).await, Outcome::Success("[null,1.5]".into()));
     }
 
     #[tokio::test]
