@@ -12,9 +12,11 @@
 //! | C8 | no process exited that was not killed |
 //! | C9 | few lines in the log for each change of state |
 //! | C10 | no process is left of a command that has ended, however it ran away |
+//! | C11 | where slots are free, no subtask waits for long, whoever was lost |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -23,6 +25,7 @@ use crate::marks::What;
 use crate::runaways::Runaway;
 use crate::tasks::{SIGNED, fails_for_good, result, signer};
 use crate::vitals::Vitals;
+use crate::waits::Wait;
 
 /// Something that must not be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -253,6 +256,15 @@ pub fn check_alive(name: &str, runs: bool, tail: &str) -> Vec<Violation> {
 pub fn check_runaways(left: &[Runaway]) -> Vec<Violation> {
     let found = || format!("{} processes outlive their commands: {left:?}", left.len());
     (!left.is_empty()).then(|| Violation { check: "C10", found: found() }).into_iter().collect()
+}
+
+/// C11: no subtask waited for longer than this. For runs in which slots are free all the while.
+pub fn check_waits(waits: &[Wait], longest: Duration) -> Vec<Violation> {
+    let long = waits.iter().filter(|wait| wait.lasted > longest);
+    let found = |Wait { job, index, cause, lasted }: &Wait| {
+        format!("job {job}: subtask {index} waited for {lasted:?} ({cause:?})")
+    };
+    long.map(|wait| Violation { check: "C11", found: found(wait) }).collect()
 }
 
 /// The most lines that one change of state is worth to a process: it speaks to its servers over several connections, and each

@@ -136,9 +136,15 @@ impl Crew {
                 command.envs(self.fleet.environment());
                 command
             }
-            Role::Server => self.fleet.command(&["worker", "--config", &self.config("serve")]),
-            Role::Hole => self.fleet.command(&["worker", "--config", &self.hole()]),
-            Role::Commander => self.fleet.command(&["worker", "--config", &self.config("command")]),
+            Role::Server => {
+                self.fleet.command(&["worker", "--config", &self.config("serve", "serve")])
+            }
+            Role::Hole => {
+                self.fleet.command(&["worker", "--config", &self.config("fail", "command")])
+            }
+            Role::Commander => {
+                self.fleet.command(&["worker", "--config", &self.config("command", "command")])
+            }
         };
         let rabbit = Link::forging(self.rabbit_port, self.forgery);
         let url = format!("amqp://guest:guest@127.0.0.1:{}/%2f", rabbit.port());
@@ -156,17 +162,12 @@ impl Crew {
         Member { name, role, rabbit, redis, process, should_run: true, losses: Vec::new() }
     }
 
-    /// The configuration of a worker whose task is a command or a served one.
-    fn config(&self, kind: &str) -> String {
-        let path = self.folder().join(format!("{kind}.toml"));
-        let command = format!("[task.mark]\n{kind} = [{:?}, {kind:?}]\n", chaos_worker());
+    /// The configuration of a worker whose task is this command of the chaos worker, or a served
+    /// one.
+    fn config(&self, verb: &str, kind: &str) -> String {
+        let path = self.folder().join(format!("{verb}.toml"));
+        let command = format!("[task.mark]\n{kind} = [{:?}, {verb:?}]\n", chaos_worker());
         std::fs::write(&path, command).expect("room for it");
-        path.to_str().expect("a plain name").to_owned()
-    }
-
-    fn hole(&self) -> String {
-        let path = self.folder().join("hole.toml");
-        std::fs::write(&path, "[task.mark]\ncommand = [\"false\"]\n").expect("room for it");
         path.to_str().expect("a plain name").to_owned()
     }
 
@@ -369,6 +370,15 @@ impl Member {
         self.process.pid()
     }
 
+    /// The process that holds claims, by which marks name the worker. For `longshore worker`, which
+    /// is a supervisor, it is the child.
+    pub fn worker_pid(&self) -> u32 {
+        match self.role {
+            Role::Scheduler | Role::Worker => self.pid(),
+            Role::Server | Role::Hole | Role::Commander => child(self.pid()).unwrap_or_default(),
+        }
+    }
+
     /// Whether it runs.
     pub fn is_running(&self) -> bool {
         self.process.is_running()
@@ -448,7 +458,7 @@ impl Member {
     }
 
     fn lost(&mut self, for_good: bool) -> Loss {
-        let loss = Loss { worker: self.pid(), at: Moment::now(), for_good };
+        let loss = Loss { worker: self.worker_pid(), at: Moment::now(), for_good };
         self.losses.push(loss);
         loss
     }
@@ -459,6 +469,14 @@ fn poison(errors: &str) -> BTreeSet<u64> {
     let entries = errors.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
     let poison = entries.filter(|entry| entry.get("deaths").is_some());
     poison.map(|entry| entry["index"].as_u64().expect("an index")).collect()
+}
+
+/// The first child of a process, if it has one.
+fn child(pid: u32) -> Option<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+    let children = tasks.flat_map(|task| std::fs::read_to_string(task.path().join("children")));
+    let mut firsts = children.filter_map(|pids| pids.split(' ').next()?.parse().ok());
+    firsts.next()
 }
 
 /// The chaos worker of this build, which cargo builds for the tests of this crate.

@@ -27,3 +27,4 @@ pub mod nemesis;
 pub mod runaways;
 pub mod tasks;
 pub mod vitals;
+pub mod waits;

@@ -1,5 +1,9 @@
 //! What the tasks of the chaos worker give, known to the worker and to the checker alike.
 
+/// With this environment variable a chaos worker forbids copies of its tasks, so that a subtask
+/// runs again only if its worker was lost or failed it.
+pub const UNCOPIED: &str = "LONGSHORE_CHAOS_UNCOPIED";
+
 /// Waits for `params.ms` and gives [`answer`].
 pub const MARK: &str = "mark";
 

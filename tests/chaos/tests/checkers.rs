@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use longshore_chaos::checker::{
     Told, Violation, check_alive, check_connections, check_jobs, check_log, check_queues,
-    check_runaways, check_vitals,
+    check_runaways, check_vitals, check_waits,
 };
 use longshore_chaos::clock::Moment;
 use longshore_chaos::history::{History, Intent, Mark};
@@ -13,6 +13,7 @@ use longshore_chaos::marks::What;
 use longshore_chaos::runaways::Runaway;
 use longshore_chaos::tasks::{FLAKY, MARK, SIGNED, answer, fails_for_good, signed};
 use longshore_chaos::vitals::Vitals;
+use longshore_chaos::waits::{Cause, Wait};
 use uuid::Uuid;
 
 const JOB: Uuid = Uuid::from_u128(1);
@@ -188,6 +189,20 @@ fn c10_what_outlives_its_command_is_a_violation() {
     let left = [Runaway { pid: 7, command: 5 }];
     let found = "1 processes outlive their commands: [Runaway { pid: 7, command: 5 }]";
     one(&check_runaways(&left), "C10", found);
+}
+
+#[test]
+fn c11_a_subtask_that_waits_for_ten_seconds_though_its_worker_was_killed() {
+    let wait = |seconds| Wait {
+        job: JOB,
+        index: 7,
+        cause: Cause::Lost,
+        lasted: Duration::from_secs(seconds),
+    };
+    let longest = Duration::from_secs(3);
+    assert_eq!(check_waits(&[wait(0), wait(3)], longest), []);
+    let found = format!("job {JOB}: subtask 7 waited for 10s (Lost)");
+    one(&check_waits(&[wait(3), wait(10)], longest), "C11", &found);
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! A worker whose tasks write the history. As `longshore-chaos-worker serve` it is the served command of a worker from the
-//! `longshore` binary instead, as `longshore-chaos-worker command` the command.
+//! A worker whose tasks write the history. As `longshore-chaos-worker serve` it is the served
+//! command of a worker from the `longshore` binary instead, as `longshore-chaos-worker command` the
+//! command, and as `longshore-chaos-worker fail` a command that always fails.
 
 use std::io::{BufRead, Write, stdin, stdout};
 use std::os::unix::process::parent_id;
@@ -9,10 +10,10 @@ use std::time::Duration;
 use longshore_chaos::marks::{FOLDER, Marks, What};
 use longshore_chaos::runaways;
 use longshore_chaos::tasks::{
-    FLAKY, HASTY, MARK, NEXT, POISON, POISONED, SIGNED, answer, fails_for_good, result, signed,
-    stumbles,
+    FLAKY, HASTY, MARK, NEXT, POISON, POISONED, SIGNED, UNCOPIED, answer, fails_for_good, result,
+    signed, stumbles,
 };
-use longshore_worker::{Config, Context, Worker};
+use longshore_worker::{Builder, Config, Context, Worker};
 use serde::Deserialize;
 
 /// What the jobs of a chaos run tell their tasks.
@@ -38,6 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     match std::env::args().nth(1).as_deref() {
         Some("serve") => return serve(),
         Some("command") => return command(),
+        Some("fail") => return fail(),
         _ => {}
     }
     // As `longshore worker` has it.
@@ -65,7 +67,9 @@ fn worker(marks: &Arc<Marks>) -> Result<Worker, Box<dyn std::error::Error>> {
             drop(tokio::spawn(attempt(hasty.clone(), ctx, HASTY)));
             async move { Ok::<_, String>(answer) }
         });
-    Ok(builder.build()?)
+    let tasks = [MARK, NEXT, FLAKY, POISON, SIGNED, HASTY];
+    let uncopied = tasks.into_iter().filter(|_| std::env::var_os(UNCOPIED).is_some());
+    Ok(uncopied.fold(builder, Builder::without_copies).build()?)
 }
 
 /// As the command line reads the environment.
@@ -77,6 +81,8 @@ fn config() -> Result<Config, Box<dyn std::error::Error>> {
     };
     let default = Config::default();
     Ok(Config {
+        queues: setting("QUEUES")
+            .map_or(default.queues, |names| names.split(',').map(str::to_owned).collect()),
         slots: setting("SLOTS").map_or(Ok(default.slots), |text| text.parse())?,
         heartbeat: duration("HEARTBEAT", default.heartbeat)?,
         dead_after: duration("DEAD_AFTER", default.dead_after)?,
@@ -118,9 +124,13 @@ struct Subtask {
     params: Option<Params>,
 }
 
-/// The marks of a program, some of whose processes run away at once, and its node.
+/// Lets some processes run away from this one.
+fn run_away() -> Result<(), Box<dyn std::error::Error>> {
+    Ok(runaways::start(&std::env::var(FOLDER)?, std::process::id())?)
+}
+
+/// The marks of a program, and its node.
 fn program() -> Result<(Marks, String), Box<dyn std::error::Error>> {
-    runaways::start(&std::env::var(FOLDER)?, std::process::id())?;
     // Between a program and its worker is a shim.
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", parent_id()))?;
     let (_, rest) = stat.rsplit_once(") ").ok_or("a name in brackets")?;
@@ -130,6 +140,7 @@ fn program() -> Result<(Marks, String), Box<dyn std::error::Error>> {
 
 /// One line in, one line out.
 fn command() -> Result<(), Box<dyn std::error::Error>> {
+    run_away()?;
     let (marks, node) = program()?;
     let mut line = String::new();
     stdin().lock().read_line(&mut line)?;
@@ -141,8 +152,20 @@ fn command() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+/// One line in, and a failure.
+fn fail() -> Result<(), Box<dyn std::error::Error>> {
+    let (marks, node) = program()?;
+    let mut line = String::new();
+    stdin().lock().read_line(&mut line)?;
+    let Subtask { job, index, attempt, .. } = serde_json::from_str(&line)?;
+    marks.tell(What::Start, &node, &job, index, attempt);
+    marks.tell(What::Fail, &node, &job, index, attempt);
+    Err("everything fails here".into())
+}
+
 /// A line in, a line out, until there are no more.
 fn serve() -> Result<(), Box<dyn std::error::Error>> {
+    run_away()?;
     let (marks, node) = program()?;
     for line in stdin().lock().lines() {
         let Subtask { job, index, attempt, params } = serde_json::from_str(&line?)?;

@@ -1,4 +1,5 @@
-//! Under a nemesis: one big job, many jobs of every kind, restarts of everything, a fail-over, poison.
+//! Under a nemesis: one big job, many jobs of every kind, kills right after submissions, restarts
+//! of everything, a fail-over, poison.
 //!
 //! The long run is one command; the seed is printed, and repeats the same misfortunes in the same order:
 //!
@@ -10,6 +11,7 @@
 #![expect(clippy::print_stdout, reason = "the figures are for people: --nocapture shows them")]
 
 mod big_job;
+mod early_kills;
 mod everything;
 mod failover;
 mod poison;
@@ -23,7 +25,7 @@ use longshore_chaos::inquest::{Baseline, Course, inquest};
 use longshore_chaos::nemesis::{DEAD_AFTER, Deck, Diary, Mishap, torment_crew, torment_servers};
 use longshore_test_servers::{Rabbit, Redis, RedisOptions};
 
-/// Servers and a crew of two schedulers and four workers of these kinds, in the open.
+/// Servers and a crew of two schedulers and some workers, in the open.
 struct Storm {
     course: Course,
     rabbit: Rabbit,
@@ -32,21 +34,33 @@ struct Storm {
 }
 
 impl Storm {
+    /// With settings for a nemesis that silences members for long and briefly.
     fn gather(course: Course, slots: u32, workers: [Role; 4]) -> Self {
+        let mut storm = Self::open(course, slots);
+        let dead_after = format!("{}ms", DEAD_AFTER.as_millis());
+        storm.crew.set("LONGSHORE_DEAD_AFTER", &dead_after);
+        storm.crew.set("LONGSHORE_HEARTBEAT", "500ms");
+        storm.crew.set("LONGSHORE_GRACE", "2s");
+        storm.hire(&workers);
+        storm
+    }
+
+    /// Servers, and nobody on them yet.
+    fn open(course: Course, slots: u32) -> Self {
         println!("LONGSHORE_CHAOS_SEED={}", course.seed);
         // `DEBUG SLEEP` has to be allowed.
         let lines = vec!["enable-debug-command local".to_owned()];
         let redis = Redis::start_with(&RedisOptions { lines, ..RedisOptions::default() });
         let rabbit = Rabbit::start();
         let mut crew = Crew::on(&rabbit, &redis);
-        let dead_after = format!("{}ms", DEAD_AFTER.as_millis());
-        crew.set("LONGSHORE_DEAD_AFTER", &dead_after);
-        crew.set("LONGSHORE_HEARTBEAT", "500ms");
-        crew.set("LONGSHORE_GRACE", "2s");
         crew.set("LONGSHORE_SLOTS", &slots.to_string());
-        crew.hire(Role::Scheduler, 2);
-        workers.into_iter().for_each(|role| crew.hire(role, 1));
         Self { course, rabbit, redis, crew }
+    }
+
+    /// Two schedulers, and a worker of each of these kinds.
+    fn hire(&mut self, workers: &[Role]) {
+        self.crew.hire(Role::Scheduler, 2);
+        workers.iter().for_each(|role| self.crew.hire(*role, 1));
     }
 
     fn baseline(&self) -> Baseline {
