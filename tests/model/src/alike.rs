@@ -1,11 +1,14 @@
 //! Which states behave alike: those that differ in names alone.
 //!
-//! Tokens and nodes are compared and nothing else, so they are numbered anew in the order in which they stand in the state;
-//! workers do the same things, so of the state and its mirror image the smaller one is taken. What is remembered for the
-//! properties of tokens that nobody knows any more is left out.
+//! Tokens and nodes are compared and nothing else, so they are numbered anew in the order in which
+//! they stand in the state; workers do the same things, so of the state and its mirror image the
+//! smaller one is taken. What is remembered for the properties of tokens that nobody knows any more
+//! is left out. So are list and verdict of a node that does nothing, holds nothing and has nothing
+//! on its way. Of the heartbeats of a node only the order counts.
 
+use crate::fleet::{Beat, Grounds};
 use crate::ledger::{Copied, Ledger, Node, RANGES, Request, TokenNumber};
-use crate::world::{State, Then, WORKERS, Worker};
+use crate::world::{Hand, State, Then, WORKERS, Worker};
 
 /// Stands for a token that nobody can show any more.
 const FORGOTTEN: u8 = u8::MAX - 1;
@@ -39,14 +42,22 @@ impl Key<'_> {
             Some(saved) => key.ledger(saved),
             None => key.bytes.push(NOBODY),
         }
-        for burial in state.burials {
-            let node = burial.map_or(NOBODY, |node| key.node(node));
-            key.bytes.push(node);
+        for hand in state.hands {
+            let (kind, node) = match hand {
+                Hand::Empty => (0, NOBODY),
+                Hand::Judging { node, grounds: Grounds::LastBeat(_) } => (1, key.node(node)),
+                Hand::Judging { node, grounds: Grounds::Absent } => (2, key.node(node)),
+                Hand::Revoking { node } => (3, key.node(node)),
+            };
+            key.bytes.extend([kind, node]);
         }
+        key.fleet();
         for (chunk, epoch) in &state.queue {
             key.bytes.extend([*chunk, *epoch]);
         }
-        key.bytes.extend([state.faults, u8::from(state.may_roll_back)]);
+        let flags = [state.may_roll_back, state.has_copied].map(u8::from);
+        key.bytes.push(state.faults);
+        key.bytes.extend(flags);
         key.bytes
     }
 
@@ -133,6 +144,26 @@ impl Key<'_> {
         self.bytes.extend(ledger.done.map(u8::from));
         self.bytes.extend(ledger.books.map(i8::cast_unsigned));
         self.bytes.extend(ledger.counted);
+    }
+
+    /// Last, when all nodes that matter have been seen.
+    fn fleet(&mut self) {
+        let ledgers = [Some(&self.state.ledger), self.state.saved.as_deref()];
+        for node in std::mem::take(&mut self.nodes) {
+            let judged = self.state.hands.iter().map(|hand| match *hand {
+                Hand::Judging { node: of, grounds: Grounds::LastBeat(beat) } if of == node => {
+                    Some(beat)
+                }
+                _ => None,
+            });
+            let listed = ledgers.iter().map(|it| it.and_then(|it| it.fleet.last_beat(node)));
+            let beats: Vec<Option<Beat>> = judged.chain(listed).collect();
+            let rank = |beat: Beat| beats.iter().flatten().filter(|other| **other < beat).count();
+            self.bytes.extend(beats.iter().map(|beat| beat.map_or(NOBODY, |it| rank(it) as u8)));
+            let is_lost = |it: &Option<&Ledger>| it.is_some_and(|it| it.fleet.is_lost(node));
+            self.bytes.extend(ledgers.iter().map(|it| u8::from(is_lost(it))));
+            self.bytes.push(u8::from(self.state.dealt_with.contains(&node)));
+        }
     }
 
     fn token(&mut self, token: TokenNumber) -> u8 {

@@ -10,6 +10,7 @@ use longshore_protocol::state::{ChunkEvent, ChunkState, JobEvent, JobState};
 use longshore_protocol::{Epoch, NodeId, Timestamp, Token};
 
 use crate::Mutation;
+use crate::fleet::Fleet;
 
 /// Subtasks of the job.
 pub const SUBTASKS: u8 = 3;
@@ -93,6 +94,8 @@ pub struct Ledger {
     pub done: [bool; SUBTASKS as usize],
     /// What the books say: queued, running, done. The rest waits.
     pub books: [i8; 3],
+    /// The workers that beat, and those that are lost.
+    pub fleet: Fleet,
     /// Remembered for the properties: how often each subtask was counted.
     pub counted: [u8; SUBTASKS as usize],
     /// Remembered for the properties: the token whose commit of each subtask was accepted.
@@ -109,6 +112,7 @@ impl Default for Ledger {
             chunks: [None; RANGES.len()],
             done: [false; SUBTASKS as usize],
             books: [0; 3],
+            fleet: Fleet::default(),
             counted: [0; SUBTASKS as usize],
             settled_by: [None; SUBTASKS as usize],
             lost: Vec::new(),
@@ -341,6 +345,11 @@ impl Ledger {
     /// Who holds a chunk.
     pub fn holders(&self, number: u8) -> impl Iterator<Item = (TokenNumber, Node)> {
         self.chunks[usize::from(number)].into_iter().flat_map(Chunk::holders)
+    }
+
+    /// Whether a node holds any chunk.
+    pub fn holds(&self, node: Node) -> bool {
+        self.chunks.iter().flatten().flat_map(|it| it.holders()).any(|(_, it)| it == node)
     }
 
     /// Whether the books say what the chunks and bits do.

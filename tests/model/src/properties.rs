@@ -7,23 +7,33 @@
 //! | L2 | a chunk that runs gets another holder only where a copy is on offer, and a token that lost it never holds it again |
 //! | L3 | a commit is accepted only under the token that holds the chunk |
 //! | L4 | from every state the end can be reached once faults stop (checked by `explore`) |
-//! | L5 | commits of one subtask are accepted under one token only, unless copies are made |
+//! | L5 | commits of one subtask are accepted under one token only, until a copy is made |
 //! | L6 | the books balance |
+//! | L7 | no verdict stands on a worker that is on the list |
+//! | L8 | a worker leaves the list only by a verdict |
+//! | L9 | nobody is declared lost who has sent a heartbeat since the grounds were taken |
+//!
+//! L4 includes that the owner of the queue takes back what lost workers hold: nobody else does, and
+//! a job does not end while a dead worker holds some of it.
 
-use crate::ledger::{Answer, Copied, Ledger, RANGES, Request, TokenNumber};
+use crate::fleet::{Fleet, Grounds};
+use crate::ledger::{Answer, Copied, Ledger, Node, RANGES, Request, TokenNumber};
 
 const L1: &str = "L1: each subtask is counted at most once";
 const L2: &str = "L2: a chunk gets another holder only by an offer, and no token comes back";
 const L3: &str = "L3: a commit is accepted only under the token that holds the chunk";
 const L5: &str = "L5: commits of one subtask are accepted under one token only";
 const L6: &str = "L6: the books balance";
+const L7: &str = "L7: no verdict stands on a worker that is on the list";
+const L8: &str = "L8: a worker leaves the list only by a verdict";
+const L9: &str = "L9: nobody is declared lost who has sent a heartbeat since";
 
 /// Of what a worker was told.
 pub(crate) fn check_answer(
     before: &Ledger,
     request: Request,
     answer: Answer,
-    copies: bool,
+    has_copied: bool,
 ) -> Result<(), &'static str> {
     let Request::Commit { message: (chunk, _), token, from, to } = request else { return Ok(()) };
     if answer != Answer::Settled {
@@ -31,7 +41,7 @@ pub(crate) fn check_answer(
     }
     let subtasks = usize::from(from)..usize::from(to);
     let foreign = |other: &u8| *other != token;
-    if !copies && before.settled_by[subtasks].iter().flatten().any(foreign) {
+    if !has_copied && before.settled_by[subtasks].iter().flatten().any(foreign) {
         return Err(L5);
     }
     if before.holders(chunk).any(|(holder, _)| holder == token) { Ok(()) } else { Err(L3) }
@@ -63,5 +73,29 @@ pub(crate) fn check_step(before: &Ledger, after: &mut Ledger) -> Result<(), &'st
             after.lost.sort_unstable();
         }
     }
+    check_fleet(&before.fleet, &after.fleet)?;
     if after.balances() { Ok(()) } else { Err(L6) }
+}
+
+fn check_fleet(before: &Fleet, after: &Fleet) -> Result<(), &'static str> {
+    if after.listed.iter().any(|(node, _)| after.is_lost(*node)) {
+        return Err(L7);
+    }
+    let is_off = |node: Node| after.last_beat(node).is_none();
+    let vanishes = |node: Node| is_off(node) && !after.is_lost(node);
+    if before.listed.iter().any(|(node, _)| vanishes(*node)) { Err(L8) } else { Ok(()) }
+}
+
+/// Of a verdict that was asked for.
+pub(crate) fn check_verdict(
+    before: &Fleet,
+    (node, grounds): (Node, Grounds),
+    after: &Fleet,
+) -> Result<(), &'static str> {
+    let has_beaten = match (grounds, before.last_beat(node)) {
+        (_, None) => false,
+        (Grounds::LastBeat(known), Some(last)) => last > known,
+        (Grounds::Absent, Some(_)) => true,
+    };
+    if has_beaten && after.is_lost(node) { Err(L9) } else { Ok(()) }
 }

@@ -7,11 +7,19 @@
 //! late: served some time or never, with nobody left to hear the answer, while its sender repeats it or gives up. A message
 //! may get lost, come twice, or wait as long as it likes. What takes long elsewhere needs no step of its own: whoever does
 //! nothing for a while is frozen.
+//!
+//! A worker starts with its first heartbeat. Another heartbeat is a step only where it changes who
+//! is on the list, whether a verdict stands, or whether the grounds of a scheduler are void. One of
+//! the two schedulers owns the queue of the job. Either may find that a worker died; only the owner
+//! takes back what the worker holds.
 
 #![expect(missing_docs, reason = "the fields of states and steps are what their names say")]
 
+use std::sync::Arc;
+
 use longshore_protocol::state::JobState;
 
+use crate::fleet::Grounds;
 use crate::ledger::{Answer, Ledger, Message, Node, RANGES, Request, TokenNumber};
 use crate::{Config, Model, Mutation, alike, properties};
 
@@ -24,10 +32,13 @@ pub const WORKERS: u8 = 2;
 /// Schedulers.
 pub const SCHEDULERS: usize = 2;
 
+/// The one that owns the job's queue.
+pub const OWNER: usize = 0;
+
 /// What a worker is about to do, with all that it knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Worker {
-    /// It crashed; nobody beats its heart. A start makes it `Idle`, as another node.
+    /// It crashed or never ran; nobody beats its heart. A start makes it `Idle`, as another node.
     Dead,
     /// A delivery moves it on.
     Idle,
@@ -37,6 +48,17 @@ pub enum Worker {
     Holding { message: Message, token: TokenNumber, from: u8, to: u8, asked: Option<u8> },
     /// It gives back what it may hold, then lets go of the message.
     Leaving { message: Message, token: TokenNumber, then: Then },
+}
+
+/// What a scheduler is about to do about a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hand {
+    /// Nothing.
+    Empty,
+    /// It took the worker for dead, and has the ledger declare it lost.
+    Judging { node: Node, grounds: Grounds },
+    /// It saw a verdict, and takes back what the worker holds.
+    Revoking { node: Node },
 }
 
 /// What becomes of the message.
@@ -54,15 +76,19 @@ pub struct State {
     /// The truth.
     pub ledger: Ledger,
     /// What a rollback would return to.
-    pub saved: Option<Box<Ledger>>,
+    pub saved: Option<Arc<Ledger>>,
     /// How often each worker was started before, and what it does.
     pub workers: [(u8, Worker); WORKERS as usize],
-    /// Whom each scheduler is about to bury.
-    pub burials: [Option<Node>; SCHEDULERS],
+    /// What each scheduler is about to do; the owner of the queue comes first.
+    pub hands: [Hand; SCHEDULERS],
+    /// Only for [`Mutation::RevokesOnce`]: the lost workers that the owner has dealt with.
+    pub dealt_with: Vec<Node>,
     /// In order, since any of them may come next.
     pub queue: Vec<Message>,
     /// Requests that are still on their way, though nobody waits for them.
     pub late: Vec<Request>,
+    /// Whether a copy of a chunk was ever offered.
+    pub has_copied: bool,
     /// How many faults may still happen.
     pub faults: u8,
     /// Whether a rollback may still happen.
@@ -79,27 +105,36 @@ pub enum Action {
     /// A scheduler offers a copy of a chunk that runs, and publishes its message.
     Copy,
     /// A scheduler decides that a node is dead; wrongly, if it is not (a fault).
-    Judge { scheduler: usize, node: Node, wrongly: bool },
-    /// It takes away what the node holds by now.
-    Bury { scheduler: usize },
+    Judge { scheduler: usize, node: Node, grounds: Grounds, wrongly: bool },
+    /// The ledger is asked to declare that node lost.
+    Declare { scheduler: usize },
+    /// The owner of the queue sees a verdict, and that the node holds something.
+    Learn { node: Node },
+    /// A scheduler takes away what a lost node holds by now.
+    Revoke { scheduler: usize },
     /// A chunk is taken from a live worker that does not know that it holds it.
     Reclaim { chunk: u8 },
-    /// It dies before it comes to that.
+    /// A scheduler dies with what it has in hand; the other one owns the queue then.
     SchedulerDies { scheduler: usize },
+    /// The queue falls to the other scheduler, while both go on.
+    TakeOver,
     /// A message gets lost: by the broker, or by a scheduler that did not hear what it opened.
     Lose { message: Message },
     /// The broker delivers a message once more.
     Double { message: Message },
-    /// A worker receives a message.
-    Deliver { worker: u8, message: Message },
+    /// A worker receives a message; while it counts as lost, if its next heartbeat comes later (a
+    /// fault, or the owner of the queue could take back what it claims again and again).
+    Deliver { worker: u8, message: Message, lost: bool },
     /// A worker asks the ledger; if it commits, up to where.
     Ask { worker: u8, to: u8, fate: Fate },
     /// A worker gives up what it claims or holds, for its heart can't get through, or for it is to stop.
     GiveUp { worker: u8 },
     /// A worker dies; the broker takes back the message if it was not acknowledged yet.
     Crash { worker: u8, acked: bool },
-    /// It is started again.
+    /// It is started, and sends its first heartbeat.
     Start { worker: u8 },
+    /// A heartbeat arrives; late, if its worker has died in the meantime (a fault).
+    Beat { node: Node, late: bool },
     /// A late request is served.
     Arrive { request: Request },
     /// What a rollback returns to is written now.
@@ -120,11 +155,11 @@ pub enum Fate {
 }
 
 impl State {
-    fn node(&self, worker: u8) -> Node {
+    pub(crate) fn node(&self, worker: u8) -> Node {
         (worker, self.workers[usize::from(worker)].0)
     }
 
-    fn is_alive(&self, node: Node) -> bool {
+    pub(crate) fn is_alive(&self, node: Node) -> bool {
         self.node(node.0) == node && self.workers[usize::from(node.0)].1 != Worker::Dead
     }
 
@@ -234,22 +269,7 @@ impl Config {
         if self.mutation != Some(Mutation::NoSweep) {
             actions.extend(chunks.clone().filter(waits).map(|chunk| Action::Sweep { chunk }));
         }
-        for scheduler in 0..SCHEDULERS {
-            if scheduler > 0 && state.burials[scheduler] == state.burials[scheduler - 1] {
-                // Its twin does the same.
-                continue;
-            }
-            if state.burials[scheduler].is_some() {
-                actions.extend([Action::Bury { scheduler }, Action::SchedulerDies { scheduler }]);
-                continue;
-            }
-            let holders = chunks.clone().flat_map(|chunk| ledger.holders(chunk));
-            actions.extend(holders.map(|(_, node)| Action::Judge {
-                scheduler,
-                node,
-                wrongly: state.is_alive(node),
-            }));
-        }
+        self.recovery_actions(state, actions);
         if self.mutation != Some(Mutation::NoReclaim) {
             let forgotten = chunks.filter(|chunk| {
                 ledger.holders(*chunk).any(|(token, node)| state.has_forgotten(token, node))
@@ -258,16 +278,18 @@ impl Config {
         }
     }
 
-    fn worker_actions(state: &State, worker: u8, actions: &mut Vec<Action>) {
+    fn worker_actions(&self, state: &State, worker: u8, actions: &mut Vec<Action>) {
         let mut messages = state.queue.clone();
         messages.dedup();
         let ask = |to: u8| {
             [Fate::Heard, Fate::Unheard, Fate::Late].map(|fate| Action::Ask { worker, to, fate })
         };
         match state.workers[usize::from(worker)].1 {
-            Worker::Dead => return actions.push(Action::Start { worker }),
+            Worker::Dead if worker < self.workers => return actions.push(Action::Start { worker }),
+            Worker::Dead => return,
             Worker::Idle => {
-                let deliver = |message| Action::Deliver { worker, message };
+                let lost = state.ledger.fleet.is_lost(state.node(worker));
+                let deliver = |message| Action::Deliver { worker, message, lost };
                 actions.extend(messages.into_iter().map(deliver));
             }
             Worker::Claiming { .. } => {
@@ -304,7 +326,7 @@ impl Config {
         let before = state.ledger.clone();
         let answer = state.ledger.serve(request, self.mutation);
         properties::check_step(&before, &mut state.ledger)?;
-        properties::check_answer(&before, request, answer, self.copies)?;
+        properties::check_answer(&before, request, answer, state.has_copied)?;
         Ok(answer)
     }
 
@@ -330,7 +352,7 @@ impl Config {
     }
 
     /// Steps of the ledger that no worker asked for.
-    fn change(
+    pub(crate) fn change(
         &self,
         state: &mut State,
         change: impl FnOnce(&mut Ledger),
@@ -352,19 +374,14 @@ impl Config {
             }
             Action::Copy => {
                 let message = state.ledger.copy().expect("there is a chunk to copy");
+                state.has_copied = true;
                 state.publish(message);
             }
-            Action::Judge { scheduler, node, .. } => state.burials[scheduler] = Some(node),
-            Action::Bury { scheduler } => {
-                let node = state.burials[scheduler].take().expect("somebody to bury");
-                self.change(state, |ledger| ledger.revoke(node, self.mutation))?;
-            }
-            Action::SchedulerDies { scheduler } => state.burials[scheduler] = None,
             Action::Reclaim { chunk } => {
                 let token = state.forgotten(chunk).expect("somebody holds it unknowingly");
                 self.change(state, |ledger| ledger.reclaim(chunk, token, self.mutation))?;
             }
-            _ => unreachable!("no scheduler does {action:?}"),
+            _ => self.recover(state, action)?,
         }
         Ok(())
     }
@@ -373,7 +390,7 @@ impl Config {
         match action {
             Action::Lose { message } => state.take(message),
             Action::Double { message } => state.publish(message),
-            Action::Deliver { worker, message } => {
+            Action::Deliver { worker, message, .. } => {
                 let token = state.fresh_token();
                 state.take(message);
                 state.workers[usize::from(worker)].1 = Worker::Claiming { message, token };
@@ -407,15 +424,17 @@ impl Config {
             Action::Start { worker } => {
                 let (starts, place) = &mut state.workers[usize::from(worker)];
                 (*starts, *place) = (*starts + 1, Worker::Idle);
+                let node = state.node(worker);
+                self.beat(state, node)?;
             }
             Action::Arrive { request } => {
                 let at = state.late.iter().position(|other| *other == request);
                 state.late.remove(at.expect("it is on its way"));
                 self.serve(state, request)?;
             }
-            Action::Save => state.saved = Some(Box::new(state.ledger.clone())),
+            Action::Save => state.saved = Some(Arc::new(state.ledger.clone())),
             Action::RollBack => {
-                state.ledger = *state.saved.take().expect("it was saved");
+                state.ledger = Arc::unwrap_or_clone(state.saved.take().expect("it was saved"));
                 state.may_roll_back = false;
             }
             _ => self.scheduler_acts(state, action)?,
@@ -432,10 +451,12 @@ impl Model for Config {
         State {
             ledger: Ledger::default(),
             saved: None,
-            workers: [(0, Worker::Idle); WORKERS as usize],
-            burials: [None; SCHEDULERS],
+            workers: [(0, Worker::Dead); WORKERS as usize],
+            hands: [Hand::Empty; SCHEDULERS],
+            dealt_with: Vec::new(),
             queue: Vec::new(),
             late: Vec::new(),
+            has_copied: false,
             faults: self.faults,
             may_roll_back: self.rolls_back,
         }
@@ -449,7 +470,7 @@ impl Model for Config {
         let mut actions = Vec::new();
         self.scheduler_actions(state, &mut actions);
         for worker in 0..WORKERS {
-            Self::worker_actions(state, worker, &mut actions);
+            self.worker_actions(state, worker, &mut actions);
         }
         Self::network_actions(state, &mut actions);
         actions.retain(|action| state.faults > 0 || !self.uses_up(*action));
@@ -460,7 +481,6 @@ impl Model for Config {
         let mut next = state.clone();
         next.faults -= u8::from(self.uses_up(action));
         self.happens(&mut next, action)?;
-        next.burials.sort_unstable();
         Ok(next)
     }
 
@@ -473,10 +493,11 @@ impl Model for Config {
     }
 
     fn describe(&self, state: &State) -> String {
-        let State { ledger, workers, burials, queue, late, .. } = state;
-        let Ledger { chunks, done, .. } = ledger;
+        let State { ledger, workers, hands, queue, late, .. } = state;
+        let Ledger { chunks, done, fleet, .. } = ledger;
         format!(
-            "ledger {chunks:?} done {done:?} | workers {workers:?} | burials {burials:?} | queue {queue:?} | late {late:?}"
+            "ledger {chunks:?} done {done:?} {fleet:?} | workers {workers:?} | \
+             schedulers {hands:?} | queue {queue:?} | late {late:?}"
         )
     }
 }
@@ -486,8 +507,11 @@ impl Config {
     fn uses_up(&self, action: Action) -> bool {
         match action {
             Action::Judge { wrongly, .. } => wrongly,
+            Action::Beat { late, .. } => late,
+            Action::Deliver { lost, .. } => lost,
             Action::Ask { fate, .. } => fate != Fate::Heard,
             Action::SchedulerDies { .. }
+            | Action::TakeOver
             | Action::Copy
             | Action::Lose { .. }
             | Action::Double { .. }

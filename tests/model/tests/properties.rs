@@ -7,12 +7,17 @@
 
 use std::time::Instant;
 
+use longshore_model::world::WORKERS;
 use longshore_model::{Config, Mutation, Report, explore};
 
 fn faults() -> u8 {
     let variable = std::env::var("LONGSHORE_MODEL_FAULTS").ok();
     variable.map_or(2, |text| text.parse().expect("LONGSHORE_MODEL_FAULTS is a small number"))
 }
+
+/// Two workers, and nothing goes wrong.
+const PLAIN: Config =
+    Config { faults: 0, workers: WORKERS, rolls_back: false, copies: false, mutation: None };
 
 fn look(config: Config) -> Report {
     let begun = Instant::now();
@@ -30,7 +35,7 @@ fn look(config: Config) -> Report {
 
 #[track_caller]
 fn holds(faults: u8, rolls_back: bool, mutation: Option<Mutation>, at_least: usize) {
-    is_right(Config { faults, rolls_back, copies: false, mutation }, at_least);
+    is_right(Config { faults, rolls_back, mutation, ..PLAIN }, at_least);
 }
 
 #[track_caller]
@@ -47,7 +52,7 @@ fn is_right(config: Config, at_least: usize) {
 /// The mistake is caught by the property, though not a single fault or rollback more than needed happens.
 #[track_caller]
 fn caught(mutation: Mutation, faults: u8, rolls_back: bool, property: &str) {
-    is_caught(Config { faults, rolls_back, copies: false, mutation: Some(mutation) }, property);
+    is_caught(Config { faults, rolls_back, mutation: Some(mutation), ..PLAIN }, property);
 }
 
 #[track_caller]
@@ -60,31 +65,30 @@ fn is_caught(config: Config, property: &str) {
 
 #[test]
 fn every_property_holds_whatever_the_faults() {
-    holds(faults(), false, None, 200_000);
+    holds(faults(), false, None, 500_000);
 }
 
 #[test]
 fn every_property_holds_though_the_ledger_rolls_back() {
-    holds(faults() - 1, true, None, 500_000);
+    let faults = faults() - 1;
+    is_right(Config { faults, rolls_back: true, copies: true, ..PLAIN }, 2_500_000);
 }
 
 #[test]
 fn every_property_holds_though_two_nodes_run_the_same_chunk() {
-    is_right(Config { faults: faults(), rolls_back: false, copies: true, mutation: None }, 200_000);
-    let rolls_back = Config { faults: 1, rolls_back: true, copies: true, mutation: None };
-    is_right(rolls_back, 500_000);
+    is_right(Config { faults: faults(), copies: true, ..PLAIN }, 500_000);
 }
 
 #[test]
 fn a_copy_that_stays_on_offer_is_caught() {
     let mutation = Some(Mutation::OffersStay);
-    is_caught(Config { faults: 3, rolls_back: false, copies: true, mutation }, "L2");
+    is_caught(Config { faults: 3, copies: true, mutation, ..PLAIN }, "L2");
 }
 
 #[test]
 fn a_commit_that_counts_what_the_other_holder_did_is_caught() {
     let mutation = Some(Mutation::OverlapsCounted);
-    is_caught(Config { faults: 1, rolls_back: false, copies: true, mutation }, "L6");
+    is_caught(Config { faults: 1, copies: true, mutation, ..PLAIN }, "L6");
 }
 
 #[test]
@@ -125,4 +129,38 @@ fn a_chunk_of_a_live_worker_that_forgot_it_must_be_reclaimed() {
     holds(1, false, Some(Mutation::NoReclaim), 1_000);
     caught(Mutation::NoReclaim, 2, false, "L4");
     caught(Mutation::NoReclaim, 0, true, "L4");
+}
+
+#[test]
+fn a_verdict_on_void_grounds_is_caught() {
+    caught(Mutation::GroundsUnchecked, 1, false, "L9");
+}
+
+#[test]
+fn a_verdict_that_outlives_a_heartbeat_is_caught() {
+    caught(Mutation::VerdictsStay, 1, false, "L7");
+}
+
+#[test]
+fn a_worker_that_vanishes_from_the_list_without_a_verdict_is_caught() {
+    caught(Mutation::VerdictsDropped, 1, false, "L8");
+}
+
+#[test]
+fn a_scheduler_that_takes_back_for_all_what_it_knows_of_is_caught() {
+    caught(Mutation::OneRecovers, 1, false, "L4");
+}
+
+#[test]
+fn what_a_lost_worker_claims_late_must_be_taken_back_as_well() {
+    holds(1, false, Some(Mutation::RevokesOnce), 1_000);
+    caught(Mutation::RevokesOnce, 2, false, "L4");
+}
+
+#[test]
+fn who_holds_chunks_and_is_on_no_list_must_be_declared_lost() {
+    holds(1, false, Some(Mutation::NoAbsent), 1_000);
+    // One worker shows it, among far fewer states.
+    let mutation = Some(Mutation::NoAbsent);
+    is_caught(Config { faults: 1, workers: 1, rolls_back: true, mutation, ..PLAIN }, "L4");
 }

@@ -1,30 +1,61 @@
 //! Drives the memory ledger along random ways through the model: it must answer every request as the model's ledger does.
 //! The differential test of the ledger's own crate carries that on to Redis.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use longshore_ledger::memory::{Clock, MemoryLedger};
 use longshore_ledger::{
-    Admission, Claim, Commit, Committed, Error, HandBack, Lagging, Ledger as _, Loss, Open,
+    Admission, Claim, Commit, Committed, Error, Grounds as RealGrounds, HandBack, Lagging,
+    Ledger as _, Loss, Open, Roster,
 };
+use longshore_model::fleet::{Beat, Fleet, Grounds};
 use longshore_model::ledger::{Answer, Message, Node, RANGES, Request, SUBTASKS, name, real};
-use longshore_model::world::{Action, Fate, State};
+use longshore_model::world::{Action, Fate, Hand, State, WORKERS};
 use longshore_model::{Config, Model};
-use longshore_protocol::{ChunkId, ChunkMessage, Epoch, JobId, Run, Timestamp};
+use longshore_protocol::{
+    ChunkId, ChunkMessage, Epoch, JobId, NodeInfo, NodeState, Run, Timestamp,
+};
 
-const WAYS: u64 = 5_000;
+const WAYS: u64 = 6_000;
 const STEPS: usize = 80;
+/// When the ledger begins.
+const BEGIN: Timestamp = Timestamp::from_millis(1_000);
 const JOB: JobId = JobId::from_uuid(uuid::Uuid::from_u128(1));
 
-/// It stands still: whatever waits is due.
-struct Stopped;
+/// It stands still from one heartbeat to the next, in milliseconds: whatever waits is due.
+#[derive(Debug)]
+struct Stopped(AtomicU64);
 
 impl Clock for Stopped {
     fn now(&self) -> Timestamp {
-        Timestamp::from_millis(1_000)
+        Timestamp::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// A worker, as its heartbeats tell of it.
+fn info(node: Node) -> NodeInfo {
+    NodeInfo {
+        id: name(node),
+        host: String::new(),
+        pid: 1,
+        version: String::new(),
+        queues: Vec::new(),
+        tasks: Vec::new(),
+        disabled: Vec::new(),
+        records: Vec::new(),
+        uncopied: Vec::new(),
+        labels: BTreeMap::new(),
+        slots: 1,
+        busy: 0,
+        jobs: Some(BTreeSet::new()),
+        state: NodeState::Active,
+        started_at: Timestamp::default(),
+        cpu: 0.0,
+        rss: 0,
     }
 }
 
@@ -35,12 +66,19 @@ enum Step {
     Copy,
     Ask(Request),
     Revoke(Node),
+    Beat(Node, Beat, Timestamp),
+    Lose(Node, Grounds),
     /// A release on behalf of a worker that has forgotten.
     Reclaim(u8, u8),
 }
 
 /// The memory ledger, and what it was asked so far: it returns to an earlier state by asking the same again.
 struct Real {
+    clock: Arc<Stopped>,
+    /// When heartbeats came, the newest of each number, and the newest of all. The model uses a
+    /// number again once nobody remembers it; no two heartbeats come at one time.
+    beats: BTreeMap<Beat, Timestamp>,
+    newest: Timestamp,
     ledger: MemoryLedger,
     steps: Vec<Step>,
 }
@@ -51,15 +89,18 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
 
 impl Real {
     fn new() -> Self {
-        let ledger = MemoryLedger::new(Arc::new(Stopped));
+        let clock = Arc::new(Stopped(AtomicU64::new(BEGIN.as_millis())));
+        let ledger = MemoryLedger::new(clock.clone());
         let admission = Admission::plain(JOB, SUBTASKS.into());
         at_once(ledger.admit(&admission)).expect("admitted");
-        Self { ledger, steps: Vec::new() }
+        let (beats, newest) = (BTreeMap::new(), BEGIN);
+        Self { clock, beats, newest, ledger, steps: Vec::new() }
     }
 
     fn roll_back(&mut self, to: usize) {
         let steps = self.steps[..to].to_vec();
-        *self = Self::new();
+        let (beats, newest) = (std::mem::take(&mut self.beats), self.newest);
+        *self = Self { beats, newest, ..Self::new() };
         for step in steps {
             self.take(step);
         }
@@ -84,6 +125,21 @@ impl Real {
             Step::Ask(request) => Some(self.ask(request)),
             Step::Revoke(node) => {
                 at_once(ledger.revoke(JOB, &name(node), &Loss::Left)).expect("revoked");
+                None
+            }
+            Step::Beat(node, beat, at) => {
+                self.clock.0.store(at.as_millis(), Ordering::Relaxed);
+                self.beats.insert(beat, at);
+                self.newest = self.newest.max(at);
+                at_once(ledger.beat(&info(node), &[])).expect("heard");
+                None
+            }
+            Step::Lose(node, grounds) => {
+                let grounds = match grounds {
+                    Grounds::LastBeat(beat) => RealGrounds::LastBeat(self.beats[&beat]),
+                    Grounds::Absent => RealGrounds::Absent,
+                };
+                at_once(ledger.lose(&name(node), grounds, &Loss::Vanished)).expect("answered");
                 None
             }
             Step::Reclaim(chunk, token) => Some(self.release(chunk, token)),
@@ -126,9 +182,10 @@ impl Real {
         }
     }
 
-    /// What waits for a worker.
+    /// What waits for a worker, however lately it was asked for.
     fn waiting(&self) -> Vec<ChunkMessage> {
-        let sweep = at_once(self.ledger.sweep(JOB, 10, Duration::ZERO, None));
+        let doubt = Some(Duration::ZERO);
+        let sweep = at_once(self.ledger.sweep(JOB, 10, Duration::ZERO, doubt));
         sweep.expect("swept").expect("the job is there").publish
     }
 
@@ -153,6 +210,19 @@ impl Real {
         let found: Vec<_> = found.into_iter().map(|holder| holder.node).collect();
         assert_eq!(found, holders);
 
+        let roster = at_once(self.ledger.nodes_since(&Roster::default())).expect("read");
+        let Fleet { listed, lost } = &ledger.fleet;
+        let mut listed: Vec<_> =
+            listed.iter().map(|(node, beat)| (name(*node), self.beats[beat])).collect();
+        listed.sort_unstable();
+        let found: Vec<_> =
+            roster.nodes.iter().map(|node| (node.info.id.clone(), node.beat_at)).collect();
+        assert_eq!(found, listed);
+        let mut lost: Vec<_> = lost.iter().map(|node| name(*node)).collect();
+        lost.sort_unstable();
+        let found: Vec<_> = roster.lost.iter().map(|verdict| verdict.node.clone()).collect();
+        assert_eq!(found, lost);
+
         let audit = at_once(self.ledger.audit(JOB)).expect("read").expect("it is there");
         assert_eq!(audit.findings, Vec::<String>::new());
     }
@@ -169,12 +239,23 @@ fn message(ledger: &longshore_model::ledger::Ledger, chunk: u8) -> Option<ChunkM
     Some(ChunkMessage { v: ChunkMessage::VERSION, job: JOB, chunk: id(number), from, to, epoch })
 }
 
-/// What a step of the model means for the ledger.
-fn step(state: &State, action: Action) -> Option<Step> {
+/// What a step of the model means for the ledger; a heartbeat comes at this time.
+fn step(state: &State, action: Action, at: Timestamp) -> Option<Step> {
     match action {
         Action::Open => Some(Step::Open),
         Action::Copy => Some(Step::Copy),
-        Action::Bury { scheduler } => state.burials[scheduler].map(Step::Revoke),
+        Action::Declare { scheduler } | Action::Revoke { scheduler } => {
+            match state.hands[scheduler] {
+                Hand::Judging { node, grounds } => Some(Step::Lose(node, grounds)),
+                Hand::Revoking { node } => Some(Step::Revoke(node)),
+                Hand::Empty => None,
+            }
+        }
+        Action::Start { worker } => {
+            let (starts, _) = state.workers[usize::from(worker)];
+            Some(Step::Beat((worker, starts + 1), state.fresh_beat(), at))
+        }
+        Action::Beat { node, .. } => Some(Step::Beat(node, state.fresh_beat(), at)),
         Action::Reclaim { chunk } => {
             state.forgotten(chunk).map(|token| Step::Reclaim(chunk, token))
         }
@@ -201,8 +282,8 @@ impl Dice {
 
 /// One way; counts the answers by their words.
 fn walk(seed: u64, answers: &mut BTreeMap<&'static str, u32>) {
-    let model =
-        Config { faults: 6, rolls_back: true, copies: seed.is_multiple_of(2), mutation: None };
+    let copies = seed.is_multiple_of(2);
+    let model = Config { faults: 6, workers: WORKERS, rolls_back: true, copies, mutation: None };
     let mut dice = Dice(seed);
     let mut real = Real::new();
     let mut state = model.initial();
@@ -213,7 +294,8 @@ fn walk(seed: u64, answers: &mut BTreeMap<&'static str, u32>) {
             break;
         }
         let action = actions[dice.throw(actions.len())];
-        let expected = step(&state, action).map(|step| {
+        let at = real.newest.plus(Duration::from_millis(1));
+        let expected = step(&state, action, at).map(|step| {
             let mut after = state.ledger.clone();
             let expected = match step {
                 Step::Ask(request) => Some(after.serve(request, None)),
@@ -247,6 +329,12 @@ fn walk(seed: u64, answers: &mut BTreeMap<&'static str, u32>) {
                 *answers.entry(word).or_default() += 1;
             }
         }
+        if let Action::Declare { scheduler } = action
+            && let Hand::Judging { node, .. } = state.hands[scheduler]
+        {
+            let word = if next.ledger.fleet.is_lost(node) { "lost" } else { "lives" };
+            *answers.entry(word).or_default() += 1;
+        }
         state = next;
         real.is_like(&state);
     }
@@ -258,7 +346,9 @@ fn walk(seed: u64, answers: &mut BTreeMap<&'static str, u32>) {
 fn the_memory_ledger_answers_as_the_model_does() {
     let mut answers = BTreeMap::new();
     (0..WAYS).for_each(|seed| walk(seed, &mut answers));
-    for word in ["granted", "stale", "gone", "settled", "fenced", "queued", "ended", "rolled back"]
+    let of_workers = ["lost", "lives", "ended", "rolled back"];
+    for word in
+        ["granted", "stale", "gone", "settled", "fenced", "queued"].into_iter().chain(of_workers)
     {
         let times = answers.get(word).copied().unwrap_or_default();
         assert!(times >= 100, "{word} only {times} times: {answers:?}");
