@@ -21,6 +21,9 @@ const LONG_ENOUGH: Duration = Duration::from_millis(700);
 /// No job needs more subtasks to tell how fast it goes.
 const LARGEST_LOOK: u64 = 50_000_000;
 
+/// How long the client may take to close its connection.
+const LEAVE_WITHIN: Duration = Duration::from_secs(1);
+
 pub(crate) struct Ground<'a> {
     pub(crate) config: &'a Config,
     pub(crate) services: &'a Services,
@@ -45,6 +48,12 @@ impl<'a> Ground<'a> {
         };
         let client = Client::connect(&settings).await?;
         Ok(Self { config, services, namespace: namespace.to_owned(), fleet, client })
+    }
+
+    /// Lets go of the servers, and asks the fleet to.
+    pub(crate) async fn leave(&mut self) {
+        self.client.broker().close(LEAVE_WITHIN).await;
+        self.fleet.stop().await;
     }
 
     /// Whose time is measured, as far as they run on this machine.

@@ -22,9 +22,6 @@ const YARDSTICK_SECONDS: f64 = 2.0;
 /// No run takes longer, whatever the machine.
 const RUN_WITHIN: Duration = Duration::from_hours(2);
 
-/// The wait between two looks whether the fleet is whole.
-const LOOK: Duration = Duration::from_millis(500);
-
 /// Measures everything that `config` asks for. `tell` gets a line for each step.
 ///
 /// # Errors
@@ -65,11 +62,17 @@ async fn one(
     let namespace = format!("bench-{}", &Uuid::new_v4().simple().to_string()[..12]);
     let mut scenario = name.scenario();
     let layout = scenario.layout();
-    let given = (name, scenario.as_mut(), &layout);
-    // What it leaves behind when it is dropped half-way, the processes, is killed with it.
-    let measured = tokio::select! {
-        measured = measure(config, services, &namespace, given, tell) => measured,
-        () = stop => Err(Error::Interrupted),
+    let measured = match Ground::prepare(config, services, &namespace, &layout).await {
+        Ok(mut ground) => {
+            let measured = tokio::select! {
+                measured = measure(&mut ground, name, scenario.as_mut(), tell) => measured,
+                () = stop => Err(Error::Interrupted),
+            };
+            // Whoever is killed may have asked RabbitMQ for a queue that it makes after we removed it.
+            ground.leave().await;
+            measured
+        }
+        Err(error) => Err(error),
     };
     let cleaned = services.clean(&namespace).await;
     let (samples, cores, yardsticks) = measured?;
@@ -88,30 +91,28 @@ async fn one(
 type Measured = (Vec<Sample>, Vec<Sample>, Vec<Sample>);
 
 async fn measure(
-    config: &Config,
-    services: &Services,
-    namespace: &str,
-    (name, scenario, layout): (Name, &mut (dyn Scenario + 'static), &Layout),
+    ground: &mut Ground<'_>,
+    name: Name,
+    scenario: &mut (dyn Scenario + 'static),
     tell: &(dyn Fn(&str) + Sync),
 ) -> Result<Measured, Error> {
-    let mut ground = Ground::prepare(config, services, namespace, layout).await?;
     tell(&format!("{name}: warming up"));
-    guarded(scenario.warm_up(&mut ground)).await?;
+    guarded(scenario.warm_up(ground)).await?;
     let (mut samples, mut cores, mut yardsticks) = (Vec::new(), Vec::new(), Vec::new());
-    for run in 1..=config.runs {
+    let runs = ground.config.runs;
+    for run in 1..=runs {
         ground.fleet.check()?;
         let time = ground.time(YARDSTICK_SECONDS);
         let wanted = scenario.yardsticks();
+        let (services, namespace) = (ground.services, ground.namespace.as_str());
         let (marks, found) = yardstick::measure(services, namespace, wanted, time).await?;
         yardsticks.extend(found);
-        let (found, used) = once(scenario, &mut ground, marks).await?;
+        let (found, used) = once(scenario, ground, marks).await?;
         let first = found.first().map(|sample| format!(": {} {:.4}", sample.name, sample.value));
-        tell(&format!("{name}: run {run} of {}{}", config.runs, first.unwrap_or_default()));
+        tell(&format!("{name}: run {run} of {runs}{}", first.unwrap_or_default()));
         samples.extend(found);
         cores.extend(used);
     }
-    ground.client.broker().close(LOOK).await;
-    ground.fleet.stop().await;
     Ok((samples, cores, yardsticks))
 }
 

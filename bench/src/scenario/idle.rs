@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::Scenario;
 use crate::Error;
-use crate::fleet::{Fleet, Layout};
+use crate::fleet::Layout;
 use crate::ground::Ground;
 use crate::processes::{Meter, memory, tree};
 use crate::report::{Sample, Unit, sample};
@@ -28,19 +28,19 @@ impl Scenario for Idle {
 
     /// A first start reads the program from the disk and makes the queues.
     async fn warm_up(&mut self, ground: &mut Ground<'_>) -> Result<(), Error> {
-        let mut fleet = Fleet::new(ground.config, &ground.namespace)?;
-        fleet.start(&Layout::usual(), ground.services).await?;
-        fleet.stop().await;
+        ground.fleet.start(&Layout::usual(), ground.services).await?;
+        ground.fleet.stop().await;
         Ok(())
     }
 
     async fn run(&mut self, ground: &mut Ground<'_>, _: Marks) -> Result<Vec<Sample>, Error> {
-        let mut fleet = Fleet::new(ground.config, &ground.namespace)?;
+        let (settle, seconds) = (ground.time(SETTLE_SECONDS), ground.time(SECONDS));
+        let fleet = &mut ground.fleet;
         let scheduler_start = fleet.scheduler(ground.services).await?;
         let worker_start = fleet.worker(None, ground.services).await?;
-        tokio::time::sleep(ground.time(SETTLE_SECONDS)).await;
+        tokio::time::sleep(settle).await;
         let meter = Meter::start(fleet.processes());
-        tokio::time::sleep(ground.time(SECONDS)).await;
+        tokio::time::sleep(seconds).await;
         let usage = meter.read();
         let worker = memory(&tree(fleet.process("worker")));
         let supervisor = memory(&[fleet.process("worker")]);
