@@ -42,6 +42,10 @@ impl Promise {
     }
 }
 
+/// So many chunks of a job may be published once too often when a worker is lost: what one sweep
+/// publishes again.
+const FEW: u64 = 1_000;
+
 impl Engine {
     pub(super) fn active(&mut self, now: Timestamp, jobs: &[JobId]) {
         for id in jobs {
@@ -260,11 +264,18 @@ impl Engine {
         }
     }
 
-    /// Workers of these queues are lost, and with them what they had fetched; with `all` also what they had fetched from the queue
-    /// that all workers share: of a process that is gone RabbitMQ gives that to others at once.
+    /// Workers of these queues are lost, and with them what waited for them alone. With `all` also
+    /// what they had fetched from the queue that all workers share: of a process that is gone
+    /// RabbitMQ gives that to others at once.
     pub(super) fn doubt_queues(&mut self, now: Timestamp, queues: &BTreeSet<String>, all: bool) {
         let is_lost = |id: &JobId| match &self.jobs[id].known {
-            Known::Ours(job) => job.summary.queued_chunks > 0 && (all || !job.is_shared()),
+            Known::Ours(job) => {
+                let queued = job.summary.queued_chunks;
+                // A retry is sent to a node where the subtask has not failed yet. Where much else
+                // waits that can run, it may as well be found when it is overdue.
+                let has_retries = job.has_failures() && queued <= FEW;
+                queued > 0 && (all || !job.is_shared() || has_retries)
+            }
             _ => false,
         };
         let is_theirs = |key: &PoolKey| queues.contains(&key.queue);

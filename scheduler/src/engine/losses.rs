@@ -74,6 +74,25 @@ fn among_many_jobs_only_those_are_asked_about_of_which_a_lost_node_may_hold_some
     assert!(again.contains(&revoke(named)), "{again:?}");
 }
 
+/// Retries are sent to one node, whose queue ends with it.
+#[test]
+fn what_failed_and_waits_for_a_node_that_is_killed_is_looked_for_at_once() {
+    for has_failed in [false, true] {
+        let mut world = World::new(3, 1);
+        world.make_hole(1, has_failed);
+        let job = world.submit(60, 100_000, r#","chunk":1"#);
+        world.run_for(1_501);
+        assert_eq!(world.summary(job).last_error.is_some(), has_failed);
+        let doubts = |action: &Action| matches!(action, Action::Sweep { doubt: true, .. });
+        let doubted = (0..40).step_by(2).any(|ms| {
+            let now = Timestamp::from_millis(world.now_ms() + 10 * ms);
+            let (workers, schedulers) = ([NodeId::new("n2")].into(), BTreeSet::new());
+            world.engine.step(now, Event::Severed { workers, schedulers }).iter().any(doubts)
+        });
+        assert_eq!(doubted, has_failed);
+    }
+}
+
 /// The verdict of another scheduler, say, of which this one knows nothing but what the ledger tells.
 #[test]
 fn whoever_begins_to_know_a_job_takes_back_what_lost_nodes_hold_of_it() {
