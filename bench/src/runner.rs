@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::fleet::Layout;
 use crate::ground::Ground;
 use crate::machine::load;
 use crate::processes::Meter;

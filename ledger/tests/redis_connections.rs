@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use longshore_ledger::redis::{Config, RedisLedger};
 use longshore_ledger::{Claim, Error, Grounds, Ledger, Loss, Roster};
 use longshore_protocol::{
-    ChunkId, Epoch, JobId, NodeId, NodeInfo, NodeState, Terms, Timestamp, Token,
+    ChunkId, Epoch, JobId, LivenessTerms, NodeId, NodeInfo, NodeState, Timestamp, Token,
 };
 use longshore_test_servers::{Redis, Reply};
 
@@ -82,7 +82,7 @@ fn info(name: &str, busy: u32) -> NodeInfo {
         disabled: Vec::new(),
         records: Vec::new(),
         uncopied: Vec::new(),
-        terms: Terms::default(),
+        terms: LivenessTerms::default(),
         labels: BTreeMap::new(),
         slots: 4,
         busy,

@@ -9,8 +9,8 @@ use longshore_ledger::{
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkMessage, Finding, JobId, JobSummary, NodeId, NodeInfo, NodeState, Run, SchedulerId,
-    Severity, Terms, Timestamp, Token, split_results,
+    ChunkMessage, Finding, JobId, JobSummary, LivenessTerms, NodeId, NodeInfo, NodeState, Run,
+    SchedulerId, Severity, Timestamp, Token, split_results,
 };
 use longshore_test_servers::{Redis, RedisCluster, RedisSentinel, Reply, wait_until};
 
@@ -393,7 +393,7 @@ fn info() -> NodeInfo {
         disabled: Vec::new(),
         records: Vec::new(),
         uncopied: Vec::new(),
-        terms: Terms::default(),
+        terms: LivenessTerms::default(),
         labels: [].into(),
         slots: 4,
         busy: 1,

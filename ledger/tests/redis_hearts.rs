@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use longshore_ledger::redis::{Config, RedisLedger};
 use longshore_ledger::{Audience, Event, Events, Grounds, Heart, Hearts, Ledger, Loss, Process};
-use longshore_protocol::{NodeId, NodeInfo, NodeState, SchedulerId, Terms, Timestamp};
+use longshore_protocol::{LivenessTerms, NodeId, NodeInfo, NodeState, SchedulerId, Timestamp};
 use longshore_test_servers::{Redis, RedisCluster, RedisSentinel};
 
 /// More than anything here takes on a machine that is not stuck.
@@ -37,7 +37,7 @@ impl Worker {
             disabled: Vec::new(),
             records: Vec::new(),
             uncopied: Vec::new(),
-            terms: Terms::default(),
+            terms: LivenessTerms::default(),
             labels: BTreeMap::new(),
             slots: 1,
             busy: 0,

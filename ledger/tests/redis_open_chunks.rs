@@ -6,7 +6,7 @@ use longshore_ledger::keys::Keys;
 use longshore_ledger::redis::{Config, RedisLedger};
 use longshore_ledger::{Admission, Admitted, Held, Ledger, Loss, Open};
 use longshore_protocol::{
-    ChunkMessage, JobId, NodeId, NodeInfo, NodeState, Terms, Timestamp, Token,
+    ChunkMessage, JobId, LivenessTerms, NodeId, NodeInfo, NodeState, Timestamp, Token,
 };
 use longshore_test_servers::{Redis, Reply};
 
@@ -61,7 +61,7 @@ fn info() -> NodeInfo {
         disabled: Vec::new(),
         records: Vec::new(),
         uncopied: Vec::new(),
-        terms: Terms::default(),
+        terms: LivenessTerms::default(),
         labels: [].into(),
         slots: 1_000,
         busy: 1,

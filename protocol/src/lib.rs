@@ -33,6 +33,6 @@ pub use reduce::{ReduceNode, ReduceTree};
 pub use split::{Input, InputFile, LineWindow, MAX_FILES, Manifest, Plan};
 pub use time::Timestamp;
 pub use view::{
-    Audit, Books, Death, DisabledTask, ErrorEntry, Isolation, JobSummary, Lost, NodeInfo,
-    NodeRecord, NodeState, Recovery, ResultRun, ResultsPage, SchedulerRecord, TaskRecord, Terms,
+    Audit, Books, Death, DisabledTask, ErrorEntry, Isolation, JobSummary, LivenessTerms, Lost,
+    NodeInfo, NodeRecord, NodeState, Recovery, ResultRun, ResultsPage, SchedulerRecord, TaskRecord,
 };

@@ -108,7 +108,7 @@ mod tests {
             disabled: disabled_of.iter().map(disabled).collect(),
             records: Vec::new(),
             uncopied: Vec::new(),
-            terms: crate::Terms::default(),
+            terms: crate::LivenessTerms::default(),
             labels: BTreeMap::new(),
             slots: 1,
             busy: 0,

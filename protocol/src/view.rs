@@ -320,7 +320,7 @@ pub struct NodeInfo {
     pub uncopied: Vec<String>,
     /// By what it wants to be judged.
     #[serde(default)]
-    pub terms: Terms,
+    pub terms: LivenessTerms,
     /// What it is good for, free text.
     pub labels: BTreeMap<String, String>,
     /// How many chunks it runs side by side.
@@ -344,7 +344,7 @@ pub struct NodeInfo {
 /// By what a worker wants to be judged: its own settings, which may differ from a scheduler's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Terms {
+pub struct LivenessTerms {
     /// The time from one of its heartbeats to the next; `None` if it does not say.
     #[serde(rename = "heartbeat_ms", with = "millis")]
     pub heartbeat: Option<Duration>,

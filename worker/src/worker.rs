@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use longshore_broker::{Broker, Queue, Subscription};
 use longshore_ledger::{Grounds, Ledger, Loss};
-use longshore_protocol::{DisabledTask, NodeId, NodeInfo, NodeState, Terms};
+use longshore_protocol::{DisabledTask, LivenessTerms, NodeId, NodeInfo, NodeState};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -289,7 +289,7 @@ fn info(id: &NodeId, machine: &Machine, config: &Config, handlers: &Handlers) ->
         disabled: Vec::new(),
         records: Vec::new(),
         uncopied: config.uncopied.iter().cloned().collect(),
-        terms: Terms {
+        terms: LivenessTerms {
             heartbeat: Some(config.heartbeat),
             dead_after: Some(config.dead_after),
             exclusive: config.exclusive.iter().cloned().collect(),

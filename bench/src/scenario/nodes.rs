@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use longshore_ledger::redis::{Config, RedisLedger};
 use longshore_ledger::{Audience, Events, Ledger};
-use longshore_protocol::{NodeId, NodeInfo, NodeState, Terms, Timestamp};
+use longshore_protocol::{LivenessTerms, NodeId, NodeInfo, NodeState, Timestamp};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::Scenario;
@@ -122,7 +122,7 @@ fn node(number: u64) -> NodeInfo {
         disabled: Vec::new(),
         records: Vec::new(),
         uncopied: Vec::new(),
-        terms: Terms::default(),
+        terms: LivenessTerms::default(),
         labels: [("zone".to_owned(), "bench".to_owned())].into(),
         slots: 4,
         busy: 0,

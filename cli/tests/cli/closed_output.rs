@@ -41,7 +41,7 @@ fn who_wants_no_output_has_none() {
     }
     ends("\"$0\" run --task sum --items [1,2] <&- 2>&-", 0, "3\n", "");
     // Whose input is closed has a number for a file that its output could have had.
-    ends("\"$0\" config <&- >kept && grep -c '^dead_after' kept", 0, "1\n", "");
+    ends("\"$0\" config <&- >kept && grep -c '^heartbeat' kept", 0, "1\n", "");
 }
 
 #[test]

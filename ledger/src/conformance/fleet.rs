@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_protocol::state::JobState;
-use longshore_protocol::{ChunkId, NodeInfo, NodeState, SchedulerId, Severity, Terms, Timestamp};
+use longshore_protocol::{
+    ChunkId, LivenessTerms, NodeInfo, NodeState, SchedulerId, Severity, Timestamp,
+};
 
 use super::play::{NEVER, Play, await_event, job_id, next_event, node, ok, token};
 use crate::Ledger;
@@ -24,7 +26,7 @@ pub(super) fn info(name: &str) -> NodeInfo {
         disabled: Vec::new(),
         records: Vec::new(),
         uncopied: Vec::new(),
-        terms: Terms::default(),
+        terms: LivenessTerms::default(),
         labels: BTreeMap::from([("zone".into(), "north".into())]),
         slots: 4,
         busy: 1,

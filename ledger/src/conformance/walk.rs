@@ -11,8 +11,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, NodeId, NodeInfo, NodeState, Recovery,
-    Run, SchedulerId, Terms, Timestamp, Token,
+    ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, LivenessTerms, NodeId, NodeInfo,
+    NodeState, Recovery, Run, SchedulerId, Timestamp, Token,
 };
 
 use super::play::{admission, job_id, lost, node, token};
@@ -477,7 +477,7 @@ fn an_info(id: NodeId, b: u64) -> NodeInfo {
         disabled: Vec::new(),
         records: Vec::new(),
         uncopied: Vec::new(),
-        terms: Terms::default(),
+        terms: LivenessTerms::default(),
         labels: Default::default(),
         slots: 2,
         busy: (b % 3) as u32,

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_protocol::{NodeId, NodeInfo, NodeRecord, NodeState, Terms, Timestamp};
+use longshore_protocol::{LivenessTerms, NodeId, NodeInfo, NodeRecord, NodeState, Timestamp};
 
 use super::reply::corrupt;
 use super::summary::Fields;
@@ -69,7 +69,7 @@ pub(super) fn node_info(
         disabled: Vec::new(),
         records: Vec::new(),
         uncopied: from_json(operation, fields, "uncopied")?,
-        terms: Terms {
+        terms: LivenessTerms {
             heartbeat: told("heartbeat_ms")?,
             dead_after: told("dead_after_ms")?,
             exclusive: from_json(operation, fields, "exclusive")?,
@@ -144,7 +144,7 @@ mod tests {
             }],
             records: Vec::new(),
             uncopied: vec!["notify".into()],
-            terms: Terms {
+            terms: LivenessTerms {
                 heartbeat: Some(Duration::from_secs(10)),
                 dead_after: None,
                 exclusive: vec!["notify".into()],

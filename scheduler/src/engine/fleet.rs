@@ -308,7 +308,7 @@ impl Fleet {
 pub(super) mod tests {
     use std::sync::Arc;
 
-    use longshore_protocol::{NodeState, Terms};
+    use longshore_protocol::{LivenessTerms, NodeState};
 
     use super::*;
 
@@ -323,7 +323,7 @@ pub(super) mod tests {
             disabled: Vec::new(),
             records: Vec::new(),
             uncopied: Vec::new(),
-            terms: Terms::default(),
+            terms: LivenessTerms::default(),
             labels: BTreeMap::new(),
             slots,
             busy: 0,
@@ -344,7 +344,7 @@ pub(super) mod tests {
     }
 
     /// The same of a worker that announces terms.
-    fn announcing(terms: Terms, beat_at: u64) -> NodeRecord {
+    fn announcing(terms: LivenessTerms, beat_at: u64) -> NodeRecord {
         let mut record = record("n", "default", 1, beat_at);
         Arc::make_mut(&mut record.info).terms = terms;
         record
@@ -432,7 +432,7 @@ pub(super) mod tests {
     #[test]
     fn a_worker_is_judged_by_the_terms_that_it_announces() {
         let [heartbeat, dead_after] = [10, 30].map(|s| Some(Duration::from_secs(s)));
-        let terms = Terms { heartbeat, dead_after, exclusive: Vec::new() };
+        let terms = LivenessTerms { heartbeat, dead_after, exclusive: Vec::new() };
         let mut fleet = Fleet::new(Duration::from_secs(5));
         let mut at = |ms: u64, beat_at| {
             fleet.observe(Timestamp::from_millis(ms), &[announcing(terms.clone(), beat_at)]);
@@ -459,7 +459,8 @@ pub(super) mod tests {
 
     #[test]
     fn who_has_exclusive_tasks_does_not_die_of_its_connections() {
-        let exclusive = Terms { exclusive: vec!["noop".into()], ..Terms::default() };
+        let exclusive =
+            LivenessTerms { exclusive: vec!["noop".into()], ..LivenessTerms::default() };
         let mut fleet = Fleet::new(Duration::from_secs(5));
         let at = Timestamp::from_millis;
         let severed = BTreeSet::from([NodeId::new("n")]);

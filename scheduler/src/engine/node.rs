@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_protocol::{Isolation, NodeInfo, NodeRecord, NodeState, Terms, Timestamp};
+use longshore_protocol::{Isolation, LivenessTerms, NodeInfo, NodeRecord, NodeState, Timestamp};
 
 use super::severance::Severance;
 
@@ -64,7 +64,7 @@ impl Node {
     /// Whether it has been silent for so long that it may die soon: for half of the time that is
     /// left once its next heartbeat is due.
     pub(super) fn is_suspect(&self, ours: Duration) -> bool {
-        let Terms { heartbeat, dead_after, .. } = self.info.terms;
+        let LivenessTerms { heartbeat, dead_after, .. } = self.info.terms;
         let until = dead_after.unwrap_or(ours) + heartbeat.unwrap_or_default();
         !self.dead && self.silent >= until / 2
     }

@@ -12,7 +12,7 @@ use longshore_ledger::memory::{Clock, MemoryLedger};
 use longshore_ledger::{Claim, Commit, Committed, Grant, Ledger};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkMessage, JobId, JobSummary, NodeId, NodeInfo, NodeState, Run, SchedulerId, Terms,
+    ChunkMessage, JobId, JobSummary, LivenessTerms, NodeId, NodeInfo, NodeState, Run, SchedulerId,
     Timestamp, Token, split_results,
 };
 use longshore_scheduler::{Config, Expand, Scheduler};
@@ -117,7 +117,7 @@ impl World {
             disabled: Vec::new(),
             records: Vec::new(),
             uncopied: Vec::new(),
-            terms: Terms::default(),
+            terms: LivenessTerms::default(),
             labels: BTreeMap::new(),
             slots,
             busy: 0,

@@ -17,7 +17,7 @@ use longshore_model::ledger::{Answer, Message, Node, RANGES, Request, SUBTASKS, 
 use longshore_model::world::{Action, Fate, Hand, State, WORKERS};
 use longshore_model::{Config, Model};
 use longshore_protocol::{
-    ChunkId, ChunkMessage, Epoch, JobId, NodeInfo, NodeState, Run, Terms, Timestamp,
+    ChunkId, ChunkMessage, Epoch, JobId, LivenessTerms, NodeInfo, NodeState, Run, Timestamp,
 };
 
 const WAYS: u64 = 6_000;
@@ -48,7 +48,7 @@ fn info(node: Node) -> NodeInfo {
         disabled: Vec::new(),
         records: Vec::new(),
         uncopied: Vec::new(),
-        terms: Terms::default(),
+        terms: LivenessTerms::default(),
         labels: BTreeMap::new(),
         slots: 1,
         busy: 0,

@@ -13,7 +13,8 @@ use longshore_ledger::{
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkId, ChunkMessage, Epoch, JobId, NodeId, RESULT_STRIDE, Run, Terms, Timestamp, Token,
+    ChunkId, ChunkMessage, Epoch, JobId, LivenessTerms, NodeId, RESULT_STRIDE, Run, Timestamp,
+    Token,
 };
 
 use crate::history::{Holder, Holders};
@@ -62,7 +63,7 @@ impl World {
         let mut roster = self.ledger.nodes_since(known).await?;
         if self.is_sabotaged(Sabotage::IgnoreTerms) {
             for record in Arc::make_mut(&mut roster.nodes) {
-                Arc::make_mut(&mut record.info).terms = Terms::default();
+                Arc::make_mut(&mut record.info).terms = LivenessTerms::default();
             }
         }
         Ok(roster)
