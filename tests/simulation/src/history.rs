@@ -1,7 +1,7 @@
 //! What really happened, as handlers and the ledger's operations tell it, and the checkers that look at each step.
 //! The history is written outside of broker and ledger, so a mistake of theirs can't hide itself.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -49,12 +49,12 @@ pub(crate) struct History {
     next_run: u64,
     /// When the last heartbeat that got through was begun, by process.
     heard: HashMap<String, Duration>,
-    /// Tokens that a heartbeat said to stop.
-    told: HashSet<Token>,
     /// Which indices a token was granted.
     subtasks: HashMap<Token, Range<u64>>,
-    /// When the heartbeat began that told a process to stop an index, and when its answer came.
-    stopped: HashMap<(String, JobId, u64), (Duration, Duration)>,
+    /// Under which tokens a subtask was granted, oldest first.
+    grants: HashMap<(JobId, u64), Vec<SubtaskGrant>>,
+    /// When the heartbeat began that told to stop what a token holds, and when its answer came.
+    stopped: HashMap<Token, (Duration, Duration)>,
     /// Workers that were killed or are frozen.
     pub(crate) lost: BTreeMap<NodeId, LostWorker>,
     /// When a scheduler was last killed, or the first one started again after all were.
@@ -65,14 +65,39 @@ pub(crate) struct History {
 
 impl History {
     /// A node holds these subtasks now. Who claims again under his token counts once.
-    pub(crate) fn granted(&mut self, job: JobId, subtasks: Range<u64>, epoch: Epoch, token: Token) {
+    pub(crate) fn granted(
+        &mut self,
+        at: Duration,
+        (job, subtasks): (JobId, Range<u64>),
+        epoch: Epoch,
+        (node, token): (&NodeId, Token),
+    ) {
         self.subtasks.insert(token, subtasks.clone());
         if self.epochs.insert(token, epoch).is_none() {
             for index in subtasks {
                 self.indices.entry((job, index)).or_default().holders += 1;
+                let grant = SubtaskGrant { at, node: node.clone(), token };
+                self.grants.entry((job, index)).or_default().push(grant);
             }
         }
     }
+
+    /// The token under which a process runs an attempt that began at this time: the newest that it
+    /// had been granted by then.
+    fn token_of(&self, process: &Process, at: (JobId, u64), since: Duration) -> Option<Token> {
+        let own = format!("{}-", process.name);
+        let grants = self.grants.get(&at)?.iter();
+        let mut own = grants.filter(|it| it.at <= since && it.node.as_str().starts_with(&own));
+        own.next_back().map(|grant| grant.token)
+    }
+}
+
+/// A subtask was granted to a worker.
+#[derive(Clone, Debug)]
+struct SubtaskGrant {
+    at: Duration,
+    node: NodeId,
+    token: Token,
 }
 
 /// What the attempts at one index came to.
@@ -168,10 +193,6 @@ impl Holders {
 
     pub(crate) fn of(&self, job: JobId, chunk: ChunkId) -> &[Holder] {
         self.chunks.get(&(job, chunk)).map(Vec::as_slice).unwrap_or_default()
-    }
-
-    fn of_job(&self, job: JobId) -> impl Iterator<Item = &Holder> {
-        self.chunks.iter().filter(move |((of, _), _)| *of == job).flat_map(|(_, holders)| holders)
     }
 
     /// Whether a token may do something to the chunk: it holds it, or nobody does as far as we know.
@@ -306,18 +327,11 @@ impl World {
         }
     }
 
-    pub(crate) fn stops_heard(&self, process: &Process, begun: Duration, stops: &[Stop]) {
+    pub(crate) fn stops_heard(&self, begun: Duration, stops: &[Stop]) {
         let (now, mut history) = (self.now(), self.history.lock());
         for stop in stops.iter().filter(|stop| stop.reason != StopReason::Paused) {
-            if !history.told.insert(stop.held.token) {
-                // Its hold takes a while to go, and may be listed once more.
-                continue;
-            }
-            let subtasks = history.subtasks.get(&stop.held.token).cloned();
-            for index in subtasks.into_iter().flatten() {
-                let place = (process.name.clone(), stop.held.job, index);
-                history.stopped.insert(place, (begun, now));
-            }
+            // Its hold takes a while to go, and may be listed once more.
+            history.stopped.entry(stop.held.token).or_insert((begun, now));
         }
     }
 
@@ -467,18 +481,13 @@ impl World {
         }
     }
 
-    /// S17. Whoever was told of one grant and holds the subtask by another may run it.
+    /// S17. Whoever was told of one grant may hold the subtask by another.
     fn check_stopped(&self, process: &Process, job: JobId, index: u64, since: Duration) {
         let history = self.history.lock();
-        let told = history.stopped.get(&(process.name.clone(), job, index)).copied();
-        let holds_by_another = history.holders.of_job(job).any(|holder| {
-            let is_granted =
-                history.subtasks.get(&holder.token).is_some_and(|granted| granted.contains(&index));
-            let is_ours = holder.node.as_str().starts_with(&format!("{}-", process.name));
-            is_ours && is_granted && !history.told.contains(&holder.token)
-        });
+        let token = history.token_of(process, (job, index), since);
+        let told = token.and_then(|token| history.stopped.get(&token)).copied();
         drop(history);
-        let told = told.filter(|(begun, _)| *begun > since && !holds_by_another);
+        let told = told.filter(|(begun, _)| *begun > since);
         if told.is_some_and(|(_, told)| self.now() > told + WIND_UP + SLACK) && !process.is_dead() {
             self.violated("S17", || format!("{job}/{index} runs on {} though told", process.name));
         }

@@ -399,7 +399,7 @@ impl Ledger for RemoteLedger {
         match beat.await {
             Ok(mut beat) => {
                 world.heartbeat_heard(&self.process, begun);
-                world.stops_heard(&self.process, begun, &beat.stop);
+                world.stops_heard(begun, &beat.stop);
                 if world.is_sabotaged(Sabotage::PanickyHeart) && self.process.missed_beat(false) {
                     let reason = StopReason::Revoked;
                     beat.stop = believed.into_iter().map(|held| Stop { held, reason }).collect();

@@ -94,7 +94,8 @@ impl World {
             let since = self.ledger.now().await?;
             let holder = Holder { token, node: node.clone(), epoch, to: grant.to, since };
             let mut history = self.history.lock();
-            history.granted(job, grant.from..grant.to, epoch, token);
+            let granted = (job, grant.from..grant.to);
+            history.granted(self.now(), granted, epoch, (node, token));
             if history.holders.offers(job, chunk) && !history.holders.allow(job, chunk, token) {
                 self.count("copies run");
             }
