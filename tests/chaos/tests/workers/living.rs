@@ -12,7 +12,7 @@ use serde_json::json;
 use super::silence::{all_is_well, nothing_ran_twice};
 
 /// Between cuts: more than a worker needs to replace its connections over the slow link.
-const BETWEEN: Duration = Duration::from_secs(3);
+const BETWEEN: Duration = Duration::from_secs(4);
 
 #[test]
 fn a_worker_behind_a_slow_link_whose_connections_are_cut_lives() {
@@ -30,7 +30,7 @@ fn a_worker_behind_a_slow_link_whose_connections_are_cut_lives() {
         told.text()?.parse::<u64>().ok()
     };
     wait_until("it tells how far it is away", LONG, || round_trip() >= Some(160));
-    let job = crew.submit(MARK, 2, &json!({"ms": 20_000}), &json!({"chunk": 1}));
+    let job = crew.submit(MARK, 2, &json!({"ms": 26_000}), &json!({"chunk": 1}));
     wait_until("it runs", LONG, || !crew.history().marks.is_empty());
     for _ in 0..3 {
         redis.call(&["CLIENT", "KILL", "TYPE", "pubsub"]);
