@@ -58,7 +58,7 @@ impl RedisEvents {
         let connection = followed.line.as_deref().and_then(hearts::name);
         let run = followed.run.as_deref().unwrap_or_default();
         *self.ledger.heart() = connection.map(|connection| hearts::join(&connection, run));
-        self.ledger.round_trips().note(followed.round_trip);
+        followed.round_trips.iter().for_each(|took| self.ledger.round_trips().note(*took));
         self.followed = Some(followed);
         self.pause = FIRST_PAUSE;
         Ok(())

@@ -10,6 +10,9 @@ use std::time::Duration;
 /// network takes, so that the quickest of them tells most.
 const LOOKED_AT: usize = 8;
 
+/// Fewer tell nothing: all of them may have come late, where a process starts on a busy machine.
+const ENOUGH: usize = 4;
+
 /// What is below this is told as nothing: all that is near is alike.
 const NEAR: Duration = Duration::from_millis(8);
 
@@ -32,7 +35,8 @@ impl RoundTrips {
     /// The round trip in powers of two milliseconds, zero if Redis is near. What is told changes
     /// only when it is wrong by more than a factor of four: each change is news for all schedulers.
     pub(super) fn told(&mut self) -> Duration {
-        let quickest = self.last.iter().min().copied().unwrap_or_default();
+        let enough = self.last.len() >= ENOUGH;
+        let quickest = self.last.iter().min().copied().filter(|_| enough).unwrap_or_default();
         if quickest > self.told || quickest < self.told / 4 {
             self.told = if quickest < NEAR { Duration::ZERO } else { rounded_up(quickest) };
         }
@@ -61,7 +65,8 @@ mod tests {
     fn the_quickest_answer_tells_and_small_changes_do_not_count() {
         let mut trips = RoundTrips::default();
         tells(&mut trips, &[], 0);
-        tells(&mut trips, &[7, 900], 0);
+        tells(&mut trips, &[20, 900, 30], 0);
+        tells(&mut trips, &[7], 0);
         tells(&mut trips, &[160; 8], 256);
         tells(&mut trips, &[70; 8], 256);
         tells(&mut trips, &[60; 8], 64);

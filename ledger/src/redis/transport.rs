@@ -95,8 +95,8 @@ pub(super) struct Followed {
     pub(super) line: Option<String>,
     /// What the server calls itself, if this user may ask for it.
     pub(super) run: Option<String>,
-    /// How long the answer to a question took on it.
-    pub(super) round_trip: Duration,
+    /// How long the answers to its first questions took.
+    pub(super) round_trips: [Duration; 3],
 }
 
 /// Connections and the times that they are granted.
@@ -226,12 +226,14 @@ impl Transport {
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let mut connection = self.connect(info.set_redis_settings(settings), times).await?;
         let who = redis::cmd("CLIENT").arg("INFO").to_owned();
-        let asked = Instant::now();
+        let begun = Instant::now();
         let line = self.in_time(who.query_async::<String>(&mut connection)).await.ok();
-        let round_trip = asked.elapsed();
+        let first = begun.elapsed();
         let run = self.run_id(&mut connection).await;
+        let second = begun.elapsed();
         self.in_time(connection.subscribe(channel)).await?;
-        Ok(Followed { connection, pushes, lost, line, run, round_trip })
+        let round_trips = [first, second - first, begun.elapsed() - second];
+        Ok(Followed { connection, pushes, lost, line, run, round_trips })
     }
 
     /// What a server calls itself from its start to its end, if this user may ask for it.
