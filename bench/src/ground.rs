@@ -124,7 +124,7 @@ pub(crate) fn job(task: &str, subtasks: u64, extra: &Value) -> JobDocument {
 
 /// What is measured of a job that did not succeed means nothing.
 pub(crate) fn succeeded(summary: &JobSummary) -> Result<(), Error> {
-    if summary.state == JobState::Succeeded && summary.books.done == summary.books.total {
+    if summary.state == JobState::Succeeded && summary.counts.done == summary.counts.total {
         return Ok(());
     }
     let error = summary.error.as_deref().unwrap_or("without an error");

@@ -175,7 +175,7 @@ fn a_job_s_life_through_every_verb() {
     assert!(status.contains("\nsubtasks  3: 3 done\n"), "{status}");
     let watched = fleet.ok(&["status", &id, "--watch"]);
     assert!(watched.starts_with(&format!("{id} succeeded: 3 of 3 done in ")), "{watched}");
-    assert!(fleet.ok(&["audit", &id]).ends_with("the books balance\n"));
+    assert!(fleet.ok(&["audit", &id]).ends_with("the counts balance\n"));
     let list = fleet.ok(&["status"]);
     assert_eq!(list.lines().count(), 5, "a header and four jobs: {list}");
     let illegal = format!("error: job {id}: a job that is succeeded can't pause");

@@ -3,7 +3,7 @@
 
 use longshore_protocol::{JobId, NodeId, SchedulerId};
 
-use crate::Audience;
+use crate::Topic;
 
 /// The keys under one namespace (`longshore` unless configured).
 #[derive(Clone, Debug)]
@@ -179,11 +179,11 @@ impl Keys {
     }
 
     /// Channel (pub/sub): the hints that concern an audience.
-    pub fn events_for(&self, audience: Audience) -> String {
+    pub fn events_for(&self, audience: Topic) -> String {
         self.name(match audience {
-            Audience::Clients => "events:clients",
-            Audience::Schedulers => "events:schedulers",
-            Audience::Workers => "events:workers",
+            Topic::Clients => "events:clients",
+            Topic::Schedulers => "events:schedulers",
+            Topic::Workers => "events:workers",
         })
     }
 

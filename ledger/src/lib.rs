@@ -15,7 +15,7 @@
 //! level of the tree. `cursor` is the next index of the level that was never handed out. Open chunks are ranges
 //! `[from, to)` that are run in order by one slot, so settled subtasks are always a prefix, and a partial commit moves
 //! `from`. What failed and is to be tried again waits in the retry set as (index, attempt, deferrals, nodes on which attempts failed). Bit i of `done` is set
-//! when index i succeeded, bit i of `failed` when it failed for good. Subtasks and reduce nodes have separate [`Books`](longshore_protocol::Books).
+//! when index i succeeded, bit i of `failed` when it failed for good. Subtasks and reduce nodes have separate [`Counts`](longshore_protocol::Books).
 
 mod cause;
 #[cfg(any(test, feature = "conformance"))]
@@ -41,11 +41,11 @@ use longshore_protocol::{
 
 pub use cause::Cause;
 pub use op::{
-    Admission, Admitted, Audience, Beat, Claim, Commit, Committed, Declared, Ended, Event, Grant,
-    Grounds, HandBack, Heart, Held, Holder, Lagging, Loss, LostNode, Open, Process, Revoked,
-    Roster, Stop, StopReason, StoredDocument, Straggler, Sweep,
+    Admission, Admitted, Beat, Claim, Commit, Committed, Ended, Event, Grant, Heart, Held, Holder,
+    LossCause, LossEvidence, LossVerdict, LostNode, NodeSnapshot, Open, Process, Released, Revoked,
+    SpeculationRequest, SpeculativeChunk, Stop, StopReason, StoredDocument, Sweep, Topic,
 };
-pub use restoring::{Restored, Was};
+pub use restoring::{PriorState, Restored};
 pub use retention::{CANCEL_KEPT, Cancelled, POSTPONED_FOR, STALL_KEPT};
 
 /// Why the ledger could not do as asked.
@@ -112,7 +112,7 @@ pub trait Events: Send {
 /// Tells whose process is gone, long before its silence does. Best effort: a death may go unnoticed, and a heart that could not be
 /// replaced at once looks like a death. Nothing may depend on it but speed.
 #[async_trait]
-pub trait Hearts: Send {
+pub trait ConnectionWatch: Send {
     /// Whose of these hearts were there before and now are not. Errors mean that nothing is known.
     async fn severed(&mut self, hearts: &[Heart]) -> Result<Vec<Process>, Error>;
 }
@@ -219,14 +219,18 @@ pub trait Ledger: Send + Sync + 'static {
         chunk: ChunkId,
         token: Token,
         part: Option<u64>,
-    ) -> Result<HandBack, Error>;
+    ) -> Result<Released, Error>;
 
     /// Offers copies of what lags: of the chunks that have been running since `lagging.held_for` or longer, that no node died of and of which
     /// no copy is held, nor was offered less than `lagging.offer_for` ago, those held longest (then lowest id), `lagging.chunks` at most, and none that
     /// `lagging.only` holds itself. Each gets a new epoch, whose message the caller gives to another node than the holder; claimed, it makes that node a second holder.
     /// Whichever of the two commits first decides, and the books count the chunk once. Nothing if the job is paused, ended or absent, or
     /// has a `max_parallel`, which copies would break.
-    async fn copy(&self, job: JobId, lagging: &Lagging) -> Result<Vec<Straggler>, Error>;
+    async fn copy(
+        &self,
+        job: JobId,
+        lagging: &SpeculationRequest,
+    ) -> Result<Vec<SpeculativeChunk>, Error>;
 
     /// Takes away everything that `node` holds of the job: each chunk of which nobody else runs a copy is `Queued` with epoch + 1, due at once. If the node died, its death
     /// is kept with each of them as evidence (once a node), and counts as a crash of the chunk; one that left or lives charges nobody. Then, by
@@ -239,7 +243,12 @@ pub trait Ledger: Send + Sync + 'static {
     ///
     /// Gives what is queued again, in order of chunk id; nothing if the job has ended by it. If the node held anything, a [`Recovery`]
     /// is kept, `recoveries` (and `crashes` if it died, `orphaned` if it lives) grow by one, `reissued` by the chunks that are queued again, `lost` by their subtasks.
-    async fn revoke(&self, job: JobId, node: &NodeId, loss: &Loss) -> Result<Vec<Revoked>, Error>;
+    async fn revoke(
+        &self,
+        job: JobId,
+        node: &NodeId,
+        loss: &LossCause,
+    ) -> Result<Vec<Revoked>, Error>;
 
     /// The nodes on which attempts at all subtasks of a chunk failed, for each of these chunks; see [`Grant::tried`]. Nothing of a
     /// chunk that is not open.
@@ -249,7 +258,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// when a retry is opened, with the attempts that they took, and a failure for good after such an attempt is a retry that is
     /// due at once. What one of them that was not named before failed for good is tried again, with as many attempts as it had
     /// before. Gives how many that are. Does nothing to a job that has ended.
-    async fn absolve(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error>;
+    async fn refund_attempts(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error>;
 
     /// The nodes that hold chunks of the job, each once, in order of their names; whether they live is not looked at. A claim that was
     /// sent before its worker was forgotten may come after: its chunk is held by somebody who is on no list, and only this tells.
@@ -317,7 +326,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// finished, with its numbers and its error, and is forgotten when it would have been (`Expired`: that was before now). It has no
     /// results and no errors of subtasks, and an audit takes its numbers as they are; a `retry` without indices runs all of it again.
     /// `Misuse` if its numbers don't add up to the totals of the admission.
-    async fn restore(&self, admission: &Admission, was: &Was) -> Result<Restored, Error>;
+    async fn restore(&self, admission: &Admission, was: &PriorState) -> Result<Restored, Error>;
 
     /// Of these jobs the ones of which the ledger knows nothing, in their order: they are not there, and were not deleted within the last
     /// hour. What was kept for as long as it was to be kept is among them.
@@ -385,11 +394,11 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// The same and those that are lost, for whoever has `known` them lately: `cpu` and `rss` may be those of then. Somebody who reads
     /// again and again begins anew from time to time, and after a failure: a server that lost something may have lost news.
-    async fn nodes_since(&self, known: &Roster) -> Result<Roster, Error>;
+    async fn nodes_since(&self, known: &NodeSnapshot) -> Result<NodeSnapshot, Error>;
 
     /// Watches the hearts of workers and schedulers. The heart of a process is the connection on which the handle that beats or
     /// attends for it follows the hints ([`Self::events`]).
-    fn hearts(&self) -> Box<dyn Hearts>;
+    fn hearts(&self) -> Box<dyn ConnectionWatch>;
 
     /// Asks a worker to drain; it learns of it with its next beat. False if there is no such node.
     async fn drain(&self, node: &NodeId) -> Result<bool, Error>;
@@ -400,15 +409,20 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Says how the process of a worker ended, in the words of whoever watched it: kept with the node until it is forgotten, and
     /// announced. False if there is no such node.
-    async fn certify(&self, node: &NodeId, death: &str) -> Result<bool, Error>;
+    async fn record_crash(&self, node: &NodeId, death: &str) -> Result<bool, Error>;
 
-    /// Declares a worker lost, for all schedulers to see ([`Roster::lost`]): takes it off the list of those that beat, keeps the verdict
+    /// Declares a worker lost, for all schedulers to see ([`NodeSnapshot::lost`]): takes it off the list of those that beat, keeps the verdict
     /// for [`op::LOST_KEPT`], and announces it. `Lives`, and nothing changes, if the grounds are void. A worker that is lost already
     /// stays so on the grounds that were given first; it is back with its next heartbeat.
-    async fn lose(&self, node: &NodeId, grounds: Grounds, loss: &Loss) -> Result<Declared, Error>;
+    async fn lose(
+        &self,
+        node: &NodeId,
+        grounds: LossEvidence,
+        loss: &LossCause,
+    ) -> Result<LossVerdict, Error>;
 
     /// A scheduler's sign of life; gives all that beat within `within` (inclusive), itself included, by id.
-    async fn attend(
+    async fn register_scheduler(
         &self,
         scheduler: &SchedulerId,
         within: Duration,
@@ -418,12 +432,12 @@ pub trait Ledger: Send + Sync + 'static {
     async fn schedulers(&self) -> Result<Vec<SchedulerRecord>, Error>;
 
     /// A scheduler leaves, or another one says that it is gone.
-    async fn withdraw(&self, scheduler: &SchedulerId) -> Result<(), Error>;
+    async fn deregister_scheduler(&self, scheduler: &SchedulerId) -> Result<(), Error>;
 
     // The ledger itself
 
     /// Follows the hints that concern `audience`.
-    async fn events(&self, audience: Audience) -> Result<Box<dyn Events>, Error>;
+    async fn events(&self, audience: Topic) -> Result<Box<dyn Events>, Error>;
 
     /// The ledger's clock.
     async fn now(&self) -> Result<Timestamp, Error>;

@@ -35,11 +35,13 @@ use tokio::sync::broadcast::error::RecvError;
 use self::job::Job;
 use self::store::Store;
 use crate::op::{
-    Admission, Admitted, Audience, Beat, Claim, Commit, Committed, Declared, Event, Grounds,
-    HandBack, Heart, Held, Holder, Lagging, Loss, MAX_INDICES, Open, Process, Revoked, Roster,
-    StoredDocument, Straggler, Sweep,
+    Admission, Admitted, Beat, Claim, Commit, Committed, Event, Heart, Held, Holder, LossCause,
+    LossEvidence, LossVerdict, MAX_INDICES, NodeSnapshot, Open, Process, Released, Revoked,
+    SpeculationRequest, SpeculativeChunk, StoredDocument, Sweep, Topic,
 };
-use crate::{Cancelled, ControlError, Error, Events, Hearts, Ledger, Restored, Was};
+use crate::{
+    Cancelled, ConnectionWatch, ControlError, Error, Events, Ledger, PriorState, Restored,
+};
 
 /// Hints that a slow follower may be behind before it is told of a gap instead.
 const EVENTS_KEPT: usize = 1_024;
@@ -165,17 +167,17 @@ impl fmt::Debug for MemoryLedger {
 
 struct Following {
     receiver: broadcast::Receiver<Hint>,
-    audience: Audience,
+    audience: Topic,
 }
 
-fn concerns(audience: Audience, event: &Event) -> bool {
+fn concerns(audience: Topic, event: &Event) -> bool {
     match (audience, event) {
-        (Audience::Schedulers, _) | (_, Event::Gap | Event::Ended(_)) => true,
-        (Audience::Clients, Event::Job { state, .. }) => *state != JobState::Running,
-        (Audience::Workers, Event::Job { state, .. }) => {
+        (Topic::Schedulers, _) | (_, Event::Gap | Event::Ended(_)) => true,
+        (Topic::Clients, Event::Job { state, .. }) => *state != JobState::Running,
+        (Topic::Workers, Event::Job { state, .. }) => {
             *state == JobState::Paused || state.is_terminal()
         }
-        (Audience::Workers, Event::Node { .. }) => true,
+        (Topic::Workers, Event::Node { .. }) => true,
         (_, Event::Room { .. } | Event::Node { .. } | Event::Scheduler { .. }) => false,
     }
 }
@@ -185,7 +187,7 @@ impl Events for Following {
     async fn next(&mut self) -> Event {
         loop {
             match self.receiver.recv().await {
-                Ok((_, false)) if self.audience == Audience::Schedulers => {}
+                Ok((_, false)) if self.audience == Topic::Schedulers => {}
                 Ok((event, _)) if concerns(self.audience, &event) => return event,
                 Ok(_) => {}
                 Err(RecvError::Lagged(_)) => return Event::Gap,
@@ -199,7 +201,7 @@ impl Events for Following {
 struct MemoryHearts(MemoryLedger);
 
 #[async_trait]
-impl Hearts for MemoryHearts {
+impl ConnectionWatch for MemoryHearts {
     async fn severed(&mut self, hearts: &[Heart]) -> Result<Vec<Process>, Error> {
         let all = hearts.iter().map(|heart| &heart.of);
         Ok(self.0.run(|store, _, _| all.filter(|it| store.is_severed(it)).cloned().collect()))
@@ -282,20 +284,29 @@ impl Ledger for MemoryLedger {
         chunk: ChunkId,
         token: Token,
         part: Option<u64>,
-    ) -> Result<HandBack, Error> {
+    ) -> Result<Released, Error> {
         let release = |job: &mut Job, now, events: &mut Vec<Event>| {
             job.release(chunk, token, part, now, events)
         };
         let answer = self.change(job, release);
-        Ok(answer.unwrap_or(HandBack::Fenced))
+        Ok(answer.unwrap_or(Released::Fenced))
     }
 
-    async fn copy(&self, job: JobId, lagging: &Lagging) -> Result<Vec<Straggler>, Error> {
+    async fn copy(
+        &self,
+        job: JobId,
+        lagging: &SpeculationRequest,
+    ) -> Result<Vec<SpeculativeChunk>, Error> {
         let offered = self.change(job, |job, now, _| job.copy(lagging, now));
         Ok(offered.unwrap_or_default())
     }
 
-    async fn revoke(&self, job: JobId, node: &NodeId, loss: &Loss) -> Result<Vec<Revoked>, Error> {
+    async fn revoke(
+        &self,
+        job: JobId,
+        node: &NodeId,
+        loss: &LossCause,
+    ) -> Result<Vec<Revoked>, Error> {
         let revoked = self.change(job, |job, now, events| job.revoke(node, loss, now, events));
         Ok(revoked.unwrap_or_default())
     }
@@ -345,7 +356,7 @@ impl Ledger for MemoryLedger {
         self.run(|store, now, _| store.delete(job, now))
     }
 
-    async fn restore(&self, admission: &Admission, was: &Was) -> Result<Restored, Error> {
+    async fn restore(&self, admission: &Admission, was: &PriorState) -> Result<Restored, Error> {
         was.check(admission)?;
         Ok(self.run(|store, now, events| store.restore(admission, was, now, events)))
     }
@@ -425,11 +436,11 @@ impl Ledger for MemoryLedger {
         Ok(self.run(|store, _, _| store.nodes()))
     }
 
-    async fn nodes_since(&self, _known: &Roster) -> Result<Roster, Error> {
-        Ok(self.run(|store, now, _| Roster::new(store.nodes(), store.lost(now))))
+    async fn nodes_since(&self, _known: &NodeSnapshot) -> Result<NodeSnapshot, Error> {
+        Ok(self.run(|store, now, _| NodeSnapshot::new(store.nodes(), store.lost(now))))
     }
 
-    fn hearts(&self) -> Box<dyn Hearts> {
+    fn hearts(&self) -> Box<dyn ConnectionWatch> {
         Box::new(MemoryHearts(self.clone()))
     }
 
@@ -438,8 +449,8 @@ impl Ledger for MemoryLedger {
         Ok(tried.unwrap_or_else(|| vec![Vec::new(); chunks.len()]))
     }
 
-    async fn absolve(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error> {
-        let absolved = self.change(job, |job, now, events| job.absolve(nodes, now, events));
+    async fn refund_attempts(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error> {
+        let absolved = self.change(job, |job, now, events| job.refund_attempts(nodes, now, events));
         Ok(absolved.unwrap_or_default())
     }
 
@@ -451,32 +462,37 @@ impl Ledger for MemoryLedger {
         Ok(self.run(|store, _, events| store.drain(node, events)))
     }
 
-    async fn certify(&self, node: &NodeId, death: &str) -> Result<bool, Error> {
-        Ok(self.run(|store, _, events| store.certify(node, death, events)))
+    async fn record_crash(&self, node: &NodeId, death: &str) -> Result<bool, Error> {
+        Ok(self.run(|store, _, events| store.record_crash(node, death, events)))
     }
 
-    async fn lose(&self, node: &NodeId, grounds: Grounds, loss: &Loss) -> Result<Declared, Error> {
+    async fn lose(
+        &self,
+        node: &NodeId,
+        grounds: LossEvidence,
+        loss: &LossCause,
+    ) -> Result<LossVerdict, Error> {
         Ok(self.run(|store, now, events| store.lose(node, grounds, loss, now, events)))
     }
 
-    async fn attend(
+    async fn register_scheduler(
         &self,
         scheduler: &SchedulerId,
         within: Duration,
     ) -> Result<Vec<SchedulerRecord>, Error> {
-        Ok(self.run(|store, now, _| store.attend(scheduler, within, now)))
+        Ok(self.run(|store, now, _| store.register_scheduler(scheduler, within, now)))
     }
 
     async fn schedulers(&self) -> Result<Vec<SchedulerRecord>, Error> {
         Ok(self.run(|store, _, _| store.schedulers()))
     }
 
-    async fn withdraw(&self, scheduler: &SchedulerId) -> Result<(), Error> {
-        self.run(|store, _, events| store.withdraw(scheduler, events));
+    async fn deregister_scheduler(&self, scheduler: &SchedulerId) -> Result<(), Error> {
+        self.run(|store, _, events| store.deregister_scheduler(scheduler, events));
         Ok(())
     }
 
-    async fn events(&self, audience: Audience) -> Result<Box<dyn Events>, Error> {
+    async fn events(&self, audience: Topic) -> Result<Box<dyn Events>, Error> {
         Ok(Box::new(Following { receiver: self.events.subscribe(), audience }))
     }
 

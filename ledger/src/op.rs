@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Books, ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, LeftOut, Lost, NodeId,
+    ChunkId, ChunkMessage, Counts, Digest, Epoch, JobId, JobSummary, LeftOut, Lost, NodeId,
     NodeRecord, RESULT_STRIDE, ReduceTree, ResultsPage, Run, SchedulerId, SchedulerRecord,
     Timestamp, Token, runs_len,
 };
@@ -119,8 +119,8 @@ impl Admission {
             queue: self.queue.clone(),
             tenant: self.tenant.clone(),
             priority: self.priority,
-            books: Books::new(self.total),
-            reduce: tree.map(|tree| Books::new(tree.node_count())).unwrap_or_default(),
+            counts: Counts::new(self.total),
+            reduce: tree.map(|tree| Counts::new(tree.node_count())).unwrap_or_default(),
             cursor: 0,
             queued_chunks: 0,
             running_chunks: 0,
@@ -286,7 +286,7 @@ pub enum Committed {
 
 /// Answer to a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandBack {
+pub enum Released {
     /// The rest waits for somebody else, or goes on with whoever runs it as well.
     Queued,
     /// The token does not hold the chunk (any more). Nothing changed.
@@ -295,7 +295,7 @@ pub enum HandBack {
 
 /// Why what a node holds is taken from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Loss {
+pub enum LossCause {
     /// It lives, and knows nothing of what it has claimed up to this time. Nobody is to blame; what it claimed later it keeps.
     Orphaned {
         /// By the ledger's clock; see [`Holder`].
@@ -309,7 +309,7 @@ pub enum Loss {
     Crashed(String),
 }
 
-impl Loss {
+impl LossCause {
     /// Whether it died with its work, in the word of the receipt.
     pub fn lost(&self) -> Lost {
         match self {
@@ -338,7 +338,7 @@ impl Loss {
 
 /// What lags so far behind that a second node may run it, too.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lagging {
+pub struct SpeculationRequest {
     /// It was claimed so long ago, or longer.
     pub held_for: Duration,
     /// A copy that was offered and not claimed within this time is offered anew.
@@ -351,7 +351,7 @@ pub struct Lagging {
 
 /// A chunk of which a copy is on offer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Straggler {
+pub struct SpeculativeChunk {
     /// Whoever gets it may claim the copy.
     pub message: ChunkMessage,
     /// Who has been running it for so long, and can't.
@@ -449,12 +449,12 @@ pub struct LostNode {
     /// The last heartbeat before that; 0 if the worker was on no list.
     pub beat_at: Timestamp,
     /// How it was lost.
-    pub loss: Loss,
+    pub loss: LossCause,
 }
 
 /// Answer to whoever wants a worker declared lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Declared {
+pub enum LossVerdict {
     /// It is lost from now on.
     New(LostNode),
     /// It was lost before, on other grounds perhaps.
@@ -463,7 +463,7 @@ pub enum Declared {
     Lives,
 }
 
-impl Declared {
+impl LossVerdict {
     /// The verdict that stands, if one does.
     pub fn verdict(self) -> Option<LostNode> {
         match self {
@@ -475,7 +475,7 @@ impl Declared {
 
 /// On what a worker is declared lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Grounds {
+pub enum LossEvidence {
     /// It says itself that it leaves, or somebody watched its process end.
     Certain,
     /// It holds chunks and is on no list. Void if it is on the list.
@@ -489,7 +489,7 @@ pub enum Grounds {
 /// The workers as they were read, and what whoever reads them again needs to know. The default is that of somebody who has
 /// read nothing yet.
 #[derive(Clone, Debug, Default)]
-pub struct Roster {
+pub struct NodeSnapshot {
     /// By id.
     pub nodes: Arc<Vec<NodeRecord>>,
     /// Those that are lost and on the list no more, by id.
@@ -498,7 +498,7 @@ pub struct Roster {
     pub(crate) revision: u64,
 }
 
-impl Roster {
+impl NodeSnapshot {
     /// These workers, as somebody reads them who has read nothing yet.
     pub fn new(nodes: Vec<NodeRecord>, lost: Vec<LostNode>) -> Self {
         Self { nodes: Arc::new(nodes), lost: Arc::new(lost), revision: 0 }
@@ -547,7 +547,7 @@ pub struct StoredDocument {
 
 /// Who follows the hints. Each hears what concerns it, and may hear more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Audience {
+pub enum Topic {
     /// Who waits for jobs: what became of them, but not that they run.
     Clients,
     /// Everything that may be something to do.

@@ -7,7 +7,7 @@ use crate::op::Admission;
 
 /// How a job stood when the ledger lost it, as far as the journal tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Was {
+pub enum PriorState {
     /// It had not ended. What of it was done is done again.
     Open {
         /// When it was submitted.
@@ -19,11 +19,11 @@ pub enum Was {
     Ended(Ending),
 }
 
-impl Was {
+impl PriorState {
     /// Whether the numbers of an ended job add up to what the admission says. Every implementation asks this first.
     pub fn check(&self, admission: &Admission) -> Result<(), Error> {
         let Self::Ended(ending) = self else { return Ok(()) };
-        let totals = ending.books().map(|books| books.total);
+        let totals = ending.counts().map(|counts| counts.total);
         let nodes = admission.indices().saturating_sub(admission.total);
         if totals == [admission.total, nodes] && ending.state.is_terminal() {
             return Ok(());

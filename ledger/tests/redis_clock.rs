@@ -58,7 +58,7 @@ async fn goes_on_over_a_jump(seconds: i64) {
     let redis = start(&clock);
     let (scheduler, worker) = (connect(&redis), connect(&redis));
     let me = SchedulerId::new("s");
-    scheduler.attend(&me, LONG).await.expect("Redis is there");
+    scheduler.register_scheduler(&me, LONG).await.expect("Redis is there");
     let (then, since) =
         (scheduler.now().await.expect("Redis is there").as_millis(), Instant::now());
     let job: JobId = "00000000-0000-4000-8000-000000000001".parse().expect("a UUID");
@@ -88,9 +88,10 @@ async fn goes_on_over_a_jump(seconds: i64) {
     let newcomer = connect(&redis);
     assert!(is_off(&newcomer, then, since).await < LONG, "a newcomer has the server's time");
     // A scheduler that is killed right now is off the list in time.
-    newcomer.attend(&SchedulerId::new("new"), LONG).await.expect("Redis is there");
+    newcomer.register_scheduler(&SchedulerId::new("new"), LONG).await.expect("Redis is there");
     sleep(Duration::from_millis(50)).await;
-    let there = scheduler.attend(&me, Duration::from_millis(20)).await.expect("Redis is there");
+    let there =
+        scheduler.register_scheduler(&me, Duration::from_millis(20)).await.expect("Redis is there");
     assert_eq!(there.iter().map(|it| it.id.as_str()).collect::<Vec<_>>(), ["s"]);
 }
 
@@ -109,7 +110,7 @@ async fn a_server_that_comes_back_with_another_clock_and_no_memory_is_corrected(
     let clock = SettableClock::new();
     let redis = start(&clock);
     let scheduler = connect(&redis);
-    scheduler.attend(&SchedulerId::new("s"), LONG).await.expect("Redis is there");
+    scheduler.register_scheduler(&SchedulerId::new("s"), LONG).await.expect("Redis is there");
     let (then, since) =
         (scheduler.now().await.expect("Redis is there").as_millis(), Instant::now());
     for seconds in [HOUR, -HOUR, 0] {

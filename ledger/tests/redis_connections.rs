@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use longshore_ledger::redis::{Config, RedisLedger};
-use longshore_ledger::{Claim, Error, Grounds, Ledger, Loss, Roster};
+use longshore_ledger::{Claim, Error, Ledger, LossCause, LossEvidence, NodeSnapshot};
 use longshore_protocol::{
     ChunkId, Epoch, JobId, LivenessTerms, NodeId, NodeInfo, NodeState, Timestamp, Token,
 };
@@ -81,7 +81,7 @@ fn info(name: &str, busy: u32) -> NodeInfo {
         tasks: vec!["noop".into()],
         disabled: Vec::new(),
         records: Vec::new(),
-        uncopied: Vec::new(),
+        non_speculative: Vec::new(),
         terms: LivenessTerms::default(),
         labels: BTreeMap::new(),
         slots: 4,
@@ -100,8 +100,8 @@ async fn only_who_has_news_is_read_again() {
     for name in ["a", "b"] {
         ledger.beat(&info(name, 0), &[]).await.expect("a beat");
     }
-    let read = async |known: &Roster| ledger.nodes_since(known).await.expect("a list");
-    let known = read(&Roster::default()).await;
+    let read = async |known: &NodeSnapshot| ledger.nodes_since(known).await.expect("a list");
+    let known = read(&NodeSnapshot::default()).await;
     redis.call(&["CONFIG", "RESETSTAT"]);
     assert_eq!(read(&known).await.nodes, known.nodes);
     assert_eq!((calls(&redis, "hgetall"), calls(&redis, "hmget")), (0, 0));
@@ -139,10 +139,10 @@ async fn only_who_has_news_is_read_again() {
     );
     assert_eq!(listed.nodes[1].info.busy, 3);
     assert_eq!(ledger.nodes().await.expect("a list")[0].info.rss, 7, "who knows nothing reads all");
-    assert!(ledger.certify(&NodeId::new("b"), "killed").await.expect("certified"));
+    assert!(ledger.record_crash(&NodeId::new("b"), "killed").await.expect("certified"));
     let certified = read(&listed).await;
     assert_eq!(certified.nodes[1].death.as_deref(), Some("killed"), "others may have news of it");
-    ledger.lose(&NodeId::new("a"), Grounds::Certain, &Loss::Left).await.expect("it left");
+    ledger.lose(&NodeId::new("a"), LossEvidence::Certain, &LossCause::Left).await.expect("it left");
     assert_eq!(read(&certified).await.nodes[..], certified.nodes[1..]);
 }
 
@@ -150,9 +150,9 @@ async fn only_who_has_news_is_read_again() {
 #[tokio::test]
 async fn numbers_of_news_only_grow() {
     let (redis, ledger) = start();
-    let read = async |known: &Roster| ledger.nodes_since(known).await.expect("a list");
+    let read = async |known: &NodeSnapshot| ledger.nodes_since(known).await.expect("a list");
     ledger.beat(&info("a", 0), &[]).await.expect("a beat");
-    let known = read(&Roster::default()).await;
+    let known = read(&NodeSnapshot::default()).await;
     redis.call(&["DEL", "longshore:{longshore:nodes}:news"]);
     ledger.beat(&info("a", 1), &[]).await.expect("a beat");
     let known = read(&known).await;
@@ -180,7 +180,10 @@ async fn a_beat_writes_what_has_changed_and_everything_after_a_loss() {
     assert_eq!(changed[0].info.host, "kept");
     redis.call(&["FLUSHALL"]);
     assert_eq!(beat(0).await[0].info, whole[0].info);
-    ledger.lose(&NodeId::new("a"), Grounds::Certain, &Loss::Left).await.expect("forgotten");
+    ledger
+        .lose(&NodeId::new("a"), LossEvidence::Certain, &LossCause::Left)
+        .await
+        .expect("forgotten");
     assert_eq!(beat(0).await[0].info, whole[0].info);
 }
 

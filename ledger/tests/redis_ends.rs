@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use longshore_ledger::redis::{Config, RedisLedger};
 use longshore_ledger::{
-    Admission, Audience, Claim, Commit, Committed, Ended, Event, Events, Ledger, Open,
+    Admission, Claim, Commit, Committed, Ended, Event, Events, Ledger, Open, Topic,
 };
 use longshore_protocol::{JobId, NodeId, ResultsPage, Run, Token};
 use longshore_test_servers::Redis;
@@ -26,7 +26,7 @@ impl Stage {
     async fn new(namespace: &str) -> Self {
         let config = Config::new(Redis::shared().url(), namespace);
         let ledger = RedisLedger::connect(config).unwrap_or_else(|e| panic!("{e}"));
-        let events = ledger.events(Audience::Clients).await.expect("subscribed");
+        let events = ledger.events(Topic::Clients).await.expect("subscribed");
         Self { ledger, events, jobs: 0 }
     }
 
@@ -114,6 +114,6 @@ async fn failed_subtasks_have_none() {
             _ => lines(from, to, |index| index.to_string()),
         })
         .await;
-    assert_eq!(end.summary.books.failed, 1);
+    assert_eq!(end.summary.counts.failed, 1);
     assert_eq!(end.results, stage.page(end.summary.id, 1 << 20).await);
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use longshore_ledger::keys::Keys;
 use longshore_ledger::redis::{Config, RedisLedger};
 use longshore_ledger::{
-    Admission, Admitted, Audience, Claim, Commit, Committed, Error, Event, Held, Ledger, Loss, Open,
+    Admission, Admitted, Claim, Commit, Committed, Error, Event, Held, Ledger, LossCause, Open,
+    Topic,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
@@ -105,7 +106,7 @@ fn ok() -> Reply {
 async fn a_job_lives_its_life_on_one_server() {
     let redis = Redis::start();
     let summary = live_through(&connect(&redis.url()), job(1)).await;
-    assert_eq!((summary.state, summary.books.done), (JobState::Succeeded, 10));
+    assert_eq!((summary.state, summary.counts.done), (JobState::Succeeded, 10));
     assert_eq!((summary.reduce.done, summary.attempts), (4, 15));
 }
 
@@ -286,7 +287,7 @@ async fn a_job_of_ten_million_takes_two_bits_a_subtask() {
     // While it grows, a string is given up to 1 MiB more than it needs.
     assert!(used <= TOTAL / 4 + 2 * 1024 * 1024 + REST, "{used} bytes for {TOTAL} subtasks");
     let summary = ledger.job(job(1)).await.expect("a job").expect("is there");
-    assert_eq!((summary.books.done, summary.books.failed), (TOTAL - 1, 1));
+    assert_eq!((summary.counts.done, summary.counts.failed), (TOTAL - 1, 1));
     assert!(ledger.audit(job(1)).await.expect("an audit").expect("of the job").is_clean());
 }
 
@@ -347,21 +348,24 @@ async fn the_least_rights_that_are_documented_are_enough() {
     ledger.sweep(job(2), 9, SOON, None).await.expect("swept");
     let again = open(&ledger, job(2), 1, 1).await[0];
     ledger.claim(job(2), again.chunk, again.epoch, token(1), &node()).await.expect("an answer");
-    assert_eq!(ledger.revoke(job(2), &node(), &Loss::Vanished).await.expect("revoked").len(), 1);
+    assert_eq!(
+        ledger.revoke(job(2), &node(), &LossCause::Vanished).await.expect("revoked").len(),
+        1
+    );
     assert_eq!(ledger.recoveries(job(2), 9).await.expect("recoveries").len(), 1);
     ledger.pause(job(2)).await.expect("paused");
     ledger.resume(job(2)).await.expect("resumed");
     ledger.cancel(job(2)).await.expect("cancelled");
     ledger.document(job(2)).await.expect("a document");
     ledger.now().await.expect("a time");
-    let mut events = ledger.events(Audience::Clients).await.expect("subscribed");
+    let mut events = ledger.events(Topic::Clients).await.expect("subscribed");
     let scheduler = SchedulerId::new("s");
-    let signed_in = ledger.attend(&scheduler, SOON).await.expect("signed in");
+    let signed_in = ledger.register_scheduler(&scheduler, SOON).await.expect("signed in");
     assert!(
         signed_in[0].heart.as_deref().is_some_and(|heart| heart.contains(' ')),
         "and its server"
     );
-    ledger.withdraw(&scheduler).await.expect("signed out");
+    ledger.deregister_scheduler(&scheduler).await.expect("signed out");
     ledger.reject(job(3), "no such task").await.expect("rejected");
     let heard = tokio::time::timeout(Duration::from_secs(10), events.next()).await;
     assert_eq!(heard, Ok(Event::Job { job: job(3), state: JobState::Rejected }));
@@ -392,7 +396,7 @@ fn info() -> NodeInfo {
         tasks: vec!["noop".into()],
         disabled: Vec::new(),
         records: Vec::new(),
-        uncopied: Vec::new(),
+        non_speculative: Vec::new(),
         terms: LivenessTerms::default(),
         labels: [].into(),
         slots: 4,
@@ -453,7 +457,7 @@ async fn whoever_follows_the_events_learns_of_a_gap_and_goes_on() {
     let mut redis = Redis::start();
     let ledger = connect(&redis.url());
     ledger.load_functions().await.expect("loaded");
-    let mut events = ledger.events(Audience::Schedulers).await.expect("subscribed");
+    let mut events = ledger.events(Topic::Schedulers).await.expect("subscribed");
     redis.kill9();
     redis.restart();
     let heard = tokio::time::timeout(Duration::from_secs(30), events.next()).await;

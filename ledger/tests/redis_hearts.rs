@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_ledger::redis::{Config, RedisLedger};
-use longshore_ledger::{Audience, Event, Events, Grounds, Heart, Hearts, Ledger, Loss, Process};
+use longshore_ledger::{
+    ConnectionWatch, Event, Events, Heart, Ledger, LossCause, LossEvidence, Process, Topic,
+};
 use longshore_protocol::{LivenessTerms, NodeId, NodeInfo, NodeState, SchedulerId, Timestamp};
 use longshore_test_servers::{Redis, RedisCluster, RedisSentinel};
 
@@ -36,7 +38,7 @@ impl Worker {
             tasks: vec!["noop".into()],
             disabled: Vec::new(),
             records: Vec::new(),
-            uncopied: Vec::new(),
+            non_speculative: Vec::new(),
             terms: LivenessTerms::default(),
             labels: BTreeMap::new(),
             slots: 1,
@@ -47,7 +49,7 @@ impl Worker {
             cpu: 0.0,
             rss: 0,
         };
-        let events = ledger.events(Audience::Workers).await.expect("hints can be followed");
+        let events = ledger.events(Topic::Workers).await.expect("hints can be followed");
         let mut worker = Self { ledger, info, events };
         worker.beat().await;
         worker
@@ -74,7 +76,7 @@ async fn workers(ledger: &Arc<dyn Ledger>) -> Vec<Heart> {
 /// A scheduler's look at the hearts.
 struct Watch {
     ledger: Arc<dyn Ledger>,
-    hearts: Box<dyn Hearts>,
+    hearts: Box<dyn ConnectionWatch>,
 }
 
 impl Watch {
@@ -120,7 +122,10 @@ async fn a_death_is_seen(url: &str) {
     watch.until_severed(&["dying"]).await;
     living.beat().await;
     assert_eq!(watch.severed().await, ["dying"], "it is told for as long as it stays so");
-    ledger.lose(&NodeId::new("dying"), Grounds::Certain, &Loss::Left).await.expect("forgotten");
+    ledger
+        .lose(&NodeId::new("dying"), LossEvidence::Certain, &LossCause::Left)
+        .await
+        .expect("forgotten");
     assert_eq!(watch.severed().await, [""; 0]);
 }
 
@@ -172,11 +177,12 @@ async fn a_scheduler_s_death_is_seen_like_a_worker_s() {
     let [me, other] = ["me", "other"].map(SchedulerId::new);
     let dying = watching.separate();
     let attend = async || -> Vec<Heart> {
-        let present = watching.attend(&me, LONG).await.expect("a sign of life gets through");
+        let present =
+            watching.register_scheduler(&me, LONG).await.expect("a sign of life gets through");
         present.iter().map(Heart::from).collect()
     };
-    let follows = dying.events(Audience::Workers).await.expect("hints can be followed");
-    dying.attend(&other, LONG).await.expect("a sign of life gets through");
+    let follows = dying.events(Topic::Workers).await.expect("hints can be followed");
+    dying.register_scheduler(&other, LONG).await.expect("a sign of life gets through");
     let _worker = Worker::start(&watching, "worker").await;
     let all = [attend().await, workers(&watching).await].concat();
     assert_eq!(all.len(), 3);
@@ -188,7 +194,7 @@ async fn a_scheduler_s_death_is_seen_like_a_worker_s() {
         }
     };
     tokio::time::timeout(LONG, wait).await.expect("its death is seen");
-    watching.withdraw(&other).await.expect("it is said to be gone");
+    watching.deregister_scheduler(&other).await.expect("it is said to be gone");
     assert_eq!(watch.severed_of(&all).await, [""; 0], "nothing is registered any more");
     assert_eq!(attend().await.len(), 1);
 }

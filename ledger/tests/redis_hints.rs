@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use longshore_ledger::redis::{Config, RedisLedger};
-use longshore_ledger::{Audience, Event, Ledger};
+use longshore_ledger::{Event, Ledger, Topic};
 use longshore_test_servers::{Redis, wait_until};
 use tracing::Level;
 
@@ -44,7 +44,7 @@ async fn that_hints_stop_is_told_once_and_that_they_come_again_is_told_once() {
     let mut redis = Redis::start();
     let ledger = RedisLedger::connect(Config::new(redis.url(), "hints"));
     let ledger = ledger.unwrap_or_else(|e| panic!("{e}"));
-    let mut events = ledger.events(Audience::Workers).await.expect("subscribed");
+    let mut events = ledger.events(Topic::Workers).await.expect("subscribed");
     for outage in 1..=2 {
         redis.kill9();
         let waiting = tokio::spawn(async move { (events.next().await, events) });

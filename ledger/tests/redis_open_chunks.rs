@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use longshore_ledger::keys::Keys;
 use longshore_ledger::redis::{Config, RedisLedger};
-use longshore_ledger::{Admission, Admitted, Held, Ledger, Loss, Open};
+use longshore_ledger::{Admission, Admitted, Held, Ledger, LossCause, Open};
 use longshore_protocol::{
     ChunkMessage, JobId, LivenessTerms, NodeId, NodeInfo, NodeState, Timestamp, Token,
 };
@@ -60,7 +60,7 @@ fn info() -> NodeInfo {
         tasks: vec!["noop".into()],
         disabled: Vec::new(),
         records: Vec::new(),
-        uncopied: Vec::new(),
+        non_speculative: Vec::new(),
         terms: LivenessTerms::default(),
         labels: [].into(),
         slots: 1_000,
@@ -161,7 +161,7 @@ async fn a_lost_list_of_what_is_due_is_made_anew() {
     let opened = open(&ledger, job(1), 20).await;
     let key = Keys::new("longshore").due(job(1));
     assert_eq!(redis.call(&["ZCARD", &key]), Reply::Int(10));
-    let revoked = ledger.revoke(job(1), &node(), &Loss::Left).await.expect("revoked");
+    let revoked = ledger.revoke(job(1), &node(), &LossCause::Left).await.expect("revoked");
     assert_eq!(revoked.len(), 10);
     let audit = ledger.audit(job(1)).await.expect("an answer").expect("known");
     assert!(audit.is_clean(), "{audit:?}");

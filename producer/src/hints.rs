@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use longshore_ledger::{Audience, Ended, Event, Ledger};
+use longshore_ledger::{Ended, Event, Ledger, Topic};
 use longshore_protocol::JobId;
 use longshore_protocol::state::JobState;
 use tokio::sync::broadcast;
@@ -58,7 +58,7 @@ async fn pump(
     followed: Arc<AtomicBool>,
 ) {
     let mut events = loop {
-        match ledger.events(Audience::Clients).await {
+        match ledger.events(Topic::Clients).await {
             Ok(events) => break events,
             Err(error) => debug!(%error, "no hints for now"),
         }

@@ -161,12 +161,12 @@ impl Job {
         summary: &JobSummary,
         first: Option<ResultsPage>,
     ) -> Result<impl Stream<Item = Result<(u64, Box<RawValue>), Error>> + Send + use<>, Error> {
-        let had_some = summary.restored_at.is_some() && summary.books.done > 0;
+        let had_some = summary.restored_at.is_some() && summary.counts.done > 0;
         if had_some && self.document().await?.results != Results::Discard {
             return Err(Error::ResultsLost(self.id));
         }
         let ledger = Arc::clone(self.jobs.ledger());
-        Ok(results::stream(ledger, self.id, 0..summary.books.total, first))
+        Ok(results::stream(ledger, self.id, 0..summary.counts.total, first))
     }
 
     /// The reduced value of a job that has succeeded.
@@ -184,7 +184,7 @@ impl Job {
         if summary.restored_at.is_some() {
             return Err(Error::ResultsLost(self.id));
         }
-        let root = ReduceTree::new(summary.books.total, reduce.fan_in).root();
+        let root = ReduceTree::new(summary.counts.total, reduce.fan_in).root();
         let ledger = Arc::clone(self.jobs.ledger());
         let found = results::stream(ledger, self.id, root..root + 1, None);
         pin_mut!(found);

@@ -7,7 +7,7 @@ use futures_util::{StreamExt, TryStreamExt, pin_mut};
 use longshore_broker::Broker;
 use longshore_broker::memory::MemoryBroker;
 use longshore_ledger::memory::{MemoryLedger, SystemClock};
-use longshore_ledger::{Admission, Claim, Commit, Committed, Ledger, Open, Restored, Was};
+use longshore_ledger::{Admission, Claim, Commit, Committed, Ledger, Open, PriorState, Restored};
 use longshore_producer::{Cancelled, Client, Error, Job, JobDocument, NoValue, SubmitError};
 use longshore_protocol::document::Split;
 use longshore_protocol::state::JobState;
@@ -108,7 +108,7 @@ async fn a_submission_returns_once_the_ledger_shows_the_job() {
     let stage = Stage::new();
     let job = stage.submit(&document(json!({})), 1000).await;
     let summary = job.summary().await.expect("it is there");
-    assert_eq!((summary.state, summary.books.total), (JobState::Queued, 1000));
+    assert_eq!((summary.state, summary.counts.total), (JobState::Queued, 1000));
     assert_eq!(stage.client.jobs().list(9).await.expect("a list"), [summary]);
 }
 
@@ -176,7 +176,7 @@ async fn results_come_in_index_order_without_those_that_failed() {
         .await;
     stage.settle(&job, 300, indices).await;
     let end = job.wait().await.expect("it has ended");
-    assert_eq!((end.state, end.books.done, end.books.failed), (JobState::Failed, 900, 100));
+    assert_eq!((end.state, end.counts.done, end.counts.failed), (JobState::Failed, 900, 100));
     let expected: Vec<(u64, String)> =
         (0..600).chain(700..1000).map(|index| (index, index.to_string())).collect();
     assert_eq!(results(&job).await, expected);
@@ -254,7 +254,7 @@ async fn progress_reports_each_change_and_ends_with_the_end() {
     let progress = job.progress();
     pin_mut!(progress);
     let mut next =
-        async || progress.next().await.map(|summary| summary.expect("memory").books.done);
+        async || progress.next().await.map(|summary| summary.expect("memory").counts.done);
     assert_eq!(next().await, Some(0));
     stage.settle(&job, 10, indices).await;
     assert_eq!(next().await, Some(10));
@@ -305,7 +305,7 @@ async fn a_wait_outlasts_a_ledger_that_loses_everything_and_is_rebuilt() {
     tokio::join!(stage.client.publish(&document), stage.decide(Ok(20))).0.expect("published");
     stage.settle(&job, 20, indices).await;
     let end = waiting.await.expect("no panic").expect("it came back");
-    assert_eq!((end.state, end.books.done), (JobState::Succeeded, 20));
+    assert_eq!((end.state, end.counts.done), (JobState::Succeeded, 20));
     let reports = following.await.expect("no panic").expect("it came back");
     assert_eq!(reports.last().map(|last| last.state), Some(JobState::Succeeded));
 }
@@ -337,7 +337,7 @@ async fn an_ended_job_that_the_journal_brought_back_says_that_its_results_are_lo
         let document = JobDocument { id: Some(job.id()), ..document };
         stage.ledger.restore(&empty);
         let ledger: &dyn Ledger = &*stage.ledger;
-        let back = ledger.restore(&admission(&document, 3), &Was::Ended(ending)).await;
+        let back = ledger.restore(&admission(&document, 3), &PriorState::Ended(ending)).await;
         assert_eq!(back.expect("memory does not fail"), Restored::Restored);
 
         let found: Result<Vec<_>, Error> = job.results().try_collect().await;

@@ -77,7 +77,7 @@ async fn who_waits_for_what_it_submits_is_told_all_in_time_and_asks_nothing() {
     for _ in 0..100 {
         let before = reads(&redis);
         let (summary, values) = run().await;
-        assert_eq!((summary.state, summary.books.done), (JobState::Succeeded, 1));
+        assert_eq!((summary.state, summary.counts.done), (JobState::Succeeded, 1));
         let [(0, value)] = values.as_slice() else { panic!("{values:?}") };
         assert_eq!(value.get(), "42");
         asked.push(reads(&redis) - before);

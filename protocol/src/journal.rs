@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::state::JobState;
-use crate::{Books, JobId, JobSummary, SchedulerId, Timestamp};
+use crate::{Counts, JobId, JobSummary, SchedulerId, Timestamp};
 
 /// A record longer than this travels in pieces: RabbitMQ 4.x takes no message over 16 MiB.
 pub const LARGEST_RECORD: usize = 8 << 20;
@@ -36,13 +36,13 @@ pub struct JournalRecord {
     pub v: u8,
     /// What it tells.
     #[serde(flatten)]
-    pub news: News,
+    pub news: JournalEvent,
 }
 
 /// What a record tells. Times are Unix milliseconds on the ledger's clock.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "is", rename_all = "lowercase")]
-pub enum News {
+pub enum JournalEvent {
     /// A job was admitted.
     Admitted {
         /// The job.
@@ -163,9 +163,9 @@ impl Ending {
             finished_at,
             submitted_at: summary.submitted_at,
             started_at: summary.started_at,
-            done: summary.books.done,
-            failed: summary.books.failed,
-            cancelled: summary.books.cancelled,
+            done: summary.counts.done,
+            failed: summary.counts.failed,
+            cancelled: summary.counts.cancelled,
             reduce_done: summary.reduce.done,
             reduce_failed: summary.reduce.failed,
             reduce_cancelled: summary.reduce.cancelled,
@@ -178,14 +178,14 @@ impl Ending {
     }
 
     /// The books of the subtasks and of the reduce's nodes.
-    pub fn books(&self) -> [Books; 2] {
-        let books = |done, failed, cancelled| {
+    pub fn counts(&self) -> [Counts; 2] {
+        let counts = |done, failed, cancelled| {
             let total = [failed, cancelled].into_iter().fold(done, u64::saturating_add);
-            Books { total, done, failed, cancelled, ..Books::default() }
+            Counts { total, done, failed, cancelled, ..Counts::default() }
         };
         [
-            books(self.done, self.failed, self.cancelled),
-            books(self.reduce_done, self.reduce_failed, self.reduce_cancelled),
+            counts(self.done, self.failed, self.cancelled),
+            counts(self.reduce_done, self.reduce_failed, self.reduce_cancelled),
         ]
     }
 }
@@ -195,7 +195,7 @@ impl JournalRecord {
     pub const VERSION: u8 = 1;
 
     /// The messages that carry the news: one, or as many pieces as it takes.
-    pub fn encode(news: &News) -> Vec<String> {
+    pub fn encode(news: &JournalEvent) -> Vec<String> {
         let whole = written(news);
         let Some((job, at)) = news.subject().filter(|_| whole.len() > LARGEST_RECORD) else {
             return vec![whole];
@@ -203,13 +203,13 @@ impl JournalRecord {
         let texts = cut(&whole, PIECE);
         let of = u32::try_from(texts.len()).expect("a document is at most 16 MiB");
         let pieces = (0..of).zip(texts).map(|(number, text)| {
-            written(&News::Piece { job, at, number, of, text: text.to_owned() })
+            written(&JournalEvent::Piece { job, at, number, of, text: text.to_owned() })
         });
         pieces.collect()
     }
 }
 
-impl News {
+impl JournalEvent {
     /// The job that it is about, and when.
     pub fn subject(&self) -> Option<(JobId, Timestamp)> {
         match self {
@@ -235,9 +235,9 @@ pub struct Decoder {
 impl Decoder {
     /// The news that the message completes; `None` for a piece that is not the last. A piece out of turn (its publisher
     /// died, or published again from the start) leaves what there was behind.
-    pub fn decode(&mut self, message: &[u8]) -> Result<Option<News>, serde_json::Error> {
+    pub fn decode(&mut self, message: &[u8]) -> Result<Option<JournalEvent>, serde_json::Error> {
         let record = read(serde_json::from_slice(message)?)?;
-        let News::Piece { job, at, number, of, text } = record else {
+        let JournalEvent::Piece { job, at, number, of, text } = record else {
             return Ok(Some(record));
         };
         let pieces = self.begun.entry((job, at)).or_default();
@@ -256,14 +256,14 @@ impl Decoder {
 }
 
 /// The news of a record of the version that we know.
-fn read(record: JournalRecord) -> Result<News, serde_json::Error> {
+fn read(record: JournalRecord) -> Result<JournalEvent, serde_json::Error> {
     match record.v {
         JournalRecord::VERSION => Ok(record.news),
         other => Err(serde::de::Error::custom(format_args!("version {other}, not 1"))),
     }
 }
 
-fn written(news: &News) -> String {
+fn written(news: &JournalEvent) -> String {
     let record = JournalRecord { v: JournalRecord::VERSION, news: news.clone() };
     serde_json::to_string(&record).expect("a record is plain data")
 }

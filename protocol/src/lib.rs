@@ -23,7 +23,7 @@ mod view;
 pub use document::{Invalid, JobDocument};
 pub use finding::{Finding, Severity};
 pub use ids::{ChunkId, Digest, Epoch, JobId, NodeId, SchedulerId, Token};
-pub use journal::{Decoder, Ending, JournalPlace, JournalRecord, LARGEST_RECORD, News};
+pub use journal::{Decoder, Ending, JournalEvent, JournalPlace, JournalRecord, LARGEST_RECORD};
 pub use json::{Items, Json};
 pub use left_out::LeftOut;
 pub use message::{ChunkMessage, Subtask};
@@ -33,6 +33,6 @@ pub use reduce::{ReduceNode, ReduceTree};
 pub use split::{Input, InputFile, LineWindow, MAX_FILES, Manifest, Plan};
 pub use time::Timestamp;
 pub use view::{
-    Audit, Books, Death, DisabledTask, ErrorEntry, Isolation, JobSummary, LivenessTerms, Lost,
+    Audit, Counts, Death, DisabledTask, ErrorEntry, Isolation, JobSummary, LivenessTerms, Lost,
     NodeInfo, NodeRecord, NodeState, Recovery, ResultRun, ResultsPage, SchedulerRecord, TaskRecord,
 };

@@ -107,7 +107,7 @@ mod tests {
             tasks: tasks.iter().map(|task| (*task).to_owned()).collect(),
             disabled: disabled_of.iter().map(disabled).collect(),
             records: Vec::new(),
-            uncopied: Vec::new(),
+            non_speculative: Vec::new(),
             terms: crate::LivenessTerms::default(),
             labels: BTreeMap::new(),
             slots: 1,

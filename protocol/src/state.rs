@@ -217,7 +217,7 @@ pub enum ChunkEvent {
     },
     /// The holder hands back what it has not settled (drain, shutdown), or the watcher takes it
     /// away.
-    HandBack {
+    Released {
         /// The token that loses its hold.
         token: crate::Token,
         /// When the sweep is to publish the rest.
@@ -262,7 +262,7 @@ impl ChunkState {
                 Ok(S::Running { token, node })
             }
             (_, E::Claim { .. }) => Err(ChunkRefusal::Stale),
-            (S::Running { token, .. }, E::HandBack { token: shown, due }) if token == shown => {
+            (S::Running { token, .. }, E::Released { token: shown, due }) if token == shown => {
                 Ok(S::Queued { due })
             }
             (S::Running { token, .. }, E::HandOver { token: shown, to, node })
@@ -273,7 +273,7 @@ impl ChunkState {
             (S::Running { token, node }, E::Commit { token: shown }) if token == shown => {
                 Ok(S::Running { token, node })
             }
-            (_, E::HandBack { .. } | E::HandOver { .. } | E::Commit { .. }) => {
+            (_, E::Released { .. } | E::HandOver { .. } | E::Commit { .. }) => {
                 Err(ChunkRefusal::Fenced)
             }
         }

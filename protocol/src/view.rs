@@ -11,7 +11,7 @@ use crate::{JobId, LeftOut, NodeId, SchedulerId, Timestamp};
 
 /// Where each of some number of subtasks stands. The sum of all but `total` is `total`, always.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Books {
+pub struct Counts {
     /// How many there are.
     pub total: u64,
     /// Not handed out yet.
@@ -30,7 +30,7 @@ pub struct Books {
     pub cancelled: u64,
 }
 
-impl Books {
+impl Counts {
     /// Books of `total` subtasks of which none was handed out.
     pub fn new(total: u64) -> Self {
         Self { total, waiting: total, ..Self::default() }
@@ -55,9 +55,9 @@ impl Books {
 
     /// How far these books are from `counted`, and from balancing.
     fn off(&self, counted: &Self) -> u128 {
-        let lines = |books: &Self| {
+        let lines = |counts: &Self| {
             let Self { total, waiting, queued, running, retrying, done, failed, cancelled } =
-                *books;
+                *counts;
             [total, waiting, queued, running, retrying, done, failed, cancelled]
         };
         let pairs = lines(self).into_iter().zip(lines(counted));
@@ -87,9 +87,9 @@ pub struct JobSummary {
     /// 0 (last) to 9 (first).
     pub priority: u8,
     /// The subtasks.
-    pub books: Books,
+    pub counts: Counts,
     /// The nodes of the reduce tree; all zero without a reduce. `cancelled` counts here too.
-    pub reduce: Books,
+    pub reduce: Counts,
     /// The next index that was never handed out in this generation.
     pub cursor: u64,
     /// How many chunks are queued.
@@ -317,7 +317,7 @@ pub struct NodeInfo {
     pub records: Vec<TaskRecord>,
     /// Those of them of which no second copy may run, however long the first takes.
     #[serde(default)]
-    pub uncopied: Vec<String>,
+    pub non_speculative: Vec<String>,
     /// By what it wants to be judged.
     #[serde(default)]
     pub terms: LivenessTerms,
@@ -415,13 +415,13 @@ pub struct Audit {
     /// Where it stands.
     pub state: JobState,
     /// The subtasks by the counters.
-    pub kept: Books,
+    pub kept: Counts,
     /// The subtasks by bitmaps, open chunks, the retry set and the cursor.
-    pub counted: Books,
+    pub counted: Counts,
     /// The reduce nodes by the counters.
-    pub reduce_kept: Books,
+    pub reduce_kept: Counts,
     /// The reduce nodes recounted.
-    pub reduce_counted: Books,
+    pub reduce_counted: Counts,
     /// Each thing that is not as it should be; empty when all is well.
     pub findings: Vec<String>,
 }

@@ -36,7 +36,7 @@ pub(crate) async fn run(
         {
             let before = off.insert(job, audit.imbalance());
             if audit.imbalance() > 0 && before.unwrap_or_default() == 0 {
-                error!(%job, findings = ?audit.findings, "the books of a job don't balance");
+                error!(%job, findings = ?audit.findings, "the counts of a job don't balance");
             }
         }
         gauge!(LEDGER_IMBALANCE).set(off.values().sum::<u64>() as f64);

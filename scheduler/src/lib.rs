@@ -139,7 +139,7 @@ impl Scheduler {
             warn!(scheduler = %self.config.id, "stopped with calls still under way");
         }
         // Others notice within seconds anyway; this lets them take over at once.
-        let withdraw = self.ledger.withdraw(&self.config.id);
+        let withdraw = self.ledger.deregister_scheduler(&self.config.id);
         let _ = tokio::time::timeout(self.config.grace, withdraw).await;
         info!(scheduler = %self.config.id, "scheduler stopped");
         match ended {

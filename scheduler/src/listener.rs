@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use longshore_broker::{Broker, Link};
-use longshore_ledger::{Audience, Event as Hint, Ledger};
+use longshore_ledger::{Event as Hint, Ledger, Topic};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Sender;
 
@@ -21,7 +21,7 @@ pub(crate) async fn run(
     let health = service.health("following the ledger's hints");
     let mut backoff = Backoff::new();
     let mut hints = loop {
-        match health.note(ledger.events(Audience::Schedulers).await) {
+        match health.note(ledger.events(Topic::Schedulers).await) {
             Ok(hints) => break hints,
             Err(_) => backoff.wait().await,
         }

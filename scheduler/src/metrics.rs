@@ -30,7 +30,7 @@ pub(crate) const DOCUMENTS: &str = "longshore_documents_total";
 pub fn describe() {
     describe_gauge!(
         LEDGER_IMBALANCE,
-        "Subtasks by which the books and the raw keys of active jobs differ; must be 0"
+        "Subtasks by which the counts and the raw keys of active jobs differ; must be 0"
     );
     describe_gauge!(ACTIVE_JOBS, "Jobs that may not have ended");
     describe_gauge!(NODES, "Workers that the ledger lists, by state");

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use longshore_broker::{Broker, Outgoing, PublishError, Queue};
 use longshore_ledger::{
-    ControlError, Declared, Error, Grounds, Lagging, Ledger, Loss, Open, Revoked, Straggler,
+    ControlError, Error, Ledger, LossCause, LossEvidence, LossVerdict, Open, Revoked,
+    SpeculationRequest, SpeculativeChunk,
 };
 use longshore_protocol::{
-    ChunkId, ChunkMessage, Ending, Isolation, JobId, News, NodeId, SchedulerId,
+    ChunkId, ChunkMessage, Ending, Isolation, JobId, JournalEvent, NodeId, SchedulerId,
 };
 use metrics::counter;
 use tracing::{info, warn};
@@ -73,7 +74,7 @@ impl Performer {
             }
             Action::Publish { queue, chunk } => self.publish(queue, chunk).await,
             Action::Withdraw { scheduler } => {
-                self.withdraw(&scheduler).await;
+                self.deregister_scheduler(&scheduler).await;
                 None
             }
             Action::List => {
@@ -86,7 +87,9 @@ impl Performer {
             Action::Sweep { job, keyed, unless_in, doubt, tried } => {
                 self.told(job, self.sweep(job, (keyed, tried), unless_in, doubt).await)
             }
-            Action::Absolve { job, nodes } => self.told(job, self.absolve(job, nodes).await),
+            Action::Absolve { job, nodes } => {
+                self.told(job, self.refund_attempts(job, nodes).await)
+            }
             Action::Isolate { node, isolated } => {
                 self.isolate(&node, &isolated).await;
                 None
@@ -145,10 +148,10 @@ impl Performer {
         Ok(Event::Held { job, by })
     }
 
-    async fn copy(&self, job: JobId, lagging: &Lagging) -> Result<Event, Error> {
+    async fn copy(&self, job: JobId, lagging: &SpeculationRequest) -> Result<Event, Error> {
         let stragglers = self.ledger.copy(job, lagging).await?;
         counter!(COPIED_CHUNKS).increment(stragglers.len() as u64);
-        for Straggler { message, holder } in &stragglers {
+        for SpeculativeChunk { message, holder } in &stragglers {
             let (chunk, held_for) = (message.chunk, lagging.held_for);
             info!(%job, %chunk, %holder, ?held_for, "a chunk takes long; a second copy is offered");
         }
@@ -186,8 +189,8 @@ impl Performer {
         Ok(chunks)
     }
 
-    async fn absolve(&self, job: JobId, nodes: Vec<NodeId>) -> Result<Event, Error> {
-        let again = self.ledger.absolve(job, &nodes).await?;
+    async fn refund_attempts(&self, job: JobId, nodes: Vec<NodeId>) -> Result<Event, Error> {
+        let again = self.ledger.refund_attempts(job, &nodes).await?;
         if again > 0 {
             info!(%job, subtasks = again, ?nodes, "what isolated nodes failed is tried again");
         }
@@ -236,7 +239,8 @@ impl Performer {
         }
         // The look too waits for its moment, out of the way of the next short job.
         self.journal.gather().await;
-        let ended = |summary| Ending::of(&summary).map(|ending| News::Ended { job, ending });
+        let ended =
+            |summary| Ending::of(&summary).map(|ending| JournalEvent::Ended { job, ending });
         let news = match self.ledger.job(job).await? {
             Some(summary) => ended(summary),
             // The ledger lost it, which is no end.
@@ -244,7 +248,7 @@ impl Performer {
             // Somebody was quick to delete it; or to put it back, which a second look shows.
             None => match self.ledger.job(job).await? {
                 Some(summary) => ended(summary),
-                None => Some(News::Deleted { job, at: self.ledger.now().await? }),
+                None => Some(JournalEvent::Deleted { job, at: self.ledger.now().await? }),
             },
         };
         match news {
@@ -275,33 +279,33 @@ impl Performer {
     }
 
     /// If it does not get through, the others find out by themselves.
-    async fn withdraw(&self, scheduler: &SchedulerId) {
-        let result = self.ledger_health.note(self.ledger.withdraw(scheduler).await);
+    async fn deregister_scheduler(&self, scheduler: &SchedulerId) {
+        let result = self.ledger_health.note(self.ledger.deregister_scheduler(scheduler).await);
         info!(%scheduler, told = result.is_ok(), "a scheduler died; its queues go to others");
     }
 
     /// If it fails the engine asks again.
-    async fn lose(&self, node: NodeId, grounds: Grounds, loss: &Loss) -> Event {
+    async fn lose(&self, node: NodeId, grounds: LossEvidence, loss: &LossCause) -> Event {
         let declared = self.ledger_health.note(self.ledger.lose(&node, grounds, loss).await);
-        if let Ok(Declared::New(_)) = declared {
-            let how = if matches!(loss, Loss::Crashed(_)) { "crashed" } else { "vanished" };
+        if let Ok(LossVerdict::New(_)) = declared {
+            let how = if matches!(loss, LossCause::Crashed(_)) { "crashed" } else { "vanished" };
             counter!(LOST_NODES, "how" => how).increment(1);
             warn!(%node, ?loss, ?grounds, "node lost");
         }
-        Event::Declared { node, verdict: declared.ok().and_then(Declared::verdict) }
+        Event::LossVerdict { node, verdict: declared.ok().and_then(LossVerdict::verdict) }
     }
 
-    async fn revoke(&self, job: JobId, node: NodeId, loss: &Loss) -> Event {
+    async fn revoke(&self, job: JobId, node: NodeId, loss: &LossCause) -> Event {
         let revoked = self.ledger_health.note(self.ledger.revoke(job, &node, loss).await);
         let is_done = revoked.is_ok();
         let (chunks, subtasks) = count(&revoked.unwrap_or_default());
         match loss {
             _ if chunks == 0 => {}
-            Loss::Orphaned { .. } => {
+            LossCause::Orphaned { .. } => {
                 counter!(ORPHANED_CHUNKS).increment(chunks);
                 warn!(%job, %node, chunks, subtasks, "orphaned chunks reclaimed");
             }
-            Loss::Left | Loss::Vanished | Loss::Crashed(_) => {
+            LossCause::Left | LossCause::Vanished | LossCause::Crashed(_) => {
                 counter!(REVOKED_CHUNKS).increment(chunks);
                 counter!(REVOKED_SUBTASKS).increment(subtasks);
                 warn!(%job, %node, chunks, subtasks, "chunks of a lost node are queued again");

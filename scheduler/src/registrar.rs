@@ -66,7 +66,7 @@ async fn sign_in(
     ledger: &dyn Ledger,
     me: &SchedulerId,
 ) -> Result<(Vec<SchedulerRecord>, Option<Timestamp>), Error> {
-    let peers = ledger.attend(me, WITHIN).await?;
+    let peers = ledger.register_scheduler(me, WITHIN).await?;
     let asked = tokio::time::Instant::now();
     let told = ledger.now().await?;
     let took = asked.elapsed();

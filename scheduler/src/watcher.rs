@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_ledger::{Ledger, Roster};
+use longshore_ledger::{Ledger, NodeSnapshot};
 use longshore_protocol::{JobId, NodeRecord, NodeState};
 use metrics::gauge;
 use tokio::sync::mpsc::Sender;
@@ -40,10 +40,10 @@ pub(crate) async fn run(
     inbox: Sender<Event>,
 ) {
     let health = service.health("reading the list of workers");
-    let (mut known, mut read_whole) = (Roster::default(), Instant::now());
+    let (mut known, mut read_whole) = (NodeSnapshot::default(), Instant::now());
     loop {
         if read_whole.elapsed() >= WHOLE_EVERY {
-            (known, read_whole) = (Roster::default(), Instant::now());
+            (known, read_whole) = (NodeSnapshot::default(), Instant::now());
         }
         let pause = match health.note(ledger.nodes_since(&known).await) {
             Ok(roster) => {
@@ -56,7 +56,7 @@ pub(crate) async fn run(
                 if active.borrow().is_empty() { IDLE } else { LONGEST.min(EVERY + each) }
             }
             Err(_) => {
-                known = Roster::default();
+                known = NodeSnapshot::default();
                 AGAIN
             }
         };

@@ -269,7 +269,7 @@ fn long_files_are_caught() {
 fn lua_without_its_header_is_caught() {
     let header = "--[[ renew: extend a lease\n  KEYS[1] job\n  ARGV[1] token\n  Output {} ]]\n";
     accepted("ledger/lua/renew.lua", header);
-    accepted("ledger/lua/_books.lua", "local function books() end\n");
+    accepted("ledger/lua/_books.lua", "local function counts() end\n");
     caught("ledger/lua/renew.lua", "return 1\n", "no header");
     caught("ledger/lua/renew.lua", &header.replace("Output", ""), "lacks `Output`");
     let body = format!("{}return ARGV[1]\n", header.replace("ARGV", "what"));

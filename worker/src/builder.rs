@@ -75,7 +75,7 @@ impl Builder {
     /// do. For tasks that two must not do at the same time, and for those that always take as long.
     #[must_use]
     pub fn without_copies(mut self, name: impl Into<String>) -> Self {
-        self.config.uncopied.insert(name.into());
+        self.config.non_speculative.insert(name.into());
         self
     }
 
@@ -155,11 +155,11 @@ impl Builder {
         check(&self.config)?;
         let mut own: HashMap<String, Arc<dyn Handler>> = HashMap::new();
         let mut config = self.config;
-        let uncopied = self.specs.iter().filter(|(_, spec)| !spec.copies());
-        config.uncopied.extend(uncopied.map(|(name, _)| name.clone()));
+        let non_speculative = self.specs.iter().filter(|(_, spec)| !spec.copies());
+        config.non_speculative.extend(non_speculative.map(|(name, _)| name.clone()));
         let exclusive = self.specs.iter().filter(|(_, spec)| spec.is_exclusive());
         config.exclusive.extend(exclusive.map(|(name, _)| name.clone()));
-        config.uncopied.extend(config.exclusive.iter().cloned());
+        config.non_speculative.extend(config.exclusive.iter().cloned());
         let availability = Availability::default();
         for (task, spec) in &self.specs {
             if let Err(reason) = spec.check() {

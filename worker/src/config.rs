@@ -14,7 +14,7 @@ pub struct Config {
     /// The queues that the worker consumes, at least one.
     pub queues: Vec<String>,
     /// Tasks of which no second copy may run, however long the first takes ([`crate::Builder::without_copies`]).
-    pub uncopied: BTreeSet<String>,
+    pub non_speculative: BTreeSet<String>,
     /// Exclusive tasks: two attempts at a subtask of theirs must never overlap
     /// ([`crate::Builder::exclusive`]).
     pub exclusive: BTreeSet<String>,
@@ -45,7 +45,7 @@ impl Default for Config {
         Self {
             slots: u32::try_from(cores).unwrap_or(1),
             queues: vec!["default".into()],
-            uncopied: BTreeSet::new(),
+            non_speculative: BTreeSet::new(),
             exclusive: BTreeSet::new(),
             labels: BTreeMap::new(),
             heartbeat: Duration::from_secs(1),

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use longshore_ledger::{Audience, Beat, Event, Ledger};
+use longshore_ledger::{Beat, Event, Ledger, Topic};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{NodeInfo, NodeState, Timestamp};
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
@@ -275,7 +275,7 @@ impl Chest<'_> {
 
     async fn listen(&self) {
         loop {
-            match self.ledger.events(Audience::Workers).await {
+            match self.ledger.events(Topic::Workers).await {
                 Ok(mut events) => {
                     // The connection that ends with this process is known now, and worth a beat.
                     self.again.notify_one();

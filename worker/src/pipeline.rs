@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use longshore_broker::Delivery;
-use longshore_ledger::{Claim, Committed, Error, Grant, HandBack, Held, Ledger};
+use longshore_ledger::{Claim, Committed, Error, Grant, Held, Ledger, Released};
 use longshore_protocol::document::{self, Results};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{ChunkMessage, Epoch, NodeId, Plan, runs_len};
@@ -509,8 +509,8 @@ impl Pipeline {
         let Held { job, chunk, token } = hold.held;
         let ask = || self.ledger.release(job, chunk, token, part);
         match insist(&self.reach, "release", &self.machine, &self.over, ask).await {
-            Some(Ok(HandBack::Queued)) => debug!(%job, %chunk, "the rest is released"),
-            Some(Ok(HandBack::Fenced)) => {}
+            Some(Ok(Released::Queued)) => debug!(%job, %chunk, "the rest is released"),
+            Some(Ok(Released::Fenced)) => {}
             Some(Err(error)) => {
                 error!(%job, %chunk, %error, "release failed");
                 self.left_behind.cancel();

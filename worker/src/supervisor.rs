@@ -217,7 +217,7 @@ where
     let ledger = connect()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        match timeout(TELL_WITHIN, ledger.certify(node, death)).await {
+        match timeout(TELL_WITHIN, ledger.record_crash(node, death)).await {
             Ok(told) => told.map_err(io::Error::other),
             Err(elapsed) => Err(elapsed.into()),
         }

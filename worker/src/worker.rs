@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_broker::{Broker, Queue, Subscription};
-use longshore_ledger::{Grounds, Ledger, Loss};
+use longshore_ledger::{Ledger, LossCause, LossEvidence};
 use longshore_protocol::{DisabledTask, LivenessTerms, NodeId, NodeInfo, NodeState};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -156,7 +156,7 @@ impl Worker {
         heart.stop().await;
         if !pipeline.left_behind.is_cancelled() {
             // Should it hold something all the same, the owners of the queues take it back.
-            let leaving = ledger.lose(&id, Grounds::Certain, &Loss::Left);
+            let leaving = ledger.lose(&id, LossEvidence::Certain, &LossCause::Left);
             if !matches!(tokio::time::timeout(LAST_TRY, leaving).await, Ok(Ok(_))) {
                 warn!(node = %id, "the ledger does not know that the worker left");
             }
@@ -288,7 +288,7 @@ fn info(id: &NodeId, machine: &Machine, config: &Config, handlers: &Handlers) ->
         tasks: handlers.names(),
         disabled: Vec::new(),
         records: Vec::new(),
-        uncopied: config.uncopied.iter().cloned().collect(),
+        non_speculative: config.non_speculative.iter().cloned().collect(),
         terms: LivenessTerms {
             heartbeat: Some(config.heartbeat),
             dead_after: Some(config.dead_after),

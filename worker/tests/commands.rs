@@ -177,8 +177,8 @@ async fn what_is_stopped_together_with_the_worker_is_handed_back() {
         eventually("it is gone", async || sleepers(&seconds).is_empty()).await;
         worker.leave().await;
         let summary = yard.job(job).await;
-        let books = summary.books;
-        assert_eq!((books.failed, books.retrying, books.running), (0, 0, 0), "{kind}");
+        let counts = summary.counts;
+        assert_eq!((counts.failed, counts.retrying, counts.running), (0, 0, 0), "{kind}");
         assert!(!summary.state.is_terminal(), "{kind}: {:?}", summary.state);
     }
 }

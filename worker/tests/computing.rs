@@ -55,7 +55,7 @@ async fn the_subtasks_of_a_chunk_run_in_order_on_one_thread() {
     }));
     let job = yard.submit(&range(500, 100, &json!({}))).await;
     let summary = yard.ended(job).await;
-    assert_eq!((summary.books.done, summary.books.failed), (450, 50));
+    assert_eq!((summary.counts.done, summary.counts.failed), (450, 50));
     assert_eq!(summary.attempts, 500);
     let ran = std::mem::take(&mut *ran.lock());
     for chunk in ran.chunks(100) {
@@ -78,9 +78,9 @@ async fn what_is_settled_is_committed_while_the_thread_goes_on() {
         Ok(n)
     }));
     let job = yard.submit(&range(6, 6, &json!({}))).await;
-    eventually("three are committed", async || yard.job(job).await.books.done == 3).await;
+    eventually("three are committed", async || yard.job(job).await.counts.done == 3).await;
     gate.store(6, Ordering::SeqCst);
-    assert_eq!(yard.ended(job).await.books.done, 6);
+    assert_eq!(yard.ended(job).await.counts.done, 6);
     running.leave().await;
 }
 
@@ -99,7 +99,7 @@ async fn each_subtask_has_its_own_time() {
     let more = json!({"timeout": "400ms", "retry": {"attempts": 1}});
     let job = yard.submit(&range(8, 8, &more)).await;
     let summary = yard.ended(job).await;
-    assert_eq!((summary.state, summary.books.done), (JobState::Failed, 7));
+    assert_eq!((summary.state, summary.counts.done), (JobState::Failed, 7));
     assert_eq!(yard.error(job).await, "timed out after 400ms");
     assert_eq!(summary.attempts, 8, "none was begun twice");
     running.leave().await;
@@ -127,7 +127,7 @@ async fn nobodys_time_is_up_while_the_ledger_is_away() {
     assert!(begun.load(Ordering::SeqCst) < 100, "it waits for its outcomes to be committed");
     line.cut(false);
     let summary = yard.ended(job).await;
-    assert_eq!((summary.books.done, summary.attempts), (100, 100), "{summary:?}");
+    assert_eq!((summary.counts.done, summary.attempts), (100, 100), "{summary:?}");
     assert_eq!(begun.load(Ordering::SeqCst), 100, "none was begun twice");
     running.leave().await;
 }
@@ -146,7 +146,7 @@ async fn a_subtask_that_pays_no_heed_to_its_time_keeps_nobody() {
     let more = json!({"timeout": "100ms", "retry": {"attempts": 1}});
     let job = yard.submit(&range(3, 3, &more)).await;
     let summary = yard.ended(job).await;
-    assert_eq!((summary.books.done, summary.books.failed), (2, 1));
+    assert_eq!((summary.counts.done, summary.counts.failed), (2, 1));
     assert_eq!(yard.error(job).await, "timed out after 100ms");
     over.store(1, Ordering::SeqCst);
     running.leave().await;
@@ -165,10 +165,10 @@ async fn a_cancel_stops_the_subtask_that_runs_and_none_begins() {
         Ok(n)
     }));
     let job = yard.submit(&range(6, 6, &json!({}))).await;
-    eventually("two are committed", async || yard.job(job).await.books.done == 2).await;
+    eventually("two are committed", async || yard.job(job).await.counts.done == 2).await;
     let cancelled = Instant::now();
     yard.ledger.cancel(job).await.expect("it runs");
-    assert_eq!(yard.ended(job).await.books.cancelled, 4);
+    assert_eq!(yard.ended(job).await.counts.cancelled, 4);
     running.leave().await;
     assert!(cancelled.elapsed() < Duration::from_secs(1), "it took {:?}", cancelled.elapsed());
     assert_eq!(begun.load(Ordering::SeqCst), 3);
@@ -192,11 +192,11 @@ async fn a_pause_lets_the_subtask_that_runs_end_and_gives_back_the_rest() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     gate.store(6, Ordering::SeqCst);
     eventually("the rest is given back", async || yard.job(job).await.running_chunks == 0).await;
-    let books = yard.job(job).await.books;
-    assert_eq!((books.done, books.queued), (2, 4));
+    let counts = yard.job(job).await.counts;
+    assert_eq!((counts.done, counts.queued), (2, 4));
     assert_eq!(begun.load(Ordering::SeqCst), 2);
     yard.ledger.resume(job).await.expect("it is paused");
-    assert_eq!(yard.ended(job).await.books.done, 6);
+    assert_eq!(yard.ended(job).await.counts.done, 6);
     running.leave().await;
 }
 
@@ -209,7 +209,7 @@ async fn a_panic_fails_its_own_subtask_alone() {
     }));
     let job = yard.submit(&range(10, 10, &json!({"retry": {"attempts": 1}}))).await;
     let summary = yard.ended(job).await;
-    assert_eq!((summary.books.done, summary.books.failed), (9, 1));
+    assert_eq!((summary.counts.done, summary.counts.failed), (9, 1));
     assert_eq!(yard.error(job).await, "the handler panicked: a knot");
     running.leave().await;
 }

@@ -118,7 +118,7 @@ async fn a_file_that_changes_while_it_is_read_fails_its_subtask() {
         fs::write(&path, "one\n").expect("it can be written");
         go_on.notify_one();
         let summary = yard.ended(job).await;
-        assert_eq!((summary.state, summary.books.failed), (JobState::Failed, 1));
+        assert_eq!((summary.state, summary.counts.failed), (JobState::Failed, 1));
         assert_eq!(runs.load(Ordering::SeqCst), 1, "it is not tried again");
         let error = yard.error(job).await;
         assert!(error.contains("has changed since the job was admitted"), "{error}");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use longshore_ledger::Loss;
+use longshore_ledger::LossCause;
 use longshore_protocol::state::JobState;
 use longshore_worker::{Builder, Config, Context, Inputs, TaskResult, Worker};
 use serde_json::{Value, json};
@@ -100,7 +100,7 @@ async fn in_an_outage_held_chunks_go_on_and_nothing_begins_twice() {
     }
     gated.open_to(8);
     let summary = yard.ended(job).await;
-    assert_eq!((summary.state, summary.books.done), (JobState::Succeeded, 8));
+    assert_eq!((summary.state, summary.counts.done), (JobState::Succeeded, 8));
     assert_eq!((summary.attempts, summary.fenced), (8, 0));
     assert_eq!((gated.begun(), gated.stopped(), line.released()), (8, 0, 0));
     worker.leave().await;
@@ -124,7 +124,7 @@ async fn a_chunk_waits_in_an_outage_once_it_keeps_as_much_as_it_may() {
     assert!(gated.begun() <= 8, "{} began, and none was committed", gated.begun());
     line.cut(false);
     let summary = yard.ended(job).await;
-    assert_eq!((summary.books.done, summary.attempts, gated.begun()), (60, 60, 60));
+    assert_eq!((summary.counts.done, summary.attempts, gated.begun()), (60, 60, 60));
     worker.leave().await;
 }
 
@@ -138,7 +138,8 @@ async fn a_worker_that_was_cut_off_alone_stops_what_others_have_once_it_is_back(
     let job = yard.submit(&range("gated", 3, 3)).await;
     eventually("the chunk runs", async || lost.begun() == 1).await;
     line.cut(true);
-    let taken = yard.ledger.revoke(job, &lost_worker.id, &Loss::Vanished).await.expect("memory");
+    let taken =
+        yard.ledger.revoke(job, &lost_worker.id, &LossCause::Vanished).await.expect("memory");
     assert_eq!(taken.len(), 1);
     let other_worker = yard.start(other.worker(config()).build().expect("a good worker"));
     outlast().await;
@@ -147,7 +148,7 @@ async fn a_worker_that_was_cut_off_alone_stops_what_others_have_once_it_is_back(
     eventually("it is stopped", async || lost.stopped() == 1).await;
     other.open_to(3);
     let summary = yard.ended(job).await;
-    assert_eq!((summary.books.done, summary.attempts, other.begun()), (3, 3, 3));
+    assert_eq!((summary.counts.done, summary.attempts, other.begun()), (3, 3, 3));
     assert_eq!(lost.begun(), 1, "nothing else of it began");
     lost_worker.leave().await;
     other_worker.leave().await;
@@ -167,11 +168,11 @@ async fn an_exclusive_task_has_stopped_before_its_worker_is_taken_for_dead() {
     let cut = Instant::now();
     eventually("it stops by itself", async || gated.stopped() == 1).await;
     assert!(cut.elapsed() < Duration::from_secs(2), "after {:?}", cut.elapsed());
-    assert_eq!(yard.job(job).await.books.running, 3, "nobody could be told");
+    assert_eq!(yard.job(job).await.counts.running, 3, "nobody could be told");
     gated.open_to(3);
     line.cut(false);
     let summary = yard.ended(job).await;
-    assert_eq!((summary.state, summary.books.done), (JobState::Succeeded, 3));
+    assert_eq!((summary.state, summary.counts.done), (JobState::Succeeded, 3));
     assert_eq!(summary.attempts, 3, "what was stopped did not count");
     worker.leave().await;
 }
@@ -219,5 +220,5 @@ async fn a_drain_in_an_outage_ends_with_its_grace() {
     let asked = Instant::now();
     worker.ended().await.expect("it leaves as asked");
     assert!(asked.elapsed() < Duration::from_secs(15), "it took {:?}", asked.elapsed());
-    assert_eq!(yard.job(job).await.books.running, 1, "the silence of its node frees it");
+    assert_eq!(yard.job(job).await.counts.running, 1, "the silence of its node frees it");
 }

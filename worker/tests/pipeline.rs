@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use longshore_broker::{Outgoing, Queue};
-use longshore_ledger::{Claim, Loss, Open};
+use longshore_ledger::{Claim, LossCause, Open};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{ChunkId, ChunkMessage, Epoch, JobId, NodeId, Token};
 use longshore_worker::{Config, Context, Inputs, TaskError, TaskResult, TaskSpec, Worker};
@@ -29,7 +29,7 @@ async fn failure(worker: Worker, document: &Value) -> String {
     let worker = yard.start(worker);
     let job = yard.submit(document).await;
     let summary = yard.ended(job).await;
-    assert_eq!((summary.state, summary.books.failed), (JobState::Failed, 1));
+    assert_eq!((summary.state, summary.counts.failed), (JobState::Failed, 1));
     let error = yard.error(job).await;
     worker.leave().await;
     error
@@ -46,7 +46,7 @@ async fn results_come_back_by_index_whatever_the_chunks() {
     let worker = yard.start(doubling);
     let job = yard.submit(&range("double", 1000, &json!({"chunk": 77}))).await;
     let summary = yard.ended(job).await;
-    assert_eq!((summary.state, summary.books.done), (JobState::Succeeded, 1000));
+    assert_eq!((summary.state, summary.counts.done), (JobState::Succeeded, 1000));
     assert_eq!(summary.attempts, 1000);
     let expected: Vec<String> = (0..1000).map(|n| (n * 2).to_string()).collect();
     assert_eq!(yard.results(job, 0, 1000).await, expected);
@@ -73,9 +73,9 @@ async fn what_is_settled_is_committed_while_the_next_subtask_runs() {
         .expect("a good worker");
     let worker = yard.start(slow);
     let job = yard.submit(&range("slow", 4, &json!({"chunk": 4}))).await;
-    eventually("the first two are done", async || yard.job(job).await.books.done == 2).await;
+    eventually("the first two are done", async || yard.job(job).await.counts.done == 2).await;
     open.send_replace(true);
-    assert_eq!(yard.ended(job).await.books.done, 4);
+    assert_eq!(yard.ended(job).await.counts.done, 4);
     worker.leave().await;
 }
 
@@ -110,7 +110,7 @@ async fn a_suspects_subtasks_are_committed_one_by_one() {
             matches!(claim, Ok(Claim::Granted(_)))
         })
         .await;
-        yard.ledger.revoke(job, &node, &Loss::Vanished).await.expect("memory");
+        yard.ledger.revoke(job, &node, &LossCause::Vanished).await.expect("memory");
     }
     let worker = yard.start(careful);
     let summary = yard.ended(job).await;
@@ -146,7 +146,7 @@ async fn a_long_chunk(chunk: &Value) -> (Duration, usize) {
     yard.feed(job, 1);
     let summary = yard.ended(job).await;
     let took = begun.get().expect("it ran").elapsed();
-    assert_eq!((summary.books.done, summary.attempts, summary.lost), (200, 200, 0));
+    assert_eq!((summary.counts.done, summary.attempts, summary.lost), (200, 200, 0));
     worker.leave().await;
     (took, most.load(Ordering::Relaxed))
 }
@@ -173,7 +173,7 @@ async fn failed_attempts_are_tried_again() {
     let retry = json!({"attempts": 3, "backoff": "1ms"});
     let document = range("fail", 5, &json!({"params": {"times": 2}, "retry": retry, "chunk": 5}));
     let summary = yard.ended(yard.submit(&document).await).await;
-    assert_eq!((summary.state, summary.books.done), (JobState::Succeeded, 5));
+    assert_eq!((summary.state, summary.counts.done), (JobState::Succeeded, 5));
     assert_eq!(summary.attempts, 15);
     worker.leave().await;
 }
@@ -333,7 +333,7 @@ async fn words_are_counted_over_windows_of_files() {
         .await;
     let summary = yard.ended(job).await;
     assert_eq!(summary.state, JobState::Succeeded);
-    let root = summary.books.total + summary.reduce.total - 1;
+    let root = summary.counts.total + summary.reduce.total - 1;
     let expected = r#"{"a":500,"and":500,"crane":1500,"quay":500,"the":1500}"#;
     assert_eq!(yard.results(job, root, root + 1).await, [expected]);
     worker.leave().await;
@@ -348,7 +348,7 @@ async fn a_message_that_is_no_chunk_is_dropped_and_the_worker_goes_on() {
         yard.broker.publish(&Queue::Work("default".into()), message).await.expect("memory");
     }
     let summary = yard.ended(yard.submit(&range("noop", 3, &json!({}))).await).await;
-    assert_eq!(summary.books.done, 3);
+    assert_eq!(summary.counts.done, 3);
     worker.leave().await;
 }
 
@@ -373,7 +373,7 @@ async fn a_chunk_that_came_before_its_job_runs_once_the_job_is_there() {
     let (worker, job) = fetched_early(&yard).await;
     let open = Open { chunks: 1, size: 1, publish_within: Duration::from_secs(60) };
     yard.admit(job, &range("noop", 1, &json!({})), Some(open)).await;
-    assert_eq!(yard.ended(job).await.books.done, 1);
+    assert_eq!(yard.ended(job).await.counts.done, 1);
     worker.leave().await;
 }
 
@@ -382,7 +382,7 @@ async fn a_chunk_whose_job_does_not_come_holds_up_the_others_for_a_moment_only()
     let yard = Yard::new();
     let (worker, _) = fetched_early(&yard).await;
     let summary = yard.ended(yard.submit(&range("noop", 3, &json!({}))).await).await;
-    assert_eq!(summary.books.done, 3);
+    assert_eq!(summary.counts.done, 3);
     worker.leave().await;
 }
 
@@ -439,7 +439,7 @@ async fn ten_thousand_instant_subtasks_take_no_time_to_speak_of() {
     let document = range("noop", 10_000, &json!({"chunk": 10_000, "results": "discard"}));
     let begun = Instant::now();
     let summary = yard.ended(yard.submit(&document).await).await;
-    assert_eq!(summary.books.done, 10_000);
+    assert_eq!(summary.counts.done, 10_000);
     // Some 10 ms without optimisation; a future for each of them would take far longer.
     assert!(summary.busy < Duration::from_secs(1), "the slot was busy for {:?}", summary.busy);
     assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());

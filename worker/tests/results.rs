@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use async_trait::async_trait;
-use longshore_ledger::Loss;
+use longshore_ledger::LossCause;
 use longshore_protocol::state::JobState;
 use longshore_storage::Error;
 use longshore_worker::{Context, Machine, ResultStore, TaskResult, Worker};
@@ -97,7 +97,7 @@ async fn who_writes_late_replaces_nothing_of_the_winners() {
     eventually("the first write is under way", async || store.writes.load(Ordering::SeqCst) == 1)
         .await;
     // The slow one still beats: its write has begun, and nobody can call it back.
-    yard.ledger.revoke(job, &slow.id, &Loss::Vanished).await.expect("memory");
+    yard.ledger.revoke(job, &slow.id, &LossCause::Vanished).await.expect("memory");
     let quick = yard.start(worker("quick", &store, &runs));
     assert_eq!(yard.ended(job).await.state, JobState::Succeeded);
     let pointer = yard.results(job, 0, 1).await.remove(0);
@@ -136,7 +136,7 @@ async fn who_has_lost_the_chunk_does_not_even_write() {
     let slow = yard.start(slow);
     let job = yard.submit(&job(1)).await;
     begun.notified().await;
-    yard.ledger.revoke(job, &slow.id, &Loss::Vanished).await.expect("memory");
+    yard.ledger.revoke(job, &slow.id, &LossCause::Vanished).await.expect("memory");
     let before = yard.job(job).await.fenced;
     go_on.notify_one();
     eventually("it learns that it has lost", async || yard.job(job).await.fenced > before).await;
@@ -155,7 +155,7 @@ async fn a_location_that_can_not_be_written_for_a_while_repeats_no_work() {
     let job = yard.submit(&job(30)).await;
     eventually("it has tried twice", async || store.writes.load(Ordering::SeqCst) >= 3).await;
     let summary = yard.job(job).await;
-    assert_eq!((summary.books.done, summary.books.failed, summary.books.retrying), (0, 0, 0));
+    assert_eq!((summary.counts.done, summary.counts.failed, summary.counts.retrying), (0, 0, 0));
     let stalls = async || yard.ledger.stalls(job).await.expect("memory");
     eventually("the ledger is told", async || stalls().await.len() == 1).await;
     let told = stalls().await.remove(0);
@@ -165,7 +165,7 @@ async fn a_location_that_can_not_be_written_for_a_while_repeats_no_work() {
     assert!(reason.contains(": no space left on device; the worker keeps them and "), "{reason}");
     store.is_full.store(false, Ordering::SeqCst);
     let summary = yard.ended(job).await;
-    assert_eq!((summary.state, summary.books.done), (JobState::Succeeded, 30));
+    assert_eq!((summary.state, summary.counts.done), (JobState::Succeeded, 30));
     assert_eq!(runs.load(Ordering::SeqCst), 30, "each subtask ran once");
     eventually("that is over", async || stalls().await.is_empty()).await;
     worker.leave().await;
@@ -180,7 +180,7 @@ async fn a_location_that_can_not_be_written_at_all_fails_its_subtasks_after_a_wh
     let job = yard.submit(&job(10)).await;
     let begun = tokio::time::Instant::now();
     let summary = yard.ended(job).await;
-    assert_eq!((summary.state, summary.books.failed), (JobState::Failed, 10));
+    assert_eq!((summary.state, summary.counts.failed), (JobState::Failed, 10));
     assert!(begun.elapsed().as_secs() >= 300, "{:?}", begun.elapsed());
     assert_eq!(runs.load(Ordering::SeqCst), 10, "each subtask ran once");
     let errors = yard.ledger.errors(job, 0, 1).await.expect("memory");

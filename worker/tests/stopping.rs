@@ -98,7 +98,7 @@ async fn a_cancel_ends_the_process_group_of_a_command_within_a_second() {
     assert_eq!(yard.ledger.cancel(job).await.expect("it runs"), Cancelled::Ended);
     eventually("the grandchild is gone", async || !is_alive(&pid)).await;
     assert!(cancelled.elapsed() < Duration::from_secs(1), "it took {:?}", cancelled.elapsed());
-    assert_eq!(yard.ended(job).await.books.cancelled, 1);
+    assert_eq!(yard.ended(job).await.counts.cancelled, 1);
     worker.leave().await;
 }
 
@@ -153,16 +153,16 @@ async fn a_pause_lets_the_subtask_finish_and_hands_back_the_rest() {
     eventually("the rest is handed back", async || {
         gate += 1;
         gated.open_to(gate);
-        yard.job(job).await.books.running == 0
+        yard.job(job).await.counts.running == 0
     })
     .await;
-    let done = yard.job(job).await.books.done;
+    let done = yard.job(job).await.counts.done;
     assert!((1..total).contains(&done), "{done} are done");
     assert_eq!(gated.begun(), done, "what began was finished and committed");
     gated.open_to(total);
     yard.ledger.resume(job).await.expect("it is paused");
     let summary = yard.ended(job).await;
-    assert_eq!((summary.books.done, summary.attempts), (total, total));
+    assert_eq!((summary.counts.done, summary.attempts), (total, total));
     worker.leave().await;
 }
 
@@ -181,15 +181,15 @@ async fn a_drain_finishes_what_runs_and_hands_back_the_rest() {
     .await;
     gated.open_to(1);
     first.ended().await.expect("it leaves as asked");
-    let books = yard.job(job).await.books;
-    assert_eq!((books.done, books.running), (1, 0));
+    let counts = yard.job(job).await.counts;
+    assert_eq!((counts.done, counts.running), (1, 0));
     assert_eq!(yard.ledger.nodes().await.expect("memory"), [], "it was forgotten");
 
     let (next, second) = Gated::new(config());
     next.open_to(10);
     let second = yard.start(second);
     let summary = yard.ended(job).await;
-    assert_eq!((summary.books.done, summary.attempts, next.begun()), (10, 10, 9));
+    assert_eq!((summary.counts.done, summary.attempts, next.begun()), (10, 10, 9));
     second.leave().await;
 }
 
@@ -203,8 +203,8 @@ async fn when_the_grace_is_over_what_runs_is_stopped_and_handed_back() {
     eventually("the third runs", async || gated.begun() == 3).await;
     worker.leave().await;
     let summary = yard.job(job).await;
-    let books = summary.books;
-    assert_eq!((books.done, books.running, books.retrying, books.failed), (2, 0, 0, 0));
+    let counts = summary.counts;
+    assert_eq!((counts.done, counts.running, counts.retrying, counts.failed), (2, 0, 0, 0));
     assert_eq!(yard.ledger.nodes().await.expect("memory"), [], "it was forgotten");
 }
 
@@ -232,7 +232,7 @@ async fn a_ledger_that_is_away_for_a_moment_costs_nothing() {
     eventually("all have run", async || gated.begun() == 4).await;
     line.cut(false);
     let summary = yard.ended(job).await;
-    assert_eq!((summary.books.done, summary.attempts, gated.begun()), (4, 4, 4));
+    assert_eq!((summary.counts.done, summary.attempts, gated.begun()), (4, 4, 4));
     worker.leave().await;
 }
 
@@ -254,7 +254,7 @@ async fn a_ledger_that_is_away_is_told_of_once_by_all_slots_together() {
         eventually("questions fail", async || line.failed() >= failed + 12).await;
         assert_eq!(log.lines("the ledger is away").len(), round, "{:#?}", log.lines(""));
         line.break_off(false);
-        assert_eq!(yard.ended(job).await.books.done, 4);
+        assert_eq!(yard.ended(job).await.counts.done, 4);
         assert_eq!(log.lines("the ledger answers again").len(), round, "{:#?}", log.lines(""));
     }
     worker.leave().await;
@@ -275,9 +275,9 @@ async fn a_long_chunk_is_acknowledged_early_so_that_the_broker_keeps_its_patienc
         gated.begun() == 1 && depth.is_some_and(|depth| depth.ready == 0)
     })
     .await;
-    assert_eq!(yard.job(job).await.books.done, 0);
+    assert_eq!(yard.job(job).await.counts.done, 0);
     gated.open_to(3);
     let summary = yard.ended(job).await;
-    assert_eq!((summary.books.done, summary.attempts), (3, 3));
+    assert_eq!((summary.counts.done, summary.attempts), (3, 3));
     worker.leave().await;
 }

@@ -94,7 +94,7 @@ async fn watch(ground: &Ground<'_>, job: &Job, begun: Instant) -> Result<Peaks, 
     let mut peaks = Peaks::default();
     loop {
         let summary = job.summary().await?;
-        if peaks.first_ms == 0.0 && summary.books.done > 0 {
+        if peaks.first_ms == 0.0 && summary.counts.done > 0 {
             peaks.first_ms = begun.elapsed().as_secs_f64() * 1e3;
         }
         peaks.redis = peaks.redis.max(ground.services.redis_memory().await?);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use longshore_ledger::redis::{Config, RedisLedger};
-use longshore_ledger::{Audience, Events, Ledger};
+use longshore_ledger::{Events, Ledger, Topic};
 use longshore_protocol::{LivenessTerms, NodeId, NodeInfo, NodeState, Timestamp};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -61,7 +61,7 @@ impl Scenario for Nodes {
         let connections = CONNECTIONS.min(nodes);
         for number in 0..connections {
             let ledger = RedisLedger::connect(config.clone())?;
-            let mut hints = ledger.events(Audience::Workers).await?;
+            let mut hints = ledger.events(Topic::Workers).await?;
             self.listening
                 .push(tokio::spawn(async move { listen(hints.as_mut()).await }).abort_handle());
             let group: Vec<NodeInfo> =
@@ -121,7 +121,7 @@ fn node(number: u64) -> NodeInfo {
             .to_vec(),
         disabled: Vec::new(),
         records: Vec::new(),
-        uncopied: Vec::new(),
+        non_speculative: Vec::new(),
         terms: LivenessTerms::default(),
         labels: [("zone".to_owned(), "bench".to_owned())].into(),
         slots: 4,

@@ -60,7 +60,7 @@ enum Task {
 
 /// What has come of it.
 enum Landed {
-    Declared(Queue, Result<(), Failure>),
+    LossVerdict(Queue, Result<(), Failure>),
     Published(u64, Result<Answer, Failure>),
 }
 
@@ -209,7 +209,7 @@ impl Run<'_> {
 
     fn land(&mut self, landed: Landed) -> Vec<Task> {
         match landed {
-            Landed::Declared(queue, outcome) => self.declared(queue, outcome),
+            Landed::LossVerdict(queue, outcome) => self.declared(queue, outcome),
             Landed::Published(number, outcome) => {
                 self.published(number, outcome);
                 Vec::new()
@@ -306,7 +306,7 @@ async fn perform(task: Task) -> Landed {
     match task {
         Task::Declare(session, topology, queue) => {
             let outcome = topology.declare(&session, &queue).await;
-            Landed::Declared(queue, outcome)
+            Landed::LossVerdict(queue, outcome)
         }
         Task::Publish(channel, number, parcel) => {
             Landed::Published(number, publish(&channel, *parcel).await.map_err(Failure::from))

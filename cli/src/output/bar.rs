@@ -40,8 +40,8 @@ impl Bar {
         let Some(bar) = &self.0 else {
             return;
         };
-        bar.set_length(job.books.total);
-        bar.set_position(job.books.done + job.books.failed + job.books.cancelled);
+        bar.set_length(job.counts.total);
+        bar.set_position(job.counts.done + job.counts.failed + job.counts.cancelled);
         bar.set_message(message(job));
     }
 
@@ -81,10 +81,10 @@ fn message(job: &JobSummary) -> String {
     if job.rate > 0.0 && !job.state.is_terminal() {
         words.push(format!("{:.0}/s", job.rate));
     }
-    let eta = job.eta.filter(|_| job.books.open() + job.reduce.open() > 0);
+    let eta = job.eta.filter(|_| job.counts.open() + job.reduce.open() > 0);
     words.extend(eta.map(|eta| format!("{} to go", seconds(eta))));
-    if job.books.failed > 0 {
-        words.push(format!("{} failed", job.books.failed));
+    if job.counts.failed > 0 {
+        words.push(format!("{} failed", job.counts.failed));
     }
     words.join(", ")
 }

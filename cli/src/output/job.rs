@@ -5,7 +5,7 @@ use std::time::Duration;
 use longshore_ledger::{CANCEL_KEPT, Cancelled};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, Books, ErrorEntry, JobId, JobSummary, LeftOut, Reason, Recovery, Timestamp,
+    Audit, Counts, ErrorEntry, JobId, JobSummary, LeftOut, Reason, Recovery, Timestamp,
 };
 use serde::Serialize;
 
@@ -32,7 +32,7 @@ struct View<'a> {
     waiting: u64,
     /// The nodes of the reduce tree.
     #[serde(skip_serializing_if = "Option::is_none")]
-    reduce: Option<Books>,
+    reduce: Option<Counts>,
     generation: u64,
     attempts: u64,
     lost: u64,
@@ -70,14 +70,14 @@ impl<'a> View<'a> {
             queue: &job.queue,
             tenant: &job.tenant,
             priority: job.priority,
-            total: job.books.total,
-            done: job.books.done,
-            failed: job.books.failed,
-            cancelled: job.books.cancelled,
-            running: job.books.running,
-            queued: job.books.queued,
-            retrying: job.books.retrying,
-            waiting: job.books.waiting,
+            total: job.counts.total,
+            done: job.counts.done,
+            failed: job.counts.failed,
+            cancelled: job.counts.cancelled,
+            running: job.counts.running,
+            queued: job.counts.queued,
+            retrying: job.counts.retrying,
+            waiting: job.counts.waiting,
             reduce: (job.reduce.total > 0).then_some(job.reduce),
             generation: job.generation,
             attempts: job.attempts,
@@ -134,10 +134,10 @@ pub(crate) fn summary(
     facts.extend([
         ("task", job.task.clone()),
         ("queue", format!("{}, priority {}, tenant {}", job.queue, job.priority, job.tenant)),
-        ("subtasks", books(&job.books)),
+        ("subtasks", counts(&job.counts)),
     ]);
     if job.reduce.total > 0 {
-        facts.push(("reduce", books(&job.reduce)));
+        facts.push(("reduce", counts(&job.reduce)));
     }
     if !job.left_out.is_empty() {
         facts.push(("left out", job.left_out.to_string()));
@@ -175,21 +175,21 @@ fn pace(job: &JobSummary) -> Vec<(&'static str, String)> {
 }
 
 /// `1000: 600 done, 3 failed, …`, without what is zero.
-fn books(books: &Books) -> String {
+fn counts(counts: &Counts) -> String {
     let parts: Vec<String> = [
-        (books.done, "done"),
-        (books.failed, "failed"),
-        (books.cancelled, "cancelled"),
-        (books.running, "running"),
-        (books.queued, "queued"),
-        (books.retrying, "retrying"),
-        (books.waiting, "waiting"),
+        (counts.done, "done"),
+        (counts.failed, "failed"),
+        (counts.cancelled, "cancelled"),
+        (counts.running, "running"),
+        (counts.queued, "queued"),
+        (counts.retrying, "retrying"),
+        (counts.waiting, "waiting"),
     ]
     .into_iter()
     .filter(|(count, _)| *count > 0)
     .map(|(count, word)| format!("{count} {word}"))
     .collect();
-    format!("{}: {}", books.total, parts.join(", "))
+    format!("{}: {}", counts.total, parts.join(", "))
 }
 
 /// Tenths of a second for what is short, whole units for what is long.
@@ -215,9 +215,9 @@ pub(crate) fn list(output: &mut Output, jobs: &[JobSummary]) -> Result<(), Failu
                 job.state.as_str().to_owned(),
                 or_dash(&job.task),
                 or_dash(&job.queue),
-                job.books.done.to_string(),
-                job.books.failed.to_string(),
-                job.books.total.to_string(),
+                job.counts.done.to_string(),
+                job.counts.failed.to_string(),
+                job.counts.total.to_string(),
                 if is_moving { format!("{:.1}/s", job.rate) } else { "-".into() },
                 job.eta.filter(|_| is_moving).map_or_else(|| "-".into(), seconds),
             ]
@@ -245,14 +245,14 @@ pub(crate) fn line(output: &mut Output, job: &JobSummary, from: &str) -> Result<
         (Some(start), Some(end)) => format!(" in {}", seconds(end.since(start))),
         _ => String::new(),
     };
-    let failed = match job.books.failed {
+    let failed = match job.counts.failed {
         0 => String::new(),
         failed => format!(", {failed} failed"),
     };
     let from = if from.is_empty() { String::new() } else { format!(" ({from})") };
     output.line(format_args!(
         "{} {}: {} of {} done{failed}{took}{from}",
-        job.id, job.state, job.books.done, job.books.total
+        job.id, job.state, job.counts.done, job.counts.total
     ))
 }
 
@@ -314,14 +314,14 @@ pub(crate) fn audit(output: &mut Output, audit: &Audit) -> Result<(), Failure> {
     }
     output.line(format_args!("job      {}", audit.job))?;
     output.line(format_args!("state    {}", audit.state))?;
-    output.line(format_args!("kept     {}", books(&audit.kept)))?;
-    output.line(format_args!("counted  {}", books(&audit.counted)))?;
+    output.line(format_args!("kept     {}", counts(&audit.kept)))?;
+    output.line(format_args!("counted  {}", counts(&audit.counted)))?;
     if audit.reduce_kept.total > 0 {
-        output.line(format_args!("reduce   {}", books(&audit.reduce_kept)))?;
-        output.line(format_args!("counted  {}", books(&audit.reduce_counted)))?;
+        output.line(format_args!("reduce   {}", counts(&audit.reduce_kept)))?;
+        output.line(format_args!("counted  {}", counts(&audit.reduce_counted)))?;
     }
     for finding in &audit.findings {
         output.line(format_args!("wrong    {finding}"))?;
     }
-    if audit.is_clean() { output.line("the books balance") } else { Ok(()) }
+    if audit.is_clean() { output.line("the counts balance") } else { Ok(()) }
 }

@@ -72,12 +72,12 @@ pub(crate) async fn outcome(
     let mut shown = 0;
     while let Some(entry) = errors.try_next().await? {
         if shown == ERRORS_SHOWN {
-            let failed = summary.books.failed + summary.reduce.failed;
+            let failed = summary.counts.failed + summary.reduce.failed;
             let more = grouped(failed.saturating_sub(ERRORS_SHOWN as u64));
             talk(format_args!("… and {more} more"));
             break;
         }
-        talk(job::failed_subtask(&entry, summary.books.total));
+        talk(job::failed_subtask(&entry, summary.counts.total));
         shown += 1;
     }
     Err(failed(summary))

@@ -24,8 +24,8 @@ impl Errors {
     ) -> Result<(), Failure> {
         let handle = services::jobs(settings)?.job(self.job.job);
         let summary = handle.summary().await?;
-        let total = summary.books.total;
-        let failed = summary.books.failed + summary.reduce.failed;
+        let total = summary.counts.total;
+        let failed = summary.counts.failed + summary.reduce.failed;
         let mut printed = 0;
         let errors = handle.errors();
         pin_mut!(errors);

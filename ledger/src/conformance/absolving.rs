@@ -7,7 +7,7 @@ use longshore_protocol::{ChunkId, ChunkMessage, Isolation, Timestamp};
 
 use super::fleet::info;
 use super::play::{Play, again, failed, node, ok, shape};
-use crate::op::{Claim, Grant, MAX_TRIED, Roster};
+use crate::op::{Claim, Grant, MAX_TRIED, NodeSnapshot};
 use crate::{Committed, Ledger};
 
 const NOW: Duration = Duration::ZERO;
@@ -76,25 +76,25 @@ pub(super) async fn what_an_absolved_node_failed_uses_up_no_attempt(ledger: Arc<
     let play = Play::of(&ledger, 1).await;
     play.fail_on("a", false).await;
     play.fail_on("b", false).await;
-    assert_eq!(ledger.absolve(play.job, &[node("a")]).await.unwrap(), 0);
+    assert_eq!(ledger.refund_attempts(play.job, &[node("a")]).await.unwrap(), 0);
     // Of the three attempts one does not count, so that the last was not the last.
     let grant = play.fail_on("c", true).await;
     assert_eq!((grant.attempt, grant.tried), (2, vec![node("b")]));
-    assert_eq!(play.summary().await.books.failed, 1, "but this one was");
+    assert_eq!(play.summary().await.counts.failed, 1, "but this one was");
     let play = Play::with(&ledger, 1, |admission| admission.job = super::play::job_id(2)).await;
     play.fail_on("a", false).await;
     let opened = play.open(1, 1).await;
     assert_eq!(play.hold_on(&opened[0], "b").await.attempt, 2);
-    assert_eq!(ledger.absolve(play.job, &[node("a")]).await.unwrap(), 0);
+    assert_eq!(ledger.refund_attempts(play.job, &[node("a")]).await.unwrap(), 0);
     play.commit(opened[0].chunk, 0, vec![failed("late")]).await;
-    let books = play.summary().await.books;
-    assert_eq!((books.failed, books.retrying), (0, 1), "it was begun as the last attempt");
+    let counts = play.summary().await.counts;
+    assert_eq!((counts.failed, counts.retrying), (0, 1), "it was begun as the last attempt");
     // What fails on the node itself never counts.
     let grant = play.fail_on("a", true).await;
     assert_eq!((grant.attempt, grant.tried), (2, vec![node("b")]));
     let grant = play.fail_on("c", true).await;
     assert_eq!((grant.attempt, grant.tried), (2, vec![node("b")]));
-    assert_eq!(play.summary().await.books.failed, 1);
+    assert_eq!(play.summary().await.counts.failed, 1);
     play.check().await;
 }
 
@@ -113,10 +113,10 @@ pub(super) async fn what_a_node_failed_for_good_is_tried_again_once_it_is_absolv
         );
         assert!(matches!(answer.await, Ok(Committed::Settled { .. })));
     }
-    assert_eq!(ledger.absolve(play.job, &[node("a")]).await.unwrap(), 2);
-    assert_eq!(ledger.absolve(play.job, &[node("a")]).await.unwrap(), 0, "a repeat");
-    let books = play.summary().await.books;
-    assert_eq!((books.failed, books.retrying), (2, 2));
+    assert_eq!(ledger.refund_attempts(play.job, &[node("a")]).await.unwrap(), 2);
+    assert_eq!(ledger.refund_attempts(play.job, &[node("a")]).await.unwrap(), 0, "a repeat");
+    let counts = play.summary().await.counts;
+    assert_eq!((counts.failed, counts.retrying), (2, 2));
     let errors = ledger.errors(play.job, 0, 9).await.unwrap();
     assert_eq!(errors.iter().map(|entry| entry.index).collect::<Vec<_>>(), [2, 3]);
     play.check().await;
@@ -126,8 +126,12 @@ pub(super) async fn what_a_node_failed_for_good_is_tried_again_once_it_is_absolv
     play.succeed(&opened[0]).await;
     play.hold_on(&opened[1], "b").await;
     play.succeed(&opened[1]).await;
-    assert_eq!(ledger.absolve(play.job, &[node("b")]).await.unwrap(), 0, "the job has ended");
-    assert_eq!(ledger.absolve(super::play::job_id(9), &[node("b")]).await.unwrap(), 0);
+    assert_eq!(
+        ledger.refund_attempts(play.job, &[node("b")]).await.unwrap(),
+        0,
+        "the job has ended"
+    );
+    assert_eq!(ledger.refund_attempts(super::play::job_id(9), &[node("b")]).await.unwrap(), 0);
     play.check().await;
 }
 
@@ -139,7 +143,7 @@ pub(super) async fn a_node_is_out_of_rotation_until_that_is_taken_back(ledger: A
     let isolated = [isolation];
     assert!(!ledger.isolate(&node("a"), &isolated).await.unwrap(), "there is no such node");
     ledger.beat(&info("a"), &[]).await.unwrap();
-    let known = ledger.nodes_since(&Roster::default()).await.unwrap();
+    let known = ledger.nodes_since(&NodeSnapshot::default()).await.unwrap();
     assert_eq!(known.nodes[0].isolated, []);
     assert!(ledger.isolate(&node("a"), &isolated).await.unwrap());
     ledger.beat(&info("a"), &[]).await.unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_protocol::state::JobState;
-use longshore_protocol::{Books, LeftOut, Stall, Token};
+use longshore_protocol::{Counts, LeftOut, Stall, Token};
 
 use super::play::{NEVER, Play, admission, await_that, check_audit, job_id, node, ok_lines};
 use crate::Ledger;
@@ -19,8 +19,8 @@ pub(super) async fn a_new_job_is_queued_and_all_waiting(ledger: Arc<dyn Ledger>)
     let words = [&summary.task, &summary.queue, &summary.tenant];
     assert_eq!(words, ["noop", "default", "tenant"]);
     assert_eq!(summary.priority, 5);
-    assert_eq!(summary.books, Books::new(7));
-    assert_eq!(summary.reduce, Books::default());
+    assert_eq!(summary.counts, Counts::new(7));
+    assert_eq!(summary.reduce, Counts::default());
     assert_eq!((summary.cursor, summary.queued_chunks, summary.running_chunks), (0, 0, 0));
     assert_eq!((summary.generation, summary.attempts, summary.lost), (0, 0, 0));
     assert_eq!(summary.busy, Duration::ZERO);
@@ -67,7 +67,7 @@ pub(super) async fn chunks_are_opened_together_with_a_new_job(ledger: Arc<dyn Le
 
     let summary = ledger.job(job_id(1)).await.unwrap().expect("it is there");
     assert_eq!((summary.cursor, summary.queued_chunks), (8, 2));
-    assert_eq!((summary.books.waiting, summary.books.queued), (1, 8));
+    assert_eq!((summary.counts.waiting, summary.counts.queued), (1, 8));
     let sweep = ledger.sweep(job_id(1), 9, NEVER, None).await.unwrap().expect("it is there");
     assert_eq!(sweep.publish, opened, "nobody has claimed them in time");
     let (token, node) = (Token::from_bytes([1; 16]), node("n"));
@@ -107,7 +107,7 @@ pub(super) async fn a_rejected_job_is_shown_and_can_be_admitted_later(ledger: Ar
     let shown = ledger.job(job_id(1)).await.unwrap().expect("it is shown");
     assert_eq!(shown.state, JobState::Rejected);
     assert_eq!(shown.error.as_deref(), Some("split: empty"));
-    assert_eq!((shown.books, shown.reduce), (Books::default(), Books::default()));
+    assert_eq!((shown.counts, shown.reduce), (Counts::default(), Counts::default()));
     assert_eq!((shown.task.as_str(), shown.queue.as_str(), shown.tenant.as_str()), ("", "", ""));
     assert_eq!(shown.finished_at, Some(shown.submitted_at));
     assert_eq!(ledger.document(job_id(1)).await.unwrap(), None);
@@ -118,7 +118,7 @@ pub(super) async fn a_rejected_job_is_shown_and_can_be_admitted_later(ledger: Ar
     let play = Play::of(&ledger, 3).await;
     let summary = play.summary().await;
     assert_eq!((summary.state, summary.error), (JobState::Queued, None));
-    assert_eq!((summary.books, summary.finished_at), (Books::new(3), None));
+    assert_eq!((summary.counts, summary.finished_at), (Counts::new(3), None));
     assert_eq!(ledger.active_jobs().await.unwrap(), [job_id(1)]);
     assert_eq!(ledger.finished_jobs(9).await.unwrap(), []);
     ledger.reject(job_id(1), "too late").await.unwrap();
@@ -129,7 +129,7 @@ pub(super) async fn a_rejected_job_is_shown_and_can_be_admitted_later(ledger: Ar
 pub(super) async fn a_reduce_is_counted_in_books_of_its_own(ledger: Arc<dyn Ledger>) {
     let play = Play::with(&ledger, 10, |a| a.fan_in = Some(4)).await;
     let summary = play.summary().await;
-    assert_eq!((summary.books, summary.reduce), (Books::new(10), Books::new(4)));
+    assert_eq!((summary.counts, summary.reduce), (Counts::new(10), Counts::new(4)));
     play.check().await;
 }
 

@@ -7,8 +7,8 @@ use longshore_protocol::state::JobState;
 use longshore_protocol::{Ending, JobId, JobSummary, Timestamp};
 
 use super::play::{NEVER, Play, admission, await_event, await_that, check_audit, job_id};
-use crate::op::{Admission, Admitted, Audience, Event, Open};
-use crate::{Cancelled, ControlError, Ledger, Restored, Was};
+use crate::op::{Admission, Admitted, Event, Open, Topic};
+use crate::{Cancelled, ControlError, Ledger, PriorState, Restored};
 
 async fn cancel_ahead(ledger: &Arc<dyn Ledger>, job: JobId) {
     let before = ledger.now().await.unwrap();
@@ -32,7 +32,7 @@ pub(super) async fn a_job_that_was_cancelled_before_is_admitted_as_cancelled(
         cancel_ahead(&ledger, job).await;
     }
     assert_eq!(ledger.pending_cancel(job_id(2)).await.unwrap(), None);
-    let mut events = ledger.events(Audience::Clients).await.unwrap();
+    let mut events = ledger.events(Topic::Clients).await.unwrap();
     let open = Open { chunks: 2, size: 3, publish_within: NEVER };
     let wanted = Admission { fan_in: Some(4), open: Some(open), ..admission(1, 10) };
     let admitted = ledger.admit(&wanted).await.unwrap();
@@ -40,7 +40,7 @@ pub(super) async fn a_job_that_was_cancelled_before_is_admitted_as_cancelled(
     await_event(&mut events, &Event::Job { job, state: JobState::Cancelled }).await;
     let ended = summary(&ledger, job).await;
     assert_eq!((ended.state, ended.error.clone()), (JobState::Cancelled, None));
-    assert_eq!((ended.books.cancelled, ended.books.open()), (10, 0));
+    assert_eq!((ended.counts.cancelled, ended.counts.open()), (10, 0));
     assert_eq!((ended.reduce.cancelled, ended.reduce.open()), (4, 0));
     assert_eq!((ended.queued_chunks, ended.attempts, ended.started_at), (0, 0, None));
     assert!(ended.finished_at.is_some());
@@ -102,10 +102,10 @@ pub(super) async fn a_job_that_was_cancelled_while_it_was_lost_is_put_back_as_ca
     for (n, paused) in [(1, false), (2, true)] {
         let job = job_id(n);
         assert_eq!(ledger.cancel(job).await.unwrap(), Cancelled::BeforeAdmission);
-        let was = Was::Open { submitted_at, paused };
+        let was = PriorState::Open { submitted_at, paused };
         assert_eq!(ledger.restore(&admission(n, 4), &was).await.unwrap(), Restored::Restored);
         let back = summary(&ledger, job).await;
-        assert_eq!((back.state, back.books.cancelled), (JobState::Cancelled, 4));
+        assert_eq!((back.state, back.counts.cancelled), (JobState::Cancelled, 4));
         assert_eq!((back.submitted_at, back.finished_at.is_some()), (submitted_at, true));
         assert_eq!(ledger.pending_cancel(job).await.unwrap(), None);
         check_audit(&ledger, job).await;
@@ -133,7 +133,7 @@ pub(super) async fn a_job_that_was_cancelled_while_it_was_lost_is_put_back_as_ca
         lost: 0,
         error: None,
     };
-    let restored = ledger.restore(&admission(3, 4), &Was::Ended(ending)).await.unwrap();
+    let restored = ledger.restore(&admission(3, 4), &PriorState::Ended(ending)).await.unwrap();
     assert_eq!(restored, Restored::Restored);
     assert_eq!(summary(&ledger, job).await.state, JobState::Succeeded);
     assert_eq!(ledger.pending_cancel(job).await.unwrap(), None);

@@ -45,8 +45,8 @@ pub(super) async fn an_ended_job_counts_what_was_open_as_cancelled(ledger: Arc<d
     play.commit(held.chunk, 0, runs).await;
     assert_eq!(ledger.cancel(play.job).await.unwrap(), Cancelled::Ended);
     let cancelled = play.summary().await;
-    let books = cancelled.books;
-    assert_eq!((books.done, books.failed, books.cancelled, books.open()), (2, 1, 7, 0));
+    let counts = cancelled.counts;
+    assert_eq!((counts.done, counts.failed, counts.cancelled, counts.open()), (2, 1, 7, 0));
     assert_eq!((cancelled.reduce.cancelled, cancelled.reduce.open()), (4, 0));
     assert_eq!((cancelled.queued_chunks, cancelled.running_chunks, cancelled.cursor), (0, 0, 8));
     assert_eq!((cancelled.next_retry_at, cancelled.error.clone()), (None, None));
@@ -74,7 +74,7 @@ pub(super) async fn controls_refuse_what_the_table_does_not_allow(ledger: Arc<dy
     assert_eq!(failed, JobState::Failed);
     let summary = play.summary().await;
     assert_eq!(summary.error.as_deref(), Some("the deadline passed"));
-    assert_eq!((summary.books.cancelled, summary.started_at), (4, None));
+    assert_eq!((summary.counts.cancelled, summary.started_at), (4, None));
     illegal(ledger.pause(play.job).await, JobState::Failed, JobEvent::Pause);
     illegal(ledger.resume(play.job).await, JobState::Failed, JobEvent::Resume);
     illegal(ledger.cancel(play.job).await, JobState::Failed, JobEvent::Cancel);

@@ -7,15 +7,19 @@ use longshore_protocol::{ChunkId, ChunkMessage, Epoch, ResultRun, Run, Timestamp
 
 use super::play::{NEVER, Play, again, failed, job_id, later, lost, node, ok, ok_lines, token};
 use crate::Ledger;
-use crate::op::{Claim, Committed, HandBack, Held, Lagging, Loss, StopReason};
+use crate::op::{Claim, Committed, Held, LossCause, Released, SpeculationRequest, StopReason};
 
 /// Whatever runs, however short, and whatever was offered before.
-const ALL: Lagging =
-    Lagging { held_for: Duration::ZERO, offer_for: Duration::ZERO, chunks: 99, only: None };
+const ALL: SpeculationRequest = SpeculationRequest {
+    held_for: Duration::ZERO,
+    offer_for: Duration::ZERO,
+    chunks: 99,
+    only: None,
+};
 
 impl Play {
     /// (chunk, from, to, epoch, holder) of the copies on offer now.
-    async fn copy(&self, lagging: Lagging) -> Vec<(u64, u64, u64, u64, String)> {
+    async fn copy(&self, lagging: SpeculationRequest) -> Vec<(u64, u64, u64, u64, String)> {
         let offered = self.ledger.copy(self.job, &lagging).await.expect("copy");
         let shape = offered.into_iter().map(|straggler| {
             let ChunkMessage { job, chunk, from, to, epoch, .. } = straggler.message;
@@ -56,17 +60,29 @@ pub(super) async fn a_copy_is_offered_of_what_was_held_for_long(ledger: Arc<dyn 
         play.hold(message).await;
     }
     play.commit(ChunkId(2), 3, vec![ok(1)]).await;
-    assert_eq!(play.copy(Lagging { held_for: NEVER, ..ALL }).await, []);
-    assert_eq!(play.copy(Lagging { chunks: 0, ..ALL }).await, []);
-    assert_eq!(play.copy(Lagging { only: Some(node("a")), ..ALL }).await, [], "it has them");
-    let mut offered = play.copy(Lagging { only: Some(node("b")), ..ALL }).await;
+    assert_eq!(play.copy(SpeculationRequest { held_for: NEVER, ..ALL }).await, []);
+    assert_eq!(play.copy(SpeculationRequest { chunks: 0, ..ALL }).await, []);
+    assert_eq!(
+        play.copy(SpeculationRequest { only: Some(node("a")), ..ALL }).await,
+        [],
+        "it has them"
+    );
+    let mut offered = play.copy(SpeculationRequest { only: Some(node("b")), ..ALL }).await;
     offered.sort();
     let a = || "a".to_owned();
     assert_eq!(offered, [(1, 0, 3, 2, a()), (2, 4, 6, 2, a()), (3, 6, 9, 2, a())]);
-    assert_eq!(play.copy(Lagging { offer_for: NEVER, ..ALL }).await, [], "they are on offer");
-    assert_eq!(play.copy(Lagging { chunks: 2, ..ALL }).await.len(), 2, "anew, as many as wanted");
+    assert_eq!(
+        play.copy(SpeculationRequest { offer_for: NEVER, ..ALL }).await,
+        [],
+        "they are on offer"
+    );
+    assert_eq!(
+        play.copy(SpeculationRequest { chunks: 2, ..ALL }).await.len(),
+        2,
+        "anew, as many as wanted"
+    );
     let summary = play.summary().await;
-    assert_eq!((summary.books.running, summary.running_chunks, summary.copies), (8, 3, 0));
+    assert_eq!((summary.counts.running, summary.running_chunks, summary.copies), (8, 3, 0));
     let absent = ledger.copy(job_id(9), &ALL).await.unwrap();
     assert_eq!(absent, []);
     ledger.pause(play.job).await.unwrap();
@@ -95,7 +111,7 @@ pub(super) async fn a_copy_goes_to_another_node_once(ledger: Arc<dyn Ledger>) {
     let holders = ledger.holders(play.job).await.unwrap();
     assert_eq!(holders.iter().map(|it| it.node.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     let summary = play.summary().await;
-    assert_eq!((summary.books.running, summary.running_chunks, summary.copies), (4, 1, 1));
+    assert_eq!((summary.counts.running, summary.running_chunks, summary.copies), (4, 1, 1));
     play.check().await;
 }
 
@@ -111,8 +127,8 @@ pub(super) async fn whichever_commits_first_decides(ledger: Arc<dyn Ledger>) {
     let late = (3..8).map(|index| format!("\"late {index}\"\n")).collect();
     play.settled(1, 3, vec![Run::Success { count: 5, results: Some(late) }]).await;
     let summary = play.summary().await;
-    let books = summary.books;
-    assert_eq!((books.done, books.failed, books.retrying, books.running), (6, 1, 1, 0));
+    let counts = summary.counts;
+    assert_eq!((counts.done, counts.failed, counts.retrying, counts.running), (6, 1, 1, 0));
     assert_eq!((summary.attempts, summary.running_chunks, summary.copies), (8, 0, 1));
     let run = |from, lines: &str| ResultRun {
         from,
@@ -144,7 +160,7 @@ pub(super) async fn a_url_is_cut_where_the_copy_overtook(ledger: Arc<dyn Ledger>
     let kept = ledger.results(play.job, 0, 6, 1 << 20).await.unwrap().runs;
     let told: Vec<_> = kept.iter().map(|run| (run.from, run.count, &*run.lines)).collect();
     assert_eq!(told, [(0, 2, "@file:///two"), (3, 3, "@file:///six#3")]);
-    assert_eq!(play.summary().await.books.retrying, 1, "what was put off is");
+    assert_eq!(play.summary().await.counts.retrying, 1, "what was put off is");
 }
 
 pub(super) async fn a_long_run_is_cut_where_the_copy_overtook(ledger: Arc<dyn Ledger>) {
@@ -170,18 +186,18 @@ pub(super) async fn whoever_of_two_lets_go_leaves_the_chunk_to_the_other(ledger:
     for leaver in [1, 2] {
         let play = Play::of(&ledger, 4).await;
         play.doubled(4).await;
-        assert_eq!(play.release(1, leaver).await, HandBack::Queued);
-        assert_eq!(play.release(1, leaver).await, HandBack::Fenced, "it let go already");
+        assert_eq!(play.release(1, leaver).await, Released::Queued);
+        assert_eq!(play.release(1, leaver).await, Released::Fenced, "it let go already");
         play.fenced(leaver, 0, vec![ok(1)]).await;
         assert_eq!(play.sweep(9, NEVER).await, [], "the other has it");
         let summary = play.summary().await;
-        assert_eq!((summary.books.running, summary.running_chunks, summary.lost), (4, 1, 0));
+        assert_eq!((summary.counts.running, summary.running_chunks, summary.lost), (4, 1, 0));
         play.settled(3 - leaver, 0, vec![ok(1)]).await;
         let stays = if leaver == 1 { "b" } else { "a" };
         let holders = ledger.holders(play.job).await.unwrap();
         assert_eq!(holders.iter().map(|it| it.node.as_str()).collect::<Vec<_>>(), [stays]);
         assert_eq!(play.copy(ALL).await, [(1, 1, 4, 3, stays.into())], "there may be another");
-        assert_eq!(play.release(1, 3 - leaver).await, HandBack::Queued);
+        assert_eq!(play.release(1, 3 - leaver).await, Released::Queued);
         assert_eq!(play.sweep(9, NEVER).await, [(1, 4, 4)], "queued for anybody");
         let old = play.claim(1, 3, 7, "c").await;
         assert_eq!(old, Claim::Stale { holder: None }, "no copy of a chunk that waits");
@@ -198,7 +214,7 @@ pub(super) async fn whoever_of_two_lets_go_in_parts_takes_the_chunk_from_both(
     for leaver in [1, 2] {
         let play = Play::of(&ledger, 4).await;
         play.doubled(4).await;
-        assert_eq!(play.release_in_parts(1, leaver, 3).await, HandBack::Queued);
+        assert_eq!(play.release_in_parts(1, leaver, 3).await, Released::Queued);
         for shown in [1, 2] {
             play.fenced(shown, 0, vec![ok(1)]).await;
         }
@@ -218,7 +234,7 @@ pub(super) async fn what_one_of_two_dies_of_is_charged_and_runs_on(ledger: Arc<d
         play.doubled(4).await;
         assert_eq!(ledger.revoke(play.job, &node(first), &lost(true)).await.unwrap(), []);
         let summary = play.summary().await;
-        assert_eq!((summary.books.running, summary.lost, summary.reissued), (4, 0, 0));
+        assert_eq!((summary.counts.running, summary.lost, summary.reissued), (4, 0, 0));
         assert_eq!((summary.recoveries, summary.crashes), (1, 1));
         assert_eq!(play.copy(ALL).await, [], "what killed a node is not run twice");
         let (gone, stays) = if first == "a" { (1, "b") } else { (2, "a") };
@@ -239,7 +255,7 @@ pub(super) async fn an_orphaned_copy_is_dropped(ledger: Arc<dyn Ledger>) {
     play.doubled(4).await;
     let holders = ledger.holders(play.job).await.unwrap();
     let early = Timestamp::from_millis(holders[1].oldest.as_millis() - 1);
-    let loss = |claimed_by| Loss::Orphaned { claimed_by };
+    let loss = |claimed_by| LossCause::Orphaned { claimed_by };
     ledger.revoke(play.job, &node("b"), &loss(early)).await.unwrap();
     assert_eq!(play.summary().await.orphaned, 0, "it was claimed later");
     ledger.revoke(play.job, &node("b"), &loss(holders[1].newest)).await.unwrap();

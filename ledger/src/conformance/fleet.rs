@@ -12,7 +12,8 @@ use longshore_protocol::{
 use super::play::{NEVER, Play, await_event, job_id, next_event, node, ok, token};
 use crate::Ledger;
 use crate::op::{
-    Audience, Beat, Claim, Declared, Event, Grounds, Held, Loss, LostNode, Roster, StopReason,
+    Beat, Claim, Event, Held, LossCause, LossEvidence, LossVerdict, LostNode, NodeSnapshot,
+    StopReason, Topic,
 };
 
 pub(super) fn info(name: &str) -> NodeInfo {
@@ -25,7 +26,7 @@ pub(super) fn info(name: &str) -> NodeInfo {
         tasks: vec!["noop".into()],
         disabled: Vec::new(),
         records: Vec::new(),
-        uncopied: Vec::new(),
+        non_speculative: Vec::new(),
         terms: LivenessTerms::default(),
         labels: BTreeMap::from([("zone".into(), "north".into())]),
         slots: 4,
@@ -85,9 +86,9 @@ pub(super) async fn a_beat_tells_what_to_stop(ledger: Arc<dyn Ledger>) {
 }
 
 pub(super) async fn nodes_come_drain_and_go(ledger: Arc<dyn Ledger>) {
-    let mut known = Roster::default();
+    let mut known = NodeSnapshot::default();
     // Whoever has read them before reads what others do.
-    let listed = async |known: &mut Roster| {
+    let listed = async |known: &mut NodeSnapshot| {
         *known = ledger.nodes_since(known).await.unwrap();
         assert_eq!(*known.nodes, ledger.nodes().await.unwrap());
         known.nodes.clone()
@@ -110,16 +111,20 @@ pub(super) async fn nodes_come_drain_and_go(ledger: Arc<dyn Ledger>) {
     let nodes = listed(&mut known).await;
     assert_eq!(*nodes[0].info, draining);
 
-    assert!(ledger.certify(&node("a"), "killed by SIGKILL").await.unwrap());
+    assert!(ledger.record_crash(&node("a"), "killed by SIGKILL").await.unwrap());
     ledger.beat(&info("a"), &[]).await.unwrap();
     let nodes = listed(&mut known).await;
     assert_eq!(nodes[0].death.as_deref(), Some("killed by SIGKILL"), "no beat undoes it");
     assert_eq!(nodes[1].death, None);
 
-    let leave = async || ledger.lose(&node("a"), Grounds::Certain, &Loss::Left).await.unwrap();
-    let Declared::New(left) = leave().await else { panic!("it was there") };
-    assert_eq!(leave().await, Declared::Known(left));
-    assert!(!ledger.certify(&node("a"), "late").await.unwrap(), "there is no such node any more");
+    let leave =
+        async || ledger.lose(&node("a"), LossEvidence::Certain, &LossCause::Left).await.unwrap();
+    let LossVerdict::New(left) = leave().await else { panic!("it was there") };
+    assert_eq!(leave().await, LossVerdict::Known(left));
+    assert!(
+        !ledger.record_crash(&node("a"), "late").await.unwrap(),
+        "there is no such node any more"
+    );
     let names: Vec<_> = listed(&mut known).await.iter().map(|node| node.info.id.clone()).collect();
     assert_eq!(names, [node("b")]);
     let fresh = ledger.beat(&info("a"), &[]).await.unwrap();
@@ -128,16 +133,16 @@ pub(super) async fn nodes_come_drain_and_go(ledger: Arc<dyn Ledger>) {
 }
 
 pub(super) async fn a_verdict_on_a_lost_node_stands_until_it_beats(ledger: Arc<dyn Ledger>) {
-    let mut known = Roster::default();
+    let mut known = NodeSnapshot::default();
     // Whoever has read them before reads what others do.
-    let fleet = async |known: &mut Roster| {
+    let fleet = async |known: &mut NodeSnapshot| {
         *known = ledger.nodes_since(known).await.unwrap();
-        let whole = ledger.nodes_since(&Roster::default()).await.unwrap();
+        let whole = ledger.nodes_since(&NodeSnapshot::default()).await.unwrap();
         assert_eq!((&known.nodes, &known.lost), (&whole.nodes, &whole.lost));
         let names: Vec<_> = known.nodes.iter().map(|node| node.info.id.to_string()).collect();
         (names, known.lost.to_vec())
     };
-    let lose = async |name, grounds, loss: &Loss| {
+    let lose = async |name, grounds, loss: &LossCause| {
         ledger.lose(&node(name), grounds, loss).await.unwrap().verdict()
     };
     let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -145,24 +150,24 @@ pub(super) async fn a_verdict_on_a_lost_node_stands_until_it_beats(ledger: Arc<d
     ledger.beat(&info("b"), &[]).await.unwrap();
     assert_eq!(fleet(&mut known).await, (names(&["a", "b"]), vec![]));
     let beat_at = known.nodes[0].beat_at;
-    let judged_by = |beat_at| Grounds::LastBeat(beat_at);
+    let judged_by = |beat_at| LossEvidence::LastBeat(beat_at);
 
     // What a later beat has made void takes nobody off the list.
     let earlier = Timestamp::from_millis(beat_at.as_millis() - 1);
-    assert_eq!(lose("a", judged_by(earlier), &Loss::Vanished).await, None);
-    assert_eq!(lose("a", Grounds::SilentSince(earlier), &Loss::Vanished).await, None);
-    assert_eq!(lose("a", Grounds::Absent, &Loss::Vanished).await, None);
+    assert_eq!(lose("a", judged_by(earlier), &LossCause::Vanished).await, None);
+    assert_eq!(lose("a", LossEvidence::SilentSince(earlier), &LossCause::Vanished).await, None);
+    assert_eq!(lose("a", LossEvidence::Absent, &LossCause::Vanished).await, None);
     assert_eq!(fleet(&mut known).await, (names(&["a", "b"]), vec![]));
 
     let before = ledger.now().await.unwrap();
-    let lost = lose("a", judged_by(beat_at), &Loss::Crashed("SIGKILL".into())).await.unwrap();
-    let loss = Loss::Crashed("SIGKILL".into());
+    let lost = lose("a", judged_by(beat_at), &LossCause::Crashed("SIGKILL".into())).await.unwrap();
+    let loss = LossCause::Crashed("SIGKILL".into());
     assert_eq!(lost, LostNode { node: node("a"), at: lost.at, beat_at, loss });
     assert!(lost.at >= before);
     assert_eq!(fleet(&mut known).await, (names(&["b"]), vec![lost.clone()]));
-    let silent = Grounds::SilentSince(earlier);
-    for again in [judged_by(earlier), silent, Grounds::Absent, Grounds::Certain] {
-        let said = lose("a", again, &Loss::Left).await;
+    let silent = LossEvidence::SilentSince(earlier);
+    for again in [judged_by(earlier), silent, LossEvidence::Absent, LossEvidence::Certain] {
+        let said = lose("a", again, &LossCause::Left).await;
         assert_eq!(said.as_ref(), Some(&lost), "the first verdict stands: {again:?}");
     }
 
@@ -172,23 +177,23 @@ pub(super) async fn a_verdict_on_a_lost_node_stands_until_it_beats(ledger: Arc<d
     }
     ledger.beat(&info("a"), &[]).await.unwrap();
     assert_eq!(fleet(&mut known).await, (names(&["a", "b"]), vec![]));
-    assert_eq!(lose("a", judged_by(lost.beat_at), &Loss::Vanished).await, None);
+    assert_eq!(lose("a", judged_by(lost.beat_at), &LossCause::Vanished).await, None);
     assert_eq!(*known.nodes[0].info, info("a"), "all that was known of it is told again");
 
-    let silent = Grounds::SilentSince(known.nodes[0].beat_at);
-    assert!(lose("a", silent, &Loss::Vanished).await.is_some(), "none came later");
+    let silent = LossEvidence::SilentSince(known.nodes[0].beat_at);
+    assert!(lose("a", silent, &LossCause::Vanished).await.is_some(), "none came later");
     ledger.beat(&info("a"), &[]).await.unwrap();
-    let ghost = lose("ghost", Grounds::Absent, &Loss::Vanished).await.unwrap();
-    assert_eq!((ghost.beat_at, &ghost.loss), (Timestamp::default(), &Loss::Vanished));
-    let left = lose("b", Grounds::Certain, &Loss::Left).await.unwrap();
-    assert_eq!(left.loss, Loss::Left);
+    let ghost = lose("ghost", LossEvidence::Absent, &LossCause::Vanished).await.unwrap();
+    assert_eq!((ghost.beat_at, &ghost.loss), (Timestamp::default(), &LossCause::Vanished));
+    let left = lose("b", LossEvidence::Certain, &LossCause::Left).await.unwrap();
+    assert_eq!(left.loss, LossCause::Left);
     assert_eq!(fleet(&mut known).await, (names(&["a"]), vec![left, ghost]));
 }
 
 pub(super) async fn schedulers_see_each_other(ledger: Arc<dyn Ledger>) {
     let [one, two] = ["s-one", "s-two"].map(SchedulerId::new);
     let attend = async |id: &SchedulerId, within| -> Vec<(SchedulerId, Timestamp)> {
-        let present = ledger.attend(id, within).await.unwrap();
+        let present = ledger.register_scheduler(id, within).await.unwrap();
         present.into_iter().map(|record| (record.id, record.beat_at)).collect()
     };
     let names = |present: &[(SchedulerId, Timestamp)]| -> Vec<SchedulerId> {
@@ -203,16 +208,16 @@ pub(super) async fn schedulers_see_each_other(ledger: Arc<dyn Ledger>) {
     let listed = ledger.schedulers().await.unwrap();
     let listed: Vec<_> = listed.into_iter().map(|record| record.id).collect();
     assert_eq!(listed, [one.clone(), two.clone()], "also those that have been silent since");
-    let mut events = ledger.events(Audience::Schedulers).await.unwrap();
-    ledger.withdraw(&one).await.unwrap();
-    ledger.withdraw(&one).await.unwrap();
+    let mut events = ledger.events(Topic::Schedulers).await.unwrap();
+    ledger.deregister_scheduler(&one).await.unwrap();
+    ledger.deregister_scheduler(&one).await.unwrap();
     await_event(&mut events, &Event::Scheduler { scheduler: one.clone() }).await;
     assert_eq!(names(&attend(&two, NEVER).await), std::slice::from_ref(&two));
     assert_eq!(names(&attend(&one, NEVER).await), [one, two], "who was gone signs in again");
 }
 
 pub(super) async fn events_tell_of_changes(ledger: Arc<dyn Ledger>) {
-    let mut events = ledger.events(Audience::Schedulers).await.unwrap();
+    let mut events = ledger.events(Topic::Schedulers).await.unwrap();
     let job = job_id(1);
     let is = |state| Event::Job { job, state };
     let play = Play::with(&ledger, 8, |a| a.fan_in = Some(8)).await;
@@ -225,7 +230,7 @@ pub(super) async fn events_tell_of_changes(ledger: Arc<dyn Ledger>) {
     play.release(held.chunk.0, held.chunk.0).await;
     await_event(&mut events, &Event::Room { job }).await;
     assert!(matches!(play.claim(1, 2, 1, "a").await, Claim::Granted(_)));
-    ledger.revoke(job, &node("a"), &Loss::Left).await.unwrap();
+    ledger.revoke(job, &node("a"), &LossCause::Left).await.unwrap();
     await_event(&mut events, &Event::Room { job }).await;
     assert!(matches!(play.claim(1, 3, 1, "a").await, Claim::Granted(_)));
     play.commit(ChunkId(1), 0, vec![ok(4)]).await;
@@ -245,7 +250,7 @@ pub(super) async fn events_tell_of_changes(ledger: Arc<dyn Ledger>) {
     await_event(&mut events, &came).await;
     ledger.beat(&NodeInfo { state: NodeState::Draining, ..info("a") }, &[]).await.unwrap();
     await_event(&mut events, &came).await;
-    ledger.lose(&node("a"), Grounds::Certain, &Loss::Left).await.unwrap();
+    ledger.lose(&node("a"), LossEvidence::Certain, &LossCause::Left).await.unwrap();
     await_event(&mut events, &came).await;
     play.check().await;
 }
@@ -253,7 +258,7 @@ pub(super) async fn events_tell_of_changes(ledger: Arc<dyn Ledger>) {
 /// Others may come, but none that wake an audience for nothing.
 pub(super) async fn hints_reach_whom_they_concern(ledger: Arc<dyn Ledger>) {
     let [mut clients, mut workers] =
-        [ledger.events(Audience::Clients).await, ledger.events(Audience::Workers).await]
+        [ledger.events(Topic::Clients).await, ledger.events(Topic::Workers).await]
             .map(Result::unwrap);
     let job = job_id(1);
     let is = |state| Event::Job { job, state };

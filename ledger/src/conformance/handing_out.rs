@@ -19,7 +19,7 @@ pub(super) async fn chunks_are_opened_in_order_up_to_the_end(ledger: Arc<dyn Led
     assert_eq!(ids, [ChunkId(1), ChunkId(2)]);
     assert!(opened.iter().all(|m| m.job == play.job && m.v == ChunkMessage::VERSION));
     let summary = play.summary().await;
-    assert_eq!((summary.books.waiting, summary.books.queued, summary.cursor), (2, 6, 6));
+    assert_eq!((summary.counts.waiting, summary.counts.queued, summary.cursor), (2, 6, 6));
     assert_eq!((summary.queued_chunks, summary.running_chunks), (2, 0));
     assert_eq!(shape(&play.open(u32::MAX, u64::MAX).await), [(6, 8, 1)]);
     assert_eq!(play.open(1, 1).await, [], "nothing is left");
@@ -48,7 +48,7 @@ pub(super) async fn due_retries_come_first_grouped_by_attempt(ledger: Arc<dyn Le
     let runs = vec![now(), now(), now(), not_now(), now(), not_now(), again(NEVER), ok(1), now()];
     play.commit(held.chunk, 0, runs).await;
     let summary = play.summary().await;
-    assert_eq!((summary.books.retrying, summary.books.waiting, summary.books.done), (8, 3, 1));
+    assert_eq!((summary.counts.retrying, summary.counts.waiting, summary.counts.done), (8, 3, 1));
     assert!(summary.next_retry_at.is_some_and(|due| due <= summary.submitted_at.plus(NEVER)));
     play.check().await;
 
@@ -63,7 +63,7 @@ pub(super) async fn due_retries_come_first_grouped_by_attempt(ledger: Arc<dyn Le
 
     let opened = play.open(9, 5).await;
     assert_eq!(shape(&opened), [(2, 3, 1), (4, 5, 1), (8, 9, 1), (9, 12, 1)]);
-    assert_eq!(play.summary().await.books.retrying, 1, "6 is not due");
+    assert_eq!(play.summary().await.counts.retrying, 1, "6 is not due");
     play.check().await;
 }
 
@@ -101,12 +101,12 @@ pub(super) async fn what_is_done_is_stepped_over(ledger: Arc<dyn Ledger>) {
     ledger.fail(play.job, "deadline").await.unwrap();
     ledger.retry(play.job, None).await.unwrap();
     let summary = play.summary().await;
-    assert_eq!((summary.books.waiting, summary.books.done, summary.cursor), (6, 4, 0));
+    assert_eq!((summary.counts.waiting, summary.counts.done, summary.cursor), (6, 4, 0));
     assert_eq!(shape(&play.open(1, 9).await), [(2, 3, 1)]);
     assert_eq!(play.summary().await.cursor, 3);
     assert_eq!(shape(&play.open(2, 3).await), [(4, 6, 1), (7, 10, 1)]);
     assert_eq!(play.open(1, 1).await, []);
-    assert_eq!(play.summary().await.books.waiting, 0);
+    assert_eq!(play.summary().await.counts.waiting, 0);
     play.check().await;
 }
 
@@ -130,7 +130,7 @@ pub(super) async fn the_sweep_leaves_alone_what_is_not_due(ledger: Arc<dyn Ledge
     play.open(2, 2).await;
     assert_eq!(play.sweep(9, Duration::ZERO).await, []);
     let swept = ledger.sweep(play.job, 9, NEVER, None).await.unwrap().expect("known");
-    assert_eq!(swept.summary.books, play.summary().await.books);
+    assert_eq!(swept.summary.counts, play.summary().await.counts);
     assert_eq!(swept.summary.queued_chunks, 2);
     play.check().await;
 }

@@ -7,7 +7,7 @@ use longshore_protocol::{ChunkId, Epoch, JobSummary, Timestamp};
 
 use super::play::{NEVER, Play, again, await_that, job_id, node, ok, token};
 use crate::Ledger;
-use crate::op::{Claim, Commit, Committed, Grant, HandBack, Loss, Revoked};
+use crate::op::{Claim, Commit, Committed, Grant, LossCause, Released, Revoked};
 
 pub(super) async fn a_claim_is_granted_once_and_repeated_to_its_holder(ledger: Arc<dyn Ledger>) {
     let play = Play::of(&ledger, 4).await;
@@ -24,7 +24,7 @@ pub(super) async fn a_claim_is_granted_once_and_repeated_to_its_holder(ledger: A
     assert_eq!(play.claim(1, 1, 8, "b").await, held);
     assert_eq!(play.claim(1, 1, 8, "a").await, held, "another token, though of the same node");
     let summary = play.summary().await;
-    assert_eq!((summary.books.running, summary.running_chunks), (4, 1));
+    assert_eq!((summary.counts.running, summary.running_chunks), (4, 1));
     // After a partial commit a repeat grants what is left; a pause does not touch it.
     assert!(matches!(
         play.try_commit(opened[0].chunk.0, 7, 0, vec![ok(1)]).await,
@@ -73,12 +73,12 @@ pub(super) async fn a_released_rest_waits_for_somebody_else(ledger: Arc<dyn Ledg
     let play = Play::of(&ledger, 6).await;
     let held = play.take(6).await;
     play.commit(held.chunk, 0, vec![ok(1), again(NEVER)]).await;
-    assert_eq!(play.release(1, 99).await, HandBack::Fenced, "another token");
-    assert_eq!(play.release(2, 1).await, HandBack::Fenced, "no such chunk");
-    assert_eq!(play.release(1, 1).await, HandBack::Queued);
-    assert_eq!(play.release(1, 1).await, HandBack::Fenced, "it let go already");
+    assert_eq!(play.release(1, 99).await, Released::Fenced, "another token");
+    assert_eq!(play.release(2, 1).await, Released::Fenced, "no such chunk");
+    assert_eq!(play.release(1, 1).await, Released::Queued);
+    assert_eq!(play.release(1, 1).await, Released::Fenced, "it let go already");
     let summary = play.summary().await;
-    assert_eq!((summary.books.queued, summary.books.running), (4, 0));
+    assert_eq!((summary.counts.queued, summary.counts.running), (4, 0));
     assert_eq!((summary.queued_chunks, summary.running_chunks, summary.lost), (1, 0, 0));
     assert_eq!(play.sweep(9, NEVER).await, [(2, 6, 2)], "due at once, under a new epoch");
     let old = play.claim(1, 1, 2, "b").await;
@@ -88,9 +88,9 @@ pub(super) async fn a_released_rest_waits_for_somebody_else(ledger: Arc<dyn Ledg
     };
     assert_eq!((grant.from, grant.to, grant.attempt), (2, 6, 1));
     ledger.pause(play.job).await.unwrap();
-    assert_eq!(play.release(1, 2).await, HandBack::Queued, "a pause does not keep it");
+    assert_eq!(play.release(1, 2).await, Released::Queued, "a pause does not keep it");
     let absent = ledger.release(job_id(9), ChunkId(1), token(1), None).await.unwrap();
-    assert_eq!(absent, HandBack::Fenced);
+    assert_eq!(absent, Released::Fenced);
     play.check().await;
 }
 
@@ -98,12 +98,12 @@ pub(super) async fn a_released_rest_is_cut_into_parts(ledger: Arc<dyn Ledger>) {
     let play = Play::of(&ledger, 200).await;
     let held = play.take(12).await;
     play.commit(held.chunk, 0, vec![ok(2)]).await;
-    assert_eq!(play.release_in_parts(1, 99, 4).await, HandBack::Fenced, "another token");
-    assert_eq!(play.release_in_parts(1, 1, 4).await, HandBack::Queued);
-    assert_eq!(play.release_in_parts(1, 1, 4).await, HandBack::Fenced, "it let go already");
+    assert_eq!(play.release_in_parts(1, 99, 4).await, Released::Fenced, "another token");
+    assert_eq!(play.release_in_parts(1, 1, 4).await, Released::Queued);
+    assert_eq!(play.release_in_parts(1, 1, 4).await, Released::Fenced, "it let go already");
     let summary = play.summary().await;
     assert_eq!((summary.queued_chunks, summary.running_chunks, summary.lost), (3, 0, 0));
-    assert_eq!((summary.books.queued, summary.books.running), (10, 0));
+    assert_eq!((summary.counts.queued, summary.counts.running), (10, 0));
     play.check().await;
     assert_eq!(play.sweep(9, NEVER).await, [(2, 6, 2), (6, 10, 2), (10, 12, 2)], "due at once");
     for chunk in 1..4 {
@@ -114,7 +114,7 @@ pub(super) async fn a_released_rest_is_cut_into_parts(ledger: Arc<dyn Ledger>) {
     assert_eq!(last.unwrap(), Committed::Settled { state: JobState::Running });
     let held = play.take(188).await;
     assert_eq!(held.chunk.0, 4, "parts have numbers of their own");
-    assert_eq!(play.release_in_parts(4, 4, 1).await, HandBack::Queued);
+    assert_eq!(play.release_in_parts(4, 4, 1).await, Released::Queued);
     let parts = play.sweep(99, NEVER).await;
     assert_eq!(parts.len() as u64, 188_u64.div_ceil(6), "not more than are allowed");
     assert!(parts.iter().all(|(from, to, _)| to - from == 6 || *to == 200), "{parts:?}");
@@ -129,18 +129,22 @@ pub(super) async fn a_revoke_takes_all_that_a_node_holds(ledger: Arc<dyn Ledger>
     }
     assert!(matches!(play.claim(3, 1, 3, "b").await, Claim::Granted(_)));
     play.commit(ChunkId(5), 8, vec![ok(1)]).await;
-    assert_eq!(ledger.revoke(play.job, &node("c"), &Loss::Vanished).await.unwrap(), []);
-    assert_eq!(ledger.revoke(job_id(9), &node("a"), &Loss::Vanished).await.unwrap(), []);
+    assert_eq!(ledger.revoke(play.job, &node("c"), &LossCause::Vanished).await.unwrap(), []);
+    assert_eq!(ledger.revoke(job_id(9), &node("a"), &LossCause::Vanished).await.unwrap(), []);
     ledger.pause(play.job).await.unwrap();
     let taken = |chunk, from, to| Revoked { chunk: ChunkId(chunk), from, to, epoch: Epoch(2) };
     let expected = [taken(2, 2, 4), taken(5, 9, 10), taken(11, 20, 22)];
-    assert_eq!(ledger.revoke(play.job, &node("a"), &Loss::Vanished).await.unwrap(), expected);
-    assert_eq!(ledger.revoke(play.job, &node("a"), &Loss::Vanished).await.unwrap(), [], "a repeat");
+    assert_eq!(ledger.revoke(play.job, &node("a"), &LossCause::Vanished).await.unwrap(), expected);
+    assert_eq!(
+        ledger.revoke(play.job, &node("a"), &LossCause::Vanished).await.unwrap(),
+        [],
+        "a repeat"
+    );
     ledger.resume(play.job).await.unwrap();
     let summary = play.summary().await;
     assert_eq!((summary.lost, summary.running_chunks, summary.queued_chunks), (5, 1, 11));
-    assert_eq!((summary.books.running, summary.books.queued, summary.attempts), (2, 21, 1));
-    let again = ledger.revoke(play.job, &node("b"), &Loss::Left).await.unwrap();
+    assert_eq!((summary.counts.running, summary.counts.queued, summary.attempts), (2, 21, 1));
+    let again = ledger.revoke(play.job, &node("b"), &LossCause::Left).await.unwrap();
     assert_eq!(again, [taken(3, 4, 6)]);
     assert_eq!(play.summary().await.lost, 7);
     play.check().await;
@@ -162,7 +166,7 @@ pub(super) async fn of_an_orphaning_node_what_it_claimed_later_stays(ledger: Arc
     let begun = now().await;
     let (early, late) = (first.oldest.as_millis() - 1, begun.as_millis() + 99);
     let orphaned = async |claimed_by| {
-        let loss = Loss::Orphaned { claimed_by: Timestamp::from_millis(claimed_by) };
+        let loss = LossCause::Orphaned { claimed_by: Timestamp::from_millis(claimed_by) };
         let revoked = ledger.revoke(play.job, &node("a"), &loss).await.unwrap();
         revoked.iter().map(|it| it.chunk.0).collect::<Vec<_>>()
     };
@@ -192,7 +196,7 @@ pub(super) async fn holders_are_named_once_and_only_while_they_hold(ledger: Arc<
     play.commit(ChunkId(11), 20, vec![ok(1)]).await;
     play.release(7, 7).await;
     assert_eq!(holders().await, ["B", "b"]);
-    ledger.revoke(play.job, &node("B"), &Loss::Vanished).await.unwrap();
+    ledger.revoke(play.job, &node("B"), &LossCause::Vanished).await.unwrap();
     assert_eq!(holders().await, ["b"]);
     ledger.cancel(play.job).await.unwrap();
     assert_eq!(holders().await, [""; 0], "an ended job is held by nobody");
@@ -219,7 +223,7 @@ pub(super) async fn a_token_that_lost_its_hold_is_fenced(ledger: Arc<dyn Ledger>
     fenced(4, 4).await;
     play.release(1, 1).await;
     fenced(1, 1).await;
-    ledger.revoke(play.job, &node("a"), &Loss::Vanished).await.unwrap();
+    ledger.revoke(play.job, &node("a"), &LossCause::Vanished).await.unwrap();
     fenced(2, 2).await;
     assert!(matches!(play.claim(2, 2, 22, "b").await, Claim::Granted(_)));
     fenced(2, 2).await;

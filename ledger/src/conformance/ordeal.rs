@@ -231,8 +231,8 @@ impl Fleet<'_> {
         let summary = self.ledger.job(self.job).await.expect("job").expect("it is kept");
         let expected = if count == 0 { JobState::Succeeded } else { JobState::Failed };
         assert_eq!(summary.state, expected, "{:?}", self.ordeal);
-        let books = summary.books;
-        assert_eq!((books.done, books.failed), (total - count, count), "{:?}", self.ordeal);
+        let counts = summary.counts;
+        assert_eq!((counts.done, counts.failed), (total - count, count), "{:?}", self.ordeal);
         let errors = self.ledger.errors(self.job, 0, 1_000).await.expect("errors");
         let failed: BTreeSet<u64> = errors.iter().map(|entry| entry.index).collect();
         assert_eq!(failed, *guilty, "{:?}", self.ordeal);

@@ -9,7 +9,7 @@ use longshore_protocol::{
 };
 
 use crate::op::{
-    Admission, Admitted, Claim, Commit, Committed, Event, Grant, HandBack, Loss, Open,
+    Admission, Admitted, Claim, Commit, Committed, Event, Grant, LossCause, Open, Released,
 };
 use crate::{Events, Ledger};
 
@@ -28,9 +28,9 @@ pub(super) fn token(n: u64) -> Token {
 }
 
 /// Of a node that died the system says something that is not easy to keep.
-pub(super) fn lost(died: bool) -> Loss {
+pub(super) fn lost(died: bool) -> LossCause {
     let words = "killed by SIGABRT; its last words: 100%, -\t\"né\"\n- 7,8";
-    if died { Loss::Crashed(words.into()) } else { Loss::Left }
+    if died { LossCause::Crashed(words.into()) } else { LossCause::Left }
 }
 
 pub(super) fn node(name: &str) -> NodeId {
@@ -172,12 +172,12 @@ impl Play {
         state.expect("something was opened")
     }
 
-    pub(super) async fn release(&self, chunk: u64, shown: u64) -> HandBack {
+    pub(super) async fn release(&self, chunk: u64, shown: u64) -> Released {
         let (chunk, shown) = (ChunkId(chunk), token(shown));
         self.ledger.release(self.job, chunk, shown, None).await.expect("release")
     }
 
-    pub(super) async fn release_in_parts(&self, chunk: u64, shown: u64, part: u64) -> HandBack {
+    pub(super) async fn release_in_parts(&self, chunk: u64, shown: u64, part: u64) -> Released {
         let (chunk, shown) = (ChunkId(chunk), token(shown));
         self.ledger.release(self.job, chunk, shown, Some(part)).await.expect("release")
     }
@@ -204,7 +204,7 @@ pub(super) async fn check_audit(ledger: &Arc<dyn Ledger>, job: JobId) {
     assert_eq!((audit.kept.imbalance(), audit.reduce_kept.imbalance()), (0, 0));
     assert_eq!((audit.kept, audit.reduce_kept), (audit.counted, audit.reduce_counted));
     let summary = ledger.job(job).await.expect("job").expect("the job is known");
-    assert_eq!((audit.kept, audit.reduce_kept), (summary.books, summary.reduce));
+    assert_eq!((audit.kept, audit.reduce_kept), (summary.counts, summary.reduce));
     assert_eq!(audit.state, summary.state);
 }
 

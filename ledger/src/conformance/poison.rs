@@ -8,7 +8,7 @@ use longshore_protocol::{ChunkId, Epoch};
 
 use super::play::{NEVER, Play, failed, lost, node, ok};
 use crate::Ledger;
-use crate::op::{Claim, Grant, Loss, Revoked};
+use crate::op::{Claim, Grant, LossCause, Revoked};
 
 impl Play {
     async fn granted(&self, chunk: u64, epoch: u64, shown: u64, by: &str) -> Grant {
@@ -49,7 +49,7 @@ pub(super) async fn a_chunk_that_killed_two_nodes_is_cut(ledger: Arc<dyn Ledger>
     let expected = [(1, 2, 3, 3), (3, 3, 10, 3), (4, 10, 17, 3), (5, 17, 22, 3)];
     assert_eq!(parts, expected);
     let summary = play.summary().await;
-    assert_eq!((summary.books.done, summary.books.queued, summary.queued_chunks), (2, 28, 5));
+    assert_eq!((summary.counts.done, summary.counts.queued, summary.queued_chunks), (2, 28, 5));
     assert_eq!((summary.lost, summary.crashes, summary.reissued), (42, 2, 5));
     play.check().await;
 
@@ -69,10 +69,10 @@ pub(super) async fn a_subtask_that_kills_its_nodes_alone_is_given_up(ledger: Arc
     play.open(4, 1).await;
     let before = play.summary().await.submitted_at;
     assert_eq!(play.crash(2, 1..5).await, [(2, 1, 2, 5)], "the first two may have had company");
-    assert_eq!(play.summary().await.books.failed, 0);
+    assert_eq!(play.summary().await.counts.failed, 0);
     assert_eq!(play.crash(2, 5..6).await, []);
     let summary = play.summary().await;
-    assert_eq!((summary.state, summary.books.failed), (JobState::Running, 1));
+    assert_eq!((summary.state, summary.counts.failed), (JobState::Running, 1));
     assert_eq!((summary.attempts, summary.crashes, summary.lost, summary.reissued), (0, 5, 4, 4));
     let why = "3 nodes died running it alone (n2.3, n2.4, n2.5), 5 in all; given up";
     assert_eq!(summary.last_error, Some(format!("subtask 1: {why}")));
@@ -92,7 +92,7 @@ pub(super) async fn a_subtask_that_kills_its_nodes_alone_is_given_up(ledger: Arc
         play.commit(ChunkId(chunk), chunk - 1, vec![ok(1)]).await;
     }
     let summary = play.summary().await;
-    assert_eq!((summary.state, summary.books.done), (JobState::Failed, 3));
+    assert_eq!((summary.state, summary.counts.done), (JobState::Failed, 3));
     assert_eq!(summary.error.as_deref(), Some("1 of 4 subtasks failed"));
     ledger.retry(play.job, None).await.unwrap();
     let opened = play.open(1, 1).await;
@@ -209,13 +209,13 @@ pub(super) async fn a_poisonous_subtask_ends_the_job_as_any_failure_does(ledger:
     assert_eq!(summary.state, JobState::Failed);
     let error = "2 of 4 subtasks failed; stop_after_failures is 2";
     assert_eq!(summary.error.as_deref(), Some(error));
-    assert_eq!((summary.books.failed, summary.books.cancelled), (2, 2));
+    assert_eq!((summary.counts.failed, summary.counts.cancelled), (2, 2));
     assert!(summary.finished_at.is_some());
     let newest = &ledger.recoveries(play.job, 1).await.unwrap()[0];
     assert_eq!((&newest.given_up[..], newest.chunks), (&[1][..], 1));
     play.check().await;
 
-    let again = ledger.revoke(play.job, &node("last"), &Loss::Vanished).await.unwrap();
+    let again = ledger.revoke(play.job, &node("last"), &LossCause::Vanished).await.unwrap();
     assert_eq!(again, [], "a repeat");
     assert_eq!(play.summary().await, summary);
 }

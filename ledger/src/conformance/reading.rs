@@ -111,7 +111,7 @@ pub(super) async fn discarded_results_cost_no_search(ledger: Arc<dyn Ledger>) {
         play.succeed(&message).await;
     }
     let summary = play.summary().await;
-    assert_eq!((summary.books.done, summary.books.open()), (total, 0));
+    assert_eq!((summary.counts.done, summary.counts.open()), (total, 0));
     assert_eq!(page(&play, 0, total, 1 << 20).await, (vec![], total));
     assert_eq!(page(&play, 4_999_999, 5_000_001, 99).await, (vec![], 5_000_001));
     play.check().await;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use longshore_protocol::Books;
+use longshore_protocol::Counts;
 use longshore_protocol::state::JobState;
 
 use super::play::{Play, again, failed, ok, shape};
@@ -21,7 +21,7 @@ pub(super) async fn the_tree_is_worked_off_level_by_level(ledger: Arc<dyn Ledger
     assert_eq!(play.succeed(&last).await, JobState::Reducing);
     let summary = play.summary().await;
     assert_eq!((summary.state, summary.cursor), (JobState::Reducing, 10));
-    assert_eq!((summary.books.done, summary.reduce), (10, Books::new(4)));
+    assert_eq!((summary.counts.done, summary.reduce), (10, Counts::new(4)));
     play.check().await;
 
     let opened = play.open(9, 2).await;
@@ -48,7 +48,7 @@ pub(super) async fn the_tree_is_worked_off_level_by_level(ledger: Arc<dyn Ledger
     let result = super::play::ok_lines(13, 14);
     assert_eq!(play.commit(root.chunk, 13, vec![result]).await, JobState::Succeeded);
     let summary = play.summary().await;
-    assert_eq!((summary.reduce.done, summary.books.done, summary.attempts), (4, 10, 15));
+    assert_eq!((summary.reduce.done, summary.counts.done, summary.attempts), (4, 10, 15));
     let page = ledger.results(play.job, 13, 14, 99).await.unwrap();
     assert_eq!(page.runs.len(), 1);
     assert_eq!(page.runs[0].lines, "13\n");
@@ -65,7 +65,7 @@ pub(super) async fn a_paused_job_goes_on_to_its_reduce_when_resumed(ledger: Arc<
     ledger.pause(play.job).await.unwrap();
     assert_eq!(play.succeed(&held).await, JobState::Paused);
     assert_eq!(play.open(9, 9).await, []);
-    assert_eq!(play.summary().await.reduce, Books::new(4));
+    assert_eq!(play.summary().await.reduce, Counts::new(4));
     play.check().await;
     assert_eq!(ledger.resume(play.job).await.unwrap(), JobState::Reducing);
     let level = play.take(3).await;
@@ -88,13 +88,13 @@ pub(super) async fn failed_leaves_give_up_the_tree_until_a_retry(ledger: Arc<dyn
     play.check().await;
     // Nothing but the failed leaf is missing, so the tree waits again with it, whichever way it is retried.
     ledger.retry(play.job, Some(&[4])).await.unwrap();
-    assert_eq!(play.summary().await.reduce, Books::new(4));
+    assert_eq!(play.summary().await.reduce, Counts::new(4));
     play.check().await;
     let held = play.take(1).await;
     assert_eq!(play.commit(held.chunk, 4, vec![failed("again")]).await, JobState::Failed);
     assert_eq!(play.summary().await.reduce.cancelled, 4);
     ledger.retry(play.job, None).await.unwrap();
-    assert_eq!(play.summary().await.reduce, Books::new(4));
+    assert_eq!(play.summary().await.reduce, Counts::new(4));
     play.check().await;
     assert_eq!(play.succeed_level().await, JobState::Reducing);
     assert_eq!(play.succeed_level().await, JobState::Reducing);

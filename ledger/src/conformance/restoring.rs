@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_protocol::state::JobState;
-use longshore_protocol::{Books, Ending, JobId, JobSummary, JournalPlace, Timestamp};
+use longshore_protocol::{Counts, Ending, JobId, JobSummary, JournalPlace, Timestamp};
 
 use super::play::{Play, admission, await_that, check_audit, failed, job_id, ok_lines};
 use crate::op::{Admission, Admitted};
-use crate::{ControlError, Error, Ledger, Restored, Was};
+use crate::{ControlError, Error, Ledger, PriorState, Restored};
 
 async fn summary(ledger: &Arc<dyn Ledger>, job: JobId) -> JobSummary {
     ledger.job(job).await.unwrap().expect("the job is there")
@@ -19,8 +19,8 @@ async fn ago(ledger: &Arc<dyn Ledger>, time: Duration) -> Timestamp {
     Timestamp::from_millis(now - u64::try_from(time.as_millis()).unwrap())
 }
 
-fn open(submitted_at: Timestamp, paused: bool) -> Was {
-    Was::Open { submitted_at, paused }
+fn open(submitted_at: Timestamp, paused: bool) -> PriorState {
+    PriorState::Open { submitted_at, paused }
 }
 
 /// Of 10 subtasks and, in a reduce by 4, 4 nodes.
@@ -58,7 +58,7 @@ pub(super) async fn a_lost_job_is_put_back_as_it_was_submitted(ledger: Arc<dyn L
         assert_eq!(ledger.restore(&lost, &open(submitted, false)).await.unwrap(), again);
     }
     let back = summary(&ledger, job_id(1)).await;
-    assert_eq!((back.state, back.books), (JobState::Queued, Books::new(4)));
+    assert_eq!((back.state, back.counts), (JobState::Queued, Counts::new(4)));
     assert_eq!((back.submitted_at, back.started_at), (submitted, None));
     assert_eq!(back.restored_at, None, "it does all its work, so nothing of it is missing");
     assert_eq!(back.deadline_at, Some(submitted.plus(Duration::from_secs(60))));
@@ -86,15 +86,15 @@ pub(super) async fn an_ended_job_is_put_back_with_its_numbers(ledger: Arc<dyn Le
     let before = Some(ledger.now().await.unwrap());
     let states = [JobState::Succeeded, JobState::Failed, JobState::Cancelled];
     for (n, state) in (1..).zip(states) {
-        let was = Was::Ended(ending(state, finished.plus(Duration::from_millis(n))));
+        let was = PriorState::Ended(ending(state, finished.plus(Duration::from_millis(n))));
         for again in [Restored::Restored, Restored::Known] {
             assert_eq!(ledger.restore(&reduced(n), &was).await.unwrap(), again);
         }
         let back = summary(&ledger, job_id(n)).await;
-        let Was::Ended(was) = was else { unreachable!("made above") };
+        let PriorState::Ended(was) = was else { unreachable!("made above") };
         assert_eq!(Ending::of(&back), Some(was), "it reads as it was");
         assert!(back.restored_at >= before && back.restored_at.is_some(), "and says since when");
-        assert_eq!((back.books.total, back.books.open(), back.reduce.open()), (10, 0, 0));
+        assert_eq!((back.counts.total, back.counts.open(), back.reduce.open()), (10, 0, 0));
         assert_eq!(ledger.admit(&reduced(n)).await.unwrap(), Admitted::Known);
         assert_eq!(ledger.results(job_id(n), 0, 14, 999).await.unwrap().runs, []);
         check_audit(&ledger, job_id(n)).await;
@@ -106,7 +106,8 @@ pub(super) async fn an_ended_job_is_put_back_with_its_numbers(ledger: Arc<dyn Le
     ledger.delete(job_id(2)).await.unwrap();
     assert_eq!(ledger.finished_jobs(9).await.unwrap(), [3, 1].map(job_id));
     let soon = Admission { keep_for: Duration::from_secs(5), ..reduced(4) };
-    let was = Was::Ended(ending(JobState::Succeeded, finished.plus(Duration::from_millis(300))));
+    let was =
+        PriorState::Ended(ending(JobState::Succeeded, finished.plus(Duration::from_millis(300))));
     if ledger.restore(&soon, &was).await.unwrap() == Restored::Restored {
         await_that("its time is over", async || ledger.job(job_id(4)).await.unwrap().is_none())
             .await;
@@ -115,13 +116,13 @@ pub(super) async fn an_ended_job_is_put_back_with_its_numbers(ledger: Arc<dyn Le
 
 pub(super) async fn what_was_put_back_by_its_numbers_runs_again_whole(ledger: Arc<dyn Ledger>) {
     let finished = ago(&ledger, Duration::from_secs(5)).await;
-    let was = Was::Ended(ending(JobState::Failed, finished));
+    let was = PriorState::Ended(ending(JobState::Failed, finished));
     ledger.restore(&reduced(1), &was).await.unwrap();
     assert_eq!(ledger.retry(job_id(1), None).await.unwrap(), JobState::Running);
     let play = Play { ledger: Arc::clone(&ledger), job: job_id(1) };
     play.check().await;
     let back = play.summary().await;
-    assert_eq!((back.books, back.reduce), (Books::new(10), Books::new(4)));
+    assert_eq!((back.counts, back.reduce), (Counts::new(10), Counts::new(4)));
     assert_eq!((back.generation, back.cursor, back.error, back.restored_at), (2, 0, None, None));
     assert_eq!(ledger.active_jobs().await.unwrap(), [job_id(1)]);
     let held = play.take(10).await;
@@ -137,7 +138,7 @@ pub(super) async fn what_was_put_back_by_its_numbers_runs_again_whole(ledger: Ar
 pub(super) async fn a_job_whose_time_has_passed_is_not_put_back(ledger: Arc<dyn Ledger>) {
     let finished = ago(&ledger, Duration::from_secs(60)).await;
     let brief = Admission { keep_for: Duration::from_secs(59), ..reduced(1) };
-    let was = Was::Ended(ending(JobState::Succeeded, finished));
+    let was = PriorState::Ended(ending(JobState::Succeeded, finished));
     assert_eq!(ledger.restore(&brief, &was).await.unwrap(), Restored::Expired);
     assert_eq!(ledger.job(job_id(1)).await.unwrap(), None);
     assert_eq!(ledger.finished_jobs(9).await.unwrap(), []);
@@ -175,7 +176,7 @@ pub(super) async fn numbers_that_do_not_add_up_are_misuse(ledger: Arc<dyn Ledger
         Ending { reduce_cancelled: 3, ..good.clone() },
         Ending { state: JobState::Running, ..good.clone() },
     ] {
-        let answer = ledger.restore(&reduced(1), &Was::Ended(wrong)).await;
+        let answer = ledger.restore(&reduced(1), &PriorState::Ended(wrong)).await;
         assert!(matches!(answer, Err(Error::Misuse { .. })), "{answer:?}");
     }
     assert_eq!(ledger.job(job_id(1)).await.unwrap(), None);

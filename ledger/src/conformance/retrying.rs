@@ -16,8 +16,8 @@ async fn half_failed(ledger: &Arc<dyn Ledger>) -> Play {
     let runs = vec![failed("a"), ok(2), failed("b"), again(NEVER)];
     play.commit(held.chunk, 0, runs).await;
     assert_eq!(ledger.fail(play.job, "deadline").await.unwrap(), JobState::Failed);
-    let books = play.summary().await.books;
-    assert_eq!((books.done, books.failed, books.cancelled), (2, 2, 4));
+    let counts = play.summary().await.counts;
+    assert_eq!((counts.done, counts.failed, counts.cancelled), (2, 2, 4));
     play.check().await;
     play
 }
@@ -28,7 +28,7 @@ pub(super) async fn a_failed_job_is_retried_whole(ledger: Arc<dyn Ledger>) {
     assert_eq!(ledger.retry(play.job, None).await.unwrap(), JobState::Running);
     let summary = play.summary().await;
     assert_eq!((summary.state, summary.generation), (JobState::Running, 1));
-    assert_eq!((summary.books.waiting, summary.books.done, summary.cursor), (6, 2, 0));
+    assert_eq!((summary.counts.waiting, summary.counts.done, summary.cursor), (6, 2, 0));
     assert_eq!((summary.error, summary.deadline_at, summary.finished_at), (None, None, None));
     assert_eq!(summary.started_at, before.started_at);
     assert_eq!(summary.attempts, before.attempts, "what was spent was spent");
@@ -43,7 +43,7 @@ pub(super) async fn a_failed_job_is_retried_whole(ledger: Arc<dyn Ledger>) {
     play.hold(&opened[0]).await;
     play.succeed(&opened[1]).await;
     assert_eq!(play.succeed(&opened[0]).await, JobState::Succeeded);
-    assert_eq!(play.summary().await.books.done, 8);
+    assert_eq!(play.summary().await.counts.done, 8);
     play.check().await;
 }
 
@@ -51,8 +51,8 @@ pub(super) async fn a_failed_job_is_retried_by_index(ledger: Arc<dyn Ledger>) {
     let play = half_failed(&ledger).await;
     assert_eq!(ledger.retry(play.job, Some(&[3, 3])).await.unwrap(), JobState::Running);
     let summary = play.summary().await;
-    let books = summary.books;
-    assert_eq!((books.retrying, books.failed, books.cancelled, books.waiting), (1, 1, 4, 0));
+    let counts = summary.counts;
+    assert_eq!((counts.retrying, counts.failed, counts.cancelled, counts.waiting), (1, 1, 4, 0));
     assert_eq!((summary.generation, summary.error, summary.deadline_at), (1, None, None));
     let errors = ledger.errors(play.job, 0, 9).await.unwrap();
     assert_eq!(errors.iter().map(|entry| entry.index).collect::<Vec<_>>(), [0]);
@@ -70,13 +70,13 @@ pub(super) async fn a_failed_job_is_retried_by_index(ledger: Arc<dyn Ledger>) {
     assert_eq!(play.succeed(&held).await, JobState::Failed);
     let summary = play.summary().await;
     assert_eq!(summary.error.as_deref(), Some("4 of 8 subtasks were cancelled"));
-    assert_eq!((summary.books.done, summary.books.cancelled, summary.generation), (4, 4, 2));
+    assert_eq!((summary.counts.done, summary.counts.cancelled, summary.generation), (4, 4, 2));
     play.check().await;
 
     // The whole of it takes the cancelled ones too.
     ledger.retry(play.job, None).await.unwrap();
     assert_eq!(play.succeed_level().await, JobState::Succeeded);
-    assert_eq!(play.summary().await.books.done, 8);
+    assert_eq!(play.summary().await.counts.done, 8);
     play.check().await;
 }
 
@@ -86,13 +86,13 @@ pub(super) async fn a_running_job_gets_its_failed_subtasks_back(ledger: Arc<dyn 
     play.commit(held.chunk, 0, vec![ok(1), failed("a"), failed("b"), failed("c")]).await;
     assert_eq!(ledger.retry(play.job, Some(&[2])).await.unwrap(), JobState::Running);
     let summary = play.summary().await;
-    assert_eq!((summary.books.failed, summary.books.retrying, summary.generation), (2, 1, 1));
-    assert_eq!((summary.books.running, summary.books.waiting, summary.cursor), (2, 2, 6));
+    assert_eq!((summary.counts.failed, summary.counts.retrying, summary.generation), (2, 1, 1));
+    assert_eq!((summary.counts.running, summary.counts.waiting, summary.cursor), (2, 2, 6));
     play.check().await;
     ledger.pause(play.job).await.unwrap();
     assert_eq!(ledger.retry(play.job, None).await.unwrap(), JobState::Paused);
     let summary = play.summary().await;
-    assert_eq!((summary.books.failed, summary.books.retrying, summary.generation), (0, 3, 2));
+    assert_eq!((summary.counts.failed, summary.counts.retrying, summary.generation), (0, 3, 2));
     assert_eq!(ledger.errors(play.job, 0, 9).await.unwrap(), []);
     play.check().await;
     ledger.resume(play.job).await.unwrap();

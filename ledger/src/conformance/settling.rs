@@ -7,7 +7,7 @@ use longshore_protocol::Run;
 use longshore_protocol::state::JobState;
 
 use super::play::{NEVER, Play, again, failed, later, ok, ok_lines, shape, token};
-use crate::op::{Committed, HandBack};
+use crate::op::{Committed, Released};
 use crate::{Error, Ledger};
 
 pub(super) async fn a_chunk_settles_in_parts_and_closes(ledger: Arc<dyn Ledger>) {
@@ -15,13 +15,13 @@ pub(super) async fn a_chunk_settles_in_parts_and_closes(ledger: Arc<dyn Ledger>)
     let held = play.take(6).await;
     assert_eq!(play.commit(held.chunk, 0, vec![ok(2)]).await, JobState::Running);
     let summary = play.summary().await;
-    assert_eq!((summary.books.done, summary.books.running), (2, 4));
+    assert_eq!((summary.counts.done, summary.counts.running), (2, 4));
     assert_eq!((summary.attempts, summary.busy), (2, Duration::from_millis(10)));
     assert_eq!(play.commit(held.chunk, 2, vec![ok(1), ok(2)]).await, JobState::Running);
     play.check().await;
     assert_eq!(play.commit(held.chunk, 5, vec![ok(1)]).await, JobState::Succeeded);
     let summary = play.summary().await;
-    assert_eq!((summary.state, summary.books.done), (JobState::Succeeded, 6));
+    assert_eq!((summary.state, summary.counts.done), (JobState::Succeeded, 6));
     assert_eq!((summary.attempts, summary.busy), (6, Duration::from_millis(30)));
     assert_eq!((summary.queued_chunks, summary.running_chunks, summary.cursor), (0, 0, 6));
     assert!(summary.finished_at >= summary.started_at && summary.finished_at.is_some());
@@ -81,9 +81,9 @@ pub(super) async fn failures_are_retried_deferred_or_final(ledger: Arc<dyn Ledge
     let held = play.take(5).await;
     let zero = Duration::ZERO;
     play.commit(held.chunk, 0, vec![ok(1), again(zero), later(zero), failed("bad input")]).await;
-    let books = play.summary().await.books;
-    assert_eq!((books.done, books.retrying, books.failed, books.running), (1, 2, 1, 1));
-    assert_eq!(play.release(1, 1).await, HandBack::Queued);
+    let counts = play.summary().await.counts;
+    assert_eq!((counts.done, counts.retrying, counts.failed, counts.running), (1, 2, 1, 1));
+    assert_eq!(play.release(1, 1).await, Released::Queued);
     play.check().await;
 
     // 2 was deferred: still its first attempt. 1 is at its second.
@@ -114,7 +114,7 @@ pub(super) async fn failures_are_retried_deferred_or_final(ledger: Arc<dyn Ledge
     assert_eq!(told, [(1, "third time", 3, "a"), (3, "bad input", 1, "a")]);
     let summary = play.summary().await;
     assert!(errors.iter().all(|entry| entry.at >= summary.submitted_at));
-    assert_eq!((summary.books.failed, summary.attempts), (2, 8));
+    assert_eq!((summary.counts.failed, summary.attempts), (2, 8));
     play.check().await;
 }
 
@@ -167,15 +167,15 @@ pub(super) async fn a_limit_of_failures_ends_the_job(ledger: Arc<dyn Ledger>) {
     let state = play.commit(second.chunk, 5, vec![ok(1), failed("2"), ok(1), failed("3")]).await;
     assert_eq!(state, JobState::Failed);
     let summary = play.summary().await;
-    let books = summary.books;
-    assert_eq!((books.done, books.failed, books.cancelled, books.open()), (2, 3, 15, 0));
+    let counts = summary.counts;
+    assert_eq!((counts.done, counts.failed, counts.cancelled, counts.open()), (2, 3, 15, 0));
     let error = "3 of 20 subtasks failed; stop_after_failures is 2";
     assert_eq!(summary.error.as_deref(), Some(error));
     assert_eq!((summary.queued_chunks, summary.running_chunks), (0, 0));
     assert_eq!((summary.next_retry_at, summary.eta), (None, None));
     assert!(summary.finished_at.is_some());
     let answer = ledger.release(play.job, first.chunk, token(1), None).await.unwrap();
-    assert_eq!(answer, HandBack::Fenced);
+    assert_eq!(answer, Released::Fenced);
     play.check().await;
 }
 
@@ -187,7 +187,7 @@ pub(super) async fn a_job_with_failures_fails_when_all_is_settled(ledger: Arc<dy
     let state = play.commit(held.chunk, 3, vec![failed("y")]).await;
     assert_eq!(state, JobState::Failed);
     let summary = play.summary().await;
-    assert_eq!((summary.books.done, summary.books.failed, summary.books.cancelled), (2, 2, 0));
+    assert_eq!((summary.counts.done, summary.counts.failed, summary.counts.cancelled), (2, 2, 0));
     assert_eq!(summary.error.as_deref(), Some("2 of 4 subtasks failed"));
     play.check().await;
 }

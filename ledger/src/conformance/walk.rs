@@ -17,7 +17,8 @@ use longshore_protocol::{
 
 use super::play::{admission, job_id, lost, node, token};
 use crate::op::{
-    Admission, Admitted, Claim, Commit, Committed, Grounds, Held, Lagging, Loss, Open,
+    Admission, Admitted, Claim, Commit, Committed, Held, LossCause, LossEvidence, Open,
+    SpeculationRequest,
 };
 use crate::{ControlError, Error, Ledger};
 
@@ -157,7 +158,7 @@ impl Walk {
             assert!(audit.is_clean(), "{audit:#?}");
             assert_eq!((audit.kept.imbalance(), audit.reduce_kept.imbalance()), (0, 0));
             assert_eq!((audit.kept, audit.reduce_kept), (audit.counted, audit.reduce_counted));
-            assert_eq!((audit.kept, audit.reduce_kept), (summary.books, summary.reduce));
+            assert_eq!((audit.kept, audit.reduce_kept), (summary.counts, summary.reduce));
             let _ = writeln!(view, "{}", masked_summary(&summary, now));
             let _ = writeln!(view, "{:?}", ledger.document(job).await.expect("document"));
             let page = ledger.results(job, 0, 1_000, 1 << 20).await.expect("results");
@@ -356,7 +357,7 @@ impl Walk {
     /// All that runs or nothing, whatever the clock says.
     async fn copy(&mut self, job: JobId, a: u64, b: u64) -> String {
         let none_in = |n: u64| if n.is_multiple_of(8) { HOURS } else { Duration::ZERO };
-        let lagging = Lagging {
+        let lagging = SpeculationRequest {
             held_for: none_in(a),
             offer_for: none_in(b),
             chunks: 99,
@@ -401,20 +402,21 @@ impl Walk {
         match b % 8 {
             0 => return said(self.ledger.drain(&name).await),
             1 => {
-                let grounds = if a.is_multiple_of(2) { Grounds::Certain } else { Grounds::Absent };
-                let lost = self.ledger.lose(&name, grounds, &Loss::Left).await;
+                let grounds =
+                    if a.is_multiple_of(2) { LossEvidence::Certain } else { LossEvidence::Absent };
+                let lost = self.ledger.lose(&name, grounds, &LossCause::Left).await;
                 return said(lost.map(|lost| lost.verdict().map(|lost| (lost.node, lost.loss))));
             }
             2 => {
                 let scheduler = SchedulerId::new(format!("s{}", a % 3));
-                let present = self.ledger.attend(&scheduler, HOURS).await;
+                let present = self.ledger.register_scheduler(&scheduler, HOURS).await;
                 return said(
                     present.map(|all| all.into_iter().map(|one| one.id).collect::<Vec<_>>()),
                 );
             }
             3 => {
                 let scheduler = SchedulerId::new(format!("s{}", a % 3));
-                return said(self.ledger.withdraw(&scheduler).await);
+                return said(self.ledger.deregister_scheduler(&scheduler).await);
             }
             _ => {}
         }
@@ -457,9 +459,11 @@ fn a_run(index: u64, left: u64, numbers: &mut u64) -> Run {
 }
 
 /// Of what was claimed it takes all or nothing: the time of a claim is no part of a walk.
-fn a_loss(n: u64) -> Loss {
+fn a_loss(n: u64) -> LossCause {
     let claimed_by = Timestamp::default().plus(if n % 8 == 3 { Duration::ZERO } else { AGES });
-    [Loss::Left, Loss::Vanished, lost(true), Loss::Orphaned { claimed_by }][n as usize % 4].clone()
+    [LossCause::Left, LossCause::Vanished, lost(true), LossCause::Orphaned { claimed_by }]
+        [n as usize % 4]
+        .clone()
 }
 
 fn a_node(n: u64) -> NodeId {
@@ -476,7 +480,7 @@ fn an_info(id: NodeId, b: u64) -> NodeInfo {
         tasks: Vec::new(),
         disabled: Vec::new(),
         records: Vec::new(),
-        uncopied: Vec::new(),
+        non_speculative: Vec::new(),
         terms: LivenessTerms::default(),
         labels: Default::default(),
         slots: 2,
@@ -514,8 +518,8 @@ fn masked_summary(summary: &JobSummary, now: Timestamp) -> String {
     let finished = summary.finished_at.is_some();
     let ended = summary.state.is_terminal();
     assert_eq!(finished, ended, "{summary:?}");
-    assert!(!ended || summary.books.open() + summary.reduce.open() == 0, "{summary:?}");
-    assert!(summary.state != JobState::Succeeded || summary.books.done == summary.books.total);
+    assert!(!ended || summary.counts.open() + summary.reduce.open() == 0, "{summary:?}");
+    assert!(summary.state != JobState::Succeeded || summary.counts.done == summary.counts.total);
     let masked = JobSummary {
         submitted_at: Timestamp::default(),
         started_at: None,

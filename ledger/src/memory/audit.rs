@@ -1,19 +1,19 @@
 //! Recounts a job's books from its bitmaps, open chunks, retry set and cursor, and compares.
 
-use longshore_protocol::{Audit, Books};
+use longshore_protocol::{Audit, Counts};
 
 use super::job::{Job, is_queued};
 
 impl Job {
     pub(super) fn audit(&self) -> Audit {
         let (counted, reduce_counted) =
-            if self.restored_at.is_some() { (self.books, self.reduce) } else { self.recount() };
+            if self.restored_at.is_some() { (self.counts, self.reduce) } else { self.recount() };
         let mut findings = Vec::new();
         let pairs =
-            [("subtasks", self.books, counted), ("reduce nodes", self.reduce, reduce_counted)];
+            [("subtasks", self.counts, counted), ("reduce nodes", self.reduce, reduce_counted)];
         for (what, kept, counted) in pairs {
             if kept.imbalance() != 0 {
-                findings.push(format!("the books of the {what} are off by {}", kept.imbalance()));
+                findings.push(format!("the counts of the {what} are off by {}", kept.imbalance()));
             }
             for (column, kept, counted) in columns(kept, counted) {
                 if kept != counted {
@@ -27,7 +27,7 @@ impl Job {
         Audit {
             job: self.id(),
             state: self.state,
-            kept: self.books,
+            kept: self.counts,
             counted,
             reduce_kept: self.reduce,
             reduce_counted,
@@ -36,7 +36,7 @@ impl Job {
     }
 
     /// The books of subtasks and of reduce nodes, by the raw data alone.
-    fn recount(&self) -> (Books, Books) {
+    fn recount(&self) -> (Counts, Counts) {
         let ended = self.state.is_terminal();
         let level = self.recount_level(ended);
         if self.at_leaves() {
@@ -44,17 +44,18 @@ impl Job {
             // The tree is given up with its leaves.
             let given_up = ended || level.cancelled > 0;
             let (waiting, cancelled) = if given_up { (0, total) } else { (total, 0) };
-            return (level, Books { total, waiting, cancelled, ..Books::default() });
+            return (level, Counts { total, waiting, cancelled, ..Counts::default() });
         }
-        let leaves = self.books.total;
+        let leaves = self.counts.total;
         let done = self.done.count(0..leaves);
         // Whatever is not done below a reduce shows as a difference.
-        let subtasks = Books { total: leaves, done, cancelled: leaves - done, ..Books::default() };
+        let subtasks =
+            Counts { total: leaves, done, cancelled: leaves - done, ..Counts::default() };
         let below = self.done.count(leaves..self.level.start);
         let above = self.above();
         let (waiting, cancelled) =
             if ended || level.cancelled > 0 { (0, above) } else { (above, 0) };
-        let reduce = Books {
+        let reduce = Counts {
             total: self.reduce.total,
             waiting: level.waiting + waiting,
             done: level.done + below,
@@ -64,27 +65,27 @@ impl Job {
         (subtasks, reduce)
     }
 
-    fn recount_level(&self, ended: bool) -> Books {
+    fn recount_level(&self, ended: bool) -> Counts {
         let level = self.level.clone();
-        let mut books = Books { total: level.end - level.start, ..Books::default() };
-        books.done = self.done.count(level.clone());
-        books.failed = self.failed.count(level.clone());
+        let mut counts = Counts { total: level.end - level.start, ..Counts::default() };
+        counts.done = self.done.count(level.clone());
+        counts.failed = self.failed.count(level.clone());
         for chunk in self.chunks.values() {
             if is_queued(chunk) {
-                books.queued += chunk.len();
+                counts.queued += chunk.len();
             } else {
-                books.running += chunk.len();
+                counts.running += chunk.len();
             }
         }
-        books.retrying = self.retries.len();
+        counts.retrying = self.retries.len();
         if !ended {
             let rest = self.cursor..level.end;
-            books.waiting = (level.end - self.cursor) - self.done.count(rest);
+            counts.waiting = (level.end - self.cursor) - self.done.count(rest);
         }
         // If more is counted than there is, `cancelled` is 0 and the books of the kept side differ.
-        let settled = books.open() + books.done + books.failed;
-        books.cancelled = books.total.saturating_sub(settled);
-        books
+        let settled = counts.open() + counts.done + counts.failed;
+        counts.cancelled = counts.total.saturating_sub(settled);
+        counts
     }
 
     fn check_chunks(&self, findings: &mut Vec<String>) {
@@ -131,7 +132,7 @@ impl Job {
     }
 }
 
-fn columns(kept: Books, counted: Books) -> [(&'static str, u64, u64); 7] {
+fn columns(kept: Counts, counted: Counts) -> [(&'static str, u64, u64); 7] {
     [
         ("waiting", kept.waiting, counted.waiting),
         ("queued", kept.queued, counted.queued),

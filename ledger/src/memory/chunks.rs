@@ -10,8 +10,8 @@ use super::job::{Chunk, Copy, Job, is_queued};
 use super::retries::{Stretch, Waiting};
 use crate::Error;
 use crate::op::{
-    Claim, Commit, Committed, Event, Grant, HandBack, Holder, Lagging, MAX_CHUNKS_A_CALL,
-    MAX_PARTS, MAX_TRIED, Open, Straggler, shortened,
+    Claim, Commit, Committed, Event, Grant, Holder, MAX_CHUNKS_A_CALL, MAX_PARTS, MAX_TRIED, Open,
+    Released, SpeculationRequest, SpeculativeChunk, shortened,
 };
 
 impl Job {
@@ -27,9 +27,9 @@ impl Job {
         let mut opened = Vec::with_capacity(wanted);
         for stretch in self.retries.take_due(now, wanted, open.size, &self.absolved) {
             let count = stretch.range.end - stretch.range.start;
-            let books = self.level_books();
-            books.retrying -= count;
-            books.queued += count;
+            let counts = self.level_books();
+            counts.retrying -= count;
+            counts.queued += count;
             opened.push(self.open_chunk(stretch, due, now));
         }
         while opened.len() < wanted {
@@ -40,9 +40,9 @@ impl Job {
             let end = from.saturating_add(open.size).min(self.level.end);
             let to = self.done.next_one(from..end).unwrap_or(end);
             self.cursor = to;
-            let books = self.level_books();
-            books.waiting -= to - from;
-            books.queued += to - from;
+            let counts = self.level_books();
+            counts.waiting -= to - from;
+            counts.queued += to - from;
             let stretch = Stretch { range: from..to, attempt: 1, deferrals: 0, tried: Vec::new() };
             opened.push(self.open_chunk(stretch, due, now));
         }
@@ -119,9 +119,9 @@ impl Job {
         if let Some(recovery) = chunk.recovery.take() {
             self.recoveries.claimed(recovery, now);
         }
-        let books = self.level_books();
-        books.queued -= grant.to - grant.from;
-        books.running += grant.to - grant.from;
+        let counts = self.level_books();
+        counts.queued -= grant.to - grant.from;
+        counts.running += grant.to - grant.from;
         self.state = self
             .state
             .on(JobEvent::Start, self.resume_to)
@@ -197,7 +197,7 @@ impl Job {
         let mut next = Waiting { attempt: attempt + 1, deferrals: 0, ..before.clone() };
         next.tried.push(node.clone());
         next.tried.drain(..next.tried.len().saturating_sub(MAX_TRIED));
-        let absolved = next.clone().absolve(&self.absolved);
+        let absolved = next.clone().refund_attempts(&self.absolved);
         // Attempts that nodes wasted don't count: then this was not the last one.
         let was_wasted = absolved.tried.len() < next.tried.len();
         let mut index = commit.from;
@@ -251,11 +251,11 @@ impl Job {
         if let Some((index, error)) = last_error {
             self.tell_last_error(index, error);
         }
-        let books = self.level_books();
-        books.running -= index - start;
-        books.done += done;
-        books.failed += failed;
-        books.retrying += retrying;
+        let counts = self.level_books();
+        counts.running -= index - start;
+        counts.done += done;
+        counts.failed += failed;
+        counts.retrying += retrying;
         self.attempts += index - start;
         self.busy += commit.busy;
     }
@@ -265,7 +265,7 @@ impl Job {
         chunks.iter().map(tried).collect()
     }
 
-    pub(super) fn absolve(
+    pub(super) fn refund_attempts(
         &mut self,
         nodes: &[NodeId],
         now: Timestamp,
@@ -291,9 +291,9 @@ impl Job {
             self.retries.insert(waiting, now);
         }
         let count = again.len() as u64;
-        let books = self.level_books();
-        books.failed -= count;
-        books.retrying += count;
+        let counts = self.level_books();
+        counts.failed -= count;
+        counts.retrying += count;
         if count > 0 {
             events.push(Event::Room { job: self.id() });
         }
@@ -358,7 +358,7 @@ impl Job {
         part: Option<u64>,
         now: Timestamp,
         events: &mut Vec<Event>,
-    ) -> HandBack {
+    ) -> Released {
         let over = self.is_over_parallel();
         let is_left = self.chunks.get_mut(&id).is_some_and(|chunk| match part {
             None => chunk.leave_to_the_other(token),
@@ -369,7 +369,7 @@ impl Job {
         });
         if !is_left {
             let Some(chunk) = self.hand_back(id, token, now) else {
-                return HandBack::Fenced;
+                return Released::Fenced;
             };
             let (suspect, range) = (chunk.is_suspect(), chunk.range.clone());
             if let Some(part) = part {
@@ -381,10 +381,14 @@ impl Job {
             self.offer_again(suspect, over, now);
         }
         events.push(Event::Room { job: self.id() });
-        HandBack::Queued
+        Released::Queued
     }
 
-    pub(super) fn copy(&mut self, lagging: &Lagging, now: Timestamp) -> Vec<Straggler> {
+    pub(super) fn copy(
+        &mut self,
+        lagging: &SpeculationRequest,
+        now: Timestamp,
+    ) -> Vec<SpeculativeChunk> {
         if !self.feeds() || self.admission.max_parallel.is_some() {
             return Vec::new();
         }
@@ -400,7 +404,7 @@ impl Job {
             chunk.copy = Some(Copy::Offered { at: now });
             chunk.epoch = Epoch(chunk.epoch.0 + 1);
             let holder = chunk.node().expect("it runs").clone();
-            Straggler { message: chunk.message(job, id), holder }
+            SpeculativeChunk { message: chunk.message(job, id), holder }
         };
         late.into_iter().take(lagging.chunks.min(MAX_CHUNKS_A_CALL) as usize).map(offer).collect()
     }
@@ -424,15 +428,15 @@ impl Job {
         now: Timestamp,
     ) -> Option<&mut Chunk> {
         let chunk = self.chunks.get_mut(&id)?;
-        let event = ChunkEvent::HandBack { token, due: now };
+        let event = ChunkEvent::Released { token, due: now };
         chunk.state = chunk.state.clone().on(chunk.epoch, event).ok()?;
         chunk.epoch = Epoch(chunk.epoch.0 + 1);
         chunk.since = now;
         chunk.copy = None;
         let count = chunk.len();
-        let books = self.level_books();
-        books.running -= count;
-        books.queued += count;
+        let counts = self.level_books();
+        counts.running -= count;
+        counts.queued += count;
         self.chunks.get_mut(&id)
     }
 
@@ -495,7 +499,7 @@ impl Chunk {
     }
 
     /// Whether it has been running for so long that a second node should have a chance. Not what killed a node: that runs apart.
-    fn may_be_copied(&self, lagging: &Lagging, now: Timestamp) -> bool {
+    fn may_be_copied(&self, lagging: &SpeculationRequest, now: Timestamp) -> bool {
         let is_free = match &self.copy {
             Some(Copy::Held { .. }) => false,
             Some(Copy::Offered { at }) => now.since(*at) >= lagging.offer_for,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use longshore_protocol::state::{ChunkState, JobEvent, JobState};
 use longshore_protocol::{
-    Books, ChunkId, ChunkMessage, Death, Digest, Epoch, JobId, JobSummary, LeftOut, NodeId,
+    ChunkId, ChunkMessage, Counts, Death, Digest, Epoch, JobId, JobSummary, LeftOut, NodeId,
     ReduceTree, Timestamp, Token,
 };
 
@@ -19,7 +19,7 @@ use super::results::{Errors, Results};
 use super::retries::{Retries, Waiting};
 use crate::op::{Admission, Event, MAX_RETRY_INDICES};
 use crate::poison::SUSPECT;
-use crate::{ControlError, Was};
+use crate::{ControlError, PriorState};
 
 /// How long a rejected job is shown.
 const KEEP_REJECTED: Duration = Duration::from_secs(24 * 60 * 60);
@@ -34,8 +34,8 @@ pub(super) struct Job {
     pub(super) tree: Option<ReduceTree>,
     pub(super) state: JobState,
     pub(super) resume_to: JobState,
-    pub(super) books: Books,
-    pub(super) reduce: Books,
+    pub(super) counts: Counts,
+    pub(super) reduce: Counts,
     /// The indices that are worked on now: the subtasks, or a level of the reduce.
     pub(super) level: Range<u64>,
     pub(super) cursor: u64,
@@ -160,8 +160,8 @@ impl Job {
             tree,
             state: JobState::Queued,
             resume_to: JobState::Queued,
-            books: Books::new(admission.total),
-            reduce: tree.map(|tree| Books::new(tree.node_count())).unwrap_or_default(),
+            counts: Counts::new(admission.total),
+            reduce: tree.map(|tree| Counts::new(tree.node_count())).unwrap_or_default(),
             level: 0..admission.total,
             cursor: 0,
             last_chunk: 0,
@@ -223,21 +223,21 @@ impl Job {
     }
 
     /// A job as the journal tells of it.
-    pub(super) fn restore(admission: &Admission, was: &Was, now: Timestamp) -> Self {
+    pub(super) fn restore(admission: &Admission, was: &PriorState, now: Timestamp) -> Self {
         let (submitted_at, ending) = match was {
-            Was::Open { submitted_at, .. } => (*submitted_at, None),
-            Was::Ended(ending) => (ending.submitted_at, Some(ending)),
+            PriorState::Open { submitted_at, .. } => (*submitted_at, None),
+            PriorState::Ended(ending) => (ending.submitted_at, Some(ending)),
         };
         let fresh = Self::admit(admission, submitted_at);
         let Some(ending) = ending else {
-            let paused = matches!(was, Was::Open { paused: true, .. });
+            let paused = matches!(was, PriorState::Open { paused: true, .. });
             let state = if paused { JobState::Paused } else { JobState::Queued };
             return Self { state, ..fresh };
         };
-        let [books, reduce] = ending.books();
+        let [counts, reduce] = ending.counts();
         Self {
             state: ending.state,
-            books,
+            counts,
             reduce,
             generation: ending.generation,
             attempts: ending.attempts,
@@ -268,7 +268,7 @@ impl Job {
     pub(super) fn summary(&self) -> JobSummary {
         let queued = self.chunks.values().filter(|chunk| is_queued(chunk)).count() as u64;
         let moves = matches!(self.state, JobState::Running | JobState::Reducing);
-        let open = (self.books.open() + self.reduce.open()) as f64;
+        let open = (self.counts.open() + self.reduce.open()) as f64;
         JobSummary {
             id: self.id(),
             state: self.state,
@@ -276,7 +276,7 @@ impl Job {
             queue: self.admission.queue.clone(),
             tenant: self.admission.tenant.clone(),
             priority: self.admission.priority,
-            books: self.books,
+            counts: self.counts,
             reduce: self.reduce,
             cursor: self.cursor,
             queued_chunks: queued,
@@ -308,7 +308,7 @@ impl Job {
 
     /// Brings the rate up to date.
     pub(super) fn measure(&mut self, now: Timestamp) {
-        let settled = [self.books, self.reduce].map(|books| books.done + books.failed);
+        let settled = [self.counts, self.reduce].map(|counts| counts.done + counts.failed);
         self.pace.measure(settled.into_iter().sum(), now);
     }
 
@@ -320,24 +320,24 @@ impl Job {
     }
 
     /// The books that the current level is part of: those of the reduce count all its levels.
-    pub(super) fn level_books(&mut self) -> &mut Books {
-        if self.at_leaves() { &mut self.books } else { &mut self.reduce }
+    pub(super) fn level_books(&mut self) -> &mut Counts {
+        if self.at_leaves() { &mut self.counts } else { &mut self.reduce }
     }
 
     /// How many reduce nodes lie in levels above the current one.
     pub(super) fn above(&self) -> u64 {
-        self.books.total + self.reduce.total - self.level.end
+        self.counts.total + self.reduce.total - self.level.end
     }
 
     /// The current level's own books, less the levels above it. Those are all waiting or all cancelled.
-    pub(super) fn own_books(&self) -> Books {
+    pub(super) fn own_books(&self) -> Counts {
         if self.at_leaves() {
-            return self.books;
+            return self.counts;
         }
-        let mut books = self.reduce;
-        books.waiting = books.waiting.saturating_sub(self.above());
-        books.cancelled = books.cancelled.saturating_sub(self.above());
-        books
+        let mut counts = self.reduce;
+        counts.waiting = counts.waiting.saturating_sub(self.above());
+        counts.cancelled = counts.cancelled.saturating_sub(self.above());
+        counts
     }
 
     // The end
@@ -355,9 +355,9 @@ impl Job {
         self.finished_at = Some(now);
         self.chunks.clear();
         self.retries.clear();
-        for books in [&mut self.books, &mut self.reduce] {
-            books.cancelled += books.open();
-            (books.waiting, books.queued, books.running, books.retrying) = (0, 0, 0, 0);
+        for counts in [&mut self.counts, &mut self.reduce] {
+            counts.cancelled += counts.open();
+            (counts.waiting, counts.queued, counts.running, counts.retrying) = (0, 0, 0, 0);
         }
         events.push(self.changed());
     }
@@ -471,16 +471,16 @@ impl Job {
         self.failed.clear_range(self.level.clone());
         self.errors.clear();
         self.cursor = self.level.start;
-        for books in [&mut self.books, &mut self.reduce] {
-            books.waiting += books.failed + books.cancelled;
-            (books.failed, books.cancelled) = (0, 0);
+        for counts in [&mut self.counts, &mut self.reduce] {
+            counts.waiting += counts.failed + counts.cancelled;
+            (counts.failed, counts.cancelled) = (0, 0);
         }
     }
 
     /// What is known by its numbers alone runs again.
     fn forget_outcomes(&mut self) {
-        for books in [&mut self.books, &mut self.reduce] {
-            books.failed += std::mem::take(&mut books.done);
+        for counts in [&mut self.counts, &mut self.reduce] {
+            counts.failed += std::mem::take(&mut counts.done);
         }
     }
 
@@ -498,9 +498,9 @@ impl Job {
             let tried = Vec::new();
             self.retries.insert(Waiting { attempt: 1, deferrals: 0, index, tried }, now);
         }
-        let books = self.level_books();
-        books.failed -= indices.len() as u64;
-        books.retrying += indices.len() as u64;
+        let counts = self.level_books();
+        counts.failed -= indices.len() as u64;
+        counts.retrying += indices.len() as u64;
     }
 
     fn first_failed(&self) -> BTreeSet<u64> {

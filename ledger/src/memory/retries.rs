@@ -20,7 +20,7 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// Leaves out what failed on these nodes, with the attempts that it took.
-    pub(super) fn absolve(mut self, absolved: &[NodeId]) -> Self {
+    pub(super) fn refund_attempts(mut self, absolved: &[NodeId]) -> Self {
         let before = self.tried.len();
         self.tried.retain(|node| !absolved.contains(node));
         let wasted = (before - self.tried.len()) as u32;
@@ -95,7 +95,7 @@ impl Retries {
             .iter()
             .take_while(|(due, _)| *due <= now)
             .take(LOOKED_AT)
-            .map(|(_, index)| self.by_index[index].1.clone().absolve(absolved))
+            .map(|(_, index)| self.by_index[index].1.clone().refund_attempts(absolved))
             .collect();
         due.sort_unstable();
         let mut taken: Vec<Stretch> = Vec::new();

@@ -7,14 +7,14 @@ use longshore_protocol::state::ChunkState;
 use longshore_protocol::{ChunkId, Death, ErrorEntry, Lost, NodeId, Recovery, Timestamp, Token};
 
 use super::job::{Chunk, Copy, Job};
-use crate::op::{Event, Loss, Revoked};
+use crate::op::{Event, LossCause, Revoked};
 use crate::poison;
 
 impl Job {
     pub(super) fn revoke(
         &mut self,
         node: &NodeId,
-        loss: &Loss,
+        loss: &LossCause,
         now: Timestamp,
         events: &mut Vec<Event>,
     ) -> Vec<Revoked> {

@@ -11,10 +11,12 @@ use longshore_protocol::{
 
 use super::job::Job;
 use crate::op::{
-    Admission, Admitted, Beat, Declared, Event, Grounds, Held, LOST_KEPT, Loss, LostNode, Process,
-    Stop, StopReason,
+    Admission, Admitted, Beat, Event, Held, LOST_KEPT, LossCause, LossEvidence, LossVerdict,
+    LostNode, Process, Stop, StopReason,
 };
-use crate::{CANCEL_KEPT, Cancelled, ControlError, POSTPONED_FOR, Restored, STALL_KEPT, Was};
+use crate::{
+    CANCEL_KEPT, Cancelled, ControlError, POSTPONED_FOR, PriorState, Restored, STALL_KEPT,
+};
 
 use longshore_protocol::state::JobState;
 
@@ -124,7 +126,7 @@ impl Store {
     pub(super) fn restore(
         &mut self,
         admission: &Admission,
-        was: &Was,
+        was: &PriorState,
         now: Timestamp,
         events: &mut Vec<Event>,
     ) -> Restored {
@@ -392,7 +394,12 @@ impl Store {
         true
     }
 
-    pub(super) fn certify(&mut self, id: &NodeId, death: &str, events: &mut Vec<Event>) -> bool {
+    pub(super) fn record_crash(
+        &mut self,
+        id: &NodeId,
+        death: &str,
+        events: &mut Vec<Event>,
+    ) -> bool {
         let Some(node) = self.nodes.get_mut(id) else {
             return false;
         };
@@ -410,32 +417,36 @@ impl Store {
     pub(super) fn lose(
         &mut self,
         id: &NodeId,
-        grounds: Grounds,
-        loss: &Loss,
+        grounds: LossEvidence,
+        loss: &LossCause,
         now: Timestamp,
         events: &mut Vec<Event>,
-    ) -> Declared {
+    ) -> LossVerdict {
         let beat_at = self.nodes.get(id).map(|node| node.record.beat_at);
         let beat_at = match (grounds, beat_at) {
-            (Grounds::Absent, Some(_)) => return Declared::Lives,
-            (Grounds::LastBeat(at), Some(beat_at)) if beat_at != at => return Declared::Lives,
-            (Grounds::SilentSince(at), Some(beat_at)) if beat_at > at => return Declared::Lives,
-            (Grounds::LastBeat(at), None) => at,
+            (LossEvidence::Absent, Some(_)) => return LossVerdict::Lives,
+            (LossEvidence::LastBeat(at), Some(beat_at)) if beat_at != at => {
+                return LossVerdict::Lives;
+            }
+            (LossEvidence::SilentSince(at), Some(beat_at)) if beat_at > at => {
+                return LossVerdict::Lives;
+            }
+            (LossEvidence::LastBeat(at), None) => at,
             (_, beat_at) => beat_at.unwrap_or_default(),
         };
         self.lost.retain(|_, lost| now.since(lost.at) < LOST_KEPT);
         if let Some(known) = self.lost.get(id) {
-            return Declared::Known(known.clone());
+            return LossVerdict::Known(known.clone());
         }
         self.severed.remove(&Process::Worker(id.clone()));
         self.nodes.remove(id);
         let lost = LostNode { node: id.clone(), at: now, beat_at, loss: loss.clone() };
         self.lost.insert(id.clone(), lost.clone());
         events.push(Event::Node { node: id.clone() });
-        Declared::New(lost)
+        LossVerdict::New(lost)
     }
 
-    pub(super) fn attend(
+    pub(super) fn register_scheduler(
         &mut self,
         scheduler: &SchedulerId,
         within: Duration,
@@ -459,7 +470,11 @@ impl Store {
         self.schedulers.iter().map(record).collect()
     }
 
-    pub(super) fn withdraw(&mut self, scheduler: &SchedulerId, events: &mut Vec<Event>) {
+    pub(super) fn deregister_scheduler(
+        &mut self,
+        scheduler: &SchedulerId,
+        events: &mut Vec<Event>,
+    ) {
         self.severed.remove(&Process::Scheduler(scheduler.clone()));
         if self.schedulers.remove(scheduler).is_some() {
             events.push(Event::Scheduler { scheduler: scheduler.clone() });

@@ -84,7 +84,7 @@ async fn finish(ledger: &MemoryLedger, clock: &ManualClock, job: JobId) {
             Some(_) => {}
         }
         for node in ["a", "b", "c", "n"] {
-            ledger.revoke(job, &NodeId::new(node), &Loss::Vanished).await.unwrap();
+            ledger.revoke(job, &NodeId::new(node), &LossCause::Vanished).await.unwrap();
         }
         let open = Open { chunks: 9, size: 9, publish_within: Duration::ZERO };
         ledger.open(job, &open).await.unwrap();
@@ -290,7 +290,7 @@ async fn schedulers_that_fell_silent_are_left_out() {
     let [one, two] = ["one", "two"].map(SchedulerId::new);
     let within = Duration::from_secs(5);
     let attend = async |id: &SchedulerId| -> Vec<SchedulerId> {
-        let present = ledger.attend(id, within).await.unwrap();
+        let present = ledger.register_scheduler(id, within).await.unwrap();
         present.into_iter().map(|record| record.id).collect()
     };
     attend(&one).await;
@@ -303,7 +303,7 @@ async fn schedulers_that_fell_silent_are_left_out() {
 #[tokio::test]
 async fn a_follower_that_falls_behind_is_told_of_the_gap() {
     let ledger = MemoryLedger::default();
-    let mut events = ledger.events(Audience::Schedulers).await.unwrap();
+    let mut events = ledger.events(Topic::Schedulers).await.unwrap();
     ledger.admit(&admission(4)).await.unwrap();
     for _ in 0..EVENTS_KEPT {
         ledger.pause(job()).await.unwrap();
@@ -316,27 +316,27 @@ async fn a_follower_that_falls_behind_is_told_of_the_gap() {
 #[test]
 fn a_bit_that_is_set_counts_once_and_keeps_its_result() {
     let now = Timestamp::from_millis(1);
-    let mut books = Job::admit(&admission(8), now);
-    let opened = books.open(&Open { chunks: 1, size: 8, publish_within: HOUR }, now);
-    books.claim(opened[0].chunk, Epoch(1), token(1), &NodeId::new("n"), now);
+    let mut counts = Job::admit(&admission(8), now);
+    let opened = counts.open(&Open { chunks: 1, size: 8, publish_within: HOUR }, now);
+    counts.claim(opened[0].chunk, Epoch(1), token(1), &NodeId::new("n"), now);
     // Somebody else was first with 2, 3 and 6.
-    books.done.set_range(2..4);
-    books.done.set_range(6..7);
+    counts.done.set_range(2..4);
+    counts.done.set_range(6..7);
     let results = Some("0\n1\n2\n3\n4\n5\n6\n".to_owned());
     let runs = vec![Run::Success { count: 7, results }];
     let commit = Commit { from: 0, runs, busy: Duration::ZERO };
     let mut events = Vec::new();
-    books.commit(opened[0].chunk, token(1), &commit, now, &mut events).unwrap();
-    assert_eq!(books.books.done, 4);
-    let page = books.results.page(0..8, 99);
+    counts.commit(opened[0].chunk, token(1), &commit, now, &mut events).unwrap();
+    assert_eq!(counts.counts.done, 4);
+    let page = counts.results.page(0..8, 99);
     let kept: Vec<_> = page.runs.iter().map(|run| (run.from, run.lines.as_str())).collect();
     assert_eq!(kept, [(0, "0\n1\n"), (4, "4\n5\n")]);
     // Failures of what is done are no failures.
-    books.done.set_range(7..8);
+    counts.done.set_range(7..8);
     let runs = vec![Run::Failed { error: "late".into() }];
     let commit = Commit { from: 7, runs, busy: Duration::ZERO };
-    books.commit(opened[0].chunk, token(1), &commit, now, &mut events).unwrap();
-    assert_eq!((books.books.failed, books.errors.page(0, 9)), (0, vec![]));
+    counts.commit(opened[0].chunk, token(1), &commit, now, &mut events).unwrap();
+    assert_eq!((counts.counts.failed, counts.errors.page(0, 9)), (0, vec![]));
 }
 
 #[test]
@@ -358,9 +358,9 @@ fn the_audit_sees_what_is_wrong() {
         let found = job.audit().findings.join("; ");
         assert!(found.contains(expected), "{found:?} does not say {expected:?}");
     }
-    check(|job| job.books.done += 1, "off by -1");
-    check(|job| job.books.done += 1, "1 subtasks are kept as done, 0 counted");
-    check(|job| job.reduce.waiting -= 1, "the books of the reduce nodes are off by 1");
+    check(|job| job.counts.done += 1, "off by -1");
+    check(|job| job.counts.done += 1, "1 subtasks are kept as done, 0 counted");
+    check(|job| job.reduce.waiting -= 1, "the counts of the reduce nodes are off by 1");
     check(|job| drop(job.chunks.pop_last()), "3 subtasks are kept as queued, 0 counted");
     check(|job| job.retries.clear(), "1 subtasks are kept as retrying, 0 counted");
     check(|job| job.cursor = 9, "kept as waiting, 3 counted");
@@ -389,7 +389,7 @@ async fn ten_million_subtasks_cost_bits_and_not_rows() {
         }
     }
     let summary = ledger.job(job()).await.unwrap().unwrap();
-    assert_eq!((summary.state, summary.books.done), (JobState::Succeeded, total));
+    assert_eq!((summary.state, summary.counts.done), (JobState::Succeeded, total));
     ledger.read(job(), |job| {
         assert_eq!(job.chunks.len(), 0);
         assert_eq!(job.results.page(0..total, 1).runs, []);
@@ -406,7 +406,7 @@ async fn a_restored_ledger_knows_nothing_of_what_came_after_the_snapshot() {
     ledger.commit(job(), message.chunk, token(1), &successes(0, 2)).await.unwrap();
     ledger.restore(&before);
     let summary = ledger.job(job()).await.unwrap().unwrap();
-    assert_eq!((summary.books.done, summary.books.queued), (0, 4));
+    assert_eq!((summary.counts.done, summary.counts.queued), (0, 4));
     assert!(ledger.audit(job()).await.unwrap().unwrap().is_clean());
     let late = ledger.commit(job(), message.chunk, token(1), &successes(2, 2)).await.unwrap();
     assert_eq!(late, Committed::Fenced);

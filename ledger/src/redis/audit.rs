@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use longshore_protocol::state::JobState;
-use longshore_protocol::{Audit, Books, JobId};
+use longshore_protocol::{Audit, Counts, JobId};
 
 use super::RedisLedger;
 use super::call::Call;
@@ -57,7 +57,7 @@ impl Raw {
 
 fn audit(job: JobId, fields: &Fields, raw: &Raw) -> Result<Audit, Error> {
     let state = fields.state()?;
-    let (kept, reduce_kept) = (fields.books("")?, fields.books("reduce_")?);
+    let (kept, reduce_kept) = (fields.counts("")?, fields.counts("reduce_")?);
     let mut findings = Vec::new();
     let (counted, reduce_counted) = match fields.time("restored_at")? {
         // Put back from the journal, which knows numbers and no bits.
@@ -95,20 +95,20 @@ fn recount(
     fields: &Fields,
     raw: &Raw,
     findings: &mut Vec<String>,
-) -> Result<(Books, Books), Error> {
-    let (total, nodes) = (fields.books("")?.total, fields.books("reduce_")?.total);
+) -> Result<(Counts, Counts), Error> {
+    let (total, nodes) = (fields.counts("")?.total, fields.counts("reduce_")?.total);
     let above = (total + nodes).saturating_sub(fields.number("level_to")?);
-    let mut subtasks = Books {
+    let mut subtasks = Counts {
         total,
         done: raw.number("done")?,
         failed: raw.number("failed")?,
-        ..Books::default()
+        ..Counts::default()
     };
-    let mut reduce = Books {
+    let mut reduce = Counts {
         total: nodes,
         done: raw.number("reduce_done")?,
         failed: raw.number("reduce_failed")?,
-        ..Books::default()
+        ..Counts::default()
     };
     let reducing = fields.number::<u64>("level_from")? >= total && nodes > 0;
     let level = if reducing { &mut reduce } else { &mut subtasks };
@@ -136,7 +136,7 @@ fn recount(
     Ok((subtasks, reduce))
 }
 
-fn compare(whose: &str, kept: &Books, counted: &Books, findings: &mut Vec<String>) {
+fn compare(whose: &str, kept: &Counts, counted: &Counts, findings: &mut Vec<String>) {
     let pairs = [
         ("waiting", kept.waiting, counted.waiting),
         ("queued", kept.queued, counted.queued),
@@ -152,6 +152,6 @@ fn compare(whose: &str, kept: &Books, counted: &Books, findings: &mut Vec<String
         }
     }
     if kept.imbalance() != 0 {
-        findings.push(format!("{whose}: the books are off by {}", kept.imbalance()));
+        findings.push(format!("{whose}: the counts are off by {}", kept.imbalance()));
     }
 }

@@ -26,7 +26,7 @@ use super::reading::{MOST_INDEX, results_page};
 use super::reply::{Reply, corrupt};
 use super::summary::Fields;
 use super::transport::Followed;
-use crate::{Audience, Ended, Error, Event, Events};
+use crate::{Ended, Error, Event, Events, Topic};
 
 /// How long a quiet connection goes unquestioned: a server that vanished without a word is noticed
 /// this late.
@@ -36,13 +36,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 struct RedisEvents {
     ledger: RedisLedger,
-    audience: Audience,
+    audience: Topic,
     followed: Option<Followed>,
     pause: Duration,
 }
 
 impl RedisLedger {
-    pub(super) async fn follow_events(&self, audience: Audience) -> Result<Box<dyn Events>, Error> {
+    pub(super) async fn follow_events(&self, audience: Topic) -> Result<Box<dyn Events>, Error> {
         let (followed, pause) = (None, FIRST_PAUSE);
         let mut events = RedisEvents { ledger: self.clone(), audience, followed, pause };
         events.connect().await?;

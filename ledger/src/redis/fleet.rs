@@ -16,7 +16,7 @@ use super::node_hash::{heart, node_fields, node_info, node_record};
 use super::reply::{Reply, corrupt, word};
 use super::summary::Fields;
 use super::{RedisLedger, millis};
-use crate::{Audience, Beat, Error, Event, Held, Roster, Stop, StopReason};
+use crate::{Beat, Error, Event, Held, NodeSnapshot, Stop, StopReason, Topic};
 
 /// A worker that was never forgotten by name is forgotten after this silence.
 const FORGET_AFTER: Duration = Duration::from_hours(24);
@@ -114,7 +114,7 @@ impl RedisLedger {
             commands.push(back);
         }
         if answer.is_event {
-            commands.extend(self.announcements(&info.id, &[Audience::Schedulers])?);
+            commands.extend(self.announcements(&info.id, &[Topic::Schedulers])?);
         }
         let answers = self.call_all(OPERATION, &commands).await?;
 
@@ -216,7 +216,7 @@ impl RedisLedger {
     }
 
     /// Two round trips: the list with the time of each one's last beat, and who has news; then what is not known of these.
-    pub(super) async fn read_nodes(&self, known: &Roster) -> Result<Roster, Error> {
+    pub(super) async fn read_nodes(&self, known: &NodeSnapshot) -> Result<NodeSnapshot, Error> {
         const OPERATION: &str = "nodes";
         let keys = self.keys();
         let mut news = cmd("ZRANGEBYSCORE");
@@ -269,7 +269,7 @@ impl RedisLedger {
         }
         self.call_all(OPERATION, &vanished).await?;
         nodes.sort_unstable_by(|a, b| a.info.id.cmp(&b.info.id));
-        Ok(Roster { nodes: Arc::new(nodes), lost: Arc::new(lost), revision })
+        Ok(NodeSnapshot { nodes: Arc::new(nodes), lost: Arc::new(lost), revision })
     }
 
     pub(super) async fn drain_node(&self, node: &NodeId) -> Result<bool, Error> {
@@ -279,7 +279,7 @@ impl RedisLedger {
             return Ok(false);
         }
         let mut commands = vec![self.news(node)];
-        commands.extend(self.announcements(node, &[Audience::Schedulers, Audience::Workers])?);
+        commands.extend(self.announcements(node, &[Topic::Schedulers, Topic::Workers])?);
         self.call_all(OPERATION, &commands).await?;
         Ok(true)
     }
@@ -297,19 +297,19 @@ impl RedisLedger {
             return Ok(false);
         }
         let mut commands = vec![self.news(node)];
-        commands.extend(self.announcements(node, &[Audience::Schedulers])?);
+        commands.extend(self.announcements(node, &[Topic::Schedulers])?);
         self.call_all(OPERATION, &commands).await?;
         Ok(true)
     }
 
     pub(super) async fn certify_death(&self, node: &NodeId, death: &str) -> Result<bool, Error> {
-        const OPERATION: &str = "certify";
+        const OPERATION: &str = "record_crash";
         let call = Call::new(OPERATION, [self.keys().node(node)]).arg(death);
         if self.call(&call).await?.word()? != "certified" {
             return Ok(false);
         }
         let mut commands = vec![self.news(node)];
-        commands.extend(self.announcements(node, &[Audience::Schedulers])?);
+        commands.extend(self.announcements(node, &[Topic::Schedulers])?);
         self.call_all(OPERATION, &commands).await?;
         Ok(true)
     }
@@ -341,12 +341,12 @@ impl RedisLedger {
     pub(super) fn announcements(
         &self,
         node: &NodeId,
-        audiences: &[Audience],
+        audiences: &[Topic],
     ) -> Result<Vec<Cmd>, Error> {
         self.hints(&Event::Node { node: node.clone() }, audiences)
     }
 
-    fn hints(&self, hint: &Event, audiences: &[Audience]) -> Result<Vec<Cmd>, Error> {
+    fn hints(&self, hint: &Event, audiences: &[Topic]) -> Result<Vec<Cmd>, Error> {
         let keys = self.keys();
         let hint = serde_json::to_string(hint).map_err(|e| corrupt("events", e.to_string()))?;
         let own = audiences.iter().map(|audience| keys.events_for(*audience));
@@ -359,7 +359,7 @@ impl RedisLedger {
         scheduler: &SchedulerId,
         within: Duration,
     ) -> Result<Vec<SchedulerRecord>, Error> {
-        const OPERATION: &str = "attend";
+        const OPERATION: &str = "register_scheduler";
         let (keys, own) = (self.keys(), self.keys().scheduler(scheduler));
         let call =
             Call::new(OPERATION, [keys.schedulers()]).arg(scheduler.as_str()).arg(millis(within));
@@ -424,8 +424,8 @@ impl RedisLedger {
         let mut leave = vec![delete, leave];
         // The others sign in anew, and see who is left.
         let gone = Event::Scheduler { scheduler: scheduler.clone() };
-        leave.extend(self.hints(&gone, &[Audience::Schedulers])?);
-        self.call_all("withdraw", &leave).await.map(drop)
+        leave.extend(self.hints(&gone, &[Topic::Schedulers])?);
+        self.call_all("deregister_scheduler", &leave).await.map(drop)
     }
 }
 

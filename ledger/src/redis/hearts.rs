@@ -28,7 +28,7 @@ use redis::cmd;
 use super::RedisLedger;
 use super::reply::optional_word;
 use super::transport::Failure;
-use crate::{Error, Heart, Hearts, Process};
+use crate::{ConnectionWatch, Error, Heart, Process};
 
 const OPERATION: &str = "hearts";
 
@@ -57,7 +57,7 @@ impl RedisLedger {
 }
 
 #[async_trait]
-impl Hearts for RedisHearts {
+impl ConnectionWatch for RedisHearts {
     async fn severed(&mut self, registered: &[Heart]) -> Result<Vec<Process>, Error> {
         let known = |heart: &Heart| Some((heart.of.clone(), heart.connection.clone()?));
         let hearts: BTreeSet<(Process, String)> = registered.iter().filter_map(known).collect();

@@ -13,8 +13,8 @@ use super::summary::Fields;
 use super::{RedisLedger, millis, packing};
 use crate::op::{MAX_CHUNKS_A_CALL, MAX_INDICES, MAX_PARTS, shortened};
 use crate::{
-    Admission, Admitted, Claim, Commit, Committed, Error, Grant, HandBack, Holder, Lagging, Loss,
-    Open, POSTPONED_FOR, Revoked, Straggler, Sweep,
+    Admission, Admitted, Claim, Commit, Committed, Error, Grant, Holder, LossCause, Open,
+    POSTPONED_FOR, Released, Revoked, SpeculationRequest, SpeculativeChunk, Sweep,
 };
 
 impl RedisLedger {
@@ -271,7 +271,7 @@ impl RedisLedger {
 
     pub(super) async fn absolve_nodes(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error> {
         let names: Vec<&str> = nodes.iter().map(NodeId::as_str).collect();
-        let call = Call::new("absolve", self.keys().all_of_job(job))
+        let call = Call::new("refund_attempts", self.keys().all_of_job(job))
             .arg(self.keys().events())
             .arg(job.to_string())
             .arg(names.join(" "));
@@ -284,7 +284,7 @@ impl RedisLedger {
         chunk: ChunkId,
         token: Token,
         part: Option<u64>,
-    ) -> Result<HandBack, Error> {
+    ) -> Result<Released, Error> {
         let keys = self.keys();
         let call = Call::new("release", [keys.job(job), keys.chunks(job), keys.due(job)])
             .arg(keys.events())
@@ -295,8 +295,8 @@ impl RedisLedger {
             .arg(MAX_PARTS);
         let mut reply = self.call(&call).await?;
         match reply.word()?.as_str() {
-            "queued" => Ok(HandBack::Queued),
-            "fenced" => Ok(HandBack::Fenced),
+            "queued" => Ok(Released::Queued),
+            "fenced" => Ok(Released::Fenced),
             other => Err(reply.unexpected(other)),
         }
     }
@@ -304,8 +304,8 @@ impl RedisLedger {
     pub(super) async fn offer_copies(
         &self,
         job: JobId,
-        lagging: &Lagging,
-    ) -> Result<Vec<Straggler>, Error> {
+        lagging: &SpeculationRequest,
+    ) -> Result<Vec<SpeculativeChunk>, Error> {
         let keys = self.keys();
         let call = Call::new("copy", [keys.job(job), keys.chunks(job)])
             .arg(millis(lagging.held_for))
@@ -316,7 +316,7 @@ impl RedisLedger {
         let mut stragglers = Vec::new();
         while !reply.is_empty() {
             let message = message(job, &mut reply)?;
-            stragglers.push(Straggler { message, holder: NodeId::new(reply.word()?) });
+            stragglers.push(SpeculativeChunk { message, holder: NodeId::new(reply.word()?) });
         }
         Ok(stragglers)
     }
@@ -325,7 +325,7 @@ impl RedisLedger {
         &self,
         job: JobId,
         node: &NodeId,
-        loss: &Loss,
+        loss: &LossCause,
     ) -> Result<Vec<Revoked>, Error> {
         let keys = self.keys();
         let call = Call::new("revoke", keys.all_of_job(job))

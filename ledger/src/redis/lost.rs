@@ -15,15 +15,15 @@ use super::reply::corrupt;
 use super::summary::Fields;
 use super::{RedisLedger, millis};
 use crate::op::LOST_KEPT;
-use crate::{Audience, Declared, Error, Grounds, Loss, LostNode};
+use crate::{Error, LossCause, LossEvidence, LossVerdict, LostNode, Topic};
 
 impl RedisLedger {
     pub(super) async fn lose_node(
         &self,
         node: &NodeId,
-        grounds: Grounds,
-        loss: &Loss,
-    ) -> Result<Declared, Error> {
+        grounds: LossEvidence,
+        loss: &LossCause,
+    ) -> Result<LossVerdict, Error> {
         const OPERATION: &str = "lose";
         self.told().remove(node);
         let keys = self.keys();
@@ -32,10 +32,10 @@ impl RedisLedger {
         let lists = [keys.nodes(), keys.node_news(), keys.lost_node(node)];
         let touched = lists.into_iter().chain((!is_cluster).then(|| record.clone()));
         let (word, time) = match grounds {
-            Grounds::Certain => ("certain", Timestamp::default()),
-            Grounds::Absent => ("absent", Timestamp::default()),
-            Grounds::LastBeat(at) => ("beat", at),
-            Grounds::SilentSince(at) => ("time", at),
+            LossEvidence::Certain => ("certain", Timestamp::default()),
+            LossEvidence::Absent => ("absent", Timestamp::default()),
+            LossEvidence::LastBeat(at) => ("beat", at),
+            LossEvidence::SilentSince(at) => ("time", at),
         };
         let call = Call::new(OPERATION, touched)
             .arg(node.as_str())
@@ -47,23 +47,23 @@ impl RedisLedger {
         let mut reply = self.call(&call).await?;
         let verdict = reply.word()?;
         if verdict == "lives" {
-            return Ok(Declared::Lives);
+            return Ok(LossVerdict::Lives);
         }
         let names = ["at", "beat_at", "lost", "how"].map(str::to_owned);
         let values = [reply.word()?, reply.word()?, reply.word()?, reply.word()?];
         let fields = Fields::new(OPERATION, names.into_iter().zip(values).collect());
         let lost = lost_node(OPERATION, node.clone(), &fields)?;
         if verdict != "lost" {
-            return Ok(Declared::Known(lost));
+            return Ok(LossVerdict::Known(lost));
         }
-        let mut commands = self.announcements(node, &[Audience::Schedulers])?;
+        let mut commands = self.announcements(node, &[Topic::Schedulers])?;
         if is_cluster {
             let mut delete = cmd("DEL");
             delete.arg(record);
             commands.push(delete);
         }
         self.call_all(OPERATION, &commands).await?;
-        Ok(Declared::New(lost))
+        Ok(LossVerdict::New(lost))
     }
 
     /// The verdicts on workers that are on no list, of those that are `known` and those that have `news`.
@@ -104,9 +104,9 @@ impl RedisLedger {
 
 fn lost_node(operation: &'static str, node: NodeId, fields: &Fields) -> Result<LostNode, Error> {
     let loss = match (fields.text("lost").as_str(), fields.text("how")) {
-        ("left", _) => Loss::Left,
-        ("died", how) if how.is_empty() => Loss::Vanished,
-        ("died", how) => Loss::Crashed(how),
+        ("left", _) => LossCause::Left,
+        ("died", how) if how.is_empty() => LossCause::Vanished,
+        ("died", how) => LossCause::Crashed(how),
         (other, _) => return Err(corrupt(operation, format!("{node} is lost as `{other}`"))),
     };
     let time = |field| fields.time(field).map(Option::unwrap_or_default);

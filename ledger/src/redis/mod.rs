@@ -56,9 +56,10 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::keys::Keys;
 use crate::{
-    Admission, Admitted, Audience, Beat, Cancelled, Claim, Commit, Committed, ControlError,
-    Declared, Error, Events, Finding, Grounds, HandBack, Hearts, Held, Holder, Lagging, Ledger,
-    Loss, Open, Restored, Revoked, Roster, StoredDocument, Straggler, Sweep, Was,
+    Admission, Admitted, Beat, Cancelled, Claim, Commit, Committed, ConnectionWatch, ControlError,
+    Error, Events, Finding, Held, Holder, Ledger, LossCause, LossEvidence, LossVerdict,
+    NodeSnapshot, Open, PriorState, Released, Restored, Revoked, SpeculationRequest,
+    SpeculativeChunk, StoredDocument, Sweep, Topic,
 };
 use clock::LedgerClock;
 use fleet::Told;
@@ -243,15 +244,24 @@ impl Ledger for RedisLedger {
         chunk: ChunkId,
         token: Token,
         part: Option<u64>,
-    ) -> Result<HandBack, Error> {
+    ) -> Result<Released, Error> {
         self.release_chunk(job, chunk, token, part).await
     }
 
-    async fn copy(&self, job: JobId, lagging: &Lagging) -> Result<Vec<Straggler>, Error> {
+    async fn copy(
+        &self,
+        job: JobId,
+        lagging: &SpeculationRequest,
+    ) -> Result<Vec<SpeculativeChunk>, Error> {
         self.offer_copies(job, lagging).await
     }
 
-    async fn revoke(&self, job: JobId, node: &NodeId, loss: &Loss) -> Result<Vec<Revoked>, Error> {
+    async fn revoke(
+        &self,
+        job: JobId,
+        node: &NodeId,
+        loss: &LossCause,
+    ) -> Result<Vec<Revoked>, Error> {
         self.revoke_node(job, node, loss).await
     }
 
@@ -297,7 +307,7 @@ impl Ledger for RedisLedger {
         self.delete_job(job).await
     }
 
-    async fn restore(&self, admission: &Admission, was: &Was) -> Result<Restored, Error> {
+    async fn restore(&self, admission: &Admission, was: &PriorState) -> Result<Restored, Error> {
         self.restore_job(admission, was).await
     }
 
@@ -364,15 +374,15 @@ impl Ledger for RedisLedger {
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRecord>, Error> {
-        let all = self.read_nodes(&Roster::default()).await?;
+        let all = self.read_nodes(&NodeSnapshot::default()).await?;
         Ok(Arc::unwrap_or_clone(all.nodes))
     }
 
-    async fn nodes_since(&self, known: &Roster) -> Result<Roster, Error> {
+    async fn nodes_since(&self, known: &NodeSnapshot) -> Result<NodeSnapshot, Error> {
         self.read_nodes(known).await
     }
 
-    fn hearts(&self) -> Box<dyn Hearts> {
+    fn hearts(&self) -> Box<dyn ConnectionWatch> {
         Box::new(self.watch_hearts())
     }
 
@@ -380,7 +390,7 @@ impl Ledger for RedisLedger {
         self.read_tried(job, chunks).await
     }
 
-    async fn absolve(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error> {
+    async fn refund_attempts(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error> {
         self.absolve_nodes(job, nodes).await
     }
 
@@ -392,15 +402,20 @@ impl Ledger for RedisLedger {
         self.drain_node(node).await
     }
 
-    async fn certify(&self, node: &NodeId, death: &str) -> Result<bool, Error> {
+    async fn record_crash(&self, node: &NodeId, death: &str) -> Result<bool, Error> {
         self.certify_death(node, death).await
     }
 
-    async fn lose(&self, node: &NodeId, grounds: Grounds, loss: &Loss) -> Result<Declared, Error> {
+    async fn lose(
+        &self,
+        node: &NodeId,
+        grounds: LossEvidence,
+        loss: &LossCause,
+    ) -> Result<LossVerdict, Error> {
         self.lose_node(node, grounds, loss).await
     }
 
-    async fn attend(
+    async fn register_scheduler(
         &self,
         scheduler: &SchedulerId,
         within: Duration,
@@ -412,11 +427,11 @@ impl Ledger for RedisLedger {
         self.listed_schedulers().await
     }
 
-    async fn withdraw(&self, scheduler: &SchedulerId) -> Result<(), Error> {
+    async fn deregister_scheduler(&self, scheduler: &SchedulerId) -> Result<(), Error> {
         self.withdraw_as(scheduler).await
     }
 
-    async fn events(&self, audience: Audience) -> Result<Box<dyn Events>, Error> {
+    async fn events(&self, audience: Topic) -> Result<Box<dyn Events>, Error> {
         self.follow_events(audience).await
     }
 

@@ -34,7 +34,7 @@ pub(super) fn node_fields(info: &NodeInfo) -> Result<[(&'static str, String); 19
         ("tasks", serde_json::to_string(&info.tasks).map_err(json)?),
         ("disabled", serde_json::to_string(&info.disabled).map_err(json)?),
         ("records", serde_json::to_string(&info.records).map_err(json)?),
-        ("uncopied", serde_json::to_string(&info.uncopied).map_err(json)?),
+        ("non_speculative", serde_json::to_string(&info.non_speculative).map_err(json)?),
         ("heartbeat_ms", told(info.terms.heartbeat)),
         ("dead_after_ms", told(info.terms.dead_after)),
         ("exclusive", serde_json::to_string(&info.terms.exclusive).map_err(json)?),
@@ -68,7 +68,7 @@ pub(super) fn node_info(
         tasks: Vec::new(),
         disabled: Vec::new(),
         records: Vec::new(),
-        uncopied: from_json(operation, fields, "uncopied")?,
+        non_speculative: from_json(operation, fields, "non_speculative")?,
         terms: LivenessTerms {
             heartbeat: told("heartbeat_ms")?,
             dead_after: told("dead_after_ms")?,
@@ -143,7 +143,7 @@ mod tests {
                 since: Timestamp::from_millis(1_700_000_000_500),
             }],
             records: Vec::new(),
-            uncopied: vec!["notify".into()],
+            non_speculative: vec!["notify".into()],
             terms: LivenessTerms {
                 heartbeat: Some(Duration::from_secs(10)),
                 dead_after: None,

@@ -9,21 +9,21 @@ use super::call::Call;
 use super::jobs::{zadd, zrem};
 use super::millis;
 use super::reply::{Reply, corrupt, optional_word, parse, word};
-use crate::{Admission, Error, Restored, Was};
+use crate::{Admission, Error, PriorState, Restored};
 
 impl RedisLedger {
     /// As with `admit`, the job goes on the list of active ones first.
     pub(super) async fn restore_job(
         &self,
         admission: &Admission,
-        was: &Was,
+        was: &PriorState,
     ) -> Result<Restored, Error> {
         const OPERATION: &str = "restore";
         was.check(admission)?;
         let (keys, name) = (self.keys(), admission.job.to_string());
         let call = self.entry_call(OPERATION, admission, &[]);
         let (call, lists) = match was {
-            Was::Open { submitted_at, paused } => {
+            PriorState::Open { submitted_at, paused } => {
                 let state = if *paused { JobState::Paused } else { JobState::Queued };
                 let submitted = submitted_at.as_millis();
                 let list = zadd(keys.active(), Some("NX"), submitted, &name);
@@ -33,7 +33,7 @@ impl RedisLedger {
                     (0..13).fold(call.arg(state.as_str()).arg(submitted), |call, _| call.arg(""));
                 (call, [list].into_iter().chain(off).collect())
             }
-            Was::Ended(ending) => {
+            PriorState::Ended(ending) => {
                 let finished = ending.finished_at.as_millis();
                 let expires = finished + millis(admission.keep_for);
                 let lists = vec![

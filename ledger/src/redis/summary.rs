@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use longshore_protocol::state::JobState;
-use longshore_protocol::{Books, JobId, JobSummary, LeftOut, Timestamp};
+use longshore_protocol::{Counts, JobId, JobSummary, LeftOut, Timestamp};
 
 use super::reply::{corrupt, parse};
 use crate::Error;
@@ -52,7 +52,7 @@ impl Fields {
     }
 
     /// The books whose fields begin with `prefix` (empty, or `reduce_`).
-    pub(super) fn books(&self, prefix: &str) -> Result<Books, Error> {
+    pub(super) fn counts(&self, prefix: &str) -> Result<Counts, Error> {
         let number = |name: &str| {
             let name = format!("{prefix}{name}");
             match self.number(&name)? {
@@ -60,7 +60,7 @@ impl Fields {
                 number => Err(corrupt(self.operation, format!("{name} is {number}"))),
             }
         };
-        Ok(Books {
+        Ok(Counts {
             total: number("total")?,
             waiting: number("waiting")?,
             queued: number("queued")?,
@@ -91,8 +91,8 @@ impl Fields {
             queue: self.text("queue"),
             tenant: self.text("tenant"),
             priority: self.number("priority")?,
-            books: self.books("")?,
-            reduce: self.books("reduce_")?,
+            counts: self.counts("")?,
+            reduce: self.counts("reduce_")?,
             cursor: self.number("cursor")?,
             queued_chunks: self.number("queued_chunks")?,
             running_chunks: self.number("running_chunks")?,
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn a_count_beyond_all_counts_is_somebody_elses_doing() {
         let map = [("done".to_owned(), u64::MAX.to_string())].into();
-        let error = Fields::new("job", map).books("").expect_err("it can't be");
+        let error = Fields::new("job", map).counts("").expect_err("it can't be");
         assert!(error.to_string().contains("done is 18446744073709551615"), "{error}");
     }
 }

@@ -3,7 +3,7 @@
 use longshore_protocol::document::journal_schema;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Decoder, Ending, JobId, JournalRecord, LARGEST_RECORD, News, SchedulerId, Timestamp,
+    Decoder, Ending, JobId, JournalEvent, JournalRecord, LARGEST_RECORD, SchedulerId, Timestamp,
 };
 use serde_json::{Value, json};
 
@@ -15,8 +15,14 @@ fn job(number: u128) -> JobId {
     JobId::from_uuid(uuid::Uuid::from_u128(number))
 }
 
-fn admitted(document: String) -> News {
-    News::Admitted { job: job(7), at: AT, keep_for_ms: 86_400_000, document, manifest: None }
+fn admitted(document: String) -> JournalEvent {
+    JournalEvent::Admitted {
+        job: job(7),
+        at: AT,
+        keep_for_ms: 86_400_000,
+        document,
+        manifest: None,
+    }
 }
 
 fn ending() -> Ending {
@@ -39,17 +45,17 @@ fn ending() -> Ending {
     }
 }
 
-fn all() -> [News; 8] {
+fn all() -> [JournalEvent; 8] {
     let job = job(7);
     [
         admitted("{\"task\":\"wörter\"}".into()),
-        News::Ended { job, ending: ending() },
-        News::Paused { job, at: AT },
-        News::Resumed { job, at: AT },
-        News::Reopened { job, at: AT },
-        News::Deleted { job, at: AT },
-        News::Piece { job, at: AT, number: 1, of: 3, text: "x".into() },
-        News::Mark { by: SchedulerId::new("quay-1") },
+        JournalEvent::Ended { job, ending: ending() },
+        JournalEvent::Paused { job, at: AT },
+        JournalEvent::Resumed { job, at: AT },
+        JournalEvent::Reopened { job, at: AT },
+        JournalEvent::Deleted { job, at: AT },
+        JournalEvent::Piece { job, at: AT, number: 1, of: 3, text: "x".into() },
+        JournalEvent::Mark { by: SchedulerId::new("quay-1") },
     ]
 }
 
@@ -61,7 +67,7 @@ fn every_record_is_read_as_it_was_written_and_obeys_the_schema() {
         let [message] = messages.as_slice() else { panic!("{news:?} is short") };
         let value: Value = serde_json::from_str(message).expect("JSON");
         assert!(schema.is_valid(&value), "{message}");
-        if !matches!(news, News::Piece { .. }) {
+        if !matches!(news, JournalEvent::Piece { .. }) {
             let read = Decoder::default().decode(message.as_bytes()).expect("readable");
             assert_eq!(read.as_ref(), Some(&news), "{message}");
         }
@@ -70,7 +76,8 @@ fn every_record_is_read_as_it_was_written_and_obeys_the_schema() {
 
 #[test]
 fn the_records_read_as_documented() {
-    let [message] = &JournalRecord::encode(&News::Paused { job: job(7), at: AT })[..] else {
+    let [message] = &JournalRecord::encode(&JournalEvent::Paused { job: job(7), at: AT })[..]
+    else {
         panic!("one message")
     };
     let value: Value = serde_json::from_str(message).expect("JSON");
@@ -88,13 +95,13 @@ fn a_record_that_is_too_long_travels_in_pieces_that_fit() {
     assert!(longest.is_some_and(|longest| longest < 16 << 20), "{longest:?}");
     let mut decoder = Decoder::default();
     // The first publisher died after two pieces; the next begins again. Another job's record comes in between.
-    let other = JournalRecord::encode(&News::Paused { job: job(8), at: AT });
+    let other = JournalRecord::encode(&JournalEvent::Paused { job: job(8), at: AT });
     let stream = messages[..2].iter().chain(&messages).chain(&other).chain(&messages[1..]);
-    let read: Vec<News> =
+    let read: Vec<JournalEvent> =
         stream.filter_map(|m| decoder.decode(m.as_bytes()).expect("readable")).collect();
     assert_eq!(read.len(), 2, "the pieces behind the last complete one are left alone");
     assert!(read[0] == long, "put together as it was");
-    assert!(matches!(read[1], News::Paused { .. }));
+    assert!(matches!(read[1], JournalEvent::Paused { .. }));
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn claim(epoch: u64, token: Token, node: &str) -> ChunkEvent {
 }
 
 fn hand_back(token: Token) -> ChunkEvent {
-    ChunkEvent::HandBack { token, due: Timestamp::from_millis(9) }
+    ChunkEvent::Released { token, due: Timestamp::from_millis(9) }
 }
 
 #[track_caller]

@@ -134,7 +134,7 @@ mod tests {
         let goes = world.submit(400, 1_000, "");
         ends(&mut world, 3_000, goes);
         let summary = world.summary(waits);
-        assert_eq!((summary.books.waiting, world.refused(0) + world.refused(1)), (40, 0));
+        assert_eq!((summary.counts.waiting, world.refused(0) + world.refused(1)), (40, 0));
         world.give_tasks(0, &["noop", "other"]);
         ends(&mut world, 3_000, waits);
         assert_eq!(world.refused(1), 0);
@@ -158,11 +158,11 @@ mod tests {
         let mut world = World::new(3, 1);
         world.give_tasks(2, &[]);
         world.slow_down(0, 10_000);
-        world.uncopied = vec!["noop".into()];
+        world.non_speculative = vec!["noop".into()];
         world.run_for(100);
         let job = world.submit(21, 50_000, r#","chunk":1"#);
         world.run_until(4_000, "all but the slow one's", |world| {
-            world.summary(job).books.done == 20
+            world.summary(job).counts.done == 20
         });
     }
 
@@ -184,7 +184,7 @@ mod tests {
             world.run_for(100);
             let job = world.submit(1_500, 20_000, "");
             ends(&mut world, 30_000, job);
-            assert_eq!(world.summary(job).books.failed, 0);
+            assert_eq!(world.summary(job).counts.failed, 0);
             let isolated = world.isolated();
             assert_eq!(isolated.len(), holes, "{isolated:?}");
             // Nothing fails there any more, but for what they are tried with.
@@ -205,7 +205,7 @@ mod tests {
         let job = world.submit(200, 20_000, "");
         world.run_until(20_000, "the job's end", |world| world.summary(job).state.is_terminal());
         let summary = world.summary(job);
-        assert_eq!((summary.books.failed, summary.attempts), (200, 600));
+        assert_eq!((summary.counts.failed, summary.attempts), (200, 600));
         assert_eq!(world.isolated(), []);
     }
 
@@ -218,7 +218,7 @@ mod tests {
         world.run_until(20_000, "the verdict", |world| world.isolated().len() == 1);
         world.make_hole(0, false);
         world.run_until(20_000, "the readmission", |world| world.isolated().is_empty());
-        assert_eq!(world.summary(job).books.failed, 0);
+        assert_eq!(world.summary(job).counts.failed, 0);
     }
 
     #[test]

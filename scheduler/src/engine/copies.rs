@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use longshore_broker::Queue;
-use longshore_ledger::{Lagging, Straggler};
+use longshore_ledger::{SpeculationRequest, SpeculativeChunk};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{JobId, NodeId, Timestamp};
 
@@ -60,7 +60,7 @@ impl Engine {
             return None;
         }
         let only = (nodes.len() == 1).then(|| nodes.remove(0).0);
-        let lagging = Lagging { held_for, offer_for: OFFER_FOR, chunks, only };
+        let lagging = SpeculationRequest { held_for, offer_for: OFFER_FOR, chunks, only };
         Some(Action::Copy { job: id, lagging })
     }
 
@@ -69,7 +69,7 @@ impl Engine {
         &mut self,
         now: Timestamp,
         id: JobId,
-        stragglers: Vec<Straggler>,
+        stragglers: Vec<SpeculativeChunk>,
         tried: Vec<Vec<NodeId>>,
     ) {
         self.answered(id);
@@ -77,7 +77,7 @@ impl Engine {
         let slots = self.pools.get(&job.pool).map_or(0, |pool| pool.hands.slots);
         job.copies_asked(now, slots);
         let mut nodes = understudies(&self.fleet, job);
-        for (Straggler { message, holder }, tried) in stragglers.into_iter().zip(tried) {
+        for (SpeculativeChunk { message, holder }, tried) in stragglers.into_iter().zip(tried) {
             let may = |node: &NodeId| *node != holder && !tried.contains(node);
             let others = nodes.iter_mut().filter(|(node, idle)| *idle > 0 && may(node));
             let Some((node, idle)) = others.max_by_key(|(_, idle)| *idle) else { continue };
@@ -96,7 +96,7 @@ fn understudies(fleet: &Fleet, job: &Job) -> Vec<(NodeId, u32)> {
     let takers = fleet.takers(&job.pool).1;
     let infos = || takers.iter().filter_map(|id| fleet.info(id));
     let names = |tasks: &[String]| tasks.iter().any(|name| name == task);
-    if infos().any(|info| names(&info.uncopied)) {
+    if infos().any(|info| names(&info.non_speculative)) {
         return Vec::new();
     }
     let idle = infos().filter(|info| names(&info.tasks));
@@ -166,10 +166,10 @@ mod tests {
     fn nothing_is_offered_to_the_one_who_has_it() {
         let mut world = World::new(1, 2);
         let job = world.submit(21, 500_000, "");
-        world.run_until(9_000, "the last to come", |world| world.summary(job).books.done == 18);
+        world.run_until(9_000, "the last to come", |world| world.summary(job).counts.done == 18);
         world.slow_down(0, 1_000);
         world.run_for(30_000);
-        assert_eq!(world.summary(job).books.done, 20, "one slot is idle, and the other hangs");
+        assert_eq!(world.summary(job).counts.done, 20, "one slot is idle, and the other hangs");
         assert_eq!(world.offered, 0);
     }
 
@@ -186,10 +186,10 @@ mod tests {
     #[test]
     fn nothing_is_copied_that_must_not_run_twice() {
         let mut world = uneven();
-        world.uncopied = vec!["noop".into()];
+        world.non_speculative = vec!["noop".into()];
         let jobs = [world.submit(8, 500_000, ""), world.submit(8, 500_000, r#","max_parallel":3"#)];
         world.run_for(30_000);
-        world.uncopied.clear();
+        world.non_speculative.clear();
         let copies = jobs.map(|job| world.summary(job).copies);
         assert_eq!(copies, [0, 0]);
         world.run_for(5_000);

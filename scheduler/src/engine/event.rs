@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use longshore_broker::Queue;
 use longshore_ledger::{
-    Event as Hint, Grounds, Holder, Lagging, Loss, LostNode, Roster, Straggler,
+    Event as Hint, Holder, LossCause, LossEvidence, LostNode, NodeSnapshot, SpeculationRequest,
+    SpeculativeChunk,
 };
 use longshore_protocol::document::{Chunk, Placement};
 use longshore_protocol::{
@@ -86,7 +87,7 @@ pub enum Event {
         /// The job.
         job: JobId,
         /// What lags, and is on offer to others than its holders.
-        stragglers: Vec<Straggler>,
+        stragglers: Vec<SpeculativeChunk>,
         /// The nodes on which attempts at all subtasks of each of them failed.
         tried: Vec<Vec<NodeId>>,
     },
@@ -108,7 +109,7 @@ pub enum Event {
         chunk: Keyed,
     },
     /// The ledger's lists of workers: those that beat, and those that are lost.
-    Nodes(Roster),
+    Nodes(NodeSnapshot),
     /// Whose hearts are severed right now, as far as the ledger can tell; all others' beat.
     Severed {
         /// Workers.
@@ -117,7 +118,7 @@ pub enum Event {
         schedulers: BTreeSet<SchedulerId>,
     },
     /// Answer to [`Action::Lose`].
-    Declared {
+    LossVerdict {
         /// The worker.
         node: NodeId,
         /// The verdict that stands; `None` if the worker lives, or the ledger did not answer.
@@ -245,7 +246,7 @@ pub enum Action {
         /// The job.
         job: JobId,
         /// What counts as that.
-        lagging: Lagging,
+        lagging: SpeculationRequest,
     },
     /// Open chunks.
     Open {
@@ -291,9 +292,9 @@ pub enum Action {
         /// The worker.
         node: NodeId,
         /// Why it is lost.
-        grounds: Grounds,
+        grounds: LossEvidence,
         /// How it was lost.
-        loss: Loss,
+        loss: LossCause,
     },
     /// Take from a worker what it holds of a job.
     Revoke {
@@ -302,6 +303,6 @@ pub enum Action {
         /// The worker.
         node: NodeId,
         /// How it was lost.
-        loss: Loss,
+        loss: LossCause,
     },
 }

@@ -322,7 +322,7 @@ pub(super) mod tests {
             tasks: vec!["noop".into()],
             disabled: Vec::new(),
             records: Vec::new(),
-            uncopied: Vec::new(),
+            non_speculative: Vec::new(),
             terms: LivenessTerms::default(),
             labels: BTreeMap::new(),
             slots,

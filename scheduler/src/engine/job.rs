@@ -150,8 +150,8 @@ impl Job {
     }
 
     fn learn(&mut self) {
-        let in_reduce = self.summary.cursor >= self.summary.books.total
-            && self.summary.books.open() == 0
+        let in_reduce = self.summary.cursor >= self.summary.counts.total
+            && self.summary.counts.open() == 0
             && self.summary.reduce.total > 0;
         let measured = self.meter.observe(self.summary.busy, self.summary.attempts);
         if in_reduce != self.in_reduce {
@@ -169,20 +169,20 @@ impl Job {
         let mut complete = chunks.len() as u64 == asked;
         for Keyed { message, .. } in chunks {
             let summary = &mut self.summary;
-            let books = if message.from < summary.books.total {
-                &mut summary.books
+            let counts = if message.from < summary.counts.total {
+                &mut summary.counts
             } else {
                 &mut summary.reduce
             };
             let count = message.to - message.from;
             if message.from >= summary.cursor {
-                books.waiting = books.waiting.saturating_sub(count);
+                counts.waiting = counts.waiting.saturating_sub(count);
                 summary.cursor = message.to;
             } else {
-                books.retrying = books.retrying.saturating_sub(count);
+                counts.retrying = counts.retrying.saturating_sub(count);
                 complete = false;
             }
-            books.queued += count;
+            counts.queued += count;
             summary.queued_chunks += 1;
         }
         if chunks.is_empty() {
@@ -200,14 +200,14 @@ impl Job {
     /// How many subtasks of the level in work were never handed out.
     pub(super) fn fresh(&self) -> u64 {
         let summary = &self.summary;
-        let total = summary.books.total;
+        let total = summary.counts.total;
         if summary.cursor < total {
-            return summary.books.waiting.min(total - summary.cursor);
+            return summary.counts.waiting.min(total - summary.cursor);
         }
         let Some(fan_in) = self.terms.as_ref().and_then(|terms| terms.fan_in) else { return 0 };
-        let unsettled = [&summary.books, &summary.reduce]
+        let unsettled = [&summary.counts, &summary.reduce]
             .iter()
-            .map(|books| books.queued + books.running + books.retrying)
+            .map(|counts| counts.queued + counts.running + counts.retrying)
             .sum::<u64>();
         match ReduceTree::new(total, fan_in).levels().find(|l| l.contains(&summary.cursor)) {
             // At the start of a level whose inputs are still being made.
@@ -227,7 +227,7 @@ impl Job {
         let fresh = self.fresh();
         let due = match (self.summary.next_retry_at, ledger_now) {
             (Some(at), Some(ledger_now)) if at <= ledger_now => {
-                self.summary.books.retrying + self.summary.reduce.retrying
+                self.summary.counts.retrying + self.summary.reduce.retrying
             }
             _ => 0,
         };
@@ -274,8 +274,8 @@ impl Job {
         let used = summary.busy.saturating_sub(self.used_before).as_secs_f64() * 1e6;
         let open = match self.meter.mean_us() {
             Some(mean) => {
-                let subtasks = summary.books.queued
-                    + summary.books.running
+                let subtasks = summary.counts.queued
+                    + summary.counts.running
                     + summary.reduce.queued
                     + summary.reduce.running;
                 mean * subtasks as f64
@@ -334,7 +334,7 @@ impl Job {
         let work = match self.meter.mean_us() {
             Some(mean) => {
                 let opened = opening.chunks.saturating_mul(opening.size);
-                let subtasks = summary.books.queued.saturating_add(summary.reduce.queued);
+                let subtasks = summary.counts.queued.saturating_add(summary.reduce.queued);
                 mean * subtasks.saturating_add(opened) as f64
             }
             None => waiting as f64 * self.unmeasured_us(UNMEASURED, ledger_now),

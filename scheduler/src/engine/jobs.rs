@@ -95,7 +95,7 @@ impl Engine {
     }
 
     fn promise(&self, now: Timestamp, summary: JobSummary, terms: Terms) -> Option<Promise> {
-        let (job, total) = (summary.id, summary.books.total);
+        let (job, total) = (summary.id, summary.counts.total);
         let pool = self.pool_of(&summary.queue, Some(&summary.task));
         let is_shared = terms.placement == Placement::Shared && pool.task.is_none();
         let size = self.first_chunk(now, summary, terms)?;

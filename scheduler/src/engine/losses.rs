@@ -49,13 +49,13 @@ fn among_many_jobs_only_those_are_asked_about_of_which_a_lost_node_may_hold_some
         world.engine.step(now, Event::Severed { workers, schedulers })
     };
     assert_eq!(at(0), []);
-    let (grounds, loss) = (Grounds::SilentSince(by), Loss::Vanished);
+    let (grounds, loss) = (LossEvidence::SilentSince(by), LossCause::Vanished);
     let lose = Action::Lose { node: node.clone(), grounds, loss: loss.clone() };
     assert_eq!(at(100), [lose]);
     let verdict = at_once(world.ledger.lose(&node, grounds, &loss)).unwrap().verdict();
     let mut then =
         |ms: u64, event| world.engine.step(Timestamp::from_millis(world.now_ms() + ms), event);
-    let declared = Event::Declared { node: node.clone(), verdict };
+    let declared = Event::LossVerdict { node: node.clone(), verdict };
     let revoke = |job| Action::Revoke { job, node: node.clone(), loss: loss.clone() };
     // Nothing is asked of the ten thousand that have no chunk open.
     let first = [revoke(named), Action::AskHolders { job: running }];
@@ -97,13 +97,13 @@ fn what_failed_and_waits_for_a_node_that_is_killed_is_looked_for_at_once() {
 #[test]
 fn whoever_begins_to_know_a_job_takes_back_what_lost_nodes_hold_of_it() {
     let mut world = World::new(1, 2);
-    world.uncopied = NOT_TWICE.map(String::from).to_vec();
+    world.non_speculative = NOT_TWICE.map(String::from).to_vec();
     let job = world.submit(40, 100_000, "");
     let open = Open { chunks: 1, size: 1, publish_within: Duration::from_secs(5) };
     let message = at_once(world.ledger.open(job, &open)).unwrap().remove(0);
     world.claim_as("stranger", message);
     let stranger = NodeId::new("stranger");
-    let lose = world.ledger.lose(&stranger, Grounds::Absent, &Loss::Vanished);
+    let lose = world.ledger.lose(&stranger, LossEvidence::Absent, &LossCause::Vanished);
     assert!(at_once(lose).unwrap().verdict().is_some());
     world.run_until(50, "the revoke", |world| world.summary(job).lost > 0);
     ends(&mut world, 5_000, job);
@@ -112,10 +112,10 @@ fn whoever_begins_to_know_a_job_takes_back_what_lost_nodes_hold_of_it() {
 #[test]
 fn a_claim_that_comes_after_its_node_was_lost_is_taken_back_at_the_next_look_at_the_holders() {
     let mut world = World::new(1, 2);
-    world.uncopied = NOT_TWICE.map(String::from).to_vec();
+    world.non_speculative = NOT_TWICE.map(String::from).to_vec();
     let job = world.submit(40, 100_000, "");
     let ghost = NodeId::new("ghost");
-    let lose = world.ledger.lose(&ghost, Grounds::Absent, &Loss::Vanished);
+    let lose = world.ledger.lose(&ghost, LossEvidence::Absent, &LossCause::Vanished);
     assert!(at_once(lose).unwrap().verdict().is_some());
     world.run_for(100);
     world.haunt("ghost");
@@ -126,10 +126,10 @@ fn a_claim_that_comes_after_its_node_was_lost_is_taken_back_at_the_next_look_at_
 #[test]
 fn who_was_declared_lost_and_beats_again_is_spared() {
     let mut world = World::new(1, 2);
-    world.uncopied = NOT_TWICE.map(String::from).to_vec();
+    world.non_speculative = NOT_TWICE.map(String::from).to_vec();
     let job = world.submit(40, 100_000, "");
     let node = NodeId::new("late");
-    let lose = world.ledger.lose(&node, Grounds::Absent, &Loss::Vanished);
+    let lose = world.ledger.lose(&node, LossEvidence::Absent, &LossCause::Vanished);
     assert!(at_once(lose).unwrap().verdict().is_some());
     world.run_for(100);
     world.beat("late");
@@ -180,7 +180,7 @@ fn what_a_scheduler_opened_and_did_not_publish_is_published_by_the_next() {
 #[test]
 fn a_chunk_of_somebody_on_no_list_runs_elsewhere() {
     let mut world = World::new(1, 2);
-    world.uncopied = NOT_TWICE.map(String::from).to_vec();
+    world.non_speculative = NOT_TWICE.map(String::from).to_vec();
     let job = world.submit(40, 100_000, "");
     world.run_for(100);
     world.haunt("ghost");
@@ -195,7 +195,7 @@ fn a_chunk_of_somebody_on_no_list_runs_elsewhere() {
 #[test]
 fn a_holder_that_comes_on_the_list_in_time_keeps_its_chunk() {
     let mut world = World::new(1, 2);
-    world.uncopied = NOT_TWICE.map(String::from).to_vec();
+    world.non_speculative = NOT_TWICE.map(String::from).to_vec();
     let job = world.submit(40, 100_000, "");
     world.run_for(100);
     world.haunt("late");
@@ -211,7 +211,7 @@ fn a_holder_that_comes_on_the_list_in_time_keeps_its_chunk() {
 #[test]
 fn what_a_living_node_knows_nothing_of_runs_elsewhere_after_some_of_its_beats() {
     let mut world = World::new(1, 2);
-    world.uncopied = NOT_TWICE.map(String::from).to_vec();
+    world.non_speculative = NOT_TWICE.map(String::from).to_vec();
     let job = world.submit(40, 100_000, "");
     world.run_for(100);
     world.haunt("unaware");

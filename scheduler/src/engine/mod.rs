@@ -44,7 +44,7 @@ mod window;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use longshore_ledger::{Grounds, Loss, LostNode, Roster};
+use longshore_ledger::{LossCause, LossEvidence, LostNode, NodeSnapshot};
 use longshore_protocol::{ChunkMessage, JobId, NodeId, SchedulerId, SchedulerRecord, Timestamp};
 
 pub use event::{Action, Event, Keyed, Terms};
@@ -243,7 +243,7 @@ impl Engine {
             Event::Returned { node, chunk } => self.returned(now, &node, chunk),
             Event::Nodes(roster) => self.nodes(now, &roster),
             Event::Severed { workers, schedulers } => self.severed(now, &workers, &schedulers),
-            Event::Declared { node, verdict } => self.declared(now, &node, verdict.as_ref()),
+            Event::LossVerdict { node, verdict } => self.declared(now, &node, verdict.as_ref()),
             Event::Revoked { job, node, is_done, is_queued_again } => {
                 self.recovery.revoked(now, &node, job, is_done);
                 if is_queued_again {
@@ -257,7 +257,7 @@ impl Engine {
         }
     }
 
-    fn nodes(&mut self, now: Timestamp, roster: &Roster) {
+    fn nodes(&mut self, now: Timestamp, roster: &NodeSnapshot) {
         // Before it is off our list: what a lost worker said of itself last tells where to look first.
         self.ceded.retain(|_, at| now.since(*at) < CEDED_FOR);
         let mut lost = Vec::new();
@@ -280,7 +280,7 @@ impl Engine {
         // While the ledger takes no writes nobody can be on a list.
         self.unlisted.found(|id| !is_up || fleet.is_listed(id) || recovery.is_lost(id));
         for id in self.unlisted.lost(now, self.config.dead_after) {
-            let (grounds, loss) = (Grounds::Absent, Loss::Vanished);
+            let (grounds, loss) = (LossEvidence::Absent, LossCause::Vanished);
             self.recovery.judge(now, &id, grounds, loss, &mut self.actions);
         }
         self.doubt_queues(now, &changes.silent_queues, true);
@@ -317,11 +317,11 @@ impl Engine {
             // A heartbeat that came between our last look at the list and its end is no sign of life.
             let gone_at = self.fleet.disconnected_at(id).zip(self.clock);
             let (grounds, loss) = match (self.fleet.death(id), gone_at) {
-                (Some(death), _) => (Grounds::Certain, Loss::Crashed(death.to_owned())),
+                (Some(death), _) => (LossEvidence::Certain, LossCause::Crashed(death.to_owned())),
                 (None, Some((at, (ours, ledger)))) => {
-                    (Grounds::SilentSince(ledger.plus(at.since(ours))), Loss::Vanished)
+                    (LossEvidence::SilentSince(ledger.plus(at.since(ours))), LossCause::Vanished)
                 }
-                (None, None) => (Grounds::LastBeat(beat_at), Loss::Vanished),
+                (None, None) => (LossEvidence::LastBeat(beat_at), LossCause::Vanished),
             };
             self.recovery.judge(now, id, grounds, loss, &mut self.actions);
         }

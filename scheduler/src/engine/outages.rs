@@ -8,7 +8,7 @@ use super::tests::ends;
 fn begins_nothing_twice(ledger_is: Condition) {
     let mut world = World::new(2, 2);
     let job = world.submit(5, 20_000_000, r#","chunk":1"#);
-    world.run_until(30_000, "the last one", |world| world.summary(job).books.done == 4);
+    world.run_until(30_000, "the last one", |world| world.summary(job).counts.done == 4);
     world.outage(ledger_is, 60_000);
     world.run_for(900);
     let summary = world.summary(job);

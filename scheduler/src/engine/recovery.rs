@@ -17,7 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use longshore_ledger::{Grounds, Loss, LostNode};
+use longshore_ledger::{LossCause, LossEvidence, LostNode};
 use longshore_protocol::{JobId, NodeId, NodeRecord, Timestamp};
 
 use super::event::Action;
@@ -71,8 +71,8 @@ impl Recovery {
         &mut self,
         now: Timestamp,
         node: &NodeId,
-        grounds: Grounds,
-        loss: Loss,
+        grounds: LossEvidence,
+        loss: LossCause,
         actions: &mut Vec<Action>,
     ) {
         let waits = self.judged.get(node).is_some_and(|until| now < *until);
@@ -152,7 +152,7 @@ impl Recovery {
         actions: &mut Vec<Action>,
     ) {
         self.in_flight += 1;
-        actions.push(Action::Revoke { job, node, loss: Loss::Orphaned { claimed_by } });
+        actions.push(Action::Revoke { job, node, loss: LossCause::Orphaned { claimed_by } });
     }
 
     /// The revokes that are to be made now.

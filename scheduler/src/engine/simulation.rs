@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::FutureExt;
 use longshore_broker::Queue;
 use longshore_ledger::memory::{Clock, MemoryLedger};
-use longshore_ledger::{Audience, Claim, Commit, Events, Grant, Held, Ledger, Open};
+use longshore_ledger::{Claim, Commit, Events, Grant, Held, Ledger, Open, Topic};
 use longshore_protocol::{
     ChunkMessage, JobDocument, JobId, JobSummary, NodeId, Run, SchedulerId, TaskRecord, Timestamp,
     Token,
@@ -120,7 +120,7 @@ pub(super) struct World {
     /// Until then no node beats or commits.
     idle_until: u64,
     /// Tasks of which no second copy may run.
-    pub(super) uncopied: Vec<String>,
+    pub(super) non_speculative: Vec<String>,
     /// What each job is like: µs a subtask.
     takes_us: BTreeMap<JobId, u64>,
     /// When the first subtask of a job began, ms.
@@ -144,7 +144,7 @@ impl World {
     pub(super) fn new(nodes: usize, slots: usize) -> Self {
         let clock = Arc::new(ManualClock::default());
         let ledger = MemoryLedger::new(clock.clone());
-        let events = at_once(ledger.events(Audience::Schedulers)).unwrap();
+        let events = at_once(ledger.events(Topic::Schedulers)).unwrap();
         let me = SchedulerId::new("me");
         let mut engine = Engine::new(Config { me, dead_after: Duration::from_secs(5) });
         engine.step(Timestamp::default(), signed_in(&["me"], 1));
@@ -174,7 +174,7 @@ impl World {
             answers: VecDeque::new(),
             queue: VecDeque::new(),
             nodes: (0..nodes).map(node).collect(),
-            uncopied: Vec::new(),
+            non_speculative: Vec::new(),
             schedulers: vec!["me"],
             ledger_is: Condition::Well,
             idle_until: 0,
@@ -356,14 +356,14 @@ impl World {
             let record = record(node.id.as_str(), "default", node.slots.len() as u32, 0);
             let mut info = Arc::unwrap_or_clone(record.info);
             info.busy = node.slots.iter().flatten().count() as u32;
-            info.uncopied.clone_from(&self.uncopied);
+            info.non_speculative.clone_from(&self.non_speculative);
             info.tasks.clone_from(&node.tasks);
             if node.record.failed > 0 || !node.record.cleared.is_empty() {
                 info.records = vec![node.record.clone()];
             }
             at_once(self.ledger.beat(&info, &[])).unwrap();
         }
-        let nodes = at_once(self.ledger.nodes_since(&Roster::default())).unwrap();
+        let nodes = at_once(self.ledger.nodes_since(&NodeSnapshot::default())).unwrap();
         self.step(Event::Nodes(nodes));
         let active = at_once(self.ledger.active_jobs()).unwrap();
         self.step(Event::Active(active));
@@ -442,7 +442,7 @@ impl World {
                 Event::Closed { job }
             }
             Action::Absolve { job, nodes } => {
-                at_once(ledger.absolve(job, &nodes)).unwrap();
+                at_once(ledger.refund_attempts(job, &nodes)).unwrap();
                 Event::Absolved { job, nodes }
             }
             Action::Isolate { node, isolated } => {
@@ -450,7 +450,7 @@ impl World {
                 return None;
             }
             Action::Withdraw { scheduler } => {
-                at_once(ledger.withdraw(&scheduler)).unwrap();
+                at_once(ledger.deregister_scheduler(&scheduler)).unwrap();
                 return None;
             }
             Action::Archive { job } => {
@@ -460,7 +460,7 @@ impl World {
             Action::List => Event::Listed(at_once(ledger.active_jobs()).unwrap()),
             Action::Lose { node, grounds, loss } => {
                 let verdict = at_once(ledger.lose(&node, grounds, &loss)).unwrap().verdict();
-                Event::Declared { node, verdict }
+                Event::LossVerdict { node, verdict }
             }
             Action::Revoke { job, node, loss } => {
                 let revoked = at_once(ledger.revoke(job, &node, &loss)).unwrap();
@@ -509,7 +509,7 @@ impl World {
             );
             let Claim::Granted(grant) = at_once(claim).unwrap() else { continue };
             let summary = self.summary(message.job);
-            let is_reduce = grant.from >= summary.books.total;
+            let is_reduce = grant.from >= summary.counts.total;
             let task = if is_reduce { "sum".to_owned() } else { summary.task };
             if !self.nodes[node].tasks.contains(&task) {
                 self.nodes[node].refused += 1;

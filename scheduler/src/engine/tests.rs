@@ -15,8 +15,8 @@ const ENDLESS: u64 = 10_000_000;
 pub(super) fn ends(world: &mut World, ms: u64, job: JobId) {
     world.run_until(ms, "the job's end", |world| world.summary(job).state == JobState::Succeeded);
     let summary = world.summary(job);
-    assert_eq!(summary.books.done, summary.books.total);
-    assert_eq!(summary.books.imbalance(), 0);
+    assert_eq!(summary.counts.done, summary.counts.total);
+    assert_eq!(summary.counts.imbalance(), 0);
 }
 
 /// Jobs as (subtasks, µs a subtask, fields, weight): after 30 s each has received its part of the
@@ -81,7 +81,7 @@ fn newcomer_waits(us: u64, fields: &str) -> u64 {
     let mut world = World::new(1, 4);
     let big = world.submit(ENDLESS, us, fields);
     world.run_for(10_000);
-    assert!(world.summary(big).books.done > 0 || us > 10_000_000);
+    assert!(world.summary(big).counts.done > 0 || us > 10_000_000);
     let small = world.submit(1, 1_000, r#","tenant":"other""#);
     let before = world.now_ms();
     world.run_until(us / 1_000 + 10_000, "the newcomer to begin", |world| {
@@ -201,12 +201,12 @@ fn a_paused_job_gets_nothing_and_goes_on_when_resumed() {
     world.run_for(1_000);
     at_once(world.ledger.pause(job)).unwrap();
     world.run_for(500);
-    let paused_at = world.summary(job).books.done;
+    let paused_at = world.summary(job).counts.done;
     world.run_for(3_000);
-    assert_eq!(world.summary(job).books.done, paused_at);
+    assert_eq!(world.summary(job).counts.done, paused_at);
     at_once(world.ledger.resume(job)).unwrap();
     let resumed = world.now_ms();
-    world.run_until(100, "work to go on", |world| world.summary(job).books.running > 0);
+    world.run_until(100, "work to go on", |world| world.summary(job).counts.running > 0);
     assert!(world.now_ms() - resumed < 100);
     ends(&mut world, 20_000, job);
 }
@@ -403,7 +403,7 @@ fn first_chunk(
     let admission = longshore_ledger::Admission::plain(job, 10);
     let (mut summary, mut terms) = (Box::new(admission.accepted(Timestamp::default())), terms());
     change(&mut summary, &mut terms);
-    let total = summary.books.total;
+    let total = summary.counts.total;
     let placement = terms.placement.clone();
     let mut actions = told(world, Event::Admitting { summary, terms });
     let Some(Action::Admit { job: admitted, first }) = actions.pop() else { panic!("{actions:?}") };

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use longshore_broker::{Broker, JournalEnd, JournalEntry};
 use longshore_ledger::{Error, Ledger};
-use longshore_protocol::{JobId, JournalPlace, News, SchedulerId};
+use longshore_protocol::{JobId, JournalEvent, JournalPlace, SchedulerId};
 use serde::Deserialize;
 use tracing::{debug, info, warn};
 
@@ -241,7 +241,7 @@ impl Keeper {
     }
 
     /// Tells what was noted before a look that showed no loss.
-    async fn write(&self, noted: Vec<News>) {
+    async fn write(&self, noted: Vec<JournalEvent>) {
         let mut noted = noted.into_iter();
         while let Some(news) = noted.next() {
             if !self.journal.write(&news).await {

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use longshore_broker::{Broker, Link, Outgoing, Queue};
-use longshore_protocol::{JournalRecord, News, SchedulerId};
+use longshore_protocol::{JournalEvent, JournalRecord, SchedulerId};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::warn;
@@ -123,7 +123,7 @@ impl Journal {
     }
 
     /// Writes once. False if it has to be written again: nobody knows whether it arrived.
-    pub(crate) async fn write(&self, news: &News) -> bool {
+    pub(crate) async fn write(&self, news: &JournalEvent) -> bool {
         match *self.standing.borrow() {
             Standing::Absent => return true,
             Standing::Lapsed => {
@@ -161,7 +161,7 @@ impl Journal {
     }
 
     /// Writes until it is written, or the journal lapses.
-    pub(crate) async fn insist(&self, news: &News) {
+    pub(crate) async fn insist(&self, news: &JournalEvent) {
         let mut backoff = Backoff::new();
         while !self.write(news).await {
             backoff.wait().await;
@@ -171,7 +171,7 @@ impl Journal {
     /// Writes a mark, also into a journal that has lapsed; gives the name of the record once it is written.
     async fn mark(&self, by: &SchedulerId) -> Option<String> {
         let record = Uuid::new_v4().to_string();
-        let body = JournalRecord::encode(&News::Mark { by: by.clone() }).concat().into();
+        let body = JournalRecord::encode(&JournalEvent::Mark { by: by.clone() }).concat().into();
         let message_id = Some(record.clone());
         let message = Outgoing { body, message_id, headers: Vec::new() };
         self.publish(message).await.then_some(record)
@@ -255,7 +255,7 @@ mod tests {
             let broker = Arc::new(MemoryBroker::with_journal());
             let journal = Journal::new(broker.clone());
             journal.stand(standing);
-            let news = News::Mark { by: SchedulerId::new("s") };
+            let news = JournalEvent::Mark { by: SchedulerId::new("s") };
             assert_eq!(journal.write(&news).await, is_done, "{standing:?}");
             let depth = broker.depth(&Queue::Journal).await.expect("it is in memory");
             assert_eq!(depth.unwrap_or_default().ready, records, "{standing:?}");

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use longshore_ledger::{Error, Ledger};
 use longshore_protocol::state::JobState;
-use longshore_protocol::{JobId, JobSummary, News};
+use longshore_protocol::{JobId, JobSummary, JournalEvent};
 
 use super::Journal;
 
@@ -23,7 +23,7 @@ struct Inner {
     /// How each job looked last. Bounded by the jobs that this scheduler feeds.
     seen: BTreeMap<JobId, Seen>,
     /// What is to be told, in order.
-    news: Vec<News>,
+    news: Vec<JournalEvent>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +53,12 @@ impl Notes {
         };
         if reopened || changed {
             let at = ledger.now().await?;
-            let reopening = reopened.then_some(News::Reopened { job, at });
-            let pause =
-                if now.paused { News::Paused { job, at } } else { News::Resumed { job, at } };
+            let reopening = reopened.then_some(JournalEvent::Reopened { job, at });
+            let pause = if now.paused {
+                JournalEvent::Paused { job, at }
+            } else {
+                JournalEvent::Resumed { job, at }
+            };
             self.with(|inner| inner.news.extend(reopening.into_iter().chain([pause])));
         }
         Ok(())
@@ -72,12 +75,12 @@ impl Notes {
     }
 
     /// What has been noted so far.
-    pub(super) fn noted(&self) -> Vec<News> {
+    pub(super) fn noted(&self) -> Vec<JournalEvent> {
         self.with(|inner| std::mem::take(&mut inner.news))
     }
 
     /// Puts back what could not be told.
-    pub(super) fn keep(&self, news: impl IntoIterator<Item = News>) {
+    pub(super) fn keep(&self, news: impl IntoIterator<Item = JournalEvent>) {
         self.with(|inner| {
             inner.news.splice(0..0, news);
         });

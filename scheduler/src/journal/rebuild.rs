@@ -7,9 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
 use longshore_broker::JournalEntry;
-use longshore_ledger::{Admission, ControlError, Error, Restored, Was};
+use longshore_ledger::{Admission, ControlError, Error, PriorState, Restored};
 use longshore_protocol::state::{JobEvent, JobState};
-use longshore_protocol::{Decoder, Ending, JobDocument, JobId, JournalPlace, Manifest, News, Plan};
+use longshore_protocol::{
+    Decoder, Ending, JobDocument, JobId, JournalEvent, JournalPlace, Manifest, Plan,
+};
 use tracing::{debug, info, warn};
 
 use super::keeper::{Keeper, Stop};
@@ -55,7 +57,7 @@ impl Keeper {
     ) -> Result<Rebuilt, Stop> {
         let (words, end) = self.read_to_the_end(line).await?;
         let now = self.insist(|| self.ledger.now()).await?;
-        let wanted: BTreeMap<JobId, Was> =
+        let wanted: BTreeMap<JobId, PriorState> =
             words.jobs().filter_map(|(job, word)| Some((job, word.was(now)?))).collect();
         let mut present: Vec<JobId> = wanted.keys().copied().collect();
         let missing = self.missing(&present).await?;
@@ -99,7 +101,7 @@ impl Keeper {
     }
 
     /// What a newer version wrote is left to newer schedulers.
-    fn decode(&self, decoder: &mut Decoder, entry: &JournalEntry) -> Option<News> {
+    fn decode(&self, decoder: &mut Decoder, entry: &JournalEntry) -> Option<JournalEvent> {
         let offset = entry.place.offset;
         let decoded = decoder.decode(&entry.body);
         decoded.unwrap_or_else(|error| {
@@ -120,7 +122,7 @@ impl Keeper {
     async fn put_back(
         &self,
         words: &Words,
-        mut wanted: BTreeMap<JobId, Was>,
+        mut wanted: BTreeMap<JobId, PriorState>,
         mut missing: BTreeSet<JobId>,
         from: Option<&JournalPlace>,
         counts: &mut Counts,
@@ -141,7 +143,7 @@ impl Keeper {
                 // What is still missing was dropped from the journal since it was read first.
                 Step::End(_) => break,
             };
-            let Some(News::Admitted { job, document, manifest, .. }) =
+            let Some(JournalEvent::Admitted { job, document, manifest, .. }) =
                 self.decode(&mut decoder, &entry)
             else {
                 continue;
@@ -174,11 +176,15 @@ impl Keeper {
         Ok(gone)
     }
 
-    async fn restore(&self, batch: Vec<(Admission, Was)>, counts: &mut Counts) -> Vec<JobId> {
+    async fn restore(
+        &self,
+        batch: Vec<(Admission, PriorState)>,
+        counts: &mut Counts,
+    ) -> Vec<JobId> {
         let restores = batch.into_iter().map(|(admission, was)| async move {
             let was = explained(was);
             let answer = self.insist(|| self.ledger.restore(&admission, &was)).await;
-            (admission.job, matches!(was, Was::Ended(_)), answer)
+            (admission.job, matches!(was, PriorState::Ended(_)), answer)
         });
         let mut gone = Vec::new();
         for (job, had_ended, answer) in join_all(restores).await {
@@ -282,11 +288,11 @@ fn admission(job: JobId, document: &str, manifest: Option<&str>) -> Result<Admis
 }
 
 /// A job whose results are gone says so.
-fn explained(was: Was) -> Was {
-    let Was::Ended(ending) = was else { return was };
+fn explained(was: PriorState) -> PriorState {
+    let PriorState::Ended(ending) = was else { return was };
     let error = match &ending.error {
         Some(error) => format!("{error}; {RESULTS_GONE}"),
         None => RESULTS_GONE.to_owned(),
     };
-    Was::Ended(Ending { error: Some(error), ..ending })
+    PriorState::Ended(Ending { error: Some(error), ..ending })
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use longshore_ledger::{Error, Ledger, StoredDocument};
 use longshore_protocol::state::JobState;
-use longshore_protocol::{Ending, JobDocument, JobId, News, Timestamp};
+use longshore_protocol::{Ending, JobDocument, JobId, JournalEvent, Timestamp};
 
 use super::Journal;
 use crate::admitter::kept_for;
@@ -15,10 +15,10 @@ pub(crate) fn admitted(
     at: Timestamp,
     keep_for: Duration,
     stored: StoredDocument,
-) -> News {
+) -> JournalEvent {
     let keep_for_ms = u64::try_from(keep_for.as_millis()).unwrap_or(u64::MAX);
     let StoredDocument { document, manifest, .. } = stored;
-    News::Admitted { job, at, keep_for_ms, document, manifest }
+    JournalEvent::Admitted { job, at, keep_for_ms, document, manifest }
 }
 
 /// Writes all that the journal has to know of a job, however it stands. False if there is nothing to tell.
@@ -34,12 +34,12 @@ pub(crate) async fn tell(
     let at = summary.submitted_at;
     journal.insist(&admitted(job, at, kept_for(&document), stored)).await;
     if let Some(ending) = Ending::of(&summary) {
-        journal.insist(&News::Ended { job, ending }).await;
+        journal.insist(&JournalEvent::Ended { job, ending }).await;
     } else if summary.generation > 0 {
-        journal.insist(&News::Reopened { job, at: ledger.now().await? }).await;
+        journal.insist(&JournalEvent::Reopened { job, at: ledger.now().await? }).await;
     }
     if summary.state == JobState::Paused {
-        journal.insist(&News::Paused { job, at: ledger.now().await? }).await;
+        journal.insist(&JournalEvent::Paused { job, at: ledger.now().await? }).await;
     }
     Ok(true)
 }

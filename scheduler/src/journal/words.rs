@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use longshore_ledger::Was;
+use longshore_ledger::PriorState;
 use longshore_protocol::state::JobState;
-use longshore_protocol::{Ending, JobId, News, Timestamp};
+use longshore_protocol::{Ending, JobId, JournalEvent, Timestamp};
 
 /// An ended job is left out of account once it would have been forgotten for so long: nobody repeats a record so late.
 const REPEATED_WITHIN: Duration = Duration::from_hours(1);
@@ -41,24 +41,24 @@ struct Admitted {
 
 impl Words {
     /// Takes in what stands at an offset; `now` is the ledger's time.
-    pub(super) fn take(&mut self, offset: u64, news: News, now: Timestamp) {
+    pub(super) fn take(&mut self, offset: u64, news: JournalEvent, now: Timestamp) {
         let Some((job, at)) = news.subject() else { return };
         let word = self.of.entry(job).or_default();
         match news {
-            News::Admitted { keep_for_ms, .. } => {
+            JournalEvent::Admitted { keep_for_ms, .. } => {
                 let keep_for = Duration::from_millis(keep_for_ms);
                 word.admit(Admitted { at, keep_for, offset });
             }
-            News::Ended { ending, .. } => {
+            JournalEvent::Ended { ending, .. } => {
                 if word.ended.as_ref().is_none_or(|before| before.finished_at <= at) {
                     word.ended = Some(ending);
                 }
             }
-            News::Paused { .. } => word.pause(at, true),
-            News::Resumed { .. } => word.pause(at, false),
-            News::Reopened { .. } => word.reopened = word.reopened.max(Some(at)),
-            News::Deleted { .. } => word.deleted = word.deleted.max(Some(at)),
-            News::Piece { .. } | News::Mark { .. } => {}
+            JournalEvent::Paused { .. } => word.pause(at, true),
+            JournalEvent::Resumed { .. } => word.pause(at, false),
+            JournalEvent::Reopened { .. } => word.reopened = word.reopened.max(Some(at)),
+            JournalEvent::Deleted { .. } => word.deleted = word.deleted.max(Some(at)),
+            JournalEvent::Piece { .. } | JournalEvent::Mark { .. } => {}
         }
         if word.is_forgotten(now) {
             self.of.remove(&job);
@@ -128,15 +128,17 @@ impl Word {
     }
 
     /// How the job stood, if a ledger should know it.
-    pub(super) fn was(&self, now: Timestamp) -> Option<Was> {
+    pub(super) fn was(&self, now: Timestamp) -> Option<PriorState> {
         let Admitted { at: submitted_at, keep_for, .. } = self.admitted?;
         if self.deleted >= Some(submitted_at) {
             return None;
         }
         match self.ending() {
             Some(ending) if ending.finished_at.plus(keep_for) <= now => None,
-            Some(ending) => Some(Was::Ended(ending.clone())),
-            None => Some(Was::Open { submitted_at, paused: self.paused().unwrap_or_default() }),
+            Some(ending) => Some(PriorState::Ended(ending.clone())),
+            None => {
+                Some(PriorState::Open { submitted_at, paused: self.paused().unwrap_or_default() })
+            }
         }
     }
 
@@ -185,21 +187,22 @@ mod tests {
     }
 
     /// `a5` is admitted at second 5, `e` ended, `c` cancelled, `p` paused, `r` resumed, `o` re-opened, `d` deleted.
-    fn news(step: &str) -> News {
+    fn news(step: &str) -> JournalEvent {
         let (kind, second) = step.split_at(1);
         let (job, at) = (job(), at(second.parse().expect("a second")));
-        let ended = |state| News::Ended { job, ending: ending(state, at.as_millis() / 1_000) };
+        let ended =
+            |state| JournalEvent::Ended { job, ending: ending(state, at.as_millis() / 1_000) };
         match kind {
             "a" => {
                 let document = String::new();
-                News::Admitted { job, at, keep_for_ms: 100_000, document, manifest: None }
+                JournalEvent::Admitted { job, at, keep_for_ms: 100_000, document, manifest: None }
             }
             "e" => ended(JobState::Succeeded),
             "c" => ended(JobState::Cancelled),
-            "p" => News::Paused { job, at },
-            "r" => News::Resumed { job, at },
-            "o" => News::Reopened { job, at },
-            "d" => News::Deleted { job, at },
+            "p" => JournalEvent::Paused { job, at },
+            "r" => JournalEvent::Resumed { job, at },
+            "o" => JournalEvent::Reopened { job, at },
+            "d" => JournalEvent::Deleted { job, at },
             _ => panic!("{step}"),
         }
     }
@@ -220,11 +223,11 @@ mod tests {
                 let was = words.jobs().next().and_then(|(_, word)| word.was(at(60)));
                 let shown = match was {
                     None => "nothing".to_owned(),
-                    Some(Was::Open { submitted_at, paused }) => {
+                    Some(PriorState::Open { submitted_at, paused }) => {
                         let second = submitted_at.as_millis() / 1_000;
                         format!("{}{second}", if paused { "paused " } else { "open " })
                     }
-                    Some(Was::Ended(ending)) => {
+                    Some(PriorState::Ended(ending)) => {
                         format!("{} {}", ending.state, ending.finished_at.as_millis() / 1_000)
                     }
                 };

@@ -27,7 +27,7 @@ async fn cancelled_first() -> World {
 async fn a_job_that_was_cancelled_first_is_admitted_as_cancelled_and_runs_nothing() {
     let world = cancelled_first().await;
     let ended = world.ended(JOB).await;
-    assert_eq!((ended.state, ended.books.cancelled), (JobState::Cancelled, 100));
+    assert_eq!((ended.state, ended.counts.cancelled), (JobState::Cancelled, 100));
     assert_eq!((ended.attempts, ended.started_at), (0, None));
     // Others go on, and a second copy of the document changes nothing.
     world.publish_again(JOB, 100, "").await;
@@ -49,7 +49,7 @@ async fn a_ledger_that_is_wiped_later_is_told_that_the_job_was_cancelled() {
     settled(&world).await;
     world.memory.restore(&empty);
     let back = world.until_there(JOB).await;
-    assert_eq!((back.state, back.books.cancelled), (JobState::Cancelled, 100));
+    assert_eq!((back.state, back.counts.cancelled), (JobState::Cancelled, 100));
     assert!(back.restored_at.is_some());
     world.stop().await;
 }
@@ -59,7 +59,7 @@ async fn a_job_that_is_cancelled_while_the_ledger_has_lost_it_comes_back_as_canc
     let mut world = crate::journal::usual(succeed);
     let empty = nothing(&world);
     let job = world.submit(100_000, "").await;
-    world.until(job, "some work", |summary| summary.books.done > 10).await;
+    world.until(job, "some work", |summary| summary.counts.done > 10).await;
     told(&world).await;
     world.kill_scheduler().await;
     world.memory.restore(&empty);

@@ -136,7 +136,7 @@ async fn one_that_waits_and_is_cancelled_ends_and_never_runs() {
     files.is_back.store(true, Ordering::Relaxed);
     publish(&world, "/away/*", 1).await;
     let ended = world.until(job, "a decision", |it| it.state != JobState::Rejected).await;
-    assert_eq!((ended.state, ended.books.cancelled), (JobState::Cancelled, 1));
+    assert_eq!((ended.state, ended.counts.cancelled), (JobState::Cancelled, 1));
     world.stop().await;
 }
 

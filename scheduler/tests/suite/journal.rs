@@ -63,14 +63,14 @@ async fn a_ledger_that_is_wiped_is_rebuilt_and_all_jobs_end() {
         jobs.push(world.submit(3_000 + number, r#","reduce":{"task":"sum","fan_in":4}"#).await);
     }
     let paused = world.submit(100, "").await;
-    world.until(paused, "some work", |summary| summary.books.done > 3).await;
+    world.until(paused, "some work", |summary| summary.counts.done > 3).await;
     world.ledger.pause(paused).await.unwrap();
     told(&world).await;
     world.memory.restore(&empty);
     let wiped = Instant::now();
     let back = world.until_there(over).await;
     assert!(wiped.elapsed() < REBUILT_WITHIN, "{:?}", wiped.elapsed());
-    assert_eq!((back.state, back.books, back.attempts), (before.state, before.books, 50));
+    assert_eq!((back.state, back.counts, back.attempts), (before.state, before.counts, 50));
     assert_eq!(back.finished_at, before.finished_at);
     assert!(back.error.is_some_and(|error| error.contains("results")), "it says what is gone");
     for job in jobs {
@@ -78,7 +78,7 @@ async fn a_ledger_that_is_wiped_is_rebuilt_and_all_jobs_end() {
         assert_eq!(summary.reduce.done, summary.reduce.total);
     }
     let rests = world.until_there(paused).await;
-    assert_eq!((rests.state, rests.books.waiting), (JobState::Paused, 100));
+    assert_eq!((rests.state, rests.counts.waiting), (JobState::Paused, 100));
     world.ledger.resume(paused).await.unwrap();
     world.succeeds(paused).await;
     // Given once more, it is known: nothing runs.
@@ -117,7 +117,7 @@ async fn wiped_before(nth: u64, killed_after: Option<u64>) {
     for (job, total) in jobs {
         let summary = world.terminal(job, &format!("wiped before {nth}, {killed_after:?}")).await;
         assert_eq!(summary.state, JobState::Succeeded);
-        assert_eq!((summary.books.done, summary.books.imbalance()), (total, 0));
+        assert_eq!((summary.counts.done, summary.counts.imbalance()), (total, 0));
     }
     world.stop().await;
 }
@@ -150,7 +150,7 @@ async fn a_ledger_that_is_rolled_back_gets_what_came_after() {
     }
     let [cancelled, paused, resumed] = long[..] else { unreachable!("three") };
     for job in long {
-        world.until(job, "some work", |summary| summary.books.done > 10).await;
+        world.until(job, "some work", |summary| summary.counts.done > 10).await;
     }
     world.ledger.pause(resumed).await.unwrap();
     told(&world).await;
@@ -167,7 +167,7 @@ async fn a_ledger_that_is_rolled_back_gets_what_came_after() {
     let rolled_back = Instant::now();
     assert!(absent(&world, late).await && absent(&world, ended).await);
     let ended = world.until_there(ended).await;
-    assert_eq!((ended.state, ended.books.done), (JobState::Succeeded, 5));
+    assert_eq!((ended.state, ended.counts.done), (JobState::Succeeded, 5));
     world.succeeds(late).await;
     world.until(cancelled, "the end", |summary| summary.state == JobState::Cancelled).await;
     world.until(paused, "the pause", |summary| summary.state == JobState::Paused).await;
@@ -201,7 +201,7 @@ async fn schedulers_that_come_to_an_empty_ledger_rebuild_it() {
     let mut world = usual(succeed);
     let empty = nothing(&world);
     let job = world.submit(2_000, "").await;
-    world.until(job, "some work", |summary| summary.books.done > 100).await;
+    world.until(job, "some work", |summary| summary.counts.done > 100).await;
     settled(&world).await;
     world.kill_scheduler().await;
     world.memory.restore(&empty);
@@ -259,11 +259,11 @@ async fn a_reopened_job_runs_again_after_a_loss() {
         }
         world.memory.restore(&empty);
         let back = world.until_there(job).await;
-        assert_eq!((back.state, back.books.waiting), (JobState::Paused, 6));
+        assert_eq!((back.state, back.counts.waiting), (JobState::Paused, 6));
         assert_eq!(back.deadline_at, None);
         world.ledger.resume(job).await.unwrap();
         let last = world.ended(job).await;
-        assert_eq!((last.state, last.books.failed), (JobState::Failed, 6), "{:?}", last.error);
+        assert_eq!((last.state, last.counts.failed), (JobState::Failed, 6), "{:?}", last.error);
         world.stop().await;
     }
 }

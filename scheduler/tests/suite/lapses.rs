@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use longshore_broker::{Link, Outgoing, Queue};
 use longshore_protocol::state::JobState;
-use longshore_protocol::{JobId, JournalRecord, News};
+use longshore_protocol::{JobId, JournalEvent, JournalRecord};
 use tokio::time::sleep;
 
 use crate::journal::{absent, nothing, settled, told, usual};
@@ -21,7 +21,7 @@ const RESUMED_AFTER: Duration = Duration::from_secs(15);
 
 async fn running(world: &World) -> JobId {
     let job = world.submit(ENDLESS, r#","max_parallel":1"#).await;
-    world.until(job, "some work", |summary| summary.books.done > 3).await;
+    world.until(job, "some work", |summary| summary.counts.done > 3).await;
     job
 }
 
@@ -158,7 +158,7 @@ async fn an_end_that_could_not_be_told_is_told_later() {
     let world = usual(succeed);
     let empty = nothing(&world);
     let job = world.submit(200, r#","max_parallel":1"#).await;
-    world.until(job, "some work", |summary| summary.books.done > 3).await;
+    world.until(job, "some work", |summary| summary.counts.done > 3).await;
     settled(&world).await;
     world.outage.set_journal(Link::Down);
     world.succeeds(job).await;
@@ -175,7 +175,7 @@ async fn a_job_of_before_a_lapse_that_ended_in_it_does_not_run_again() {
     let world = usual(succeed);
     let empty = nothing(&world);
     let job = world.submit(8_000, r#","max_parallel":1"#).await;
-    world.until(job, "some work", |summary| summary.books.done > 3).await;
+    world.until(job, "some work", |summary| summary.counts.done > 3).await;
     settled(&world).await;
     world.outage.set_journal(Link::Down);
     // Something that has to be told, so that it lapses.
@@ -283,7 +283,8 @@ async fn a_job_that_nobody_can_read_any_more_keeps_nobody_from_rebuilding() {
     world.succeeds(over).await;
     let (job, at) = (JobId::from_uuid(uuid::Uuid::from_u128(7 << 64)), world.ledger.now().await);
     let (document, keep_for_ms) = (r#"{"of":"a newer version"}"#.to_owned(), 3_600_000);
-    let news = News::Admitted { job, at: at.unwrap(), keep_for_ms, document, manifest: None };
+    let news =
+        JournalEvent::Admitted { job, at: at.unwrap(), keep_for_ms, document, manifest: None };
     for body in JournalRecord::encode(&news) {
         let message = Outgoing { body: body.into(), ..Outgoing::default() };
         world.broker.publish(&Queue::Journal, message).await.unwrap();

@@ -9,9 +9,10 @@ use longshore_broker::{
     Broker, Depth, JournalReader, Link, Outgoing, PublishError, Queue, Subscription,
 };
 use longshore_ledger::{
-    Admission, Admitted, Audience, Beat, Cancelled, Claim, Commit, Committed, ControlError,
-    Declared, Error, Event, Events, Grounds, HandBack, Hearts, Held, Holder, Lagging, Ledger, Loss,
-    Open, Restored, Revoked, Roster, StoredDocument, Straggler, Sweep, Was,
+    Admission, Admitted, Beat, Cancelled, Claim, Commit, Committed, ConnectionWatch, ControlError,
+    Error, Event, Events, Held, Holder, Ledger, LossCause, LossEvidence, LossVerdict, NodeSnapshot,
+    Open, PriorState, Released, Restored, Revoked, SpeculationRequest, SpeculativeChunk,
+    StoredDocument, Sweep, Topic,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
@@ -185,13 +186,13 @@ macro_rules! pass_on {
                 self.inner.$name($($arg),*).await
             })*
 
-            async fn events(&self, audience: Audience) -> Result<Box<dyn Events>, Error> {
+            async fn events(&self, audience: Topic) -> Result<Box<dyn Events>, Error> {
                 self.ask("events")?;
                 let is_deaf = self.deaf.load(Ordering::Relaxed);
                 if is_deaf { Ok(Box::new(Silence)) } else { self.inner.events(audience).await }
             }
 
-            fn hearts(&self) -> Box<dyn Hearts> {
+            fn hearts(&self) -> Box<dyn ConnectionWatch> {
                 self.inner.hearts()
             }
 
@@ -222,9 +223,9 @@ pass_on! {
         -> Result<Claim, Error>;
     commit(job: JobId, chunk: ChunkId, token: Token, commit: &Commit) -> Result<Committed, Error>;
     release(job: JobId, chunk: ChunkId, token: Token, part: Option<u64>)
-        -> Result<HandBack, Error>;
-    revoke(job: JobId, node: &NodeId, loss: &Loss) -> Result<Vec<Revoked>, Error>;
-    copy(job: JobId, lagging: &Lagging) -> Result<Vec<Straggler>, Error>;
+        -> Result<Released, Error>;
+    revoke(job: JobId, node: &NodeId, loss: &LossCause) -> Result<Vec<Revoked>, Error>;
+    copy(job: JobId, lagging: &SpeculationRequest) -> Result<Vec<SpeculativeChunk>, Error>;
     holders(job: JobId) -> Result<Vec<Holder>, Error>;
     sweep(job: JobId, limit: u32, publish_within: Duration, doubt: Option<Duration>)
         -> Result<Option<Sweep>, Error>;
@@ -235,7 +236,7 @@ pass_on! {
     fail(job: JobId, error: &str) -> Result<JobState, ControlError>;
     retry(job: JobId, indices: Option<&[u64]>) -> Result<JobState, ControlError>;
     delete(job: JobId) -> Result<(), ControlError>;
-    restore(admission: &Admission, was: &Was) -> Result<Restored, Error>;
+    restore(admission: &Admission, was: &PriorState) -> Result<Restored, Error>;
     missing(jobs: &[JobId]) -> Result<Vec<JobId>, Error>;
     journal_place() -> Result<Option<JournalPlace>, Error>;
     advance_journal(from: Option<&JournalPlace>, to: &JournalPlace)
@@ -252,15 +253,15 @@ pass_on! {
     beat(info: &NodeInfo, held: &[Held]) -> Result<Beat, Error>;
     nodes() -> Result<Vec<NodeRecord>, Error>;
     tried(job: JobId, chunks: &[ChunkId]) -> Result<Vec<Vec<NodeId>>, Error>;
-    absolve(job: JobId, nodes: &[NodeId]) -> Result<u64, Error>;
+    refund_attempts(job: JobId, nodes: &[NodeId]) -> Result<u64, Error>;
     isolate(node: &NodeId, isolated: &[Isolation]) -> Result<bool, Error>;
     drain(node: &NodeId) -> Result<bool, Error>;
-    certify(node: &NodeId, death: &str) -> Result<bool, Error>;
-    nodes_since(known: &Roster) -> Result<Roster, Error>;
-    lose(node: &NodeId, grounds: Grounds, loss: &Loss) -> Result<Declared, Error>;
-    attend(scheduler: &SchedulerId, within: Duration) -> Result<Vec<SchedulerRecord>, Error>;
+    record_crash(node: &NodeId, death: &str) -> Result<bool, Error>;
+    nodes_since(known: &NodeSnapshot) -> Result<NodeSnapshot, Error>;
+    lose(node: &NodeId, grounds: LossEvidence, loss: &LossCause) -> Result<LossVerdict, Error>;
+    register_scheduler(scheduler: &SchedulerId, within: Duration) -> Result<Vec<SchedulerRecord>, Error>;
     schedulers() -> Result<Vec<SchedulerRecord>, Error>;
-    withdraw(scheduler: &SchedulerId) -> Result<(), Error>;
+    deregister_scheduler(scheduler: &SchedulerId) -> Result<(), Error>;
     now() -> Result<Timestamp, Error>;
 }
 

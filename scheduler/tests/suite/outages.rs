@@ -38,19 +38,19 @@ const SUBTASKS: u64 = 4_000;
 async fn go_on_after(take: fn(&Outage), give_back: fn(&Outage), asked: fn(&Outage) -> u64) -> u64 {
     let world = World::usual(succeed);
     let job = world.submit(SUBTASKS, "").await;
-    world.until(job, "some work", |summary| summary.books.done > 500).await;
+    world.until(job, "some work", |summary| summary.counts.done > 500).await;
     take(&world.outage);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let before = asked(&world.outage);
     tokio::time::sleep(Duration::from_secs(60)).await;
     let asked = asked(&world.outage) - before;
-    let stood = world.ledger.job(job).await.unwrap().unwrap().books;
+    let stood = world.ledger.job(job).await.unwrap().unwrap().counts;
     assert!(stood.done < SUBTASKS && stood.waiting > 0, "nothing was left to do: {stood:?}");
     // What comes in meanwhile waits.
     let other = world.submit(5, "").await;
     give_back(&world.outage);
     let back = Instant::now();
-    world.until(job, "more work", |summary| summary.books.done > stood.done).await;
+    world.until(job, "more work", |summary| summary.counts.done > stood.done).await;
     let cursor = stood.total - stood.waiting;
     world.until(job, "a new chunk", |summary| summary.cursor > cursor).await;
     assert!(back.elapsed() <= Duration::from_secs(3), "went on after {:?}", back.elapsed());

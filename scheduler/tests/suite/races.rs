@@ -54,7 +54,7 @@ impl Mishaps {
 /// A job that goes on, on one slot: simulated work costs real time.
 async fn running(world: &World) -> JobId {
     let job = world.submit(ENDLESS, r#","max_parallel":1"#).await;
-    world.until(job, "some work", |summary| summary.books.done > 3).await;
+    world.until(job, "some work", |summary| summary.counts.done > 3).await;
     job
 }
 

@@ -35,7 +35,7 @@ async fn a_retry_is_opened_as_soon_as_it_is_due() {
     let job = world.submit(10, r#","chunk":1"#).await;
     let waiting = world.until(job, "a retry", |summary| summary.next_retry_at.is_some()).await;
     let due = waiting.next_retry_at.unwrap();
-    world.until(job, "the retry's start", |summary| summary.books.retrying == 0).await;
+    world.until(job, "the retry's start", |summary| summary.counts.retrying == 0).await;
     let late = world.ledger.now().await.unwrap().since(due);
     assert!(late <= Duration::from_millis(50), "{late:?} late");
     assert_eq!(world.succeeds(job).await.attempts, 11);
@@ -54,14 +54,14 @@ async fn many_retries_in_chunks_all_end() {
 async fn a_paused_job_rests_and_goes_on() {
     let world = World::usual(succeed);
     let job = world.submit(4_000, "").await;
-    world.until(job, "some work", |summary| summary.books.done > 100).await;
+    world.until(job, "some work", |summary| summary.counts.done > 100).await;
     world.ledger.pause(job).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     let before = world.ledger.job(job).await.unwrap().unwrap();
     assert_eq!(before.running_chunks, 0);
     tokio::time::sleep(Duration::from_secs(10)).await;
     let after = world.ledger.job(job).await.unwrap().unwrap();
-    assert_eq!(before.books, after.books);
+    assert_eq!(before.counts, after.counts);
     world.ledger.resume(job).await.unwrap();
     world.succeeds(job).await;
     world.stop().await;
@@ -71,7 +71,7 @@ async fn a_paused_job_rests_and_goes_on() {
 async fn what_a_killed_worker_held_runs_elsewhere() {
     let mut world = World::usual(succeed);
     let job = world.submit(4_000, "").await;
-    world.until(job, "some work", |summary| summary.books.done > 500).await;
+    world.until(job, "some work", |summary| summary.counts.done > 500).await;
     world.kill("w1");
     let summary = world.succeeds(job).await;
     assert!(summary.lost > 0);
@@ -90,7 +90,7 @@ async fn what_a_killed_worker_held_is_published_at_once_though_no_hint_tells_of_
         sleep(Duration::from_millis(wait)).await;
         // One chunk that takes half a minute.
         let job = world.submit(6_000, r#","chunk":6000"#).await;
-        world.until(job, "some work", |summary| summary.books.done > 400).await;
+        world.until(job, "some work", |summary| summary.counts.done > 400).await;
         world.kill("w0");
         world.start_worker("w1", "default", 1, succeed);
         world.until(job, "the revoke", |summary| summary.lost > 0).await;
@@ -144,7 +144,7 @@ async fn jobs_are_placed_in_turn_and_by_key() {
     for placement in [r#""round_robin""#, r#"{"hash":""}"#] {
         let mut world = World::usual(succeed);
         let job = world.submit(600, &format!(r#","placement":{placement}"#)).await;
-        world.until(job, "some work", |summary| summary.books.done > 100).await;
+        world.until(job, "some work", |summary| summary.counts.done > 100).await;
         world.kill("w0");
         world.succeeds(job).await;
         world.stop().await;
@@ -213,7 +213,7 @@ async fn a_glob_without_files_is_refused_in_real_time() {
 async fn another_job_with_the_same_id_is_refused_and_the_first_goes_on() {
     let world = World::usual(succeed);
     let job = world.submit(2_000, "").await;
-    world.until(job, "some work", |summary| summary.books.done > 10).await;
+    world.until(job, "some work", |summary| summary.counts.done > 10).await;
     let split = r#"{"by":"range","start":0,"end":5}"#;
     world.publish(format!(r#"{{"id":"{job}","task":"noop","split":{split}}}"#)).await;
     let mut dead = world.broker.subscribe(&Queue::Dead, 1).await;

@@ -116,7 +116,7 @@ impl World {
             tasks: vec!["noop".into(), "sum".into()],
             disabled: Vec::new(),
             records: Vec::new(),
-            uncopied: Vec::new(),
+            non_speculative: Vec::new(),
             terms: LivenessTerms::default(),
             labels: BTreeMap::new(),
             slots,
@@ -230,8 +230,8 @@ impl World {
         let end = self.until(job, "the end", |summary| summary.state.is_terminal());
         async move {
             let summary = end.await;
-            assert_eq!(summary.books.imbalance(), 0);
-            assert_eq!(summary.books.open(), 0);
+            assert_eq!(summary.counts.imbalance(), 0);
+            assert_eq!(summary.counts.open(), 0);
             let audit = self.ledger.audit(job).await.unwrap().unwrap();
             assert!(audit.is_clean(), "{:?}", audit.findings);
             summary
@@ -244,7 +244,7 @@ impl World {
         async move {
             let summary = end.await;
             assert_eq!(summary.state, JobState::Succeeded, "{:?}", summary.error);
-            assert_eq!(summary.books.done, summary.books.total);
+            assert_eq!(summary.counts.done, summary.counts.total);
             summary
         }
     }

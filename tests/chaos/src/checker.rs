@@ -164,7 +164,7 @@ impl Executed {
     fn counts(&self, job: Uuid, intent: &Intent, told: &Told) -> Option<String> {
         let Told { total, done, failed, cancelled, .. } = *told;
         if let Some(said) = &told.unbalanced {
-            return Some(format!("the books don't balance: {said}"));
+            return Some(format!("the counts don't balance: {said}"));
         }
         let fails =
             (0..intent.total).filter(|index| self.fails(job, intent, told, *index)).count() as u64;

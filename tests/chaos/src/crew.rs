@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::checker::Told;
 use crate::clock::Moment;
 use crate::forge::Forgery;
-use crate::history::{History, Loss, Submissions};
+use crate::history::{History, LossCause, Submissions};
 use crate::link::{Link, Weather};
 use crate::marks::FOLDER;
 use crate::vitals::Vitals;
@@ -51,7 +51,7 @@ pub struct Member {
     pub redis: Option<Link>,
     process: Process,
     should_run: bool,
-    losses: Vec<Loss>,
+    losses: Vec<LossCause>,
 }
 
 /// How the crew finds Redis.
@@ -177,7 +177,7 @@ impl Crew {
     }
 
     /// When workers were killed, frozen or cut off.
-    pub fn losses(&self) -> Vec<Loss> {
+    pub fn losses(&self) -> Vec<LossCause> {
         self.workers().flat_map(|worker| worker.losses.iter().copied()).collect()
     }
 
@@ -405,7 +405,7 @@ impl Member {
     }
 
     /// Kills it with SIGKILL.
-    pub fn kill(&mut self) -> Loss {
+    pub fn kill(&mut self) -> LossCause {
         self.should_run = false;
         let loss = self.lost(true);
         self.process.kill9();
@@ -426,7 +426,7 @@ impl Member {
     }
 
     /// Stops it in its tracks with SIGSTOP.
-    pub fn freeze(&mut self) -> Loss {
+    pub fn freeze(&mut self) -> LossCause {
         let loss = self.lost(false);
         self.process.signal("STOP");
         loss
@@ -438,7 +438,7 @@ impl Member {
     }
 
     /// Cuts it off from both servers.
-    pub fn cut_off(&mut self) -> Loss {
+    pub fn cut_off(&mut self) -> LossCause {
         let loss = self.lost(false);
         self.set_links(Weather::CUT, Weather::CUT);
         loss
@@ -457,8 +457,8 @@ impl Member {
         }
     }
 
-    fn lost(&mut self, for_good: bool) -> Loss {
-        let loss = Loss { worker: self.worker_pid(), at: Moment::now(), for_good };
+    fn lost(&mut self, for_good: bool) -> LossCause {
+        let loss = LossCause { worker: self.worker_pid(), at: Moment::now(), for_good };
         self.losses.push(loss);
         loss
     }

@@ -45,7 +45,7 @@ pub struct Intent {
 
 /// A worker that was killed, frozen or cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Loss {
+pub struct LossCause {
     /// Its process.
     pub worker: u32,
     /// When.
@@ -110,7 +110,7 @@ impl History {
 
     /// Attempts that began before a loss on the worker that was lost, and had not ended by then. A signal takes its time, so what
     /// a killed worker still brought to its end was not cut short.
-    pub fn cut_short(&self, loss: Loss) -> Vec<Mark> {
+    pub fn cut_short(&self, loss: LossCause) -> Vec<Mark> {
         let ended = |mark: &Mark| loss.for_good && mark.what != What::Start;
         let before =
             |mark: &&Mark| mark.worker == loss.worker && (mark.at <= loss.at || ended(mark));
@@ -127,7 +127,7 @@ impl History {
     }
 
     /// For each attempt that the losses cut short, how long it took until the subtask began elsewhere; `None` if it never did.
-    pub fn recoveries(&self, losses: &[Loss]) -> Vec<Option<Duration>> {
+    pub fn recoveries(&self, losses: &[LossCause]) -> Vec<Option<Duration>> {
         let mut starts: HashMap<(Uuid, u64), Vec<&Mark>> = HashMap::new();
         for mark in self.marks.iter().filter(|mark| mark.what == What::Start) {
             starts.entry((mark.job, mark.index)).or_default().push(mark);
@@ -280,7 +280,7 @@ mod tests {
             at(What::Start, 2, 12, 300),
         ];
         let history = History { marks, ..History::default() };
-        let loss = Loss { worker: 10, at: Moment { ns: 5_000_000 }, for_good: false };
+        let loss = LossCause { worker: 10, at: Moment { ns: 5_000_000 }, for_good: false };
         let times = history.recoveries(&[loss]);
         assert_eq!(times, [Some(Duration::from_millis(100)), None]);
     }
@@ -289,9 +289,9 @@ mod tests {
     fn what_a_killed_worker_still_finished_was_not_cut_short() {
         let marks = vec![at(What::Start, 1, 10, 1), at(What::End, 1, 10, 6)];
         let history = History { marks, ..History::default() };
-        let loss = Loss { worker: 10, at: Moment { ns: 5_000_000 }, for_good: true };
+        let loss = LossCause { worker: 10, at: Moment { ns: 5_000_000 }, for_good: true };
         assert_eq!(history.cut_short(loss), []);
-        let frozen = Loss { for_good: false, ..loss };
+        let frozen = LossCause { for_good: false, ..loss };
         assert_eq!(history.cut_short(frozen).len(), 1);
     }
 

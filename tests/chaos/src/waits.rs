@@ -13,7 +13,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::clock::Moment;
-use crate::history::{History, Loss, Mark};
+use crate::history::{History, LossCause, Mark};
 use crate::marks::What;
 
 /// What a subtask waited for.
@@ -93,7 +93,7 @@ impl History {
     /// All waits that ended. `asked` tells when each job was accepted, without the jobs that limit
     /// how many of their subtasks run at once: these wait for one another, so only losses count for
     /// them. `losses` are kills: a signal takes its time, so a worker is lost after its last mark.
-    pub fn waits(&self, asked: &BTreeMap<Uuid, Moment>, losses: &[Loss]) -> Vec<Wait> {
+    pub fn waits(&self, asked: &BTreeMap<Uuid, Moment>, losses: &[LossCause]) -> Vec<Wait> {
         let lost: HashMap<u32, Moment> = losses.iter().map(|it| (it.worker, it.at)).collect();
         let mut subtasks: BTreeMap<(Uuid, u64), Vec<&Mark>> = BTreeMap::new();
         for mark in &self.marks {
@@ -157,7 +157,7 @@ mod tests {
         };
         let marks = marks.iter().map(mark).collect();
         let history = History { marks, ..History::default() };
-        let loss = Loss { worker: 10, at: ms(1_000), for_good: true };
+        let loss = LossCause { worker: 10, at: ms(1_000), for_good: true };
         let found = history.waits(&BTreeMap::from([(JOB, ms(100))]), &[loss]);
         let found: Vec<(Cause, u64)> =
             found.iter().map(|it| (it.cause, it.lasted.as_millis() as u64)).collect();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use longshore_chaos::checker::{Violation, check_jobs};
 use longshore_chaos::clock::Moment;
 use longshore_chaos::crew::{Crew, LONG, Role};
-use longshore_chaos::history::{Loss, percentile, percentiles};
+use longshore_chaos::history::{LossCause, percentile, percentiles};
 use longshore_chaos::tasks::MARK;
 use longshore_test_servers::{Rabbit, Redis, wait_until};
 use serde_json::json;
@@ -63,7 +63,11 @@ fn submit(crew: &Crew) -> Uuid {
 }
 
 /// Kills workers in the middle of subtasks that no kill has hit before, and starts them again. Sees to it that there is work.
-fn kill_some(crew: &mut Crew, job: &mut Uuid, killed: &mut BTreeSet<(Uuid, u64)>) -> Vec<Loss> {
+fn kill_some(
+    crew: &mut Crew,
+    job: &mut Uuid,
+    killed: &mut BTreeSet<(Uuid, u64)>,
+) -> Vec<LossCause> {
     let mut losses = Vec::new();
     wait_until("there is somebody to kill", LONG, || {
         if crew.done(*job) >= SUBTASKS {
@@ -73,7 +77,7 @@ fn kill_some(crew: &mut Crew, job: &mut Uuid, killed: &mut BTreeSet<(Uuid, u64)>
         let now = Moment::now();
         for member in crew.members.iter_mut().filter(|member| member.role == Role::Worker) {
             let running =
-                history.cut_short(Loss { worker: member.pid(), at: now, for_good: false });
+                history.cut_short(LossCause { worker: member.pid(), at: now, for_good: false });
             let is_fresh = running.iter().all(|mark| !killed.contains(&(mark.job, mark.index)));
             // Begun a moment ago, so that it hardly ends under the hand that kills it.
             let is_young = running.iter().all(|mark| now.since(mark.at) < WORK / 2);

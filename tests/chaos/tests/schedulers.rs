@@ -8,7 +8,7 @@ use std::time::Duration;
 use longshore_chaos::checker::{Violation, check_jobs};
 use longshore_chaos::clock::Moment;
 use longshore_chaos::crew::{Crew, LONG, Member, Role};
-use longshore_chaos::history::{Loss, percentile, percentiles};
+use longshore_chaos::history::{LossCause, percentile, percentiles};
 use longshore_chaos::tasks::MARK;
 use longshore_protocol::SchedulerId;
 use longshore_scheduler::owner;
@@ -138,7 +138,7 @@ fn when_everybody_is_killed_and_comes_back_work_goes_on_at_once() {
     let mut times = Vec::new();
     for round in 1..=3 {
         crew.await_done(job, round * SUBTASKS / 8);
-        let losses: Vec<Loss> = crew.members.iter_mut().map(Member::kill).collect();
+        let losses: Vec<LossCause> = crew.members.iter_mut().map(Member::kill).collect();
         crew.members.iter_mut().for_each(Member::start_again);
         wait_until("what they held runs again", LONG, || {
             crew.history().recoveries(&losses).iter().all(Option::is_some)

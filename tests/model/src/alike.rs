@@ -6,7 +6,7 @@
 //! is left out. So are list and verdict of a node that does nothing, holds nothing and has nothing
 //! on its way. Of the heartbeats of a node only the order counts.
 
-use crate::fleet::{Beat, Grounds};
+use crate::fleet::{Beat, LossEvidence};
 use crate::ledger::{Copied, Ledger, Node, RANGES, Request, TokenNumber};
 use crate::world::{Hand, State, Then, WORKERS, Worker};
 
@@ -45,8 +45,8 @@ impl Key<'_> {
         for hand in state.hands {
             let (kind, node) = match hand {
                 Hand::Empty => (0, NOBODY),
-                Hand::Judging { node, grounds: Grounds::LastBeat(_) } => (1, key.node(node)),
-                Hand::Judging { node, grounds: Grounds::Absent } => (2, key.node(node)),
+                Hand::Judging { node, grounds: LossEvidence::LastBeat(_) } => (1, key.node(node)),
+                Hand::Judging { node, grounds: LossEvidence::Absent } => (2, key.node(node)),
                 Hand::Revoking { node } => (3, key.node(node)),
             };
             key.bytes.extend([kind, node]);
@@ -142,7 +142,7 @@ impl Key<'_> {
             self.bytes.push(NOBODY);
         }
         self.bytes.extend(ledger.done.map(u8::from));
-        self.bytes.extend(ledger.books.map(i8::cast_unsigned));
+        self.bytes.extend(ledger.counts.map(i8::cast_unsigned));
         self.bytes.extend(ledger.counted);
     }
 
@@ -151,7 +151,7 @@ impl Key<'_> {
         let ledgers = [Some(&self.state.ledger), self.state.saved.as_deref()];
         for node in std::mem::take(&mut self.nodes) {
             let judged = self.state.hands.iter().map(|hand| match *hand {
-                Hand::Judging { node: of, grounds: Grounds::LastBeat(beat) } if of == node => {
+                Hand::Judging { node: of, grounds: LossEvidence::LastBeat(beat) } if of == node => {
                     Some(beat)
                 }
                 _ => None,

@@ -1,7 +1,7 @@
 //! The ledger's list of workers and its verdicts: `beat` and `lose`, as `ledger/lua` has them.
 //!
 //! Verdicts are never forgotten here. The ledger forgets them after ten minutes; a holder that
-//! comes later is on no list, and `Grounds::Absent` applies.
+//! comes later is on no list, and `LossEvidence::Absent` applies.
 
 use crate::Mutation;
 use crate::ledger::Node;
@@ -11,7 +11,7 @@ pub type Beat = u8;
 
 /// On what grounds a scheduler has a worker declared lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Grounds {
+pub enum LossEvidence {
     /// This was its last heartbeat. Void if another one has come.
     LastBeat(Beat),
     /// It holds chunks and is on no list. Void if it is on the list.
@@ -49,8 +49,9 @@ impl Fleet {
     }
 
     /// Declares a worker lost, unless the grounds are void; whether a verdict stands now.
-    pub fn lose(&mut self, node: Node, grounds: Grounds, mutation: Option<Mutation>) -> bool {
-        let is_void = self.last_beat(node).is_some_and(|beat| grounds != Grounds::LastBeat(beat));
+    pub fn lose(&mut self, node: Node, grounds: LossEvidence, mutation: Option<Mutation>) -> bool {
+        let is_void =
+            self.last_beat(node).is_some_and(|beat| grounds != LossEvidence::LastBeat(beat));
         if is_void && mutation != Some(Mutation::GroundsUnchecked) {
             return false;
         }

@@ -93,7 +93,7 @@ pub struct Ledger {
     /// Which subtasks are done.
     pub done: [bool; SUBTASKS as usize],
     /// What the books say: queued, running, done. The rest waits.
-    pub books: [i8; 3],
+    pub counts: [i8; 3],
     /// The workers that beat, and those that are lost.
     pub fleet: Fleet,
     /// Remembered for the properties: how often each subtask was counted.
@@ -111,7 +111,7 @@ impl Default for Ledger {
             opened: 0,
             chunks: [None; RANGES.len()],
             done: [false; SUBTASKS as usize],
-            books: [0; 3],
+            counts: [0; 3],
             fleet: Fleet::default(),
             counted: [0; SUBTASKS as usize],
             settled_by: [None; SUBTASKS as usize],
@@ -172,7 +172,7 @@ impl Ledger {
         let chunk = Chunk { from, to, epoch: 1, holder: None, copy: Copied::No };
         self.chunks[usize::from(number)] = Some(chunk);
         self.opened += 1;
-        self.books[QUEUED] += chunk.len();
+        self.counts[QUEUED] += chunk.len();
         Some((number, 1))
     }
 
@@ -241,8 +241,8 @@ impl Ledger {
             return Answer::Stale;
         }
         if chunk.holder.is_none() {
-            self.books[QUEUED] -= chunk.len();
-            self.books[RUNNING] += chunk.len();
+            self.counts[QUEUED] -= chunk.len();
+            self.counts[RUNNING] += chunk.len();
         }
         chunk.holder = Some((token, node));
         self.chunks[usize::from(number)] = Some(chunk);
@@ -280,7 +280,7 @@ impl Ledger {
             return Answer::Settled;
         }
         if !is_repeat {
-            self.books[RUNNING] -= (to - start).cast_signed();
+            self.counts[RUNNING] -= (to - start).cast_signed();
             chunk.from = to;
         }
         if chunk.from == chunk.to {
@@ -289,7 +289,7 @@ impl Ledger {
         for index in usize::from(from)..usize::from(to) {
             let flips = !std::mem::replace(&mut self.done[index], true);
             if flips || counts_again {
-                self.books[DONE] += 1;
+                self.counts[DONE] += 1;
                 self.counted[index] += 1;
             }
         }
@@ -315,14 +315,14 @@ impl Ledger {
             self.chunks[usize::from(number)] = Some(chunk);
             return true;
         }
-        let event = ChunkEvent::HandBack { token: real(token), due: Timestamp::default() };
+        let event = ChunkEvent::Released { token: real(token), due: Timestamp::default() };
         if !chunk.allows(event) {
             return false;
         }
         (chunk.holder, chunk.copy) = (None, Copied::No);
         chunk.epoch += u8::from(mutation != Some(Mutation::EpochsKept));
-        self.books[RUNNING] -= chunk.len();
-        self.books[QUEUED] += chunk.len();
+        self.counts[RUNNING] -= chunk.len();
+        self.counts[QUEUED] += chunk.len();
         self.chunks[usize::from(number)] = Some(chunk);
         true
     }
@@ -359,6 +359,6 @@ impl Ledger {
             counted[if chunk.holder.is_some() { RUNNING } else { QUEUED }] += chunk.len();
         }
         counted[DONE] = self.done.iter().map(|done| i8::from(*done)).sum();
-        counted == self.books
+        counted == self.counts
     }
 }

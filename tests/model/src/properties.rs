@@ -16,14 +16,14 @@
 //! L4 includes that the owner of the queue takes back what lost workers hold: nobody else does, and
 //! a job does not end while a dead worker holds some of it.
 
-use crate::fleet::{Fleet, Grounds};
+use crate::fleet::{Fleet, LossEvidence};
 use crate::ledger::{Answer, Copied, Ledger, Node, RANGES, Request, TokenNumber};
 
 const L1: &str = "L1: each subtask is counted at most once";
 const L2: &str = "L2: a chunk gets another holder only by an offer, and no token comes back";
 const L3: &str = "L3: a commit is accepted only under the token that holds the chunk";
 const L5: &str = "L5: commits of one subtask are accepted under one token only";
-const L6: &str = "L6: the books balance";
+const L6: &str = "L6: the counts balance";
 const L7: &str = "L7: no verdict stands on a worker that is on the list";
 const L8: &str = "L8: a worker leaves the list only by a verdict";
 const L9: &str = "L9: nobody is declared lost who has sent a heartbeat since";
@@ -89,13 +89,13 @@ fn check_fleet(before: &Fleet, after: &Fleet) -> Result<(), &'static str> {
 /// Of a verdict that was asked for.
 pub(crate) fn check_verdict(
     before: &Fleet,
-    (node, grounds): (Node, Grounds),
+    (node, grounds): (Node, LossEvidence),
     after: &Fleet,
 ) -> Result<(), &'static str> {
     let has_beaten = match (grounds, before.last_beat(node)) {
         (_, None) => false,
-        (Grounds::LastBeat(known), Some(last)) => last > known,
-        (Grounds::Absent, Some(_)) => true,
+        (LossEvidence::LastBeat(known), Some(last)) => last > known,
+        (LossEvidence::Absent, Some(_)) => true,
     };
     if has_beaten && after.is_lost(node) { Err(L9) } else { Ok(()) }
 }

@@ -10,7 +10,7 @@
 //! steps the worker may beat again, claim, or commit, and the queue may fall to the other
 //! scheduler.
 
-use crate::fleet::{Beat, Grounds};
+use crate::fleet::{Beat, LossEvidence};
 use crate::ledger::{Node, RANGES, Request};
 use crate::world::{Action, Hand, OWNER, State, WORKERS};
 use crate::{Config, Mutation, properties};
@@ -21,7 +21,7 @@ impl State {
         let ledgers = [Some(&self.ledger), self.saved.as_deref()];
         let listed = ledgers.into_iter().flatten().flat_map(|ledger| &ledger.fleet.listed);
         let judged = self.hands.iter().filter_map(|hand| match hand {
-            Hand::Judging { grounds: Grounds::LastBeat(beat), .. } => Some(*beat),
+            Hand::Judging { grounds: LossEvidence::LastBeat(beat), .. } => Some(*beat),
             _ => None,
         });
         listed.map(|(_, beat)| *beat).chain(judged).max().map_or(0, |newest| newest + 1)
@@ -42,17 +42,17 @@ impl State {
     }
 
     /// The grounds on which a scheduler that takes a node for dead has it declared lost.
-    fn grounds(&self, node: Node) -> Option<Grounds> {
+    fn grounds(&self, node: Node) -> Option<LossEvidence> {
         match self.ledger.fleet.last_beat(node) {
-            Some(beat) => Some(Grounds::LastBeat(beat)),
-            None => (!self.ledger.fleet.is_lost(node)).then_some(Grounds::Absent),
+            Some(beat) => Some(LossEvidence::LastBeat(beat)),
+            None => (!self.ledger.fleet.is_lost(node)).then_some(LossEvidence::Absent),
         }
     }
 
     /// Whether a heartbeat of this node would change anything.
     fn is_beat_news(&self, node: Node) -> bool {
         let Some(beat) = self.ledger.fleet.last_beat(node) else { return true };
-        let grounds = Grounds::LastBeat(beat);
+        let grounds = LossEvidence::LastBeat(beat);
         self.ledger.fleet.is_lost(node) || self.hands.contains(&Hand::Judging { node, grounds })
     }
 }
@@ -67,7 +67,7 @@ impl Config {
                 let grounds = state.grounds(node)?;
                 let is_left = self.mutation == Some(Mutation::NoAbsent);
                 let wrongly = state.is_alive(node);
-                (grounds != Grounds::Absent || !is_left).then_some(Action::Judge {
+                (grounds != LossEvidence::Absent || !is_left).then_some(Action::Judge {
                     scheduler,
                     node,
                     grounds,

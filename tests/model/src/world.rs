@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use longshore_protocol::state::JobState;
 
-use crate::fleet::Grounds;
+use crate::fleet::LossEvidence;
 use crate::ledger::{Answer, Ledger, Message, Node, RANGES, Request, TokenNumber};
 use crate::{Config, Model, Mutation, alike, properties};
 
@@ -56,7 +56,7 @@ pub enum Hand {
     /// Nothing.
     Empty,
     /// It took the worker for dead, and has the ledger declare it lost.
-    Judging { node: Node, grounds: Grounds },
+    Judging { node: Node, grounds: LossEvidence },
     /// It saw a verdict, and takes back what the worker holds.
     Revoking { node: Node },
 }
@@ -105,7 +105,7 @@ pub enum Action {
     /// A scheduler offers a copy of a chunk that runs, and publishes its message.
     Copy,
     /// A scheduler decides that a node is dead; wrongly, if it is not (a fault).
-    Judge { scheduler: usize, node: Node, grounds: Grounds, wrongly: bool },
+    Judge { scheduler: usize, node: Node, grounds: LossEvidence, wrongly: bool },
     /// The ledger is asked to declare that node lost.
     Declare { scheduler: usize },
     /// The owner of the queue sees a verdict, and that the node holds something.

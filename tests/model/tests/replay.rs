@@ -9,10 +9,10 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use longshore_ledger::memory::{Clock, MemoryLedger};
 use longshore_ledger::{
-    Admission, Claim, Commit, Committed, Error, Grounds as RealGrounds, HandBack, Lagging,
-    Ledger as _, Loss, Open, Roster,
+    Admission, Claim, Commit, Committed, Error, Ledger as _, LossCause,
+    LossEvidence as RealGrounds, NodeSnapshot, Open, Released, SpeculationRequest,
 };
-use longshore_model::fleet::{Beat, Fleet, Grounds};
+use longshore_model::fleet::{Beat, Fleet, LossEvidence};
 use longshore_model::ledger::{Answer, Message, Node, RANGES, Request, SUBTASKS, name, real};
 use longshore_model::world::{Action, Fate, Hand, State, WORKERS};
 use longshore_model::{Config, Model};
@@ -47,7 +47,7 @@ fn info(node: Node) -> NodeInfo {
         tasks: Vec::new(),
         disabled: Vec::new(),
         records: Vec::new(),
-        uncopied: Vec::new(),
+        non_speculative: Vec::new(),
         terms: LivenessTerms::default(),
         labels: BTreeMap::new(),
         slots: 1,
@@ -68,7 +68,7 @@ enum Step {
     Ask(Request),
     Revoke(Node),
     Beat(Node, Beat, Timestamp),
-    Lose(Node, Grounds),
+    Lose(Node, LossEvidence),
     /// A release on behalf of a worker that has forgotten.
     Reclaim(u8, u8),
 }
@@ -119,13 +119,13 @@ impl Real {
             }
             Step::Copy => {
                 let (held_for, offer_for) = (Duration::ZERO, Duration::from_hours(1));
-                let lagging = Lagging { held_for, offer_for, chunks: 1, only: None };
+                let lagging = SpeculationRequest { held_for, offer_for, chunks: 1, only: None };
                 assert_eq!(at_once(ledger.copy(JOB, &lagging)).expect("offered").len(), 1);
                 None
             }
             Step::Ask(request) => Some(self.ask(request)),
             Step::Revoke(node) => {
-                at_once(ledger.revoke(JOB, &name(node), &Loss::Left)).expect("revoked");
+                at_once(ledger.revoke(JOB, &name(node), &LossCause::Left)).expect("revoked");
                 None
             }
             Step::Beat(node, beat, at) => {
@@ -137,10 +137,10 @@ impl Real {
             }
             Step::Lose(node, grounds) => {
                 let grounds = match grounds {
-                    Grounds::LastBeat(beat) => RealGrounds::LastBeat(self.beats[&beat]),
-                    Grounds::Absent => RealGrounds::Absent,
+                    LossEvidence::LastBeat(beat) => RealGrounds::LastBeat(self.beats[&beat]),
+                    LossEvidence::Absent => RealGrounds::Absent,
                 };
-                at_once(ledger.lose(&name(node), grounds, &Loss::Vanished)).expect("answered");
+                at_once(ledger.lose(&name(node), grounds, &LossCause::Vanished)).expect("answered");
                 None
             }
             Step::Reclaim(chunk, token) => Some(self.release(chunk, token)),
@@ -178,8 +178,8 @@ impl Real {
 
     fn release(&self, chunk: u8, token: u8) -> Answer {
         match at_once(self.ledger.release(JOB, id(chunk), real(token), None)).expect("answered") {
-            HandBack::Queued => Answer::Queued,
-            HandBack::Fenced => Answer::Fenced,
+            Released::Queued => Answer::Queued,
+            Released::Fenced => Answer::Fenced,
         }
     }
 
@@ -199,8 +199,8 @@ impl Real {
 
         let job = at_once(self.ledger.job(JOB)).expect("read").expect("it is there");
         assert_eq!(job.state, ledger.state);
-        let books = [job.books.queued, job.books.running, job.books.done];
-        assert_eq!(books, ledger.books.map(|count| u64::try_from(count).expect("no debts")));
+        let counts = [job.counts.queued, job.counts.running, job.counts.done];
+        assert_eq!(counts, ledger.counts.map(|count| u64::try_from(count).expect("no debts")));
 
         let mut holders: Vec<_> =
             (0..RANGES.len() as u8).flat_map(|chunk| ledger.holders(chunk)).collect();
@@ -211,7 +211,7 @@ impl Real {
         let found: Vec<_> = found.into_iter().map(|holder| holder.node).collect();
         assert_eq!(found, holders);
 
-        let roster = at_once(self.ledger.nodes_since(&Roster::default())).expect("read");
+        let roster = at_once(self.ledger.nodes_since(&NodeSnapshot::default())).expect("read");
         let Fleet { listed, lost } = &ledger.fleet;
         let mut listed: Vec<_> =
             listed.iter().map(|(node, beat)| (name(*node), self.beats[beat])).collect();

@@ -278,7 +278,7 @@ pub(crate) fn worker_config(dice: &Dice, place: usize, queues: &[String], hasty:
     Config {
         slots: dice.among(1..4) as u32,
         queues,
-        uncopied: BTreeSet::new(),
+        non_speculative: BTreeSet::new(),
         exclusive: BTreeSet::new(),
         labels: BTreeMap::new(),
         heartbeat: Duration::from_millis(heartbeat),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use longshore_ledger::{Commit, Grounds, Ledger, Stop, StopReason};
+use longshore_ledger::{Commit, Ledger, LossEvidence, Stop, StopReason};
 use longshore_protocol::{Audit, ChunkId, Epoch, JobId, JobSummary, NodeId, Run, Timestamp, Token};
 
 use crate::process::Process;
@@ -424,13 +424,13 @@ impl World {
 
     /// S18. Whose connections are gone may be taken for dead; so may whoever is on no list, and has
     /// announced nothing there.
-    pub(crate) fn check_living(&self, node: &NodeId, grounds: Grounds) {
+    pub(crate) fn check_living(&self, node: &NodeId, grounds: LossEvidence) {
         let process =
             self.processes.lock().iter().find(|it| it.node().as_ref() == Some(node)).cloned();
         let Some(process) = process.filter(|it| !it.is_dead()) else { return };
         let heard = self.history.lock().heard.get(&process.name).copied().unwrap_or_default();
         let silent = self.now().saturating_sub(heard);
-        if matches!(grounds, Grounds::LastBeat(_)) && silent < process.dead_after() {
+        if matches!(grounds, LossEvidence::LastBeat(_)) && silent < process.dead_after() {
             self.violated("S18", || format!("{node} lives, and was heard {silent:?} ago"));
         }
     }
@@ -563,7 +563,7 @@ fn unbalanced(audit: &Audit, summary: &JobSummary) -> Option<String> {
         return Some(finding.clone());
     }
     let agree = kept == counted && reduce_kept == reduce_counted;
-    let sums = [kept, reduce_kept, &summary.books, &summary.reduce];
-    let balanced = sums.iter().all(|books| books.imbalance() == 0);
+    let sums = [kept, reduce_kept, &summary.counts, &summary.reduce];
+    let balanced = sums.iter().all(|counts| counts.imbalance() == 0);
     (!agree || !balanced).then(|| format!("{kept:?} kept, {counted:?} counted"))
 }

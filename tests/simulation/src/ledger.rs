@@ -14,10 +14,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use longshore_ledger::{
-    Admission, Admitted, Audience, Beat, Cancelled, Claim, Commit, Committed, ControlError,
-    Declared, Error, Events, Grounds, HandBack, Heart, Hearts, Held, Holder, Lagging, Ledger, Loss,
-    Open, Process as Beating, Restored, Revoked, Roster, Stop, StopReason, StoredDocument,
-    Straggler, Sweep, Was,
+    Admission, Admitted, Beat, Cancelled, Claim, Commit, Committed, ConnectionWatch, ControlError,
+    Error, Events, Heart, Held, Holder, Ledger, LossCause, LossEvidence, LossVerdict, NodeSnapshot,
+    Open, PriorState, Process as Beating, Released, Restored, Revoked, SpeculationRequest,
+    SpeculativeChunk, Stop, StopReason, StoredDocument, Sweep, Topic,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
@@ -143,7 +143,7 @@ struct RemoteHearts {
 }
 
 #[async_trait]
-impl Hearts for RemoteHearts {
+impl ConnectionWatch for RemoteHearts {
     async fn severed(&mut self, hearts: &[Heart]) -> Result<Vec<Beating>, Error> {
         let mut there: BTreeSet<Beating> = hearts.iter().map(|heart| heart.of.clone()).collect();
         let hearts = hearts.to_vec();
@@ -243,14 +243,19 @@ impl Ledger for RemoteLedger {
         chunk: ChunkId,
         token: Token,
         part: Option<u64>,
-    ) -> Result<HandBack, Error> {
+    ) -> Result<Released, Error> {
         self.ask("release", move |world| {
             Box::pin(async move { world.release(job, chunk, token, part).await })
         })
         .await
     }
 
-    async fn revoke(&self, job: JobId, node: &NodeId, loss: &Loss) -> Result<Vec<Revoked>, Error> {
+    async fn revoke(
+        &self,
+        job: JobId,
+        node: &NodeId,
+        loss: &LossCause,
+    ) -> Result<Vec<Revoked>, Error> {
         let (node, loss) = (node.clone(), loss.clone());
         if self.process.world.is_sabotaged(Sabotage::OneRecovers) && !self.owns(&node) {
             return Ok(Vec::new());
@@ -261,7 +266,11 @@ impl Ledger for RemoteLedger {
         .await
     }
 
-    async fn copy(&self, job: JobId, lagging: &Lagging) -> Result<Vec<Straggler>, Error> {
+    async fn copy(
+        &self,
+        job: JobId,
+        lagging: &SpeculationRequest,
+    ) -> Result<Vec<SpeculativeChunk>, Error> {
         let lagging = lagging.clone();
         self.ask("copy", move |world| Box::pin(async move { world.copy(job, &lagging).await }))
             .await
@@ -434,10 +443,12 @@ impl Ledger for RemoteLedger {
         .await
     }
 
-    async fn absolve(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error> {
+    async fn refund_attempts(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error> {
         let nodes = nodes.to_vec();
-        self.ask("absolve", move |world| Box::pin(async move { world.absolve(job, &nodes).await }))
-            .await
+        self.ask("absolve", move |world| {
+            Box::pin(async move { world.refund_attempts(job, &nodes).await })
+        })
+        .await
     }
 
     async fn isolate(&self, node: &NodeId, isolated: &[Isolation]) -> Result<bool, Error> {
@@ -454,7 +465,7 @@ impl Ledger for RemoteLedger {
         .await
     }
 
-    async fn nodes_since(&self, known: &Roster) -> Result<Roster, Error> {
+    async fn nodes_since(&self, known: &NodeSnapshot) -> Result<NodeSnapshot, Error> {
         let known = known.clone();
         self.ask("nodes", move |world| Box::pin(async move { world.nodes_since(&known).await }))
             .await
@@ -468,7 +479,7 @@ impl Ledger for RemoteLedger {
 
     // The simulated broker keeps no journal, so none of these is ever asked.
 
-    async fn restore(&self, admission: &Admission, was: &Was) -> Result<Restored, Error> {
+    async fn restore(&self, admission: &Admission, was: &PriorState) -> Result<Restored, Error> {
         let (admission, was) = (admission.clone(), was.clone());
         self.ask("restore", move |world| {
             Box::pin(async move { Ledger::restore(&world.ledger, &admission, &was).await })
@@ -501,15 +512,20 @@ impl Ledger for RemoteLedger {
         .await
     }
 
-    async fn certify(&self, node: &NodeId, death: &str) -> Result<bool, Error> {
+    async fn record_crash(&self, node: &NodeId, death: &str) -> Result<bool, Error> {
         let (node, death) = (node.clone(), death.to_owned());
         self.ask("certify", move |world| {
-            Box::pin(async move { world.ledger.certify(&node, &death).await })
+            Box::pin(async move { world.ledger.record_crash(&node, &death).await })
         })
         .await
     }
 
-    async fn lose(&self, node: &NodeId, grounds: Grounds, loss: &Loss) -> Result<Declared, Error> {
+    async fn lose(
+        &self,
+        node: &NodeId,
+        grounds: LossEvidence,
+        loss: &LossCause,
+    ) -> Result<LossVerdict, Error> {
         let (node, loss) = (node.clone(), loss.clone());
         self.ask("lose", move |world| {
             Box::pin(async move { world.lose(&node, grounds, &loss).await })
@@ -517,7 +533,7 @@ impl Ledger for RemoteLedger {
         .await
     }
 
-    async fn attend(
+    async fn register_scheduler(
         &self,
         scheduler: &SchedulerId,
         within: Duration,
@@ -527,7 +543,7 @@ impl Ledger for RemoteLedger {
         let process = self.process.clone();
         self.ask("attend", move |world| {
             Box::pin(async move {
-                let present = world.ledger.attend(&scheduler, within).await;
+                let present = world.ledger.register_scheduler(&scheduler, within).await;
                 process.sever_if_dead();
                 present
             })
@@ -540,15 +556,15 @@ impl Ledger for RemoteLedger {
             .await
     }
 
-    async fn withdraw(&self, scheduler: &SchedulerId) -> Result<(), Error> {
+    async fn deregister_scheduler(&self, scheduler: &SchedulerId) -> Result<(), Error> {
         let scheduler = scheduler.clone();
         self.ask("withdraw", move |world| {
-            Box::pin(async move { world.ledger.withdraw(&scheduler).await })
+            Box::pin(async move { world.ledger.deregister_scheduler(&scheduler).await })
         })
         .await
     }
 
-    async fn events(&self, audience: Audience) -> Result<Box<dyn Events>, Error> {
+    async fn events(&self, audience: Topic) -> Result<Box<dyn Events>, Error> {
         let real = self.ask("events", move |world| {
             Box::pin(async move { world.ledger.events(audience).await })
         });
@@ -564,7 +580,7 @@ impl Ledger for RemoteLedger {
         self.process.world.ledger.examine().await
     }
 
-    fn hearts(&self) -> Box<dyn Hearts> {
+    fn hearts(&self) -> Box<dyn ConnectionWatch> {
         let ledger = Self { process: self.process.clone(), line: self.line };
         Box::new(RemoteHearts {
             ledger,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_broker::{Broker, Queue};
-use longshore_ledger::{Admission, Claim, Grounds, Ledger, Loss};
+use longshore_ledger::{Admission, Claim, Ledger, LossCause, LossEvidence};
 use longshore_protocol::{ChunkMessage, NodeId, Token};
 use tokio::time::Instant;
 
@@ -297,7 +297,7 @@ async fn haunt(world: &Arc<World>, dice: &Dice, queues: &[String]) -> Option<()>
 async fn forget(world: &World, dice: &Dice) -> Option<()> {
     let nodes = world.ledger.nodes().await.ok()?;
     let node = nodes.get(dice.among(0..6) as usize)?;
-    let lost = world.ledger.lose(&node.info.id, Grounds::Certain, &Loss::Left).await;
+    let lost = world.ledger.lose(&node.info.id, LossEvidence::Certain, &LossCause::Left).await;
     lost.ok().map(|_| ())
 }
 

@@ -157,7 +157,7 @@ async fn settle(world: &Arc<World>, calm: Instant) {
 
 fn stands(id: JobId, summary: Option<&JobSummary>) -> String {
     match summary {
-        Some(it) => format!("{id} is {}, {:?}, reduce {:?}", it.state, it.books, it.reduce),
+        Some(it) => format!("{id} is {}, {:?}, reduce {:?}", it.state, it.counts, it.reduce),
         None => format!("{id} is not there"),
     }
 }
@@ -220,25 +220,25 @@ async fn judge_jobs(world: &World) {
 
 /// What is wrong with how a job ended.
 fn misjudged(job: &Job, summary: &JobSummary, unlucky: u64) -> Option<String> {
-    let JobSummary { state, books, reduce, .. } = summary;
+    let JobSummary { state, counts, reduce, .. } = summary;
     if *state == JobState::Rejected && job.is_cancelled() {
         // Before its files could be read.
         return None;
     }
     let failures = job.failures()..=job.failures() + unlucky;
-    let accounted = books.done + books.failed + books.cancelled == job.total;
+    let accounted = counts.done + counts.failed + counts.cancelled == job.total;
     let ended_well = match state {
         JobState::Succeeded => {
-            failures.contains(&0) && books.done == job.total && reduce.done == reduce.total
+            failures.contains(&0) && counts.done == job.total && reduce.done == reduce.total
         }
-        _ if job.may_be_cut_short() => books.failed <= *failures.end(),
+        _ if job.may_be_cut_short() => counts.failed <= *failures.end(),
         JobState::Failed => {
-            books.failed > 0 && failures.contains(&books.failed) && books.cancelled == 0
+            counts.failed > 0 && failures.contains(&counts.failed) && counts.cancelled == 0
         }
         _ => false,
     };
     let right = accounted && ended_well;
-    (!right).then(|| format!("{failures:?} of {} fail, but it is {state}: {books:?}", job.total))
+    (!right).then(|| format!("{failures:?} of {} fail, but it is {state}: {counts:?}", job.total))
 }
 
 /// S7, and the end of S3: results are there for what is done, and right.
@@ -267,7 +267,7 @@ async fn judge_results(world: &World, job: &Job, summary: &JobSummary) {
             }
         }
     }
-    let done = summary.books.done + summary.reduce.done;
+    let done = summary.counts.done + summary.reduce.done;
     if found != done {
         world.violated("S7", || format!("{}: {found} results of {done} done", job.id));
     }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use longshore_ledger::memory::Snapshot;
 use longshore_ledger::{
-    Admission, Admitted, Cancelled, Claim, Commit, Committed, ControlError, Declared, Error,
-    Grounds, HandBack, Heart, Lagging, Ledger, Loss, Open, Process, Revoked, Roster, Straggler,
-    Sweep,
+    Admission, Admitted, Cancelled, Claim, Commit, Committed, ControlError, Error, Heart, Ledger,
+    LossCause, LossEvidence, LossVerdict, NodeSnapshot, Open, Process, Released, Revoked,
+    SpeculationRequest, SpeculativeChunk, Sweep,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
@@ -45,21 +45,21 @@ impl World {
     pub(crate) async fn lose(
         &self,
         node: &NodeId,
-        grounds: Grounds,
-        loss: &Loss,
-    ) -> Result<Declared, Error> {
+        grounds: LossEvidence,
+        loss: &LossCause,
+    ) -> Result<LossVerdict, Error> {
         let of = Process::Worker(node.clone());
         let heart = Heart { of, connection: None, beat_at: Timestamp::default() };
         let is_severed = !self.ledger.hearts().severed(&[heart]).await?.is_empty();
         let declared = self.ledger.lose(node, grounds, loss).await?;
         self.note(|| format!("{node} declared lost by {grounds:?}: {declared:?}"));
-        if !is_severed && matches!(declared, Declared::New(_)) {
+        if !is_severed && matches!(declared, LossVerdict::New(_)) {
             self.check_living(node, grounds);
         }
         Ok(declared)
     }
 
-    pub(crate) async fn nodes_since(&self, known: &Roster) -> Result<Roster, Error> {
+    pub(crate) async fn nodes_since(&self, known: &NodeSnapshot) -> Result<NodeSnapshot, Error> {
         let mut roster = self.ledger.nodes_since(known).await?;
         if self.is_sabotaged(Sabotage::IgnoreTerms) {
             for record in Arc::make_mut(&mut roster.nodes) {
@@ -159,11 +159,11 @@ impl World {
         chunk: ChunkId,
         token: Token,
         part: Option<u64>,
-    ) -> Result<HandBack, Error> {
+    ) -> Result<Released, Error> {
         let shown = self.effective(job, chunk, token);
         let answer = self.ledger.release(job, chunk, shown, part).await?;
         self.note(|| format!("{job}/{chunk} released, in parts of {part:?}: {answer:?}"));
-        if answer == HandBack::Queued {
+        if answer == Released::Queued {
             let mut history = self.history.lock();
             let allowed = history.holders.allow(job, chunk, token);
             history.holders.let_go(job, chunk, token);
@@ -184,10 +184,10 @@ impl World {
     pub(crate) async fn copy(
         &self,
         job: JobId,
-        lagging: &Lagging,
-    ) -> Result<Vec<Straggler>, Error> {
+        lagging: &SpeculationRequest,
+    ) -> Result<Vec<SpeculativeChunk>, Error> {
         let offered = self.ledger.copy(job, lagging).await?;
-        for Straggler { message, holder } in &offered {
+        for SpeculativeChunk { message, holder } in &offered {
             self.count("copies offered");
             self.note(|| format!("{job}/{} may be copied, {holder} holds it", message.chunk));
             self.history.lock().holders.offered(job, message.chunk);
@@ -201,7 +201,7 @@ impl World {
         &self,
         job: JobId,
         node: &NodeId,
-        loss: &Loss,
+        loss: &LossCause,
     ) -> Result<Vec<Revoked>, Error> {
         if self.is_sabotaged(Sabotage::NeverRevoke) {
             return Ok(Vec::new());
@@ -209,7 +209,7 @@ impl World {
         self.check_lost().await;
         let revoked = self.ledger.revoke(job, node, loss).await?;
         let claimed_by = match loss {
-            Loss::Orphaned { claimed_by } => Some(*claimed_by),
+            LossCause::Orphaned { claimed_by } => Some(*claimed_by),
             _ => None,
         };
         self.history.lock().holders.taken(job, node, claimed_by);
@@ -223,8 +223,8 @@ impl World {
         Ok(revoked)
     }
 
-    pub(crate) async fn absolve(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error> {
-        let again = self.ledger.absolve(job, nodes).await?;
+    pub(crate) async fn refund_attempts(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error> {
+        let again = self.ledger.refund_attempts(job, nodes).await?;
         self.note(|| format!("{job} absolved of {nodes:?}: {again} are tried again"));
         self.inspect(job).await;
         Ok(again)

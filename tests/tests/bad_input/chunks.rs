@@ -75,7 +75,7 @@ pub(crate) fn table(site: &Site) -> usize {
     let fleet = &site.fleet;
     let three = json!({"task": "noop", "split": {"by": "range", "start": 0, "end": 3}});
     let ended = fleet.submit(&three);
-    let books = fleet.await_end(&ended, LONG);
+    let counts = fleet.await_end(&ended, LONG);
     let paused = fleet.submit(&json!({
         "task": "sleep", "params": {"ms": 1}, "chunk": 1, "queue": "nobody",
         "split": {"by": "range", "start": 0, "end": 3},
@@ -105,7 +105,7 @@ pub(crate) fn table(site: &Site) -> usize {
         let list = Rabbit::shared().ctl(&["list_queues", "--silent", "name", "messages"]);
         list.lines().any(|line| line.split_whitespace().eq([queue.as_str(), "0"]))
     });
-    assert_eq!(fleet.status(&ended), books, "a job that has ended stays as it was");
+    assert_eq!(fleet.status(&ended), counts, "a job that has ended stays as it was");
     assert_eq!(fleet.longshore(&["status", UNKNOWN]).code, Some(4), "no job comes of a chunk");
     assert_eq!(fleet.status(&paused)["attempts"], 0, "what is paused does not run");
     for job in [&ended, &paused] {

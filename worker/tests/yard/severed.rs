@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use longshore_ledger::{
-    Admission, Admitted, Audience, Beat, Cancelled, Claim, Commit, Committed, ControlError,
-    Declared, Error, Events, Grounds, HandBack, Hearts, Held, Holder, Lagging, Ledger, Loss, Open,
-    Restored, Revoked, Roster, StoredDocument, Straggler, Sweep, Was,
+    Admission, Admitted, Beat, Cancelled, Claim, Commit, Committed, ConnectionWatch, ControlError,
+    Error, Events, Held, Holder, Ledger, LossCause, LossEvidence, LossVerdict, NodeSnapshot, Open,
+    PriorState, Released, Restored, Revoked, SpeculationRequest, SpeculativeChunk, StoredDocument,
+    Sweep, Topic,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
@@ -128,7 +129,7 @@ impl Ledger for Severed {
         chunk: ChunkId,
         token: Token,
         part: Option<u64>,
-    ) -> Result<HandBack, Error> {
+    ) -> Result<Released, Error> {
         self.released.fetch_add(1, Ordering::Relaxed);
         self.line().await?.release(job, chunk, token, part).await
     }
@@ -138,10 +139,15 @@ impl Ledger for Severed {
     async fn beat(&self, info: &NodeInfo, held: &[Held]) -> Result<Beat, Error> {
         self.line().await?.beat(info, held).await
     }
-    async fn nodes_since(&self, known: &Roster) -> Result<Roster, Error> {
+    async fn nodes_since(&self, known: &NodeSnapshot) -> Result<NodeSnapshot, Error> {
         self.line().await?.nodes_since(known).await
     }
-    async fn lose(&self, node: &NodeId, grounds: Grounds, loss: &Loss) -> Result<Declared, Error> {
+    async fn lose(
+        &self,
+        node: &NodeId,
+        grounds: LossEvidence,
+        loss: &LossCause,
+    ) -> Result<LossVerdict, Error> {
         self.line().await?.lose(node, grounds, loss).await
     }
     async fn results(&self, j: JobId, f: u64, t: u64, m: u64) -> Result<ResultsPage, Error> {
@@ -150,7 +156,7 @@ impl Ledger for Severed {
         }
         self.line().await?.results(j, f, t, m).await
     }
-    async fn events(&self, audience: Audience) -> Result<Box<dyn Events>, Error> {
+    async fn events(&self, audience: Topic) -> Result<Box<dyn Events>, Error> {
         if self.deaf {
             std::future::pending::<()>().await;
         }
@@ -178,10 +184,10 @@ impl Ledger for Severed {
     async fn open(&self, _: JobId, _: &Open) -> Result<Vec<ChunkMessage>, Error> {
         others()
     }
-    async fn revoke(&self, _: JobId, _: &NodeId, _: &Loss) -> Result<Vec<Revoked>, Error> {
+    async fn revoke(&self, _: JobId, _: &NodeId, _: &LossCause) -> Result<Vec<Revoked>, Error> {
         others()
     }
-    async fn copy(&self, _: JobId, _: &Lagging) -> Result<Vec<Straggler>, Error> {
+    async fn copy(&self, _: JobId, _: &SpeculationRequest) -> Result<Vec<SpeculativeChunk>, Error> {
         others()
     }
     async fn holders(&self, _: JobId) -> Result<Vec<Holder>, Error> {
@@ -244,7 +250,7 @@ impl Ledger for Severed {
     async fn nodes(&self) -> Result<Vec<NodeRecord>, Error> {
         others()
     }
-    async fn restore(&self, _: &Admission, _: &Was) -> Result<Restored, Error> {
+    async fn restore(&self, _: &Admission, _: &PriorState) -> Result<Restored, Error> {
         others()
     }
     async fn missing(&self, _: &[JobId]) -> Result<Vec<JobId>, Error> {
@@ -260,16 +266,16 @@ impl Ledger for Severed {
     ) -> Result<Option<JournalPlace>, Error> {
         others()
     }
-    async fn certify(&self, _: &NodeId, _: &str) -> Result<bool, Error> {
+    async fn record_crash(&self, _: &NodeId, _: &str) -> Result<bool, Error> {
         others()
     }
-    fn hearts(&self) -> Box<dyn Hearts> {
+    fn hearts(&self) -> Box<dyn ConnectionWatch> {
         others()
     }
     async fn tried(&self, _: JobId, _: &[ChunkId]) -> Result<Vec<Vec<NodeId>>, Error> {
         others()
     }
-    async fn absolve(&self, _: JobId, _: &[NodeId]) -> Result<u64, Error> {
+    async fn refund_attempts(&self, _: JobId, _: &[NodeId]) -> Result<u64, Error> {
         others()
     }
     async fn isolate(&self, _: &NodeId, _: &[Isolation]) -> Result<bool, Error> {
@@ -278,13 +284,17 @@ impl Ledger for Severed {
     async fn drain(&self, _: &NodeId) -> Result<bool, Error> {
         others()
     }
-    async fn attend(&self, _: &SchedulerId, _: Duration) -> Result<Vec<SchedulerRecord>, Error> {
+    async fn register_scheduler(
+        &self,
+        _: &SchedulerId,
+        _: Duration,
+    ) -> Result<Vec<SchedulerRecord>, Error> {
         others()
     }
     async fn schedulers(&self) -> Result<Vec<SchedulerRecord>, Error> {
         others()
     }
-    async fn withdraw(&self, _: &SchedulerId) -> Result<(), Error> {
+    async fn deregister_scheduler(&self, _: &SchedulerId) -> Result<(), Error> {
         others()
     }
     async fn now(&self) -> Result<Timestamp, Error> {

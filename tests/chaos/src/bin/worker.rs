@@ -68,8 +68,8 @@ fn worker(marks: &Arc<Marks>) -> Result<Worker, Box<dyn std::error::Error>> {
             async move { Ok::<_, String>(answer) }
         });
     let tasks = [MARK, NEXT, FLAKY, POISON, SIGNED, HASTY];
-    let uncopied = tasks.into_iter().filter(|_| std::env::var_os(UNCOPIED).is_some());
-    Ok(uncopied.fold(builder, Builder::without_copies).build()?)
+    let non_speculative = tasks.into_iter().filter(|_| std::env::var_os(UNCOPIED).is_some());
+    Ok(non_speculative.fold(builder, Builder::without_copies).build()?)
 }
 
 /// As the command line reads the environment.

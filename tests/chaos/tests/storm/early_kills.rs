@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use longshore_chaos::checker::{Violation, check_waits};
 use longshore_chaos::clock::Moment;
 use longshore_chaos::crew::{Crew, LONG, Member, Role};
-use longshore_chaos::history::{Loss, percentile, percentiles};
+use longshore_chaos::history::{LossCause, percentile, percentiles};
 use longshore_chaos::inquest::Course;
 use longshore_chaos::tasks::{FLAKY, MARK, UNCOPIED};
 use longshore_chaos::waits::{Cause, Wait, lasted};
@@ -140,7 +140,7 @@ fn victim<'a>(
 ) -> &'a mut Member {
     let (history, at) = (crew.history(), Moment::now());
     let runs = |member: &Member| {
-        let loss = Loss { worker: member.worker_pid(), at, for_good: false };
+        let loss = LossCause { worker: member.worker_pid(), at, for_good: false };
         history.cut_short(loss).into_iter().map(|mark| (mark.job, mark.index)).collect::<Vec<_>>()
     };
     let workers = crew.members.iter_mut();

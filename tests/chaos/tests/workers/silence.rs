@@ -7,7 +7,7 @@ use std::time::Duration;
 use longshore_chaos::checker::{Violation, check_jobs};
 use longshore_chaos::clock::Moment;
 use longshore_chaos::crew::{Crew, LONG, Member, Role};
-use longshore_chaos::history::{Loss, percentile, percentiles};
+use longshore_chaos::history::{LossCause, percentile, percentiles};
 use longshore_chaos::link::Weather;
 use longshore_chaos::marks::What;
 use longshore_chaos::tasks::{MARK, SIGNED};
@@ -50,7 +50,7 @@ pub(crate) fn nothing_ran_twice(crew: &Crew, job: Uuid, total: u64) {
     assert_eq!(starts.len() as u64, total, "{job}");
 }
 
-type Silence = fn(&mut Member) -> Loss;
+type Silence = fn(&mut Member) -> LossCause;
 
 #[test]
 fn a_frozen_or_cut_off_worker_s_subtasks_run_elsewhere_within_dead_after_and_a_second() {
@@ -92,14 +92,14 @@ fn silence_some(
     crew: &mut Crew,
     silence: Silence,
     cut_short: &mut BTreeSet<(Uuid, u64)>,
-) -> Vec<Loss> {
-    let mut losses: Vec<Loss> = Vec::new();
+) -> Vec<LossCause> {
+    let mut losses: Vec<LossCause> = Vec::new();
     wait_until("enough workers are busy", LONG, || {
         let history = crew.history();
         let at = Moment::now();
         for member in crew.members.iter_mut().filter(|member| member.role == Role::Worker) {
             let worker = member.pid();
-            let running = history.cut_short(Loss { worker, at, for_good: false });
+            let running = history.cut_short(LossCause { worker, at, for_good: false });
             let is_new = losses.iter().all(|loss| loss.worker != worker);
             let is_young = running.iter().all(|mark| at.since(mark.at) < Duration::from_secs(2));
             let is_fresh = running.iter().all(|mark| !cut_short.contains(&(mark.job, mark.index)));

@@ -1,4 +1,4 @@
---[[ attend: a scheduler's sign of life.
+--[[ register_scheduler: a scheduler's sign of life.
   KEYS[1] schedulers     longshore:schedulers
   ARGV[1] scheduler      ARGV[2] within, ms
   Output  {scheduler, …}: all that beat within that time ]]

@@ -1,4 +1,4 @@
---[[ certify: say how the process of a worker ended.
+--[[ record_crash: say how the process of a worker ended.
   KEYS[1] node           longshore:node:N
   ARGV[1] what happened
   Output  {"certified"} | {"absent"}

@@ -1,4 +1,4 @@
---[[ absolve: name the nodes whose failures use up no attempts of the job. What one of them failed
+--[[ refund_attempts: name the nodes whose failures use up no attempts of the job. What one of them failed
   for good, and was not named before, is tried again.
   KEYS[1] job            longshore:{J}
   KEYS[2] document       longshore:{J}:doc
