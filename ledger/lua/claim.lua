@@ -7,7 +7,7 @@
   ARGV[3…] chunk, epoch, token (hex), node, for each claim
   Output  one answer a claim, in their order:
           {"granted", from, to, attempt, deferrals, crashes, digest, tried} |
-          {"stale", holder or ""} | {"gone"} | {"unknown"} | {"misuse", why} ]]
+          {"stale", holder or ""} | {"gone"} | {"misuse", why} ]]
 local key, open_chunks, recovered, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local channel, id = ARGV[1], ARGV[2]
 
@@ -28,7 +28,7 @@ local function claim(chunk_id, epoch, token, node)
     return { 'misuse', 'a node has a name without commas and spaces' }
   end
   if not it or job.state(it) == 'rejected' then
-    return { 'unknown' }
+    return { 'gone' }
   end
   local chunk = open[chunk_id]
   if chunks.holder_by(chunk, token) then

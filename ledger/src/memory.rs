@@ -263,7 +263,7 @@ impl Ledger for MemoryLedger {
         node: &NodeId,
     ) -> Result<Claim, Error> {
         let claim = self.change(job, |job, now, _| job.claim(chunk, epoch, token, node, now));
-        Ok(claim.unwrap_or(Claim::Unknown))
+        Ok(claim.unwrap_or(Claim::Gone))
     }
 
     async fn commit(

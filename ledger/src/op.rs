@@ -198,8 +198,6 @@ pub enum Claim {
     },
     /// There is nothing to do, or not now and not here: drop the message. What has to wait is published again.
     Gone,
-    /// No such job was accepted so far.
-    Unknown,
 }
 
 /// What a claimant may run.

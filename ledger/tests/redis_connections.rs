@@ -201,7 +201,7 @@ async fn claims_of_a_job_that_come_together_go_together_and_each_gets_its_answer
     claim(0).await.expect("functions that are loaded");
     redis.call(&["CONFIG", "RESETSTAT"]);
     let answers = join_all((0..129).map(claim)).await;
-    assert!(answers.iter().all(|answer| matches!(answer, Ok(Claim::Unknown))), "{answers:?}");
+    assert!(answers.iter().all(|answer| matches!(answer, Ok(Claim::Gone))), "{answers:?}");
     // The first goes at once.
     assert_eq!(calls(&redis, "fcall"), 3);
     // Each on its own, and those of other jobs or nodes are not held up.
@@ -209,5 +209,5 @@ async fn claims_of_a_job_that_come_together_go_together_and_each_gets_its_answer
     let refused = ledger.claim(job, ChunkId(0), Epoch(1), Token::from_bytes([1; 16]), &stranger);
     let (first, refused, third) = tokio::join!(claim(0), refused, claim(1));
     assert!(matches!(refused, Err(Error::Misuse { operation: "claim", .. })), "{refused:?}");
-    assert!(matches!((first, third), (Ok(Claim::Unknown), Ok(Claim::Unknown))));
+    assert!(matches!((first, third), (Ok(Claim::Gone), Ok(Claim::Gone))));
 }

@@ -1,7 +1,5 @@
 //! What travels: the chunk message on RabbitMQ, and the subtask that a handler receives.
 
-use std::time::Duration;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -31,20 +29,6 @@ pub struct ChunkMessage {
 impl ChunkMessage {
     /// The version that this build writes and the only one that it reads.
     pub const VERSION: u8 = 1;
-
-    /// The message of a job's first chunk may arrive before the ledger has the job. Its scheduler publishes it again where the
-    /// ledger took longer than this; a worker waits for the job twice as long.
-    pub const EARLY: Duration = Duration::from_millis(500);
-
-    /// Of the chunk that every job begins with.
-    pub fn first(job: JobId, to: u64) -> Self {
-        Self { v: Self::VERSION, job, chunk: ChunkId(1), from: 0, to, epoch: Epoch::FIRST }
-    }
-
-    /// Whether it may be ahead of its job.
-    pub fn may_be_early(&self) -> bool {
-        (self.chunk, self.epoch) == (ChunkId(1), Epoch::FIRST)
-    }
 }
 
 /// What a handler receives, and what a command reads as one JSON object on its standard input.

@@ -7,7 +7,6 @@
 //! the ledger or the broker is away, where nobody could be admitted, a delivery is held and tried again.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,20 +18,18 @@ use longshore_ledger::{Admission, Admitted, ControlError, Error, Ledger, Open, S
 use longshore_protocol::document::Split;
 use longshore_protocol::{Invalid, JobDocument, JobId, Plan, Timestamp};
 use metrics::counter;
-use parking_lot::Mutex;
 use tokio::sync::Semaphore;
-use tokio::sync::mpsc::Sender;
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::engine::{Event, Keyed, Terms};
+use crate::executor::PUBLISH_WITHIN;
+use crate::feeder::EngineHandle;
 use crate::globs::{Globs, LONG, NoManifest, check_results};
 use crate::health::{Backoff, Health, Service};
 use crate::journal::{Journal, Notes, admitted, tell};
 use crate::metrics::DOCUMENTS;
 use crate::naming;
-use crate::performer::PUBLISH_WITHIN;
 
 /// Documents in work at once: enough to hide the ledger's and the file system's delays, few enough
 /// that 32 of 16 MiB each fit anywhere.
@@ -58,34 +55,13 @@ const LONGEST_REASON: usize = 4_000;
 /// forgotten, and does not read as a job that was lost.
 const SHORTEST_KEEP: Duration = Duration::from_secs(60);
 
-/// Admissions that wait for the engine's word.
-#[derive(Default)]
-pub(crate) struct Gate(Mutex<HashMap<JobId, oneshot::Sender<Option<u64>>>>);
-
-impl Gate {
-    /// The word to wait for. Of two messages with one job the later one gets it.
-    fn wait(&self, job: JobId) -> oneshot::Receiver<Option<u64>> {
-        let (sender, word) = oneshot::channel();
-        self.0.lock().insert(job, sender);
-        word
-    }
-
-    /// Lets a job in, together with a first chunk of that size.
-    pub(crate) fn open(&self, job: JobId, first: Option<u64>) {
-        if let Some(waiting) = self.0.lock().remove(&job) {
-            let _ = waiting.send(first);
-        }
-    }
-}
-
 struct Admitter {
     broker: Arc<dyn Broker>,
     ledger: Arc<dyn Ledger>,
     journal: Arc<Journal>,
     notes: Arc<Notes>,
     globs: Globs,
-    gate: Arc<Gate>,
-    inbox: Sender<Event>,
+    engine: EngineHandle,
     large: Semaphore,
     ledger_health: Health,
     dead_health: Health,
@@ -119,7 +95,7 @@ pub(crate) async fn run(
     (ledger, service): (Arc<dyn Ledger>, Service),
     (journal, notes): (Arc<Journal>, Arc<Notes>),
     globs: Globs,
-    (gate, inbox): (Arc<Gate>, Sender<Event>),
+    engine: EngineHandle,
 ) {
     let admitter = Arc::new(Admitter {
         broker,
@@ -127,8 +103,7 @@ pub(crate) async fn run(
         journal,
         notes,
         globs,
-        gate,
-        inbox,
+        engine,
         large: Semaphore::new(1),
         ledger_health: service.health("admitting jobs to the ledger"),
         dead_health: Health::new("publishing refused documents"),
@@ -197,12 +172,10 @@ impl Admitter {
         let plan = Plan::new(document, manifest)?;
         let mut admission = admission(job, &plan);
         let terms = Terms::of(plan.document());
-        // The engine, which hears of the job as soon as the ledger has it, is not to ask what we are about to say.
-        let word = self.gate.wait(job);
-        let summary = Box::new(admission.accepted(Timestamp::default()));
-        self.tell(Event::Admitting { summary, terms: terms.clone() }).await;
-        let first = word.await.ok().flatten();
-        admission.open = first.map(|size| Open { chunks: 1, size, publish_within: PUBLISH_WITHIN });
+        let summary = admission.accepted(Timestamp::default());
+        let first_chunk = self.engine.begin_admission(summary, terms.clone()).await;
+        admission.open =
+            first_chunk.map(|size| Open { chunks: 1, size, publish_within: PUBLISH_WITHIN });
         let admitted = self.persist(&admission).await;
         if let Ok(Admitted::Accepted { at, opened }) = &admitted {
             let summary = Box::new(admission.accepted(*at));
@@ -213,11 +186,11 @@ impl Admitter {
             });
             // Asks the ledger nothing about a job that is new.
             let _ = self.notes.take(&*self.ledger, &self.journal, &summary).await;
-            self.tell(Event::Admitted { summary, terms, opened }).await;
+            self.engine.tell(Event::Admitted { summary, terms, opened }).await;
         } else {
             // One that has ended already is archived by whoever looks at it.
             let known = matches!(admitted, Ok(Admitted::Known | Admitted::Cancelled { .. }));
-            self.tell(Event::NotAdmitted { job, known }).await;
+            self.engine.tell(Event::NotAdmitted { job, known }).await;
         }
         match admitted? {
             Admitted::Accepted { at, .. } => {
@@ -318,10 +291,6 @@ impl Admitter {
             }
             backoff.wait().await;
         }
-    }
-
-    async fn tell(&self, event: Event) {
-        let _ = self.inbox.send(event).await;
     }
 
     /// Waits for a ledger that is away. One that is there and can't take this job never will:

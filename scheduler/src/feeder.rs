@@ -9,15 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_ledger::Event as Hint;
-use longshore_protocol::Timestamp;
-use tokio::sync::mpsc::Receiver;
+use longshore_protocol::{JobSummary, Timestamp};
+use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::trace;
 
-use crate::engine::{self, Engine, Event};
-use crate::performer::Performer;
+use crate::engine::{self, Engine, Event, Terms};
+use crate::executor::Executor;
 
 /// The engine is asked at least so often, whatever it says about its next wake.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -25,14 +26,52 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// Events taken in before the actions of the first of them begin.
 const BATCH: usize = 256;
 
+/// Admissions that wait for the engine's answer. The admitter handles fewer documents at once.
+const ADMISSIONS: usize = 128;
+
+/// A job that is about to be admitted.
+pub(crate) struct AdmissionRequest {
+    /// As the ledger will have it, but for its times.
+    summary: JobSummary,
+    terms: Terms,
+    /// Receives the size of the first chunk.
+    reply: oneshot::Sender<Option<u64>>,
+}
+
+/// How the admitter talks to the engine.
+pub(crate) struct EngineHandle {
+    events: Sender<Event>,
+    admissions: Sender<AdmissionRequest>,
+}
+
+impl EngineHandle {
+    /// A handle, and what [`run`] receives from it.
+    pub(crate) fn new(events: Sender<Event>) -> (Self, Receiver<AdmissionRequest>) {
+        let (admissions, requests) = mpsc::channel(ADMISSIONS);
+        (Self { events, admissions }, requests)
+    }
+
+    /// See [`Engine::begin_admission`].
+    pub(crate) async fn begin_admission(&self, summary: JobSummary, terms: Terms) -> Option<u64> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.admissions.send(AdmissionRequest { summary, terms, reply }).await;
+        // At shutdown nobody answers; then no chunk is opened.
+        answer.await.ok().flatten()
+    }
+
+    pub(crate) async fn tell(&self, event: Event) {
+        let _ = self.events.send(event).await;
+    }
+}
+
 /// Works until `stop`; then lets what is under way come to its end.
 pub(crate) async fn run(
     settings: engine::Config,
-    performer: Performer,
-    mut inbox: Receiver<Event>,
+    executor: Executor,
+    (mut inbox, mut admissions): (Receiver<Event>, Receiver<AdmissionRequest>),
     stop: CancellationToken,
 ) {
-    let performer = Arc::new(performer);
+    let executor = Arc::new(executor);
     let mut engine = Engine::new(settings);
     let mut tasks: JoinSet<Option<Event>> = JoinSet::new();
     let start = Instant::now();
@@ -41,9 +80,15 @@ pub(crate) async fn run(
         let now = Timestamp::default().plus(start.elapsed());
         let wake = engine.next_wake().map_or(LONGEST_SLEEP, |at| at.since(now)).min(LONGEST_SLEEP);
         tokio::select! {
-            // In a fixed order, so that a run can be repeated. Nobody starves: answers are taken in below too.
+            // In a fixed order, so that a run can be repeated. Nobody starves: admissions are as few
+            // as the documents that are handled at once, and answers are taken in below too.
             biased;
             () = stop.cancelled() => break,
+            Some(AdmissionRequest { summary, terms, reply }) = admissions.recv() => {
+                let now = Timestamp::default().plus(start.elapsed());
+                let _ = reply.send(engine.begin_admission(now, summary, terms));
+                continue;
+            }
             count = inbox.recv_many(&mut batch, BATCH) => {
                 // The loops that send are only dropped at shutdown.
                 if count == 0 { break }
@@ -59,8 +104,8 @@ pub(crate) async fn run(
         for event in coalesced(&mut batch) {
             for action in engine.step(now, event) {
                 trace!(?action, "to do");
-                let performer = performer.clone();
-                tasks.spawn(async move { performer.perform(action).await });
+                let executor = executor.clone();
+                tasks.spawn(async move { executor.execute(action).await });
             }
         }
     }

@@ -4,10 +4,10 @@
 //!   jobs queue ─▶ admitter ─▶ ledger          registrar ─▶ peers, clock ──┐
 //!                    └─ refused ─▶ dead           └─▶ hearts ─▶ severed ──┤
 //!                                              watcher ─▶ nodes ──────────┤
-//!                    auditor ◀─ lister ─▶ active jobs ────────────────────┼─▶ feeder: engine ─▶ performer
+//!                    auditor ◀─ lister ─▶ active jobs ────────────────────┼─▶ feeder: engine ─▶ executor
 //!                                              listener ─▶ hints, link ───┘      ▲                  │
 //!                                                                                └───── answers ────┘
-//!   admitter, performer ─▶ journal ─▶ keeper ─▶ ledger, where it lost something
+//!   admitter, executor ─▶ journal ─▶ keeper ─▶ ledger, where it lost something
 //! ```
 //!
 //! [`engine`] is pure and decides everything; the loops around it bring it news and do as it says.
@@ -20,6 +20,7 @@
 mod admitter;
 mod auditor;
 pub mod engine;
+mod executor;
 mod feeder;
 mod globs;
 mod health;
@@ -29,7 +30,6 @@ mod listener;
 mod lister;
 pub mod metrics;
 mod naming;
-mod performer;
 mod plans;
 mod registrar;
 mod rounds;
@@ -50,13 +50,13 @@ use tracing::{info, warn};
 pub use engine::ring::owner;
 pub use globs::Expand;
 
-use admitter::Gate;
 use engine::Event;
+use executor::Executor;
+use feeder::EngineHandle;
 use globs::Globs;
 use health::Service;
 use journal::keeper::Keeper;
 use journal::{Journal, Notes};
-use performer::Performer;
 use rounds::Rounds;
 
 /// Events that wait for the engine, which takes in some hundreds of thousands a second. When more
@@ -152,6 +152,7 @@ impl Scheduler {
 
     fn start(&self, stop: &CancellationToken) -> JoinSet<&'static str> {
         let (inbox, events) = mpsc::channel::<Event>(INBOX);
+        let (engine, admissions) = EngineHandle::new(inbox.clone());
         let (fleet_changed, heart_changed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (nodes, listed) = watch::channel(Arc::default());
         let (peers, signed_in) = watch::channel(Vec::new());
@@ -159,14 +160,8 @@ impl Scheduler {
         let journal = Arc::new(Journal::new(self.broker.clone()));
         let notes = Arc::new(Notes::default());
         let ledger = (self.ledger.clone(), Service::default());
-        let gate = Arc::new(Gate::default());
-        let performer = Performer::new(
-            self.broker.clone(),
-            ledger.clone(),
-            journal.clone(),
-            notes.clone(),
-            gate.clone(),
-        );
+        let executor =
+            Executor::new(self.broker.clone(), ledger.clone(), journal.clone(), notes.clone());
         let settings =
             engine::Config { me: self.config.id.clone(), dead_after: self.config.dead_after };
         let rounds = Rounds::new();
@@ -211,18 +206,12 @@ impl Scheduler {
         });
         spawn("admitter", {
             let globs = Globs::new(self.expand.clone(), self.config.allow_relative);
-            Box::pin(admitter::run(
-                broker.clone(),
-                ledger.clone(),
-                (journal, notes),
-                globs,
-                (gate, inbox),
-            ))
+            Box::pin(admitter::run(broker.clone(), ledger.clone(), (journal, notes), globs, engine))
         });
         parts.spawn({
             let stop = stop.clone();
             async move {
-                feeder::run(settings, performer, events, stop).await;
+                feeder::run(settings, executor, (events, admissions), stop).await;
                 "feeder"
             }
         });

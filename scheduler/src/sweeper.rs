@@ -8,8 +8,8 @@ use longshore_ledger::{Error, Ledger, Sweep};
 use longshore_protocol::{Epoch, JobId};
 use tracing::debug;
 
+use crate::executor::PUBLISH_WITHIN;
 use crate::health::Health;
-use crate::performer::PUBLISH_WITHIN;
 
 /// Most messages of a job that one sweep publishes again; the next one goes on.
 const LIMIT: u32 = 1_000;

@@ -55,10 +55,6 @@ const PASS_ON_AGAIN: Duration = Duration::from_millis(60);
 /// What was fetched or claimed ahead of the slots waits so long for one; then others get it.
 const WAIT_AHEAD: Duration = Duration::from_millis(100);
 
-/// First and longest pause before the next question about a job that is not there yet.
-const EARLY_FIRST: Duration = Duration::from_millis(1);
-const EARLY_LONGEST: Duration = Duration::from_millis(100);
-
 /// A chunk of automatic size is meant to take a quarter of a second, in the largest fleets a second. One that takes longer, and will for
 /// [`MUCH`] more, has subtasks that are not like those by which its size was found. What is left is cut into parts of about [`PART`].
 const TOO_LONG: Duration = Duration::from_secs(1);
@@ -329,9 +325,7 @@ impl Pipeline {
                 hold.granted();
                 Ok((hold, grant))
             }
-            Some(Ok(Claim::Stale { .. } | Claim::Gone | Claim::Unknown)) => {
-                Err(Instead::Acknowledge)
-            }
+            Some(Ok(Claim::Stale { .. } | Claim::Gone)) => Err(Instead::Acknowledge),
             Some(Err(error)) => {
                 error!(%job, %chunk, %error, "claim failed");
                 stall(&hold, "the claim failed").await;
@@ -346,27 +340,11 @@ impl Pipeline {
         }
     }
 
-    /// Insists on an answer; where the message came before its job, on one that knows it.
+    /// Insists on an answer.
     async fn ask_for(&self, message: &ChunkMessage, hold: &Hold) -> Option<Result<Claim, Error>> {
         let Held { job, chunk, token } = hold.held;
         let ask = || self.ledger.claim(job, chunk, message.epoch, token, &self.node);
-        let since = Instant::now();
-        let mut pause = EARLY_FIRST;
-        loop {
-            let is_last = since.elapsed() >= 2 * ChunkMessage::EARLY;
-            let answer = insist(&self.reach, "claim", &self.machine, hold.cancel(), ask).await;
-            let is_unknown = matches!(answer, Some(Ok(Claim::Unknown)));
-            if !is_unknown || !message.may_be_early() || is_last {
-                return answer;
-            }
-            tokio::select! {
-                biased;
-                () = hold.cancel().cancelled() => return None,
-                () = self.closing.cancelled() => return None,
-                () = tokio::time::sleep(pause) => {}
-            }
-            pause = (pause * 2).min(EARLY_LONGEST);
-        }
+        insist(&self.reach, "claim", &self.machine, hold.cancel(), ask).await
     }
 
     /// Finds the plan and the handler.

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use longshore_broker::{Outgoing, Queue};
 use longshore_ledger::{Claim, LossCause, Open};
 use longshore_protocol::state::JobState;
-use longshore_protocol::{ChunkId, ChunkMessage, Epoch, JobId, NodeId, Token};
+use longshore_protocol::{ChunkId, Epoch, NodeId, Token};
 use longshore_worker::{Config, Context, Inputs, TaskError, TaskResult, TaskSpec, Worker};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use yard::{Yard, config, eventually, new_job, publish_chunk};
+use yard::{Yard, config, eventually, new_job};
 
 fn range(task: &str, end: u64, more: &Value) -> Value {
     let mut document = json!({"task": task, "split": {"by": "range", "start": 0, "end": end}});
@@ -350,49 +350,6 @@ async fn a_message_that_is_no_chunk_is_dropped_and_the_worker_goes_on() {
     let summary = yard.ended(yard.submit(&range("noop", 3, &json!({}))).await).await;
     assert_eq!(summary.counts.done, 3);
     worker.leave().await;
-}
-
-/// A worker with one slot that has fetched the message of a job's first chunk, ahead of its job.
-async fn fetched_early(yard: &Yard) -> (yard::Running, JobId) {
-    let config = Config { slots: 1, ..config() };
-    let worker = yard.start(Worker::builder().config(config).build().expect("a good worker"));
-    let job = new_job();
-    publish_chunk(yard.broker.as_ref(), &ChunkMessage::first(job, 1)).await;
-    let queue = Queue::Work("default".into());
-    eventually("the message is fetched", async || {
-        let depth = yard.broker.depth(&queue).await.expect("memory");
-        depth.is_some_and(|depth| depth.ready == 0)
-    })
-    .await;
-    (worker, job)
-}
-
-#[tokio::test]
-async fn a_chunk_that_came_before_its_job_runs_once_the_job_is_there() {
-    let yard = Yard::new();
-    let (worker, job) = fetched_early(&yard).await;
-    let open = Open { chunks: 1, size: 1, publish_within: Duration::from_secs(60) };
-    yard.admit(job, &range("noop", 1, &json!({})), Some(open)).await;
-    assert_eq!(yard.ended(job).await.counts.done, 1);
-    worker.leave().await;
-}
-
-#[tokio::test]
-async fn a_chunk_whose_job_does_not_come_holds_up_the_others_for_a_moment_only() {
-    let yard = Yard::new();
-    let (worker, _) = fetched_early(&yard).await;
-    let summary = yard.ended(yard.submit(&range("noop", 3, &json!({}))).await).await;
-    assert_eq!(summary.counts.done, 3);
-    worker.leave().await;
-}
-
-#[tokio::test]
-async fn a_worker_that_leaves_does_not_wait_for_a_job() {
-    let yard = Yard::new();
-    let (worker, _) = fetched_early(&yard).await;
-    worker.leave().await;
-    let depth = yard.broker.depth(&Queue::Work("default".into())).await.expect("memory");
-    assert_eq!(depth.map(|depth| depth.ready), Some(1), "it is for others");
 }
 
 #[tokio::test]

@@ -54,11 +54,11 @@ pub(super) async fn a_claim_of_nothing_is_gone(ledger: Arc<dyn Ledger>) {
     play.open(2, 1).await;
     assert_eq!(play.claim(3, 1, 3, "a").await, Claim::Gone, "no such chunk");
     let absent = ledger.claim(job_id(9), ChunkId(1), Epoch(1), token(1), &node("a")).await.unwrap();
-    assert_eq!(absent, Claim::Unknown);
+    assert_eq!(absent, Claim::Gone);
     ledger.reject(job_id(9), "no").await.unwrap();
     let rejected =
         ledger.claim(job_id(9), ChunkId(1), Epoch(1), token(1), &node("a")).await.unwrap();
-    assert_eq!(rejected, Claim::Unknown);
+    assert_eq!(rejected, Claim::Gone);
     ledger.pause(play.job).await.unwrap();
     assert_eq!(play.claim(1, 1, 1, "a").await, Claim::Gone);
     ledger.resume(play.job).await.unwrap();

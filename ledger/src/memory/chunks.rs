@@ -79,7 +79,7 @@ impl Job {
         now: Timestamp,
     ) -> Claim {
         if self.state == JobState::Rejected {
-            return Claim::Unknown;
+            return Claim::Gone;
         }
         let digest = self.admission.digest.clone();
         let Some(chunk) = self.chunks.get(&id) else {

@@ -201,7 +201,6 @@ impl RedisLedger {
                 Ok(Claim::Stale { holder: holder.map(NodeId::new) })
             }
             "gone" => Ok(Claim::Gone),
-            "unknown" => Ok(Claim::Unknown),
             other => Err(reply.unexpected(other)),
         }
     }

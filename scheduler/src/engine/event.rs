@@ -13,6 +13,9 @@ use longshore_protocol::{
     Timestamp,
 };
 
+#[cfg(doc)]
+use super::Engine;
+
 /// Something that happened. Answers to actions carry what the ledger said, nothing of ours.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -22,20 +25,13 @@ pub enum Event {
     Listed(Vec<JobId>),
     /// The ledger hinted at a change.
     Hint(Hint),
-    /// A job is about to be admitted here: whatever is heard of it meanwhile says no more than that. Answered by [`Action::Admit`].
-    Admitting {
-        /// As it will be, but for times.
-        summary: Box<JobSummary>,
-        /// What its document says.
-        terms: Terms,
-    },
     /// It was admitted, and is new.
     Admitted {
         /// As the ledger had it at first.
         summary: Box<JobSummary>,
         /// What its document says.
         terms: Terms,
-        /// The chunk that was opened with it, if one was to be.
+        /// The chunk that was opened with it, if [`Engine::begin_admission`] allowed one.
         opened: Option<Keyed>,
     },
     /// It was not admitted, or is not new.
@@ -190,13 +186,6 @@ impl Terms {
 /// Something to do. Nothing is left to choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Let a job in.
-    Admit {
-        /// The job.
-        job: JobId,
-        /// How large a chunk to open with it: there is a slot for it. `None`: open none.
-        first: Option<u64>,
-    },
     /// Read how the job stands.
     Look {
         /// The job.

@@ -8,14 +8,14 @@ use longshore_broker::Queue;
 use longshore_ledger::{Event as Hint, Holder};
 use longshore_protocol::document::Placement;
 use longshore_protocol::state::JobState;
-use longshore_protocol::{ChunkMessage, JobId, JobSummary, NodeId, Timestamp};
+use longshore_protocol::{JobId, JobSummary, NodeId, Timestamp};
 
 use super::event::{Action, Keyed, Terms};
 use super::job::Job;
 use super::pool::{Pool, PoolKey};
 use super::shares::Standing;
 use super::window::{Load, UNMEASURED, has_room};
-use super::{Engine, Entry, Known, Lane, Promise, TROUBLE, TROUBLE_LONGEST, Trouble};
+use super::{EagerChunk, Engine, Entry, Known, Lane, TROUBLE, TROUBLE_LONGEST, Trouble};
 
 /// After a gap in the hints all jobs are looked at, at most so often. The sweep does it anyway, a
 /// little later.
@@ -32,13 +32,6 @@ impl Entry {
             wake: None,
             missed: false,
         }
-    }
-}
-
-impl Promise {
-    /// Whether the chunk was published, and not so long ago that whoever got its message has given up.
-    fn is_told(&self, now: Timestamp, message: &ChunkMessage) -> bool {
-        self.early.as_ref() == Some(message) && now.since(self.at) <= ChunkMessage::EARLY
     }
 }
 
@@ -71,53 +64,44 @@ impl Engine {
         }
     }
 
-    /// Until we are told more, a job that was not known here rests. Its first chunk is published at once, where it needs no choice
-    /// of a worker: whoever gets it before the ledger has the job waits for that.
-    pub(super) fn admitting(&mut self, now: Timestamp, summary: JobSummary, terms: Terms) {
+    /// A job is about to be admitted here: until [`Event::Admitted`] or [`Event::NotAdmitted`]
+    /// says how that went, hints about the job lead to no call. Returns how many subtasks a first
+    /// chunk may have that the ledger opens in the same operation, or `None` if it should open none.
+    pub fn begin_admission(
+        &mut self,
+        now: Timestamp,
+        summary: JobSummary,
+        terms: Terms,
+    ) -> Option<u64> {
         let job = summary.id;
-        let promise = match self.jobs.entry(job) {
-            MapEntry::Vacant(place) => {
-                place.insert(Entry { lane: Lane::Admitting, wanted: false, ..Entry::unseen() });
-                self.promise(now, summary, terms)
-            }
-            MapEntry::Occupied(_) => None,
-        };
-        let first = promise.as_ref().map(|promise| promise.size);
-        if let Some(promise) = promise {
-            if let Some(message) = promise.early {
-                let queue = Queue::Work(promise.pool.queue.clone());
-                let chunk = Keyed { message, key: None, tried: Vec::new() };
-                self.actions.push(Action::Publish { queue, chunk });
-            }
-            self.promised.insert(job, promise);
-        }
-        self.actions.push(Action::Admit { job, first });
-    }
-
-    fn promise(&self, now: Timestamp, summary: JobSummary, terms: Terms) -> Option<Promise> {
-        let (job, total) = (summary.id, summary.counts.total);
+        let MapEntry::Vacant(place) = self.jobs.entry(job) else { return None };
+        place.insert(Entry { lane: Lane::Admitting, wanted: false, ..Entry::unseen() });
         let pool = self.pool_of(&summary.queue, Some(&summary.task));
-        let is_shared = terms.placement == Placement::Shared && pool.task.is_none();
-        let size = self.first_chunk(now, summary, terms)?;
-        let early = is_shared.then(|| ChunkMessage::first(job, size.min(total)));
-        Some(Promise { pool, size, early, at: now })
+        let size = self.first_chunk(now, &pool, summary, terms)?;
+        self.eager.insert(job, EagerChunk { pool, promised_at: now });
+        Some(size)
     }
 
-    /// How large a chunk may be opened together with a new job, which spares it a call: one, if there is room and nobody was here
-    /// before it. Where it is placed by key it has to be read first.
-    fn first_chunk(&self, now: Timestamp, summary: JobSummary, terms: Terms) -> Option<u64> {
-        let queue = &summary.queue;
+    /// The size of a first chunk: one is opened if the window has room and no other job of the pool
+    /// waits for a slot. Not where chunks are placed by key, since the key has to be read first.
+    fn first_chunk(
+        &self,
+        now: Timestamp,
+        key: &PoolKey,
+        summary: JobSummary,
+        terms: Terms,
+    ) -> Option<u64> {
         let is_keyed = matches!(terms.placement, Placement::Hash(_));
-        if is_keyed || !self.is_mine(queue) || !self.link_up || self.trouble.is_some() {
+        let can_publish = self.link_up && self.trouble.is_none();
+        if is_keyed || !can_publish || !self.is_mine(&summary.queue) {
             return None;
         }
-        let key = self.pool_of(queue, Some(&summary.task));
-        let (hands, mut load) = match self.pools.get(&key) {
+        let (hands, mut load) = match self.pools.get(key) {
             Some(pool) if pool.shares.next().is_some() => return None,
             Some(pool) => (pool.hands, pool.load),
-            None => (Pool::new(&key, &self.fleet).hands, Load::default()),
+            None => (Pool::new(key, &self.fleet).hands, Load::default()),
         };
-        let promised = self.promised.values().filter(|other| other.pool == key).count() as u64;
+        let promised = self.eager.values().filter(|other| other.pool == *key).count() as u64;
         load.waiting += promised;
         load.work_us += promised * UNMEASURED.as_micros() as u64;
         let mut job = Job::new(now, self.count(), summary);
@@ -135,7 +119,7 @@ impl Engine {
         opened: Option<Keyed>,
     ) {
         let (id, is_mine, jobs) = (summary.id, self.is_mine(&summary.queue), self.count());
-        let promise = self.promised.remove(&id);
+        let eager = self.eager.remove(&id);
         match self.jobs.get_mut(&id) {
             Some(entry) if entry.lane == Lane::Admitting => {
                 entry.lane = Lane::Idle;
@@ -146,8 +130,7 @@ impl Engine {
                         job.opened(now, 1, opened.as_slice());
                     }
                     // Its first chunk may have been claimed, and its holder lost, before we heard of it.
-                    let told_at = promise.as_ref().map(|promise| promise.at);
-                    if told_at.is_some_and(|at| self.recovery.is_news_since(at)) {
+                    if eager.is_some_and(|it| self.recovery.is_news_since(it.promised_at)) {
                         job.ask_holders();
                     }
                     Known::Ours(Box::new(job))
@@ -156,10 +139,7 @@ impl Engine {
                     Known::Elsewhere(summary.queue)
                 };
                 self.become_known(id, known);
-                let is_told = |chunk: &Keyed| {
-                    promise.as_ref().is_some_and(|promise| promise.is_told(now, &chunk.message))
-                };
-                self.publish(now, id, opened.filter(|chunk| !is_told(chunk)).as_slice());
+                self.publish(now, id, opened.as_slice());
                 self.reconsider(now, id);
             }
             // We heard of it before.
@@ -168,7 +148,7 @@ impl Engine {
     }
 
     pub(super) fn not_admitted(&mut self, now: Timestamp, id: JobId, known: bool) {
-        self.promised.remove(&id);
+        self.eager.remove(&id);
         if self.jobs.get(&id).is_some_and(|entry| entry.lane == Lane::Admitting) {
             self.drop_job(id);
         }

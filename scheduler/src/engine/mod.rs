@@ -45,7 +45,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use longshore_ledger::{LossCause, LossEvidence, LostNode, NodeSnapshot};
-use longshore_protocol::{ChunkMessage, JobId, NodeId, SchedulerId, SchedulerRecord, Timestamp};
+use longshore_protocol::{JobId, NodeId, SchedulerId, SchedulerRecord, Timestamp};
 
 pub use event::{Action, Event, Keyed, Terms};
 
@@ -105,8 +105,8 @@ pub struct Engine {
     line: VecDeque<JobId>,
     /// Calls about jobs that were not answered yet.
     in_flight: usize,
-    /// The first chunks of jobs that are being admitted.
-    promised: BTreeMap<JobId, Promise>,
+    /// First chunks that were promised to jobs which are being admitted.
+    eager: BTreeMap<JobId, EagerChunk>,
     /// Pools in which something changed.
     touched: BTreeSet<PoolKey>,
     actions: Vec<Action>,
@@ -120,17 +120,13 @@ struct Trouble {
     pause: Duration,
 }
 
-/// A chunk that is to be opened together with its job.
+/// A chunk that the ledger opens together with its job, in the same operation.
 #[derive(Debug)]
-struct Promise {
-    /// The pool that it counts in.
+struct EagerChunk {
+    /// The pool whose window it counts against until the ledger has answered.
     pool: PoolKey,
-    /// So many subtasks, if the job has them.
-    size: u64,
-    /// Its message, if that was published at once.
-    early: Option<ChunkMessage>,
-    /// When it was promised, and the message published.
-    at: Timestamp,
+    /// When it was promised.
+    promised_at: Timestamp,
 }
 
 /// A job that may not have ended.
@@ -197,7 +193,7 @@ impl Engine {
             timers: BTreeSet::new(),
             line: VecDeque::new(),
             in_flight: 0,
-            promised: BTreeMap::new(),
+            eager: BTreeMap::new(),
             touched: BTreeSet::new(),
             actions: Vec::new(),
         }
@@ -227,7 +223,6 @@ impl Engine {
             Event::Active(jobs) => self.active(now, &jobs),
             Event::Listed(jobs) => jobs.into_iter().for_each(|job| self.meet(now, job)),
             Event::Hint(hint) => self.hint(now, &hint),
-            Event::Admitting { summary, terms } => self.admitting(now, *summary, terms),
             Event::Admitted { summary, terms, opened } => {
                 self.admitted(now, summary, terms, opened);
             }

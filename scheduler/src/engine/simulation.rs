@@ -392,8 +392,6 @@ impl World {
             message,
         };
         Some(match action {
-            // Jobs come in without it.
-            Action::Admit { .. } => return None,
             Action::Look { job } => {
                 let summary = at_once(ledger.job(job)).unwrap().map(Box::new);
                 Event::Looked { job, summary, overdue: vec![] }

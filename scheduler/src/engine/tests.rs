@@ -335,11 +335,15 @@ fn admitting() -> (World, JobId, Box<longshore_protocol::JobSummary>) {
     world.run_for(1_000);
     let job = world.submit(10, 1_000, "");
     let summary = Box::new(world.summary(job));
-    let event = Event::Admitting { summary: summary.clone(), terms: terms() };
-    let early = publish(ChunkMessage::first(job, 1));
-    assert_eq!(told(&mut world, event), [early, Action::Admit { job, first: Some(1) }]);
+    let now = Timestamp::from_millis(world.now_ms());
+    assert_eq!(world.engine.begin_admission(now, *summary.clone(), terms()), Some(1));
     assert_eq!(told(&mut world, heard(job, JobState::Queued)), [], "it is about to be told more");
     (world, job, summary)
+}
+
+/// The message of a job's first chunk, of this many subtasks.
+fn first_message(job: JobId, to: u64) -> ChunkMessage {
+    ChunkMessage { v: 1, job, chunk: ChunkId(1), from: 0, to, epoch: Epoch::FIRST }
 }
 
 fn publish(message: ChunkMessage) -> Action {
@@ -403,15 +407,8 @@ fn first_chunk(
     let admission = longshore_ledger::Admission::plain(job, 10);
     let (mut summary, mut terms) = (Box::new(admission.accepted(Timestamp::default())), terms());
     change(&mut summary, &mut terms);
-    let total = summary.counts.total;
-    let placement = terms.placement.clone();
-    let mut actions = told(world, Event::Admitting { summary, terms });
-    let Some(Action::Admit { job: admitted, first }) = actions.pop() else { panic!("{actions:?}") };
-    assert_eq!(admitted, job);
-    let early = first.filter(|_| placement == Placement::Shared);
-    let early = early.map(|size| publish(ChunkMessage::first(job, size.min(total))));
-    assert_eq!(actions, Vec::from_iter(early), "it goes out at once if any worker may have it");
-    first
+    let now = Timestamp::from_millis(world.now_ms());
+    world.engine.begin_admission(now, *summary, terms)
 }
 
 #[test]
@@ -439,36 +436,18 @@ fn a_new_job_comes_with_its_first_chunk_if_there_is_room_for_it() {
     assert_eq!(first_chunk(&mut world, 9, |_, _| {}), None, "it could not be published");
 }
 
-/// What follows when the job was admitted so many milliseconds later, with this chunk.
-fn admitted_after(ms: u64, chunk: impl Fn(JobId) -> ChunkMessage) -> (JobId, Vec<Action>) {
+#[test]
+fn the_first_chunk_is_published_once_the_job_is_admitted_and_the_rest_is_opened() {
     let (mut world, job, summary) = admitting();
-    let now = Timestamp::from_millis(world.now_ms()).plus(Duration::from_millis(ms));
-    let opened = Some(Keyed { message: chunk(job), key: None, tried: Vec::new() });
-    let event = Event::Admitted { summary, terms: terms(), opened };
-    (job, world.engine.step(now, event))
+    let message = first_message(job, 1);
+    let opened = Some(Keyed { message, key: None, tried: Vec::new() });
+    let actions = told(&mut world, Event::Admitted { summary, terms: terms(), opened });
+    let open = Action::Open { job, chunks: 4, size: 1, keyed: false, tried: false };
+    assert_eq!(actions, [publish(message), open]);
 }
 
 #[test]
-fn the_first_chunk_was_published_and_the_rest_is_opened() {
-    let (job, actions) = admitted_after(500, |job| ChunkMessage::first(job, 1));
-    assert_eq!(actions, [Action::Open { job, chunks: 4, size: 1, keyed: false, tried: false }]);
-}
-
-#[test]
-fn a_first_chunk_whose_message_may_have_been_given_up_is_published_again() {
-    let (job, actions) = admitted_after(501, |job| ChunkMessage::first(job, 1));
-    assert!(actions.contains(&publish(ChunkMessage::first(job, 1))), "{actions:?}");
-}
-
-#[test]
-fn another_first_chunk_than_was_published_is_published() {
-    let other = |job| ChunkMessage { epoch: Epoch(2), ..ChunkMessage::first(job, 1) };
-    let (job, actions) = admitted_after(1, other);
-    assert_eq!(actions[0], publish(other(job)));
-}
-
-#[test]
-fn a_first_chunk_for_a_certain_worker_is_published_when_it_is_there() {
+fn a_first_chunk_that_is_placed_in_turn_goes_to_one_worker() {
     let mut world = World::new(1, 2);
     world.run_for(1_000);
     let in_turn = |_: &mut JobSummary, terms: &mut Terms| terms.placement = Placement::RoundRobin;
@@ -477,7 +456,7 @@ fn a_first_chunk_for_a_certain_worker_is_published_when_it_is_there() {
     let summary =
         Box::new(longshore_ledger::Admission::plain(job, 10).accepted(Timestamp::default()));
     let terms = Terms { placement: Placement::RoundRobin, ..terms() };
-    let opened = Some(Keyed { message: ChunkMessage::first(job, 1), key: None, tried: Vec::new() });
+    let opened = Some(Keyed { message: first_message(job, 1), key: None, tried: Vec::new() });
     let actions = told(&mut world, Event::Admitted { summary, terms, opened });
     let is_for_a_node = |action: &Action| {
         matches!(action, Action::Publish { queue: longshore_broker::Queue::Node(_), .. })

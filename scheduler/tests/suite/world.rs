@@ -273,15 +273,7 @@ async fn insist<T, C: Future<Output = Result<T, longshore_ledger::Error>>>(
 async fn run(ledger: &dyn Ledger, node: &NodeId, message: ChunkMessage, handler: Handler) {
     let token = Token::from_bytes(u128::from(DRAWN.fetch_add(1, Ordering::Relaxed)).to_be_bytes());
     let ChunkMessage { job, chunk, epoch, .. } = message;
-    let since = tokio::time::Instant::now();
-    let claim = loop {
-        let is_last = since.elapsed() >= 2 * ChunkMessage::EARLY;
-        let claim = insist(|| ledger.claim(job, chunk, epoch, token, node)).await;
-        if claim != Claim::Unknown || !message.may_be_early() || is_last {
-            break claim;
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    };
+    let claim = insist(|| ledger.claim(job, chunk, epoch, token, node)).await;
     let Claim::Granted(Grant { from, to, attempt, .. }) = claim else { return };
     for index in from..to {
         tokio::time::sleep(Duration::from_millis(5)).await;

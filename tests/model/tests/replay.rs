@@ -158,7 +158,7 @@ impl Real {
                         Answer::Granted { from: grant.from as u8, to: grant.to as u8 }
                     }
                     Claim::Stale { .. } => Answer::Stale,
-                    Claim::Gone | Claim::Unknown => Answer::Gone,
+                    Claim::Gone => Answer::Gone,
                 }
             }
             Request::Commit { message: (chunk, _), token, from, to } => {

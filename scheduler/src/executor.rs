@@ -15,7 +15,6 @@ use longshore_protocol::{
 use metrics::counter;
 use tracing::{info, warn};
 
-use crate::admitter::Gate;
 use crate::engine::{Action, Event, Keyed};
 use crate::health::{Health, Service};
 use crate::journal::{Journal, Notes};
@@ -31,32 +30,29 @@ use crate::sweeper;
 /// twice costs one refused claim.
 pub(crate) const PUBLISH_WITHIN: Duration = Duration::from_secs(5);
 
-/// Performs actions on one broker and one ledger.
-pub(crate) struct Performer {
+/// Executes actions on one broker and one ledger.
+pub(crate) struct Executor {
     broker: Arc<dyn Broker>,
     ledger: Arc<dyn Ledger>,
     plans: Plans,
     journal: Arc<Journal>,
     notes: Arc<Notes>,
-    gate: Arc<Gate>,
     ledger_health: Health,
     publish_health: Health,
     depth_health: Health,
 }
 
-impl Performer {
+impl Executor {
     pub(crate) fn new(
         broker: Arc<dyn Broker>,
         (ledger, service): (Arc<dyn Ledger>, Service),
         journal: Arc<Journal>,
         notes: Arc<Notes>,
-        gate: Arc<Gate>,
     ) -> Self {
         Self {
             plans: Plans::new(ledger.clone()),
             journal,
             notes,
-            gate,
             broker,
             ledger,
             ledger_health: service.health("feeding jobs from the ledger"),
@@ -66,12 +62,8 @@ impl Performer {
     }
 
     /// Does it; gives the engine's next event, if there is anything to tell.
-    pub(crate) async fn perform(&self, action: Action) -> Option<Event> {
+    pub(crate) async fn execute(&self, action: Action) -> Option<Event> {
         match action {
-            Action::Admit { job, first } => {
-                self.gate.open(job, first);
-                None
-            }
             Action::Publish { queue, chunk } => self.publish(queue, chunk).await,
             Action::Withdraw { scheduler } => {
                 self.deregister_scheduler(&scheduler).await;
