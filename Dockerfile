@@ -1,5 +1,5 @@
 # The `longshore` binary in a small image: `docker build -t longshore .`
-# The same image is scheduler, worker and command line; docker-compose.yml says which.
+# One image serves as scheduler, worker and command line; docker-compose.yml chooses by the command.
 ARG RUST_IMAGE=rust:1-slim-trixie
 ARG BASE_IMAGE=debian:trixie-slim
 
@@ -9,14 +9,14 @@ COPY . .
 RUN cargo build --profile dist --locked --package longshore --bin longshore
 
 FROM ${BASE_IMAGE}
-# A user without rights: workers run commands that jobs parametrise.
+# An unprivileged user: workers run commands whose parameters come from jobs.
 RUN useradd --uid 10001 --create-home --home-dir /var/lib/longshore longshore
-# Copied, so that this stage needs no package and no network.
+# Copied, so that this stage needs neither packages nor a network.
 COPY --from=builder /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=builder /src/target/dist/longshore /usr/local/bin/longshore
 USER longshore
 WORKDIR /var/lib/longshore
-# Schedulers and workers drain on it: they finish what runs, hand back the rest, and leave.
+# On SIGTERM schedulers and workers drain: they finish running subtasks, release the rest, and exit.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["longshore"]
 CMD ["--help"]

@@ -1,4 +1,5 @@
-//! A worker of one's own: `cargo run --example rust_worker`, then submit jobs with the task `greet` or `primes`.
+//! A worker with two Rust tasks: `cargo run --example rust_worker`, then submit jobs with the task
+//! `greet` or `primes`.
 
 use longshore_worker::{Context, TaskError, Worker};
 

@@ -1,4 +1,4 @@
-"""A command task: one subtask as JSON on standard input, its result as JSON on standard output."""
+"""A command task: reads a subtask as JSON from standard input, prints its result as JSON."""
 
 import hashlib
 import json

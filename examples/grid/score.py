@@ -1,4 +1,4 @@
-"""A served task: imports and models are loaded once, then each line is a subtask."""
+"""A served command: loads its imports once, then runs one subtask for each line of input."""
 
 import json
 import math

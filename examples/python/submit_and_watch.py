@@ -1,6 +1,6 @@
-"""Submits a job, follows it and reads its results, with nothing but `pika` and `redis`.
+"""Submits a job, follows it and reads its results, with only `pika` and `redis`.
 
-Everything used here is documented in docs/rabbitmq.md (the message) and docs/redis.md (the keys).
+docs/rabbitmq.md documents the message, docs/redis.md the keys.
 """
 
 import base64
@@ -41,13 +41,14 @@ def submit(document):
 
 
 def follow(ledger, job):
-    """Prints the job's counts until it has ended, and returns its last state."""
+    """Prints the job's progress until it has ended, and returns its last state."""
     key = f"{NAMESPACE}:{{{job}}}"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         status = ledger.hgetall(key)
         if status:
-            print(status["state"], status.get("done", 0), "of", status.get("total", "?"), flush=True)
+            done, total = status.get("done", 0), status.get("total", "?")
+            print(status["state"], done, "of", total, flush=True)
             if status["state"] in ENDED:
                 return status
         time.sleep(0.1)
@@ -55,7 +56,7 @@ def follow(ledger, job):
 
 
 def results(ledger, job):
-    """Yields the results in index order: a field is the index of the first, a line each."""
+    """Yields the results in index order. Each field of the hash is the first index of a run."""
     packed = ledger.hgetall(f"{NAMESPACE}:{{{job}}}:results")
     for first in sorted(packed, key=int):
         for line in lines(packed[first]):
@@ -63,7 +64,10 @@ def results(ledger, job):
 
 
 def lines(run):
-    """The lines of a run of results; long ones are compressed: `~COUNT BYTES TEXT`, or `~COUNT#k` from line k on."""
+    """Returns the lines of a run of results.
+
+    Long runs are compressed: `~COUNT BYTES TEXT`, or `~COUNT#k BYTES TEXT` from line k on.
+    """
     if not run.startswith("~"):
         return run.splitlines()
     place, _, text = run.split(" ")
