@@ -16,7 +16,7 @@ COPY --from=builder /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certifi
 COPY --from=builder /src/target/dist/longshore /usr/local/bin/longshore
 USER longshore
 WORKDIR /var/lib/longshore
-# On SIGTERM schedulers and workers drain: they finish running subtasks, release the rest, and exit.
+# On SIGTERM schedulers and workers drain: they finish running subtasks, release the rest and exit.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["longshore"]
 CMD ["--help"]
