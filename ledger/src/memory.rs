@@ -24,9 +24,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, Isolation, JobId, JobSummary,
-    JournalPlace, NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId,
-    SchedulerRecord, Severity, Stall, Timestamp, Token,
+    Audit, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobSummary, JournalPlace, NodeId,
+    NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Severity, Stall, Timestamp,
 };
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
@@ -34,13 +33,14 @@ use tokio::sync::broadcast::error::RecvError;
 
 use self::job::Job;
 use self::store::Store;
-use crate::op::{
-    Admission, Admitted, Beat, Claim, Commit, Committed, Event, Heart, Held, Holder, LossCause,
-    LossEvidence, LossVerdict, MAX_INDICES, NodeSnapshot, Open, Process, Released, Revoked,
-    SpeculationRequest, SpeculativeChunk, StoredDocument, Sweep, Topic,
-};
+use crate::op::MAX_INDICES;
 use crate::{
-    Cancelled, ConnectionWatch, ControlError, Error, Events, Ledger, PriorState, Restored,
+    Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, Cancelled, Claim, ClaimParams,
+    CommitParams, Committed, ConnectionWatch, ControlError, Error, ErrorsParams, Event, Events,
+    Heart, Holder, IsolateParams, Ledger, LoseParams, LossVerdict, NodeSnapshot, OpenParams,
+    Process, RecordCrashParams, RegisterSchedulerParams, ReleaseParams, Released,
+    ReportStallParams, RestoreParams, Restored, ResultsParams, RetryParams, RevokeParams, Revoked,
+    SpeculationRequest, SpeculativeChunk, StoredDocument, Sweep, SweepParams, Topic,
 };
 
 /// Hints that a slow follower may be behind before it is told of a gap instead.
@@ -167,11 +167,11 @@ impl fmt::Debug for MemoryLedger {
 
 struct Following {
     receiver: broadcast::Receiver<Hint>,
-    audience: Topic,
+    topic: Topic,
 }
 
-fn concerns(audience: Topic, event: &Event) -> bool {
-    match (audience, event) {
+fn concerns(topic: Topic, event: &Event) -> bool {
+    match (topic, event) {
         (Topic::Schedulers, _) | (_, Event::Gap | Event::Ended(_)) => true,
         (Topic::Clients, Event::Job { state, .. }) => *state != JobState::Running,
         (Topic::Workers, Event::Job { state, .. }) => {
@@ -187,8 +187,8 @@ impl Events for Following {
     async fn next(&mut self) -> Event {
         loop {
             match self.receiver.recv().await {
-                Ok((_, false)) if self.audience == Topic::Schedulers => {}
-                Ok((event, _)) if concerns(self.audience, &event) => return event,
+                Ok((_, false)) if self.topic == Topic::Schedulers => {}
+                Ok((event, _)) if concerns(self.topic, &event) => return event,
                 Ok(_) => {}
                 Err(RecvError::Lagged(_)) => return Event::Gap,
                 // The ledger is gone, so nothing will ever happen again.
@@ -236,13 +236,8 @@ impl Ledger for MemoryLedger {
         Ok(self.run(|store, now, _| store.postponed(job, now)))
     }
 
-    async fn report_stall(
-        &self,
-        job: JobId,
-        node: &NodeId,
-        reason: Option<&str>,
-    ) -> Result<(), Error> {
-        self.run(|store, now, _| store.report_stall(job, node, reason, now));
+    async fn report_stall(&self, job: JobId, params: &ReportStallParams) -> Result<(), Error> {
+        self.run(|store, now, _| store.report_stall(job, params, now));
         Ok(())
     }
 
@@ -250,64 +245,37 @@ impl Ledger for MemoryLedger {
         Ok(self.run(|store, now, _| store.stalls(job, now)))
     }
 
-    async fn open(&self, job: JobId, open: &Open) -> Result<Vec<ChunkMessage>, Error> {
-        Ok(self.change(job, |job, now, _| job.open(open, now)).unwrap_or_default())
+    async fn open(&self, job: JobId, params: &OpenParams) -> Result<Vec<ChunkMessage>, Error> {
+        Ok(self.change(job, |job, now, _| job.open(params, now)).unwrap_or_default())
     }
 
-    async fn claim(
-        &self,
-        job: JobId,
-        chunk: ChunkId,
-        epoch: Epoch,
-        token: Token,
-        node: &NodeId,
-    ) -> Result<Claim, Error> {
-        let claim = self.change(job, |job, now, _| job.claim(chunk, epoch, token, node, now));
+    async fn claim(&self, job: JobId, params: &ClaimParams) -> Result<Claim, Error> {
+        let claim = self.change(job, |job, now, _| job.claim(params, now));
         Ok(claim.unwrap_or(Claim::Gone))
     }
 
-    async fn commit(
-        &self,
-        job: JobId,
-        chunk: ChunkId,
-        token: Token,
-        commit: &Commit,
-    ) -> Result<Committed, Error> {
-        commit.check()?;
-        self.change(job, |job, now, events| job.commit(chunk, token, commit, now, events))
+    async fn commit(&self, job: JobId, params: &CommitParams) -> Result<Committed, Error> {
+        params.commit.check()?;
+        self.change(job, |job, now, events| job.commit(params, now, events))
             .unwrap_or(Ok(Committed::Fenced))
     }
 
-    async fn release(
-        &self,
-        job: JobId,
-        chunk: ChunkId,
-        token: Token,
-        part: Option<u64>,
-    ) -> Result<Released, Error> {
-        let release = |job: &mut Job, now, events: &mut Vec<Event>| {
-            job.release(chunk, token, part, now, events)
-        };
-        let answer = self.change(job, release);
-        Ok(answer.unwrap_or(Released::Fenced))
+    async fn release(&self, job: JobId, params: &ReleaseParams) -> Result<Released, Error> {
+        let released = self.change(job, |job, now, events| job.release(params, now, events));
+        Ok(released.unwrap_or(Released::Fenced))
     }
 
-    async fn copy(
+    async fn offer_speculative(
         &self,
         job: JobId,
-        lagging: &SpeculationRequest,
+        params: &SpeculationRequest,
     ) -> Result<Vec<SpeculativeChunk>, Error> {
-        let offered = self.change(job, |job, now, _| job.copy(lagging, now));
+        let offered = self.change(job, |job, now, _| job.offer_speculative(params, now));
         Ok(offered.unwrap_or_default())
     }
 
-    async fn revoke(
-        &self,
-        job: JobId,
-        node: &NodeId,
-        loss: &LossCause,
-    ) -> Result<Vec<Revoked>, Error> {
-        let revoked = self.change(job, |job, now, events| job.revoke(node, loss, now, events));
+    async fn revoke(&self, job: JobId, params: &RevokeParams) -> Result<Vec<Revoked>, Error> {
+        let revoked = self.change(job, |job, now, events| job.revoke(params, now, events));
         Ok(revoked.unwrap_or_default())
     }
 
@@ -315,15 +283,9 @@ impl Ledger for MemoryLedger {
         Ok(self.read(job, Job::holders).unwrap_or_default())
     }
 
-    async fn sweep(
-        &self,
-        job: JobId,
-        limit: u32,
-        publish_within: Duration,
-        doubt: Option<Duration>,
-    ) -> Result<Option<Sweep>, Error> {
+    async fn sweep(&self, job: JobId, params: &SweepParams) -> Result<Option<Sweep>, Error> {
         Ok(self.change(job, |job, now, _| {
-            let publish = job.sweep(limit, publish_within, doubt, now);
+            let publish = job.sweep(params, now);
             Sweep { summary: job.summary(), publish }
         }))
     }
@@ -348,17 +310,17 @@ impl Ledger for MemoryLedger {
         self.control(job, |job, now, events| job.fail(error, now, events))
     }
 
-    async fn retry(&self, job: JobId, indices: Option<&[u64]>) -> Result<JobState, ControlError> {
-        self.control(job, |job, now, events| job.retry(indices, now, events))
+    async fn retry(&self, job: JobId, params: &RetryParams) -> Result<JobState, ControlError> {
+        self.control(job, |job, now, events| job.retry(params.indices.as_deref(), now, events))
     }
 
     async fn delete(&self, job: JobId) -> Result<(), ControlError> {
         self.run(|store, now, _| store.delete(job, now))
     }
 
-    async fn restore(&self, admission: &Admission, was: &PriorState) -> Result<Restored, Error> {
-        was.check(admission)?;
-        Ok(self.run(|store, now, events| store.restore(admission, was, now, events)))
+    async fn restore(&self, params: &RestoreParams) -> Result<Restored, Error> {
+        params.prior.check(&params.admission)?;
+        Ok(self.run(|store, now, events| store.restore(params, now, events)))
     }
 
     async fn missing(&self, jobs: &[JobId]) -> Result<Vec<JobId>, Error> {
@@ -371,10 +333,9 @@ impl Ledger for MemoryLedger {
 
     async fn advance_journal(
         &self,
-        from: Option<&JournalPlace>,
-        to: &JournalPlace,
+        params: &AdvanceJournalParams,
     ) -> Result<Option<JournalPlace>, Error> {
-        Ok(self.run(|store, _, _| store.advance(from, to)))
+        Ok(self.run(|store, _, _| store.advance(params)))
     }
 
     async fn job(&self, job: JobId) -> Result<Option<JobSummary>, Error> {
@@ -405,19 +366,14 @@ impl Ledger for MemoryLedger {
         Ok(document.flatten())
     }
 
-    async fn results(
-        &self,
-        job: JobId,
-        from: u64,
-        to: u64,
-        max_bytes: u64,
-    ) -> Result<ResultsPage, Error> {
-        let page = self.read(job, |job| job.results.page(from..to, max_bytes));
-        Ok(page.unwrap_or(ResultsPage { runs: Vec::new(), next: to }))
+    async fn results(&self, job: JobId, params: &ResultsParams) -> Result<ResultsPage, Error> {
+        let page = self.read(job, |job| job.results.page(params.indices.clone(), params.max_bytes));
+        Ok(page.unwrap_or(ResultsPage { runs: Vec::new(), next: params.indices.end }))
     }
 
-    async fn errors(&self, job: JobId, from: u64, limit: usize) -> Result<Vec<ErrorEntry>, Error> {
-        Ok(self.read(job, |job| job.errors.page(from, limit)).unwrap_or_default())
+    async fn errors(&self, job: JobId, params: &ErrorsParams) -> Result<Vec<ErrorEntry>, Error> {
+        let page = self.read(job, |job| job.errors.page(params.from, params.limit));
+        Ok(page.unwrap_or_default())
     }
 
     async fn recoveries(&self, job: JobId, limit: usize) -> Result<Vec<Recovery>, Error> {
@@ -428,8 +384,8 @@ impl Ledger for MemoryLedger {
         Ok(self.read(job, Job::audit))
     }
 
-    async fn beat(&self, info: &NodeInfo, held: &[Held]) -> Result<Beat, Error> {
-        Ok(self.run(|store, now, events| store.beat(info, held, now, events)))
+    async fn beat(&self, params: &BeatParams) -> Result<Beat, Error> {
+        Ok(self.run(|store, now, events| store.beat(params, now, events)))
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRecord>, Error> {
@@ -454,33 +410,27 @@ impl Ledger for MemoryLedger {
         Ok(absolved.unwrap_or_default())
     }
 
-    async fn isolate(&self, node: &NodeId, isolated: &[Isolation]) -> Result<bool, Error> {
-        Ok(self.run(|store, _, events| store.isolate(node, isolated, events)))
+    async fn isolate(&self, params: &IsolateParams) -> Result<bool, Error> {
+        Ok(self.run(|store, _, events| store.isolate(params, events)))
     }
 
     async fn drain(&self, node: &NodeId) -> Result<bool, Error> {
         Ok(self.run(|store, _, events| store.drain(node, events)))
     }
 
-    async fn record_crash(&self, node: &NodeId, death: &str) -> Result<bool, Error> {
-        Ok(self.run(|store, _, events| store.record_crash(node, death, events)))
+    async fn record_crash(&self, params: &RecordCrashParams) -> Result<bool, Error> {
+        Ok(self.run(|store, _, events| store.record_crash(params, events)))
     }
 
-    async fn lose(
-        &self,
-        node: &NodeId,
-        grounds: LossEvidence,
-        loss: &LossCause,
-    ) -> Result<LossVerdict, Error> {
-        Ok(self.run(|store, now, events| store.lose(node, grounds, loss, now, events)))
+    async fn lose(&self, params: &LoseParams) -> Result<LossVerdict, Error> {
+        Ok(self.run(|store, now, events| store.lose(params, now, events)))
     }
 
     async fn register_scheduler(
         &self,
-        scheduler: &SchedulerId,
-        within: Duration,
+        params: &RegisterSchedulerParams,
     ) -> Result<Vec<SchedulerRecord>, Error> {
-        Ok(self.run(|store, now, _| store.register_scheduler(scheduler, within, now)))
+        Ok(self.run(|store, now, _| store.register_scheduler(params, now)))
     }
 
     async fn schedulers(&self) -> Result<Vec<SchedulerRecord>, Error> {
@@ -492,8 +442,8 @@ impl Ledger for MemoryLedger {
         Ok(())
     }
 
-    async fn events(&self, audience: Topic) -> Result<Box<dyn Events>, Error> {
-        Ok(Box::new(Following { receiver: self.events.subscribe(), audience }))
+    async fn events(&self, topic: Topic) -> Result<Box<dyn Events>, Error> {
+        Ok(Box::new(Following { receiver: self.events.subscribe(), topic }))
     }
 
     async fn now(&self) -> Result<Timestamp, Error> {

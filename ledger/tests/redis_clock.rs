@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use longshore_ledger::redis::{Config, RedisLedger};
-use longshore_ledger::{Admission, Claim, Commit, Committed, Ledger, Open};
+use longshore_ledger::{
+    Admission, Claim, ClaimParams, Commit, CommitParams, Committed, Ledger, OpenParams,
+};
 use longshore_protocol::{ChunkMessage, JobId, NodeId, Run, SchedulerId, Token};
 use longshore_test_servers::{Redis, RedisOptions, SettableClock};
 use tokio::time::{Instant, sleep};
@@ -24,7 +26,7 @@ fn start(clock: &SettableClock) -> Redis {
 }
 
 async fn open(ledger: &RedisLedger, job: JobId) -> Vec<ChunkMessage> {
-    let open = Open { chunks: 1, size: 1, publish_within: DELAY };
+    let open = OpenParams::new(1, 1, DELAY);
     ledger.open(job, &open).await.expect("Redis is there")
 }
 
@@ -32,11 +34,17 @@ async fn open(ledger: &RedisLedger, job: JobId) -> Vec<ChunkMessage> {
 async fn fail(ledger: &RedisLedger, message: ChunkMessage, token: u8) {
     let ChunkMessage { job, chunk, epoch, from, .. } = message;
     let (token, node) = (Token::from_bytes([token; 16]), NodeId::new("n"));
-    let claim = ledger.claim(job, chunk, epoch, token, &node).await.expect("Redis is there");
+    let claim = ledger
+        .claim(job, &ClaimParams::new(chunk, epoch, token, node.clone()))
+        .await
+        .expect("Redis is there");
     assert!(matches!(claim, Claim::Granted(_)), "{claim:?}");
     let runs = vec![Run::Retry { error: "not yet".into(), delay: DELAY }];
-    let commit = Commit { from, runs, busy: DELAY };
-    let committed = ledger.commit(job, chunk, token, &commit).await.expect("Redis is there");
+    let commit = Commit::new(from, runs, DELAY);
+    let committed = ledger
+        .commit(job, &CommitParams::new(chunk, token, commit.clone()))
+        .await
+        .expect("Redis is there");
     assert!(matches!(committed, Committed::Settled { .. }), "{committed:?}");
 }
 

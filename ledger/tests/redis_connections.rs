@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use longshore_ledger::redis::{Config, RedisLedger};
-use longshore_ledger::{Claim, Error, Ledger, LossCause, LossEvidence, NodeSnapshot};
+use longshore_ledger::{
+    BeatParams, Claim, ClaimParams, Error, Ledger, LoseParams, LossCause, LossEvidence,
+    NodeSnapshot, RecordCrashParams,
+};
 use longshore_protocol::{
     ChunkId, Epoch, JobId, LivenessTerms, NodeId, NodeInfo, NodeState, Timestamp, Token,
 };
@@ -98,7 +101,7 @@ fn info(name: &str, busy: u32) -> NodeInfo {
 async fn only_who_has_news_is_read_again() {
     let (redis, ledger) = start();
     for name in ["a", "b"] {
-        ledger.beat(&info(name, 0), &[]).await.expect("a beat");
+        ledger.beat(&BeatParams::new(info(name, 0), [])).await.expect("a beat");
     }
     let read = async |known: &NodeSnapshot| ledger.nodes_since(known).await.expect("a list");
     let known = read(&NodeSnapshot::default()).await;
@@ -108,7 +111,7 @@ async fn only_who_has_news_is_read_again() {
     // Times are in milliseconds.
     tokio::time::sleep(Duration::from_millis(5)).await;
 
-    ledger.beat(&NodeInfo { rss: 7, ..info("a", 0) }, &[]).await.expect("a beat");
+    ledger.beat(&BeatParams::new(NodeInfo { rss: 7, ..info("a", 0) }, [])).await.expect("a beat");
     assert_eq!(
         (calls(&redis, "hset"), calls(&redis, "hmget")),
         (1, 1),
@@ -124,13 +127,13 @@ async fn only_who_has_news_is_read_again() {
     assert_eq!((&signs.nodes[0].info, &signs.nodes[1]), (&known.nodes[0].info, &known.nodes[1]));
     let calls_before = calls(&redis, "fcall");
     tokio::time::sleep(Duration::from_millis(5)).await;
-    ledger.beat(&NodeInfo { rss: 7, ..info("a", 0) }, &[]).await.expect("a beat");
+    ledger.beat(&BeatParams::new(NodeInfo { rss: 7, ..info("a", 0) }, [])).await.expect("a beat");
     assert_eq!(calls(&redis, "hset"), 1, "nothing is different");
     assert_eq!(calls(&redis, "fcall"), calls_before, "no function is needed to say so");
     let signs = read(&signs).await;
     assert!(signs.nodes[0].beat_at > known.nodes[0].beat_at.plus(Duration::from_millis(5)));
 
-    ledger.beat(&info("b", 3), &[]).await.expect("a beat");
+    ledger.beat(&BeatParams::new(info("b", 3), [])).await.expect("a beat");
     let listed = read(&signs).await;
     assert_eq!(
         (calls(&redis, "hgetall"), calls(&redis, "hmget")),
@@ -139,10 +142,18 @@ async fn only_who_has_news_is_read_again() {
     );
     assert_eq!(listed.nodes[1].info.busy, 3);
     assert_eq!(ledger.nodes().await.expect("a list")[0].info.rss, 7, "who knows nothing reads all");
-    assert!(ledger.record_crash(&NodeId::new("b"), "killed").await.expect("certified"));
+    assert!(
+        ledger
+            .record_crash(&RecordCrashParams::new(NodeId::new("b"), "killed"))
+            .await
+            .expect("certified")
+    );
     let certified = read(&listed).await;
     assert_eq!(certified.nodes[1].death.as_deref(), Some("killed"), "others may have news of it");
-    ledger.lose(&NodeId::new("a"), LossEvidence::Certain, &LossCause::Left).await.expect("it left");
+    ledger
+        .lose(&LoseParams::new(NodeId::new("a"), LossEvidence::Certain, LossCause::Left))
+        .await
+        .expect("it left");
     assert_eq!(read(&certified).await.nodes[..], certified.nodes[1..]);
 }
 
@@ -151,16 +162,16 @@ async fn only_who_has_news_is_read_again() {
 async fn numbers_of_news_only_grow() {
     let (redis, ledger) = start();
     let read = async |known: &NodeSnapshot| ledger.nodes_since(known).await.expect("a list");
-    ledger.beat(&info("a", 0), &[]).await.expect("a beat");
+    ledger.beat(&BeatParams::new(info("a", 0), [])).await.expect("a beat");
     let known = read(&NodeSnapshot::default()).await;
     redis.call(&["DEL", "longshore:{longshore:nodes}:news"]);
-    ledger.beat(&info("a", 1), &[]).await.expect("a beat");
+    ledger.beat(&BeatParams::new(info("a", 1), [])).await.expect("a beat");
     let known = read(&known).await;
     assert_eq!(known.nodes[0].info.busy, 1, "as after a fail-over that lost the last second");
     let Reply::Int(ahead) = redis.call(&["INCRBY", "clock", "4000000000000000"]) else { panic!() };
     redis.call(&["ZADD", "longshore:{longshore:nodes}:news", &ahead.to_string(), "a"]);
     let known = read(&known).await;
-    ledger.beat(&info("a", 2), &[]).await.expect("a beat");
+    ledger.beat(&BeatParams::new(info("a", 2), [])).await.expect("a beat");
     assert_eq!(read(&known).await.nodes[0].info.busy, 2, "as after the clock was set back");
 }
 
@@ -168,7 +179,7 @@ async fn numbers_of_news_only_grow() {
 async fn a_beat_writes_what_has_changed_and_everything_after_a_loss() {
     let (redis, ledger) = start();
     let beat = async |busy| {
-        ledger.beat(&info("a", busy), &[]).await.expect("a beat");
+        ledger.beat(&BeatParams::new(info("a", busy), [])).await.expect("a beat");
         ledger.nodes().await.expect("a list")
     };
     let whole = beat(0).await;
@@ -181,7 +192,7 @@ async fn a_beat_writes_what_has_changed_and_everything_after_a_loss() {
     redis.call(&["FLUSHALL"]);
     assert_eq!(beat(0).await[0].info, whole[0].info);
     ledger
-        .lose(&NodeId::new("a"), LossEvidence::Certain, &LossCause::Left)
+        .lose(&LoseParams::new(NodeId::new("a"), LossEvidence::Certain, LossCause::Left))
         .await
         .expect("forgotten");
     assert_eq!(beat(0).await[0].info, whole[0].info);
@@ -195,7 +206,17 @@ async fn claims_of_a_job_that_come_together_go_together_and_each_gets_its_answer
     let claim = |chunk| {
         let (ledger, node) = (&ledger, &node);
         async move {
-            ledger.claim(job, ChunkId(chunk), Epoch(1), Token::from_bytes([1; 16]), node).await
+            ledger
+                .claim(
+                    job,
+                    &ClaimParams::new(
+                        ChunkId(chunk),
+                        Epoch(1),
+                        Token::from_bytes([1; 16]),
+                        node.clone(),
+                    ),
+                )
+                .await
         }
     };
     claim(0).await.expect("functions that are loaded");
@@ -206,7 +227,10 @@ async fn claims_of_a_job_that_come_together_go_together_and_each_gets_its_answer
     assert_eq!(calls(&redis, "fcall"), 3);
     // Each on its own, and those of other jobs or nodes are not held up.
     let stranger = NodeId::new("not, a name");
-    let refused = ledger.claim(job, ChunkId(0), Epoch(1), Token::from_bytes([1; 16]), &stranger);
+    let refused = ledger.claim(
+        job,
+        &ClaimParams::new(ChunkId(0), Epoch(1), Token::from_bytes([1; 16]), stranger.clone()),
+    );
     let (first, refused, third) = tokio::join!(claim(0), refused, claim(1));
     assert!(matches!(refused, Err(Error::Misuse { operation: "claim", .. })), "{refused:?}");
     assert!(matches!((first, third), (Ok(Claim::Gone), Ok(Claim::Gone))));

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use longshore_ledger::redis::{Config, RedisLedger};
 use longshore_ledger::{
-    Admission, Claim, Commit, Committed, Ended, Event, Events, Ledger, Open, Topic,
+    Admission, Claim, ClaimParams, Commit, CommitParams, Committed, Ended, Event, Events, Ledger,
+    OpenParams, ResultsParams, Topic,
 };
 use longshore_protocol::{JobId, NodeId, ResultsPage, Run, Token};
 use longshore_test_servers::Redis;
@@ -42,14 +43,17 @@ impl Stage {
         let name = format!("0190b0a2-0000-7000-8000-{:012}", self.jobs);
         let job: JobId = name.parse().unwrap_or_else(|e| panic!("{name}: {e}"));
         self.ledger.admit(&Admission::plain(job, total)).await.expect("admitted");
-        let open = Open { chunks: 1_000, size, publish_within: DEADLINE };
+        let open = OpenParams::new(1_000, size, DEADLINE);
         for chunk in self.ledger.open(job, &open).await.expect("opened") {
             let (token, node) = (Token::from_bytes([7; 16]), NodeId::new("n"));
-            let claim = self.ledger.claim(job, chunk.chunk, chunk.epoch, token, &node).await;
+            let claim = self.ledger.claim(job, &ClaimParams::of(&chunk, token, node.clone())).await;
             assert!(matches!(claim, Ok(Claim::Granted(_))), "{claim:?}");
             let runs = runs(chunk.from, chunk.to);
-            let commit = Commit { from: chunk.from, runs, busy: Duration::from_millis(1) };
-            let committed = self.ledger.commit(job, chunk.chunk, token, &commit).await;
+            let commit = Commit::new(chunk.from, runs, Duration::from_millis(1));
+            let committed = self
+                .ledger
+                .commit(job, &CommitParams::new(chunk.chunk, token, commit.clone()))
+                .await;
             assert!(matches!(committed, Ok(Committed::Settled { .. })), "{committed:?}");
         }
         let told = async {
@@ -67,7 +71,12 @@ impl Stage {
     }
 
     async fn page(&self, job: JobId, max_bytes: u64) -> Option<ResultsPage> {
-        Some(self.ledger.results(job, 0, u64::MAX, max_bytes).await.expect("read"))
+        Some(
+            self.ledger
+                .results(job, &ResultsParams::new(0..u64::MAX, max_bytes))
+                .await
+                .expect("read"),
+        )
     }
 }
 

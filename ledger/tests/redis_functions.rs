@@ -5,8 +5,9 @@ use std::time::Duration;
 use longshore_ledger::keys::Keys;
 use longshore_ledger::redis::{Config, RedisLedger};
 use longshore_ledger::{
-    Admission, Admitted, Claim, Commit, Committed, Error, Event, Held, Ledger, LossCause, Open,
-    Topic,
+    Admission, Admitted, BeatParams, Claim, ClaimParams, Commit, CommitParams, Committed, Error,
+    ErrorsParams, Event, Held, Ledger, LossCause, OpenParams, RegisterSchedulerParams,
+    ResultsParams, RetryParams, RevokeParams, SweepParams, Topic,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
@@ -40,7 +41,7 @@ fn connect(url: &str) -> RedisLedger {
 }
 
 async fn open(ledger: &RedisLedger, job: JobId, chunks: u32, size: u64) -> Vec<ChunkMessage> {
-    let open = Open { chunks, size, publish_within: SOON };
+    let open = OpenParams::new(chunks, size, SOON);
     ledger.open(job, &open).await.expect("chunks open")
 }
 
@@ -50,10 +51,11 @@ async fn run_whole_chunk(
     with: &Token,
     runs: Vec<Run>,
 ) -> JobState {
-    let claim = ledger.claim(message.job, message.chunk, message.epoch, *with, &node()).await;
+    let claim = ledger.claim(message.job, &ClaimParams::of(&message, *with, node())).await;
     assert!(matches!(claim, Ok(Claim::Granted(_))), "{claim:?}");
-    let commit = Commit { from: message.from, runs, busy: Duration::from_millis(5) };
-    match ledger.commit(message.job, message.chunk, *with, &commit).await {
+    let commit = Commit::new(message.from, runs, Duration::from_millis(5));
+    match ledger.commit(message.job, &CommitParams::new(message.chunk, *with, commit.clone())).await
+    {
         Ok(Committed::Settled { state }) => state,
         other => panic!("{other:?}"),
     }
@@ -89,7 +91,7 @@ async fn live_through(ledger: &RedisLedger, id: JobId) -> JobSummary {
     }
     let audit = ledger.audit(id).await.expect("an audit").expect("of the job");
     assert!(audit.is_clean(), "{audit:?}");
-    let page = ledger.results(id, 0, 14, 1 << 20).await.expect("results");
+    let page = ledger.results(id, &ResultsParams::new(0..14, 1 << 20)).await.expect("results");
     let lines: String = page.runs.iter().map(|run| run.lines.as_str()).collect();
     assert_eq!(lines, (0..14).map(|i| format!("{i}\n")).collect::<String>());
     ledger.archive(id).await.expect("archived");
@@ -275,7 +277,7 @@ async fn a_job_of_ten_million_takes_two_bits_a_subtask() {
         };
         if chunk == last {
             // Before the end, while everything is there.
-            let claim = ledger.claim(job(1), message.chunk, message.epoch, token(1), &node()).await;
+            let claim = ledger.claim(job(1), &ClaimParams::of(&message, token(1), node())).await;
             assert!(matches!(claim, Ok(Claim::Granted(_))), "{claim:?}");
             let claimed = used_memory(&redis, &keys);
             assert!(claimed <= TOTAL / 8 + 1024 * 1024 + REST, "{claimed} bytes");
@@ -300,12 +302,13 @@ async fn ten_thousand_successes_are_settled_in_a_handful_of_commands() {
     let first = open(&ledger, job(1), 1, 3).await[0];
     run_whole_chunk(&ledger, &first, &token(1), successes(0, 3, false)).await;
     let message = open(&ledger, job(1), 1, 10_000).await[0];
-    let claim = ledger.claim(job(1), message.chunk, message.epoch, token(2), &node()).await;
+    let claim = ledger.claim(job(1), &ClaimParams::of(&message, token(2), node())).await;
     assert!(matches!(claim, Ok(Claim::Granted(_))), "{claim:?}");
     assert_eq!(redis.call(&["CONFIG", "RESETSTAT"]), ok());
     let runs = successes(3, 10_003, false);
-    let commit = Commit { from: 3, runs, busy: Duration::from_millis(5) };
-    let committed = ledger.commit(job(1), message.chunk, token(2), &commit).await;
+    let commit = Commit::new(3, runs, Duration::from_millis(5));
+    let committed =
+        ledger.commit(job(1), &CommitParams::new(message.chunk, token(2), commit.clone())).await;
     assert!(matches!(committed, Ok(Committed::Settled { .. })), "{committed:?}");
     let stats = redis.call(&["INFO", "commandstats"]).text().expect("text");
     let calls: u64 = stats
@@ -343,13 +346,17 @@ async fn the_least_rights_that_are_documented_are_enough() {
     let message = open(&ledger, job(2), 1, 5).await[0];
     let runs = (0..5).map(|_| Run::Failed { error: "no".into() }).collect();
     assert_eq!(run_whole_chunk(&ledger, &message, &token(1), runs).await, JobState::Failed);
-    assert_eq!(ledger.errors(job(2), 0, 9).await.expect("errors").len(), 5);
-    ledger.retry(job(2), Some(&[3])).await.expect("retried");
-    ledger.sweep(job(2), 9, SOON, None).await.expect("swept");
+    assert_eq!(ledger.errors(job(2), &ErrorsParams::new(0, 9)).await.expect("errors").len(), 5);
+    ledger.retry(job(2), &RetryParams::only([3])).await.expect("retried");
+    ledger.sweep(job(2), &SweepParams::new(9, SOON)).await.expect("swept");
     let again = open(&ledger, job(2), 1, 1).await[0];
-    ledger.claim(job(2), again.chunk, again.epoch, token(1), &node()).await.expect("an answer");
+    ledger.claim(job(2), &ClaimParams::of(&again, token(1), node())).await.expect("an answer");
     assert_eq!(
-        ledger.revoke(job(2), &node(), &LossCause::Vanished).await.expect("revoked").len(),
+        ledger
+            .revoke(job(2), &RevokeParams::new(node(), LossCause::Vanished))
+            .await
+            .expect("revoked")
+            .len(),
         1
     );
     assert_eq!(ledger.recoveries(job(2), 9).await.expect("recoveries").len(), 1);
@@ -360,7 +367,10 @@ async fn the_least_rights_that_are_documented_are_enough() {
     ledger.now().await.expect("a time");
     let mut events = ledger.events(Topic::Clients).await.expect("subscribed");
     let scheduler = SchedulerId::new("s");
-    let signed_in = ledger.register_scheduler(&scheduler, SOON).await.expect("signed in");
+    let signed_in = ledger
+        .register_scheduler(&RegisterSchedulerParams::new(scheduler.clone(), SOON))
+        .await
+        .expect("signed in");
     assert!(
         signed_in[0].heart.as_deref().is_some_and(|heart| heart.contains(' ')),
         "and its server"
@@ -418,13 +428,16 @@ async fn a_beat_costs_two_round_trips_however_many_chunks_are_held() {
         ledger.admit(&admission(job(number), 10)).await.expect("admitted");
         for message in open(&ledger, job(number), 10, 1).await {
             let (job, chunk) = (message.job, message.chunk);
-            ledger.claim(job, chunk, message.epoch, token(1), &node()).await.expect("an answer");
+            ledger
+                .claim(job, &ClaimParams::new(chunk, message.epoch, token(1), node()))
+                .await
+                .expect("an answer");
             held.push(Held { job, chunk, token: token(1) });
         }
     }
     ledger.cancel(job(2)).await.expect("cancelled");
     assert_eq!(redis.call(&["CONFIG", "RESETSTAT"]), ok());
-    let beat = ledger.beat(&info(), &held).await.expect("an answer");
+    let beat = ledger.beat(&BeatParams::new(info(), held.clone())).await.expect("an answer");
     assert_eq!(beat.stop.len(), 10);
     assert!(beat.stop.iter().all(|stop| stop.held.job == job(2)), "{beat:?}");
     let stats = redis.call(&["INFO", "commandstats"]).text().expect("text");

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use longshore_ledger::redis::{Config, RedisLedger};
 use longshore_ledger::{
-    ConnectionWatch, Event, Events, Heart, Ledger, LossCause, LossEvidence, Process, Topic,
+    BeatParams, ConnectionWatch, Event, Events, Heart, Ledger, LoseParams, LossCause, LossEvidence,
+    Process, Topic,
 };
 use longshore_protocol::{LivenessTerms, NodeId, NodeInfo, NodeState, SchedulerId, Timestamp};
 use longshore_test_servers::{Redis, RedisCluster, RedisSentinel};
@@ -56,7 +57,10 @@ impl Worker {
     }
 
     async fn beat(&mut self) {
-        self.ledger.beat(&self.info, &[]).await.expect("a beat gets through");
+        self.ledger
+            .beat(&BeatParams::new(self.info.clone(), []))
+            .await
+            .expect("a beat gets through");
     }
 
     /// What a heart does when its connection broke.
@@ -123,7 +127,7 @@ async fn a_death_is_seen(url: &str) {
     living.beat().await;
     assert_eq!(watch.severed().await, ["dying"], "it is told for as long as it stays so");
     ledger
-        .lose(&NodeId::new("dying"), LossEvidence::Certain, &LossCause::Left)
+        .lose(&LoseParams::new(NodeId::new("dying"), LossEvidence::Certain, LossCause::Left))
         .await
         .expect("forgotten");
     assert_eq!(watch.severed().await, [""; 0]);

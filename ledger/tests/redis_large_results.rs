@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use longshore_ledger::redis::{Config, RedisLedger};
-use longshore_ledger::{Admission, Claim, Commit, Committed, Ledger, Open};
+use longshore_ledger::{
+    Admission, Claim, ClaimParams, Commit, CommitParams, Committed, Ledger, OpenParams,
+    ResultsParams,
+};
 use longshore_protocol::{JobId, NodeId, Run, Token};
 use longshore_test_servers::{Redis, Reply};
 
@@ -37,16 +40,17 @@ fn noise(state: &mut u64) -> String {
 /// A job whose results are so many, each committed by itself, as workers do.
 async fn fill(ledger: &RedisLedger, job: JobId, results: u64) {
     ledger.admit(&Admission::plain(job, results)).await.expect("admitted");
-    let open = Open { chunks: 1, size: results, publish_within: Duration::from_secs(60) };
+    let open = OpenParams::new(1, results, Duration::from_secs(60));
     let message = ledger.open(job, &open).await.expect("opened")[0];
     let (node, token) = (NodeId::new("n"), Token::from_bytes([1; 16]));
-    let claim = ledger.claim(job, message.chunk, message.epoch, token, &node).await;
+    let claim = ledger.claim(job, &ClaimParams::of(&message, token, node.clone())).await;
     assert!(matches!(claim, Ok(Claim::Granted(_))), "{claim:?}");
     let mut state = results;
     for from in 0..results {
         let runs = vec![Run::Success { count: 1, results: Some(noise(&mut state)) }];
-        let commit = Commit { from, runs, busy: Duration::ZERO };
-        let committed = ledger.commit(job, message.chunk, token, &commit).await;
+        let commit = Commit::new(from, runs, Duration::ZERO);
+        let committed =
+            ledger.commit(job, &CommitParams::new(message.chunk, token, commit.clone())).await;
         assert!(matches!(committed, Ok(Committed::Settled { .. })), "{committed:?}");
     }
 }
@@ -56,7 +60,8 @@ async fn cost(redis: &Redis, ledger: &RedisLedger, job: JobId, results: u64) -> 
     redis.call(&["CONFIG", "RESETSTAT"]);
     let (mut next, mut read) = (0, 0);
     while next < results {
-        let page = ledger.results(job, next, results, PAGE).await.expect("results");
+        let page =
+            ledger.results(job, &ResultsParams::new(next..results, PAGE)).await.expect("results");
         read += page.runs.iter().map(|run| run.count).sum::<u64>();
         next = page.next;
     }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use longshore_ledger::keys::Keys;
 use longshore_ledger::redis::{Config, RedisLedger};
-use longshore_ledger::{Admission, Admitted, Held, Ledger, LossCause, Open};
+use longshore_ledger::{
+    Admission, Admitted, BeatParams, ClaimParams, Held, Ledger, LossCause, OpenParams,
+    RevokeParams, SweepParams,
+};
 use longshore_protocol::{
     ChunkMessage, JobId, LivenessTerms, NodeId, NodeInfo, NodeState, Timestamp, Token,
 };
@@ -40,11 +43,11 @@ async fn open(ledger: &RedisLedger, id: JobId, count: u64) -> Vec<ChunkMessage> 
     let mut opened = Vec::new();
     while (opened.len() as u64) < count {
         let chunks = u32::try_from(count - opened.len() as u64).expect("few").min(1_000);
-        let open = Open { chunks, size: 1, publish_within: SOON };
+        let open = OpenParams::new(chunks, 1, SOON);
         opened.extend(ledger.open(id, &open).await.expect("chunks open"));
     }
     for message in &opened[..opened.len() / 2] {
-        let claim = ledger.claim(id, message.chunk, message.epoch, token(), &node()).await;
+        let claim = ledger.claim(id, &ClaimParams::of(&message, token(), node())).await;
         claim.expect("an answer");
     }
     opened
@@ -121,8 +124,8 @@ async fn what_is_asked_again_and_again_hardly_grows_with_the_open_chunks() {
         .collect();
 
     // By the list of what is due: the same, however many are open. Reading the queued records took eighty times as long.
-    let sweep_of_two = cost_us!(&redis, ledger.sweep(few, 1_000, SOON, None)).max(10);
-    let sweep = cost_us!(&redis, ledger.sweep(many, 1_000, SOON, None));
+    let sweep_of_two = cost_us!(&redis, ledger.sweep(few, &SweepParams::new(1_000, SOON))).max(10);
+    let sweep = cost_us!(&redis, ledger.sweep(many, &SweepParams::new(1_000, SOON)));
     assert!(sweep < 10 * sweep_of_two, "{sweep} us, of two {sweep_of_two} us");
 
     // These look at each record. A script that finds all fields of each is the yardstick.
@@ -142,7 +145,7 @@ async fn what_is_asked_again_and_again_hardly_grows_with_the_open_chunks() {
         holders = holders.min(took_us("FCALL"));
         ledger.audit(many).await.expect("an answer");
         audit = audit.min(took_us("FCALL"));
-        let beat = ledger.beat(&info(), &held).await.expect("an answer");
+        let beat = ledger.beat(&BeatParams::new(info(), held.clone())).await.expect("an answer");
         assert_eq!(beat.stop, [], "all of it is held");
         asked = asked.min(took_us("FCALL_RO"));
     }
@@ -161,7 +164,8 @@ async fn a_lost_list_of_what_is_due_is_made_anew() {
     let opened = open(&ledger, job(1), 20).await;
     let key = Keys::new("longshore").due(job(1));
     assert_eq!(redis.call(&["ZCARD", &key]), Reply::Int(10));
-    let revoked = ledger.revoke(job(1), &node(), &LossCause::Left).await.expect("revoked");
+    let revoked =
+        ledger.revoke(job(1), &RevokeParams::new(node(), LossCause::Left)).await.expect("revoked");
     assert_eq!(revoked.len(), 10);
     let audit = ledger.audit(job(1)).await.expect("an answer").expect("known");
     assert!(audit.is_clean(), "{audit:?}");
@@ -170,7 +174,11 @@ async fn a_lost_list_of_what_is_due_is_made_anew() {
     let audit = ledger.audit(job(1)).await.expect("an answer").expect("known");
     let found = "20 chunks are not in the list of what is due as their records say";
     assert_eq!(audit.findings, [found]);
-    let swept = ledger.sweep(job(1), 1_000, SOON, None).await.expect("an answer").expect("known");
+    let swept = ledger
+        .sweep(job(1), &SweepParams::new(1_000, SOON))
+        .await
+        .expect("an answer")
+        .expect("known");
     let due: Vec<_> = swept.publish.iter().map(|message| message.chunk).collect();
     let expected: Vec<_> = opened[..10].iter().map(|message| message.chunk).collect();
     assert_eq!(due, expected, "those that were taken back; the others are due in a minute");

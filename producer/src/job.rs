@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::stream::{Stream, try_unfold};
 use futures_util::{StreamExt, pin_mut};
 use longshore_ledger::op::MAX_RECOVERIES;
-use longshore_ledger::{Cancelled, ControlError};
+use longshore_ledger::{Cancelled, ControlError, ErrorsParams, RetryParams};
 use longshore_protocol::document::{JobDocument, Results};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
@@ -218,7 +218,8 @@ impl Job {
                     // An unknown job has no errors, which is not the same as a job without errors.
                     job.summary().await?;
                 }
-                let entries = job.jobs.ledger().errors(job.id, from, ERRORS_A_PAGE).await?;
+                let page = ErrorsParams::new(from, ERRORS_A_PAGE);
+                let entries = job.jobs.ledger().errors(job.id, &page).await?;
                 let is_full = entries.len() == ERRORS_A_PAGE;
                 next = entries.last().filter(|_| is_full).map(|entry: &ErrorEntry| entry.index + 1);
                 page = entries.into_iter();
@@ -284,7 +285,8 @@ impl Job {
 
     /// Tries again what failed: all of it, or only `indices`. Each gets fresh attempts.
     pub async fn retry(&self, indices: Option<&[u64]>) -> Result<JobState, Error> {
-        self.control(self.jobs.ledger().retry(self.id, indices).await)
+        let params = RetryParams { indices: indices.map(<[u64]>::to_vec) };
+        self.control(self.jobs.ledger().retry(self.id, &params).await)
     }
 
     /// Forgets the job, its results and its errors. Only for jobs that have ended.

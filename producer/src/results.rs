@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::Stream;
 use futures_util::stream::try_unfold;
-use longshore_ledger::Ledger;
+use longshore_ledger::{Ledger, ResultsParams};
 use longshore_protocol::{JobId, ResultRun, ResultsPage};
 use serde_json::value::RawValue;
 
@@ -16,7 +16,7 @@ const PAGE_BYTES: u64 = 1 << 20;
 
 /// The first page of all results of a job, those of its reduce included.
 pub(crate) async fn first_page(ledger: &dyn Ledger, job: JobId) -> Result<ResultsPage, Error> {
-    Ok(ledger.results(job, 0, u64::MAX, PAGE_BYTES).await?)
+    Ok(ledger.results(job, &ResultsParams::new(0..u64::MAX, PAGE_BYTES)).await?)
 }
 
 /// The results with these indices that the ledger has, in order; the first page of them may be there already.
@@ -84,7 +84,8 @@ impl Reader {
         if self.next >= self.end {
             return Ok(false);
         }
-        let page = self.ledger.results(self.job, self.next, self.end, PAGE_BYTES).await?;
+        let params = ResultsParams::new(self.next..self.end, PAGE_BYTES);
+        let page = self.ledger.results(self.job, &params).await?;
         if page.next <= self.next {
             let detail = format!("results stop at {} of {}", page.next, self.end);
             return Err(Error::Corrupt { job: self.job, detail });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use longshore_broker::{Broker, Outgoing, PublishError, Queue};
-use longshore_ledger::{Ledger, Open};
+use longshore_ledger::{Ledger, OpenParams};
 use longshore_protocol::document::{JobDocument, MAX_DOCUMENT_BYTES, Split};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{Digest, Invalid, JobId};
@@ -158,7 +158,7 @@ const SCHEDULER_SILENCE: Duration = Duration::from_secs(3);
 /// Who should have taken the job and did not.
 async fn missing(broker: &dyn Broker, ledger: &dyn Ledger, job: JobId) -> String {
     // Asks for chunks of a job that can't exist: writes nothing, and is refused where writes are.
-    let open = Open { chunks: 1, size: 1, publish_within: Duration::ZERO };
+    let open = OpenParams::new(1, 1, Duration::ZERO);
     if let Err(error) = ledger.open(JobId::NIL, &open).await {
         return error.to_string();
     }

@@ -7,7 +7,10 @@ use futures_util::{StreamExt, TryStreamExt, pin_mut};
 use longshore_broker::Broker;
 use longshore_broker::memory::MemoryBroker;
 use longshore_ledger::memory::{MemoryLedger, SystemClock};
-use longshore_ledger::{Admission, Claim, Commit, Committed, Ledger, Open, PriorState, Restored};
+use longshore_ledger::{
+    Admission, Claim, ClaimParams, Commit, CommitParams, Committed, Ledger, OpenParams, PriorState,
+    RestoreParams, Restored,
+};
 use longshore_producer::{Cancelled, Client, Error, Job, JobDocument, NoValue, SubmitError};
 use longshore_protocol::document::Split;
 use longshore_protocol::state::JobState;
@@ -55,16 +58,20 @@ impl Stage {
 
     /// Opens, claims and settles one chunk of up to `size` with these runs.
     async fn settle(&self, job: &Job, size: u64, runs: impl FnOnce(u64, u64) -> Vec<Run>) {
-        let open = Open { chunks: 1, size, publish_within: SOON };
+        let open = OpenParams::new(1, size, SOON);
         let opened = self.ledger.open(job.id(), &open).await.expect("memory does not fail");
         let chunk = opened.first().expect("there is a chunk to open");
         let token = Token::from_bytes([7; 16]);
         let node = NodeId::new("stage");
-        let claim = self.ledger.claim(job.id(), chunk.chunk, chunk.epoch, token, &node).await;
+        let claim =
+            self.ledger.claim(job.id(), &ClaimParams::of(&chunk, token, node.clone())).await;
         assert!(matches!(claim, Ok(Claim::Granted(_))), "{claim:?}");
         let runs = runs(chunk.from, chunk.to);
-        let commit = Commit { from: chunk.from, runs, busy: Duration::from_millis(1) };
-        let committed = self.ledger.commit(job.id(), chunk.chunk, token, &commit).await;
+        let commit = Commit::new(chunk.from, runs, Duration::from_millis(1));
+        let committed = self
+            .ledger
+            .commit(job.id(), &CommitParams::new(chunk.chunk, token, commit.clone()))
+            .await;
         assert!(matches!(committed, Ok(Committed::Settled { .. })), "{committed:?}");
     }
 }
@@ -212,15 +219,23 @@ async fn results_that_lie_in_files_are_read_from_there() {
     let file = folder.path().join("0.jsonl");
     std::fs::write(&file, "\"a\"\n\"b\"\n\"c\"\n").expect("written");
     let job = stage.submit(&document(json!({})), 4).await;
-    let open = Open { chunks: 1, size: 4, publish_within: SOON };
+    let open = OpenParams::new(1, 4, SOON);
     let opened = stage.ledger.open(job.id(), &open).await.expect("memory does not fail");
     let (token, node) = (Token::from_bytes([1; 16]), NodeId::new("stage"));
     let chunk = opened[0].chunk;
-    stage.ledger.claim(job.id(), chunk, opened[0].epoch, token, &node).await.expect("granted");
+    stage
+        .ledger
+        .claim(job.id(), &ClaimParams::new(chunk, opened[0].epoch, token, node.clone()))
+        .await
+        .expect("granted");
     let lines = format!("@file://{}\n", file.display());
     let runs = vec![Run::Success { count: 3, results: Some(lines) }];
-    let commit = Commit { from: 0, runs, busy: Duration::ZERO };
-    stage.ledger.commit(job.id(), chunk, token, &commit).await.expect("settled");
+    let commit = Commit::new(0, runs, Duration::ZERO);
+    stage
+        .ledger
+        .commit(job.id(), &CommitParams::new(chunk, token, commit.clone()))
+        .await
+        .expect("settled");
     let found = results(&job).await;
     let expected = [(0, "\"a\"".to_owned()), (1, "\"b\"".to_owned()), (2, "\"c\"".to_owned())];
     assert_eq!(found, expected);
@@ -337,7 +352,9 @@ async fn an_ended_job_that_the_journal_brought_back_says_that_its_results_are_lo
         let document = JobDocument { id: Some(job.id()), ..document };
         stage.ledger.restore(&empty);
         let ledger: &dyn Ledger = &*stage.ledger;
-        let back = ledger.restore(&admission(&document, 3), &PriorState::Ended(ending)).await;
+        let back = ledger
+            .restore(&RestoreParams::new(admission(&document, 3), PriorState::Ended(ending)))
+            .await;
         assert_eq!(back.expect("memory does not fail"), Restored::Restored);
 
         let found: Result<Vec<_>, Error> = job.results().try_collect().await;

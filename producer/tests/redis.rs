@@ -7,7 +7,9 @@ use futures_util::{TryStreamExt, pin_mut};
 use longshore_broker::memory::MemoryBroker;
 use longshore_broker::{Broker, Queue};
 use longshore_ledger::redis::{Config, RedisLedger};
-use longshore_ledger::{Admission, Admitted, Claim, Commit, Committed, Ledger, Open};
+use longshore_ledger::{
+    Admission, Admitted, Claim, ClaimParams, Commit, CommitParams, Committed, Ledger, OpenParams,
+};
 use longshore_producer::{Client, JobDocument};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{NodeId, Run, Token};
@@ -21,18 +23,19 @@ async fn schedule_and_work(broker: &MemoryBroker, ledger: &RedisLedger) {
     let delivery = jobs.next().await.expect("the broker is open");
     let document = JobDocument::parse(&delivery.body).expect("clients publish valid documents");
     let job = document.id.expect("clients choose an id");
-    let open = Some(Open { chunks: 1, size: 1, publish_within: SOON });
+    let open = Some(OpenParams::new(1, 1, SOON));
     let (digest, body) = (document.digest(), document.to_json());
     let admission = Admission { digest, document: body, open, ..Admission::plain(job, 1) };
     let admitted = ledger.admit(&admission).await;
     let Ok(Admitted::Accepted { opened, .. }) = admitted else { panic!("{admitted:?}") };
     let chunk = opened.first().expect("it was to be opened");
     let (token, node) = (Token::from_bytes([7; 16]), NodeId::new("stage"));
-    let claim = ledger.claim(job, chunk.chunk, chunk.epoch, token, &node).await;
+    let claim = ledger.claim(job, &ClaimParams::of(&chunk, token, node.clone())).await;
     assert!(matches!(claim, Ok(Claim::Granted(_))), "{claim:?}");
     let runs = vec![Run::Success { count: 1, results: Some("42\n".into()) }];
-    let commit = Commit { from: 0, runs, busy: Duration::from_millis(1) };
-    let committed = ledger.commit(job, chunk.chunk, token, &commit).await;
+    let commit = Commit::new(0, runs, Duration::from_millis(1));
+    let committed =
+        ledger.commit(job, &CommitParams::new(chunk.chunk, token, commit.clone())).await;
     assert!(matches!(committed, Ok(Committed::Settled { .. })), "{committed:?}");
     delivery.settle.ack().await;
 }

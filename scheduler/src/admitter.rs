@@ -14,7 +14,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use longshore_broker::{Broker, Delivery, Outgoing, Queue};
-use longshore_ledger::{Admission, Admitted, ControlError, Error, Ledger, Open, StoredDocument};
+use longshore_ledger::{
+    Admission, Admitted, ControlError, Error, Ledger, OpenParams, StoredDocument,
+};
 use longshore_protocol::document::Split;
 use longshore_protocol::{Invalid, JobDocument, JobId, Plan, Timestamp};
 use metrics::counter;
@@ -174,8 +176,7 @@ impl Admitter {
         let terms = Terms::of(plan.document());
         let summary = admission.accepted(Timestamp::default());
         let first_chunk = self.engine.begin_admission(summary, terms.clone()).await;
-        admission.open =
-            first_chunk.map(|size| Open { chunks: 1, size, publish_within: PUBLISH_WITHIN });
+        admission.open = first_chunk.map(|size| OpenParams::new(1, size, PUBLISH_WITHIN));
         let admitted = self.persist(&admission).await;
         if let Ok(Admitted::Accepted { at, opened }) = &admitted {
             let summary = Box::new(admission.accepted(*at));

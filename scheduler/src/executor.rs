@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use longshore_broker::{Broker, Outgoing, PublishError, Queue};
 use longshore_ledger::{
-    ControlError, Error, Ledger, LossCause, LossEvidence, LossVerdict, Open, Revoked,
-    SpeculationRequest, SpeculativeChunk,
+    ControlError, Error, IsolateParams, Ledger, LoseParams, LossCause, LossEvidence, LossVerdict,
+    OpenParams, RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk,
 };
 use longshore_protocol::{
     ChunkId, ChunkMessage, Ending, Isolation, JobId, JournalEvent, NodeId, SchedulerId,
@@ -141,7 +141,7 @@ impl Executor {
     }
 
     async fn copy(&self, job: JobId, lagging: &SpeculationRequest) -> Result<Event, Error> {
-        let stragglers = self.ledger.copy(job, lagging).await?;
+        let stragglers = self.ledger.offer_speculative(job, lagging).await?;
         counter!(COPIED_CHUNKS).increment(stragglers.len() as u64);
         for SpeculativeChunk { message, holder } in &stragglers {
             let (chunk, held_for) = (message.chunk, lagging.held_for);
@@ -159,7 +159,7 @@ impl Executor {
         size: u64,
         with: (bool, bool),
     ) -> Result<Event, Error> {
-        let open = Open { chunks, size, publish_within: PUBLISH_WITHIN };
+        let open = OpenParams::new(chunks, size, PUBLISH_WITHIN);
         let messages = self.ledger.open(job, &open).await?;
         let chunks = self.described(job, messages, with).await?;
         Ok(Event::Opened { job, chunks })
@@ -191,7 +191,8 @@ impl Executor {
 
     /// If it does not get through, the next look at the workers brings it back here.
     async fn isolate(&self, node: &NodeId, isolated: &[Isolation]) {
-        let noted = self.ledger_health.note(self.ledger.isolate(node, isolated).await);
+        let params = IsolateParams::new(node.clone(), isolated);
+        let noted = self.ledger_health.note(self.ledger.isolate(&params).await);
         if noted.is_ok_and(|is_there| !is_there) {
             return;
         }
@@ -278,7 +279,8 @@ impl Executor {
 
     /// If it fails the engine asks again.
     async fn lose(&self, node: NodeId, grounds: LossEvidence, loss: &LossCause) -> Event {
-        let declared = self.ledger_health.note(self.ledger.lose(&node, grounds, loss).await);
+        let params = LoseParams::new(node.clone(), grounds, loss.clone());
+        let declared = self.ledger_health.note(self.ledger.lose(&params).await);
         if let Ok(LossVerdict::New(_)) = declared {
             let how = if matches!(loss, LossCause::Crashed(_)) { "crashed" } else { "vanished" };
             counter!(LOST_NODES, "how" => how).increment(1);
@@ -288,7 +290,8 @@ impl Executor {
     }
 
     async fn revoke(&self, job: JobId, node: NodeId, loss: &LossCause) -> Event {
-        let revoked = self.ledger_health.note(self.ledger.revoke(job, &node, loss).await);
+        let params = RevokeParams::new(node.clone(), loss.clone());
+        let revoked = self.ledger_health.note(self.ledger.revoke(job, &params).await);
         let is_done = revoked.is_ok();
         let (chunks, subtasks) = count(&revoked.unwrap_or_default());
         match loss {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_ledger::{Error, Ledger};
+use longshore_ledger::{Error, Ledger, RegisterSchedulerParams};
 use longshore_protocol::{SchedulerId, SchedulerRecord, Timestamp};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::{Notify, watch};
@@ -66,7 +66,8 @@ async fn sign_in(
     ledger: &dyn Ledger,
     me: &SchedulerId,
 ) -> Result<(Vec<SchedulerRecord>, Option<Timestamp>), Error> {
-    let peers = ledger.register_scheduler(me, WITHIN).await?;
+    let peers =
+        ledger.register_scheduler(&RegisterSchedulerParams::new(me.clone(), WITHIN)).await?;
     let asked = tokio::time::Instant::now();
     let told = ledger.now().await?;
     let took = asked.elapsed();

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use longshore_broker::{Broker, Queue};
-use longshore_ledger::{Error, Ledger, Sweep};
+use longshore_ledger::{Error, Ledger, Sweep, SweepParams};
 use longshore_protocol::{Epoch, JobId};
 use tracing::debug;
 
@@ -24,8 +24,9 @@ pub(crate) async fn sweep(
     job: JobId,
     doubt: bool,
 ) -> Result<Option<Sweep>, Error> {
-    let doubt = doubt.then_some(DOUBT_AFTER);
-    let sweep = ledger.sweep(job, LIMIT, PUBLISH_WITHIN, doubt).await?;
+    let suspect_lost = doubt.then_some(DOUBT_AFTER);
+    let params = SweepParams { suspect_lost, ..SweepParams::new(LIMIT, PUBLISH_WITHIN) };
+    let sweep = ledger.sweep(job, &params).await?;
     if let Some(sweep) = sweep.as_ref().filter(|sweep| !sweep.publish.is_empty()) {
         debug!(%job, chunks = sweep.publish.len(), "to be published again");
     }

@@ -99,7 +99,8 @@ async fn resolve_and_run(
     if !matches!(ended, Ended::Outcome(Outcome::Success(_))) {
         return ended;
     }
-    // It may have changed while it was read. What is gone was read to its end, or the task removed its own input.
+    // It may have changed while it was read. What is gone was read to its end, or the task removed
+    // its own input.
     match longshore_storage::check(file).await {
         Err(error @ longshore_storage::Error::Changed { .. }) => Ended::Outcome(unreadable(&error)),
         _ => ended,
@@ -145,7 +146,8 @@ async fn run(
         () = stop.cancelled() => true,
         ended = &mut work => return match ended {
             Ok(Outcome::NotStarted { reason }) => Ended::NotStarted(reason),
-            // Whatever stops us stops our programs as well, where it stops a whole unit or terminal.
+            // Whatever stops us stops our programs as well, where it stops a whole unit or
+            // terminal.
             Ok(Outcome::Failure { .. }) if handler.is_program() && stopping.is_cancelled() => {
                 Ended::Stopped
             }

@@ -1,8 +1,10 @@
-//! Which tasks can't be started on this machine at the moment: why, since when, and when that is tried again.
+//! Which tasks can't be started on this machine at the moment: why, since when, and when that is
+//! tried again.
 //!
-//! What can't start is the machine's failure and not the subtask's: a program that is missing or must not be executed, a folder that
-//! is gone, no descriptors or memory left, an endpoint that refuses connections. The task is disabled then. Heartbeats announce
-//! it, schedulers hand out its chunks elsewhere, and after a pause it is on trial: announced as a task like others until the
+//! What can't start is the machine's failure and not the subtask's: a program that is missing or
+//! must not be executed, a folder that is gone, no descriptors or memory left, an endpoint that
+//! refuses connections. The task is disabled then. Heartbeats announce it, schedulers hand out its
+//! chunks elsewhere, and after a pause it is on trial: announced as a task like others until the
 //! next attempt starts, which enables it, or does not, which doubles the pause.
 //!
 //! Deliberately absent: attempts that fail once they have started.
@@ -102,7 +104,8 @@ impl Availability {
         self.news.notified().await;
     }
 
-    /// Puts on trial what was disabled for long enough and looks as if it could be started. Never ends.
+    /// Puts on trial what was disabled for long enough and looks as if it could be started. Never
+    /// ends.
     pub(crate) async fn probe(&self, handlers: &Handlers) {
         loop {
             let waits = |trouble: &&Trouble| !trouble.on_trial;

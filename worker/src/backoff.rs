@@ -16,7 +16,8 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// The future of one call of the ledger.
 type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
-/// Whether the ledger can be reached, so that all slots of a worker together say it once when it can't be and once when it can.
+/// Whether the ledger can be reached, so that all slots of a worker together say it once when it
+/// can't be and once when it can.
 #[derive(Debug, Default)]
 pub(crate) struct Reach {
     lost: AtomicBool,

@@ -71,8 +71,9 @@ impl Builder {
         self
     }
 
-    /// Of this task no second copy is started when a subtask takes much longer than its like and other workers have nothing to
-    /// do. For tasks that two must not do at the same time, and for those that always take as long.
+    /// Of this task no second copy is started when a subtask takes much longer than its like and
+    /// other workers have nothing to do. For tasks that two must not do at the same time, and for
+    /// those that always take as long.
     #[must_use]
     pub fn without_copies(mut self, name: impl Into<String>) -> Self {
         self.config.non_speculative.insert(name.into());
@@ -80,9 +81,9 @@ impl Builder {
     }
 
     /// Two attempts at a subtask of this task must never overlap: its attempts stop when the worker
-    /// loses the ledger, before another worker may begin them, and no second copy is started. Without
-    /// this they go on, and end when the ledger says that they run elsewhere. A blocking task must
-    /// look at [`Context::is_cancelled`], since nothing else can stop it.
+    /// loses the ledger, before another worker may begin them, and no second copy is started.
+    /// Without this they go on, and end when the ledger says that they run elsewhere. A blocking
+    /// task must look at [`Context::is_cancelled`], since nothing else can stop it.
     #[must_use]
     pub fn exclusive(mut self, name: impl Into<String>) -> Self {
         self.config.exclusive.insert(name.into());

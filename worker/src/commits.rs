@@ -1,9 +1,9 @@
 //! Commits of one chunk, one after another, beside the subtasks that run.
 //!
 //! A commit that the ledger does not answer at once goes on while the next subtasks run, so that an
-//! outage of the ledger stops no slot before the slot's memory is used up: a chunk keeps the outcomes
-//! of one commit and those of one batch, each of `MAX_BYTES` or `MAX_RUNS` (`batch`) and one result
-//! more. Then the next subtask waits. Nothing is dropped.
+//! outage of the ledger stops no slot before the slot's memory is used up: a chunk keeps the
+//! outcomes of one commit and those of one batch, each of `MAX_BYTES` or `MAX_RUNS` (`batch`) and
+//! one result more. Then the next subtask waits. Nothing is dropped.
 
 use std::time::Duration;
 

@@ -13,7 +13,8 @@ pub struct Config {
     pub slots: u32,
     /// The queues that the worker consumes, at least one.
     pub queues: Vec<String>,
-    /// Tasks of which no second copy may run, however long the first takes ([`crate::Builder::without_copies`]).
+    /// Tasks of which no second copy may run, however long the first takes
+    /// ([`crate::Builder::without_copies`]).
     pub non_speculative: BTreeSet<String>,
     /// Exclusive tasks: two attempts at a subtask of theirs must never overlap
     /// ([`crate::Builder::exclusive`]).
@@ -29,10 +30,12 @@ pub struct Config {
     pub ack_after: Duration,
     /// How long a draining worker lets running subtasks go on.
     pub grace: Duration,
-    /// What is settled is committed at least this often while a chunk runs. Longer than what a chunk of automatic size takes (a quarter of
-    /// a second), which is committed once then, at its end.
+    /// What is settled is committed at least this often while a chunk runs. Longer than what a
+    /// chunk of automatic size takes (a quarter of a second), which is committed once then, at its
+    /// end.
     pub commit_every: Duration,
-    /// So many chunks in a row for each slot that kept it for less than 5 ms, and more are fetched and claimed ahead of the slots.
+    /// So many chunks in a row for each slot that kept it for less than 5 ms, and more are fetched
+    /// and claimed ahead of the slots.
     pub hurry_after: u32,
     /// Largest result of one subtask, bytes. A reduce node may return 16 times as much: nodes are
     /// few, and combining makes results grow.
@@ -59,7 +62,8 @@ impl Default for Config {
     }
 }
 
-/// Longest result that the ledger keeps, bytes: Redis takes 1.5 ms for each MiB, and no call may hold it for 10 ms.
+/// Longest result that the ledger keeps, bytes: Redis takes 1.5 ms for each MiB, and no call may
+/// hold it for 10 ms.
 pub(crate) const MAX_LEDGER_RESULT: usize = 4 << 20;
 
 /// How much larger than `max_result` the result of a reduce node may be.

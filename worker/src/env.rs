@@ -16,9 +16,10 @@ use crate::{Error, StopRequests, Watched, Worker, shim, watch, watched};
 /// How long what is on its way to RabbitMQ may take at the end.
 const CLOSE: Duration = Duration::from_secs(2);
 
-/// Splits the program in two: a worker, for which this comes back at once, and the process that started it and watches it ([`watch`]), with
-/// the Redis of the environment. That one never comes back from this: it ends when there is nothing left to watch. What comes
-/// before it is done by both, so check there what can be checked and do nothing else.
+/// Splits the program in two: a worker, for which this comes back at once, and the process that
+/// started it and watches it ([`watch`]), with the Redis of the environment. That one never comes
+/// back from this: it ends when there is nothing left to watch. What comes before it is done by
+/// both, so check there what can be checked and do nothing else.
 ///
 /// ```no_run
 /// use longshore_worker::{Worker, supervise_from_env};
@@ -32,8 +33,8 @@ const CLOSE: Duration = Duration::from_secs(2);
 /// # }
 /// ```
 ///
-/// # Errors
-/// When the address of Redis can't be understood, the program can't be started again, or signals can't be followed.
+/// # Errors When the address of Redis can't be understood, the program can't be started again, or
+/// signals can't be followed.
 pub async fn supervise_from_env() -> Result<Watched, Error> {
     // A shim begins where the worker does: what this program needs to come here, it needs there.
     shim::init_with(std::env::args_os().skip(1));

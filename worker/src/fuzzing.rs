@@ -1,4 +1,5 @@
-//! The private readers of foreign bytes, for tests that feed them garbage. No API: it changes without notice.
+//! The private readers of foreign bytes, for tests that feed them garbage. No API: it changes
+//! without notice.
 
 use longshore_protocol::{ChunkMessage, Outcome};
 

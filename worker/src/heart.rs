@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use longshore_ledger::{Beat, Event, Ledger, Topic};
+use longshore_ledger::{Beat, BeatParams, Event, Ledger, Topic};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{NodeInfo, NodeState, Timestamp};
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
@@ -191,8 +191,8 @@ impl Chest<'_> {
         let Body { heartbeat, dead_after, .. } = *self.body;
         let (part, whole) = FENCED_AFTER;
         let fenced_after = dead_after * part / whole;
-        // The first beat registers the connection that ends with this process, so that no death is overlooked. Where
-        // hints can't be followed it goes without.
+        // The first beat registers the connection that ends with this process, so that no death is
+        // overlooked. Where hints can't be followed it goes without.
         let _ = tokio::time::timeout(FIRST_BEAT, self.again.notified()).await;
         let mut body = Measure::new(self.body);
         let mut last_heard = Instant::now();
@@ -217,8 +217,8 @@ impl Chest<'_> {
 
     /// One beat; fences the worker when `fence_at` comes while it waits for the answer.
     async fn beat_once(&self, info: &NodeInfo, fence_at: Instant) -> Result<Beat, String> {
-        let held = self.body.holdings.held();
-        let beat = self.ledger.beat(info, &held);
+        let params = BeatParams::new(info.clone(), self.body.holdings.held());
+        let beat = self.ledger.beat(&params);
         let beat = tokio::time::timeout(self.body.dead_after / 2, beat);
         tokio::pin!(beat);
         loop {

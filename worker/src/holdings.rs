@@ -48,8 +48,8 @@ impl Hold {
         self.granted.store(true, Ordering::Release);
     }
 
-    /// Marks the chunk's task as exclusive. The caller looks at the liveness afterwards: a fence that
-    /// comes before this call does not see the mark.
+    /// Marks the chunk's task as exclusive. The caller looks at the liveness afterwards: a fence
+    /// that comes before this call does not see the mark.
     pub(crate) fn make_exclusive(&self) {
         self.exclusive.store(true, Ordering::SeqCst);
     }
@@ -141,8 +141,9 @@ impl Holdings {
         granted.map(|hold| hold.held.clone()).collect()
     }
 
-    /// The jobs that a heartbeat names: of which there are holds, granted or not, or were since the one before. It has to
-    /// name them all, since the scheduler takes for orphaned what the ledger has us hold of others.
+    /// The jobs that a heartbeat names: of which there are holds, granted or not, or were since the
+    /// one before. It has to name them all, since the scheduler takes for orphaned what the ledger
+    /// has us hold of others.
     pub(crate) fn jobs_to_tell(&self) -> BTreeSet<JobId> {
         let mut jobs = std::mem::take(&mut *self.untold.lock());
         jobs.extend(self.holds.lock().values().map(|hold| hold.held.job));

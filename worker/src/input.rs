@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use longshore_ledger::{Error, Ledger};
+use longshore_ledger::{Error, Ledger, ResultsParams};
 use longshore_protocol::{Input, JobId, Json, Outcome, Plan, ResultRun};
 
 use crate::result_store::ResultStore;
@@ -51,7 +51,7 @@ async fn results(
     let mut found: Vec<Option<Json>> = vec![None; count];
     let mut next = children.start;
     while next < children.end {
-        let page = ledger.results(job, next, children.end, PAGE_BYTES).await;
+        let page = ledger.results(job, &ResultsParams::new(next..children.end, PAGE_BYTES)).await;
         let page = page.map_err(|error| match error {
             Error::Unavailable { .. } => NoInput::Away,
             error => NoInput::NotNow(error.to_string()),

@@ -1,8 +1,8 @@
 //! The machine under a worker: its name, its randomness, a thread for the heart.
 //!
-//! A simulation of whole fleets runs many workers on one thread in a time of its own, and must be able to repeat a run
-//! exactly; so everything that a worker takes from the machine, other than time, comes through here. So does the storage
-//! of results, which all machines share.
+//! A simulation of whole fleets runs many workers on one thread in a time of its own, and must be
+//! able to repeat a run exactly; so everything that a worker takes from the machine, other than
+//! time, comes through here. So does the storage of results, which all machines share.
 //!
 //! Deliberately absent: time, which is tokio's everywhere in this room and can be paused there.
 
@@ -27,8 +27,9 @@ struct Simulated {
 }
 
 impl Machine {
-    /// A machine that exists within a simulation: it has this name, draws its random numbers from `random`, and the
-    /// heart beats on the runtime of the worker, since a thread of its own would live in another time.
+    /// A machine that exists within a simulation: it has this name, draws its random numbers from
+    /// `random`, and the heart beats on the runtime of the worker, since a thread of its own would
+    /// live in another time.
     pub fn simulated(
         name: impl Into<String>,
         random: impl Fn() -> u64 + Send + Sync + 'static,

@@ -1,4 +1,5 @@
-//! The names of this crate's metrics. Counters start at 0 with the process; units are the last word of a name.
+//! The names of this crate's metrics. Counters start at 0 with the process; units are the last word
+//! of a name.
 
 use longshore_ledger::{Commit, Committed};
 use longshore_protocol::Run;
@@ -6,7 +7,8 @@ use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-/// Counter: attempts that ended and were committed, by `outcome`: `done`, `retry`, `failed` or `deferred`.
+/// Counter: attempts that ended and were committed, by `outcome`: `done`, `retry`, `failed` or
+/// `deferred`.
 const ATTEMPTS: &str = "longshore_attempts_total";
 /// Counter: commits that the ledger refused, because the chunk had been given to somebody else.
 const FENCED_COMMITS: &str = "longshore_fenced_commits_total";
@@ -24,7 +26,8 @@ pub fn describe() {
     register();
 }
 
-/// Gives each of them a value from the start: an alert on something that does not exist never fires.
+/// Gives each of them a value from the start: an alert on something that does not exist never
+/// fires.
 fn register() {
     for outcome in ["done", "retry", "failed", "deferred"] {
         counter!(ATTEMPTS, "outcome" => outcome).increment(0);

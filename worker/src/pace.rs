@@ -1,8 +1,10 @@
-//! Whether chunks are so short that the next ones have to be fetched and claimed before a slot is free.
+//! Whether chunks are so short that the next ones have to be fetched and claimed before a slot is
+//! free.
 //!
-//! A slot that asks for its next chunk when it has nothing to do waits for two round trips. That is nothing beside a chunk of a
-//! quarter of a second, and many times what a chunk of one no-op takes. Work that is fetched ahead can't go to anybody else
-//! meanwhile, so nothing is fetched ahead until many chunks in a row were short, and all is given back when one is long.
+//! A slot that asks for its next chunk when it has nothing to do waits for two round trips. That is
+//! nothing beside a chunk of a quarter of a second, and many times what a chunk of one no-op takes.
+//! Work that is fetched ahead can't go to anybody else meanwhile, so nothing is fetched ahead until
+//! many chunks in a row were short, and all is given back when one is long.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,7 +17,8 @@ const SHORT: Duration = Duration::from_millis(5);
 /// A chunk that keeps a slot for longer is long.
 const LONG: Duration = Duration::from_millis(50);
 
-/// What is claimed ahead of a slot takes about so long: more than a refill, far less than it may wait.
+/// What is claimed ahead of a slot takes about so long: more than a refill, far less than it may
+/// wait.
 const AHEAD_OF_A_SLOT: Duration = Duration::from_millis(20);
 
 /// How many newest durations make the mean, about.
@@ -42,8 +45,8 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// Believes in so many short chunks in a row, which are at least some for each slot: the first chunks of a job are short while
-    /// their right size is being found.
+    /// Believes in so many short chunks in a row, which are at least some for each slot: the first
+    /// chunks of a job are short while their right size is being found.
     pub(crate) fn new(enough: u32) -> Self {
         let gait = watch::Sender::new(Gait::Walk);
         Self { enough, short: AtomicU32::new(0), mean_us: AtomicU64::new(0), gait }
@@ -74,7 +77,8 @@ impl Pace {
         }
     }
 
-    /// How many of all `places` ahead of the slots the next chunk takes, so that what is claimed does not wait long.
+    /// How many of all `places` ahead of the slots the next chunk takes, so that what is claimed
+    /// does not wait long.
     pub(crate) fn weight(&self, places: u32, slots: u32) -> u32 {
         let mean_us = self.mean_us.load(Ordering::Relaxed);
         let budget_us = AHEAD_OF_A_SLOT.as_micros() as u64 * u64::from(slots);

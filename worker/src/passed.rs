@@ -1,8 +1,9 @@
 //! Which chunks a worker has passed on, because all its slots were busy.
 //!
-//! The message of a chunk that a dead node held goes from one busy worker to the next until one has a free slot. Whoever sees it for
-//! the first time lets it go soon, or it would be on its way for half a second; where it comes again it has been everywhere, so all
-//! are busy, and there is no haste.
+//! The message of a chunk that a dead node held goes from one busy worker to the next until one has
+//! a free slot. Whoever sees it for the first time lets it go soon, or it would be on its way for
+//! half a second; where it comes again it has been everywhere, so all are busy, and there is no
+//! haste.
 
 use std::collections::VecDeque;
 

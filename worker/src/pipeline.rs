@@ -12,7 +12,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use longshore_broker::Delivery;
-use longshore_ledger::{Claim, Committed, Error, Grant, Held, Ledger, Released};
+use longshore_ledger::{
+    Claim, ClaimParams, CommitParams, Committed, Error, Grant, Held, Ledger, ReleaseParams,
+    Released,
+};
 use longshore_protocol::document::{self, Results};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{ChunkMessage, Epoch, NodeId, Plan, runs_len};
@@ -43,20 +46,22 @@ use crate::{Config, Machine};
 /// released: it comes back at once, and the trouble should have a chance to pass.
 const STALL: Duration = Duration::from_secs(1);
 
-/// A chunk of a task that this worker can't run is kept this long, without a slot, before it is released: by then schedulers
-/// know more, and nobody is kept busy with messages that go round.
+/// A chunk of a task that this worker can't run is kept this long, without a slot, before it is
+/// released: by then schedulers know more, and nobody is kept busy with messages that go round.
 const WRONG_PLACE: Duration = Duration::from_millis(100);
 
-/// A chunk that was handed out before (its node was lost, say) has waited enough: where all slots are busy its message goes on to
-/// somebody else after this time; not quite so soon when this worker has passed it on already, since then all may be busy.
+/// A chunk that was handed out before (its node was lost, say) has waited enough: where all slots
+/// are busy its message goes on to somebody else after this time; not quite so soon when this
+/// worker has passed it on already, since then all may be busy.
 const PASS_ON: Duration = Duration::from_millis(10);
 const PASS_ON_AGAIN: Duration = Duration::from_millis(60);
 
 /// What was fetched or claimed ahead of the slots waits so long for one; then others get it.
 const WAIT_AHEAD: Duration = Duration::from_millis(100);
 
-/// A chunk of automatic size is meant to take a quarter of a second, in the largest fleets a second. One that takes longer, and will for
-/// [`MUCH`] more, has subtasks that are not like those by which its size was found. What is left is cut into parts of about [`PART`].
+/// A chunk of automatic size is meant to take a quarter of a second, in the largest fleets a
+/// second. One that takes longer, and will for [`MUCH`] more, has subtasks that are not like those
+/// by which its size was found. What is left is cut into parts of about [`PART`].
 const TOO_LONG: Duration = Duration::from_secs(1);
 const MUCH: Duration = Duration::from_millis(500);
 const PART: Duration = Duration::from_millis(250);
@@ -109,8 +114,9 @@ pub(crate) struct Chunk<'a> {
 }
 
 impl Chunk<'_> {
-    /// Ends the hold if the chunk takes too long, going by how long each of its newest subtasks took, so that others have a part of what
-    /// is left. A size that the job's owner chose stays, and a suspect is with us alone.
+    /// Ends the hold if the chunk takes too long, going by how long each of its newest subtasks
+    /// took, so that others have a part of what is left. A size that the job's owner chose stays,
+    /// and a suspect is with us alone.
     fn share_if_too_long(&self, left: u64, each: Duration) {
         let is_chosen = matches!(self.plan.document().chunk, document::Chunk::Fixed(_))
             && self.grant.from < self.plan.total();
@@ -124,8 +130,9 @@ impl Chunk<'_> {
         }
     }
 
-    /// The task, if its subtasks may follow one another on one thread: of a suspect each is committed before the next begins, and
-    /// a reduce node needs results first, a file is looked at first.
+    /// The task, if its subtasks may follow one another on one thread: of a suspect each is
+    /// committed before the next begins, and a reduce node needs results first, a file is looked at
+    /// first.
     fn computing(&self) -> Option<&Computing> {
         let free = !self.grant.is_suspect()
             && self.grant.from < self.plan.total()
@@ -252,8 +259,8 @@ impl Pipeline {
         debug!(from = grant.from, to = grant.to, next = batch.next(), "chunk left");
     }
 
-    /// Subtask by subtask, in order of index, so that what is settled is always a prefix. The slot is free for the next chunk
-    /// while the last of it is committed.
+    /// Subtask by subtask, in order of index, so that what is settled is always a prefix. The slot
+    /// is free for the next chunk while the last of it is committed.
     async fn run(&self, chunk: &Chunk<'_>, batch: &mut Batch, slot: SemaphorePermit<'_>) {
         let since = Instant::now();
         if let Some(task) = chunk.computing() {
@@ -293,7 +300,8 @@ impl Pipeline {
         self.commit_rest(chunk, batch).await;
     }
 
-    /// Waits for so many places of this kind and a beating heart. `None` if the message should go to somebody else.
+    /// Waits for so many places of this kind and a beating heart. `None` if the message should go
+    /// to somebody else.
     async fn place<'a>(
         &self,
         places: &'a Semaphore,
@@ -343,7 +351,8 @@ impl Pipeline {
     /// Insists on an answer.
     async fn ask_for(&self, message: &ChunkMessage, hold: &Hold) -> Option<Result<Claim, Error>> {
         let Held { job, chunk, token } = hold.held;
-        let ask = || self.ledger.claim(job, chunk, message.epoch, token, &self.node);
+        let claim = ClaimParams::new(chunk, message.epoch, token, self.node.clone());
+        let ask = || self.ledger.claim(job, &claim);
         insist(&self.reach, "claim", &self.machine, hold.cancel(), ask).await
     }
 
@@ -447,11 +456,13 @@ impl Pipeline {
             Stored::Lost => return Put::Refused,
             Stored::Unwritten(settled, error) => return Put::Unwritten(settled, error),
         };
-        let ask = || self.ledger.commit(job, id, token, &commit);
-        let end = commit.from + runs_len(&commit.runs);
+        let params = CommitParams::new(id, token, commit);
+        let ask = || self.ledger.commit(job, &params);
+        let commit = &params.commit;
+        let end = commit.end();
         let answer = insist(&self.reach, "commit", &self.machine, hold.abandoned(), ask).await;
         if let Some(Ok(committed)) = &answer {
-            metrics::committed(&commit, committed);
+            metrics::committed(commit, committed);
             if matches!(committed, Committed::Settled { .. }) {
                 let tried = &chunk.grant.tried;
                 self.records.count(chunk.task(), &commit.runs, tried, &self.node);
@@ -485,7 +496,8 @@ impl Pipeline {
     /// Hands back what is not settled. After a fence this is what lets the chunk run elsewhere.
     async fn release(&self, hold: &Hold, part: Option<u64>) {
         let Held { job, chunk, token } = hold.held;
-        let ask = || self.ledger.release(job, chunk, token, part);
+        let params = ReleaseParams { part, ..ReleaseParams::new(chunk, token) };
+        let ask = || self.ledger.release(job, &params);
         match insist(&self.reach, "release", &self.machine, &self.over, ask).await {
             Some(Ok(Released::Queued)) => debug!(%job, %chunk, "the rest is released"),
             Some(Ok(Released::Fenced)) => {}

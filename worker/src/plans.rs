@@ -16,8 +16,8 @@ const MAX_PLANS: usize = 64;
 /// Most bytes of memory that the plans kept take up; the newest is kept whatever its size.
 const MAX_BYTES: usize = 256 << 20;
 
-/// A plan that nothing works with is kept for so long, in case that the next chunk of its job comes.
-/// One whose job has ended goes in this way; nobody need tell of the end.
+/// A plan that nothing works with is kept for so long, in case that the next chunk of its job
+/// comes. One whose job has ended goes in this way; nobody need tell of the end.
 const IDLE: Duration = Duration::from_secs(5);
 
 /// Why there is no plan.
@@ -76,8 +76,8 @@ impl Plans {
         Ok(plan.clone())
     }
 
-    /// Fetches the plan of a job of which none is kept, while its first chunk is being claimed. Whether that worked shows when
-    /// the plan is needed.
+    /// Fetches the plan of a job of which none is kept, while its first chunk is being claimed.
+    /// Whether that worked shows when the plan is needed.
     pub(crate) async fn prepare(&self, ledger: &dyn Ledger, job: JobId) {
         let is_kept = self.entries.lock().iter().any(|entry| entry.job == job);
         if is_kept {

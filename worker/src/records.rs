@@ -1,8 +1,8 @@
-//! What came of the worker's attempts, by task: what schedulers compare to find the nodes on which subtasks fail that succeed
-//! elsewhere.
+//! What came of the worker's attempts, by task: what schedulers compare to find the nodes on which
+//! subtasks fail that succeed elsewhere.
 //!
-//! Heartbeats announce it of the tasks that failed here, or that succeeded here after they had failed elsewhere. Deliberately
-//! absent: single subtasks, and any judgement.
+//! Heartbeats announce it of the tasks that failed here, or that succeeded here after they had
+//! failed elsewhere. Deliberately absent: single subtasks, and any judgement.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,8 @@ const MOST_NODES: usize = 128;
 pub(crate) struct Records(Mutex<BTreeMap<String, TaskRecord>>);
 
 impl Records {
-    /// The ledger took these outcomes of attempts at a task. Each of the subtasks had failed before on the nodes in `tried`.
+    /// The ledger took these outcomes of attempts at a task. Each of the subtasks had failed before
+    /// on the nodes in `tried`.
     pub(crate) fn count(&self, task: &str, runs: &[Run], tried: &[NodeId], me: &NodeId) {
         let mut records = self.0.lock();
         if !records.contains_key(task) {

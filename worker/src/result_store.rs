@@ -1,8 +1,9 @@
 //! Result objects: what they are called, and where they are kept.
 //!
-//! A worker that lost its chunk may write late. So no two claims write to the same name: each object carries the token of its
-//! claim, and is a part of the job only once the ledger has taken a commit that names its URL. Readers follow the URLs in the
-//! ledger; what no commit names is nobody's, and is removed.
+//! A worker that lost its chunk may write late. So no two claims write to the same name: each
+//! object carries the token of its claim, and is a part of the job only once the ledger has taken a
+//! commit that names its URL. Readers follow the URLs in the ledger; what no commit names is
+//! nobody's, and is removed.
 //!
 //! Deliberately absent: when to write and when to remove (`results`).
 
@@ -53,8 +54,8 @@ pub(crate) fn name(job: JobId, from: u64, to: u64, token: Token) -> String {
     format!("{job}/{from:013}-{to:013}-{token}.jsonl")
 }
 
-/// Whether a URL is that of a result object, or of one whose write never ended (hidden, with more behind its name). Nothing
-/// else is ever removed.
+/// Whether a URL is that of a result object, or of one whose write never ended (hidden, with more
+/// behind its name). Nothing else is ever removed.
 pub(crate) fn is_result(url: &str) -> bool {
     let name = url.rsplit('/').next().unwrap_or_default();
     let name = name.strip_prefix('.').unwrap_or(name);

@@ -1,12 +1,13 @@
-//! Results that a job wants outside of the ledger: written before the commit that names them, removed if none does.
+//! Results that a job wants outside of the ledger: written before the commit that names them,
+//! removed if none does.
 //!
 //! ```text
 //!   ask the ledger whether the chunk is still ours -> write objects -> commit their URLs -> remove what was not needed
 //! ```
 //!
-//! A location that can't be written is not the subtasks' fault, and their work is not repeated for it: outcomes stay in the
-//! batch, the slot goes to others, and the write is tried again. No new chunk of the job begins here meanwhile, which bounds
-//! what waits.
+//! A location that can't be written is not the subtasks' fault, and their work is not repeated for
+//! it: outcomes stay in the batch, the slot goes to others, and the write is tried again. No new
+//! chunk of the job begins here meanwhile, which bounds what waits.
 //!
 //! Deliberately absent: the names of objects, and the storage itself (`result_store`).
 
@@ -15,7 +16,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_ledger::{Commit, Committed, Error, Held, Ledger};
+use longshore_ledger::{
+    Commit, CommitParams, Committed, Error, Held, Ledger, ReportStallParams, ResultsParams,
+};
 use longshore_protocol::document::Results;
 use longshore_protocol::{JobId, JobSummary, NodeId, Run, split_results};
 use parking_lot::Mutex;
@@ -36,13 +39,16 @@ use crate::result_store::{is_result, name};
 const FIRST: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// A location that could not be written for so long is given up: the subtasks whose results wait for it fail.
+/// A location that could not be written for so long is given up: the subtasks whose results wait
+/// for it fail.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A commit may arrive this late, after its sender has given it up. Until then nothing is removed that it may name.
+/// A commit may arrive this late, after its sender has given it up. Until then nothing is removed
+/// that it may name.
 const LATE: Duration = Duration::from_secs(30);
 
-/// How often the ledger is asked, and how long apart, before objects that nobody needs are left where they are.
+/// How often the ledger is asked, and how long apart, before objects that nobody needs are left
+/// where they are.
 const TRIES: u32 = 10;
 const APART: Duration = Duration::from_secs(10);
 
@@ -108,7 +114,8 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Results of a job wait to be written, and the ledger is told so while this lives. Best effort, and nobody waits for it.
+/// Results of a job wait to be written, and the ledger is told so while this lives. Best effort,
+/// and nobody waits for it.
 struct Stalled {
     ledger: Arc<dyn Ledger>,
     node: NodeId,
@@ -127,7 +134,8 @@ impl Stalled {
     fn tell(&self, reason: Option<String>) {
         let (ledger, node, job) = (self.ledger.clone(), self.node.clone(), self.job);
         tokio::spawn(async move {
-            if let Err(error) = ledger.report_stall(job, &node, reason.as_deref()).await {
+            let report = ReportStallParams::new(node, reason);
+            if let Err(error) = ledger.report_stall(job, &report).await {
                 debug!(%job, %error, "can't tell of results that wait to be written");
             }
         });
@@ -153,10 +161,10 @@ impl Pipeline {
         let runs = split_results(from, runs);
         let has_results = |run: &Run| matches!(run, Run::Success { results: Some(_), .. });
         let Results::Url(location) = &chunk.plan.document().results else {
-            return Stored::Ready(Commit { from, runs, busy });
+            return Stored::Ready(Commit::new(from, runs, busy));
         };
         if !runs.iter().any(has_results) {
-            return Stored::Ready(Commit { from, runs, busy });
+            return Stored::Ready(Commit::new(from, runs, busy));
         }
         if !self.still_holds(chunk, from).await {
             return Stored::Lost;
@@ -185,22 +193,22 @@ impl Pipeline {
             }
             index = to;
         }
-        Stored::Ready(Commit { from, runs: stored, busy })
+        Stored::Ready(Commit::new(from, stored, busy))
     }
 
-    /// Whether the ledger still has us hold the chunk. Who was cut off and has lost it must not litter the storage; a commit
-    /// of nothing asks, and changes nothing.
+    /// Whether the ledger still has us hold the chunk. Who was cut off and has lost it must not
+    /// litter the storage; a commit of nothing asks, and changes nothing.
     async fn still_holds(&self, chunk: &Chunk<'_>, from: u64) -> bool {
         let hold = chunk.hold;
         let Held { job, chunk: id, token } = hold.held;
-        let nothing = Commit { from, runs: Vec::new(), busy: Duration::ZERO };
-        let ask = || self.ledger.commit(job, id, token, &nothing);
+        let nothing = CommitParams::new(id, token, Commit::new(from, Vec::new(), Duration::ZERO));
+        let ask = || self.ledger.commit(job, &nothing);
         let answer = insist(&self.reach, "commit", &self.machine, hold.abandoned(), ask).await;
         if let Some(Ok(Committed::Settled { .. })) = answer {
             return true;
         }
         if let Some(Ok(fenced)) = &answer {
-            metrics::committed(&nothing, fenced);
+            metrics::committed(&nothing.commit, fenced);
         }
         info!(from, "the chunk is somebody else's; its results are not written");
         hold.end(Ending::Abandon);
@@ -312,22 +320,25 @@ impl Tidier {
     async fn remove_lost(&self, subtasks: Range<u64>, urls: Vec<String>) {
         tokio::time::sleep(LATE).await;
         let Held { job, chunk, token } = self.held;
-        let nothing = Commit { from: subtasks.start, runs: Vec::new(), busy: Duration::ZERO };
-        let answer = self.ask(|| self.ledger.commit(job, chunk, token, &nothing)).await;
+        let nothing = Commit::new(subtasks.start, Vec::new(), Duration::ZERO);
+        let params = CommitParams::new(chunk, token, nothing);
+        let answer = self.ask(|| self.ledger.commit(job, &params)).await;
         // A token that holds its chunk may still see its commit go through.
         if matches!(answer, Some(Committed::Fenced)) {
             self.remove_unnamed(subtasks, urls).await;
         }
     }
 
-    /// Removes those objects that the results of these subtasks don't name. A lost answer may hide that a commit counted.
+    /// Removes those objects that the results of these subtasks don't name. A lost answer may hide
+    /// that a commit counted.
     async fn remove_unnamed(&self, subtasks: Range<u64>, urls: Vec<String>) {
         let Some(named) = self.named(subtasks).await else { return };
         self.remove(urls.into_iter().filter(|url| !named.contains(file_name(url)))).await;
     }
 
-    /// Removes all that nobody needs of a job that has ended: left behind by workers that died or lost a race. Only of a job
-    /// that lost something; a job that was put back from the journal names nothing, and keeps everything.
+    /// Removes all that nobody needs of a job that has ended: left behind by workers that died or
+    /// lost a race. Only of a job that lost something; a job that was put back from the journal
+    /// names nothing, and keeps everything.
     async fn sweep(&self, location: &str, subtasks: Range<u64>) {
         tokio::time::sleep(LATE).await;
         let Some(before) = self.ended_job().await else { return };
@@ -341,7 +352,8 @@ impl Tidier {
             Err(error) => return debug!(%error, "can't look for objects that nobody needs"),
         };
         let Some(named) = self.named(subtasks).await else { return };
-        // A job that was re-opened meanwhile may have new claims, whose objects no commit names yet.
+        // A job that was re-opened meanwhile may have new claims, whose objects no commit names
+        // yet.
         let Some(after) = self.ended_job().await else { return };
         if after.generation == before.generation && after.finished_at == before.finished_at {
             let unnamed = |url: &String| is_result(url) && !named.contains(file_name(url));
@@ -361,7 +373,8 @@ impl Tidier {
         let Range { start: mut next, end } = subtasks;
         let mut named = HashSet::new();
         while next < end {
-            let page = self.ask(|| self.ledger.results(job, next, end, PAGE_BYTES)).await?;
+            let params = ResultsParams::new(next..end, PAGE_BYTES);
+            let page = self.ask(|| self.ledger.results(job, &params)).await?;
             let urls = page.runs.iter().filter_map(|run| pointer(&run.lines));
             named.extend(urls.map(|(url, _)| file_name(url).to_owned()));
             if page.next <= next {

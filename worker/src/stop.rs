@@ -19,11 +19,10 @@ pub struct StopRequests {
 }
 
 impl StopRequests {
-    /// Follows them from now on. `drain` is the supervisor's ([`Watched::drain`](crate::Watched::drain)), or one that nobody
-    /// cancels.
+    /// Follows them from now on. `drain` is the supervisor's
+    /// ([`Watched::drain`](crate::Watched::drain)), or one that nobody cancels.
     ///
-    /// # Errors
-    /// When the system does not let us follow signals.
+    /// # Errors When the system does not let us follow signals.
     pub fn follow(drain: CancellationToken) -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -36,8 +35,8 @@ impl StopRequests {
         })
     }
 
-    /// Waits for the next request. A signal that comes to supervisor and worker alike is one request, though the
-    /// supervisor passes it on; SIGQUIT is always the second.
+    /// Waits for the next request. A signal that comes to supervisor and worker alike is one
+    /// request, though the supervisor passes it on; SIGQUIT is always the second.
     pub async fn next(&mut self) {
         loop {
             tokio::select! {

@@ -1,8 +1,9 @@
-//! Subtasks that compute, one after the other on one thread. The thread waits for nobody between two of them; what it has settled is
-//! judged and committed here meanwhile.
+//! Subtasks that compute, one after the other on one thread. The thread waits for nobody between
+//! two of them; what it has settled is judged and committed here meanwhile.
 //!
-//! A subtask of ten milliseconds that is handed to its thread and back costs two wake-ups, and a core that stands still
-//! between them. Deliberately absent: suspects and reduce nodes, which go one by one (`attempt`).
+//! A subtask of ten milliseconds that is handed to its thread and back costs two wake-ups, and a
+//! core that stands still between them. Deliberately absent: suspects and reduce nodes, which go
+//! one by one (`attempt`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,8 @@ use crate::batch::Batch;
 use crate::pipeline::{Chunk, Pipeline};
 use crate::task::{Computing, Series, no_thread};
 
-/// What the thread runs now, and since when; `None` between two subtasks, where it may wait for its outcomes to be taken.
+/// What the thread runs now, and since when; `None` between two subtasks, where it may wait for its
+/// outcomes to be taken.
 type Place = Arc<Mutex<Option<(u64, Instant)>>>;
 
 /// Marks a subtask as the one that runs, until it ends, however it ends.
@@ -171,8 +173,8 @@ impl Pipeline {
         }
     }
 
-    /// Commits while the thread goes on; tells if it has to stop. Then the subtask that runs hears of it at once, however long
-    /// the commit takes.
+    /// Commits while the thread goes on; tells if it has to stop. Then the subtask that runs hears
+    /// of it at once, however long the commit takes.
     async fn commit_beside(
         &self,
         chunk: &Chunk<'_>,
@@ -190,8 +192,9 @@ impl Pipeline {
         Some(why)
     }
 
-    /// What had ended before the thread was stopped counts. So does the subtask that was stopped by the hold, if it was as good as
-    /// done; one whose time was up has failed, whatever it says now. A thread that pays no heed is left behind.
+    /// What had ended before the thread was stopped counts. So does the subtask that was stopped by
+    /// the hold, if it was as good as done; one whose time was up has failed, whatever it says now.
+    /// A thread that pays no heed is left behind.
     async fn wind_up(
         &self,
         chunk: &Chunk<'_>,

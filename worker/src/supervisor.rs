@@ -1,14 +1,16 @@
-//! A process that watches a worker from outside: it starts the program again as its child, and when the child crashes it tells
-//! the ledger what the system said of it, so that its work goes on elsewhere at once and a subtask that kills workers is
-//! failed with evidence; then it starts the child anew.
+//! A process that watches a worker from outside: it starts the program again as its child, and when
+//! the child crashes it tells the ledger what the system said of it, so that its work goes on
+//! elsewhere at once and a subtask that kills workers is failed with evidence; then it starts the
+//! child anew.
 //!
 //! ```text
 //!   SIGTERM, SIGHUP, Ctrl-C --> supervisor -- end of stdin: drain; SIGQUIT: stop at once --> worker
 //!   ledger <-- how it ended -- supervisor <-- exit status, standard error -- worker
 //! ```
 //!
-//! If the supervisor itself is killed, the kernel kills the worker with it. As the first process of a container, or of whatever
-//! the worker started, it reaps those that nobody else does. Deliberately absent: anything about subtasks.
+//! If the supervisor itself is killed, the kernel kills the worker with it. As the first process of
+//! a container, or of whatever the worker started, it reaps those that nobody else does.
+//! Deliberately absent: anything about subtasks.
 
 use std::ffi::{OsStr, c_int};
 use std::io::{self, IsTerminal, Read, Write};
@@ -18,7 +20,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use longshore_ledger::Ledger;
+use longshore_ledger::{Ledger, RecordCrashParams};
 use longshore_protocol::NodeId;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -37,8 +39,8 @@ use crate::stop::heeds_hangup;
 /// Names the worker to the child, and makes it one. Not passed on to what the worker starts.
 pub(crate) const VARIABLE: &str = "LONGSHORE_SUPERVISED_NODE";
 
-/// The variable by which a program tells glibc at its start which blocks to give back as soon as they are freed, and what
-/// `longshore` sets it to. Not passed on to what the worker starts.
+/// The variable by which a program tells glibc at its start which blocks to give back as soon as
+/// they are freed, and what `longshore` sets it to. Not passed on to what the worker starts.
 pub const MALLOC_BOUND: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "1048576");
 
 /// As much of the end of the standard error as is evidence.
@@ -47,20 +49,22 @@ const LAST_WORDS: usize = 1_024;
 /// A crash is told within this time or not at all; silence tells it later.
 const TELL_WITHIN: Duration = Duration::from_secs(5);
 
-/// What is still on its way from a worker that has ended comes within this time. Somebody whom it started may hold its standard
-/// error for ever.
+/// What is still on its way from a worker that has ended comes within this time. Somebody whom it
+/// started may hold its standard error for ever.
 const LAST_WORDS_WITHIN: Duration = Duration::from_millis(500);
 
 /// What a dead worker left behind is looked for so often, and for so long.
 const SWEEP_EVERY: Duration = Duration::from_millis(5);
 const SWEEP_FOR: Duration = Duration::from_secs(1);
 
-/// The first and the longest wait before a worker that crashed is started anew; one that lived so long begins with the first.
+/// The first and the longest wait before a worker that crashed is started anew; one that lived so
+/// long begins with the first.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const LONG_LIFE: Duration = Duration::from_secs(60);
 
-/// What the worker in a supervised process has to know; see [`Worker::watched`](crate::Worker::watched).
+/// What the worker in a supervised process has to know; see
+/// [`Worker::watched`](crate::Worker::watched).
 #[derive(Clone, Debug)]
 pub struct Watched {
     /// The name under which the supervisor knows the worker.
@@ -82,15 +86,16 @@ pub fn watched() -> io::Result<Option<Watched>> {
     let ended = drain.clone();
     // Not tokio's standard input, whose thread would hold up the end of the program.
     std::thread::Builder::new().name("longshore-supervised".into()).spawn(move || {
-        // Nothing is ever written to it, so this waits for its end, or for an error that means as much.
+        // Nothing is ever written to it, so this waits for its end, or for an error that means as
+        // much.
         let _ = io::stdin().read(&mut [0]);
         ended.cancel();
     })?;
     Ok(Some(Watched { node: NodeId::new(node), drain }))
 }
 
-/// A program that was started by the file of a process, after its own was replaced, is called after that: `exe`. People look for
-/// it by its own name.
+/// A program that was started by the file of a process, after its own was replaced, is called after
+/// that: `exe`. People look for it by its own name.
 fn name_us() {
     let name = std::env::args_os().next().unwrap_or_default();
     let name = std::path::Path::new(&name).file_name().and_then(|name| name.to_str());
@@ -99,12 +104,12 @@ fn name_us() {
     }
 }
 
-/// Starts this program once more, as the worker, and watches it until it leaves; gives the code with which the program is to
-/// exit. `connect` gives the ledger to tell of a crash. It is called for each, and never before: what a process touches once
-/// stays in its memory, and a supervisor lives long and does little. For the same reason it waits without a runtime.
+/// Starts this program once more, as the worker, and watches it until it leaves; gives the code
+/// with which the program is to exit. `connect` gives the ledger to tell of a crash. It is called
+/// for each, and never before: what a process touches once stays in its memory, and a supervisor
+/// lives long and does little. For the same reason it waits without a runtime.
 ///
-/// # Errors
-/// When the program can't be started again, or signals can't be followed.
+/// # Errors When the program can't be started again, or signals can't be followed.
 pub fn watch<C>(connect: C) -> io::Result<u8>
 where
     C: Fn() -> io::Result<Arc<dyn Ledger>> + Sync,
@@ -174,8 +179,8 @@ impl<C: Fn() -> io::Result<Arc<dyn Ledger>> + Sync> Supervisor<C> {
         }
     }
 
-    /// Kills what the worker started and left behind: it must not run beside its second run. As the first process of a container
-    /// we are everybody's parent, so there it is only reaped.
+    /// Kills what the worker started and left behind: it must not run beside its second run. As the
+    /// first process of a container we are everybody's parent, so there it is only reaped.
     fn sweep(&self) {
         let until = Instant::now() + SWEEP_FOR;
         loop {
@@ -192,8 +197,8 @@ impl<C: Fn() -> io::Result<Arc<dyn Ledger>> + Sync> Supervisor<C> {
         }
     }
 
-    /// Tells the ledger how the worker ended. False for one that the ledger does not know (it ended before it worked,
-    /// or left in good order), unless a signal ended it.
+    /// Tells the ledger how the worker ended. False for one that the ledger does not know (it ended
+    /// before it worked, or left in good order), unless a signal ended it.
     fn tell(&self, node: &NodeId, status: &ExitStatus, words: &str) -> bool {
         let death = describe(*status, words);
         // On a thread of its own: this one may belong to a runtime already.
@@ -217,7 +222,8 @@ where
     let ledger = connect()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        match timeout(TELL_WITHIN, ledger.record_crash(node, death)).await {
+        let params = RecordCrashParams::new(node.clone(), death);
+        match timeout(TELL_WITHIN, ledger.record_crash(&params)).await {
             Ok(told) => told.map_err(io::Error::other),
             Err(elapsed) => Err(elapsed.into()),
         }
@@ -258,7 +264,8 @@ fn start(node: &NodeId) -> io::Result<Child> {
 
 fn at_once(child: &Child) {
     if let Ok(pid) = i32::try_from(child.id()) {
-        // It may have ended in this instant, which is as good; nobody else gets its number before we have seen its end.
+        // It may have ended in this instant, which is as good; nobody else gets its number before
+        // we have seen its end.
         let _ = kill(Pid::from_raw(pid), Signal::SIGQUIT);
     }
 }

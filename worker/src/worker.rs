@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_broker::{Broker, Queue, Subscription};
-use longshore_ledger::{Ledger, LossCause, LossEvidence};
+use longshore_ledger::{Ledger, LoseParams, LossCause, LossEvidence};
 use longshore_protocol::{DisabledTask, LivenessTerms, NodeId, NodeInfo, NodeState};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -156,7 +156,8 @@ impl Worker {
         heart.stop().await;
         if !pipeline.left_behind.is_cancelled() {
             // Should it hold something all the same, the owners of the queues take it back.
-            let leaving = ledger.lose(&id, LossEvidence::Certain, &LossCause::Left);
+            let params = LoseParams::new(id.clone(), LossEvidence::Certain, LossCause::Left);
+            let leaving = ledger.lose(&params);
             if !matches!(tokio::time::timeout(LAST_TRY, leaving).await, Ok(Ok(_))) {
                 warn!(node = %id, "the ledger does not know that the worker left");
             }
@@ -209,8 +210,8 @@ async fn consume(
     if shutdown.is_cancelled() { Ok(()) } else { ended }
 }
 
-/// How many very short chunks may be claimed ahead of the slots, so that calls and acknowledgements of dozens go together also where slots are
-/// few.
+/// How many very short chunks may be claimed ahead of the slots, so that calls and acknowledgements
+/// of dozens go together also where slots are few.
 fn places_ahead(slots: u32) -> u32 {
     (8 * slots).clamp(128, 256)
 }

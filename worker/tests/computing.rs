@@ -117,7 +117,7 @@ async fn nobodys_time_is_up_while_the_ledger_is_away() {
         thread::sleep(Duration::from_millis(5));
         Ok(n)
     });
-    let running = yard.start_with(worker, Arc::new(line.clone()));
+    let running = yard.start_with(worker, line.ledger());
     let more = json!({"timeout": "250ms", "retry": {"attempts": 1}});
     let job = yard.submit(&range(100, 100, &more)).await;
     eventually("some have run", async || begun.load(Ordering::SeqCst) > 10).await;

@@ -2,6 +2,7 @@
 
 mod yard;
 
+use longshore_ledger::ErrorsParams;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ async fn ends(
     let worker = yard.start(Worker::builder().config(config()).build().expect("a good worker"));
     yard.feed(job, size);
     let summary = yard.ended(job).await;
-    let errors = yard.ledger.errors(job, 0, 1).await.expect("memory");
+    let errors = yard.ledger.errors(job, &ErrorsParams::new(0, 1)).await.expect("memory");
     let error = errors.first().map(|entry| entry.error.clone()).unwrap_or_default();
     worker.leave().await;
     (summary.state, summary.attempts, error.replace(path.to_str().expect("it is UTF-8"), "a.txt"))

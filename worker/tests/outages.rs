@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use longshore_ledger::LossCause;
+use longshore_ledger::{LossCause, RevokeParams};
 use longshore_protocol::state::JobState;
 use longshore_worker::{Builder, Config, Context, Inputs, TaskResult, Worker};
 use serde_json::{Value, json};
@@ -83,7 +83,7 @@ async fn in_an_outage_held_chunks_go_on_and_nothing_begins_twice() {
     let line = Severed::new(yard.ledger.clone());
     let gated = Gated::new(1);
     let worker = gated.worker(hasty()).build().expect("a good worker");
-    let worker = yard.start_with(worker, Arc::new(line.clone()));
+    let worker = yard.start_with(worker, line.ledger());
     let job = yard.submit(&range("gated", 8, 8)).await;
     eventually("the chunk runs", async || gated.begun() == 1).await;
     for broken in [true, false] {
@@ -112,7 +112,7 @@ async fn a_chunk_waits_in_an_outage_once_it_keeps_as_much_as_it_may() {
     let line = Severed::new(yard.ledger.clone());
     let gated = Gated::new(100_000);
     let worker = gated.worker(hasty()).build().expect("a good worker");
-    let worker = yard.start_with(worker, Arc::new(line.clone()));
+    let worker = yard.start_with(worker, line.ledger());
     let job = yard.submit(&range("gated", 60, 60)).await;
     eventually("the chunk runs", async || gated.begun() == 1).await;
     line.cut(true);
@@ -134,12 +134,15 @@ async fn a_worker_that_was_cut_off_alone_stops_what_others_have_once_it_is_back(
     let line = Severed::new(yard.ledger.clone());
     let (lost, other) = (Gated::new(1), Gated::new(1));
     let worker = lost.worker(hasty()).build().expect("a good worker");
-    let lost_worker = yard.start_with(worker, Arc::new(line.clone()));
+    let lost_worker = yard.start_with(worker, line.ledger());
     let job = yard.submit(&range("gated", 3, 3)).await;
     eventually("the chunk runs", async || lost.begun() == 1).await;
     line.cut(true);
-    let taken =
-        yard.ledger.revoke(job, &lost_worker.id, &LossCause::Vanished).await.expect("memory");
+    let taken = yard
+        .ledger
+        .revoke(job, &RevokeParams::new(lost_worker.id.clone(), LossCause::Vanished))
+        .await
+        .expect("memory");
     assert_eq!(taken.len(), 1);
     let other_worker = yard.start(other.worker(config()).build().expect("a good worker"));
     outlast().await;
@@ -161,7 +164,7 @@ async fn an_exclusive_task_has_stopped_before_its_worker_is_taken_for_dead() {
     let gated = Gated::new(1);
     let config = Config { dead_after: Duration::from_secs(2), ..hasty() };
     let worker = gated.worker(config).exclusive("gated").build().expect("a good worker");
-    let worker = yard.start_with(worker, Arc::new(line.clone()));
+    let worker = yard.start_with(worker, line.ledger());
     let job = yard.submit(&range("gated", 3, 3)).await;
     eventually("the chunk runs", async || gated.begun() == 1).await;
     line.cut(true);
@@ -189,7 +192,7 @@ async fn a_reduction_waits_for_results_that_the_ledger_keeps_to_itself() {
         async move { TaskResult::Ok(all.inputs.len()) }
     };
     let worker = gated.worker(hasty()).task("add", add).build().expect("a good worker");
-    let worker = yard.start_with(worker, Arc::new(line.clone()));
+    let worker = yard.start_with(worker, line.ledger());
     let mut document = range("gated", 4, 4);
     document["reduce"] = json!({"task": "add", "fan_in": 4});
     line.hold_results(true);
@@ -211,7 +214,7 @@ async fn a_drain_in_an_outage_ends_with_its_grace() {
     let gated = Gated::new(1);
     let config = Config { grace: Duration::from_millis(300), ..hasty() };
     let worker = gated.worker(config).build().expect("a good worker");
-    let worker = yard.start_with(worker, Arc::new(line.clone()));
+    let worker = yard.start_with(worker, line.ledger());
     let job = yard.submit(&range("gated", 1, 1)).await;
     eventually("the chunk runs", async || gated.begun() == 1).await;
     line.break_off(true);

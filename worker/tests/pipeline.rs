@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use longshore_broker::{Outgoing, Queue};
-use longshore_ledger::{Claim, LossCause, Open};
+use longshore_ledger::{Claim, ClaimParams, LossCause, OpenParams, ResultsParams, RevokeParams};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{ChunkId, Epoch, NodeId, Token};
 use longshore_worker::{Config, Context, Inputs, TaskError, TaskResult, TaskSpec, Worker};
@@ -91,7 +91,9 @@ async fn a_suspects_subtasks_are_committed_one_by_one() {
             async move {
                 // The parts that 0..12 is cut into are 0..1, 1..7 and 7..12.
                 let first = [0, 1, 7].contains(&n);
-                let before = ledger.results(context.job(), n.saturating_sub(1), n, 1).await?;
+                let before = ledger
+                    .results(context.job(), &ResultsParams::new(n.saturating_sub(1)..n, 1))
+                    .await?;
                 let known = first || before.runs.iter().any(|run| run.from + run.count == n);
                 assert!(known, "{n} begins, and the one before it is not settled");
                 TaskResult::Ok(n)
@@ -106,11 +108,15 @@ async fn a_suspects_subtasks_are_committed_one_by_one() {
         let token = Token::from_bytes([epoch; 16]);
         eventually("it is claimed", async || {
             let (chunk, epoch) = (ChunkId(1), Epoch(epoch.into()));
-            let claim = yard.ledger.claim(job, chunk, epoch, token, &node).await;
+            let claim =
+                yard.ledger.claim(job, &ClaimParams::new(chunk, epoch, token, node.clone())).await;
             matches!(claim, Ok(Claim::Granted(_)))
         })
         .await;
-        yard.ledger.revoke(job, &node, &LossCause::Vanished).await.expect("memory");
+        yard.ledger
+            .revoke(job, &RevokeParams::new(node.clone(), LossCause::Vanished))
+            .await
+            .expect("memory");
     }
     let worker = yard.start(careful);
     let summary = yard.ended(job).await;
@@ -141,7 +147,7 @@ async fn a_long_chunk(chunk: &Value) -> (Duration, usize) {
         .expect("a good worker");
     let worker = yard.start(slow);
     let job = new_job();
-    let open = Open { chunks: 1, size: 200, publish_within: Duration::ZERO };
+    let open = OpenParams::new(1, 200, Duration::ZERO);
     yard.admit(job, &range("slow", 200, &json!({"chunk": chunk})), Some(open)).await;
     yard.feed(job, 1);
     let summary = yard.ended(job).await;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use async_trait::async_trait;
-use longshore_ledger::LossCause;
+use longshore_ledger::{ErrorsParams, LossCause, RevokeParams};
 use longshore_protocol::state::JobState;
 use longshore_storage::Error;
 use longshore_worker::{Context, Machine, ResultStore, TaskResult, Worker};
@@ -97,7 +97,10 @@ async fn who_writes_late_replaces_nothing_of_the_winners() {
     eventually("the first write is under way", async || store.writes.load(Ordering::SeqCst) == 1)
         .await;
     // The slow one still beats: its write has begun, and nobody can call it back.
-    yard.ledger.revoke(job, &slow.id, &LossCause::Vanished).await.expect("memory");
+    yard.ledger
+        .revoke(job, &RevokeParams::new(slow.id.clone(), LossCause::Vanished))
+        .await
+        .expect("memory");
     let quick = yard.start(worker("quick", &store, &runs));
     assert_eq!(yard.ended(job).await.state, JobState::Succeeded);
     let pointer = yard.results(job, 0, 1).await.remove(0);
@@ -136,7 +139,10 @@ async fn who_has_lost_the_chunk_does_not_even_write() {
     let slow = yard.start(slow);
     let job = yard.submit(&job(1)).await;
     begun.notified().await;
-    yard.ledger.revoke(job, &slow.id, &LossCause::Vanished).await.expect("memory");
+    yard.ledger
+        .revoke(job, &RevokeParams::new(slow.id.clone(), LossCause::Vanished))
+        .await
+        .expect("memory");
     let before = yard.job(job).await.fenced;
     go_on.notify_one();
     eventually("it learns that it has lost", async || yard.job(job).await.fenced > before).await;
@@ -183,7 +189,7 @@ async fn a_location_that_can_not_be_written_at_all_fails_its_subtasks_after_a_wh
     assert_eq!((summary.state, summary.counts.failed), (JobState::Failed, 10));
     assert!(begun.elapsed().as_secs() >= 300, "{:?}", begun.elapsed());
     assert_eq!(runs.load(Ordering::SeqCst), 10, "each subtask ran once");
-    let errors = yard.ledger.errors(job, 0, 1).await.expect("memory");
+    let errors = yard.ledger.errors(job, &ErrorsParams::new(0, 1)).await.expect("memory");
     assert!(errors[0].error.ends_with("no space left on device"), "{errors:?}");
     assert!(errors[0].error.starts_with("results: file:///results/"), "{errors:?}");
     worker.leave().await;

@@ -68,7 +68,7 @@ async fn what_was_committed_to_its_end_is_not_given_back() {
     let yard = Yard::new();
     let worker = Worker::builder().config(config()).build().expect("a good worker");
     let ledger = Severed::new(yard.ledger.clone());
-    let running = yard.start_with(worker, Arc::new(ledger.clone()));
+    let running = yard.start_with(worker, ledger.ledger());
     for _ in 0..100 {
         let job = yard.submit(&range("noop", 10, 5)).await;
         yard.ended(job).await;
@@ -125,7 +125,7 @@ async fn a_long_subtask_goes_on_while_its_acknowledgement_is_stuck() {
 async fn a_cancel_that_no_hint_told_of_arrives_with_the_beat() {
     let yard = Yard::new();
     let (gated, worker) = Gated::new(config());
-    let worker = yard.start_with(worker, Arc::new(Severed::deaf(yard.ledger.clone())));
+    let worker = yard.start_with(worker, Severed::deaf(yard.ledger.clone()).ledger());
     let job = yard.submit(&range("gated", 10, 10)).await;
     eventually("a subtask runs", async || gated.begun() == 1).await;
     yard.ledger.cancel(job).await.expect("it runs");
@@ -224,7 +224,7 @@ async fn a_ledger_that_is_away_for_a_moment_costs_nothing() {
     let yard = Yard::new();
     let line = Severed::new(yard.ledger.clone());
     let (gated, worker) = Gated::new(config());
-    let worker = yard.start_with(worker, Arc::new(line.clone()));
+    let worker = yard.start_with(worker, line.ledger());
     let job = yard.submit(&range("gated", 4, 4)).await;
     eventually("a subtask runs", async || gated.begun() == 1).await;
     line.cut(true);
@@ -242,7 +242,7 @@ async fn a_ledger_that_is_away_is_told_of_once_by_all_slots_together() {
     let yard = Yard::new();
     let line = Severed::new(yard.ledger.clone());
     let (gated, worker) = Gated::new(Config { slots: 4, ..config() });
-    let worker = yard.start_with(worker, Arc::new(line.clone()));
+    let worker = yard.start_with(worker, line.ledger());
     for round in 1..=2 {
         let (begun, failed) = (gated.begun(), line.failed());
         gated.open_to(0);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use longshore_ledger::redis::{Config, RedisLedger};
-use longshore_ledger::{Events, Ledger, Topic};
+use longshore_ledger::{BeatParams, Events, Ledger, Topic};
 use longshore_protocol::{LivenessTerms, NodeId, NodeInfo, NodeState, Timestamp};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -143,7 +143,7 @@ async fn listen(hints: &mut dyn Events) {
 /// One beat of each node.
 async fn round(ledger: &RedisLedger, nodes: &[NodeInfo]) -> Result<(), Error> {
     for node in nodes {
-        ledger.beat(node, &[]).await?;
+        ledger.beat(&BeatParams::new(node.clone(), [])).await?;
     }
     Ok(())
 }
@@ -155,7 +155,7 @@ async fn beat(ledger: RedisLedger, nodes: Vec<NodeInfo>) -> Result<(), Error> {
         for (at, node) in nodes.iter().enumerate() {
             let due = HEARTBEAT * second + HEARTBEAT * at as u32 / nodes.len() as u32;
             tokio::time::sleep(due.saturating_sub(begun.elapsed())).await;
-            ledger.beat(node, &[]).await?;
+            ledger.beat(&BeatParams::new(node.clone(), [])).await?;
         }
     }
     Ok(())

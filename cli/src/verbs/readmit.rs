@@ -1,7 +1,7 @@
 //! `longshore readmit`: puts a worker back into rotation.
 
 use clap::Args;
-use longshore_ledger::Ledger;
+use longshore_ledger::{IsolateParams, Ledger};
 use longshore_protocol::NodeId;
 
 use crate::failure::Failure;
@@ -27,7 +27,8 @@ impl Readmit {
         output: &mut Output,
     ) -> Result<(), Failure> {
         let node = NodeId::new(self.node);
-        if !services::ledger(settings)?.isolate(&node, &[]).await? {
+        let params = IsolateParams::new(node.clone(), []);
+        if !services::ledger(settings)?.isolate(&params).await? {
             return Err(Failure::NotFound(format!("no such node: {node}")));
         }
         if output.is_json() {

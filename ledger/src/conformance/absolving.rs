@@ -7,7 +7,7 @@ use longshore_protocol::{ChunkId, ChunkMessage, Isolation, Timestamp};
 
 use super::fleet::info;
 use super::play::{Play, again, failed, node, ok, shape};
-use crate::op::{Claim, Grant, MAX_TRIED, NodeSnapshot};
+use crate::op::{BeatParams, Claim, ErrorsParams, Grant, IsolateParams, MAX_TRIED, NodeSnapshot};
 use crate::{Committed, Ledger};
 
 const NOW: Duration = Duration::ZERO;
@@ -117,7 +117,7 @@ pub(super) async fn what_a_node_failed_for_good_is_tried_again_once_it_is_absolv
     assert_eq!(ledger.refund_attempts(play.job, &[node("a")]).await.unwrap(), 0, "a repeat");
     let counts = play.summary().await.counts;
     assert_eq!((counts.failed, counts.retrying), (2, 2));
-    let errors = ledger.errors(play.job, 0, 9).await.unwrap();
+    let errors = ledger.errors(play.job, &ErrorsParams::new(0, 9)).await.unwrap();
     assert_eq!(errors.iter().map(|entry| entry.index).collect::<Vec<_>>(), [2, 3]);
     play.check().await;
     let opened = play.open(9, 9).await;
@@ -141,15 +141,18 @@ pub(super) async fn a_node_is_out_of_rotation_until_that_is_taken_back(ledger: A
     let task = "noop".to_owned();
     let isolation = Isolation { task, since, until, cleared: 9, done: 1, times: 2 };
     let isolated = [isolation];
-    assert!(!ledger.isolate(&node("a"), &isolated).await.unwrap(), "there is no such node");
-    ledger.beat(&info("a"), &[]).await.unwrap();
+    assert!(
+        !ledger.isolate(&IsolateParams::new(node("a"), isolated.clone())).await.unwrap(),
+        "there is no such node"
+    );
+    ledger.beat(&BeatParams::new(info("a"), [])).await.unwrap();
     let known = ledger.nodes_since(&NodeSnapshot::default()).await.unwrap();
     assert_eq!(known.nodes[0].isolated, []);
-    assert!(ledger.isolate(&node("a"), &isolated).await.unwrap());
-    ledger.beat(&info("a"), &[]).await.unwrap();
+    assert!(ledger.isolate(&IsolateParams::new(node("a"), isolated.clone())).await.unwrap());
+    ledger.beat(&BeatParams::new(info("a"), [])).await.unwrap();
     assert_eq!(ledger.nodes().await.unwrap()[0].isolated, isolated, "a beat does not undo it");
     let known = ledger.nodes_since(&known).await.unwrap();
     assert_eq!(known.nodes[0].isolated, isolated);
-    assert!(ledger.isolate(&node("a"), &[]).await.unwrap());
+    assert!(ledger.isolate(&IsolateParams::new(node("a"), [])).await.unwrap());
     assert_eq!(ledger.nodes_since(&known).await.unwrap().nodes[0].isolated, []);
 }

@@ -8,7 +8,10 @@ use longshore_protocol::{Counts, LeftOut, Stall, Token};
 
 use super::play::{NEVER, Play, admission, await_that, check_audit, job_id, node, ok_lines};
 use crate::Ledger;
-use crate::op::{Admission, Admitted, Claim, MAX_INDICES, Open, StoredDocument};
+use crate::op::{
+    Admission, Admitted, Claim, ClaimParams, MAX_INDICES, OpenParams, ReportStallParams,
+    ResultsParams, RetryParams, StoredDocument, SweepParams,
+};
 
 pub(super) async fn a_new_job_is_queued_and_all_waiting(ledger: Arc<dyn Ledger>) {
     let before = ledger.now().await.unwrap();
@@ -57,7 +60,7 @@ pub(super) async fn the_same_content_is_known_and_other_content_a_conflict(
 
 /// As if they were opened right afterwards; of a job that is known, none.
 pub(super) async fn chunks_are_opened_together_with_a_new_job(ledger: Arc<dyn Ledger>) {
-    let open = Open { chunks: 3, size: 4, publish_within: Duration::ZERO };
+    let open = OpenParams::new(3, 4, Duration::ZERO);
     let wanted = Admission { max_parallel: Some(2), open: Some(open), ..admission(1, 9) };
     let admitted = ledger.admit(&wanted).await.unwrap();
     let Admitted::Accepted { opened, .. } = admitted else { panic!("{admitted:?}") };
@@ -68,11 +71,13 @@ pub(super) async fn chunks_are_opened_together_with_a_new_job(ledger: Arc<dyn Le
     let summary = ledger.job(job_id(1)).await.unwrap().expect("it is there");
     assert_eq!((summary.cursor, summary.queued_chunks), (8, 2));
     assert_eq!((summary.counts.waiting, summary.counts.queued), (1, 8));
-    let sweep = ledger.sweep(job_id(1), 9, NEVER, None).await.unwrap().expect("it is there");
+    let sweep =
+        ledger.sweep(job_id(1), &SweepParams::new(9, NEVER)).await.unwrap().expect("it is there");
     assert_eq!(sweep.publish, opened, "nobody has claimed them in time");
     let (token, node) = (Token::from_bytes([1; 16]), node("n"));
     let first = opened[0];
-    let claim = ledger.claim(job_id(1), first.chunk, first.epoch, token, &node).await.unwrap();
+    let claim =
+        ledger.claim(job_id(1), &ClaimParams::of(&first, token, node.clone())).await.unwrap();
     assert!(matches!(claim, Claim::Granted(_)), "{claim:?}");
     check_audit(&ledger, job_id(1)).await;
 }
@@ -160,7 +165,7 @@ pub(super) async fn an_ended_job_is_forgotten_after_its_time(ledger: Arc<dyn Led
     await_that("the job is forgotten", async || ledger.job(play.job).await.unwrap().is_none())
         .await;
     assert_eq!(ledger.document(play.job).await.unwrap(), None);
-    assert_eq!(ledger.results(play.job, 0, 1, 99).await.unwrap().runs, []);
+    assert_eq!(ledger.results(play.job, &ResultsParams::new(0..1, 99)).await.unwrap().runs, []);
     ledger.archive(play.job).await.unwrap();
     assert_eq!(ledger.active_jobs().await.unwrap(), []);
     assert_eq!(ledger.finished_jobs(9).await.unwrap(), []);
@@ -195,7 +200,7 @@ pub(super) async fn jobs_move_from_the_active_to_the_finished_list(ledger: Arc<d
         assert_eq!(ledger.finished_jobs(9).await.unwrap(), [two, one], "newest first");
         assert_eq!(ledger.finished_jobs(1).await.unwrap(), [two]);
     }
-    ledger.retry(one, None).await.unwrap();
+    ledger.retry(one, &RetryParams::all()).await.unwrap();
     assert_eq!(ledger.active_jobs().await.unwrap(), [one, three], "re-opened, in its old place");
     assert_eq!(ledger.finished_jobs(9).await.unwrap(), [two]);
     for job in [one, two, three] {
@@ -228,7 +233,7 @@ pub(super) async fn what_a_worker_stalls_on_is_told_until_it_goes_on(ledger: Arc
     };
     assert_eq!(told().await, [""; 0]);
     let report = async |name: &str, reason| {
-        ledger.report_stall(play.job, &node(name), reason).await.unwrap();
+        ledger.report_stall(play.job, &ReportStallParams::new(node(name), reason)).await.unwrap();
     };
     report("b", None).await;
     report("b", Some("the bucket is away")).await;
@@ -243,7 +248,7 @@ pub(super) async fn what_a_worker_stalls_on_is_told_until_it_goes_on(ledger: Arc
 
 pub(super) async fn what_a_job_leaves_out_is_kept_with_it(ledger: Arc<dyn Ledger>) {
     let left_out = LeftOut { count: 7, sample: vec!["/a b".into(), "/\u{fffd}".into()] };
-    let open = Some(Open { chunks: 1, size: 2, publish_within: NEVER });
+    let open = Some(OpenParams::new(1, 2, NEVER));
     let wanted = Admission { left_out: left_out.clone(), open, ..admission(1, 4) };
     let Admitted::Accepted { opened, .. } = ledger.admit(&wanted).await.unwrap() else {
         panic!("it is new");

@@ -7,7 +7,7 @@ use longshore_protocol::state::JobState;
 use longshore_protocol::{Ending, JobId, JobSummary, Timestamp};
 
 use super::play::{NEVER, Play, admission, await_event, await_that, check_audit, job_id};
-use crate::op::{Admission, Admitted, Event, Open, Topic};
+use crate::op::{Admission, Admitted, Event, OpenParams, RestoreParams, Topic};
 use crate::{Cancelled, ControlError, Ledger, PriorState, Restored};
 
 async fn cancel_ahead(ledger: &Arc<dyn Ledger>, job: JobId) {
@@ -33,7 +33,7 @@ pub(super) async fn a_job_that_was_cancelled_before_is_admitted_as_cancelled(
     }
     assert_eq!(ledger.pending_cancel(job_id(2)).await.unwrap(), None);
     let mut events = ledger.events(Topic::Clients).await.unwrap();
-    let open = Open { chunks: 2, size: 3, publish_within: NEVER };
+    let open = OpenParams::new(2, 3, NEVER);
     let wanted = Admission { fan_in: Some(4), open: Some(open), ..admission(1, 10) };
     let admitted = ledger.admit(&wanted).await.unwrap();
     assert!(matches!(admitted, Admitted::Cancelled { .. }), "{admitted:?}");
@@ -103,7 +103,10 @@ pub(super) async fn a_job_that_was_cancelled_while_it_was_lost_is_put_back_as_ca
         let job = job_id(n);
         assert_eq!(ledger.cancel(job).await.unwrap(), Cancelled::BeforeAdmission);
         let was = PriorState::Open { submitted_at, paused };
-        assert_eq!(ledger.restore(&admission(n, 4), &was).await.unwrap(), Restored::Restored);
+        assert_eq!(
+            ledger.restore(&RestoreParams::new(admission(n, 4), was.clone())).await.unwrap(),
+            Restored::Restored
+        );
         let back = summary(&ledger, job).await;
         assert_eq!((back.state, back.counts.cancelled), (JobState::Cancelled, 4));
         assert_eq!((back.submitted_at, back.finished_at.is_some()), (submitted_at, true));
@@ -133,7 +136,10 @@ pub(super) async fn a_job_that_was_cancelled_while_it_was_lost_is_put_back_as_ca
         lost: 0,
         error: None,
     };
-    let restored = ledger.restore(&admission(3, 4), &PriorState::Ended(ending)).await.unwrap();
+    let restored = ledger
+        .restore(&RestoreParams::new(admission(3, 4), PriorState::Ended(ending)))
+        .await
+        .unwrap();
     assert_eq!(restored, Restored::Restored);
     assert_eq!(summary(&ledger, job).await.state, JobState::Succeeded);
     assert_eq!(ledger.pending_cancel(job).await.unwrap(), None);

@@ -8,7 +8,7 @@ use longshore_protocol::state::{JobEvent, JobState};
 
 use super::play::{NEVER, Play, again, check_audit, failed, job_id, ok, ok_lines};
 use crate::op::Admitted;
-use crate::{Cancelled, ControlError, Ledger};
+use crate::{Cancelled, ControlError, ErrorsParams, Ledger, ResultsParams, RetryParams};
 
 pub(super) async fn pause_and_resume_move_between_states(ledger: Arc<dyn Ledger>) {
     let play = Play::of(&ledger, 4).await;
@@ -53,7 +53,7 @@ pub(super) async fn an_ended_job_counts_what_was_open_as_cancelled(ledger: Arc<d
     assert!(cancelled.finished_at.is_some());
     assert_eq!(ledger.cancel(play.job).await.unwrap(), Cancelled::Ended);
     assert_eq!(play.summary().await, cancelled, "a repeat changes nothing");
-    let kept = ledger.results(play.job, 0, 10, 99).await.unwrap();
+    let kept = ledger.results(play.job, &ResultsParams::new(0..10, 99)).await.unwrap();
     assert_eq!(kept.runs.len(), 1, "what came out is kept");
     play.check().await;
 }
@@ -69,7 +69,7 @@ pub(super) async fn controls_refuse_what_the_table_does_not_allow(ledger: Arc<dy
         }
     }
     let play = Play::of(&ledger, 4).await;
-    illegal(ledger.retry(play.job, None).await, JobState::Queued, JobEvent::Retry);
+    illegal(ledger.retry(play.job, &RetryParams::all()).await, JobState::Queued, JobEvent::Retry);
     let failed = ledger.fail(play.job, "the deadline passed").await.unwrap();
     assert_eq!(failed, JobState::Failed);
     let summary = play.summary().await;
@@ -83,7 +83,11 @@ pub(super) async fn controls_refuse_what_the_table_does_not_allow(ledger: Arc<dy
 
     ledger.reject(job_id(2), "no").await.unwrap();
     illegal(ledger.cancel(job_id(2)).await, JobState::Rejected, JobEvent::Cancel);
-    illegal(ledger.retry(job_id(2), Some(&[])).await, JobState::Rejected, JobEvent::Retry);
+    illegal(
+        ledger.retry(job_id(2), &RetryParams::only([])).await,
+        JobState::Rejected,
+        JobEvent::Retry,
+    );
     play.check().await;
     check_audit(&ledger, job_id(2)).await;
 }
@@ -94,8 +98,8 @@ pub(super) async fn controls_of_an_absent_job_find_nothing(ledger: Arc<dyn Ledge
         ledger.pause(job).await,
         ledger.resume(job).await,
         ledger.fail(job, "x").await,
-        ledger.retry(job, None).await,
-        ledger.retry(job, Some(&[])).await,
+        ledger.retry(job, &RetryParams::all()).await,
+        ledger.retry(job, &RetryParams::only([])).await,
         ledger.delete(job).await.map(|()| JobState::Failed),
     ];
     for (n, answer) in answers.into_iter().enumerate() {
@@ -120,15 +124,15 @@ pub(super) async fn an_ended_job_can_be_deleted(ledger: Arc<dyn Ledger>) {
     ledger.delete(play.job).await.unwrap();
     assert_eq!(ledger.job(play.job).await.unwrap(), None);
     assert_eq!(ledger.document(play.job).await.unwrap(), None);
-    assert_eq!(ledger.results(play.job, 0, 4, 99).await.unwrap().runs, []);
-    assert_eq!(ledger.errors(play.job, 0, 4).await.unwrap(), []);
+    assert_eq!(ledger.results(play.job, &ResultsParams::new(0..4, 99)).await.unwrap().runs, []);
+    assert_eq!(ledger.errors(play.job, &ErrorsParams::new(0, 4)).await.unwrap(), []);
     assert_eq!(ledger.active_jobs().await.unwrap(), []);
     assert_eq!(ledger.finished_jobs(9).await.unwrap(), []);
     assert!(matches!(ledger.delete(play.job).await, Err(ControlError::NotFound)));
     // Nothing of it comes back with a new job of its name.
     let again = super::play::admission(1, 4);
     assert!(matches!(ledger.admit(&again).await.unwrap(), Admitted::Accepted { .. }));
-    assert_eq!(ledger.results(play.job, 0, 4, 99).await.unwrap().runs, []);
-    assert_eq!(ledger.errors(play.job, 0, 4).await.unwrap(), []);
+    assert_eq!(ledger.results(play.job, &ResultsParams::new(0..4, 99)).await.unwrap().runs, []);
+    assert_eq!(ledger.errors(play.job, &ErrorsParams::new(0, 4)).await.unwrap(), []);
     play.check().await;
 }

@@ -7,7 +7,10 @@ use longshore_protocol::{ChunkId, ChunkMessage, Epoch, ResultRun, Run, Timestamp
 
 use super::play::{NEVER, Play, again, failed, job_id, later, lost, node, ok, ok_lines, token};
 use crate::Ledger;
-use crate::op::{Claim, Committed, Held, LossCause, Released, SpeculationRequest, StopReason};
+use crate::op::{
+    BeatParams, Claim, ClaimParams, Committed, ErrorsParams, Held, LossCause, Released,
+    ResultsParams, RevokeParams, SpeculationRequest, StopReason,
+};
 
 /// Whatever runs, however short, and whatever was offered before.
 const ALL: SpeculationRequest = SpeculationRequest {
@@ -20,7 +23,7 @@ const ALL: SpeculationRequest = SpeculationRequest {
 impl Play {
     /// (chunk, from, to, epoch, holder) of the copies on offer now.
     async fn copy(&self, lagging: SpeculationRequest) -> Vec<(u64, u64, u64, u64, String)> {
-        let offered = self.ledger.copy(self.job, &lagging).await.expect("copy");
+        let offered = self.ledger.offer_speculative(self.job, &lagging).await.expect("copy");
         let shape = offered.into_iter().map(|straggler| {
             let ChunkMessage { job, chunk, from, to, epoch, .. } = straggler.message;
             assert_eq!(job, self.job);
@@ -83,7 +86,7 @@ pub(super) async fn a_copy_is_offered_of_what_was_held_for_long(ledger: Arc<dyn 
     );
     let summary = play.summary().await;
     assert_eq!((summary.counts.running, summary.running_chunks, summary.copies), (8, 3, 0));
-    let absent = ledger.copy(job_id(9), &ALL).await.unwrap();
+    let absent = ledger.offer_speculative(job_id(9), &ALL).await.unwrap();
     assert_eq!(absent, []);
     ledger.pause(play.job).await.unwrap();
     assert_eq!(play.copy(ALL).await, []);
@@ -135,9 +138,9 @@ pub(super) async fn whichever_commits_first_decides(ledger: Arc<dyn Ledger>) {
         count: lines.lines().count() as u64,
         lines: lines.into(),
     };
-    let kept = ledger.results(play.job, 0, 8, 1 << 20).await.unwrap().runs;
+    let kept = ledger.results(play.job, &ResultsParams::new(0..8, 1 << 20)).await.unwrap().runs;
     assert_eq!(kept, [run(0, "0\n1\n"), run(4, "4\n5\n6\n"), run(7, "\"late 7\"\n")]);
-    let errors = ledger.errors(play.job, 0, 9).await.unwrap();
+    let errors = ledger.errors(play.job, &ErrorsParams::new(0, 9)).await.unwrap();
     assert_eq!((errors[0].index, errors[0].node.as_str()), (2, "a"));
     play.fenced(2, 7, vec![ok(1)]).await;
     assert_eq!(play.summary().await.fenced, 1);
@@ -147,7 +150,7 @@ pub(super) async fn an_error_names_the_node_that_ran_the_copy(ledger: Arc<dyn Le
     let play = Play::of(&ledger, 1).await;
     play.doubled(1).await;
     play.settled(2, 0, vec![failed("no")]).await;
-    let errors = ledger.errors(play.job, 0, 9).await.unwrap();
+    let errors = ledger.errors(play.job, &ErrorsParams::new(0, 9)).await.unwrap();
     assert_eq!((errors[0].index, errors[0].node.as_str()), (0, "b"));
 }
 
@@ -157,7 +160,7 @@ pub(super) async fn a_url_is_cut_where_the_copy_overtook(ledger: Arc<dyn Ledger>
     let object = |count, url: &str| Run::Success { count, results: Some(format!("@{url}")) };
     play.settled(2, 0, vec![object(2, "file:///two"), later(NEVER)]).await;
     play.settled(1, 0, vec![object(6, "file:///six")]).await;
-    let kept = ledger.results(play.job, 0, 6, 1 << 20).await.unwrap().runs;
+    let kept = ledger.results(play.job, &ResultsParams::new(0..6, 1 << 20)).await.unwrap().runs;
     let told: Vec<_> = kept.iter().map(|run| (run.from, run.count, &*run.lines)).collect();
     assert_eq!(told, [(0, 2, "@file:///two"), (3, 3, "@file:///six#3")]);
     assert_eq!(play.summary().await.counts.retrying, 1, "what was put off is");
@@ -173,7 +176,7 @@ pub(super) async fn a_long_run_is_cut_where_the_copy_overtook(ledger: Arc<dyn Le
     play.settled(2, 0, vec![run(0, 30), later(NEVER)]).await;
     play.settled(1, 0, vec![run(0, 60)]).await;
     play.settled(2, 31, vec![run(31, 100)]).await;
-    let kept = ledger.results(play.job, 0, 100, 1 << 20).await.unwrap().runs;
+    let kept = ledger.results(play.job, &ResultsParams::new(0..100, 1 << 20)).await.unwrap().runs;
     let expected = [(0, 30), (31, 60), (60, 100)].map(|(from, to)| ResultRun {
         from,
         count: to - from,
@@ -232,14 +235,18 @@ pub(super) async fn what_one_of_two_dies_of_is_charged_and_runs_on(ledger: Arc<d
     for first in ["a", "b"] {
         let play = Play::of(&ledger, 4).await;
         play.doubled(4).await;
-        assert_eq!(ledger.revoke(play.job, &node(first), &lost(true)).await.unwrap(), []);
+        assert_eq!(
+            ledger.revoke(play.job, &RevokeParams::new(node(first), lost(true))).await.unwrap(),
+            []
+        );
         let summary = play.summary().await;
         assert_eq!((summary.counts.running, summary.lost, summary.reissued), (4, 0, 0));
         assert_eq!((summary.recoveries, summary.crashes), (1, 1));
         assert_eq!(play.copy(ALL).await, [], "what killed a node is not run twice");
         let (gone, stays) = if first == "a" { (1, "b") } else { (2, "a") };
         play.fenced(gone, 0, vec![ok(1)]).await;
-        let revoked = ledger.revoke(play.job, &node(stays), &lost(true)).await.unwrap();
+        let revoked =
+            ledger.revoke(play.job, &RevokeParams::new(node(stays), lost(true))).await.unwrap();
         let shape: Vec<_> = revoked.iter().map(|it| (it.from, it.to, it.epoch.0)).collect();
         assert_eq!(shape, [(0, 1, 3), (1, 3, 3), (3, 4, 3)], "two deaths make a suspect");
         assert_eq!(play.summary().await.crashes, 2);
@@ -256,9 +263,9 @@ pub(super) async fn an_orphaned_copy_is_dropped(ledger: Arc<dyn Ledger>) {
     let holders = ledger.holders(play.job).await.unwrap();
     let early = Timestamp::from_millis(holders[1].oldest.as_millis() - 1);
     let loss = |claimed_by| LossCause::Orphaned { claimed_by };
-    ledger.revoke(play.job, &node("b"), &loss(early)).await.unwrap();
+    ledger.revoke(play.job, &RevokeParams::new(node("b"), loss(early))).await.unwrap();
     assert_eq!(play.summary().await.orphaned, 0, "it was claimed later");
-    ledger.revoke(play.job, &node("b"), &loss(holders[1].newest)).await.unwrap();
+    ledger.revoke(play.job, &RevokeParams::new(node("b"), loss(holders[1].newest))).await.unwrap();
     assert_eq!(play.summary().await.orphaned, 1);
     play.fenced(2, 0, vec![ok(1)]).await;
     play.settled(1, 0, vec![ok(4)]).await;
@@ -270,7 +277,8 @@ pub(super) async fn who_runs_a_copy_is_told_to_stop_as_any_holder_is(ledger: Arc
     let beat = async || {
         let held = |shown| Held { job: play.job, chunk: ChunkId(1), token: token(shown) };
         let info = super::fleet::info("n");
-        let beat = ledger.beat(&info, &[held(1), held(2), held(3)]).await.unwrap();
+        let beat =
+            ledger.beat(&BeatParams::new(info.clone(), [held(1), held(2), held(3)])).await.unwrap();
         let reasons = beat.stop.iter().map(|stop| (stop.held.token, stop.reason));
         reasons.collect::<Vec<_>>()
     };
@@ -279,7 +287,10 @@ pub(super) async fn who_runs_a_copy_is_told_to_stop_as_any_holder_is(ledger: Arc
     play.settled(2, 0, vec![ok(4)]).await;
     assert_eq!(beat().await, [revoked(1), revoked(2), revoked(3)]);
     let offers = Epoch(2);
-    let gone = ledger.claim(play.job, ChunkId(1), offers, token(9), &node("c")).await.unwrap();
+    let gone = ledger
+        .claim(play.job, &ClaimParams::new(ChunkId(1), offers, token(9), node("c")))
+        .await
+        .unwrap();
     assert_eq!(gone, Claim::Gone);
     play.check().await;
 }

@@ -12,7 +12,8 @@ use longshore_protocol::{
 use super::play::{NEVER, Play, await_event, job_id, next_event, node, ok, token};
 use crate::Ledger;
 use crate::op::{
-    Beat, Claim, Event, Held, LossCause, LossEvidence, LossVerdict, LostNode, NodeSnapshot,
+    Beat, BeatParams, Claim, Event, Held, LoseParams, LossCause, LossEvidence, LossVerdict,
+    LostNode, NodeSnapshot, RecordCrashParams, RegisterSchedulerParams, RetryParams, RevokeParams,
     StopReason, Topic,
 };
 
@@ -61,7 +62,7 @@ pub(super) async fn a_beat_tells_what_to_stop(ledger: Arc<dyn Ledger>) {
         held(2, 1, 1),  // fine
     ];
     let beat = async || -> Vec<(u64, u64, StopReason)> {
-        let beat = ledger.beat(&info("a"), &all).await.unwrap();
+        let beat = ledger.beat(&BeatParams::new(info("a"), all.clone())).await.unwrap();
         assert!(!beat.drain);
         let told = beat.stop.into_iter().map(|stop| {
             let at = all.iter().position(|held| *held == stop.held).expect("one of ours");
@@ -79,7 +80,7 @@ pub(super) async fn a_beat_tells_what_to_stop(ledger: Arc<dyn Ledger>) {
     let [first, rest @ ..] = always;
     let expected = [&[first, (1, 1, Paused)], &rest[..], &[(5, 1, Ended)]].concat();
     assert_eq!(beat().await, expected, "revoked weighs more than paused");
-    let nothing = ledger.beat(&info("a"), &[]).await.unwrap();
+    let nothing = ledger.beat(&BeatParams::new(info("a"), [])).await.unwrap();
     assert_eq!(nothing, Beat::default());
     play.check().await;
     other.check().await;
@@ -96,38 +97,47 @@ pub(super) async fn nodes_come_drain_and_go(ledger: Arc<dyn Ledger>) {
     assert_eq!(*listed(&mut known).await, []);
     assert!(!ledger.drain(&node("a")).await.unwrap(), "there is no such node");
     let before = ledger.now().await.unwrap();
-    ledger.beat(&info("b"), &[]).await.unwrap();
-    ledger.beat(&info("a"), &[]).await.unwrap();
+    ledger.beat(&BeatParams::new(info("b"), [])).await.unwrap();
+    ledger.beat(&BeatParams::new(info("a"), [])).await.unwrap();
     let nodes = listed(&mut known).await;
     let told: Vec<_> = nodes.iter().map(|node| (*node.info).clone()).collect();
     assert_eq!(told, [info("a"), info("b")]);
     assert!(nodes.iter().all(|node| node.beat_at >= before));
 
     assert!(ledger.drain(&node("a")).await.unwrap());
-    assert!(ledger.beat(&info("a"), &[]).await.unwrap().drain);
+    assert!(ledger.beat(&BeatParams::new(info("a"), [])).await.unwrap().drain);
     let draining = NodeInfo { state: NodeState::Draining, cpu: 1.5, ..info("a") };
-    assert!(ledger.beat(&draining, &[]).await.unwrap().drain, "it is told again");
-    assert!(!ledger.beat(&info("b"), &[]).await.unwrap().drain);
+    assert!(
+        ledger.beat(&BeatParams::new(draining.clone(), [])).await.unwrap().drain,
+        "it is told again"
+    );
+    assert!(!ledger.beat(&BeatParams::new(info("b"), [])).await.unwrap().drain);
     let nodes = listed(&mut known).await;
     assert_eq!(*nodes[0].info, draining);
 
-    assert!(ledger.record_crash(&node("a"), "killed by SIGKILL").await.unwrap());
-    ledger.beat(&info("a"), &[]).await.unwrap();
+    assert!(
+        ledger.record_crash(&RecordCrashParams::new(node("a"), "killed by SIGKILL")).await.unwrap()
+    );
+    ledger.beat(&BeatParams::new(info("a"), [])).await.unwrap();
     let nodes = listed(&mut known).await;
     assert_eq!(nodes[0].death.as_deref(), Some("killed by SIGKILL"), "no beat undoes it");
     assert_eq!(nodes[1].death, None);
 
-    let leave =
-        async || ledger.lose(&node("a"), LossEvidence::Certain, &LossCause::Left).await.unwrap();
+    let leave = async || {
+        ledger
+            .lose(&LoseParams::new(node("a"), LossEvidence::Certain, LossCause::Left))
+            .await
+            .unwrap()
+    };
     let LossVerdict::New(left) = leave().await else { panic!("it was there") };
     assert_eq!(leave().await, LossVerdict::Known(left));
     assert!(
-        !ledger.record_crash(&node("a"), "late").await.unwrap(),
+        !ledger.record_crash(&RecordCrashParams::new(node("a"), "late")).await.unwrap(),
         "there is no such node any more"
     );
     let names: Vec<_> = listed(&mut known).await.iter().map(|node| node.info.id.clone()).collect();
     assert_eq!(names, [node("b")]);
-    let fresh = ledger.beat(&info("a"), &[]).await.unwrap();
+    let fresh = ledger.beat(&BeatParams::new(info("a"), [])).await.unwrap();
     assert!(!fresh.drain, "who comes back is not drained");
     assert_eq!(listed(&mut known).await.len(), 2);
 }
@@ -143,11 +153,11 @@ pub(super) async fn a_verdict_on_a_lost_node_stands_until_it_beats(ledger: Arc<d
         (names, known.lost.to_vec())
     };
     let lose = async |name, grounds, loss: &LossCause| {
-        ledger.lose(&node(name), grounds, loss).await.unwrap().verdict()
+        ledger.lose(&LoseParams::new(node(name), grounds, loss.clone())).await.unwrap().verdict()
     };
     let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-    ledger.beat(&info("a"), &[]).await.unwrap();
-    ledger.beat(&info("b"), &[]).await.unwrap();
+    ledger.beat(&BeatParams::new(info("a"), [])).await.unwrap();
+    ledger.beat(&BeatParams::new(info("b"), [])).await.unwrap();
     assert_eq!(fleet(&mut known).await, (names(&["a", "b"]), vec![]));
     let beat_at = known.nodes[0].beat_at;
     let judged_by = |beat_at| LossEvidence::LastBeat(beat_at);
@@ -175,14 +185,14 @@ pub(super) async fn a_verdict_on_a_lost_node_stands_until_it_beats(ledger: Arc<d
     while ledger.now().await.unwrap() <= lost.beat_at {
         tokio::task::yield_now().await;
     }
-    ledger.beat(&info("a"), &[]).await.unwrap();
+    ledger.beat(&BeatParams::new(info("a"), [])).await.unwrap();
     assert_eq!(fleet(&mut known).await, (names(&["a", "b"]), vec![]));
     assert_eq!(lose("a", judged_by(lost.beat_at), &LossCause::Vanished).await, None);
     assert_eq!(*known.nodes[0].info, info("a"), "all that was known of it is told again");
 
     let silent = LossEvidence::SilentSince(known.nodes[0].beat_at);
     assert!(lose("a", silent, &LossCause::Vanished).await.is_some(), "none came later");
-    ledger.beat(&info("a"), &[]).await.unwrap();
+    ledger.beat(&BeatParams::new(info("a"), [])).await.unwrap();
     let ghost = lose("ghost", LossEvidence::Absent, &LossCause::Vanished).await.unwrap();
     assert_eq!((ghost.beat_at, &ghost.loss), (Timestamp::default(), &LossCause::Vanished));
     let left = lose("b", LossEvidence::Certain, &LossCause::Left).await.unwrap();
@@ -193,7 +203,10 @@ pub(super) async fn a_verdict_on_a_lost_node_stands_until_it_beats(ledger: Arc<d
 pub(super) async fn schedulers_see_each_other(ledger: Arc<dyn Ledger>) {
     let [one, two] = ["s-one", "s-two"].map(SchedulerId::new);
     let attend = async |id: &SchedulerId, within| -> Vec<(SchedulerId, Timestamp)> {
-        let present = ledger.register_scheduler(id, within).await.unwrap();
+        let present = ledger
+            .register_scheduler(&RegisterSchedulerParams::new(id.clone(), within))
+            .await
+            .unwrap();
         present.into_iter().map(|record| (record.id, record.beat_at)).collect()
     };
     let names = |present: &[(SchedulerId, Timestamp)]| -> Vec<SchedulerId> {
@@ -230,7 +243,7 @@ pub(super) async fn events_tell_of_changes(ledger: Arc<dyn Ledger>) {
     play.release(held.chunk.0, held.chunk.0).await;
     await_event(&mut events, &Event::Room { job }).await;
     assert!(matches!(play.claim(1, 2, 1, "a").await, Claim::Granted(_)));
-    ledger.revoke(job, &node("a"), &LossCause::Left).await.unwrap();
+    ledger.revoke(job, &RevokeParams::new(node("a"), LossCause::Left)).await.unwrap();
     await_event(&mut events, &Event::Room { job }).await;
     assert!(matches!(play.claim(1, 3, 1, "a").await, Claim::Granted(_)));
     play.commit(ChunkId(1), 0, vec![ok(4)]).await;
@@ -240,17 +253,20 @@ pub(super) async fn events_tell_of_changes(ledger: Arc<dyn Ledger>) {
     await_event(&mut events, &is(JobState::Reducing)).await;
     ledger.fail(job, "deadline").await.unwrap();
     await_event(&mut events, &is(JobState::Failed)).await;
-    ledger.retry(job, None).await.unwrap();
+    ledger.retry(job, &RetryParams::all()).await.unwrap();
     await_event(&mut events, &is(JobState::Running)).await;
     ledger.cancel(job).await.unwrap();
     await_event(&mut events, &is(JobState::Cancelled)).await;
 
     let came = Event::Node { node: node("a") };
-    ledger.beat(&info("a"), &[]).await.unwrap();
+    ledger.beat(&BeatParams::new(info("a"), [])).await.unwrap();
     await_event(&mut events, &came).await;
-    ledger.beat(&NodeInfo { state: NodeState::Draining, ..info("a") }, &[]).await.unwrap();
+    ledger
+        .beat(&BeatParams::new(NodeInfo { state: NodeState::Draining, ..info("a") }, []))
+        .await
+        .unwrap();
     await_event(&mut events, &came).await;
-    ledger.lose(&node("a"), LossEvidence::Certain, &LossCause::Left).await.unwrap();
+    ledger.lose(&LoseParams::new(node("a"), LossEvidence::Certain, LossCause::Left)).await.unwrap();
     await_event(&mut events, &came).await;
     play.check().await;
 }
@@ -274,7 +290,7 @@ pub(super) async fn hints_reach_whom_they_concern(ledger: Arc<dyn Ledger>) {
     for events in [&mut clients, &mut workers] {
         assert_eq!(next_event(events).await, is(JobState::Cancelled));
     }
-    ledger.beat(&info("a"), &[]).await.unwrap();
+    ledger.beat(&BeatParams::new(info("a"), [])).await.unwrap();
     ledger.drain(&node("a")).await.unwrap();
     await_event(&mut workers, &Event::Node { node: node("a") }).await;
     ledger.reject(job_id(2), "no such task").await.unwrap();

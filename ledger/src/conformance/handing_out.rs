@@ -7,7 +7,7 @@ use longshore_protocol::{ChunkId, ChunkMessage};
 
 use super::play::{NEVER, Play, again, failed, job_id, later, ok, shape};
 use crate::Ledger;
-use crate::op::{Claim, Open};
+use crate::op::{Claim, OpenParams, RetryParams, SweepParams};
 
 pub(super) async fn chunks_are_opened_in_order_up_to_the_end(ledger: Arc<dyn Ledger>) {
     let play = Play::of(&ledger, 8).await;
@@ -79,7 +79,7 @@ pub(super) async fn retries_that_are_not_due_wait(ledger: Arc<dyn Ledger>) {
 }
 
 pub(super) async fn nothing_is_opened_of_a_job_that_does_not_feed(ledger: Arc<dyn Ledger>) {
-    let absent = Open { chunks: 1, size: 1, publish_within: NEVER };
+    let absent = OpenParams::new(1, 1, NEVER);
     assert_eq!(ledger.open(job_id(9), &absent).await.unwrap(), []);
     let play = Play::of(&ledger, 4).await;
     ledger.pause(play.job).await.unwrap();
@@ -99,7 +99,7 @@ pub(super) async fn what_is_done_is_stepped_over(ledger: Arc<dyn Ledger>) {
     let runs = vec![ok(2), failed("no"), ok(1), never(), never(), ok(1)];
     play.commit(held.chunk, 0, runs).await;
     ledger.fail(play.job, "deadline").await.unwrap();
-    ledger.retry(play.job, None).await.unwrap();
+    ledger.retry(play.job, &RetryParams::all()).await.unwrap();
     let summary = play.summary().await;
     assert_eq!((summary.counts.waiting, summary.counts.done, summary.cursor), (6, 4, 0));
     assert_eq!(shape(&play.open(1, 9).await), [(2, 3, 1)]);
@@ -125,11 +125,11 @@ pub(super) async fn the_sweep_publishes_what_is_due(ledger: Arc<dyn Ledger>) {
 }
 
 pub(super) async fn the_sweep_leaves_alone_what_is_not_due(ledger: Arc<dyn Ledger>) {
-    assert_eq!(ledger.sweep(job_id(9), 9, NEVER, None).await.unwrap(), None);
+    assert_eq!(ledger.sweep(job_id(9), &SweepParams::new(9, NEVER)).await.unwrap(), None);
     let play = Play::of(&ledger, 4).await;
     play.open(2, 2).await;
     assert_eq!(play.sweep(9, Duration::ZERO).await, []);
-    let swept = ledger.sweep(play.job, 9, NEVER, None).await.unwrap().expect("known");
+    let swept = ledger.sweep(play.job, &SweepParams::new(9, NEVER)).await.unwrap().expect("known");
     assert_eq!(swept.summary.counts, play.summary().await.counts);
     assert_eq!(swept.summary.queued_chunks, 2);
     play.check().await;
@@ -142,7 +142,10 @@ pub(super) async fn in_doubt_the_sweep_publishes_what_has_been_queued_for_so_lon
     let opened = play.open(3, 2).await;
     play.hold(&opened[1]).await;
     let sweep = async |doubt| {
-        let swept = ledger.sweep(play.job, 9, NEVER, doubt).await.unwrap();
+        let swept = ledger
+            .sweep(play.job, &SweepParams { suspect_lost: doubt, ..SweepParams::new(9, NEVER) })
+            .await
+            .unwrap();
         shape(&swept.expect("known").publish)
     };
     assert_eq!(sweep(Some(NEVER)).await, [], "nothing has been queued for so long");

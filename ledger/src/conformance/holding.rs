@@ -7,7 +7,10 @@ use longshore_protocol::{ChunkId, Epoch, JobSummary, Timestamp};
 
 use super::play::{NEVER, Play, again, await_that, job_id, node, ok, token};
 use crate::Ledger;
-use crate::op::{Claim, Commit, Committed, Grant, LossCause, Released, Revoked};
+use crate::op::{
+    Claim, ClaimParams, Commit, CommitParams, Committed, Grant, LossCause, ReleaseParams, Released,
+    RevokeParams, Revoked,
+};
 
 pub(super) async fn a_claim_is_granted_once_and_repeated_to_its_holder(ledger: Arc<dyn Ledger>) {
     let play = Play::of(&ledger, 4).await;
@@ -53,11 +56,16 @@ pub(super) async fn a_claim_of_nothing_is_gone(ledger: Arc<dyn Ledger>) {
     let play = Play::of(&ledger, 4).await;
     play.open(2, 1).await;
     assert_eq!(play.claim(3, 1, 3, "a").await, Claim::Gone, "no such chunk");
-    let absent = ledger.claim(job_id(9), ChunkId(1), Epoch(1), token(1), &node("a")).await.unwrap();
+    let absent = ledger
+        .claim(job_id(9), &ClaimParams::new(ChunkId(1), Epoch(1), token(1), node("a")))
+        .await
+        .unwrap();
     assert_eq!(absent, Claim::Gone);
     ledger.reject(job_id(9), "no").await.unwrap();
-    let rejected =
-        ledger.claim(job_id(9), ChunkId(1), Epoch(1), token(1), &node("a")).await.unwrap();
+    let rejected = ledger
+        .claim(job_id(9), &ClaimParams::new(ChunkId(1), Epoch(1), token(1), node("a")))
+        .await
+        .unwrap();
     assert_eq!(rejected, Claim::Gone);
     ledger.pause(play.job).await.unwrap();
     assert_eq!(play.claim(1, 1, 1, "a").await, Claim::Gone);
@@ -89,7 +97,8 @@ pub(super) async fn a_released_rest_waits_for_somebody_else(ledger: Arc<dyn Ledg
     assert_eq!((grant.from, grant.to, grant.attempt), (2, 6, 1));
     ledger.pause(play.job).await.unwrap();
     assert_eq!(play.release(1, 2).await, Released::Queued, "a pause does not keep it");
-    let absent = ledger.release(job_id(9), ChunkId(1), token(1), None).await.unwrap();
+    let absent =
+        ledger.release(job_id(9), &ReleaseParams::new(ChunkId(1), token(1))).await.unwrap();
     assert_eq!(absent, Released::Fenced);
     play.check().await;
 }
@@ -129,14 +138,23 @@ pub(super) async fn a_revoke_takes_all_that_a_node_holds(ledger: Arc<dyn Ledger>
     }
     assert!(matches!(play.claim(3, 1, 3, "b").await, Claim::Granted(_)));
     play.commit(ChunkId(5), 8, vec![ok(1)]).await;
-    assert_eq!(ledger.revoke(play.job, &node("c"), &LossCause::Vanished).await.unwrap(), []);
-    assert_eq!(ledger.revoke(job_id(9), &node("a"), &LossCause::Vanished).await.unwrap(), []);
+    assert_eq!(
+        ledger.revoke(play.job, &RevokeParams::new(node("c"), LossCause::Vanished)).await.unwrap(),
+        []
+    );
+    assert_eq!(
+        ledger.revoke(job_id(9), &RevokeParams::new(node("a"), LossCause::Vanished)).await.unwrap(),
+        []
+    );
     ledger.pause(play.job).await.unwrap();
     let taken = |chunk, from, to| Revoked { chunk: ChunkId(chunk), from, to, epoch: Epoch(2) };
     let expected = [taken(2, 2, 4), taken(5, 9, 10), taken(11, 20, 22)];
-    assert_eq!(ledger.revoke(play.job, &node("a"), &LossCause::Vanished).await.unwrap(), expected);
     assert_eq!(
-        ledger.revoke(play.job, &node("a"), &LossCause::Vanished).await.unwrap(),
+        ledger.revoke(play.job, &RevokeParams::new(node("a"), LossCause::Vanished)).await.unwrap(),
+        expected
+    );
+    assert_eq!(
+        ledger.revoke(play.job, &RevokeParams::new(node("a"), LossCause::Vanished)).await.unwrap(),
         [],
         "a repeat"
     );
@@ -144,7 +162,8 @@ pub(super) async fn a_revoke_takes_all_that_a_node_holds(ledger: Arc<dyn Ledger>
     let summary = play.summary().await;
     assert_eq!((summary.lost, summary.running_chunks, summary.queued_chunks), (5, 1, 11));
     assert_eq!((summary.counts.running, summary.counts.queued, summary.attempts), (2, 21, 1));
-    let again = ledger.revoke(play.job, &node("b"), &LossCause::Left).await.unwrap();
+    let again =
+        ledger.revoke(play.job, &RevokeParams::new(node("b"), LossCause::Left)).await.unwrap();
     assert_eq!(again, [taken(3, 4, 6)]);
     assert_eq!(play.summary().await.lost, 7);
     play.check().await;
@@ -167,7 +186,8 @@ pub(super) async fn of_an_orphaning_node_what_it_claimed_later_stays(ledger: Arc
     let (early, late) = (first.oldest.as_millis() - 1, begun.as_millis() + 99);
     let orphaned = async |claimed_by| {
         let loss = LossCause::Orphaned { claimed_by: Timestamp::from_millis(claimed_by) };
-        let revoked = ledger.revoke(play.job, &node("a"), &loss).await.unwrap();
+        let revoked =
+            ledger.revoke(play.job, &RevokeParams::new(node("a"), loss.clone())).await.unwrap();
         revoked.iter().map(|it| it.chunk.0).collect::<Vec<_>>()
     };
     assert_eq!(orphaned(early).await, [0; 0]);
@@ -196,7 +216,7 @@ pub(super) async fn holders_are_named_once_and_only_while_they_hold(ledger: Arc<
     play.commit(ChunkId(11), 20, vec![ok(1)]).await;
     play.release(7, 7).await;
     assert_eq!(holders().await, ["B", "b"]);
-    ledger.revoke(play.job, &node("B"), &LossCause::Vanished).await.unwrap();
+    ledger.revoke(play.job, &RevokeParams::new(node("B"), LossCause::Vanished)).await.unwrap();
     assert_eq!(holders().await, ["b"]);
     ledger.cancel(play.job).await.unwrap();
     assert_eq!(holders().await, [""; 0], "an ended job is held by nobody");
@@ -223,7 +243,7 @@ pub(super) async fn a_token_that_lost_its_hold_is_fenced(ledger: Arc<dyn Ledger>
     fenced(4, 4).await;
     play.release(1, 1).await;
     fenced(1, 1).await;
-    ledger.revoke(play.job, &node("a"), &LossCause::Vanished).await.unwrap();
+    ledger.revoke(play.job, &RevokeParams::new(node("a"), LossCause::Vanished)).await.unwrap();
     fenced(2, 2).await;
     assert!(matches!(play.claim(2, 2, 22, "b").await, Claim::Granted(_)));
     fenced(2, 2).await;
@@ -233,8 +253,11 @@ pub(super) async fn a_token_that_lost_its_hold_is_fenced(ledger: Arc<dyn Ledger>
     assert!(matches!(play.claim(3, 2, 33, "b").await, Claim::Granted(_)));
     ledger.cancel(play.job).await.unwrap();
     fenced(3, 33).await;
-    let commit = Commit { from: 0, runs: vec![ok(1)], busy: NEVER };
-    let absent = ledger.commit(job_id(9), ChunkId(1), token(1), &commit).await.unwrap();
+    let commit = Commit::new(0, vec![ok(1)], NEVER);
+    let absent = ledger
+        .commit(job_id(9), &CommitParams::new(ChunkId(1), token(1), commit.clone()))
+        .await
+        .unwrap();
     assert_eq!(absent, Committed::Fenced);
     play.check().await;
 }

@@ -13,7 +13,10 @@ use longshore_protocol::{ChunkId, ChunkMessage, JobId, Token};
 
 use super::play::{admission, check_audit, job_id, lost, node, ok, token};
 use crate::Ledger;
-use crate::op::{Claim, Commit, Committed, Open};
+use crate::op::{
+    Claim, ClaimParams, Commit, CommitParams, Committed, ErrorsParams, OpenParams, ReleaseParams,
+    RevokeParams, SweepParams,
+};
 use crate::poison::MOST_DEATHS;
 
 /// Far more moves than any ordeal takes.
@@ -136,11 +139,12 @@ impl Fleet<'_> {
     /// What a scheduler does.
     async fn look(&mut self) -> bool {
         let within = Duration::from_secs(3_600);
-        let swept = self.ledger.sweep(self.job, 1_000, within, None).await.expect("sweep");
+        let swept =
+            self.ledger.sweep(self.job, &SweepParams::new(1_000, within)).await.expect("sweep");
         let swept = swept.expect("the job is kept");
         self.messages.extend(swept.publish);
         if self.messages.len() < 2 * self.ordeal.nodes * self.ordeal.slots {
-            let open = Open { chunks: 4, size: self.ordeal.size, publish_within: within };
+            let open = OpenParams::new(4, self.ordeal.size, within);
             self.messages.extend(self.ledger.open(self.job, &open).await.expect("open"));
         }
         swept.summary.state.is_terminal()
@@ -155,7 +159,8 @@ impl Fleet<'_> {
         let ChunkMessage { chunk, epoch, .. } = self.messages.remove(at);
         self.tokens += 1;
         let token = token(self.tokens);
-        let claim = self.ledger.claim(self.job, chunk, epoch, token, &node(&name)).await;
+        let claim =
+            self.ledger.claim(self.job, &ClaimParams::new(chunk, epoch, token, node(&name))).await;
         let Claim::Granted(grant) = claim.expect("claim") else { return };
         let careful = self.ordeal.careful && grant.is_suspect();
         let (committed, at, to) = (grant.from, grant.from, grant.to);
@@ -186,8 +191,11 @@ impl Fleet<'_> {
         if (killer.is_none() && (commits || run.at == run.to)) || run.careful {
             let count = run.at - run.committed;
             let runs = if count == 0 { vec![] } else { vec![ok(count)] };
-            let commit = Commit { from: run.committed, runs, busy: Duration::ZERO };
-            let answer = self.ledger.commit(self.job, run.chunk, run.token, &commit).await;
+            let commit = Commit::new(run.committed, runs, Duration::ZERO);
+            let answer = self
+                .ledger
+                .commit(self.job, &CommitParams::new(run.chunk, run.token, commit.clone()))
+                .await;
             let Ok(Committed::Settled { state }) = answer else { panic!("{answer:?}") };
             run.committed = run.at;
             ended = state.is_terminal();
@@ -206,7 +214,10 @@ impl Fleet<'_> {
     async fn hand_back(&mut self) {
         let name = self.a_node();
         if let Some(run) = self.nodes.get_mut(&name).and_then(Vec::pop) {
-            self.ledger.release(self.job, run.chunk, run.token, None).await.expect("release");
+            self.ledger
+                .release(self.job, &ReleaseParams::new(run.chunk, run.token))
+                .await
+                .expect("release");
         }
     }
 
@@ -221,7 +232,10 @@ impl Fleet<'_> {
         if !self.lost.is_empty() {
             let at = self.draw(self.lost.len() as u64) as usize;
             let (name, died) = self.lost.swap_remove(at);
-            self.ledger.revoke(self.job, &node(&name), &lost(died)).await.expect("revoke");
+            self.ledger
+                .revoke(self.job, &RevokeParams::new(node(&name), lost(died)))
+                .await
+                .expect("revoke");
         }
     }
 
@@ -233,7 +247,8 @@ impl Fleet<'_> {
         assert_eq!(summary.state, expected, "{:?}", self.ordeal);
         let counts = summary.counts;
         assert_eq!((counts.done, counts.failed), (total - count, count), "{:?}", self.ordeal);
-        let errors = self.ledger.errors(self.job, 0, 1_000).await.expect("errors");
+        let errors =
+            self.ledger.errors(self.job, &ErrorsParams::new(0, 1_000)).await.expect("errors");
         let failed: BTreeSet<u64> = errors.iter().map(|entry| entry.index).collect();
         assert_eq!(failed, *guilty, "{:?}", self.ordeal);
         let most = MOST_DEATHS * count as u32;

@@ -9,7 +9,8 @@ use longshore_protocol::{
 };
 
 use crate::op::{
-    Admission, Admitted, Claim, Commit, Committed, Event, Grant, LossCause, Open, Released,
+    Admission, Admitted, Claim, ClaimParams, Commit, CommitParams, Committed, Event, Grant,
+    LossCause, OpenParams, ReleaseParams, Released, SweepParams,
 };
 use crate::{Events, Ledger};
 
@@ -111,13 +112,16 @@ impl Play {
         size: u64,
         publish_within: Duration,
     ) -> Vec<ChunkMessage> {
-        let open = Open { chunks, size, publish_within };
+        let open = OpenParams::new(chunks, size, publish_within);
         self.ledger.open(self.job, &open).await.expect("open")
     }
 
     pub(super) async fn claim(&self, chunk: u64, epoch: u64, shown: u64, by: &str) -> Claim {
         let (chunk, epoch) = (ChunkId(chunk), Epoch(epoch));
-        self.ledger.claim(self.job, chunk, epoch, token(shown), &node(by)).await.expect("claim")
+        self.ledger
+            .claim(self.job, &ClaimParams::new(chunk, epoch, token(shown), node(by)))
+            .await
+            .expect("claim")
     }
 
     /// Claims for node `a`, with the chunk's number as the token's.
@@ -143,8 +147,10 @@ impl Play {
         from: u64,
         runs: Vec<Run>,
     ) -> Result<Committed, crate::Error> {
-        let commit = Commit { from, runs, busy: Duration::from_millis(10) };
-        self.ledger.commit(self.job, ChunkId(chunk), token(shown), &commit).await
+        let commit = Commit::new(from, runs, Duration::from_millis(10));
+        self.ledger
+            .commit(self.job, &CommitParams::new(ChunkId(chunk), token(shown), commit.clone()))
+            .await
     }
 
     /// Commits under the chunk's own token; gives the job's state after it.
@@ -174,12 +180,18 @@ impl Play {
 
     pub(super) async fn release(&self, chunk: u64, shown: u64) -> Released {
         let (chunk, shown) = (ChunkId(chunk), token(shown));
-        self.ledger.release(self.job, chunk, shown, None).await.expect("release")
+        self.ledger.release(self.job, &ReleaseParams::new(chunk, shown)).await.expect("release")
     }
 
     pub(super) async fn release_in_parts(&self, chunk: u64, shown: u64, part: u64) -> Released {
         let (chunk, shown) = (ChunkId(chunk), token(shown));
-        self.ledger.release(self.job, chunk, shown, Some(part)).await.expect("release")
+        self.ledger
+            .release(
+                self.job,
+                &ReleaseParams { part: Some(part), ..ReleaseParams::new(chunk, shown) },
+            )
+            .await
+            .expect("release")
     }
 
     pub(super) async fn summary(&self) -> JobSummary {
@@ -188,7 +200,11 @@ impl Play {
 
     /// (from, to, epoch) of what a sweep publishes.
     pub(super) async fn sweep(&self, limit: u32, publish_within: Duration) -> Vec<(u64, u64, u64)> {
-        let swept = self.ledger.sweep(self.job, limit, publish_within, None).await.expect("sweep");
+        let swept = self
+            .ledger
+            .sweep(self.job, &SweepParams::new(limit, publish_within))
+            .await
+            .expect("sweep");
         shape(&swept.expect("the job is known").publish)
     }
 

@@ -8,7 +8,7 @@ use longshore_protocol::{ChunkId, Epoch};
 
 use super::play::{NEVER, Play, failed, lost, node, ok};
 use crate::Ledger;
-use crate::op::{Claim, Grant, LossCause, Revoked};
+use crate::op::{Claim, ErrorsParams, Grant, LossCause, RetryParams, RevokeParams, Revoked};
 
 impl Play {
     async fn granted(&self, chunk: u64, epoch: u64, shown: u64, by: &str) -> Grant {
@@ -20,7 +20,11 @@ impl Play {
 
     /// (chunk, from, to, epoch) of what is queued again.
     async fn revoked(&self, by: &str, died: bool) -> Vec<(u64, u64, u64, u64)> {
-        let revoked = self.ledger.revoke(self.job, &node(by), &lost(died)).await.expect("revoke");
+        let revoked = self
+            .ledger
+            .revoke(self.job, &RevokeParams::new(node(by), lost(died)))
+            .await
+            .expect("revoke");
         let told = |it: &Revoked| (it.chunk.0, it.from, it.to, it.epoch.0);
         revoked.iter().map(told).collect()
     }
@@ -77,7 +81,7 @@ pub(super) async fn a_subtask_that_kills_its_nodes_alone_is_given_up(ledger: Arc
     let why = "3 nodes died running it alone (n2.3, n2.4, n2.5), 5 in all; given up";
     assert_eq!(summary.last_error, Some(format!("subtask 1: {why}")));
 
-    let errors = ledger.errors(play.job, 0, 9).await.unwrap();
+    let errors = ledger.errors(play.job, &ErrorsParams::new(0, 9)).await.unwrap();
     let [entry] = &errors[..] else { panic!("one failed: {errors:?}") };
     assert_eq!((entry.index, entry.attempts, entry.node.as_str()), (1, 1, "n2.5"));
     assert_eq!(entry.error, why);
@@ -94,7 +98,7 @@ pub(super) async fn a_subtask_that_kills_its_nodes_alone_is_given_up(ledger: Arc
     let summary = play.summary().await;
     assert_eq!((summary.state, summary.counts.done), (JobState::Failed, 3));
     assert_eq!(summary.error.as_deref(), Some("1 of 4 subtasks failed"));
-    ledger.retry(play.job, None).await.unwrap();
+    ledger.retry(play.job, &RetryParams::all()).await.unwrap();
     let opened = play.open(1, 1).await;
     assert_eq!(play.hold(&opened[0]).await.crashes, 0);
     assert_eq!(play.succeed(&opened[0]).await, JobState::Succeeded);
@@ -215,7 +219,10 @@ pub(super) async fn a_poisonous_subtask_ends_the_job_as_any_failure_does(ledger:
     assert_eq!((&newest.given_up[..], newest.chunks), (&[1][..], 1));
     play.check().await;
 
-    let again = ledger.revoke(play.job, &node("last"), &LossCause::Vanished).await.unwrap();
+    let again = ledger
+        .revoke(play.job, &RevokeParams::new(node("last"), LossCause::Vanished))
+        .await
+        .unwrap();
     assert_eq!(again, [], "a repeat");
     assert_eq!(play.summary().await, summary);
 }

@@ -6,10 +6,12 @@ use longshore_protocol::{RESULT_STRIDE, Run};
 
 use super::play::{NEVER, Play, again, failed, job_id, ok, ok_lines};
 use crate::Ledger;
+use crate::{ErrorsParams, ResultsParams};
 
 /// (from, count) of the runs of a page, and where to go on.
 async fn page(play: &Play, from: u64, to: u64, max_bytes: u64) -> (Vec<(u64, u64)>, u64) {
-    let page = play.ledger.results(play.job, from, to, max_bytes).await.unwrap();
+    let page =
+        play.ledger.results(play.job, &ResultsParams::new(from..to, max_bytes)).await.unwrap();
     for run in &page.runs {
         let expected: String = (run.from..run.from + run.count).map(|i| format!("{i}\n")).collect();
         assert_eq!(run.lines, expected);
@@ -28,7 +30,7 @@ pub(super) async fn results_come_in_index_order(ledger: Arc<dyn Ledger>) {
     assert_eq!(page(&play, 0, 14, 1 << 20).await, (all, 14));
     assert_eq!(page(&play, 14, 20, 1 << 20).await, (vec![], 20));
     assert_eq!(page(&play, 2, 2, 1 << 20).await, (vec![], 2), "nothing asked, within a run");
-    let absent = ledger.results(job_id(9), 3, 8, 99).await.unwrap();
+    let absent = ledger.results(job_id(9), &ResultsParams::new(3..8, 99)).await.unwrap();
     assert_eq!((absent.runs, absent.next), (vec![], 8));
     play.check().await;
 }
@@ -43,7 +45,9 @@ pub(super) async fn long_runs_of_results_come_back_as_they_were(ledger: Arc<dyn 
     let (first, second) = (run(0, 100), run(100, RESULT_STRIDE));
     play.commit(held.chunk, 0, vec![first]).await;
     play.commit(held.chunk, 100, vec![second]).await;
-    let read = async |from, to, most| ledger.results(play.job, from, to, most).await.unwrap();
+    let read = async |from, to, most| {
+        ledger.results(play.job, &ResultsParams::new(from..to, most)).await.unwrap()
+    };
     let all = read(0, RESULT_STRIDE, 1 << 20).await;
     assert_eq!(all.runs.iter().map(|run| run.count).collect::<Vec<_>>(), [100, 156]);
     let found: String = all.runs.into_iter().map(|run| run.lines).collect();
@@ -98,7 +102,7 @@ pub(super) async fn results_are_found_from_the_middle(ledger: Arc<dyn Ledger>) {
     let held = other.take(3).await;
     let object = Run::Success { count: 3, results: Some("@s3://bucket/object".into()) };
     other.commit(held.chunk, 0, vec![object]).await;
-    let found = ledger.results(other.job, 1, 2, 99).await.unwrap();
+    let found = ledger.results(other.job, &ResultsParams::new(1..2, 99)).await.unwrap();
     assert_eq!((found.runs[0].lines.as_str(), found.runs[0].count), ("@s3://bucket/object", 3));
     play.check().await;
 }
@@ -119,14 +123,14 @@ pub(super) async fn discarded_results_cost_no_search(ledger: Arc<dyn Ledger>) {
 
 pub(super) async fn errors_are_paged_by_index(ledger: Arc<dyn Ledger>) {
     let play = Play::of(&ledger, 30).await;
-    assert_eq!(ledger.errors(play.job, 0, 9).await.unwrap(), []);
-    assert_eq!(ledger.errors(job_id(9), 0, 9).await.unwrap(), []);
+    assert_eq!(ledger.errors(play.job, &ErrorsParams::new(0, 9)).await.unwrap(), []);
+    assert_eq!(ledger.errors(job_id(9), &ErrorsParams::new(0, 9)).await.unwrap(), []);
     let (first, second) = (play.take(15).await, play.take(10).await);
     // In an order that is neither that of numbers nor that of words.
     play.commit(second.chunk, 15, vec![failed("15"), ok(4), failed("20")]).await;
     play.commit(first.chunk, 0, vec![ok(2), failed("2"), ok(6), failed("9"), failed("10")]).await;
     let told = async |from, limit| -> Vec<u64> {
-        let errors = ledger.errors(play.job, from, limit).await.unwrap();
+        let errors = ledger.errors(play.job, &ErrorsParams::new(from, limit)).await.unwrap();
         assert!(errors.iter().all(|entry| entry.error == entry.index.to_string()));
         errors.iter().map(|entry| entry.index).collect()
     };

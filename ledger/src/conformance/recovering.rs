@@ -7,7 +7,7 @@ use longshore_protocol::{ChunkId, Lost, Recovery};
 
 use super::play::{Play, job_id, node, ok};
 use crate::Ledger;
-use crate::op::{Claim, LossCause, MAX_RECOVERIES};
+use crate::op::{Claim, LossCause, MAX_RECOVERIES, RevokeParams};
 
 pub(super) async fn each_lost_node_is_told_of_until_all_runs_again(ledger: Arc<dyn Ledger>) {
     let play = Play::of(&ledger, 40).await;
@@ -17,14 +17,14 @@ pub(super) async fn each_lost_node_is_told_of_until_all_runs_again(ledger: Arc<d
         assert!(matches!(claim, Claim::Granted(_)), "{claim:?}");
     };
     play.open(4, 5).await;
-    ledger.revoke(play.job, &node("a"), &LossCause::Vanished).await.unwrap();
+    ledger.revoke(play.job, &RevokeParams::new(node("a"), LossCause::Vanished)).await.unwrap();
     assert_eq!(ledger.recoveries(play.job, 9).await.unwrap(), [], "it held nothing");
     for (chunk, by) in [(1, "a"), (2, "a"), (3, "b"), (4, "a")] {
         claim(chunk, 1, by).await;
     }
     play.try_commit(4, 104, 15, vec![ok(4)]).await.unwrap();
     let before = ledger.now().await.unwrap();
-    ledger.revoke(play.job, &node("a"), &LossCause::Vanished).await.unwrap();
+    ledger.revoke(play.job, &RevokeParams::new(node("a"), LossCause::Vanished)).await.unwrap();
     let first = newest().await;
     let expected = Recovery {
         at: first.at,
@@ -43,7 +43,7 @@ pub(super) async fn each_lost_node_is_told_of_until_all_runs_again(ledger: Arc<d
     claim(1, 2, "b").await;
     claim(1, 2, "b").await;
     assert_eq!(newest().await, Recovery { waiting: 2, ..expected.clone() }, "a repeat is no news");
-    ledger.revoke(play.job, &node("b"), &LossCause::Left).await.unwrap();
+    ledger.revoke(play.job, &RevokeParams::new(node("b"), LossCause::Left)).await.unwrap();
     let second = newest().await;
     assert_eq!(second.lost, Lost::Left);
     assert_eq!((second.chunks, second.subtasks, second.waiting), (2, 10, 2));
@@ -64,7 +64,7 @@ pub(super) async fn each_lost_node_is_told_of_until_all_runs_again(ledger: Arc<d
     assert!(newest().await.again_after.is_some());
 
     // A second death cuts what it held.
-    ledger.revoke(play.job, &node("c"), &LossCause::Vanished).await.unwrap();
+    ledger.revoke(play.job, &RevokeParams::new(node("c"), LossCause::Vanished)).await.unwrap();
     let third = newest().await;
     assert_eq!((third.chunks, third.subtasks, third.cut), (8, 16, 2));
     let summary = play.summary().await;
@@ -86,7 +86,8 @@ pub(super) async fn what_a_living_node_knows_nothing_of_is_nobodys_loss(ledger: 
     };
     for epoch in 1..=3 {
         assert!(matches!(play.claim(1, epoch, epoch, "a").await, Claim::Granted(_)));
-        let revoked = ledger.revoke(play.job, &node("a"), &all).await.unwrap();
+        let revoked =
+            ledger.revoke(play.job, &RevokeParams::new(node("a"), all.clone())).await.unwrap();
         assert_eq!(revoked.len(), 1, "it is never cut");
     }
     let newest = ledger.recoveries(play.job, 1).await.unwrap().remove(0);
@@ -103,11 +104,11 @@ pub(super) async fn the_newest_hundred_recoveries_are_kept(ledger: Arc<dyn Ledge
     play.open(2, 1).await;
     // The oldest one is dropped while its chunk still waits.
     assert!(matches!(play.claim(2, 1, 1, "old").await, Claim::Granted(_)));
-    ledger.revoke(play.job, &node("old"), &LossCause::Left).await.unwrap();
+    ledger.revoke(play.job, &RevokeParams::new(node("old"), LossCause::Left)).await.unwrap();
     for n in 1..=MAX_RECOVERIES as u64 {
         let by = format!("n{n}");
         assert!(matches!(play.claim(1, n, n + 1, &by).await, Claim::Granted(_)));
-        ledger.revoke(play.job, &node(&by), &LossCause::Left).await.unwrap();
+        ledger.revoke(play.job, &RevokeParams::new(node(&by), LossCause::Left)).await.unwrap();
     }
     let kept = ledger.recoveries(play.job, 1_000).await.unwrap();
     let names: Vec<_> = kept.iter().map(|recovery| recovery.node.as_str().to_owned()).collect();

@@ -7,6 +7,7 @@ use longshore_protocol::state::JobState;
 
 use super::play::{Play, again, failed, ok, shape};
 use crate::Ledger;
+use crate::{ErrorsParams, ResultsParams, RetryParams};
 
 async fn ten_by_four(ledger: &Arc<dyn Ledger>) -> Play {
     Play::with(ledger, 10, |a| a.fan_in = Some(4)).await
@@ -49,7 +50,7 @@ pub(super) async fn the_tree_is_worked_off_level_by_level(ledger: Arc<dyn Ledger
     assert_eq!(play.commit(root.chunk, 13, vec![result]).await, JobState::Succeeded);
     let summary = play.summary().await;
     assert_eq!((summary.reduce.done, summary.counts.done, summary.attempts), (4, 10, 15));
-    let page = ledger.results(play.job, 13, 14, 99).await.unwrap();
+    let page = ledger.results(play.job, &ResultsParams::new(13..14, 99)).await.unwrap();
     assert_eq!(page.runs.len(), 1);
     assert_eq!(page.runs[0].lines, "13\n");
     play.check().await;
@@ -87,13 +88,13 @@ pub(super) async fn failed_leaves_give_up_the_tree_until_a_retry(ledger: Arc<dyn
     assert_eq!((reduce.cancelled, reduce.waiting), (4, 0));
     play.check().await;
     // Nothing but the failed leaf is missing, so the tree waits again with it, whichever way it is retried.
-    ledger.retry(play.job, Some(&[4])).await.unwrap();
+    ledger.retry(play.job, &RetryParams::only([4])).await.unwrap();
     assert_eq!(play.summary().await.reduce, Counts::new(4));
     play.check().await;
     let held = play.take(1).await;
     assert_eq!(play.commit(held.chunk, 4, vec![failed("again")]).await, JobState::Failed);
     assert_eq!(play.summary().await.reduce.cancelled, 4);
-    ledger.retry(play.job, None).await.unwrap();
+    ledger.retry(play.job, &RetryParams::all()).await.unwrap();
     assert_eq!(play.summary().await.reduce, Counts::new(4));
     play.check().await;
     assert_eq!(play.succeed_level().await, JobState::Reducing);
@@ -112,19 +113,19 @@ pub(super) async fn a_failed_reduce_node_can_be_retried(ledger: Arc<dyn Ledger>)
     assert_eq!(summary.error.as_deref(), Some("1 of 4 reduce nodes failed"));
     let reduce = summary.reduce;
     assert_eq!((reduce.done, reduce.failed, reduce.cancelled), (2, 1, 1));
-    let errors = ledger.errors(play.job, 0, 9).await.unwrap();
+    let errors = ledger.errors(play.job, &ErrorsParams::new(0, 9)).await.unwrap();
     assert_eq!(errors.iter().map(|entry| entry.index).collect::<Vec<_>>(), [11]);
     play.check().await;
 
-    assert_eq!(ledger.retry(play.job, None).await.unwrap(), JobState::Running);
+    assert_eq!(ledger.retry(play.job, &RetryParams::all()).await.unwrap(), JobState::Running);
     let summary = play.summary().await;
     assert_eq!((summary.reduce.waiting, summary.reduce.done, summary.cursor), (2, 2, 10));
-    assert_eq!(ledger.errors(play.job, 0, 9).await.unwrap(), []);
+    assert_eq!(ledger.errors(play.job, &ErrorsParams::new(0, 9)).await.unwrap(), []);
     play.check().await;
     let held = play.take(9).await;
     assert_eq!((held.from, held.to), (11, 12));
     assert_eq!(play.commit(held.chunk, 11, vec![failed("again")]).await, JobState::Failed);
-    assert_eq!(ledger.retry(play.job, Some(&[11])).await.unwrap(), JobState::Running);
+    assert_eq!(ledger.retry(play.job, &RetryParams::only([11])).await.unwrap(), JobState::Running);
     let reduce = play.summary().await.reduce;
     assert_eq!((reduce.waiting, reduce.retrying, reduce.cancelled), (1, 1, 0));
     play.check().await;
@@ -150,7 +151,7 @@ pub(super) async fn a_limit_of_failures_holds_in_the_reduce_too(ledger: Arc<dyn 
     assert_eq!((reduce.done, reduce.failed, reduce.cancelled), (1, 1, 2));
     play.check().await;
     // Node 12 stays cancelled, so the root does too.
-    ledger.retry(play.job, Some(&[11])).await.unwrap();
+    ledger.retry(play.job, &RetryParams::only([11])).await.unwrap();
     let reduce = play.summary().await.reduce;
     assert_eq!((reduce.retrying, reduce.waiting, reduce.cancelled), (1, 0, 2));
     play.check().await;

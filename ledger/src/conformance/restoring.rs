@@ -7,7 +7,9 @@ use longshore_protocol::state::JobState;
 use longshore_protocol::{Counts, Ending, JobId, JobSummary, JournalPlace, Timestamp};
 
 use super::play::{Play, admission, await_that, check_audit, failed, job_id, ok_lines};
-use crate::op::{Admission, Admitted};
+use crate::op::{
+    Admission, Admitted, AdvanceJournalParams, RestoreParams, ResultsParams, RetryParams,
+};
 use crate::{ControlError, Error, Ledger, PriorState, Restored};
 
 async fn summary(ledger: &Arc<dyn Ledger>, job: JobId) -> JobSummary {
@@ -55,7 +57,13 @@ pub(super) async fn a_lost_job_is_put_back_as_it_was_submitted(ledger: Arc<dyn L
     let deadline = Some(Duration::from_secs(60));
     let lost = Admission { deadline, manifest: Some("{\"files\":[]}".into()), ..admission(1, 4) };
     for again in [Restored::Restored, Restored::Known] {
-        assert_eq!(ledger.restore(&lost, &open(submitted, false)).await.unwrap(), again);
+        assert_eq!(
+            ledger
+                .restore(&RestoreParams::new(lost.clone(), open(submitted, false)))
+                .await
+                .unwrap(),
+            again
+        );
     }
     let back = summary(&ledger, job_id(1)).await;
     assert_eq!((back.state, back.counts), (JobState::Queued, Counts::new(4)));
@@ -67,7 +75,7 @@ pub(super) async fn a_lost_job_is_put_back_as_it_was_submitted(ledger: Arc<dyn L
     assert_eq!(ledger.admit(&lost).await.unwrap(), Admitted::Known);
 
     let paused = admission(2, 3);
-    ledger.restore(&paused, &open(submitted, true)).await.unwrap();
+    ledger.restore(&RestoreParams::new(paused.clone(), open(submitted, true))).await.unwrap();
     assert_eq!(summary(&ledger, job_id(2)).await.state, JobState::Paused);
     assert_eq!(ledger.active_jobs().await.unwrap(), [job_id(1), job_id(2)]);
     assert_eq!(ledger.finished_jobs(9).await.unwrap(), []);
@@ -88,7 +96,10 @@ pub(super) async fn an_ended_job_is_put_back_with_its_numbers(ledger: Arc<dyn Le
     for (n, state) in (1..).zip(states) {
         let was = PriorState::Ended(ending(state, finished.plus(Duration::from_millis(n))));
         for again in [Restored::Restored, Restored::Known] {
-            assert_eq!(ledger.restore(&reduced(n), &was).await.unwrap(), again);
+            assert_eq!(
+                ledger.restore(&RestoreParams::new(reduced(n), was.clone())).await.unwrap(),
+                again
+            );
         }
         let back = summary(&ledger, job_id(n)).await;
         let PriorState::Ended(was) = was else { unreachable!("made above") };
@@ -96,19 +107,24 @@ pub(super) async fn an_ended_job_is_put_back_with_its_numbers(ledger: Arc<dyn Le
         assert!(back.restored_at >= before && back.restored_at.is_some(), "and says since when");
         assert_eq!((back.counts.total, back.counts.open(), back.reduce.open()), (10, 0, 0));
         assert_eq!(ledger.admit(&reduced(n)).await.unwrap(), Admitted::Known);
-        assert_eq!(ledger.results(job_id(n), 0, 14, 999).await.unwrap().runs, []);
+        assert_eq!(
+            ledger.results(job_id(n), &ResultsParams::new(0..14, 999)).await.unwrap().runs,
+            []
+        );
         check_audit(&ledger, job_id(n)).await;
     }
     assert_eq!(ledger.active_jobs().await.unwrap(), []);
     assert_eq!(ledger.finished_jobs(9).await.unwrap(), [3, 2, 1].map(job_id));
-    let refused = ledger.retry(job_id(2), Some(&[1])).await;
+    let refused = ledger.retry(job_id(2), &RetryParams::only([1])).await;
     assert!(matches!(refused, Err(ControlError::BadIndices(_))), "{refused:?}");
     ledger.delete(job_id(2)).await.unwrap();
     assert_eq!(ledger.finished_jobs(9).await.unwrap(), [3, 1].map(job_id));
     let soon = Admission { keep_for: Duration::from_secs(5), ..reduced(4) };
     let was =
         PriorState::Ended(ending(JobState::Succeeded, finished.plus(Duration::from_millis(300))));
-    if ledger.restore(&soon, &was).await.unwrap() == Restored::Restored {
+    if ledger.restore(&RestoreParams::new(soon.clone(), was.clone())).await.unwrap()
+        == Restored::Restored
+    {
         await_that("its time is over", async || ledger.job(job_id(4)).await.unwrap().is_none())
             .await;
     }
@@ -117,8 +133,8 @@ pub(super) async fn an_ended_job_is_put_back_with_its_numbers(ledger: Arc<dyn Le
 pub(super) async fn what_was_put_back_by_its_numbers_runs_again_whole(ledger: Arc<dyn Ledger>) {
     let finished = ago(&ledger, Duration::from_secs(5)).await;
     let was = PriorState::Ended(ending(JobState::Failed, finished));
-    ledger.restore(&reduced(1), &was).await.unwrap();
-    assert_eq!(ledger.retry(job_id(1), None).await.unwrap(), JobState::Running);
+    ledger.restore(&RestoreParams::new(reduced(1), was.clone())).await.unwrap();
+    assert_eq!(ledger.retry(job_id(1), &RetryParams::all()).await.unwrap(), JobState::Running);
     let play = Play { ledger: Arc::clone(&ledger), job: job_id(1) };
     play.check().await;
     let back = play.summary().await;
@@ -139,12 +155,18 @@ pub(super) async fn a_job_whose_time_has_passed_is_not_put_back(ledger: Arc<dyn 
     let finished = ago(&ledger, Duration::from_secs(60)).await;
     let brief = Admission { keep_for: Duration::from_secs(59), ..reduced(1) };
     let was = PriorState::Ended(ending(JobState::Succeeded, finished));
-    assert_eq!(ledger.restore(&brief, &was).await.unwrap(), Restored::Expired);
+    assert_eq!(
+        ledger.restore(&RestoreParams::new(brief.clone(), was.clone())).await.unwrap(),
+        Restored::Expired
+    );
     assert_eq!(ledger.job(job_id(1)).await.unwrap(), None);
     assert_eq!(ledger.finished_jobs(9).await.unwrap(), []);
     // One that never ended has no such time.
     let open = open(finished, false);
-    assert_eq!(ledger.restore(&brief, &open).await.unwrap(), Restored::Restored);
+    assert_eq!(
+        ledger.restore(&RestoreParams::new(brief.clone(), open.clone())).await.unwrap(),
+        Restored::Restored
+    );
 }
 
 pub(super) async fn what_is_known_or_was_deleted_is_not_put_back(ledger: Arc<dyn Ledger>) {
@@ -152,18 +174,30 @@ pub(super) async fn what_is_known_or_was_deleted_is_not_put_back(ledger: Arc<dyn
     let was = open(submitted, false);
     let play = Play::of(&ledger, 4).await;
     let held = play.take(4).await;
-    assert_eq!(ledger.restore(&admission(1, 4), &was).await.unwrap(), Restored::Known);
+    assert_eq!(
+        ledger.restore(&RestoreParams::new(admission(1, 4), was.clone())).await.unwrap(),
+        Restored::Known
+    );
     play.commit(held.chunk, 0, vec![ok_lines(0, 3), failed("no")]).await;
     let before = play.summary().await;
-    assert_eq!(ledger.restore(&admission(1, 4), &was).await.unwrap(), Restored::Known);
+    assert_eq!(
+        ledger.restore(&RestoreParams::new(admission(1, 4), was.clone())).await.unwrap(),
+        Restored::Known
+    );
     assert_eq!(play.summary().await, before, "nothing changed");
     play.check().await;
     ledger.delete(play.job).await.unwrap();
-    assert_eq!(ledger.restore(&admission(1, 4), &was).await.unwrap(), Restored::Known);
+    assert_eq!(
+        ledger.restore(&RestoreParams::new(admission(1, 4), was.clone())).await.unwrap(),
+        Restored::Known
+    );
     assert_eq!(ledger.job(play.job).await.unwrap(), None);
 
     ledger.reject(job_id(2), "no").await.unwrap();
-    assert_eq!(ledger.restore(&admission(2, 4), &was).await.unwrap(), Restored::Restored);
+    assert_eq!(
+        ledger.restore(&RestoreParams::new(admission(2, 4), was.clone())).await.unwrap(),
+        Restored::Restored
+    );
     assert_eq!(summary(&ledger, job_id(2)).await.state, JobState::Queued);
     assert_eq!(ledger.finished_jobs(9).await.unwrap(), []);
 }
@@ -176,7 +210,8 @@ pub(super) async fn numbers_that_do_not_add_up_are_misuse(ledger: Arc<dyn Ledger
         Ending { reduce_cancelled: 3, ..good.clone() },
         Ending { state: JobState::Running, ..good.clone() },
     ] {
-        let answer = ledger.restore(&reduced(1), &PriorState::Ended(wrong)).await;
+        let answer =
+            ledger.restore(&RestoreParams::new(reduced(1), PriorState::Ended(wrong))).await;
         assert!(matches!(answer, Err(Error::Misuse { .. })), "{answer:?}");
     }
     assert_eq!(ledger.job(job_id(1)).await.unwrap(), None);
@@ -215,7 +250,10 @@ pub(super) async fn the_place_in_the_journal_moves_by_agreement(ledger: Arc<dyn 
         (Some(&two), &anew, Some(&anew)),
     ];
     for (from, to, now) in moves {
-        let answer = ledger.advance_journal(from, to).await.unwrap();
+        let answer = ledger
+            .advance_journal(&AdvanceJournalParams::new(from.cloned(), to.clone()))
+            .await
+            .unwrap();
         assert_eq!(answer.as_ref(), now, "{from:?} to {to:?}");
         assert_eq!(ledger.journal_place().await.unwrap(), answer);
     }

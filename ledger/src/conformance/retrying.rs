@@ -7,7 +7,7 @@ use longshore_protocol::state::JobState;
 
 use super::play::{NEVER, Play, again, failed, ok, shape};
 use crate::op::MAX_RETRY_INDICES;
-use crate::{ControlError, Ledger};
+use crate::{ControlError, ErrorsParams, Ledger, RetryParams};
 
 /// 0 and 3 fail, 1 and 2 are done, the rest is open when the job is failed.
 async fn half_failed(ledger: &Arc<dyn Ledger>) -> Play {
@@ -25,16 +25,20 @@ async fn half_failed(ledger: &Arc<dyn Ledger>) -> Play {
 pub(super) async fn a_failed_job_is_retried_whole(ledger: Arc<dyn Ledger>) {
     let play = half_failed(&ledger).await;
     let before = play.summary().await;
-    assert_eq!(ledger.retry(play.job, None).await.unwrap(), JobState::Running);
+    assert_eq!(ledger.retry(play.job, &RetryParams::all()).await.unwrap(), JobState::Running);
     let summary = play.summary().await;
     assert_eq!((summary.state, summary.generation), (JobState::Running, 1));
     assert_eq!((summary.counts.waiting, summary.counts.done, summary.cursor), (6, 2, 0));
     assert_eq!((summary.error, summary.deadline_at, summary.finished_at), (None, None, None));
     assert_eq!(summary.started_at, before.started_at);
     assert_eq!(summary.attempts, before.attempts, "what was spent was spent");
-    assert_eq!(ledger.errors(play.job, 0, 9).await.unwrap(), []);
+    assert_eq!(ledger.errors(play.job, &ErrorsParams::new(0, 9)).await.unwrap(), []);
     play.check().await;
-    assert_eq!(ledger.retry(play.job, None).await.unwrap(), JobState::Running, "a repeat");
+    assert_eq!(
+        ledger.retry(play.job, &RetryParams::all()).await.unwrap(),
+        JobState::Running,
+        "a repeat"
+    );
     assert_eq!(play.summary().await.generation, 1);
 
     let opened = play.open(9, 9).await;
@@ -49,12 +53,15 @@ pub(super) async fn a_failed_job_is_retried_whole(ledger: Arc<dyn Ledger>) {
 
 pub(super) async fn a_failed_job_is_retried_by_index(ledger: Arc<dyn Ledger>) {
     let play = half_failed(&ledger).await;
-    assert_eq!(ledger.retry(play.job, Some(&[3, 3])).await.unwrap(), JobState::Running);
+    assert_eq!(
+        ledger.retry(play.job, &RetryParams::only([3, 3])).await.unwrap(),
+        JobState::Running
+    );
     let summary = play.summary().await;
     let counts = summary.counts;
     assert_eq!((counts.retrying, counts.failed, counts.cancelled, counts.waiting), (1, 1, 4, 0));
     assert_eq!((summary.generation, summary.error, summary.deadline_at), (1, None, None));
-    let errors = ledger.errors(play.job, 0, 9).await.unwrap();
+    let errors = ledger.errors(play.job, &ErrorsParams::new(0, 9)).await.unwrap();
     assert_eq!(errors.iter().map(|entry| entry.index).collect::<Vec<_>>(), [0]);
     play.check().await;
     let held = play.take(9).await;
@@ -65,7 +72,7 @@ pub(super) async fn a_failed_job_is_retried_by_index(ledger: Arc<dyn Ledger>) {
     assert_eq!(play.summary().await.error.as_deref(), Some("1 of 8 subtasks failed"));
     play.check().await;
 
-    ledger.retry(play.job, Some(&[0])).await.unwrap();
+    ledger.retry(play.job, &RetryParams::only([0])).await.unwrap();
     let held = play.take(9).await;
     assert_eq!(play.succeed(&held).await, JobState::Failed);
     let summary = play.summary().await;
@@ -74,7 +81,7 @@ pub(super) async fn a_failed_job_is_retried_by_index(ledger: Arc<dyn Ledger>) {
     play.check().await;
 
     // The whole of it takes the cancelled ones too.
-    ledger.retry(play.job, None).await.unwrap();
+    ledger.retry(play.job, &RetryParams::all()).await.unwrap();
     assert_eq!(play.succeed_level().await, JobState::Succeeded);
     assert_eq!(play.summary().await.counts.done, 8);
     play.check().await;
@@ -84,20 +91,24 @@ pub(super) async fn a_running_job_gets_its_failed_subtasks_back(ledger: Arc<dyn 
     let play = Play::of(&ledger, 8).await;
     let held = play.take(6).await;
     play.commit(held.chunk, 0, vec![ok(1), failed("a"), failed("b"), failed("c")]).await;
-    assert_eq!(ledger.retry(play.job, Some(&[2])).await.unwrap(), JobState::Running);
+    assert_eq!(ledger.retry(play.job, &RetryParams::only([2])).await.unwrap(), JobState::Running);
     let summary = play.summary().await;
     assert_eq!((summary.counts.failed, summary.counts.retrying, summary.generation), (2, 1, 1));
     assert_eq!((summary.counts.running, summary.counts.waiting, summary.cursor), (2, 2, 6));
     play.check().await;
     ledger.pause(play.job).await.unwrap();
-    assert_eq!(ledger.retry(play.job, None).await.unwrap(), JobState::Paused);
+    assert_eq!(ledger.retry(play.job, &RetryParams::all()).await.unwrap(), JobState::Paused);
     let summary = play.summary().await;
     assert_eq!((summary.counts.failed, summary.counts.retrying, summary.generation), (0, 3, 2));
-    assert_eq!(ledger.errors(play.job, 0, 9).await.unwrap(), []);
+    assert_eq!(ledger.errors(play.job, &ErrorsParams::new(0, 9)).await.unwrap(), []);
     play.check().await;
     ledger.resume(play.job).await.unwrap();
     assert_eq!(shape(&play.open(9, 9).await), [(1, 4, 1), (6, 8, 1)]);
-    assert_eq!(ledger.retry(play.job, None).await.unwrap(), JobState::Running, "none failed");
+    assert_eq!(
+        ledger.retry(play.job, &RetryParams::all()).await.unwrap(),
+        JobState::Running,
+        "none failed"
+    );
     assert_eq!(play.summary().await.generation, 2);
     play.check().await;
 }
@@ -115,7 +126,7 @@ pub(super) async fn a_retry_of_bad_indices_changes_nothing(ledger: Arc<dyn Ledge
         (&too_many, "10001 "),
     ];
     for (indices, expected) in bad {
-        match ledger.retry(play.job, Some(indices)).await {
+        match ledger.retry(play.job, &RetryParams::only(indices.to_vec())).await {
             Err(ControlError::BadIndices(text)) => {
                 assert!(text.contains(expected), "{text:?} does not name {expected:?}");
             }
@@ -123,7 +134,10 @@ pub(super) async fn a_retry_of_bad_indices_changes_nothing(ledger: Arc<dyn Ledge
         }
         assert_eq!(play.summary().await, before);
     }
-    assert_eq!(ledger.retry(play.job, Some(&[0, 3])).await.unwrap(), JobState::Running);
+    assert_eq!(
+        ledger.retry(play.job, &RetryParams::only([0, 3])).await.unwrap(),
+        JobState::Running
+    );
     let held = play.take(1).await;
     let state = play.commit(held.chunk, held.from, vec![again(Duration::ZERO)]).await;
     assert_eq!(state, JobState::Running);

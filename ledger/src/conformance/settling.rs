@@ -7,7 +7,7 @@ use longshore_protocol::Run;
 use longshore_protocol::state::JobState;
 
 use super::play::{NEVER, Play, again, failed, later, ok, ok_lines, shape, token};
-use crate::op::{Committed, Released};
+use crate::op::{Committed, ErrorsParams, ReleaseParams, Released};
 use crate::{Error, Ledger};
 
 pub(super) async fn a_chunk_settles_in_parts_and_closes(ledger: Arc<dyn Ledger>) {
@@ -45,7 +45,7 @@ pub(super) async fn a_repeated_commit_changes_nothing(ledger: Arc<dyn Ledger>) {
     }
     play.commit(held.chunk, 4, vec![]).await;
     assert_eq!(play.summary().await, before);
-    assert_eq!(ledger.errors(play.job, 0, 9).await.unwrap().len(), 1);
+    assert_eq!(ledger.errors(play.job, &ErrorsParams::new(0, 9)).await.unwrap().len(), 1);
     ledger.pause(play.job).await.unwrap();
     let state = play.commit(held.chunk, 0, vec![ok(1)]).await;
     assert_eq!(state, JobState::Paused, "the state is told with a repeat too");
@@ -106,7 +106,7 @@ pub(super) async fn failures_are_retried_deferred_or_final(ledger: Arc<dyn Ledge
     assert_eq!((grant.from, grant.attempt, grant.deferrals), (1, 3, 0));
     play.commit(third[0].chunk, 1, vec![failed("third time")]).await;
 
-    let errors = ledger.errors(play.job, 0, 9).await.unwrap();
+    let errors = ledger.errors(play.job, &ErrorsParams::new(0, 9)).await.unwrap();
     let told: Vec<_> = errors
         .iter()
         .map(|entry| (entry.index, entry.error.as_str(), entry.attempts, entry.node.as_str()))
@@ -174,7 +174,8 @@ pub(super) async fn a_limit_of_failures_ends_the_job(ledger: Arc<dyn Ledger>) {
     assert_eq!((summary.queued_chunks, summary.running_chunks), (0, 0));
     assert_eq!((summary.next_retry_at, summary.eta), (None, None));
     assert!(summary.finished_at.is_some());
-    let answer = ledger.release(play.job, first.chunk, token(1), None).await.unwrap();
+    let answer =
+        ledger.release(play.job, &ReleaseParams::new(first.chunk, token(1))).await.unwrap();
     assert_eq!(answer, Released::Fenced);
     play.check().await;
 }

@@ -17,8 +17,9 @@ use longshore_protocol::{
 
 use super::play::{admission, job_id, lost, node, token};
 use crate::op::{
-    Admission, Admitted, Claim, Commit, Committed, Held, LossCause, LossEvidence, Open,
-    SpeculationRequest,
+    Admission, Admitted, BeatParams, Claim, ClaimParams, Commit, CommitParams, Committed,
+    ErrorsParams, Held, LoseParams, LossCause, LossEvidence, OpenParams, RegisterSchedulerParams,
+    ReleaseParams, ResultsParams, RetryParams, RevokeParams, SpeculationRequest, SweepParams,
 };
 use crate::{ControlError, Error, Ledger};
 
@@ -65,7 +66,7 @@ struct Asked {
 
 impl Asked {
     async fn ask(&self, ledger: &dyn Ledger) -> Result<Claim, Error> {
-        ledger.claim(self.job, self.chunk, self.epoch, self.shown, &self.by).await
+        ledger.claim(self.job, &ClaimParams::of(&self, self.shown, self.by.clone())).await
     }
 }
 
@@ -80,7 +81,9 @@ struct Settling {
 
 impl Settling {
     async fn ask(&self, ledger: &dyn Ledger) -> Result<Committed, Error> {
-        ledger.commit(self.job, self.chunk, self.shown, &self.commit).await
+        ledger
+            .commit(self.job, &CommitParams::new(self.chunk, self.shown, self.commit.clone()))
+            .await
     }
 }
 
@@ -120,14 +123,14 @@ impl Walk {
             18..=31 => self.commit(a, b, c).await,
             32 => self.release(a, b).await,
             33 | 54 | 55 => self.ruin(job, a, b).await,
-            34 => said(self.ledger.revoke(job, &a_node(a), &a_loss(b)).await),
+            34 => said(self.ledger.revoke(job, &RevokeParams::new(a_node(a), a_loss(b))).await),
             35 => self.sweep(job, a).await,
             36 => controlled(self.ledger.pause(job).await),
             37 | 38 => controlled(self.ledger.resume(job).await),
             39 if a % 3 == 0 => controlled(self.ledger.cancel(job).await),
             39 if a % 3 == 1 => controlled(self.ledger.fail(job, "the deadline passed").await),
             39 => controlled(self.ledger.delete(job).await),
-            40 | 41 => controlled(self.ledger.retry(job, None).await),
+            40 | 41 => controlled(self.ledger.retry(job, &RetryParams::all()).await),
             42 | 43 => self.retry_some(job, a, b).await,
             44 => self.admit(job, a).await,
             45 => said(self.ledger.archive(job).await),
@@ -161,12 +164,13 @@ impl Walk {
             assert_eq!((audit.kept, audit.reduce_kept), (summary.counts, summary.reduce));
             let _ = writeln!(view, "{}", masked_summary(&summary, now));
             let _ = writeln!(view, "{:?}", ledger.document(job).await.expect("document"));
-            let page = ledger.results(job, 0, 1_000, 1 << 20).await.expect("results");
+            let page =
+                ledger.results(job, &ResultsParams::new(0..1_000, 1 << 20)).await.expect("results");
             let ends = page.runs.iter().map(|run| run.from + run.count);
             let overlap = ends.zip(page.runs.iter().skip(1)).find(|(end, run)| *end > run.from);
             assert!(overlap.is_none(), "an index has two results: {page:?}");
             let _ = writeln!(view, "{page:?}");
-            for entry in ledger.errors(job, 0, 1_000).await.expect("errors") {
+            for entry in ledger.errors(job, &ErrorsParams::new(0, 1_000)).await.expect("errors") {
                 let (index, error) = (entry.index, entry.error);
                 let _ = write!(view, "{index} {error} {} {}", entry.attempts, entry.node);
                 for death in entry.deaths {
@@ -197,7 +201,7 @@ impl Walk {
         let mut wanted =
             Admission { fan_in, max_parallel, stop_after_failures, ..admission(n as u64, total) };
         if a.is_multiple_of(3) {
-            let open = Open { chunks: (a % 5) as u32, size: a % 7, publish_within: HOURS };
+            let open = OpenParams::new((a % 5) as u32, a % 7, HOURS);
             wanted.open = Some(open);
         }
         match a % 4 {
@@ -223,7 +227,7 @@ impl Walk {
 
     async fn open(&mut self, job: JobId, a: u64, b: u64) -> String {
         let publish_within = if b.is_multiple_of(2) { HOURS } else { Duration::ZERO };
-        let open = Open { chunks: (a % 5) as u32, size: b % 8, publish_within };
+        let open = OpenParams::new((a % 5) as u32, b % 8, publish_within);
         let opened = self.ledger.open(job, &open).await;
         self.messages.extend(opened.iter().flatten());
         said(opened)
@@ -303,7 +307,7 @@ impl Walk {
             left -= run.len();
             runs.push(run);
         }
-        let commit = Commit { from, runs, busy: Duration::from_millis(b % 100) };
+        let commit = Commit::new(from, runs, Duration::from_millis(b % 100));
         Some(Settling { at, job, chunk, shown, commit })
     }
 
@@ -322,7 +326,11 @@ impl Walk {
         };
         let shown = if b % 8 == 7 { token(u64::MAX) } else { held.token };
         let part = [None, Some(1 + b % 5)][(b / 8 % 2) as usize];
-        said(self.ledger.release(held.job, held.chunk, shown, part).await)
+        said(
+            self.ledger
+                .release(held.job, &ReleaseParams { part, ..ReleaseParams::new(held.chunk, shown) })
+                .await,
+        )
     }
 
     /// Fresh nodes, one after the other, claim all that they may of what is queued, and die of it or leave; more than one
@@ -330,7 +338,9 @@ impl Walk {
     async fn ruin(&mut self, job: JobId, a: u64, b: u64) -> String {
         let mut told = String::new();
         for n in 0..a % 7 {
-            let Ok(Some(sweep)) = self.ledger.sweep(job, 99, HOURS, None).await else { break };
+            let Ok(Some(sweep)) = self.ledger.sweep(job, &SweepParams::new(99, HOURS)).await else {
+                break;
+            };
             self.messages.extend(&sweep.publish);
             self.nodes += 1;
             let by = node(&format!("ruined{}", self.nodes));
@@ -341,7 +351,10 @@ impl Walk {
                 self.tokens += 1;
                 let shown = token(self.tokens);
                 let (chunk, epoch) = (message.chunk, message.epoch);
-                let claim = self.ledger.claim(job, chunk, epoch, shown, &by).await;
+                let claim = self
+                    .ledger
+                    .claim(job, &ClaimParams::new(chunk, epoch, shown, by.clone()))
+                    .await;
                 if let Ok(Claim::Granted(grant)) = &claim {
                     let (from, to) = (grant.from, grant.to);
                     self.holdings.push(Holding { job, chunk, token: shown, from, to });
@@ -349,7 +362,11 @@ impl Walk {
                 let _ = write!(told, "{chunk} {}; ", said(claim));
             }
             let died = b >> n & 7 != 0;
-            let _ = writeln!(told, "{}", said(self.ledger.revoke(job, &by, &lost(died)).await));
+            let _ = writeln!(
+                told,
+                "{}",
+                said(self.ledger.revoke(job, &RevokeParams::new(by.clone(), lost(died))).await)
+            );
         }
         told
     }
@@ -363,7 +380,7 @@ impl Walk {
             chunks: 99,
             only: (a % 8 == 5).then(|| a_node(b)),
         };
-        let mut offered = self.ledger.copy(job, &lagging).await;
+        let mut offered = self.ledger.offer_speculative(job, &lagging).await;
         if let Ok(stragglers) = &mut offered {
             stragglers.sort_by_key(|straggler| straggler.message.chunk);
             self.messages.extend(stragglers.iter().map(|straggler| straggler.message));
@@ -375,7 +392,14 @@ impl Walk {
         let now = self.ledger.now().await.expect("now");
         // All that is queued or nothing, and for hours: which chunks have their time depends on the clock otherwise.
         let doubt = a.is_multiple_of(5).then_some(Duration::ZERO);
-        match self.ledger.sweep(job, (a % 9) as u32, HOURS, doubt).await {
+        match self
+            .ledger
+            .sweep(
+                job,
+                &SweepParams { suspect_lost: doubt, ..SweepParams::new((a % 9) as u32, HOURS) },
+            )
+            .await
+        {
             Ok(Some(sweep)) => {
                 self.messages.extend(&sweep.publish);
                 format!("{} {:?}", masked_summary(&sweep.summary, now), sweep.publish)
@@ -385,7 +409,7 @@ impl Walk {
     }
 
     async fn retry_some(&self, job: JobId, a: u64, b: u64) -> String {
-        let errors = self.ledger.errors(job, 0, 99).await.expect("errors");
+        let errors = self.ledger.errors(job, &ErrorsParams::new(0, 99)).await.expect("errors");
         let mut indices: Vec<u64> = errors
             .iter()
             .map(|entry| entry.index)
@@ -394,7 +418,10 @@ impl Walk {
         if b.is_multiple_of(4) {
             indices.push(b / 4 % 50);
         }
-        format!("{indices:?} -> {}", controlled(self.ledger.retry(job, Some(&indices)).await))
+        format!(
+            "{indices:?} -> {}",
+            controlled(self.ledger.retry(job, &RetryParams::only(indices.clone())).await)
+        )
     }
 
     async fn beat(&mut self, a: u64, b: u64) -> String {
@@ -404,12 +431,18 @@ impl Walk {
             1 => {
                 let grounds =
                     if a.is_multiple_of(2) { LossEvidence::Certain } else { LossEvidence::Absent };
-                let lost = self.ledger.lose(&name, grounds, &LossCause::Left).await;
+                let lost = self
+                    .ledger
+                    .lose(&LoseParams::new(name.clone(), grounds, LossCause::Left))
+                    .await;
                 return said(lost.map(|lost| lost.verdict().map(|lost| (lost.node, lost.loss))));
             }
             2 => {
                 let scheduler = SchedulerId::new(format!("s{}", a % 3));
-                let present = self.ledger.register_scheduler(&scheduler, HOURS).await;
+                let present = self
+                    .ledger
+                    .register_scheduler(&RegisterSchedulerParams::new(scheduler.clone(), HOURS))
+                    .await;
                 return said(
                     present.map(|all| all.into_iter().map(|one| one.id).collect::<Vec<_>>()),
                 );
@@ -424,12 +457,16 @@ impl Walk {
         let held: Vec<Held> = recent
             .map(|held| Held { job: held.job, chunk: held.chunk, token: held.token })
             .collect();
-        said(self.ledger.beat(&an_info(name, b), &held).await)
+        said(self.ledger.beat(&BeatParams::new(an_info(name, b), held.clone())).await)
     }
 
     async fn read(&self, job: JobId, a: u64, b: u64, c: u64) -> String {
-        let page = self.ledger.results(job, a % 60, b % 60, c % 40).await;
-        let errors = self.ledger.errors(job, a % 60, (b % 4) as usize).await.expect("errors");
+        let page = self.ledger.results(job, &ResultsParams::new(a % 60..b % 60, c % 40)).await;
+        let errors = self
+            .ledger
+            .errors(job, &ErrorsParams::new(a % 60, (b % 4) as usize))
+            .await
+            .expect("errors");
         let errors: Vec<u64> = errors.iter().map(|entry| entry.index).collect();
         let holders = self.ledger.holders(job).await;
         let names = holders.map(|all| all.into_iter().map(|it| it.node).collect::<Vec<_>>());

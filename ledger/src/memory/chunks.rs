@@ -10,12 +10,13 @@ use super::job::{Chunk, Copy, Job, is_queued};
 use super::retries::{Stretch, Waiting};
 use crate::Error;
 use crate::op::{
-    Claim, Commit, Committed, Event, Grant, Holder, MAX_CHUNKS_A_CALL, MAX_PARTS, MAX_TRIED, Open,
-    Released, SpeculationRequest, SpeculativeChunk, shortened,
+    Claim, ClaimParams, Commit, CommitParams, Committed, Event, Grant, Holder, MAX_CHUNKS_A_CALL,
+    MAX_PARTS, MAX_TRIED, OpenParams, ReleaseParams, Released, SpeculationRequest,
+    SpeculativeChunk, SweepParams, shortened,
 };
 
 impl Job {
-    pub(super) fn open(&mut self, open: &Open, now: Timestamp) -> Vec<ChunkMessage> {
+    pub(super) fn open(&mut self, open: &OpenParams, now: Timestamp) -> Vec<ChunkMessage> {
         if !self.feeds() || open.size == 0 {
             return Vec::new();
         }
@@ -70,14 +71,8 @@ impl Job {
         message
     }
 
-    pub(super) fn claim(
-        &mut self,
-        id: ChunkId,
-        epoch: Epoch,
-        token: Token,
-        node: &NodeId,
-        now: Timestamp,
-    ) -> Claim {
+    pub(super) fn claim(&mut self, params: &ClaimParams, now: Timestamp) -> Claim {
+        let &ClaimParams { chunk: id, epoch, token, ref node } = params;
         if self.state == JobState::Rejected {
             return Claim::Gone;
         }
@@ -145,12 +140,11 @@ impl Job {
 
     pub(super) fn commit(
         &mut self,
-        id: ChunkId,
-        token: Token,
-        commit: &Commit,
+        params: &CommitParams,
         now: Timestamp,
         events: &mut Vec<Event>,
     ) -> Result<Committed, Error> {
+        let &CommitParams { chunk: id, token, ref commit } = params;
         commit.check()?;
         let over = self.is_over_parallel();
         let held = self.chunks.get_mut(&id).and_then(|chunk| {
@@ -353,12 +347,11 @@ impl Job {
 
     pub(super) fn release(
         &mut self,
-        id: ChunkId,
-        token: Token,
-        part: Option<u64>,
+        params: &ReleaseParams,
         now: Timestamp,
         events: &mut Vec<Event>,
     ) -> Released {
+        let &ReleaseParams { chunk: id, token, part } = params;
         let over = self.is_over_parallel();
         let is_left = self.chunks.get_mut(&id).is_some_and(|chunk| match part {
             None => chunk.leave_to_the_other(token),
@@ -384,9 +377,9 @@ impl Job {
         Released::Queued
     }
 
-    pub(super) fn copy(
+    pub(super) fn offer_speculative(
         &mut self,
-        lagging: &SpeculationRequest,
+        params: &SpeculationRequest,
         now: Timestamp,
     ) -> Vec<SpeculativeChunk> {
         if !self.feeds() || self.admission.max_parallel.is_some() {
@@ -396,7 +389,7 @@ impl Job {
         let mut late: Vec<(ChunkId, &mut Chunk)> = self
             .chunks
             .iter_mut()
-            .filter(|(_, chunk)| chunk.may_be_copied(lagging, now))
+            .filter(|(_, chunk)| chunk.may_be_copied(params, now))
             .map(|(id, chunk)| (*id, chunk))
             .collect();
         late.sort_by_key(|(id, chunk)| (chunk.since, *id));
@@ -406,7 +399,7 @@ impl Job {
             let holder = chunk.node().expect("it runs").clone();
             SpeculativeChunk { message: chunk.message(job, id), holder }
         };
-        late.into_iter().take(lagging.chunks.min(MAX_CHUNKS_A_CALL) as usize).map(offer).collect()
+        late.into_iter().take(params.chunks.min(MAX_CHUNKS_A_CALL) as usize).map(offer).collect()
     }
 
     pub(super) fn holders(&self) -> Vec<Holder> {
@@ -440,13 +433,8 @@ impl Job {
         self.chunks.get_mut(&id)
     }
 
-    pub(super) fn sweep(
-        &mut self,
-        limit: u32,
-        publish_within: Duration,
-        doubt: Option<Duration>,
-        now: Timestamp,
-    ) -> Vec<ChunkMessage> {
+    pub(super) fn sweep(&mut self, params: &SweepParams, now: Timestamp) -> Vec<ChunkMessage> {
+        let &SweepParams { limit, publish_within, suspect_lost } = params;
         self.measure(now);
         if !self.feeds() {
             return Vec::new();
@@ -458,8 +446,8 @@ impl Job {
             .filter_map(|(id, chunk)| {
                 let ChunkState::Queued { due } = &mut chunk.state else { return None };
                 let queued_for = now.since(chunk.since);
-                let is_doubtful = doubt.is_some_and(|doubt| queued_for >= doubt);
-                if *due > now && !is_doubtful {
+                let is_suspected_lost = suspect_lost.is_some_and(|after| queued_for >= after);
+                if *due > now && !is_suspected_lost {
                     return None;
                 }
                 // Changed only as far as `take` lets it: the iterator is lazy.

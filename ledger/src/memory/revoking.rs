@@ -7,20 +7,20 @@ use longshore_protocol::state::ChunkState;
 use longshore_protocol::{ChunkId, Death, ErrorEntry, Lost, NodeId, Recovery, Timestamp, Token};
 
 use super::job::{Chunk, Copy, Job};
-use crate::op::{Event, LossCause, Revoked};
+use crate::op::{Event, RevokeParams, Revoked};
 use crate::poison;
 
 impl Job {
     pub(super) fn revoke(
         &mut self,
-        node: &NodeId,
-        loss: &LossCause,
+        params: &RevokeParams,
         now: Timestamp,
         events: &mut Vec<Event>,
     ) -> Vec<Revoked> {
-        let (lost, how) = (loss.lost(), loss.how().map(str::to_owned));
+        let RevokeParams { node, cause } = params;
+        let (lost, how) = (cause.lost(), cause.how().map(str::to_owned));
         let died = lost == Lost::Died;
-        let held = self.held_by(node, loss.claimed_by());
+        let held = self.held_by(node, cause.claimed_by());
         if held.is_empty() {
             return Vec::new();
         }

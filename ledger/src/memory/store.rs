@@ -4,21 +4,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Isolation, JobId, JournalPlace, NodeId, NodeInfo, NodeRecord, NodeState, SchedulerId,
-    SchedulerRecord, Stall, Timestamp,
+    JobId, JournalPlace, NodeId, NodeRecord, NodeState, SchedulerId, SchedulerRecord, Stall,
+    Timestamp,
 };
 
 use super::job::Job;
 use crate::op::{
-    Admission, Admitted, Beat, Event, Held, LOST_KEPT, LossCause, LossEvidence, LossVerdict,
-    LostNode, Process, Stop, StopReason,
+    Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, Event, Held, IsolateParams,
+    LOST_KEPT, LoseParams, LossEvidence, LossVerdict, LostNode, Process, RecordCrashParams,
+    RegisterSchedulerParams, ReportStallParams, RestoreParams, Restored, Stop, StopReason,
 };
-use crate::{
-    CANCEL_KEPT, Cancelled, ControlError, POSTPONED_FOR, PriorState, Restored, STALL_KEPT,
-};
-
-use longshore_protocol::state::JobState;
+use crate::{CANCEL_KEPT, Cancelled, ControlError, POSTPONED_FOR, STALL_KEPT};
 
 /// A scheduler that was silent for so long is dropped from memory; nobody asks for longer.
 const SCHEDULER_FORGOTTEN: Duration = Duration::from_secs(24 * 60 * 60);
@@ -125,11 +123,11 @@ impl Store {
 
     pub(super) fn restore(
         &mut self,
-        admission: &Admission,
-        was: &PriorState,
+        params: &RestoreParams,
         now: Timestamp,
         events: &mut Vec<Event>,
     ) -> Restored {
+        let RestoreParams { admission, prior } = params;
         let id = admission.job;
         if self.was_deleted(id, now) {
             return Restored::Known;
@@ -138,7 +136,7 @@ impl Store {
             Some(known) if known.state != JobState::Rejected => return Restored::Known,
             _ => {}
         }
-        let mut job = Job::restore(admission, was, now);
+        let mut job = Job::restore(admission, prior, now);
         if job.expires_at().is_some_and(|at| at <= now) {
             return Restored::Expired;
         }
@@ -171,13 +169,9 @@ impl Store {
         self.journal.clone()
     }
 
-    pub(super) fn advance(
-        &mut self,
-        from: Option<&JournalPlace>,
-        to: &JournalPlace,
-    ) -> Option<JournalPlace> {
-        if self.journal.as_ref() == from {
-            self.journal = Some(to.clone());
+    pub(super) fn advance(&mut self, params: &AdvanceJournalParams) -> Option<JournalPlace> {
+        if self.journal == params.from {
+            self.journal = Some(params.to.clone());
         }
         self.journal.clone()
     }
@@ -210,18 +204,13 @@ impl Store {
         (now.since(*at) < POSTPONED_FOR).then(|| reason.clone())
     }
 
-    pub(super) fn report_stall(
-        &mut self,
-        id: JobId,
-        node: &NodeId,
-        reason: Option<&str>,
-        now: Timestamp,
-    ) {
+    pub(super) fn report_stall(&mut self, id: JobId, params: &ReportStallParams, now: Timestamp) {
+        let ReportStallParams { node, reason } = params;
         self.stalls.retain(|_, stall| now.since(stall.at) < STALL_KEPT);
         let key = (id, node.clone());
         match reason {
             Some(reason) => {
-                let stall = Stall { node: node.clone(), at: now, reason: reason.to_owned() };
+                let stall = Stall { node: node.clone(), at: now, reason: reason.clone() };
                 self.stalls.insert(key, stall);
             }
             None => {
@@ -307,11 +296,11 @@ impl Store {
 
     pub(super) fn beat(
         &mut self,
-        info: &NodeInfo,
-        held: &[Held],
+        params: &BeatParams,
         now: Timestamp,
         events: &mut Vec<Event>,
     ) -> Beat {
+        let BeatParams { info, held } = params;
         self.severed.remove(&Process::Worker(info.id.clone()));
         self.lost.remove(&info.id);
         let known = self.nodes.get(&info.id);
@@ -380,31 +369,25 @@ impl Store {
         true
     }
 
-    pub(super) fn isolate(
-        &mut self,
-        id: &NodeId,
-        isolated: &[Isolation],
-        events: &mut Vec<Event>,
-    ) -> bool {
-        let Some(node) = self.nodes.get_mut(id) else {
+    pub(super) fn isolate(&mut self, params: &IsolateParams, events: &mut Vec<Event>) -> bool {
+        let Some(node) = self.nodes.get_mut(&params.node) else {
             return false;
         };
-        node.record.isolated = isolated.to_vec();
-        events.push(Event::Node { node: id.clone() });
+        node.record.isolated = params.isolated.clone();
+        events.push(Event::Node { node: params.node.clone() });
         true
     }
 
     pub(super) fn record_crash(
         &mut self,
-        id: &NodeId,
-        death: &str,
+        params: &RecordCrashParams,
         events: &mut Vec<Event>,
     ) -> bool {
-        let Some(node) = self.nodes.get_mut(id) else {
+        let Some(node) = self.nodes.get_mut(&params.node) else {
             return false;
         };
-        node.record.death = Some(death.to_owned());
-        events.push(Event::Node { node: id.clone() });
+        node.record.death = Some(params.death.clone());
+        events.push(Event::Node { node: params.node.clone() });
         true
     }
 
@@ -416,14 +399,13 @@ impl Store {
 
     pub(super) fn lose(
         &mut self,
-        id: &NodeId,
-        grounds: LossEvidence,
-        loss: &LossCause,
+        params: &LoseParams,
         now: Timestamp,
         events: &mut Vec<Event>,
     ) -> LossVerdict {
+        let LoseParams { node: id, evidence, cause } = params;
         let beat_at = self.nodes.get(id).map(|node| node.record.beat_at);
-        let beat_at = match (grounds, beat_at) {
+        let beat_at = match (*evidence, beat_at) {
             (LossEvidence::Absent, Some(_)) => return LossVerdict::Lives,
             (LossEvidence::LastBeat(at), Some(beat_at)) if beat_at != at => {
                 return LossVerdict::Lives;
@@ -440,7 +422,7 @@ impl Store {
         }
         self.severed.remove(&Process::Worker(id.clone()));
         self.nodes.remove(id);
-        let lost = LostNode { node: id.clone(), at: now, beat_at, loss: loss.clone() };
+        let lost = LostNode { node: id.clone(), at: now, beat_at, loss: cause.clone() };
         self.lost.insert(id.clone(), lost.clone());
         events.push(Event::Node { node: id.clone() });
         LossVerdict::New(lost)
@@ -448,15 +430,15 @@ impl Store {
 
     pub(super) fn register_scheduler(
         &mut self,
-        scheduler: &SchedulerId,
-        within: Duration,
+        params: &RegisterSchedulerParams,
         now: Timestamp,
     ) -> Vec<SchedulerRecord> {
+        let RegisterSchedulerParams { scheduler, within } = params;
         self.severed.remove(&Process::Scheduler(scheduler.clone()));
         self.schedulers.insert(scheduler.clone(), now);
-        self.schedulers.retain(|_, at| now.since(*at) <= within.max(SCHEDULER_FORGOTTEN));
+        self.schedulers.retain(|_, at| now.since(*at) <= (*within).max(SCHEDULER_FORGOTTEN));
         let mut present = self.schedulers();
-        present.retain(|record| now.since(record.beat_at) <= within);
+        present.retain(|record| now.since(record.beat_at) <= *within);
         present
     }
 

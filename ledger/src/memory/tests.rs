@@ -13,6 +13,9 @@ use proptest::test_runner::TestRunner;
 use super::*;
 use crate::conformance::ordeal::Ordeal;
 use crate::conformance::walk::{Draw, Shape, Walk};
+use crate::{
+    ClaimParams, CommitParams, RegisterSchedulerParams, RetryParams, RevokeParams, SweepParams,
+};
 
 /// A clock that goes when it is told to.
 #[derive(Default)]
@@ -50,7 +53,7 @@ fn token(n: u8) -> Token {
 }
 
 fn successes(from: u64, count: u64) -> Commit {
-    Commit { from, runs: vec![Run::Success { count, results: None }], busy: Duration::ZERO }
+    Commit::new(from, vec![Run::Success { count, results: None }], Duration::ZERO)
 }
 
 async fn open(
@@ -59,13 +62,13 @@ async fn open(
     size: u64,
     within: Duration,
 ) -> Vec<ChunkMessage> {
-    let open = Open { chunks, size, publish_within: within };
+    let open = OpenParams::new(chunks, size, within);
     ledger.open(job(), &open).await.unwrap()
 }
 
 async fn claim(ledger: &MemoryLedger, message: &ChunkMessage) -> Claim {
     let node = NodeId::new("n");
-    ledger.claim(job(), message.chunk, message.epoch, token(1), &node).await.unwrap()
+    ledger.claim(job(), &ClaimParams::of(&message, token(1), node.clone())).await.unwrap()
 }
 
 /// Hands out and settles whatever is left, as often as it takes.
@@ -84,22 +87,28 @@ async fn finish(ledger: &MemoryLedger, clock: &ManualClock, job: JobId) {
             Some(_) => {}
         }
         for node in ["a", "b", "c", "n"] {
-            ledger.revoke(job, &NodeId::new(node), &LossCause::Vanished).await.unwrap();
+            ledger
+                .revoke(job, &RevokeParams::new(NodeId::new(node), LossCause::Vanished))
+                .await
+                .unwrap();
         }
-        let open = Open { chunks: 9, size: 9, publish_within: Duration::ZERO };
+        let open = OpenParams::new(9, 9, Duration::ZERO);
         ledger.open(job, &open).await.unwrap();
         // A revoke may have ended it.
         if ledger.pause(job).await.is_ok() {
             ledger.resume(job).await.unwrap();
         }
-        let swept = ledger.sweep(job, 99, Duration::ZERO, None).await.unwrap();
+        let swept = ledger.sweep(job, &SweepParams::new(99, Duration::ZERO)).await.unwrap();
         for (n, message) in swept.into_iter().flat_map(|sweep| sweep.publish).enumerate() {
             let token = token(n as u8);
             let node = NodeId::new("n");
-            let claimed = ledger.claim(job, message.chunk, message.epoch, token, &node).await;
+            let claimed = ledger.claim(job, &ClaimParams::of(&message, token, node.clone())).await;
             if let Ok(Claim::Granted(grant)) = claimed {
                 let commit = successes(grant.from, grant.to - grant.from);
-                ledger.commit(job, message.chunk, token, &commit).await.unwrap();
+                ledger
+                    .commit(job, &CommitParams::new(message.chunk, token, commit.clone()))
+                    .await
+                    .unwrap();
             }
         }
     }
@@ -232,7 +241,7 @@ async fn repeats_of_a_message_thin_out_with_the_time_that_it_waits() {
     open(&ledger, 1, 4, within).await;
     let mut published = Vec::new();
     for second in 0..=100u64 {
-        let swept = ledger.sweep(job(), 9, within, None).await.unwrap().unwrap();
+        let swept = ledger.sweep(job(), &SweepParams::new(9, within)).await.unwrap().unwrap();
         published.extend(swept.publish.iter().map(|_| second));
         clock.advance(Duration::from_secs(1));
     }
@@ -253,7 +262,7 @@ async fn an_ended_job_is_kept_for_its_time_and_not_longer() {
     // A retry lifts it.
     ledger.admit(&admission(4)).await.unwrap();
     ledger.fail(job(), "deadline").await.unwrap();
-    ledger.retry(job(), None).await.unwrap();
+    ledger.retry(job(), &RetryParams::all()).await.unwrap();
     clock.advance(HOUR * 48);
     assert!(ledger.job(job()).await.unwrap().is_some());
     ledger.reject("00000000-0000-4000-8000-000000000002".parse().unwrap(), "no").await.unwrap();
@@ -269,16 +278,19 @@ async fn the_rate_is_that_of_the_last_seconds_and_tells_when_it_will_end() {
     claim(&ledger, &opened[0]).await;
     for second in 0..60 {
         let commit = successes(second * 100, 100);
-        ledger.commit(job(), ChunkId(1), token(1), &commit).await.unwrap();
+        ledger
+            .commit(job(), &CommitParams::new(ChunkId(1), token(1), commit.clone()))
+            .await
+            .unwrap();
         clock.advance(Duration::from_secs(1));
-        ledger.sweep(job(), 0, HOUR, None).await.unwrap();
+        ledger.sweep(job(), &SweepParams::new(0, HOUR)).await.unwrap();
     }
     let summary = ledger.job(job()).await.unwrap().unwrap();
     assert!((summary.rate - 100.0).abs() < 1.0, "{}", summary.rate);
     let eta = summary.eta.expect("it moves");
     assert!((eta.as_secs_f64() - 40.0).abs() < 1.0, "{eta:?}");
     clock.advance(HOUR);
-    let swept = ledger.sweep(job(), 0, HOUR, None).await.unwrap().unwrap();
+    let swept = ledger.sweep(job(), &SweepParams::new(0, HOUR)).await.unwrap().unwrap();
     assert!(swept.summary.rate < 1.0, "nothing was settled for an hour");
     ledger.pause(job()).await.unwrap();
     assert_eq!(ledger.job(job()).await.unwrap().unwrap().eta, None);
@@ -290,7 +302,10 @@ async fn schedulers_that_fell_silent_are_left_out() {
     let [one, two] = ["one", "two"].map(SchedulerId::new);
     let within = Duration::from_secs(5);
     let attend = async |id: &SchedulerId| -> Vec<SchedulerId> {
-        let present = ledger.register_scheduler(id, within).await.unwrap();
+        let present = ledger
+            .register_scheduler(&RegisterSchedulerParams::new(id.clone(), within))
+            .await
+            .unwrap();
         present.into_iter().map(|record| record.id).collect()
     };
     attend(&one).await;
@@ -317,14 +332,17 @@ async fn a_follower_that_falls_behind_is_told_of_the_gap() {
 fn a_bit_that_is_set_counts_once_and_keeps_its_result() {
     let now = Timestamp::from_millis(1);
     let mut counts = Job::admit(&admission(8), now);
-    let opened = counts.open(&Open { chunks: 1, size: 8, publish_within: HOUR }, now);
-    counts.claim(opened[0].chunk, Epoch(1), token(1), &NodeId::new("n"), now);
+    let opened = counts.open(&OpenParams::new(1, 8, HOUR), now);
+    counts.claim(
+        opened[0].chunk,
+        &ClaimParams::new(Epoch(1), token(1), &NodeId::new("n"), now.clone()),
+    );
     // Somebody else was first with 2, 3 and 6.
     counts.done.set_range(2..4);
     counts.done.set_range(6..7);
     let results = Some("0\n1\n2\n3\n4\n5\n6\n".to_owned());
     let runs = vec![Run::Success { count: 7, results }];
-    let commit = Commit { from: 0, runs, busy: Duration::ZERO };
+    let commit = Commit::new(0, runs, Duration::ZERO);
     let mut events = Vec::new();
     counts.commit(opened[0].chunk, token(1), &commit, now, &mut events).unwrap();
     assert_eq!(counts.counts.done, 4);
@@ -334,7 +352,7 @@ fn a_bit_that_is_set_counts_once_and_keeps_its_result() {
     // Failures of what is done are no failures.
     counts.done.set_range(7..8);
     let runs = vec![Run::Failed { error: "late".into() }];
-    let commit = Commit { from: 7, runs, busy: Duration::ZERO };
+    let commit = Commit::new(7, runs, Duration::ZERO);
     counts.commit(opened[0].chunk, token(1), &commit, now, &mut events).unwrap();
     assert_eq!((counts.counts.failed, counts.errors.page(0, 9)), (0, vec![]));
 }
@@ -345,13 +363,16 @@ fn the_audit_sees_what_is_wrong() {
     fn check(break_it: fn(&mut Job), expected: &str) {
         let now = Timestamp::from_millis(1);
         let mut job = Job::admit(&Admission { fan_in: Some(4), ..admission(12) }, now);
-        let opened = job.open(&Open { chunks: 2, size: 3, publish_within: HOUR }, now);
-        job.claim(opened[0].chunk, Epoch(1), token(1), &NodeId::new("n"), now);
+        let opened = job.open(&OpenParams::new(2, 3, HOUR), now);
+        job.claim(
+            opened[0].chunk,
+            &ClaimParams::new(Epoch(1), token(1), &NodeId::new("n"), now.clone()),
+        );
         let runs = vec![
             Run::Failed { error: "no".into() },
             Run::Retry { error: "again".into(), delay: HOUR },
         ];
-        let commit = Commit { from: 0, runs, busy: Duration::ZERO };
+        let commit = Commit::new(0, runs, Duration::ZERO);
         job.commit(opened[0].chunk, token(1), &commit, now, &mut Vec::new()).unwrap();
         assert_eq!(job.audit().findings, Vec::<String>::new());
         break_it(&mut job);
@@ -385,7 +406,10 @@ async fn ten_million_subtasks_cost_bits_and_not_rows() {
         for message in opened {
             claim(&ledger, &message).await;
             let commit = successes(message.from, message.to - message.from);
-            ledger.commit(job(), message.chunk, token(1), &commit).await.unwrap();
+            ledger
+                .commit(job(), &CommitParams::new(message.chunk, token(1), commit.clone()))
+                .await
+                .unwrap();
         }
     }
     let summary = ledger.job(job()).await.unwrap().unwrap();
@@ -403,11 +427,17 @@ async fn a_restored_ledger_knows_nothing_of_what_came_after_the_snapshot() {
     let message = open(&ledger, 1, 4, HOUR).await[0];
     let before = ledger.snapshot();
     assert!(matches!(claim(&ledger, &message).await, Claim::Granted(_)));
-    ledger.commit(job(), message.chunk, token(1), &successes(0, 2)).await.unwrap();
+    ledger
+        .commit(job(), &CommitParams::new(message.chunk, token(1), successes(0, 2)))
+        .await
+        .unwrap();
     ledger.restore(&before);
     let summary = ledger.job(job()).await.unwrap().unwrap();
     assert_eq!((summary.counts.done, summary.counts.queued), (0, 4));
     assert!(ledger.audit(job()).await.unwrap().unwrap().is_clean());
-    let late = ledger.commit(job(), message.chunk, token(1), &successes(2, 2)).await.unwrap();
+    let late = ledger
+        .commit(job(), &CommitParams::new(message.chunk, token(1), successes(2, 2)))
+        .await
+        .unwrap();
     assert_eq!(late, Committed::Fenced);
 }

@@ -10,7 +10,7 @@ use super::jobs::{clock_millis, hget, zadd, zrem};
 use super::millis;
 use super::reply::{Reply, corrupt, optional_word, parse, word};
 use crate::op::MAX_RETRY_INDICES;
-use crate::{CANCEL_KEPT, Cancelled, ControlError, Error};
+use crate::{CANCEL_KEPT, Cancelled, ControlError, Error, RetryParams};
 
 /// How many expired jobs one `archive` takes off the list: bounds a call that is made once a job.
 const MOST_EXPIRED: usize = 100;
@@ -60,9 +60,10 @@ impl RedisLedger {
     pub(super) async fn retry_job(
         &self,
         job: JobId,
-        indices: Option<&[u64]>,
+        params: &RetryParams,
     ) -> Result<JobState, ControlError> {
         const OPERATION: &str = "retry";
+        let indices = params.indices.as_deref();
         let keys = self.keys();
         let name = job.to_string();
         let mut look = cmd("HMGET");

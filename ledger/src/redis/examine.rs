@@ -12,7 +12,7 @@ use super::jobs::clock_millis;
 use super::library::{LIBRARY, NAME};
 use super::reply::{Reply, word};
 use super::transport::Failure;
-use crate::{Cause, Error, Ledger, Open};
+use crate::{Cause, Error, Ledger, OpenParams};
 
 const OPERATION: &str = "examine";
 const OLDEST: (u32, u32) = (7, 0);
@@ -77,7 +77,7 @@ impl RedisLedger {
 
     /// Asks for chunks of a job that can't exist: nothing is written, but Redis refuses whoever might write all the same.
     async fn writes(&self) -> Finding {
-        let open = Open { chunks: 1, size: 1, publish_within: Duration::ZERO };
+        let open = OpenParams::new(1, 1, Duration::ZERO);
         match self.open(JobId::NIL, &open).await {
             Ok(_) => finding(Severity::Ok, "writes", "accepted".into(), ""),
             Err(error) => {

@@ -4,9 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use longshore_protocol::{
-    Isolation, NodeId, NodeInfo, NodeRecord, SchedulerId, SchedulerRecord, Timestamp,
-};
+use longshore_protocol::{NodeId, NodeInfo, NodeRecord, SchedulerId, SchedulerRecord, Timestamp};
 use redis::{Cmd, cmd};
 
 use super::call::Call;
@@ -16,7 +14,10 @@ use super::node_hash::{heart, node_fields, node_info, node_record};
 use super::reply::{Reply, corrupt, word};
 use super::summary::Fields;
 use super::{RedisLedger, millis};
-use crate::{Beat, Error, Event, Held, NodeSnapshot, Stop, StopReason, Topic};
+use crate::{
+    Beat, BeatParams, Error, Event, IsolateParams, NodeSnapshot, RecordCrashParams,
+    RegisterSchedulerParams, Stop, StopReason, Topic,
+};
 
 /// A worker that was never forgotten by name is forgotten after this silence.
 const FORGET_AFTER: Duration = Duration::from_hours(24);
@@ -85,8 +86,9 @@ struct Answer {
 
 impl RedisLedger {
     /// Two round trips: the node's own hash and its place on the lists of nodes, then one question a job held and, in a cluster, the lists. A worker that holds nothing is spared the second.
-    pub(super) async fn beat_node(&self, info: &NodeInfo, held: &[Held]) -> Result<Beat, Error> {
+    pub(super) async fn beat_node(&self, params: &BeatParams) -> Result<Beat, Error> {
         const OPERATION: &str = "beat";
+        let BeatParams { info, held } = params;
         let keys = self.keys();
         let answer = tokio::join!(self.tell_of_node(info), self.keep_time(OPERATION)).0?;
 
@@ -284,12 +286,9 @@ impl RedisLedger {
         Ok(true)
     }
 
-    pub(super) async fn isolate_node(
-        &self,
-        node: &NodeId,
-        isolated: &[Isolation],
-    ) -> Result<bool, Error> {
+    pub(super) async fn isolate_node(&self, params: &IsolateParams) -> Result<bool, Error> {
         const OPERATION: &str = "isolate";
+        let IsolateParams { node, isolated } = params;
         let list =
             serde_json::to_string(isolated).map_err(|e| corrupt(OPERATION, e.to_string()))?;
         let call = Call::new(OPERATION, [self.keys().node(node)]).arg(list);
@@ -302,8 +301,12 @@ impl RedisLedger {
         Ok(true)
     }
 
-    pub(super) async fn certify_death(&self, node: &NodeId, death: &str) -> Result<bool, Error> {
+    pub(super) async fn record_node_crash(
+        &self,
+        params: &RecordCrashParams,
+    ) -> Result<bool, Error> {
         const OPERATION: &str = "record_crash";
+        let RecordCrashParams { node, death } = params;
         let call = Call::new(OPERATION, [self.keys().node(node)]).arg(death);
         if self.call(&call).await?.word()? != "certified" {
             return Ok(false);
@@ -354,12 +357,12 @@ impl RedisLedger {
         Ok(channels.map(|channel| publish(channel, &hint)).collect())
     }
 
-    pub(super) async fn attend_as(
+    pub(super) async fn register_as(
         &self,
-        scheduler: &SchedulerId,
-        within: Duration,
+        params: &RegisterSchedulerParams,
     ) -> Result<Vec<SchedulerRecord>, Error> {
         const OPERATION: &str = "register_scheduler";
+        let &RegisterSchedulerParams { ref scheduler, within } = params;
         let (keys, own) = (self.keys(), self.keys().scheduler(scheduler));
         let call =
             Call::new(OPERATION, [keys.schedulers()]).arg(scheduler.as_str()).arg(millis(within));
@@ -417,7 +420,7 @@ impl RedisLedger {
         Ok(records)
     }
 
-    pub(super) async fn withdraw_as(&self, scheduler: &SchedulerId) -> Result<(), Error> {
+    pub(super) async fn deregister_as(&self, scheduler: &SchedulerId) -> Result<(), Error> {
         let mut delete = cmd("DEL");
         delete.arg(self.keys().scheduler(scheduler));
         let leave = zrem(self.keys().schedulers(), scheduler.as_str());

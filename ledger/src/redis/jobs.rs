@@ -13,8 +13,9 @@ use super::summary::Fields;
 use super::{RedisLedger, millis, packing};
 use crate::op::{MAX_CHUNKS_A_CALL, MAX_INDICES, MAX_PARTS, shortened};
 use crate::{
-    Admission, Admitted, Claim, Commit, Committed, Error, Grant, Holder, LossCause, Open,
-    POSTPONED_FOR, Released, Revoked, SpeculationRequest, SpeculativeChunk, Sweep,
+    Admission, Admitted, Claim, ClaimParams, CommitParams, Committed, Error, Grant, Holder,
+    OpenParams, POSTPONED_FOR, ReleaseParams, Released, RevokeParams, Revoked, SpeculationRequest,
+    SpeculativeChunk, Sweep, SweepParams,
 };
 
 impl RedisLedger {
@@ -161,25 +162,23 @@ impl RedisLedger {
     pub(super) async fn open_chunks(
         &self,
         job: JobId,
-        open: &Open,
+        params: &OpenParams,
     ) -> Result<Vec<ChunkMessage>, Error> {
         let keys = self.keys();
         let call = Call::new(
             "open",
             [keys.job(job), keys.done(job), keys.chunks(job), keys.retry(job), keys.due(job)],
         );
-        let call = opening(call, open);
+        let call = opening(call, params);
         messages(job, self.call(&call).await?)
     }
 
     pub(super) async fn claim_chunk(
         &self,
         job: JobId,
-        chunk: ChunkId,
-        epoch: Epoch,
-        token: Token,
-        node: &NodeId,
+        params: &ClaimParams,
     ) -> Result<Claim, Error> {
+        let ClaimParams { chunk, epoch, token, node } = params;
         let part = Arguments::default()
             .arg(chunk.0)
             .arg(epoch.0)
@@ -219,10 +218,9 @@ impl RedisLedger {
     pub(super) async fn commit_chunk(
         &self,
         job: JobId,
-        chunk: ChunkId,
-        token: Token,
-        commit: &Commit,
+        params: &CommitParams,
     ) -> Result<Committed, Error> {
+        let CommitParams { chunk, token, commit } = params;
         commit.check()?;
         let mut part = Arguments::default()
             .arg(chunk.0)
@@ -268,7 +266,7 @@ impl RedisLedger {
         chunks.iter().map(|_| record(reply.next()?)).collect()
     }
 
-    pub(super) async fn absolve_nodes(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error> {
+    pub(super) async fn refund_nodes(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error> {
         let names: Vec<&str> = nodes.iter().map(NodeId::as_str).collect();
         let call = Call::new("refund_attempts", self.keys().all_of_job(job))
             .arg(self.keys().events())
@@ -280,10 +278,9 @@ impl RedisLedger {
     pub(super) async fn release_chunk(
         &self,
         job: JobId,
-        chunk: ChunkId,
-        token: Token,
-        part: Option<u64>,
+        params: &ReleaseParams,
     ) -> Result<Released, Error> {
+        let ReleaseParams { chunk, token, part } = params;
         let keys = self.keys();
         let call = Call::new("release", [keys.job(job), keys.chunks(job), keys.due(job)])
             .arg(keys.events())
@@ -300,17 +297,17 @@ impl RedisLedger {
         }
     }
 
-    pub(super) async fn offer_copies(
+    pub(super) async fn offer_stragglers(
         &self,
         job: JobId,
-        lagging: &SpeculationRequest,
+        params: &SpeculationRequest,
     ) -> Result<Vec<SpeculativeChunk>, Error> {
         let keys = self.keys();
         let call = Call::new("copy", [keys.job(job), keys.chunks(job)])
-            .arg(millis(lagging.held_for))
-            .arg(millis(lagging.offer_for))
-            .arg(lagging.chunks.min(MAX_CHUNKS_A_CALL))
-            .arg(lagging.only.as_ref().map_or("", NodeId::as_str));
+            .arg(millis(params.held_for))
+            .arg(millis(params.offer_for))
+            .arg(params.chunks.min(MAX_CHUNKS_A_CALL))
+            .arg(params.only.as_ref().map_or("", NodeId::as_str));
         let mut reply = self.call(&call).await?;
         let mut stragglers = Vec::new();
         while !reply.is_empty() {
@@ -323,17 +320,17 @@ impl RedisLedger {
     pub(super) async fn revoke_node(
         &self,
         job: JobId,
-        node: &NodeId,
-        loss: &LossCause,
+        params: &RevokeParams,
     ) -> Result<Vec<Revoked>, Error> {
+        let RevokeParams { node, cause } = params;
         let keys = self.keys();
         let call = Call::new("revoke", keys.all_of_job(job))
             .arg(keys.events())
             .arg(job.to_string())
             .arg(node.as_str())
-            .arg(loss.lost().word())
-            .arg(loss.how().unwrap_or_default())
-            .arg(loss.claimed_by().map(|at| at.to_string()).unwrap_or_default());
+            .arg(cause.lost().word())
+            .arg(cause.how().unwrap_or_default())
+            .arg(cause.claimed_by().map(|at| at.to_string()).unwrap_or_default());
         let mut reply = self.call(&call).await?;
         let mut revoked = Vec::new();
         while !reply.is_empty() {
@@ -366,17 +363,17 @@ impl RedisLedger {
     pub(super) async fn sweep_job(
         &self,
         job: JobId,
-        limit: u32,
-        publish_within: Duration,
-        doubt: Option<Duration>,
+        params: &SweepParams,
     ) -> Result<Option<Sweep>, Error> {
         const OPERATION: &str = "sweep";
         let keys = self.keys();
         let call =
             Call::new(OPERATION, [keys.job(job), keys.chunks(job), keys.retry(job), keys.due(job)])
-                .arg(limit.min(MAX_CHUNKS_A_CALL))
-                .arg(millis(publish_within))
-                .arg(doubt.map_or_else(String::new, |queued_for| millis(queued_for).to_string()));
+                .arg(params.limit.min(MAX_CHUNKS_A_CALL))
+                .arg(millis(params.publish_within))
+                .arg(
+                    params.suspect_lost.map_or_else(String::new, |after| millis(after).to_string()),
+                );
         let mut reply = self.call(&call).await?;
         if reply.is_empty() {
             return Ok(None);
@@ -441,7 +438,7 @@ fn message(job: JobId, reply: &mut Reply) -> Result<ChunkMessage, Error> {
 }
 
 /// Adds what to open to a call.
-fn opening(call: Call, open: &Open) -> Call {
+fn opening(call: Call, open: &OpenParams) -> Call {
     call.arg(open.chunks.min(MAX_CHUNKS_A_CALL)).arg(open.size).arg(millis(open.publish_within))
 }
 

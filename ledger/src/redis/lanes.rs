@@ -165,7 +165,7 @@ impl Lanes {
 /// One connection, once it is open.
 #[derive(Default)]
 struct Lane {
-    open: Mutex<Option<Open>>,
+    open: Mutex<Option<OpenParams>>,
     /// Connections that it had.
     opened: AtomicU64,
     /// Held by who opens it, or finds out whether it is still there.

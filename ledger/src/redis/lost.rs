@@ -15,23 +15,19 @@ use super::reply::corrupt;
 use super::summary::Fields;
 use super::{RedisLedger, millis};
 use crate::op::LOST_KEPT;
-use crate::{Error, LossCause, LossEvidence, LossVerdict, LostNode, Topic};
+use crate::{Error, LoseParams, LossCause, LossEvidence, LossVerdict, LostNode, Topic};
 
 impl RedisLedger {
-    pub(super) async fn lose_node(
-        &self,
-        node: &NodeId,
-        grounds: LossEvidence,
-        loss: &LossCause,
-    ) -> Result<LossVerdict, Error> {
+    pub(super) async fn lose_node(&self, params: &LoseParams) -> Result<LossVerdict, Error> {
         const OPERATION: &str = "lose";
+        let LoseParams { node, evidence, cause } = params;
         self.told().remove(node);
         let keys = self.keys();
         let record = keys.node(node);
         let is_cluster = self.transport().is_cluster();
         let lists = [keys.nodes(), keys.node_news(), keys.lost_node(node)];
         let touched = lists.into_iter().chain((!is_cluster).then(|| record.clone()));
-        let (word, time) = match grounds {
+        let (word, time) = match *evidence {
             LossEvidence::Certain => ("certain", Timestamp::default()),
             LossEvidence::Absent => ("absent", Timestamp::default()),
             LossEvidence::LastBeat(at) => ("beat", at),
@@ -42,8 +38,8 @@ impl RedisLedger {
             .arg(word)
             .arg(time.as_millis())
             .arg(millis(LOST_KEPT))
-            .arg(if loss.lost() == Lost::Left { "left" } else { "died" })
-            .arg(loss.how().unwrap_or_default());
+            .arg(if cause.lost() == Lost::Left { "left" } else { "died" })
+            .arg(cause.how().unwrap_or_default());
         let mut reply = self.call(&call).await?;
         let verdict = reply.word()?;
         if verdict == "lives" {

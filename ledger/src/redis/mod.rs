@@ -47,19 +47,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Isolation, JobId, JobSummary, JournalPlace,
-    NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Stall,
-    Timestamp, Token,
+    Audit, ChunkId, ChunkMessage, ErrorEntry, JobId, JobSummary, JournalPlace, NodeId, NodeRecord,
+    Recovery, ResultsPage, SchedulerId, SchedulerRecord, Stall, Timestamp,
 };
 
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::keys::Keys;
 use crate::{
-    Admission, Admitted, Beat, Cancelled, Claim, Commit, Committed, ConnectionWatch, ControlError,
-    Error, Events, Finding, Held, Holder, Ledger, LossCause, LossEvidence, LossVerdict,
-    NodeSnapshot, Open, PriorState, Released, Restored, Revoked, SpeculationRequest,
-    SpeculativeChunk, StoredDocument, Sweep, Topic,
+    Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, Cancelled, Claim, ClaimParams,
+    CommitParams, Committed, ConnectionWatch, ControlError, Error, ErrorsParams, Events, Finding,
+    Holder, IsolateParams, Ledger, LoseParams, LossVerdict, NodeSnapshot, OpenParams,
+    RecordCrashParams, RegisterSchedulerParams, ReleaseParams, Released, ReportStallParams,
+    RestoreParams, Restored, ResultsParams, RetryParams, RevokeParams, Revoked, SpeculationRequest,
+    SpeculativeChunk, StoredDocument, Sweep, SweepParams, Topic,
 };
 use clock::LedgerClock;
 use fleet::Told;
@@ -200,83 +201,48 @@ impl Ledger for RedisLedger {
         self.read_postponed(job).await
     }
 
-    async fn report_stall(
-        &self,
-        job: JobId,
-        node: &NodeId,
-        reason: Option<&str>,
-    ) -> Result<(), Error> {
-        self.write_stall(job, node, reason).await
+    async fn report_stall(&self, job: JobId, params: &ReportStallParams) -> Result<(), Error> {
+        self.write_stall(job, params).await
     }
 
     async fn stalls(&self, job: JobId) -> Result<Vec<Stall>, Error> {
         self.read_stalls(job).await
     }
 
-    async fn open(&self, job: JobId, open: &Open) -> Result<Vec<ChunkMessage>, Error> {
-        self.open_chunks(job, open).await
+    async fn open(&self, job: JobId, params: &OpenParams) -> Result<Vec<ChunkMessage>, Error> {
+        self.open_chunks(job, params).await
     }
 
-    async fn claim(
-        &self,
-        job: JobId,
-        chunk: ChunkId,
-        epoch: Epoch,
-        token: Token,
-        node: &NodeId,
-    ) -> Result<Claim, Error> {
-        self.claim_chunk(job, chunk, epoch, token, node).await
+    async fn claim(&self, job: JobId, params: &ClaimParams) -> Result<Claim, Error> {
+        self.claim_chunk(job, params).await
     }
 
-    async fn commit(
-        &self,
-        job: JobId,
-        chunk: ChunkId,
-        token: Token,
-        commit: &Commit,
-    ) -> Result<Committed, Error> {
-        self.commit_chunk(job, chunk, token, commit).await
+    async fn commit(&self, job: JobId, params: &CommitParams) -> Result<Committed, Error> {
+        self.commit_chunk(job, params).await
     }
 
-    async fn release(
-        &self,
-        job: JobId,
-        chunk: ChunkId,
-        token: Token,
-        part: Option<u64>,
-    ) -> Result<Released, Error> {
-        self.release_chunk(job, chunk, token, part).await
+    async fn release(&self, job: JobId, params: &ReleaseParams) -> Result<Released, Error> {
+        self.release_chunk(job, params).await
     }
 
-    async fn copy(
+    async fn offer_speculative(
         &self,
         job: JobId,
-        lagging: &SpeculationRequest,
+        params: &SpeculationRequest,
     ) -> Result<Vec<SpeculativeChunk>, Error> {
-        self.offer_copies(job, lagging).await
+        self.offer_stragglers(job, params).await
     }
 
-    async fn revoke(
-        &self,
-        job: JobId,
-        node: &NodeId,
-        loss: &LossCause,
-    ) -> Result<Vec<Revoked>, Error> {
-        self.revoke_node(job, node, loss).await
+    async fn revoke(&self, job: JobId, params: &RevokeParams) -> Result<Vec<Revoked>, Error> {
+        self.revoke_node(job, params).await
     }
 
     async fn holders(&self, job: JobId) -> Result<Vec<Holder>, Error> {
         self.read_holders(job).await
     }
 
-    async fn sweep(
-        &self,
-        job: JobId,
-        limit: u32,
-        publish_within: Duration,
-        doubt: Option<Duration>,
-    ) -> Result<Option<Sweep>, Error> {
-        self.sweep_job(job, limit, publish_within, doubt).await
+    async fn sweep(&self, job: JobId, params: &SweepParams) -> Result<Option<Sweep>, Error> {
+        self.sweep_job(job, params).await
     }
 
     async fn pause(&self, job: JobId) -> Result<JobState, ControlError> {
@@ -299,16 +265,16 @@ impl Ledger for RedisLedger {
         self.fail_job(job, error).await
     }
 
-    async fn retry(&self, job: JobId, indices: Option<&[u64]>) -> Result<JobState, ControlError> {
-        self.retry_job(job, indices).await
+    async fn retry(&self, job: JobId, params: &RetryParams) -> Result<JobState, ControlError> {
+        self.retry_job(job, params).await
     }
 
     async fn delete(&self, job: JobId) -> Result<(), ControlError> {
         self.delete_job(job).await
     }
 
-    async fn restore(&self, admission: &Admission, was: &PriorState) -> Result<Restored, Error> {
-        self.restore_job(admission, was).await
+    async fn restore(&self, params: &RestoreParams) -> Result<Restored, Error> {
+        self.restore_job(params).await
     }
 
     async fn missing(&self, jobs: &[JobId]) -> Result<Vec<JobId>, Error> {
@@ -321,10 +287,9 @@ impl Ledger for RedisLedger {
 
     async fn advance_journal(
         &self,
-        from: Option<&JournalPlace>,
-        to: &JournalPlace,
+        params: &AdvanceJournalParams,
     ) -> Result<Option<JournalPlace>, Error> {
-        self.advance_in_journal(from, to).await
+        self.advance_in_journal(params).await
     }
 
     async fn job(&self, job: JobId) -> Result<Option<JobSummary>, Error> {
@@ -347,18 +312,12 @@ impl Ledger for RedisLedger {
         self.read_document(job).await
     }
 
-    async fn results(
-        &self,
-        job: JobId,
-        from: u64,
-        to: u64,
-        max_bytes: u64,
-    ) -> Result<ResultsPage, Error> {
-        self.read_results(job, from, to, max_bytes).await
+    async fn results(&self, job: JobId, params: &ResultsParams) -> Result<ResultsPage, Error> {
+        self.read_results(job, params).await
     }
 
-    async fn errors(&self, job: JobId, from: u64, limit: usize) -> Result<Vec<ErrorEntry>, Error> {
-        self.read_errors(job, from, limit).await
+    async fn errors(&self, job: JobId, params: &ErrorsParams) -> Result<Vec<ErrorEntry>, Error> {
+        self.read_errors(job, params).await
     }
 
     async fn recoveries(&self, job: JobId, limit: usize) -> Result<Vec<Recovery>, Error> {
@@ -369,8 +328,8 @@ impl Ledger for RedisLedger {
         self.audit_job(job).await
     }
 
-    async fn beat(&self, info: &NodeInfo, held: &[Held]) -> Result<Beat, Error> {
-        Box::pin(self.beat_node(info, held)).await
+    async fn beat(&self, params: &BeatParams) -> Result<Beat, Error> {
+        Box::pin(self.beat_node(params)).await
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRecord>, Error> {
@@ -391,36 +350,30 @@ impl Ledger for RedisLedger {
     }
 
     async fn refund_attempts(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error> {
-        self.absolve_nodes(job, nodes).await
+        self.refund_nodes(job, nodes).await
     }
 
-    async fn isolate(&self, node: &NodeId, isolated: &[Isolation]) -> Result<bool, Error> {
-        self.isolate_node(node, isolated).await
+    async fn isolate(&self, params: &IsolateParams) -> Result<bool, Error> {
+        self.isolate_node(params).await
     }
 
     async fn drain(&self, node: &NodeId) -> Result<bool, Error> {
         self.drain_node(node).await
     }
 
-    async fn record_crash(&self, node: &NodeId, death: &str) -> Result<bool, Error> {
-        self.certify_death(node, death).await
+    async fn record_crash(&self, params: &RecordCrashParams) -> Result<bool, Error> {
+        self.record_node_crash(params).await
     }
 
-    async fn lose(
-        &self,
-        node: &NodeId,
-        grounds: LossEvidence,
-        loss: &LossCause,
-    ) -> Result<LossVerdict, Error> {
-        self.lose_node(node, grounds, loss).await
+    async fn lose(&self, params: &LoseParams) -> Result<LossVerdict, Error> {
+        self.lose_node(params).await
     }
 
     async fn register_scheduler(
         &self,
-        scheduler: &SchedulerId,
-        within: Duration,
+        params: &RegisterSchedulerParams,
     ) -> Result<Vec<SchedulerRecord>, Error> {
-        self.attend_as(scheduler, within).await
+        self.register_as(params).await
     }
 
     async fn schedulers(&self) -> Result<Vec<SchedulerRecord>, Error> {
@@ -428,11 +381,11 @@ impl Ledger for RedisLedger {
     }
 
     async fn deregister_scheduler(&self, scheduler: &SchedulerId) -> Result<(), Error> {
-        self.withdraw_as(scheduler).await
+        self.deregister_as(scheduler).await
     }
 
-    async fn events(&self, audience: Topic) -> Result<Box<dyn Events>, Error> {
-        self.follow_events(audience).await
+    async fn events(&self, topic: Topic) -> Result<Box<dyn Events>, Error> {
+        self.follow_events(topic).await
     }
 
     async fn now(&self) -> Result<Timestamp, Error> {

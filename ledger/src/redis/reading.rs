@@ -4,6 +4,7 @@ use longshore_protocol::{
     Death, Digest, ErrorEntry, JobId, JobSummary, Lost, NodeId, Recovery, ResultRun, ResultsPage,
     Timestamp,
 };
+use std::ops::Range;
 use std::time::Duration;
 
 use redis::cmd;
@@ -15,7 +16,7 @@ use super::reply::{Reply, corrupt, optional_word, parse, word};
 use super::summary::Fields;
 use super::{RedisLedger, packing};
 use crate::op::MAX_RECOVERIES;
-use crate::{Error, StoredDocument};
+use crate::{Error, ErrorsParams, ResultsParams, StoredDocument};
 
 /// No job has more indices than a bitmap has bits; larger numbers would lose digits on the way. A page that ends here is the last.
 pub(super) const MOST_INDEX: u64 = 1 << 41;
@@ -129,17 +130,16 @@ impl RedisLedger {
     pub(super) async fn read_results(
         &self,
         job: JobId,
-        from: u64,
-        to: u64,
-        max_bytes: u64,
+        params: &ResultsParams,
     ) -> Result<ResultsPage, Error> {
+        let Range { start, end } = params.indices;
         let call = Call::new("results", [self.keys().results(job), self.keys().done(job)])
-            .arg(from.min(MOST_INDEX))
-            .arg(to.min(MOST_INDEX))
-            .arg(max_bytes.min(1 << 52));
+            .arg(start.min(MOST_INDEX))
+            .arg(end.min(MOST_INDEX))
+            .arg(params.max_bytes.min(1 << 52));
         let mut page = results_page(self.call(&call).await?)?;
         if page.next == MOST_INDEX {
-            page.next = to;
+            page.next = end;
         }
         Ok(page)
     }
@@ -147,8 +147,7 @@ impl RedisLedger {
     pub(super) async fn read_errors(
         &self,
         job: JobId,
-        from: u64,
-        limit: usize,
+        params: &ErrorsParams,
     ) -> Result<Vec<ErrorEntry>, Error> {
         const OPERATION: &str = "errors";
         let key = self.keys().errors(job);
@@ -157,9 +156,9 @@ impl RedisLedger {
         let names = Reply::list(OPERATION, self.send(OPERATION, &list).await?)?.words()?;
         let mut indices: Vec<u64> =
             names.iter().map(|name| parse(OPERATION, name)).collect::<Result<_, _>>()?;
-        indices.retain(|index| *index >= from);
+        indices.retain(|index| *index >= params.from);
         indices.sort_unstable();
-        indices.truncate(limit);
+        indices.truncate(params.limit);
         if indices.is_empty() {
             return Ok(Vec::new());
         }

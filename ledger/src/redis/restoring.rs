@@ -9,20 +9,17 @@ use super::call::Call;
 use super::jobs::{zadd, zrem};
 use super::millis;
 use super::reply::{Reply, corrupt, optional_word, parse, word};
-use crate::{Admission, Error, PriorState, Restored};
+use crate::{AdvanceJournalParams, Error, PriorState, RestoreParams, Restored};
 
 impl RedisLedger {
     /// As with `admit`, the job goes on the list of active ones first.
-    pub(super) async fn restore_job(
-        &self,
-        admission: &Admission,
-        was: &PriorState,
-    ) -> Result<Restored, Error> {
+    pub(super) async fn restore_job(&self, params: &RestoreParams) -> Result<Restored, Error> {
         const OPERATION: &str = "restore";
-        was.check(admission)?;
+        let RestoreParams { admission, prior } = params;
+        prior.check(admission)?;
         let (keys, name) = (self.keys(), admission.job.to_string());
         let call = self.entry_call(OPERATION, admission, &[]);
-        let (call, lists) = match was {
+        let (call, lists) = match prior {
             PriorState::Open { submitted_at, paused } => {
                 let state = if *paused { JobState::Paused } else { JobState::Queued };
                 let submitted = submitted_at.as_millis();
@@ -86,11 +83,11 @@ impl RedisLedger {
 
     pub(super) async fn advance_in_journal(
         &self,
-        from: Option<&JournalPlace>,
-        to: &JournalPlace,
+        params: &AdvanceJournalParams,
     ) -> Result<Option<JournalPlace>, Error> {
         const OPERATION: &str = "advance";
-        let believed = from.map(|from| (from.offset.to_string(), from.record.as_str()));
+        let AdvanceJournalParams { from, to } = params;
+        let believed = from.as_ref().map(|from| (from.offset.to_string(), from.record.as_str()));
         let (offset, record) = believed.unwrap_or_default();
         let call = Call::new(OPERATION, [self.keys().journal()]);
         let call = call.arg(offset).arg(record).arg(to.offset).arg(&to.record);

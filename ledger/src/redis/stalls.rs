@@ -6,16 +6,16 @@ use redis::{Value, cmd};
 use super::RedisLedger;
 use super::millis;
 use super::reply::{Reply, corrupt, parse};
-use crate::{Error, Ledger, STALL_KEPT};
+use crate::{Error, Ledger, ReportStallParams, STALL_KEPT};
 
 impl RedisLedger {
     pub(super) async fn write_stall(
         &self,
         job: JobId,
-        node: &NodeId,
-        reason: Option<&str>,
+        params: &ReportStallParams,
     ) -> Result<(), Error> {
         const OPERATION: &str = "report_stall";
+        let ReportStallParams { node, reason } = params;
         let key = self.keys().stalls(job);
         let Some(reason) = reason else {
             let mut remove = cmd("HDEL");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use longshore_ledger::{Ledger as _, Open};
+use longshore_ledger::{BeatParams, Ledger as _, LoseParams, OpenParams, ReleaseParams};
 
 use super::fleet::tests::{holder, record as worker};
 use super::peers::tests::record;
@@ -39,7 +39,7 @@ fn among_many_jobs_only_those_are_asked_about_of_which_a_lost_node_may_hold_some
     assert_eq!(world.summary(running).running_chunks, 1);
     let mut info = Arc::unwrap_or_clone(worker("n9", "default", 1, 1).info);
     info.jobs = Some([named].into());
-    at_once(world.ledger.beat(&info, &[])).unwrap();
+    at_once(world.ledger.beat(&BeatParams::new(info.clone(), []))).unwrap();
     world.run_for(501);
     let node = NodeId::new("n9");
     let by = Timestamp::from_millis(LEDGER_AHEAD_MS + world.now_ms() + 100);
@@ -52,7 +52,9 @@ fn among_many_jobs_only_those_are_asked_about_of_which_a_lost_node_may_hold_some
     let (grounds, loss) = (LossEvidence::SilentSince(by), LossCause::Vanished);
     let lose = Action::Lose { node: node.clone(), grounds, loss: loss.clone() };
     assert_eq!(at(100), [lose]);
-    let verdict = at_once(world.ledger.lose(&node, grounds, &loss)).unwrap().verdict();
+    let verdict = at_once(world.ledger.lose(&LoseParams::new(node.clone(), grounds, loss.clone())))
+        .unwrap()
+        .verdict();
     let mut then =
         |ms: u64, event| world.engine.step(Timestamp::from_millis(world.now_ms() + ms), event);
     let declared = Event::LossVerdict { node: node.clone(), verdict };
@@ -99,11 +101,12 @@ fn whoever_begins_to_know_a_job_takes_back_what_lost_nodes_hold_of_it() {
     let mut world = World::new(1, 2);
     world.non_speculative = NOT_TWICE.map(String::from).to_vec();
     let job = world.submit(40, 100_000, "");
-    let open = Open { chunks: 1, size: 1, publish_within: Duration::from_secs(5) };
+    let open = OpenParams::new(1, 1, Duration::from_secs(5));
     let message = at_once(world.ledger.open(job, &open)).unwrap().remove(0);
     world.claim_as("stranger", message);
     let stranger = NodeId::new("stranger");
-    let lose = world.ledger.lose(&stranger, LossEvidence::Absent, &LossCause::Vanished);
+    let params = LoseParams::new(stranger.clone(), LossEvidence::Absent, LossCause::Vanished);
+    let lose = world.ledger.lose(&params);
     assert!(at_once(lose).unwrap().verdict().is_some());
     world.run_until(50, "the revoke", |world| world.summary(job).lost > 0);
     ends(&mut world, 5_000, job);
@@ -115,7 +118,8 @@ fn a_claim_that_comes_after_its_node_was_lost_is_taken_back_at_the_next_look_at_
     world.non_speculative = NOT_TWICE.map(String::from).to_vec();
     let job = world.submit(40, 100_000, "");
     let ghost = NodeId::new("ghost");
-    let lose = world.ledger.lose(&ghost, LossEvidence::Absent, &LossCause::Vanished);
+    let params = LoseParams::new(ghost.clone(), LossEvidence::Absent, LossCause::Vanished);
+    let lose = world.ledger.lose(&params);
     assert!(at_once(lose).unwrap().verdict().is_some());
     world.run_for(100);
     world.haunt("ghost");
@@ -129,7 +133,8 @@ fn who_was_declared_lost_and_beats_again_is_spared() {
     world.non_speculative = NOT_TWICE.map(String::from).to_vec();
     let job = world.submit(40, 100_000, "");
     let node = NodeId::new("late");
-    let lose = world.ledger.lose(&node, LossEvidence::Absent, &LossCause::Vanished);
+    let params = LoseParams::new(node.clone(), LossEvidence::Absent, LossCause::Vanished);
+    let lose = world.ledger.lose(&params);
     assert!(at_once(lose).unwrap().verdict().is_some());
     world.run_for(100);
     world.beat("late");
@@ -172,7 +177,7 @@ fn what_is_queued_again_and_fetched_by_another_silent_node_is_published_once_mor
 fn what_a_scheduler_opened_and_did_not_publish_is_published_by_the_next() {
     let mut world = World::new(2, 2);
     let job = world.submit(4, 10_000, "");
-    let open = Open { chunks: 4, size: 1, publish_within: Duration::from_secs(5) };
+    let open = OpenParams::new(4, 1, Duration::from_secs(5));
     assert_eq!(at_once(world.ledger.open(job, &open)).unwrap().len(), 4);
     ends(&mut world, 600, job);
 }
@@ -219,7 +224,7 @@ fn what_a_living_node_knows_nothing_of_runs_elsewhere_after_some_of_its_beats() 
     let mut unaware = Arc::unwrap_or_clone(worker("unaware", "other", 1, 0).info);
     unaware.jobs = Some(BTreeSet::new());
     for _ in 0..20 {
-        at_once(world.ledger.beat(&unaware, &[])).unwrap();
+        at_once(world.ledger.beat(&BeatParams::new(unaware.clone(), []))).unwrap();
         world.run_until(1_000, "", |world| world.summary(job).lost > 0);
     }
     let summary = world.summary(job);
@@ -239,13 +244,15 @@ fn what_a_node_without_work_claims_between_its_beat_and_the_second_look_it_keeps
     let first = world.haunt("idle");
     let mut idle = Arc::unwrap_or_clone(worker("idle", "other", 1, 0).info);
     idle.jobs = Some(BTreeSet::new());
-    let beat = |world: &World| drop(at_once(world.ledger.beat(&idle, &[])).unwrap());
+    let beat = |world: &World| {
+        drop(at_once(world.ledger.beat(&BeatParams::new(idle.clone(), []))).unwrap())
+    };
     for _ in 0..6 {
         beat(&world);
         world.run_for(1_000);
     }
     // It was under suspicion by now. It names the job while it has something of it, but nobody hears that.
-    at_once(world.ledger.release(job, first.chunk, first.token, None)).unwrap();
+    at_once(world.ledger.release(job, &ReleaseParams::new(first.chunk, first.token))).unwrap();
     world.run_for(100);
     world.haunt("idle");
     let claimed = world.now_ms();

@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::FutureExt;
 use longshore_broker::Queue;
 use longshore_ledger::memory::{Clock, MemoryLedger};
-use longshore_ledger::{Claim, Commit, Events, Grant, Held, Ledger, Open, Topic};
+use longshore_ledger::{
+    BeatParams, Claim, ClaimParams, Commit, CommitParams, Events, Grant, Held, IsolateParams,
+    Ledger, LoseParams, OpenParams, ReleaseParams, RevokeParams, SweepParams, Topic,
+};
 use longshore_protocol::{
     ChunkMessage, JobDocument, JobId, JobSummary, NodeId, Run, SchedulerId, TaskRecord, Timestamp,
     Token,
@@ -271,7 +274,8 @@ impl World {
     /// Somebody who is none of the nodes claims this chunk.
     pub(super) fn claim_as(&mut self, ghost: &str, message: ChunkMessage) -> Held {
         let (ghost, token) = (NodeId::new(ghost), Token::from_bytes([9; 16]));
-        let claim = self.ledger.claim(message.job, message.chunk, message.epoch, token, &ghost);
+        let params = ClaimParams::of(&message, token, ghost.clone());
+        let claim = self.ledger.claim(message.job, &params);
         assert!(matches!(at_once(claim).unwrap(), Claim::Granted(_)));
         Held { job: message.job, chunk: message.chunk, token }
     }
@@ -283,7 +287,7 @@ impl World {
     }
 
     pub(super) fn beat(&mut self, name: &str) {
-        at_once(self.ledger.beat(&record(name, "other", 1, 0).info, &[])).unwrap();
+        at_once(self.ledger.beat(&BeatParams::new(record(name, "other", 1, 0).info, []))).unwrap();
     }
 
     pub(super) fn run_for(&mut self, ms: u64) {
@@ -361,7 +365,7 @@ impl World {
             if node.record.failed > 0 || !node.record.cleared.is_empty() {
                 info.records = vec![node.record.clone()];
             }
-            at_once(self.ledger.beat(&info, &[])).unwrap();
+            at_once(self.ledger.beat(&BeatParams::new(info.clone(), []))).unwrap();
         }
         let nodes = at_once(self.ledger.nodes_since(&NodeSnapshot::default())).unwrap();
         self.step(Event::Nodes(nodes));
@@ -399,7 +403,8 @@ impl World {
             Action::Sweep { job, doubt, .. } => {
                 let (within, doubt) =
                     (Duration::from_secs(5), doubt.then_some(Duration::from_millis(200)));
-                let sweep = at_once(ledger.sweep(job, 1_000, within, doubt)).unwrap()?;
+                let params = SweepParams { suspect_lost: doubt, ..SweepParams::new(1_000, within) };
+                let sweep = at_once(ledger.sweep(job, &params)).unwrap()?;
                 let overdue = sweep.publish.into_iter().map(keyed).collect();
                 Event::Looked { job, summary: Some(Box::new(sweep.summary)), overdue }
             }
@@ -409,7 +414,7 @@ impl World {
                 Event::Studied { job, terms: Terms::of(&document) }
             }
             Action::Copy { job, lagging } => {
-                let stragglers = at_once(ledger.copy(job, &lagging)).unwrap();
+                let stragglers = at_once(ledger.offer_speculative(job, &lagging)).unwrap();
                 self.offered += stragglers.len();
                 let ids: Vec<_> = stragglers.iter().map(|it| it.message.chunk).collect();
                 let tried = at_once(ledger.tried(job, &ids)).unwrap();
@@ -420,7 +425,7 @@ impl World {
                 Event::Held { job, by }
             }
             Action::Open { job, chunks, size, .. } => {
-                let open = Open { chunks, size, publish_within: Duration::from_secs(5) };
+                let open = OpenParams::new(chunks, size, Duration::from_secs(5));
                 let opened = at_once(ledger.open(job, &open)).unwrap();
                 Event::Opened { job, chunks: opened.into_iter().map(keyed).collect() }
             }
@@ -444,7 +449,8 @@ impl World {
                 Event::Absolved { job, nodes }
             }
             Action::Isolate { node, isolated } => {
-                at_once(ledger.isolate(&node, &isolated)).unwrap();
+                at_once(ledger.isolate(&IsolateParams::new(node.clone(), isolated.clone())))
+                    .unwrap();
                 return None;
             }
             Action::Withdraw { scheduler } => {
@@ -457,11 +463,13 @@ impl World {
             }
             Action::List => Event::Listed(at_once(ledger.active_jobs()).unwrap()),
             Action::Lose { node, grounds, loss } => {
-                let verdict = at_once(ledger.lose(&node, grounds, &loss)).unwrap().verdict();
+                let params = LoseParams::new(node.clone(), grounds, loss);
+                let verdict = at_once(ledger.lose(&params)).unwrap().verdict();
                 Event::LossVerdict { node, verdict }
             }
             Action::Revoke { job, node, loss } => {
-                let revoked = at_once(ledger.revoke(job, &node, &loss)).unwrap();
+                let params = RevokeParams::new(node.clone(), loss);
+                let revoked = at_once(ledger.revoke(job, &params)).unwrap();
                 Event::Revoked { job, node, is_done: true, is_queued_again: !revoked.is_empty() }
             }
         })
@@ -498,20 +506,18 @@ impl World {
             let message = own.or_else(|| self.queue.pop_front())?;
             self.drawn += 1;
             let token = Token::from_bytes(self.drawn.to_be_bytes());
-            let claim = self.ledger.claim(
-                message.job,
-                message.chunk,
-                message.epoch,
-                token,
-                &self.nodes[node].id,
-            );
+            let params = ClaimParams::of(&message, token, self.nodes[node].id.clone());
+            let claim = self.ledger.claim(message.job, &params);
             let Claim::Granted(grant) = at_once(claim).unwrap() else { continue };
             let summary = self.summary(message.job);
             let is_reduce = grant.from >= summary.counts.total;
             let task = if is_reduce { "sum".to_owned() } else { summary.task };
             if !self.nodes[node].tasks.contains(&task) {
                 self.nodes[node].refused += 1;
-                at_once(self.ledger.release(message.job, message.chunk, token, None)).unwrap();
+                at_once(
+                    self.ledger.release(message.job, &ReleaseParams::new(message.chunk, token)),
+                )
+                .unwrap();
                 continue;
             }
             let count = grant.to - grant.from;
@@ -547,11 +553,12 @@ impl World {
             }
             vec![Run::Success { count, results: None }]
         };
-        let commit = Commit {
-            from: message.from,
+        let commit = Commit::new(
+            message.from,
             runs,
-            busy: Duration::from_micros(running.until_us - running.since_us),
-        };
-        at_once(self.ledger.commit(message.job, message.chunk, *token, &commit)).unwrap();
+            Duration::from_micros(running.until_us - running.since_us),
+        );
+        let params = CommitParams::new(message.chunk, *token, commit);
+        at_once(self.ledger.commit(message.job, &params)).unwrap();
     }
 }

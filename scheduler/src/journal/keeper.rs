@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use longshore_broker::{Broker, JournalEnd, JournalEntry};
-use longshore_ledger::{Error, Ledger};
+use longshore_ledger::{AdvanceJournalParams, Error, Ledger};
 use longshore_protocol::{JobId, JournalEvent, JournalPlace, SchedulerId};
 use serde::Deserialize;
 use tracing::{debug, info, warn};
@@ -180,7 +180,8 @@ impl Keeper {
         end: &JournalPlace,
     ) -> Result<Option<JournalPlace>, Stop> {
         loop {
-            let tried = || self.ledger.advance_journal(believed.as_ref(), end);
+            let advance = AdvanceJournalParams::new(believed.clone(), end.clone());
+            let tried = || self.ledger.advance_journal(&advance);
             match self.insist(tried).await? {
                 Some(now) if now.offset >= end.offset => return Ok(Some(now)),
                 now if now.is_none() || is_behind(now.as_ref(), believed.as_ref()) => {
@@ -261,7 +262,8 @@ impl Keeper {
     ) -> Result<Look, Error> {
         loop {
             let now = if read.offset > place.offset {
-                self.ledger.advance_journal(Some(place), read).await?
+                let advance = AdvanceJournalParams::new(Some(place.clone()), read.clone());
+                self.ledger.advance_journal(&advance).await?
             } else {
                 self.ledger.journal_place().await?
             };

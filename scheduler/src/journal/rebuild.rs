@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
 use longshore_broker::JournalEntry;
-use longshore_ledger::{Admission, ControlError, Error, PriorState, Restored};
+use longshore_ledger::{
+    Admission, ControlError, Error, PriorState, RestoreParams, Restored, RetryParams,
+};
 use longshore_protocol::state::{JobEvent, JobState};
 use longshore_protocol::{
     Decoder, Ending, JobDocument, JobId, JournalEvent, JournalPlace, Manifest, Plan,
@@ -182,9 +184,9 @@ impl Keeper {
         counts: &mut Counts,
     ) -> Vec<JobId> {
         let restores = batch.into_iter().map(|(admission, was)| async move {
-            let was = explained(was);
-            let answer = self.insist(|| self.ledger.restore(&admission, &was)).await;
-            (admission.job, matches!(was, PriorState::Ended(_)), answer)
+            let params = RestoreParams::new(admission, explained(was));
+            let answer = self.insist(|| self.ledger.restore(&params)).await;
+            (params.admission.job, matches!(params.prior, PriorState::Ended(_)), answer)
         });
         let mut gone = Vec::new();
         for (job, had_ended, answer) in join_all(restores).await {
@@ -241,7 +243,7 @@ impl Keeper {
         let ledger = &self.ledger;
         let answer = match event {
             JobEvent::Cancel => ledger.cancel(job).await.map(drop),
-            JobEvent::Retry => ledger.retry(job, None).await.map(drop),
+            JobEvent::Retry => ledger.retry(job, &RetryParams::all()).await.map(drop),
             JobEvent::Pause => ledger.pause(job).await.map(drop),
             _ => ledger.resume(job).await.map(drop),
         };

@@ -1,5 +1,6 @@
 //! Schedulers whose ledger loses something, with a journal to rebuild it from.
 
+use longshore_ledger::RetryParams;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -250,7 +251,7 @@ async fn a_reopened_job_runs_again_after_a_loss() {
         // Who re-opens it does not care for its deadline any more.
         sleep(Duration::from_secs(5)).await;
         world.ledger.pause(job).await.unwrap_err();
-        world.ledger.retry(job, None).await.unwrap();
+        world.ledger.retry(job, &RetryParams::all()).await.unwrap();
         world.ledger.pause(job).await.unwrap();
         told(&world).await;
         if journal_is_lost {

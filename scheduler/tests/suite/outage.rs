@@ -8,18 +8,9 @@ use async_trait::async_trait;
 use longshore_broker::{
     Broker, Depth, JournalReader, Link, Outgoing, PublishError, Queue, Subscription,
 };
-use longshore_ledger::{
-    Admission, Admitted, Beat, Cancelled, Claim, Commit, Committed, ConnectionWatch, ControlError,
-    Error, Event, Events, Held, Holder, Ledger, LossCause, LossEvidence, LossVerdict, NodeSnapshot,
-    Open, PriorState, Released, Restored, Revoked, SpeculationRequest, SpeculativeChunk,
-    StoredDocument, Sweep, Topic,
-};
-use longshore_protocol::state::JobState;
-use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, Isolation, JobId, JobSummary,
-    JournalPlace, NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId,
-    SchedulerRecord, Stall, Timestamp, Token,
-};
+use longshore_ledger::testing::{Answer, Intercepted, Interceptor, Operation};
+use longshore_ledger::{ControlError, Error, Event, Events, Ledger, Topic};
+use longshore_protocol::JournalPlace;
 use tokio::sync::watch;
 
 use crate::reading::Reading;
@@ -119,14 +110,14 @@ impl Outage {
     pub(crate) fn ledger(&self, inner: &Arc<dyn Ledger>) -> Arc<dyn Ledger> {
         let (health, asked) = (self.ledger.subscribe(), self.asked.clone());
         let (mishap, deaf) = (self.mishap.clone(), self.deaf.clone());
-        Arc::new(Fickle { inner: inner.clone(), health, asked, mishap, deaf })
+        Arc::new(Intercepted(Fickle { inner: inner.clone(), health, asked, mishap, deaf }))
     }
 
     /// The same, whose calls are not counted.
     pub(crate) fn workers_ledger(&self, inner: &Arc<dyn Ledger>) -> Arc<dyn Ledger> {
         let health = self.ledger.subscribe();
         let (asked, mishap, deaf) = (Arc::default(), Arc::default(), Arc::default());
-        Arc::new(Fickle { inner: inner.clone(), health, asked, mishap, deaf })
+        Arc::new(Intercepted(Fickle { inner: inner.clone(), health, asked, mishap, deaf }))
     }
 
     pub(crate) fn broker(&self, inner: &Arc<dyn Broker>) -> Arc<dyn Broker> {
@@ -176,93 +167,22 @@ impl Fickle {
     }
 }
 
-/// Each operation: first whether the ledger is there, then the one that is wrapped.
-macro_rules! pass_on {
-    ($($name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)*) => {
-        #[async_trait]
-        impl Ledger for Fickle {
-            $(async fn $name(&self, $($arg: $type),*) -> $answer {
-                self.ask(stringify!($name))?;
-                self.inner.$name($($arg),*).await
-            })*
+#[async_trait]
+impl Interceptor for Fickle {
+    fn ledger(&self) -> &dyn Ledger {
+        self.inner.as_ref()
+    }
 
-            async fn events(&self, audience: Topic) -> Result<Box<dyn Events>, Error> {
-                self.ask("events")?;
-                let is_deaf = self.deaf.load(Ordering::Relaxed);
-                if is_deaf { Ok(Box::new(Silence)) } else { self.inner.events(audience).await }
-            }
+    async fn intercept(&self, operation: Operation) -> Result<Answer, ControlError> {
+        self.ask(operation.name())?;
+        operation.call(self.inner.as_ref()).await
+    }
 
-            fn hearts(&self) -> Box<dyn ConnectionWatch> {
-                self.inner.hearts()
-            }
-
-            async fn examine(&self) -> Vec<Finding> {
-                self.inner.examine().await
-            }
-
-            fn separate(&self) -> Arc<dyn Ledger> {
-                self.inner.separate()
-            }
-
-            fn describe(&self) -> String {
-                self.inner.describe()
-            }
-        }
-    };
-}
-
-pass_on! {
-    admit(admission: &Admission) -> Result<Admitted, Error>;
-    reject(job: JobId, error: &str) -> Result<(), Error>;
-    postpone(job: JobId, reason: &str) -> Result<(), Error>;
-    postponed(job: JobId) -> Result<Option<String>, Error>;
-    report_stall(job: JobId, node: &NodeId, reason: Option<&str>) -> Result<(), Error>;
-    stalls(job: JobId) -> Result<Vec<Stall>, Error>;
-    open(job: JobId, open: &Open) -> Result<Vec<ChunkMessage>, Error>;
-    claim(job: JobId, chunk: ChunkId, epoch: Epoch, token: Token, node: &NodeId)
-        -> Result<Claim, Error>;
-    commit(job: JobId, chunk: ChunkId, token: Token, commit: &Commit) -> Result<Committed, Error>;
-    release(job: JobId, chunk: ChunkId, token: Token, part: Option<u64>)
-        -> Result<Released, Error>;
-    revoke(job: JobId, node: &NodeId, loss: &LossCause) -> Result<Vec<Revoked>, Error>;
-    copy(job: JobId, lagging: &SpeculationRequest) -> Result<Vec<SpeculativeChunk>, Error>;
-    holders(job: JobId) -> Result<Vec<Holder>, Error>;
-    sweep(job: JobId, limit: u32, publish_within: Duration, doubt: Option<Duration>)
-        -> Result<Option<Sweep>, Error>;
-    pause(job: JobId) -> Result<JobState, ControlError>;
-    resume(job: JobId) -> Result<JobState, ControlError>;
-    cancel(job: JobId) -> Result<Cancelled, ControlError>;
-    pending_cancel(job: JobId) -> Result<Option<Timestamp>, Error>;
-    fail(job: JobId, error: &str) -> Result<JobState, ControlError>;
-    retry(job: JobId, indices: Option<&[u64]>) -> Result<JobState, ControlError>;
-    delete(job: JobId) -> Result<(), ControlError>;
-    restore(admission: &Admission, was: &PriorState) -> Result<Restored, Error>;
-    missing(jobs: &[JobId]) -> Result<Vec<JobId>, Error>;
-    journal_place() -> Result<Option<JournalPlace>, Error>;
-    advance_journal(from: Option<&JournalPlace>, to: &JournalPlace)
-        -> Result<Option<JournalPlace>, Error>;
-    job(job: JobId) -> Result<Option<JobSummary>, Error>;
-    active_jobs() -> Result<Vec<JobId>, Error>;
-    finished_jobs(limit: usize) -> Result<Vec<JobId>, Error>;
-    archive(job: JobId) -> Result<(), Error>;
-    document(job: JobId) -> Result<Option<StoredDocument>, Error>;
-    results(job: JobId, from: u64, to: u64, max_bytes: u64) -> Result<ResultsPage, Error>;
-    errors(job: JobId, from: u64, limit: usize) -> Result<Vec<ErrorEntry>, Error>;
-    recoveries(job: JobId, limit: usize) -> Result<Vec<Recovery>, Error>;
-    audit(job: JobId) -> Result<Option<Audit>, Error>;
-    beat(info: &NodeInfo, held: &[Held]) -> Result<Beat, Error>;
-    nodes() -> Result<Vec<NodeRecord>, Error>;
-    tried(job: JobId, chunks: &[ChunkId]) -> Result<Vec<Vec<NodeId>>, Error>;
-    refund_attempts(job: JobId, nodes: &[NodeId]) -> Result<u64, Error>;
-    isolate(node: &NodeId, isolated: &[Isolation]) -> Result<bool, Error>;
-    drain(node: &NodeId) -> Result<bool, Error>;
-    record_crash(node: &NodeId, death: &str) -> Result<bool, Error>;
-    nodes_since(known: &NodeSnapshot) -> Result<NodeSnapshot, Error>;
-    lose(node: &NodeId, grounds: LossEvidence, loss: &LossCause) -> Result<LossVerdict, Error>;
-    register_scheduler(scheduler: &SchedulerId, within: Duration) -> Result<Vec<SchedulerRecord>, Error>;
-    schedulers() -> Result<Vec<SchedulerRecord>, Error>;
-    deregister_scheduler(scheduler: &SchedulerId) -> Result<(), Error>;
-    now() -> Result<Timestamp, Error>;
+    async fn events(&self, topic: Topic) -> Result<Box<dyn Events>, Error> {
+        self.ask("events")?;
+        let is_deaf = self.deaf.load(Ordering::Relaxed);
+        if is_deaf { Ok(Box::new(Silence)) } else { self.inner.events(topic).await }
+    }
 }
 
 struct Severed {

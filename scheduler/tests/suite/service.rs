@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use longshore_broker::Queue;
-use longshore_ledger::Claim;
+use longshore_ledger::{Claim, ClaimParams};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{ChunkMessage, NodeId, Run, Token};
 use tokio::time::{Instant, sleep};
@@ -112,7 +112,8 @@ async fn what_a_worker_claimed_after_it_was_forgotten_runs_elsewhere() {
     drop(messages);
     let message: ChunkMessage = serde_json::from_slice(&delivery.body).unwrap();
     let (token, ghost) = (Token::from_bytes([7; 16]), NodeId::new("ghost"));
-    let claim = world.ledger.claim(job, message.chunk, message.epoch, token, &ghost).await.unwrap();
+    let claim =
+        world.ledger.claim(job, &ClaimParams::of(&message, token, ghost.clone())).await.unwrap();
     assert!(matches!(claim, Claim::Granted(_)));
     delivery.settle.ack().await;
     let claimed = Instant::now();

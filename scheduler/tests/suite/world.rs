@@ -9,7 +9,9 @@ use std::time::Duration;
 use longshore_broker::memory::MemoryBroker;
 use longshore_broker::{Broker, Outgoing, Queue};
 use longshore_ledger::memory::{Clock, MemoryLedger};
-use longshore_ledger::{Claim, Commit, Committed, Grant, Ledger};
+use longshore_ledger::{
+    BeatParams, Claim, ClaimParams, Commit, CommitParams, Committed, Grant, Ledger, ReleaseParams,
+};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
     ChunkMessage, JobId, JobSummary, LivenessTerms, NodeId, NodeInfo, NodeState, Run, SchedulerId,
@@ -146,7 +148,7 @@ impl World {
                 }
             }
             loop {
-                let _ = ledger.beat(&info, &[]).await;
+                let _ = ledger.beat(&BeatParams::new(info.clone(), [])).await;
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         };
@@ -273,15 +275,18 @@ async fn insist<T, C: Future<Output = Result<T, longshore_ledger::Error>>>(
 async fn run(ledger: &dyn Ledger, node: &NodeId, message: ChunkMessage, handler: Handler) {
     let token = Token::from_bytes(u128::from(DRAWN.fetch_add(1, Ordering::Relaxed)).to_be_bytes());
     let ChunkMessage { job, chunk, epoch, .. } = message;
-    let claim = insist(|| ledger.claim(job, chunk, epoch, token, node)).await;
+    let params = ClaimParams::new(chunk, epoch, token, node.clone());
+    let claim = insist(|| ledger.claim(job, &params)).await;
     let Claim::Granted(Grant { from, to, attempt, .. }) = claim else { return };
     for index in from..to {
         tokio::time::sleep(Duration::from_millis(5)).await;
         let runs = split_results(index, vec![handler(index, attempt)]);
-        let commit = Commit { from: index, runs, busy: Duration::from_millis(5) };
-        match insist(|| ledger.commit(job, chunk, token, &commit)).await {
+        let commit = Commit::new(index, runs, Duration::from_millis(5));
+        let params = CommitParams::new(chunk, token, commit);
+        match insist(|| ledger.commit(job, &params)).await {
             Committed::Settled { state: JobState::Paused } => {
-                insist(|| ledger.release(job, chunk, token, None)).await;
+                let params = ReleaseParams::new(chunk, token);
+                insist(|| ledger.release(job, &params)).await;
                 return;
             }
             Committed::Settled { .. } => {}

@@ -9,8 +9,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use longshore_ledger::memory::{Clock, MemoryLedger};
 use longshore_ledger::{
-    Admission, Claim, Commit, Committed, Error, Ledger as _, LossCause,
-    LossEvidence as RealGrounds, NodeSnapshot, Open, Released, SpeculationRequest,
+    Admission, BeatParams, Claim, ClaimParams, Commit, CommitParams, Committed, Error, Ledger as _,
+    LoseParams, LossCause, LossEvidence as RealGrounds, NodeSnapshot, OpenParams, ReleaseParams,
+    Released, RevokeParams, SpeculationRequest, SweepParams,
 };
 use longshore_model::fleet::{Beat, Fleet, LossEvidence};
 use longshore_model::ledger::{Answer, Message, Node, RANGES, Request, SUBTASKS, name, real};
@@ -113,26 +114,30 @@ impl Real {
         let ledger = &self.ledger;
         match step {
             Step::Open => {
-                let open = Open { chunks: 1, size: 2, publish_within: Duration::ZERO };
+                let open = OpenParams::new(1, 2, Duration::ZERO);
                 at_once(ledger.open(JOB, &open)).expect("opened");
                 None
             }
             Step::Copy => {
                 let (held_for, offer_for) = (Duration::ZERO, Duration::from_hours(1));
                 let lagging = SpeculationRequest { held_for, offer_for, chunks: 1, only: None };
-                assert_eq!(at_once(ledger.copy(JOB, &lagging)).expect("offered").len(), 1);
+                assert_eq!(
+                    at_once(ledger.offer_speculative(JOB, &lagging)).expect("offered").len(),
+                    1
+                );
                 None
             }
             Step::Ask(request) => Some(self.ask(request)),
             Step::Revoke(node) => {
-                at_once(ledger.revoke(JOB, &name(node), &LossCause::Left)).expect("revoked");
+                at_once(ledger.revoke(JOB, &RevokeParams::new(name(node), LossCause::Left)))
+                    .expect("revoked");
                 None
             }
             Step::Beat(node, beat, at) => {
                 self.clock.0.store(at.as_millis(), Ordering::Relaxed);
                 self.beats.insert(beat, at);
                 self.newest = self.newest.max(at);
-                at_once(ledger.beat(&info(node), &[])).expect("heard");
+                at_once(ledger.beat(&BeatParams::new(info(node), []))).expect("heard");
                 None
             }
             Step::Lose(node, grounds) => {
@@ -140,7 +145,8 @@ impl Real {
                     LossEvidence::LastBeat(beat) => RealGrounds::LastBeat(self.beats[&beat]),
                     LossEvidence::Absent => RealGrounds::Absent,
                 };
-                at_once(ledger.lose(&name(node), grounds, &LossCause::Vanished)).expect("answered");
+                at_once(ledger.lose(&LoseParams::new(name(node), grounds, LossCause::Vanished)))
+                    .expect("answered");
                 None
             }
             Step::Reclaim(chunk, token) => Some(self.release(chunk, token)),
@@ -152,7 +158,8 @@ impl Real {
             Request::Claim { message: (chunk, epoch), token, node } => {
                 let (chunk, epoch) = (id(chunk), Epoch(epoch.into()));
                 let node = name(node);
-                let claim = self.ledger.claim(JOB, chunk, epoch, real(token), &node);
+                let params = ClaimParams::new(chunk, epoch, real(token), node);
+                let claim = self.ledger.claim(JOB, &params);
                 match at_once(claim).expect("answered") {
                     Claim::Granted(grant) => {
                         Answer::Granted { from: grant.from as u8, to: grant.to as u8 }
@@ -163,8 +170,9 @@ impl Real {
             }
             Request::Commit { message: (chunk, _), token, from, to } => {
                 let runs = vec![Run::Success { count: (to - from).into(), results: None }];
-                let commit = Commit { from: from.into(), runs, busy: Duration::ZERO };
-                match at_once(self.ledger.commit(JOB, id(chunk), real(token), &commit)) {
+                let commit = Commit::new(from.into(), runs, Duration::ZERO);
+                let params = CommitParams::new(id(chunk), real(token), commit);
+                match at_once(self.ledger.commit(JOB, &params)) {
                     Ok(Committed::Settled { .. }) => Answer::Settled,
                     Ok(Committed::Fenced) => Answer::Fenced,
                     // After a rollback its holder knows more than the ledger. It gives the chunk up, as if it were fenced.
@@ -177,7 +185,8 @@ impl Real {
     }
 
     fn release(&self, chunk: u8, token: u8) -> Answer {
-        match at_once(self.ledger.release(JOB, id(chunk), real(token), None)).expect("answered") {
+        let params = ReleaseParams::new(id(chunk), real(token));
+        match at_once(self.ledger.release(JOB, &params)).expect("answered") {
             Released::Queued => Answer::Queued,
             Released::Fenced => Answer::Fenced,
         }
@@ -186,7 +195,8 @@ impl Real {
     /// What waits for a worker, however lately it was asked for.
     fn waiting(&self) -> Vec<ChunkMessage> {
         let doubt = Some(Duration::ZERO);
-        let sweep = at_once(self.ledger.sweep(JOB, 10, Duration::ZERO, doubt));
+        let params = SweepParams { suspect_lost: doubt, ..SweepParams::new(10, Duration::ZERO) };
+        let sweep = at_once(self.ledger.sweep(JOB, &params));
         sweep.expect("swept").expect("the job is there").publish
     }
 

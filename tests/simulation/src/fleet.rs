@@ -57,7 +57,7 @@ pub(crate) async fn keep_worker(world: Arc<World>, place: usize, config: Config,
         process.announces(config.dead_after);
         let worker = worker(&process, &config, &dice, kind);
         world.note(|| format!("{} starts as {}", process.name, worker.id()));
-        let (broker, ledger) = (RemoteBroker::new(&process), RemoteLedger::new(&process));
+        let (broker, ledger) = (RemoteBroker::new(&process), RemoteLedger::connect(&process));
         let run = tokio::spawn(worker.run(broker, ledger, CancellationToken::new()));
         live(&process, run).await;
         tokio::time::sleep(dice.millis(0..RESTART_MS)).await;
@@ -78,7 +78,7 @@ pub(crate) async fn keep_scheduler(world: Arc<World>, place: usize) {
         let mut config = longshore_scheduler::Config::new(id);
         config.dead_after = world.dead_after;
         let scheduler =
-            Scheduler::new(config, RemoteBroker::new(&process), RemoteLedger::new(&process))
+            Scheduler::new(config, RemoteBroker::new(&process), RemoteLedger::connect(&process))
                 .expanding(files(&world));
         let run = tokio::spawn(scheduler.run(CancellationToken::new()));
         live(&process, run).await;
@@ -211,7 +211,7 @@ async fn progress(process: &Process, job: &Job) {
 /// The application: submits the jobs at their times, controls them, and submits again what a rollback of the ledger lost.
 pub(crate) async fn application(world: Arc<World>) {
     let process = Process::start(&world, "application".into(), false);
-    let ledger = RemoteLedger::new(&process);
+    let ledger = RemoteLedger::connect(&process);
     let client = Client::new(RemoteBroker::new(&process), ledger.clone());
     for job in world.jobs.values() {
         tokio::spawn(submit(world.clone(), client.clone(), job.clone()));
@@ -236,7 +236,7 @@ async fn publish(client: &Client, document: &JobDocument) {
 
 async fn control_job(
     world: Arc<World>,
-    ledger: Arc<RemoteLedger>,
+    ledger: Arc<dyn Ledger>,
     job: Job,
     at: Duration,
     control: Control,
@@ -247,14 +247,14 @@ async fn control_job(
         Control::Pause => ledger.pause(job.id).await.map(drop),
         Control::Resume => ledger.resume(job.id).await.map(drop),
         Control::Cancel => ledger.cancel(job.id).await.map(drop),
-        Control::Retry => ledger.retry(job.id, None).await.map(drop),
+        Control::Retry => ledger.retry(job.id, &RetryParams::all()).await.map(drop),
     };
 }
 
 /// After a rollback: what was confirmed and is not known any more comes again.
 pub(crate) async fn resubmit(world: Arc<World>) {
     let process = Process::start(&world, "application again".into(), false);
-    let client = Client::new(RemoteBroker::new(&process), RemoteLedger::new(&process));
+    let client = Client::new(RemoteBroker::new(&process), RemoteLedger::connect(&process));
     for id in world.confirmed_jobs() {
         if world.ledger.job(id).await.ok().flatten().is_none() {
             world.count("jobs submitted again after a rollback");

@@ -13,18 +13,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
+use longshore_ledger::testing::{Answer, Intercepted, Interceptor, Operation};
 use longshore_ledger::{
-    Admission, Admitted, Beat, Cancelled, Claim, Commit, Committed, ConnectionWatch, ControlError,
-    Error, Events, Heart, Held, Holder, Ledger, LossCause, LossEvidence, LossVerdict, NodeSnapshot,
-    Open, PriorState, Process as Beating, Released, Restored, Revoked, SpeculationRequest,
-    SpeculativeChunk, Stop, StopReason, StoredDocument, Sweep, Topic,
+    Beat, BeatParams, ConnectionWatch, ControlError, Error, Events, Heart, Ledger,
+    Process as Beating, Stop, StopReason, Topic,
 };
-use longshore_protocol::state::JobState;
-use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, Isolation, JobId, JobSummary,
-    JournalPlace, NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId,
-    SchedulerRecord, Stall, Timestamp, Token,
-};
+use longshore_protocol::{NodeId, SchedulerId};
 use tokio::sync::oneshot;
 
 use crate::hints::RemoteEvents;
@@ -43,8 +37,53 @@ pub(crate) struct RemoteLedger {
 }
 
 impl RemoteLedger {
-    pub(crate) fn new(process: &Arc<Process>) -> Arc<Self> {
-        Arc::new(Self { process: process.clone(), line: Trouble::Ledger })
+    pub(crate) fn connect(process: &Arc<Process>) -> Arc<dyn Ledger> {
+        Arc::new(Intercepted(Self { process: process.clone(), line: Trouble::Ledger }))
+    }
+
+    /// Sends an operation to the true ledger.
+    async fn perform(&self, operation: Operation) -> Result<Answer, ControlError> {
+        let process = self.process.clone();
+        let is_heartbeat =
+            matches!(operation, Operation::Beat(..) | Operation::RegisterScheduler(..));
+        self.ask(operation.name(), move |world| {
+            Box::pin(async move {
+                let answer = world.carry_out(&operation).await;
+                if is_heartbeat {
+                    process.sever_if_dead();
+                }
+                answer
+            })
+        })
+        .await
+    }
+
+    /// Sends a heartbeat and hears, or in a sabotaged run mishears, its answer.
+    async fn beat(&self, operation: Operation, params: BeatParams) -> Result<Beat, ControlError> {
+        let world = &self.process.world;
+        let begun = world.now();
+        self.process.beats_as(Beating::Worker(params.info.id));
+        match self.perform(operation).await {
+            Ok(Answer::Beat(mut beat)) => {
+                world.heartbeat_heard(&self.process, begun);
+                world.stops_heard(begun, &beat.stop);
+                if world.is_sabotaged(Sabotage::PanickyHeart) && self.process.missed_beat(false) {
+                    let reason = StopReason::Revoked;
+                    let believed = params.held.into_iter();
+                    beat.stop = believed.map(|held| Stop { held, reason }).collect();
+                }
+                if world.is_sabotaged(Sabotage::IgnoreStops) {
+                    beat.stop.clear();
+                }
+                Ok(beat)
+            }
+            Ok(other) => panic!("a heartbeat was answered with {other:?}"),
+            Err(_) if world.is_sabotaged(Sabotage::DeafHeart) => Ok(Beat::default()),
+            Err(error) => {
+                self.process.missed_beat(true);
+                Err(error)
+            }
+        }
     }
 
     async fn ask<T, E>(
@@ -165,419 +204,48 @@ impl ConnectionWatch for RemoteHearts {
 }
 
 #[async_trait]
-impl Ledger for RemoteLedger {
-    async fn admit(&self, admission: &Admission) -> Result<Admitted, Error> {
-        let admission = admission.clone();
-        self.ask("admit", move |world| Box::pin(async move { world.admit(&admission).await })).await
+impl Interceptor for RemoteLedger {
+    fn ledger(&self) -> &dyn Ledger {
+        &self.process.world.ledger
     }
 
-    async fn reject(&self, job: JobId, error: &str) -> Result<(), Error> {
-        let error = error.to_owned();
-        self.ask("reject", move |world| {
-            Box::pin(async move { world.ledger.reject(job, &error).await })
-        })
-        .await
-    }
-
-    async fn postpone(&self, job: JobId, reason: &str) -> Result<(), Error> {
-        self.process.world.ledger.postpone(job, reason).await
-    }
-
-    async fn postponed(&self, job: JobId) -> Result<Option<String>, Error> {
-        self.process.world.ledger.postponed(job).await
-    }
-
-    async fn report_stall(
-        &self,
-        job: JobId,
-        node: &NodeId,
-        reason: Option<&str>,
-    ) -> Result<(), Error> {
-        self.process.world.ledger.report_stall(job, node, reason).await
-    }
-
-    async fn stalls(&self, job: JobId) -> Result<Vec<Stall>, Error> {
-        self.process.world.ledger.stalls(job).await
-    }
-
-    async fn open(&self, job: JobId, open: &Open) -> Result<Vec<ChunkMessage>, Error> {
-        let open = *open;
-        self.ask("open", move |world| Box::pin(async move { world.open(job, &open).await })).await
-    }
-
-    async fn claim(
-        &self,
-        job: JobId,
-        chunk: ChunkId,
-        epoch: Epoch,
-        token: Token,
-        node: &NodeId,
-    ) -> Result<Claim, Error> {
-        let node = node.clone();
-        let claim = self
-            .ask("claim", move |world| {
-                Box::pin(async move { world.claim(job, chunk, epoch, token, &node).await })
-            })
-            .await?;
-        self.process.world.grant_heard(&self.process, job);
-        Ok(claim)
-    }
-
-    async fn commit(
-        &self,
-        job: JobId,
-        chunk: ChunkId,
-        token: Token,
-        commit: &Commit,
-    ) -> Result<Committed, Error> {
-        let commit = commit.clone();
-        self.ask("commit", move |world| {
-            Box::pin(async move { world.commit(job, chunk, token, &commit).await })
-        })
-        .await
-    }
-
-    async fn release(
-        &self,
-        job: JobId,
-        chunk: ChunkId,
-        token: Token,
-        part: Option<u64>,
-    ) -> Result<Released, Error> {
-        self.ask("release", move |world| {
-            Box::pin(async move { world.release(job, chunk, token, part).await })
-        })
-        .await
-    }
-
-    async fn revoke(
-        &self,
-        job: JobId,
-        node: &NodeId,
-        loss: &LossCause,
-    ) -> Result<Vec<Revoked>, Error> {
-        let (node, loss) = (node.clone(), loss.clone());
-        if self.process.world.is_sabotaged(Sabotage::OneRecovers) && !self.owns(&node) {
-            return Ok(Vec::new());
-        }
-        self.ask("revoke", move |world| {
-            Box::pin(async move { world.revoke(job, &node, &loss).await })
-        })
-        .await
-    }
-
-    async fn copy(
-        &self,
-        job: JobId,
-        lagging: &SpeculationRequest,
-    ) -> Result<Vec<SpeculativeChunk>, Error> {
-        let lagging = lagging.clone();
-        self.ask("copy", move |world| Box::pin(async move { world.copy(job, &lagging).await }))
-            .await
-    }
-
-    async fn holders(&self, job: JobId) -> Result<Vec<Holder>, Error> {
-        self.ask("holders", move |world| Box::pin(async move { world.ledger.holders(job).await }))
-            .await
-    }
-
-    async fn sweep(
-        &self,
-        job: JobId,
-        limit: u32,
-        publish_within: Duration,
-        doubt: Option<Duration>,
-    ) -> Result<Option<Sweep>, Error> {
-        self.ask("sweep", move |world| {
-            Box::pin(async move { world.sweep(job, limit, publish_within, doubt).await })
-        })
-        .await
-    }
-
-    async fn pause(&self, job: JobId) -> Result<JobState, ControlError> {
-        self.ask("pause", move |world| Box::pin(async move { world.pause(job).await })).await
-    }
-
-    async fn resume(&self, job: JobId) -> Result<JobState, ControlError> {
-        self.ask("resume", move |world| Box::pin(async move { world.resume(job).await })).await
-    }
-
-    async fn cancel(&self, job: JobId) -> Result<Cancelled, ControlError> {
-        self.ask("cancel", move |world| Box::pin(async move { world.cancel(job).await })).await
-    }
-
-    async fn pending_cancel(&self, job: JobId) -> Result<Option<Timestamp>, Error> {
-        self.process.world.ledger.pending_cancel(job).await
-    }
-
-    async fn fail(&self, job: JobId, error: &str) -> Result<JobState, ControlError> {
-        let error = error.to_owned();
-        self.ask("fail", move |world| {
-            Box::pin(async move {
-                let done = world.ledger.fail(job, &error).await;
-                world.ended(job, "deadlines passed", done).await
-            })
-        })
-        .await
-    }
-
-    async fn retry(&self, job: JobId, indices: Option<&[u64]>) -> Result<JobState, ControlError> {
-        let indices = indices.map(<[u64]>::to_vec);
-        self.ask("retry", move |world| {
-            Box::pin(async move { world.retry(job, indices.as_deref()).await })
-        })
-        .await
-    }
-
-    async fn delete(&self, job: JobId) -> Result<(), ControlError> {
-        self.ask("delete", move |world| Box::pin(async move { world.ledger.delete(job).await }))
-            .await
-    }
-
-    async fn job(&self, job: JobId) -> Result<Option<JobSummary>, Error> {
-        self.ask("job", move |world| Box::pin(async move { world.ledger.job(job).await })).await
-    }
-
-    async fn active_jobs(&self) -> Result<Vec<JobId>, Error> {
-        self.ask("active_jobs", |world| Box::pin(async move { world.ledger.active_jobs().await }))
-            .await
-    }
-
-    async fn finished_jobs(&self, limit: usize) -> Result<Vec<JobId>, Error> {
-        self.ask("finished_jobs", move |world| {
-            Box::pin(async move { world.ledger.finished_jobs(limit).await })
-        })
-        .await
-    }
-
-    async fn archive(&self, job: JobId) -> Result<(), Error> {
-        self.ask("archive", move |world| Box::pin(async move { world.ledger.archive(job).await }))
-            .await
-    }
-
-    async fn document(&self, job: JobId) -> Result<Option<StoredDocument>, Error> {
-        self.ask("document", move |world| Box::pin(async move { world.ledger.document(job).await }))
-            .await
-    }
-
-    async fn results(
-        &self,
-        job: JobId,
-        from: u64,
-        to: u64,
-        max_bytes: u64,
-    ) -> Result<ResultsPage, Error> {
-        self.ask("results", move |world| {
-            Box::pin(async move { world.ledger.results(job, from, to, max_bytes).await })
-        })
-        .await
-    }
-
-    async fn errors(&self, job: JobId, from: u64, limit: usize) -> Result<Vec<ErrorEntry>, Error> {
-        self.ask("errors", move |world| {
-            Box::pin(async move { world.ledger.errors(job, from, limit).await })
-        })
-        .await
-    }
-
-    async fn recoveries(&self, job: JobId, limit: usize) -> Result<Vec<Recovery>, Error> {
-        self.ask("recoveries", move |world| {
-            Box::pin(async move { world.ledger.recoveries(job, limit).await })
-        })
-        .await
-    }
-
-    async fn audit(&self, job: JobId) -> Result<Option<Audit>, Error> {
-        self.ask("audit", move |world| Box::pin(async move { world.ledger.audit(job).await })).await
-    }
-
-    async fn beat(&self, info: &NodeInfo, held: &[Held]) -> Result<Beat, Error> {
-        let (info, held) = (info.clone(), held.to_vec());
-        let believed = held.clone();
+    async fn intercept(&self, operation: Operation) -> Result<Answer, ControlError> {
         let world = &self.process.world;
-        let begun = world.now();
-        self.process.beats_as(Beating::Worker(info.id.clone()));
-        let process = self.process.clone();
-        let beat = self.ask("beat", move |world| {
-            Box::pin(async move {
-                let beat = world.ledger.beat(&info, &held).await;
-                process.sever_if_dead();
-                beat
-            })
-        });
-        match beat.await {
-            Ok(mut beat) => {
-                world.heartbeat_heard(&self.process, begun);
-                world.stops_heard(begun, &beat.stop);
-                if world.is_sabotaged(Sabotage::PanickyHeart) && self.process.missed_beat(false) {
-                    let reason = StopReason::Revoked;
-                    beat.stop = believed.into_iter().map(|held| Stop { held, reason }).collect();
-                }
-                if world.is_sabotaged(Sabotage::IgnoreStops) {
-                    beat.stop.clear();
-                }
-                Ok(beat)
+        match &operation {
+            // They are for display only.
+            Operation::Postpone(..)
+            | Operation::Postponed(..)
+            | Operation::ReportStall(..)
+            | Operation::Stalls(..)
+            | Operation::PendingCancel(..) => operation.call(&world.ledger).await,
+            Operation::Claim(job, _) => {
+                let job = *job;
+                let answer = self.perform(operation).await?;
+                world.grant_heard(&self.process, job);
+                Ok(answer)
             }
-            Err(_) if world.is_sabotaged(Sabotage::DeafHeart) => Ok(Beat::default()),
-            Err(error) => {
-                self.process.missed_beat(true);
-                Err(error)
+            Operation::Revoke(_, params)
+                if world.is_sabotaged(Sabotage::OneRecovers) && !self.owns(&params.node) =>
+            {
+                Ok(Answer::Revoke(Vec::new()))
             }
+            Operation::Beat(params) => {
+                let params = params.clone();
+                Ok(Answer::Beat(self.beat(operation, params).await?))
+            }
+            Operation::RegisterScheduler(params) => {
+                self.process.beats_as(Beating::Scheduler(params.scheduler.clone()));
+                self.perform(operation).await
+            }
+            _ => self.perform(operation).await,
         }
     }
 
-    async fn nodes(&self) -> Result<Vec<NodeRecord>, Error> {
-        self.ask("nodes", |world| Box::pin(async move { world.ledger.nodes().await })).await
-    }
-
-    async fn tried(&self, job: JobId, chunks: &[ChunkId]) -> Result<Vec<Vec<NodeId>>, Error> {
-        let chunks = chunks.to_vec();
-        self.ask("tried", move |world| {
-            Box::pin(async move {
-                if world.is_sabotaged(Sabotage::ForgetTried) {
-                    return Ok(vec![Vec::new(); chunks.len()]);
-                }
-                world.ledger.tried(job, &chunks).await
-            })
-        })
-        .await
-    }
-
-    async fn refund_attempts(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error> {
-        let nodes = nodes.to_vec();
-        self.ask("absolve", move |world| {
-            Box::pin(async move { world.refund_attempts(job, &nodes).await })
-        })
-        .await
-    }
-
-    async fn isolate(&self, node: &NodeId, isolated: &[Isolation]) -> Result<bool, Error> {
-        let (node, isolated) = (node.clone(), isolated.to_vec());
-        self.ask("isolate", move |world| {
-            Box::pin(async move {
-                world.note(|| format!("{node} is out of rotation: {isolated:?}"));
-                if !isolated.is_empty() {
-                    world.count("nodes isolated");
-                }
-                world.ledger.isolate(&node, &isolated).await
-            })
-        })
-        .await
-    }
-
-    async fn nodes_since(&self, known: &NodeSnapshot) -> Result<NodeSnapshot, Error> {
-        let known = known.clone();
-        self.ask("nodes", move |world| Box::pin(async move { world.nodes_since(&known).await }))
-            .await
-    }
-
-    async fn drain(&self, node: &NodeId) -> Result<bool, Error> {
-        let node = node.clone();
-        self.ask("drain", move |world| Box::pin(async move { world.ledger.drain(&node).await }))
-            .await
-    }
-
-    // The simulated broker keeps no journal, so none of these is ever asked.
-
-    async fn restore(&self, admission: &Admission, was: &PriorState) -> Result<Restored, Error> {
-        let (admission, was) = (admission.clone(), was.clone());
-        self.ask("restore", move |world| {
-            Box::pin(async move { Ledger::restore(&world.ledger, &admission, &was).await })
-        })
-        .await
-    }
-
-    async fn missing(&self, jobs: &[JobId]) -> Result<Vec<JobId>, Error> {
-        let jobs = jobs.to_vec();
-        self.ask("missing", move |world| Box::pin(async move { world.ledger.missing(&jobs).await }))
-            .await
-    }
-
-    async fn journal_place(&self) -> Result<Option<JournalPlace>, Error> {
-        self.ask("journal_place", move |world| {
-            Box::pin(async move { world.ledger.journal_place().await })
-        })
-        .await
-    }
-
-    async fn advance_journal(
-        &self,
-        from: Option<&JournalPlace>,
-        to: &JournalPlace,
-    ) -> Result<Option<JournalPlace>, Error> {
-        let (from, to) = (from.cloned(), to.clone());
-        self.ask("advance_journal", move |world| {
-            Box::pin(async move { world.ledger.advance_journal(from.as_ref(), &to).await })
-        })
-        .await
-    }
-
-    async fn record_crash(&self, node: &NodeId, death: &str) -> Result<bool, Error> {
-        let (node, death) = (node.clone(), death.to_owned());
-        self.ask("certify", move |world| {
-            Box::pin(async move { world.ledger.record_crash(&node, &death).await })
-        })
-        .await
-    }
-
-    async fn lose(
-        &self,
-        node: &NodeId,
-        grounds: LossEvidence,
-        loss: &LossCause,
-    ) -> Result<LossVerdict, Error> {
-        let (node, loss) = (node.clone(), loss.clone());
-        self.ask("lose", move |world| {
-            Box::pin(async move { world.lose(&node, grounds, &loss).await })
-        })
-        .await
-    }
-
-    async fn register_scheduler(
-        &self,
-        scheduler: &SchedulerId,
-        within: Duration,
-    ) -> Result<Vec<SchedulerRecord>, Error> {
-        let scheduler = scheduler.clone();
-        self.process.beats_as(Beating::Scheduler(scheduler.clone()));
-        let process = self.process.clone();
-        self.ask("attend", move |world| {
-            Box::pin(async move {
-                let present = world.ledger.register_scheduler(&scheduler, within).await;
-                process.sever_if_dead();
-                present
-            })
-        })
-        .await
-    }
-
-    async fn schedulers(&self) -> Result<Vec<SchedulerRecord>, Error> {
-        self.ask("schedulers", |world| Box::pin(async move { world.ledger.schedulers().await }))
-            .await
-    }
-
-    async fn deregister_scheduler(&self, scheduler: &SchedulerId) -> Result<(), Error> {
-        let scheduler = scheduler.clone();
-        self.ask("withdraw", move |world| {
-            Box::pin(async move { world.ledger.deregister_scheduler(&scheduler).await })
-        })
-        .await
-    }
-
-    async fn events(&self, audience: Topic) -> Result<Box<dyn Events>, Error> {
-        let real = self.ask("events", move |world| {
-            Box::pin(async move { world.ledger.events(audience).await })
-        });
+    async fn events(&self, topic: Topic) -> Result<Box<dyn Events>, Error> {
+        let real = self
+            .ask("events", move |world| Box::pin(async move { world.ledger.events(topic).await }));
         let real = real.await?;
         Ok(Box::new(RemoteEvents { process: self.process.clone(), line: self.line, real }))
-    }
-
-    async fn now(&self) -> Result<Timestamp, Error> {
-        self.ask("now", |world| Box::pin(async move { world.ledger.now().await })).await
-    }
-
-    async fn examine(&self) -> Vec<Finding> {
-        self.process.world.ledger.examine().await
     }
 
     fn hearts(&self) -> Box<dyn ConnectionWatch> {
@@ -591,7 +259,7 @@ impl Ledger for RemoteLedger {
     }
 
     fn separate(&self) -> Arc<dyn Ledger> {
-        Arc::new(Self { process: self.process.clone(), line: Trouble::Heart })
+        Arc::new(Intercepted(Self { process: self.process.clone(), line: Trouble::Heart }))
     }
 
     fn describe(&self) -> String {

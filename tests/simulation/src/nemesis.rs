@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_broker::{Broker, Queue};
-use longshore_ledger::{Admission, Claim, Ledger, LossCause, LossEvidence};
+use longshore_ledger::{
+    Admission, Claim, ClaimParams, Ledger, LoseParams, LossCause, LossEvidence,
+};
 use longshore_protocol::{ChunkMessage, NodeId, Token};
 use tokio::time::Instant;
 
@@ -289,7 +291,7 @@ async fn haunt(world: &Arc<World>, dice: &Dice, queues: &[String]) -> Option<()>
     let token = Token::from_bytes(bits.try_into().ok()?);
     let ghost = NodeId::new(format!("ghost-{}", dice.among(0..1_000)));
     let ChunkMessage { job, chunk, epoch, .. } = message;
-    let claim = world.claim(job, chunk, epoch, token, &ghost).await;
+    let claim = world.claim(job, &ClaimParams::new(chunk, epoch, token, ghost.clone())).await;
     delivery.settle.ack().await;
     matches!(claim, Ok(Claim::Granted(_))).then_some(())
 }
@@ -297,7 +299,10 @@ async fn haunt(world: &Arc<World>, dice: &Dice, queues: &[String]) -> Option<()>
 async fn forget(world: &World, dice: &Dice) -> Option<()> {
     let nodes = world.ledger.nodes().await.ok()?;
     let node = nodes.get(dice.among(0..6) as usize)?;
-    let lost = world.ledger.lose(&node.info.id, LossEvidence::Certain, &LossCause::Left).await;
+    let lost = world
+        .ledger
+        .lose(&LoseParams::new(node.info.id.clone(), LossEvidence::Certain, LossCause::Left))
+        .await;
     lost.ok().map(|_| ())
 }
 

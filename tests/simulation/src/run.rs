@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use longshore_broker::{Broker, Queue};
-use longshore_ledger::Ledger;
+use longshore_ledger::{Ledger, ResultsParams};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{JobId, JobSummary};
 use tokio::runtime::RngSeed;
@@ -192,7 +192,8 @@ async fn tidy(world: &World) {
     while since.elapsed() < TIDY_WITHIN {
         let mut named = 0;
         for job in world.jobs.values() {
-            let page = world.ledger.results(job.id, 0, u64::MAX, u64::MAX).await;
+            let page =
+                world.ledger.results(job.id, &ResultsParams::new(0..u64::MAX, u64::MAX)).await;
             let runs = page.unwrap_or_default().runs;
             named += runs.iter().filter(|run| run.lines.starts_with('@')).count();
         }
@@ -244,7 +245,11 @@ fn misjudged(job: &Job, summary: &JobSummary, unlucky: u64) -> Option<String> {
 /// S7, and the end of S3: results are there for what is done, and right.
 async fn judge_results(world: &World, job: &Job, summary: &JobSummary) {
     let indices = job.tree().map_or(job.total, |tree| tree.root() + 1);
-    let page = world.ledger.results(job.id, 0, indices, u64::MAX).await.unwrap_or_default();
+    let page = world
+        .ledger
+        .results(job.id, &ResultsParams::new(0..indices, u64::MAX))
+        .await
+        .unwrap_or_default();
     let mut found = 0;
     for run in &page.runs {
         for (index, line) in (run.from..run.from + run.count).zip(lines_of(world, &run.lines)) {

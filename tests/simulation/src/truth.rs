@@ -3,18 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use longshore_ledger::memory::Snapshot;
+use longshore_ledger::testing::{Answer, Operation};
 use longshore_ledger::{
-    Admission, Admitted, Cancelled, Claim, Commit, Committed, ControlError, Error, Heart, Ledger,
-    LossCause, LossEvidence, LossVerdict, NodeSnapshot, Open, Process, Released, Revoked,
-    SpeculationRequest, SpeculativeChunk, Sweep,
+    Admission, Admitted, Cancelled, Claim, ClaimParams, Commit, CommitParams, Committed,
+    ControlError, Error, Heart, IsolateParams, Ledger, LoseParams, LossCause, LossVerdict,
+    NodeSnapshot, OpenParams, Process, ReleaseParams, Released, ResultsParams, RetryParams,
+    RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk, Sweep, SweepParams,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkId, ChunkMessage, Epoch, JobId, LivenessTerms, NodeId, RESULT_STRIDE, Run, Timestamp,
-    Token,
+    ChunkId, ChunkMessage, JobId, LivenessTerms, NodeId, RESULT_STRIDE, Run, Timestamp, Token,
 };
 
 use crate::history::{Holder, Holders};
@@ -30,6 +30,46 @@ pub(crate) struct Moment {
 }
 
 impl World {
+    /// Carries out an operation on the true ledger, through the checks of those that have any.
+    pub(crate) async fn carry_out(&self, operation: &Operation) -> Result<Answer, ControlError> {
+        Ok(match operation {
+            Operation::Admit(admission) => Answer::Admit(self.admit(admission).await?),
+            Operation::Open(job, params) => Answer::Open(self.open(*job, params).await?),
+            Operation::Claim(job, params) => Answer::Claim(self.claim(*job, params).await?),
+            Operation::Commit(job, params) => Answer::Commit(self.commit(*job, params).await?),
+            Operation::Release(job, params) => Answer::Release(self.release(*job, params).await?),
+            Operation::OfferSpeculative(job, params) => {
+                Answer::OfferSpeculative(self.offer_speculative(*job, params).await?)
+            }
+            Operation::Revoke(job, params) => Answer::Revoke(self.revoke(*job, params).await?),
+            Operation::RefundAttempts(job, nodes) => {
+                Answer::RefundAttempts(self.refund_attempts(*job, nodes).await?)
+            }
+            Operation::Tried(_, chunks) if self.is_sabotaged(Sabotage::ForgetTried) => {
+                Answer::Tried(vec![Vec::new(); chunks.len()])
+            }
+            Operation::Sweep(job, params) => Answer::Sweep(self.sweep(*job, params).await?),
+            Operation::Pause(job) => Answer::Pause(self.pause(*job).await?),
+            Operation::Resume(job) => Answer::Resume(self.resume(*job).await?),
+            Operation::Cancel(job) => Answer::Cancel(self.cancel(*job).await?),
+            Operation::Fail(job, _) => {
+                let done = operation.call(&self.ledger).await;
+                self.ended(*job, "deadlines passed", done).await?
+            }
+            Operation::Retry(job, params) => Answer::Retry(self.retry(*job, params).await?),
+            Operation::Isolate(IsolateParams { node, isolated, .. }) => {
+                self.note(|| format!("{node} is out of rotation: {isolated:?}"));
+                if !isolated.is_empty() {
+                    self.count("nodes isolated");
+                }
+                operation.call(&self.ledger).await?
+            }
+            Operation::NodesSince(known) => Answer::NodesSince(self.nodes_since(known).await?),
+            Operation::Lose(params) => Answer::Lose(self.lose(params).await?),
+            _ => operation.call(&self.ledger).await?,
+        })
+    }
+
     pub(crate) async fn admit(&self, admission: &Admission) -> Result<Admitted, Error> {
         let mut admission = admission.clone();
         if self.is_sabotaged(Sabotage::ForgetMaxParallel) {
@@ -42,24 +82,20 @@ impl World {
         Ok(admitted)
     }
 
-    pub(crate) async fn lose(
-        &self,
-        node: &NodeId,
-        grounds: LossEvidence,
-        loss: &LossCause,
-    ) -> Result<LossVerdict, Error> {
+    async fn lose(&self, params: &LoseParams) -> Result<LossVerdict, Error> {
+        let LoseParams { node, evidence, .. } = params;
         let of = Process::Worker(node.clone());
         let heart = Heart { of, connection: None, beat_at: Timestamp::default() };
         let is_severed = !self.ledger.hearts().severed(&[heart]).await?.is_empty();
-        let declared = self.ledger.lose(node, grounds, loss).await?;
-        self.note(|| format!("{node} declared lost by {grounds:?}: {declared:?}"));
+        let declared = self.ledger.lose(params).await?;
+        self.note(|| format!("{node} declared lost by {evidence:?}: {declared:?}"));
         if !is_severed && matches!(declared, LossVerdict::New(_)) {
-            self.check_living(node, grounds);
+            self.check_living(node, *evidence);
         }
         Ok(declared)
     }
 
-    pub(crate) async fn nodes_since(&self, known: &NodeSnapshot) -> Result<NodeSnapshot, Error> {
+    async fn nodes_since(&self, known: &NodeSnapshot) -> Result<NodeSnapshot, Error> {
         let mut roster = self.ledger.nodes_since(known).await?;
         if self.is_sabotaged(Sabotage::IgnoreTerms) {
             for record in Arc::make_mut(&mut roster.nodes) {
@@ -69,7 +105,7 @@ impl World {
         Ok(roster)
     }
 
-    pub(crate) async fn open(&self, job: JobId, open: &Open) -> Result<Vec<ChunkMessage>, Error> {
+    async fn open(&self, job: JobId, open: &OpenParams) -> Result<Vec<ChunkMessage>, Error> {
         let mut open = *open;
         if self.is_sabotaged(Sabotage::ForgetMaxParallel) {
             open.chunks += 2;
@@ -80,15 +116,9 @@ impl World {
         Ok(opened)
     }
 
-    pub(crate) async fn claim(
-        &self,
-        job: JobId,
-        chunk: ChunkId,
-        epoch: Epoch,
-        token: Token,
-        node: &NodeId,
-    ) -> Result<Claim, Error> {
-        let mut claim = self.ledger.claim(job, chunk, epoch, token, node).await?;
+    pub(crate) async fn claim(&self, job: JobId, params: &ClaimParams) -> Result<Claim, Error> {
+        let &ClaimParams { chunk, epoch, token, ref node } = params;
+        let mut claim = self.ledger.claim(job, params).await?;
         self.note(|| format!("{job}/{chunk} epoch {epoch} claimed by {node}: {claim:?}"));
         if let Claim::Granted(grant) = &mut claim {
             let since = self.ledger.now().await?;
@@ -114,13 +144,8 @@ impl World {
         Ok(claim)
     }
 
-    pub(crate) async fn commit(
-        &self,
-        job: JobId,
-        chunk: ChunkId,
-        token: Token,
-        commit: &Commit,
-    ) -> Result<Committed, Error> {
+    async fn commit(&self, job: JobId, params: &CommitParams) -> Result<Committed, Error> {
+        let &CommitParams { chunk, token, ref commit } = params;
         let (allowed, to) = {
             let holders = &self.history.lock().holders;
             let to = holders.of(job, chunk).first().map(|holder| holder.to);
@@ -133,7 +158,9 @@ impl World {
         }
         let shown = self.effective(job, chunk, token);
         let before = self.kept(job, &commit).await;
-        let committed = self.ledger.commit(job, chunk, shown, &commit).await?;
+        let params = CommitParams::new(chunk, shown, commit);
+        let committed = self.ledger.commit(job, &params).await?;
+        let commit = params.commit;
         self.count_results(job, token, &commit, &before).await;
         self.note(|| {
             format!("{job}/{chunk} commit {}..{}: {committed:?}", commit.from, commit.end())
@@ -153,15 +180,10 @@ impl World {
         Ok(committed)
     }
 
-    pub(crate) async fn release(
-        &self,
-        job: JobId,
-        chunk: ChunkId,
-        token: Token,
-        part: Option<u64>,
-    ) -> Result<Released, Error> {
+    async fn release(&self, job: JobId, params: &ReleaseParams) -> Result<Released, Error> {
+        let &ReleaseParams { chunk, token, part } = params;
         let shown = self.effective(job, chunk, token);
-        let answer = self.ledger.release(job, chunk, shown, part).await?;
+        let answer = self.ledger.release(job, &ReleaseParams { token: shown, ..*params }).await?;
         self.note(|| format!("{job}/{chunk} released, in parts of {part:?}: {answer:?}"));
         if answer == Released::Queued {
             let mut history = self.history.lock();
@@ -181,12 +203,12 @@ impl World {
         Ok(answer)
     }
 
-    pub(crate) async fn copy(
+    async fn offer_speculative(
         &self,
         job: JobId,
-        lagging: &SpeculationRequest,
+        params: &SpeculationRequest,
     ) -> Result<Vec<SpeculativeChunk>, Error> {
-        let offered = self.ledger.copy(job, lagging).await?;
+        let offered = self.ledger.offer_speculative(job, params).await?;
         for SpeculativeChunk { message, holder } in &offered {
             self.count("copies offered");
             self.note(|| format!("{job}/{} may be copied, {holder} holds it", message.chunk));
@@ -197,18 +219,14 @@ impl World {
         Ok(offered)
     }
 
-    pub(crate) async fn revoke(
-        &self,
-        job: JobId,
-        node: &NodeId,
-        loss: &LossCause,
-    ) -> Result<Vec<Revoked>, Error> {
+    async fn revoke(&self, job: JobId, params: &RevokeParams) -> Result<Vec<Revoked>, Error> {
+        let RevokeParams { node, cause } = params;
         if self.is_sabotaged(Sabotage::NeverRevoke) {
             return Ok(Vec::new());
         }
         self.check_lost().await;
-        let revoked = self.ledger.revoke(job, node, loss).await?;
-        let claimed_by = match loss {
+        let revoked = self.ledger.revoke(job, params).await?;
+        let claimed_by = match cause {
             LossCause::Orphaned { claimed_by } => Some(*claimed_by),
             _ => None,
         };
@@ -223,31 +241,26 @@ impl World {
         Ok(revoked)
     }
 
-    pub(crate) async fn refund_attempts(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error> {
+    async fn refund_attempts(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error> {
         let again = self.ledger.refund_attempts(job, nodes).await?;
         self.note(|| format!("{job} absolved of {nodes:?}: {again} are tried again"));
         self.inspect(job).await;
         Ok(again)
     }
 
-    pub(crate) async fn sweep(
-        &self,
-        job: JobId,
-        limit: u32,
-        publish_within: Duration,
-        doubt: Option<Duration>,
-    ) -> Result<Option<Sweep>, Error> {
-        let mut sweep = self.ledger.sweep(job, limit, publish_within, doubt).await?;
+    async fn sweep(&self, job: JobId, params: &SweepParams) -> Result<Option<Sweep>, Error> {
+        let mut sweep = self.ledger.sweep(job, params).await?;
         if let Some(sweep) = &mut sweep
             && self.is_sabotaged(Sabotage::NeverSweep)
         {
             sweep.publish.clear();
         }
-        self.note(|| format!("{job} swept, doubting {doubt:?}: {sweep:?}"));
+        let suspect_lost = params.suspect_lost;
+        self.note(|| format!("{job} swept, suspecting {suspect_lost:?}: {sweep:?}"));
         Ok(sweep)
     }
 
-    pub(crate) async fn pause(&self, job: JobId) -> Result<JobState, ControlError> {
+    async fn pause(&self, job: JobId) -> Result<JobState, ControlError> {
         let state = if self.is_sabotaged(Sabotage::PauseInName) {
             JobState::Paused
         } else {
@@ -268,7 +281,7 @@ impl World {
         Ok(state)
     }
 
-    pub(crate) async fn cancel(&self, job: JobId) -> Result<Cancelled, ControlError> {
+    async fn cancel(&self, job: JobId) -> Result<Cancelled, ControlError> {
         let is_known = self.ledger.job(job).await?.is_some();
         let done = if is_known || !self.is_sabotaged(Sabotage::ForgetCancels) {
             self.ledger.cancel(job).await?
@@ -285,7 +298,7 @@ impl World {
     }
 
     /// A control after which nobody holds anything of the job any more.
-    pub(crate) async fn ended<A>(
+    async fn ended<A>(
         &self,
         job: JobId,
         how: &'static str,
@@ -299,12 +312,8 @@ impl World {
         Ok(state)
     }
 
-    pub(crate) async fn retry(
-        &self,
-        job: JobId,
-        indices: Option<&[u64]>,
-    ) -> Result<JobState, ControlError> {
-        let state = self.ledger.retry(job, indices).await?;
+    async fn retry(&self, job: JobId, params: &RetryParams) -> Result<JobState, ControlError> {
+        let state = self.ledger.retry(job, params).await?;
         self.count("retries asked for");
         self.note(|| format!("{job} re-opened"));
         // It may have been paused when it ended.
@@ -315,7 +324,8 @@ impl World {
 
     /// The indices of a commit that have a result.
     async fn kept(&self, job: JobId, commit: &Commit) -> BTreeSet<u64> {
-        let page = self.ledger.results(job, commit.from, commit.end(), u64::MAX).await;
+        let params = ResultsParams::new(commit.from..commit.end(), u64::MAX);
+        let page = self.ledger.results(job, &params).await;
         let runs = page.unwrap_or_default().runs;
         runs.iter().flat_map(|run| run.from..run.from + run.count).collect()
     }

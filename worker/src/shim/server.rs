@@ -91,7 +91,8 @@ impl Server {
         }
     }
 
-    /// Waits for a request, the end of a child, or the time to look again; tells if it is a request.
+    /// Waits for a request, the end of a child, or the time to look again; tells if it is a
+    /// request.
     fn is_asked(&self) -> io::Result<bool> {
         let pause = match self.phase {
             Phase::Idle | Phase::Running => None,

@@ -1,8 +1,8 @@
 //! What worker and shim say to each other, over a pair of sockets.
 //!
-//! A request is a letter, for [`START`] with the three pipes of the command and followed by a length
-//! and a [`Request`]; a reply is a letter and a number. Both ends are the same program, so there is
-//! no version.
+//! A request is a letter, for [`START`] with the three pipes of the command and followed by a
+//! length and a [`Request`]; a reply is a letter and a number. Both ends are the same program, so
+//! there is no version.
 
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;

@@ -99,7 +99,8 @@ pub(super) fn concat(inputs: &[Json]) -> Result<String, String> {
             return Err(format!("concat: inputs[{place}] is {found}, not {expected}"));
         }
         expected = Some(found);
-        // The text is in one form: what stands between the brackets or the quotes is what is joined.
+        // The text is in one form: what stands between the brackets or the quotes is what is
+        // joined.
         let inner = &input.get()[1..input.get().len() - 1];
         if found == "a string" || !inner.is_empty() {
             parts.push(inner);

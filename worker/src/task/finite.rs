@@ -1,8 +1,8 @@
 //! Finds numbers that JSON has no word for.
 //!
-//! `serde_json` writes NaN and the infinities as `null`, before any formatter of it sees them, so that
-//! a result that went wrong would read like one that is missing. This serializer writes nothing, and
-//! fails at the first such number.
+//! `serde_json` writes NaN and the infinities as `null`, before any formatter of it sees them, so
+//! that a result that went wrong would read like one that is missing. This serializer writes
+//! nothing, and fails at the first such number.
 
 use std::fmt;
 

@@ -3,8 +3,10 @@
 //! | answer | means |
 //! | --- | --- |
 //! | 2xx | success; the body is the result |
-//! | 429, 503; and any status of the next row with `Retry-After` | not now: tried again later, costs no attempt |
-//! | 408, 409, 421, 423, 425, 5xx but 501 and 505; no answer | the attempt failed; the next one may succeed |
+//! | 429, 503; and any status of the next row with `Retry-After` | not now: tried again later,
+//! costs no attempt |
+//! | 408, 409, 421, 423, 425, 5xx but 501 and 505; no answer | the attempt failed; the next one may
+//! succeed |
 //! | everything else | the subtask failed for good |
 
 use std::time::Duration;
@@ -141,8 +143,8 @@ impl Handler for HttpTask {
     }
 }
 
-/// Follows what repeats the POST elsewhere. The other redirects would GET a page that knows nothing of
-/// the subtask, a login perhaps, and take it for the result.
+/// Follows what repeats the POST elsewhere. The other redirects would GET a page that knows nothing
+/// of the subtask, a login perhaps, and take it for the result.
 fn redirect(attempt: redirect::Attempt<'_>) -> redirect::Action {
     match attempt.status() {
         StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT

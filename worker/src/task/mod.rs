@@ -165,8 +165,8 @@ fn subtask_line(ctx: &Context, input: &Input) -> String {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Output {
-    /// JSON is that value. What begins as JSON does, and is none, is a failed attempt: it was cut off,
-    /// or says `NaN`. Anything else is text.
+    /// JSON is that value. What begins as JSON does, and is none, is a failed attempt: it was cut
+    /// off, or says `NaN`. Anything else is text.
     #[default]
     Auto,
     /// It must be JSON.
@@ -175,8 +175,8 @@ pub(crate) enum Output {
     Text,
 }
 
-/// What a program answered, as the result of a subtask: its JSON in compact form, or a string of its
-/// text without the one line end that programs print.
+/// What a program answered, as the result of a subtask: its JSON in compact form, or a string of
+/// its text without the one line end that programs print.
 pub(crate) fn result_of_text(text: &[u8], output: Output) -> Result<String, Outcome> {
     let text = std::str::from_utf8(text)
         .map_err(|error| permanent(format!("the output is neither JSON nor UTF-8: {error}")))?;

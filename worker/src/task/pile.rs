@@ -1,8 +1,8 @@
 //! What a thread has computed, until its follower takes it.
 //!
-//! To wake the follower for each costs more than a short subtask should: it takes the processor from somebody who computes. So
-//! the follower says until when it has time. It is woken for the first outcome after that, where half of the room is taken, and
-//! at the end.
+//! To wake the follower for each costs more than a short subtask should: it takes the processor
+//! from somebody who computes. So the follower says until when it has time. It is woken for the
+//! first outcome after that, where half of the room is taken, and at the end.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use longshore_protocol::Outcome;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
-/// Room for so many outcomes, and for results and errors of so many bytes, the last one's beyond that. The thread waits while there
-/// is none.
+/// Room for so many outcomes, and for results and errors of so many bytes, the last one's beyond
+/// that. The thread waits while there is none.
 const MOST: usize = 64;
 const MOST_BYTES: usize = 256 << 10;
 

@@ -1,7 +1,7 @@
 //! Programs, their environment, and how they end.
 //!
-//! Every program runs below a shim of its own, which holds whatever it starts. Deliberately absent: a
-//! shell; arguments reach the program as they stand in the configuration.
+//! Every program runs below a shim of its own, which holds whatever it starts. Deliberately absent:
+//! a shell; arguments reach the program as they stand in the configuration.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -108,7 +108,8 @@ fn decode<T: DeserializeOwned>(input: Input) -> Result<T, Outcome> {
 fn encode<O: Serialize, E: Display + 'static>(result: &Result<O, E>) -> Outcome {
     match result {
         Ok(value) => match serde_json::to_string(value) {
-            // A `null` may be a number that went wrong; nearly no result has one, so nearly none is looked at twice.
+            // A `null` may be a number that went wrong; nearly no result has one, so nearly none is
+            // looked at twice.
             Ok(json) if json.contains("null") => match first_not_finite(value) {
                 Some(number) => retryable(format!(
                     "the result holds {number}, which JSON has no word for; return an error, an \

@@ -153,7 +153,8 @@ impl Served {
         let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
         let (mut answer, mut is_told) = (Vec::new(), false);
         let read = {
-            // Both at once: it may answer before it has read all. If it is gone, reading tells more.
+            // Both at once: it may answer before it has read all. If it is gone, reading tells
+            // more.
             let tell = async {
                 let _ = stdin.write_all(line.as_bytes()).await;
                 is_told = true;
@@ -230,7 +231,8 @@ pub(crate) fn parse(answer: &[u8]) -> Result<Outcome, String> {
     }
     match (ok, error) {
         (Some(value), None) if retry.is_none() => {
-            // What passes unread, whoever reads the result would choke on: half a surrogate pair, too many brackets.
+            // What passes unread, whoever reads the result would choke on: half a surrogate pair,
+            // too many brackets.
             json::check(value.get()).map_err(|why| wrong(&format!("`ok` can't be read: {why}")))?;
             Ok(Outcome::Success(compact(value.get())))
         }

@@ -1,8 +1,9 @@
 //! Threads for work that computes or blocks.
 //!
-//! The one that became free last gets the next work: its processor has just become free too, and that is where the system
-//! wakes it. A pool that hands out work in turn wakes a thread whose processor is busy with somebody else's, while the free
-//! one stands still. What belongs together is a [`Series`], for which the thread waits for nobody.
+//! The one that became free last gets the next work: its processor has just become free too, and
+//! that is where the system wakes it. A pool that hands out work in turn wakes a thread whose
+//! processor is busy with somebody else's, while the free one stands still. What belongs together
+//! is a [`Series`], for which the thread waits for nobody.
 
 use std::io;
 use std::ops::Range;
@@ -25,8 +26,8 @@ const KEPT: Duration = Duration::from_secs(10);
 /// All workers of a process share their threads.
 static SHARED: Threads = Threads::new(KEPT);
 
-/// Computes on a thread where blocking is allowed; a panic there is a failed attempt. What has begun goes on to its end, also
-/// when nobody waits for it any more.
+/// Computes on a thread where blocking is allowed; a panic there is a failed attempt. What has
+/// begun goes on to its end, also when nobody waits for it any more.
 pub(super) async fn on_a_thread(run: impl FnOnce() -> Outcome + Send + 'static) -> Outcome {
     SHARED.run(run).await
 }
@@ -40,8 +41,8 @@ pub(crate) fn no_thread(error: &io::Error) -> Outcome {
 pub(crate) struct Series(Arc<Pile>);
 
 impl Series {
-    /// Runs these numbers, each if it `may_begin` when its turn comes; the first that may not ends the series. So does whoever
-    /// drops it, but for the work that has begun.
+    /// Runs these numbers, each if it `may_begin` when its turn comes; the first that may not ends
+    /// the series. So does whoever drops it, but for the work that has begun.
     pub(crate) fn start(
         numbers: Range<u64>,
         may_begin: impl Fn() -> bool + Send + 'static,
@@ -50,8 +51,9 @@ impl Series {
         SHARED.start_series(numbers, may_begin, run)
     }
 
-    /// What came of the next number; `None` when none is left, or none may begin any more. Who has time until `due` may be told
-    /// of some at once then, and should look by itself when that time has come. What is not awaited to its end is not lost.
+    /// What came of the next number; `None` when none is left, or none may begin any more. Who has
+    /// time until `due` may be told of some at once then, and should look by itself when that time
+    /// has come. What is not awaited to its end is not lost.
     pub(crate) async fn next(&self, due: Option<Instant>) -> Option<Computed> {
         self.0.take(due).await
     }

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use longshore_broker::memory::MemoryBroker;
 use longshore_broker::{Broker, Outgoing, Queue};
 use longshore_ledger::memory::{MemoryLedger, SystemClock};
-use longshore_ledger::{Admission, Admitted, Ledger, Open};
+use longshore_ledger::{
+    Admission, Admitted, ErrorsParams, Ledger, OpenParams, ResultsParams, SweepParams,
+};
 use longshore_protocol::document::Chunk;
 use longshore_protocol::{ChunkMessage, JobDocument, JobId, JobSummary, Manifest, NodeId, Plan};
 use longshore_worker::{CancellationToken, Config, Error, Worker};
@@ -101,7 +103,7 @@ impl Yard {
     }
 
     /// Gives the size of its chunks.
-    pub async fn admit(&self, job: JobId, document: &Value, open: Option<Open>) -> u64 {
+    pub async fn admit(&self, job: JobId, document: &Value, open: Option<OpenParams>) -> u64 {
         let document = JobDocument::parse(document.to_string().as_bytes()).expect("it is valid");
         let manifest = longshore_storage::expand(files(&document)).await.expect("the files exist");
         let plan = Plan::new(document.clone(), manifest.clone()).expect("it has subtasks");
@@ -132,7 +134,7 @@ impl Yard {
 
     /// The only error of a job that failed.
     pub async fn error(&self, job: JobId) -> String {
-        let errors = self.ledger.errors(job, 0, 10).await.expect("memory");
+        let errors = self.ledger.errors(job, &ErrorsParams::new(0, 10)).await.expect("memory");
         assert_eq!(errors.len(), 1, "{errors:?}");
         errors[0].error.clone()
     }
@@ -142,7 +144,11 @@ impl Yard {
         let mut lines = Vec::new();
         let mut next = from;
         while next < to {
-            let page = self.ledger.results(job, next, to, 1 << 20).await.expect("memory");
+            let page = self
+                .ledger
+                .results(job, &ResultsParams::new(next..to, 1 << 20))
+                .await
+                .expect("memory");
             lines.extend(page.runs.iter().flat_map(|run| run.lines.lines().map(str::to_owned)));
             next = page.next;
         }
@@ -201,8 +207,8 @@ fn admission(job: JobId, document: &JobDocument, manifest: &Manifest, total: u64
 /// long.
 async fn feed(ledger: Arc<dyn Ledger>, broker: Arc<dyn Broker>, job: JobId, size: u64) {
     let publish_within = Duration::from_secs(1);
-    let open = Open { chunks: 4, size, publish_within };
-    while let Ok(Some(sweep)) = ledger.sweep(job, 100, publish_within, None).await {
+    let open = OpenParams::new(4, size, publish_within);
+    while let Ok(Some(sweep)) = ledger.sweep(job, &SweepParams::new(100, publish_within)).await {
         if sweep.summary.state.is_terminal() {
             return;
         }

@@ -1,38 +1,28 @@
-//! A ledger whose line can be cut, so that it answers nothing at all, or broken, so that each question fails at once.
+//! A ledger whose connection can be cut, so that it answers nothing at all, or broken, so that each call fails at once.
 
 #![expect(unreachable_pub, reason = "test files include it")]
 #![allow(dead_code, reason = "each uses a part of it")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
-use longshore_ledger::{
-    Admission, Admitted, Beat, Cancelled, Claim, Commit, Committed, ConnectionWatch, ControlError,
-    Error, Events, Held, Holder, Ledger, LossCause, LossEvidence, LossVerdict, NodeSnapshot, Open,
-    PriorState, Released, Restored, Revoked, SpeculationRequest, SpeculativeChunk, StoredDocument,
-    Sweep, Topic,
-};
-use longshore_protocol::state::JobState;
-use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, Epoch, ErrorEntry, Finding, Isolation, JobId, JobSummary,
-    JournalPlace, NodeId, NodeInfo, NodeRecord, Recovery, ResultsPage, SchedulerId,
-    SchedulerRecord, Stall, Timestamp, Token,
-};
+use longshore_ledger::testing::{Answer, Intercepted, Interceptor, Operation};
+use longshore_ledger::{ControlError, Error, Events, Ledger, Topic};
 use tokio::sync::watch;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Line {
+enum Connection {
     Whole,
     Cut,
     Broken,
 }
 
+/// Cuts and breaks the connection to a ledger.
 #[derive(Clone)]
 pub struct Severed {
     inner: Arc<dyn Ledger>,
-    line: Arc<watch::Sender<Line>>,
+    connection: Arc<watch::Sender<Connection>>,
     failed: Arc<AtomicU64>,
     released: Arc<AtomicU64>,
     holds_results: Arc<AtomicBool>,
@@ -41,9 +31,9 @@ pub struct Severed {
 
 impl Severed {
     pub fn new(inner: Arc<dyn Ledger>) -> Self {
-        let line = Arc::new(watch::Sender::new(Line::Whole));
+        let connection = Arc::new(watch::Sender::new(Connection::Whole));
         let (failed, released, holds_results) = Default::default();
-        Self { inner, line, failed, released, holds_results, deaf: false }
+        Self { inner, connection, failed, released, holds_results, deaf: false }
     }
 
     /// Hints never arrive.
@@ -51,36 +41,38 @@ impl Severed {
         Self { deaf: true, ..Self::new(inner) }
     }
 
+    /// The ledger behind the connection.
+    pub fn ledger(&self) -> Arc<dyn Ledger> {
+        Arc::new(Intercepted(self.clone()))
+    }
+
     pub fn cut(&self, cut: bool) {
-        self.line.send_replace(if cut { Line::Cut } else { Line::Whole });
+        self.connection.send_replace(if cut { Connection::Cut } else { Connection::Whole });
     }
 
     pub fn break_off(&self, broken: bool) {
-        self.line.send_replace(if broken { Line::Broken } else { Line::Whole });
+        self.connection.send_replace(if broken { Connection::Broken } else { Connection::Whole });
     }
 
-    /// Questions for results fail, all others are answered.
+    /// Reads of results fail, all other operations are answered.
     pub fn hold_results(&self, holds: bool) {
         self.holds_results.store(holds, Ordering::Relaxed);
     }
 
-    /// Questions that failed, but for the heart's.
+    /// The number of calls that failed, without those of the heartbeat loop.
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// How often a chunk was given back.
+    /// How often a chunk was released.
     pub fn released(&self) -> u64 {
         self.released.load(Ordering::Relaxed)
     }
 
-    async fn line(&self) -> Result<&dyn Ledger, Error> {
-        let mut line = self.line.subscribe();
-        let now = *line.wait_for(|line| *line != Line::Cut).await.expect("the sender is here");
-        if now == Line::Whole {
-            return Ok(self.inner.as_ref());
-        }
-        Err(self.gone())
+    async fn connected(&self) -> Result<(), Error> {
+        let mut connection = self.connection.subscribe();
+        let now = *connection.wait_for(|it| *it != Connection::Cut).await.expect("it has a sender");
+        if now == Connection::Whole { Ok(()) } else { Err(self.gone()) }
     }
 
     fn gone(&self) -> Error {
@@ -89,218 +81,33 @@ impl Severed {
     }
 }
 
-/// What a worker never asks of a ledger.
-fn others() -> ! {
-    unreachable!("a worker does not ask for this")
-}
-
 #[async_trait]
-impl Ledger for Severed {
-    async fn claim(
-        &self,
-        job: JobId,
-        chunk: ChunkId,
-        epoch: Epoch,
-        token: Token,
-        node: &NodeId,
-    ) -> Result<Claim, Error> {
-        self.line().await?.claim(job, chunk, epoch, token, node).await
+impl Interceptor for Severed {
+    fn ledger(&self) -> &dyn Ledger {
+        self.inner.as_ref()
     }
-    async fn commit(
-        &self,
-        job: JobId,
-        chunk: ChunkId,
-        token: Token,
-        commit: &Commit,
-    ) -> Result<Committed, Error> {
-        self.line().await?.commit(job, chunk, token, commit).await
-    }
-    async fn report_stall(
-        &self,
-        job: JobId,
-        node: &NodeId,
-        reason: Option<&str>,
-    ) -> Result<(), Error> {
-        self.line().await?.report_stall(job, node, reason).await
-    }
-    async fn release(
-        &self,
-        job: JobId,
-        chunk: ChunkId,
-        token: Token,
-        part: Option<u64>,
-    ) -> Result<Released, Error> {
-        self.released.fetch_add(1, Ordering::Relaxed);
-        self.line().await?.release(job, chunk, token, part).await
-    }
-    async fn document(&self, job: JobId) -> Result<Option<StoredDocument>, Error> {
-        self.line().await?.document(job).await
-    }
-    async fn beat(&self, info: &NodeInfo, held: &[Held]) -> Result<Beat, Error> {
-        self.line().await?.beat(info, held).await
-    }
-    async fn nodes_since(&self, known: &NodeSnapshot) -> Result<NodeSnapshot, Error> {
-        self.line().await?.nodes_since(known).await
-    }
-    async fn lose(
-        &self,
-        node: &NodeId,
-        grounds: LossEvidence,
-        loss: &LossCause,
-    ) -> Result<LossVerdict, Error> {
-        self.line().await?.lose(node, grounds, loss).await
-    }
-    async fn results(&self, j: JobId, f: u64, t: u64, m: u64) -> Result<ResultsPage, Error> {
-        if self.holds_results.load(Ordering::Relaxed) {
-            return Err(self.gone());
+
+    async fn intercept(&self, operation: Operation) -> Result<Answer, ControlError> {
+        match operation {
+            Operation::Release(..) => drop(self.released.fetch_add(1, Ordering::Relaxed)),
+            Operation::Results(..) if self.holds_results.load(Ordering::Relaxed) => {
+                return Err(self.gone().into());
+            }
+            _ => {}
         }
-        self.line().await?.results(j, f, t, m).await
+        self.connected().await?;
+        operation.call(self.inner.as_ref()).await
     }
-    async fn events(&self, audience: Topic) -> Result<Box<dyn Events>, Error> {
+
+    async fn events(&self, topic: Topic) -> Result<Box<dyn Events>, Error> {
         if self.deaf {
             std::future::pending::<()>().await;
         }
-        self.line().await?.events(audience).await
-    }
-    fn separate(&self) -> Arc<dyn Ledger> {
-        Arc::new(Self { failed: Arc::default(), ..self.clone() })
-    }
-    fn describe(&self) -> String {
-        self.inner.describe()
+        self.connected().await?;
+        self.inner.events(topic).await
     }
 
-    async fn admit(&self, _: &Admission) -> Result<Admitted, Error> {
-        others()
-    }
-    async fn postpone(&self, _: JobId, _: &str) -> Result<(), Error> {
-        others()
-    }
-    async fn postponed(&self, _: JobId) -> Result<Option<String>, Error> {
-        others()
-    }
-    async fn reject(&self, _: JobId, _: &str) -> Result<(), Error> {
-        others()
-    }
-    async fn open(&self, _: JobId, _: &Open) -> Result<Vec<ChunkMessage>, Error> {
-        others()
-    }
-    async fn revoke(&self, _: JobId, _: &NodeId, _: &LossCause) -> Result<Vec<Revoked>, Error> {
-        others()
-    }
-    async fn copy(&self, _: JobId, _: &SpeculationRequest) -> Result<Vec<SpeculativeChunk>, Error> {
-        others()
-    }
-    async fn holders(&self, _: JobId) -> Result<Vec<Holder>, Error> {
-        others()
-    }
-    async fn sweep(
-        &self,
-        _: JobId,
-        _: u32,
-        _: Duration,
-        _: Option<Duration>,
-    ) -> Result<Option<Sweep>, Error> {
-        others()
-    }
-    async fn pause(&self, _: JobId) -> Result<JobState, ControlError> {
-        others()
-    }
-    async fn resume(&self, _: JobId) -> Result<JobState, ControlError> {
-        others()
-    }
-    async fn cancel(&self, _: JobId) -> Result<Cancelled, ControlError> {
-        others()
-    }
-    async fn stalls(&self, _: JobId) -> Result<Vec<Stall>, Error> {
-        others()
-    }
-    async fn pending_cancel(&self, _: JobId) -> Result<Option<Timestamp>, Error> {
-        others()
-    }
-    async fn fail(&self, _: JobId, _: &str) -> Result<JobState, ControlError> {
-        others()
-    }
-    async fn retry(&self, _: JobId, _: Option<&[u64]>) -> Result<JobState, ControlError> {
-        others()
-    }
-    async fn delete(&self, _: JobId) -> Result<(), ControlError> {
-        others()
-    }
-    async fn job(&self, _: JobId) -> Result<Option<JobSummary>, Error> {
-        others()
-    }
-    async fn active_jobs(&self) -> Result<Vec<JobId>, Error> {
-        others()
-    }
-    async fn finished_jobs(&self, _: usize) -> Result<Vec<JobId>, Error> {
-        others()
-    }
-    async fn archive(&self, _: JobId) -> Result<(), Error> {
-        others()
-    }
-    async fn errors(&self, _: JobId, _: u64, _: usize) -> Result<Vec<ErrorEntry>, Error> {
-        others()
-    }
-    async fn recoveries(&self, _: JobId, _: usize) -> Result<Vec<Recovery>, Error> {
-        others()
-    }
-    async fn audit(&self, _: JobId) -> Result<Option<Audit>, Error> {
-        others()
-    }
-    async fn nodes(&self) -> Result<Vec<NodeRecord>, Error> {
-        others()
-    }
-    async fn restore(&self, _: &Admission, _: &PriorState) -> Result<Restored, Error> {
-        others()
-    }
-    async fn missing(&self, _: &[JobId]) -> Result<Vec<JobId>, Error> {
-        others()
-    }
-    async fn journal_place(&self) -> Result<Option<JournalPlace>, Error> {
-        others()
-    }
-    async fn advance_journal(
-        &self,
-        _: Option<&JournalPlace>,
-        _: &JournalPlace,
-    ) -> Result<Option<JournalPlace>, Error> {
-        others()
-    }
-    async fn record_crash(&self, _: &NodeId, _: &str) -> Result<bool, Error> {
-        others()
-    }
-    fn hearts(&self) -> Box<dyn ConnectionWatch> {
-        others()
-    }
-    async fn tried(&self, _: JobId, _: &[ChunkId]) -> Result<Vec<Vec<NodeId>>, Error> {
-        others()
-    }
-    async fn refund_attempts(&self, _: JobId, _: &[NodeId]) -> Result<u64, Error> {
-        others()
-    }
-    async fn isolate(&self, _: &NodeId, _: &[Isolation]) -> Result<bool, Error> {
-        others()
-    }
-    async fn drain(&self, _: &NodeId) -> Result<bool, Error> {
-        others()
-    }
-    async fn register_scheduler(
-        &self,
-        _: &SchedulerId,
-        _: Duration,
-    ) -> Result<Vec<SchedulerRecord>, Error> {
-        others()
-    }
-    async fn schedulers(&self) -> Result<Vec<SchedulerRecord>, Error> {
-        others()
-    }
-    async fn deregister_scheduler(&self, _: &SchedulerId) -> Result<(), Error> {
-        others()
-    }
-    async fn now(&self) -> Result<Timestamp, Error> {
-        others()
-    }
-    async fn examine(&self) -> Vec<Finding> {
-        others()
+    fn separate(&self) -> Arc<dyn Ledger> {
+        Self { failed: Arc::default(), ..self.clone() }.ledger()
     }
 }
