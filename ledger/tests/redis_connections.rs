@@ -1,6 +1,5 @@
 //! How many connections requests need, and what they cost beside the requests themselves.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -9,9 +8,7 @@ use longshore_ledger::{
     BeatParams, Claim, ClaimParams, Error, Ledger, LoseParams, LossCause, LossEvidence,
     NodeSnapshot, RecordCrashParams,
 };
-use longshore_protocol::{
-    ChunkId, Epoch, JobId, LivenessTerms, NodeId, NodeInfo, NodeState, Timestamp, Token,
-};
+use longshore_protocol::{ChunkId, Epoch, JobId, NodeId, NodeInfo, Timestamp, Token};
 use longshore_test_servers::{Redis, Reply};
 
 fn start() -> (Redis, RedisLedger) {
@@ -76,24 +73,14 @@ async fn a_connection_that_somebody_closed_is_replaced_unseen() {
 
 fn info(name: &str, busy: u32) -> NodeInfo {
     NodeInfo {
-        id: NodeId::new(name),
-        host: "h".into(),
-        pid: 1,
-        version: "1".into(),
         queues: vec!["default".into()],
         tasks: vec!["noop".into()],
-        disabled: Vec::new(),
-        records: Vec::new(),
-        non_speculative: Vec::new(),
-        terms: LivenessTerms::default(),
-        labels: BTreeMap::new(),
         slots: 4,
         busy,
-        jobs: None,
-        state: NodeState::Active,
         started_at: Timestamp::from_millis(5),
         cpu: 0.5,
         rss: 6,
+        ..NodeInfo::new(NodeId::new(name))
     }
 }
 

@@ -11,8 +11,8 @@ use longshore_ledger::{
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkMessage, Finding, JobId, JobSummary, LivenessTerms, NodeId, NodeInfo, NodeState, Run,
-    SchedulerId, Severity, Timestamp, Token, split_results,
+    ChunkMessage, Finding, JobId, JobSummary, NodeId, NodeInfo, Run, SchedulerId, Severity,
+    Timestamp, Token, split_results,
 };
 use longshore_test_servers::{Redis, RedisCluster, RedisSentinel, Reply, wait_until};
 
@@ -398,24 +398,14 @@ fn refusals(redis: &Redis) -> Vec<String> {
 
 fn info() -> NodeInfo {
     NodeInfo {
-        id: node(),
-        host: "box".into(),
-        pid: 7,
-        version: "0.1.0".into(),
         queues: vec!["default".into()],
         tasks: vec!["noop".into()],
-        disabled: Vec::new(),
-        records: Vec::new(),
-        non_speculative: Vec::new(),
-        terms: LivenessTerms::default(),
-        labels: [].into(),
         slots: 4,
         busy: 1,
-        jobs: None,
-        state: NodeState::Active,
         started_at: Timestamp::from_millis(1),
         cpu: 0.25,
         rss: 1 << 20,
+        ..NodeInfo::new(node())
     }
 }
 

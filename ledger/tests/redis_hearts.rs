@@ -1,6 +1,5 @@
 //! Whose connection is gone: alone, in a cluster, behind sentinels; and what must not look like a death.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use longshore_ledger::{
     BeatParams, ConnectionWatch, Event, Events, Heart, Ledger, LoseParams, LossCause, LossEvidence,
     Process, Topic,
 };
-use longshore_protocol::{LivenessTerms, NodeId, NodeInfo, NodeState, SchedulerId, Timestamp};
+use longshore_protocol::{NodeId, NodeInfo, SchedulerId, Timestamp};
 use longshore_test_servers::{Redis, RedisCluster, RedisSentinel};
 
 /// More than anything here takes on a machine that is not stuck.
@@ -31,24 +30,10 @@ impl Worker {
     async fn start(ledger: &Arc<dyn Ledger>, name: &str) -> Self {
         let ledger = ledger.separate();
         let info = NodeInfo {
-            id: NodeId::new(name),
-            host: "host".into(),
-            pid: 1,
-            version: "0".into(),
             queues: vec!["default".into()],
             tasks: vec!["noop".into()],
-            disabled: Vec::new(),
-            records: Vec::new(),
-            non_speculative: Vec::new(),
-            terms: LivenessTerms::default(),
-            labels: BTreeMap::new(),
-            slots: 1,
-            busy: 0,
-            jobs: None,
-            state: NodeState::Active,
             started_at: Timestamp::from_millis(1),
-            cpu: 0.0,
-            rss: 0,
+            ..NodeInfo::new(NodeId::new(name))
         };
         let events = ledger.events(Topic::Workers).await.expect("hints can be followed");
         let mut worker = Self { ledger, info, events };

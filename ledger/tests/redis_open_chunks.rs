@@ -8,9 +8,7 @@ use longshore_ledger::{
     Admission, Admitted, BeatParams, ClaimParams, Held, Ledger, LossCause, OpenParams,
     RevokeParams, SweepParams,
 };
-use longshore_protocol::{
-    ChunkMessage, JobId, LivenessTerms, NodeId, NodeInfo, NodeState, Timestamp, Token,
-};
+use longshore_protocol::{ChunkMessage, JobId, NodeId, NodeInfo, Timestamp, Token};
 use longshore_test_servers::{Redis, Reply};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -55,24 +53,14 @@ async fn open(ledger: &RedisLedger, id: JobId, count: u64) -> Vec<ChunkMessage> 
 
 fn info() -> NodeInfo {
     NodeInfo {
-        id: node(),
-        host: "h".into(),
-        pid: 1,
-        version: "1".into(),
         queues: vec!["default".into()],
         tasks: vec!["noop".into()],
-        disabled: Vec::new(),
-        records: Vec::new(),
-        non_speculative: Vec::new(),
-        terms: LivenessTerms::default(),
-        labels: [].into(),
         slots: 1_000,
         busy: 1,
-        jobs: None,
-        state: NodeState::Active,
         started_at: Timestamp::from_millis(1),
         cpu: 0.25,
         rss: 1 << 20,
+        ..NodeInfo::new(node())
     }
 }
 

@@ -86,11 +86,9 @@ impl Reason {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::sync::Arc;
-
     use super::*;
     use crate::{NodeId, NodeInfo, Timestamp};
+    use std::sync::Arc;
 
     fn worker(name: &str, tasks: &[&str], disabled_of: &[&str]) -> NodeRecord {
         let disabled = |task: &&str| DisabledTask {
@@ -99,34 +97,13 @@ mod tests {
             since: Timestamp::default(),
         };
         let info = NodeInfo {
-            id: NodeId::new(name),
-            host: "host".into(),
-            pid: 1,
-            version: "0".into(),
             queues: vec!["q".into()],
             tasks: tasks.iter().map(|task| (*task).to_owned()).collect(),
             disabled: disabled_of.iter().map(disabled).collect(),
-            records: Vec::new(),
-            non_speculative: Vec::new(),
-            terms: crate::LivenessTerms::default(),
-            labels: BTreeMap::new(),
-            slots: 1,
-            busy: 0,
-            jobs: None,
-            state: NodeState::Active,
-            started_at: Timestamp::default(),
-            cpu: 0.0,
-            rss: 0,
+            ..NodeInfo::new(NodeId::new(name))
         };
         let beat_at = Timestamp::default();
-        NodeRecord {
-            info: Arc::new(info),
-            beat_at,
-            heart: None,
-            round_trip: std::time::Duration::ZERO,
-            death: None,
-            isolated: Vec::new(),
-        }
+        NodeRecord::new(Arc::new(info), beat_at)
     }
 
     #[track_caller]

@@ -341,6 +341,33 @@ pub struct NodeInfo {
     pub rss: u64,
 }
 
+impl NodeInfo {
+    /// An idle worker with one slot and neither queues nor tasks. Other fields are set with the
+    /// struct update syntax, so that a new field changes only the code that sets it.
+    pub fn new(id: NodeId) -> Self {
+        Self {
+            id,
+            host: String::new(),
+            pid: 0,
+            version: String::new(),
+            queues: Vec::new(),
+            tasks: Vec::new(),
+            disabled: Vec::new(),
+            records: Vec::new(),
+            non_speculative: Vec::new(),
+            terms: LivenessTerms::default(),
+            labels: BTreeMap::new(),
+            slots: 1,
+            busy: 0,
+            jobs: None,
+            state: NodeState::Active,
+            started_at: Timestamp::default(),
+            cpu: 0.0,
+            rss: 0,
+        }
+    }
+}
+
 /// By what a worker wants to be judged: its own settings, which may differ from a scheduler's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -392,6 +419,14 @@ pub struct NodeRecord {
     pub death: Option<String>,
     /// The tasks for which it is out of rotation.
     pub isolated: Vec<Isolation>,
+}
+
+impl NodeRecord {
+    /// A worker with this last heartbeat and nothing else known.
+    pub fn new(info: Arc<NodeInfo>, beat_at: Timestamp) -> Self {
+        let (heart, round_trip, death) = (None, Duration::ZERO, None);
+        Self { info, beat_at, heart, round_trip, death, isolated: Vec::new() }
+    }
 }
 
 /// A scheduler as the ledger knows it.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use longshore_broker::{Broker, Queue, Subscription};
 use longshore_ledger::{Ledger, LoseParams, LossCause, LossEvidence};
-use longshore_protocol::{DisabledTask, LivenessTerms, NodeId, NodeInfo, NodeState};
+use longshore_protocol::{DisabledTask, LivenessTerms, NodeId, NodeInfo};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -281,14 +281,11 @@ async fn drain(pipeline: &Pipeline, running: &TaskTracker) {
 
 fn info(id: &NodeId, machine: &Machine, config: &Config, handlers: &Handlers) -> NodeInfo {
     NodeInfo {
-        id: id.clone(),
         host: machine.name(),
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").into(),
         queues: config.queues.clone(),
         tasks: handlers.names(),
-        disabled: Vec::new(),
-        records: Vec::new(),
         non_speculative: config.non_speculative.iter().cloned().collect(),
         terms: LivenessTerms {
             heartbeat: Some(config.heartbeat),
@@ -297,11 +294,8 @@ fn info(id: &NodeId, machine: &Machine, config: &Config, handlers: &Handlers) ->
         },
         labels: config.labels.clone(),
         slots: config.slots,
-        busy: 0,
         jobs: Some(BTreeSet::new()),
-        state: NodeState::Active,
         started_at: clock(),
-        cpu: 0.0,
-        rss: 0,
+        ..NodeInfo::new(id.clone())
     }
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use longshore_ledger::redis::{Config, RedisLedger};
 use longshore_ledger::{BeatParams, Events, Ledger, Topic};
-use longshore_protocol::{LivenessTerms, NodeId, NodeInfo, NodeState, Timestamp};
+use longshore_protocol::{NodeId, NodeInfo, Timestamp};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::Scenario;
@@ -111,7 +111,6 @@ async fn times(ground: &Ground<'_>) -> Result<f64, Error> {
 
 fn node(number: u64) -> NodeInfo {
     NodeInfo {
-        id: NodeId::new(format!("bench-{number:05}-00000000-0000-4000-8000-000000000000")),
         host: format!("bench-{number:05}"),
         pid: 1,
         version: env!("CARGO_PKG_VERSION").into(),
@@ -119,18 +118,15 @@ fn node(number: u64) -> NodeInfo {
         tasks: ["concat", "fail", "merge_counts", "noop", "sleep", "sum", "wordcount"]
             .map(String::from)
             .to_vec(),
-        disabled: Vec::new(),
-        records: Vec::new(),
-        non_speculative: Vec::new(),
-        terms: LivenessTerms::default(),
         labels: [("zone".to_owned(), "bench".to_owned())].into(),
         slots: 4,
-        busy: 0,
         jobs: Some([].into()),
-        state: NodeState::Active,
         started_at: Timestamp::from_millis(1_700_000_000_000),
         cpu: 0.01,
         rss: 12 << 20,
+        ..NodeInfo::new(NodeId::new(format!(
+            "bench-{number:05}-00000000-0000-4000-8000-000000000000"
+        )))
     }
 }
 

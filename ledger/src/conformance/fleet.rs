@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_protocol::state::JobState;
-use longshore_protocol::{
-    ChunkId, LivenessTerms, NodeInfo, NodeState, SchedulerId, Severity, Timestamp,
-};
+use longshore_protocol::{ChunkId, NodeInfo, NodeState, SchedulerId, Severity, Timestamp};
 
 use super::play::{NEVER, Play, await_event, job_id, next_event, node, ok, token};
 use crate::Ledger;
@@ -19,24 +17,19 @@ use crate::op::{
 
 pub(super) fn info(name: &str) -> NodeInfo {
     NodeInfo {
-        id: node(name),
         host: "host".into(),
         pid: 42,
         version: "0.1.0".into(),
         queues: vec!["default".into(), "gpu".into()],
         tasks: vec!["noop".into()],
-        disabled: Vec::new(),
-        records: Vec::new(),
-        non_speculative: Vec::new(),
-        terms: LivenessTerms::default(),
         labels: BTreeMap::from([("zone".into(), "north".into())]),
         slots: 4,
         busy: 1,
         jobs: Some([job_id(1), job_id(2)].into()),
-        state: NodeState::Active,
         started_at: Timestamp::from_millis(1_700_000_000_000),
         cpu: 0.25,
         rss: 1 << 33,
+        ..NodeInfo::new(node(name))
     }
 }
 

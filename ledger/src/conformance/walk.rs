@@ -11,8 +11,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, LivenessTerms, NodeId, NodeInfo,
-    NodeState, Recovery, Run, SchedulerId, Timestamp, Token,
+    ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, NodeId, NodeInfo, NodeState, Recovery,
+    Run, SchedulerId, Timestamp, Token,
 };
 
 use super::play::{admission, job_id, lost, node, token};
@@ -509,24 +509,18 @@ fn a_node(n: u64) -> NodeId {
 
 fn an_info(id: NodeId, b: u64) -> NodeInfo {
     NodeInfo {
-        id,
         host: "host".into(),
         pid: 1,
         version: "1".into(),
         queues: vec!["default".into()],
-        tasks: Vec::new(),
-        disabled: Vec::new(),
-        records: Vec::new(),
-        non_speculative: Vec::new(),
-        terms: LivenessTerms::default(),
         labels: Default::default(),
         slots: 2,
         busy: (b % 3) as u32,
-        jobs: None,
         state: if b.is_multiple_of(2) { NodeState::Active } else { NodeState::Draining },
         started_at: Timestamp::from_millis(5),
         cpu: 0.5,
         rss: 1,
+        ..NodeInfo::new(id)
     }
 }
 

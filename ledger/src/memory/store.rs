@@ -307,14 +307,7 @@ impl Store {
         let death = known.and_then(|node| node.record.death.clone());
         let isolated = known.map(|node| node.record.isolated.clone()).unwrap_or_default();
         let info = Arc::new(info.clone());
-        let record = NodeRecord {
-            info: info.clone(),
-            beat_at: now,
-            heart: None,
-            round_trip: Duration::ZERO,
-            death,
-            isolated,
-        };
+        let record = NodeRecord { death, isolated, ..NodeRecord::new(info.clone(), now) };
         let drain = known.is_some_and(|node| node.drain);
         let was = known.map(|node| &node.record.info);
         let has_changed = was.is_some_and(|was| {

@@ -165,7 +165,7 @@ impl Lanes {
 /// One connection, once it is open.
 #[derive(Default)]
 struct Lane {
-    open: Mutex<Option<OpenParams>>,
+    open: Mutex<Option<Open>>,
     /// Connections that it had.
     opened: AtomicU64,
     /// Held by who opens it, or finds out whether it is still there.

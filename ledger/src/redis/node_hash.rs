@@ -60,14 +60,10 @@ pub(super) fn node_info(
         Ok((millis > 0).then(|| Duration::from_millis(millis)))
     };
     Ok(NodeInfo {
-        id: NodeId::new(name),
         host: fields.text("host"),
         pid: fields.number("pid")?,
         version: fields.text("version"),
         queues: from_json(operation, fields, "queues")?,
-        tasks: Vec::new(),
-        disabled: Vec::new(),
-        records: Vec::new(),
         non_speculative: from_json(operation, fields, "non_speculative")?,
         terms: LivenessTerms {
             heartbeat: told("heartbeat_ms")?,
@@ -76,12 +72,8 @@ pub(super) fn node_info(
         },
         labels: from_json(operation, fields, "labels")?,
         slots: fields.number("slots")?,
-        busy: 0,
-        jobs: None,
-        state: NodeState::Active,
         started_at: fields.time("started_at")?.unwrap_or_default(),
-        cpu: 0.0,
-        rss: 0,
+        ..NodeInfo::new(NodeId::new(name))
     })
 }
 
@@ -108,7 +100,7 @@ pub(super) fn node_record(
     let isolated = from_json(operation, fields, "isolated")?;
     let round_trip = Duration::from_millis(fields.number("round_trip")?);
     let (info, heart) = (Arc::new(info), heart(fields));
-    Ok(NodeRecord { info, beat_at, heart, round_trip, death, isolated })
+    Ok(NodeRecord { heart, round_trip, death, isolated, ..NodeRecord::new(info, beat_at) })
 }
 
 fn from_json<T: serde::de::DeserializeOwned + Default>(
@@ -131,7 +123,6 @@ mod tests {
     #[test]
     fn a_node_reads_back_as_it_was_written() {
         let info = NodeInfo {
-            id: NodeId::new("box-1"),
             host: "box".into(),
             pid: 7,
             version: "0.1.0".into(),
@@ -142,7 +133,6 @@ mod tests {
                 reason: "no program `convert` on this machine".into(),
                 since: Timestamp::from_millis(1_700_000_000_500),
             }],
-            records: Vec::new(),
             non_speculative: vec!["notify".into()],
             terms: LivenessTerms {
                 heartbeat: Some(Duration::from_secs(10)),
@@ -157,6 +147,7 @@ mod tests {
             started_at: Timestamp::from_millis(1_700_000_000_000),
             cpu: 0.25,
             rss: 1 << 20,
+            ..NodeInfo::new(NodeId::new("box-1"))
         };
         let written = node_fields(&info).expect("serializable");
         let map = written.into_iter().map(|(field, value)| (field.to_owned(), value)).collect();
@@ -164,16 +155,6 @@ mod tests {
         let unchanging = node_info("nodes", "box-1".into(), &fields).expect("readable");
         let beat_at = Timestamp::from_millis(9);
         let record = node_record("nodes", unchanging, beat_at, &fields).expect("readable");
-        assert_eq!(
-            record,
-            NodeRecord {
-                info: Arc::new(info),
-                beat_at,
-                heart: None,
-                round_trip: Duration::ZERO,
-                death: None,
-                isolated: Vec::new()
-            }
-        );
+        assert_eq!(record, NodeRecord::new(Arc::new(info), beat_at));
     }
 }

@@ -314,33 +314,12 @@ pub(super) mod tests {
 
     pub(crate) fn record(name: &str, queue: &str, slots: u32, beat_at: u64) -> NodeRecord {
         let info = Arc::new(NodeInfo {
-            id: NodeId::new(name),
-            host: "host".into(),
-            pid: 1,
-            version: "0".into(),
             queues: vec![queue.into()],
             tasks: vec!["noop".into()],
-            disabled: Vec::new(),
-            records: Vec::new(),
-            non_speculative: Vec::new(),
-            terms: LivenessTerms::default(),
-            labels: BTreeMap::new(),
             slots,
-            busy: 0,
-            jobs: None,
-            state: NodeState::Active,
-            started_at: Timestamp::from_millis(0),
-            cpu: 0.0,
-            rss: 0,
+            ..NodeInfo::new(NodeId::new(name))
         });
-        NodeRecord {
-            info,
-            beat_at: Timestamp::from_millis(beat_at),
-            heart: None,
-            round_trip: Duration::ZERO,
-            death: None,
-            isolated: Vec::new(),
-        }
+        NodeRecord::new(info, Timestamp::from_millis(beat_at))
     }
 
     /// The same of a worker that announces terms.

@@ -14,8 +14,8 @@ use longshore_ledger::{
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkMessage, JobId, JobSummary, LivenessTerms, NodeId, NodeInfo, NodeState, Run, SchedulerId,
-    Timestamp, Token, split_results,
+    ChunkMessage, JobId, JobSummary, NodeId, NodeInfo, Run, SchedulerId, Timestamp, Token,
+    split_results,
 };
 use longshore_scheduler::{Config, Expand, Scheduler};
 use tokio::task::JoinHandle;
@@ -110,24 +110,10 @@ impl World {
     pub(crate) fn start_worker(&mut self, name: &str, queue: &str, slots: u32, handler: Handler) {
         let (ledger, broker) = (self.outage.workers_ledger(&self.ledger), self.broker.clone());
         let info = NodeInfo {
-            id: NodeId::new(name),
-            host: "test".into(),
-            pid: 1,
-            version: "0".into(),
             queues: vec![queue.into()],
             tasks: vec!["noop".into(), "sum".into()],
-            disabled: Vec::new(),
-            records: Vec::new(),
-            non_speculative: Vec::new(),
-            terms: LivenessTerms::default(),
-            labels: BTreeMap::new(),
             slots,
-            busy: 0,
-            jobs: None,
-            state: NodeState::Active,
-            started_at: Timestamp::default(),
-            cpu: 0.0,
-            rss: 0,
+            ..NodeInfo::new(NodeId::new(name))
         };
         let work = async move {
             let mut lives = tokio::task::JoinSet::new();

@@ -17,9 +17,7 @@ use longshore_model::fleet::{Beat, Fleet, LossEvidence};
 use longshore_model::ledger::{Answer, Message, Node, RANGES, Request, SUBTASKS, name, real};
 use longshore_model::world::{Action, Fate, Hand, State, WORKERS};
 use longshore_model::{Config, Model};
-use longshore_protocol::{
-    ChunkId, ChunkMessage, Epoch, JobId, LivenessTerms, NodeInfo, NodeState, Run, Timestamp,
-};
+use longshore_protocol::{ChunkId, ChunkMessage, Epoch, JobId, NodeInfo, Run, Timestamp};
 
 const WAYS: u64 = 6_000;
 const STEPS: usize = 80;
@@ -39,26 +37,7 @@ impl Clock for Stopped {
 
 /// A worker, as its heartbeats tell of it.
 fn info(node: Node) -> NodeInfo {
-    NodeInfo {
-        id: name(node),
-        host: String::new(),
-        pid: 1,
-        version: String::new(),
-        queues: Vec::new(),
-        tasks: Vec::new(),
-        disabled: Vec::new(),
-        records: Vec::new(),
-        non_speculative: Vec::new(),
-        terms: LivenessTerms::default(),
-        labels: BTreeMap::new(),
-        slots: 1,
-        busy: 0,
-        jobs: Some(BTreeSet::new()),
-        state: NodeState::Active,
-        started_at: Timestamp::default(),
-        cpu: 0.0,
-        rss: 0,
-    }
+    NodeInfo { jobs: Some(BTreeSet::new()), ..NodeInfo::new(name(node)) }
 }
 
 /// What the ledger is asked, as it can be asked again.
