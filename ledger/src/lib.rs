@@ -47,12 +47,12 @@ use longshore_protocol::{
 pub use cause::Cause;
 pub use op::{
     Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, Claim, ClaimParams, Commit,
-    CommitParams, Committed, Ended, ErrorsParams, Event, Grant, Heart, Held, Holder, IsolateParams,
+    CommitParams, Committed, Ended, ErrorsParams, Event, Grant, Held, Holder, IsolateParams,
     LoseParams, LossCause, LossEvidence, LossVerdict, LostNode, NodeSnapshot, OpenParams,
-    PriorState, Process, RecordCrashParams, RegisterSchedulerParams, ReleaseParams, Released,
-    ReportStallParams, RestoreParams, Restored, ResultsParams, RetryParams, RevokeParams, Revoked,
-    SpeculationRequest, SpeculativeChunk, Stop, StopReason, StoredDocument, Sweep, SweepParams,
-    Topic,
+    PriorState, Process, ProcessConnections, RecordCrashParams, RegisterSchedulerParams,
+    ReleaseParams, Released, ReportStallParams, RestoreParams, Restored, ResultsParams,
+    RetryParams, RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk, Stop, StopReason,
+    StoredDocument, Sweep, SweepParams, Topic,
 };
 pub use retention::{CANCEL_KEPT, Cancelled, POSTPONED_FOR, STALL_KEPT};
 
@@ -128,7 +128,10 @@ pub trait Events: Send {
 pub trait ConnectionWatch: Send {
     /// The processes whose connections were there before and are not there now. After an error
     /// nothing is known.
-    async fn severed(&mut self, hearts: &[Heart]) -> Result<Vec<Process>, Error>;
+    async fn disconnected(
+        &mut self,
+        registered: &[ProcessConnections],
+    ) -> Result<Vec<Process>, Error>;
 }
 
 /// The ledger, as one process uses it. Cheap to share behind an `Arc`.
@@ -442,9 +445,9 @@ pub trait Ledger: Send + Sync + 'static {
     /// to time, and after a failure: a server that lost data may have lost changes.
     async fn nodes_since(&self, known: &NodeSnapshot) -> Result<NodeSnapshot, Error>;
 
-    /// Watches the connections of workers and schedulers. A process registers, with its heartbeat,
+    /// Detects lost connections of workers and schedulers. A process registers, with its heartbeat,
     /// the connection on which the same handle follows the hints ([`Self::events`]).
-    fn hearts(&self) -> Box<dyn ConnectionWatch>;
+    fn connection_watch(&self) -> Box<dyn ConnectionWatch>;
 
     /// Asks a worker to drain, which it learns with its next heartbeat. False if the worker is not
     /// listed.

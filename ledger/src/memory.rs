@@ -1,8 +1,9 @@
 //! The ledger in this process: for `longshore run` and `dev`, and for simulations.
 //!
-//! `memory/job.rs` and its neighbours are the ledger proper, pure and synchronous; this file puts a lock, a clock and a
-//! channel of events around it. Each operation locks once, so each is atomic; none waits for anything while it holds the lock.
-//! What ended is forgotten when the first operation after its time looks. Deliberately absent: persistence.
+//! `memory/store.rs`, `memory/job.rs` and their neighbours are the ledger proper, pure and
+//! synchronous; this file adds a lock, a clock and a channel of events. Each operation locks once,
+//! so each is atomic; none waits for anything while it holds the lock. An ended job expires when
+//! the first operation after its time runs. Deliberately absent: persistence.
 
 mod audit;
 mod bitmap;
@@ -37,23 +38,23 @@ use crate::op::MAX_INDICES;
 use crate::{
     Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, Cancelled, Claim, ClaimParams,
     CommitParams, Committed, ConnectionWatch, ControlError, Error, ErrorsParams, Event, Events,
-    Heart, Holder, IsolateParams, Ledger, LoseParams, LossVerdict, NodeSnapshot, OpenParams,
-    Process, RecordCrashParams, RegisterSchedulerParams, ReleaseParams, Released,
+    Holder, IsolateParams, Ledger, LoseParams, LossVerdict, NodeSnapshot, OpenParams, Process,
+    ProcessConnections, RecordCrashParams, RegisterSchedulerParams, ReleaseParams, Released,
     ReportStallParams, RestoreParams, Restored, ResultsParams, RetryParams, RevokeParams, Revoked,
     SpeculationRequest, SpeculativeChunk, StoredDocument, Sweep, SweepParams, Topic,
 };
 
-/// Hints that a slow follower may be behind before it is told of a gap instead.
+/// The number of hints that a slow subscriber may be behind before it receives a gap instead.
 const EVENTS_KEPT: usize = 1_024;
 
-/// Where a memory ledger gets its time from.
+/// The time source of a memory ledger.
 pub trait Clock: Send + Sync + 'static {
-    /// The time now. It may stand still or jump; nothing breaks but the measured rate.
+    /// The time now. It may stand still or jump; only the measured rate suffers.
     fn now(&self) -> Timestamp;
 }
 
-/// The machine's clock, less its jumps: what it said first in this process, and the monotonic clock
-/// since then. Time in which the machine is suspended does not count.
+/// The machine's clock without its jumps: its first reading in this process, plus the monotonic
+/// time since then. Time during which the machine is suspended does not count.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -77,10 +78,10 @@ pub struct MemoryLedger {
     events: broadcast::Sender<Hint>,
 }
 
-/// A hint, and whether it is one for schedulers.
+/// A hint, and whether schedulers receive it.
 type Hint = (Event, bool);
 
-/// What a memory ledger held at some moment; see [`MemoryLedger::snapshot`].
+/// The contents of a memory ledger at some moment; see [`MemoryLedger::snapshot`].
 #[derive(Clone, Debug)]
 pub struct Snapshot(Store);
 
@@ -90,30 +91,32 @@ impl MemoryLedger {
         Self { store: Arc::default(), clock, events: broadcast::Sender::new(EVENTS_KEPT) }
     }
 
-    /// Lets [`Ledger::hearts`] tell that this process is gone, until it beats again. There is no process here
-    /// whose end could be noticed; whoever plays one and lets it die says so with this.
-    pub fn sever(&self, process: &Process) {
-        self.run(|store, _, _| store.sever(process));
+    /// Lets [`Ledger::connection_watch`] report the connections of this process as lost until its
+    /// next heartbeat. No real process exists whose end could be detected; a test that simulates
+    /// one calls this when the process dies.
+    pub fn disconnect(&self, process: &Process) {
+        self.run(|store, _, _| store.disconnect(process));
     }
 
-    /// A copy of all that the ledger holds now.
+    /// A copy of the contents of the ledger.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot(self.store.lock().clone())
     }
 
-    /// Goes back to what it held then, as Redis does that restarts from an older file, or fails over to a replica that
-    /// missed the last writes. Nobody is told.
+    /// Returns to earlier contents, as a Redis that restarts from an older file, or fails over to a
+    /// replica that missed the last writes. No hints are sent.
     pub fn restore(&self, snapshot: &Snapshot) {
         *self.store.lock() = snapshot.0.clone();
     }
 
-    /// Runs one operation under the lock, then tells what it wants told.
+    /// Runs one operation under the lock, then sends its hints.
     fn run<A>(&self, op: impl FnOnce(&mut Store, Timestamp, &mut Vec<Event>) -> A) -> A {
-        self.run_and_tell(op, |_| true)
+        self.run_and_send(op, |_| true)
     }
 
-    /// As [`Self::run`]; by the answer, `for_schedulers` decides whether schedulers hear of it.
-    fn run_and_tell<A>(
+    /// As [`Self::run`]; `for_schedulers` decides by the answer whether schedulers receive the
+    /// hints.
+    fn run_and_send<A>(
         &self,
         op: impl FnOnce(&mut Store, Timestamp, &mut Vec<Event>) -> A,
         for_schedulers: impl FnOnce(&A) -> bool,
@@ -124,9 +127,9 @@ impl MemoryLedger {
         store.expire(now);
         let answer = op(&mut store, now, &mut events);
         let for_schedulers = for_schedulers(&answer);
-        // Sent under the lock, so that events come in the order of what they tell of.
+        // Sent under the lock, so that hints arrive in the order of the changes.
         for event in events {
-            // Nobody listens: then nobody needs to know.
+            // An error means that there is no subscriber.
             let _ = self.events.send((event, for_schedulers));
         }
         answer
@@ -165,7 +168,7 @@ impl fmt::Debug for MemoryLedger {
     }
 }
 
-struct Following {
+struct Subscription {
     receiver: broadcast::Receiver<Hint>,
     topic: Topic,
 }
@@ -183,7 +186,7 @@ fn concerns(topic: Topic, event: &Event) -> bool {
 }
 
 #[async_trait]
-impl Events for Following {
+impl Events for Subscription {
     async fn next(&mut self) -> Event {
         loop {
             match self.receiver.recv().await {
@@ -191,20 +194,23 @@ impl Events for Following {
                 Ok((event, _)) if concerns(self.topic, &event) => return event,
                 Ok(_) => {}
                 Err(RecvError::Lagged(_)) => return Event::Gap,
-                // The ledger is gone, so nothing will ever happen again.
+                // The ledger was dropped, so nothing will ever change again.
                 Err(RecvError::Closed) => std::future::pending().await,
             }
         }
     }
 }
 
-struct MemoryHearts(MemoryLedger);
+struct MemoryConnectionWatch(MemoryLedger);
 
 #[async_trait]
-impl ConnectionWatch for MemoryHearts {
-    async fn severed(&mut self, hearts: &[Heart]) -> Result<Vec<Process>, Error> {
-        let all = hearts.iter().map(|heart| &heart.of);
-        Ok(self.0.run(|store, _, _| all.filter(|it| store.is_severed(it)).cloned().collect()))
+impl ConnectionWatch for MemoryConnectionWatch {
+    async fn disconnected(
+        &mut self,
+        registered: &[ProcessConnections],
+    ) -> Result<Vec<Process>, Error> {
+        let all = registered.iter().map(|it| &it.process);
+        Ok(self.0.run(|store, _, _| all.filter(|it| store.is_disconnected(it)).cloned().collect()))
     }
 }
 
@@ -214,12 +220,12 @@ impl Ledger for MemoryLedger {
         if admission.indices() > MAX_INDICES {
             return Ok(Admitted::TooLarge { most: MAX_INDICES });
         }
-        // As on Redis: a scheduler that opens chunks with the job is the one that feeds it, and the
-        // others are not told. A ledger that told them would hide what they must do without it.
+        // As in Redis: a scheduler that opens chunks with the job feeds it, and the others receive
+        // no hint. A ledger that sent one would hide that they must work without it.
         let admit = |store: &mut Store, now, events: &mut _| store.admit(admission, now, events);
         let has_opened =
             |it: &Admitted| matches!(it, Admitted::Accepted { opened, .. } if !opened.is_empty());
-        Ok(self.run_and_tell(admit, |admitted| !has_opened(admitted)))
+        Ok(self.run_and_send(admit, |admitted| !has_opened(admitted)))
     }
 
     async fn reject(&self, job: JobId, error: &str) -> Result<(), Error> {
@@ -396,8 +402,8 @@ impl Ledger for MemoryLedger {
         Ok(self.run(|store, now, _| NodeSnapshot::new(store.nodes(), store.lost(now))))
     }
 
-    fn hearts(&self) -> Box<dyn ConnectionWatch> {
-        Box::new(MemoryHearts(self.clone()))
+    fn connection_watch(&self) -> Box<dyn ConnectionWatch> {
+        Box::new(MemoryConnectionWatch(self.clone()))
     }
 
     async fn tried(&self, job: JobId, chunks: &[ChunkId]) -> Result<Vec<Vec<NodeId>>, Error> {
@@ -406,8 +412,8 @@ impl Ledger for MemoryLedger {
     }
 
     async fn refund_attempts(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error> {
-        let absolved = self.change(job, |job, now, events| job.refund_attempts(nodes, now, events));
-        Ok(absolved.unwrap_or_default())
+        let again = self.change(job, |job, now, events| job.refund_attempts(nodes, now, events));
+        Ok(again.unwrap_or_default())
     }
 
     async fn isolate(&self, params: &IsolateParams) -> Result<bool, Error> {
@@ -443,7 +449,7 @@ impl Ledger for MemoryLedger {
     }
 
     async fn events(&self, topic: Topic) -> Result<Box<dyn Events>, Error> {
-        Ok(Box::new(Following { receiver: self.events.subscribe(), topic }))
+        Ok(Box::new(Subscription { receiver: self.events.subscribe(), topic }))
     }
 
     async fn now(&self) -> Result<Timestamp, Error> {

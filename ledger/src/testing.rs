@@ -40,9 +40,9 @@ pub trait Interceptor: Send + Sync + 'static {
         self.ledger().events(topic).await
     }
 
-    /// See [`Ledger::hearts`].
-    fn hearts(&self) -> Box<dyn ConnectionWatch> {
-        self.ledger().hearts()
+    /// See [`Ledger::connection_watch`].
+    fn connection_watch(&self) -> Box<dyn ConnectionWatch> {
+        self.ledger().connection_watch()
     }
 
     /// See [`Ledger::examine`].
@@ -145,8 +145,8 @@ macro_rules! operations {
                 self.0.events(topic).await
             }
 
-            fn hearts(&self) -> Box<dyn ConnectionWatch> {
-                self.0.hearts()
+            fn connection_watch(&self) -> Box<dyn ConnectionWatch> {
+                self.0.connection_watch()
             }
 
             async fn examine(&self) -> Vec<Finding> {

@@ -1,6 +1,7 @@
-//! Memory and Redis are driven with the same random moves and must give the same answers, and look the same, after each.
+//! Differential test: the memory and the Redis ledger run the same random operations, and must give
+//! the same answers and have the same visible state after each.
 //!
-//! `PROPTEST_CASES` says how many walks to take.
+//! `PROPTEST_CASES` sets the number of walks.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -14,10 +15,11 @@ use longshore_test_servers::Redis;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
-/// Enough to reach ends, retries of ended jobs and several levels of a reduce, and done within a minute.
+/// Enough operations to reach ends, retries of ended jobs and several levels of a reduce, within a
+/// minute.
 const WALKS: u32 = 64;
 
-/// Mostly small, so that ends are reached; some longer than a result stride.
+/// Mostly small jobs, so that ends are reached; some longer than a result stride.
 fn shape() -> impl Strategy<Value = Shape> {
     let total = prop_oneof![4 => 1..=40u64, 1 => 250..=300u64];
     (total, prop::option::of(2..=5u64), prop::option::of(1..=4u64), prop::option::of(1..=4u64))
@@ -32,11 +34,12 @@ fn shape() -> impl Strategy<Value = Shape> {
 fn config() -> ProptestConfig {
     let chosen = std::env::var_os("PROPTEST_CASES").is_some();
     let cases = if chosen { ProptestConfig::default().cases } else { WALKS };
-    // The smallest walk is printed on failure; a file of seeds would go stale with the moves' numbers.
+    // The smallest walk is printed on failure; a file of seeds would go stale with the moves'
+    // numbers.
     ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 500, ..Default::default() }
 }
 
-/// Where two texts begin to differ, with some of what is around it.
+/// The first difference of two texts, with some context.
 fn difference(memory: &str, redis: &str) -> String {
     let mut told = String::new();
     for (memory, redis) in memory.lines().zip(redis.lines()).filter(|(a, b)| a != b) {
@@ -89,9 +92,9 @@ fn memory_and_redis_answer_alike() {
     });
 }
 
-/// The comparison itself must be able to fail: a ledger that lost a job does not look like one that has it.
+/// Shows that the comparison can fail: a ledger that lost a job differs from one that has it.
 #[tokio::test]
-async fn two_ledgers_that_differ_are_told_apart() {
+async fn two_ledgers_that_differ_are_distinguished() {
     let shape = Shape { total: 9, fan_in: None, max_parallel: None, stop_after_failures: None };
     let (one, two) = (MemoryLedger::default(), MemoryLedger::default());
     let admitted = Walk::new(Arc::new(two.clone()), [shape; 2]).step((44, 2, 0, 0)).await;

@@ -1,4 +1,4 @@
-//! Redis's clock jumps an hour, either way: the ledger's time goes on.
+//! The ledger's time goes on when the clock of Redis jumps an hour, either way.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use longshore_protocol::{ChunkMessage, JobId, NodeId, Run, SchedulerId, Token};
 use longshore_test_servers::{Redis, RedisOptions, SettableClock};
 use tokio::time::{Instant, sleep};
 
-/// More than anything here takes on a machine that is not stuck.
+/// Longer than any operation here takes, even on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
 
 const HOUR: i64 = 3_600;
@@ -48,7 +48,7 @@ async fn fail(ledger: &RedisLedger, message: ChunkMessage, token: u8) {
     assert!(matches!(committed, Committed::Settled { .. }), "{committed:?}");
 }
 
-/// How far the ledger's time is from what it should be, after so much time since `then`.
+/// The error of the ledger's time, given that it was `then` at `since`.
 async fn is_off(ledger: &RedisLedger, then: u64, since: Instant) -> Duration {
     let now = ledger.now().await.expect("Redis is there").as_millis();
     let expected = then + u64::try_from(since.elapsed().as_millis()).expect("a short time");
@@ -61,7 +61,7 @@ fn server_time(redis: &Redis) -> u64 {
     reply.text().expect("a number as text").parse().expect("a number")
 }
 
-async fn goes_on_over_a_jump(seconds: i64) {
+async fn check_jump(seconds: i64) {
     let clock = SettableClock::new();
     let redis = start(&clock);
     let (scheduler, worker) = (connect(&redis), connect(&redis));
@@ -104,17 +104,17 @@ async fn goes_on_over_a_jump(seconds: i64) {
 }
 
 #[tokio::test]
-async fn the_ledgers_time_goes_on_where_the_servers_clock_goes_back() {
-    goes_on_over_a_jump(-HOUR).await;
+async fn the_ledgers_time_goes_on_when_the_servers_clock_jumps_back() {
+    check_jump(-HOUR).await;
 }
 
 #[tokio::test]
-async fn the_ledgers_time_goes_on_where_the_servers_clock_goes_ahead() {
-    goes_on_over_a_jump(HOUR).await;
+async fn the_ledgers_time_goes_on_when_the_servers_clock_jumps_ahead() {
+    check_jump(HOUR).await;
 }
 
 #[tokio::test]
-async fn a_server_that_comes_back_with_another_clock_and_no_memory_is_corrected() {
+async fn a_server_that_restarts_empty_with_another_clock_is_corrected() {
     let clock = SettableClock::new();
     let redis = start(&clock);
     let scheduler = connect(&redis);

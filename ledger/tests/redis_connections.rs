@@ -1,4 +1,4 @@
-//! How many connections requests need, and what they cost beside the requests themselves.
+//! The number of connections to Redis, and the commands that operations send.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn text(redis: &Redis, command: &[&str]) -> String {
     }
 }
 
-/// How many connections there are beside the one that asks.
+/// The number of connections without the one that asks.
 fn connections(redis: &Redis) -> usize {
     text(redis, &["CLIENT", "LIST", "TYPE", "normal"]).trim().lines().count() - 1
 }
@@ -43,7 +43,7 @@ fn has_pinged(redis: &Redis) -> bool {
 }
 
 #[tokio::test]
-async fn a_thousand_requests_share_four_connections_and_nobody_pings() {
+async fn a_thousand_requests_share_four_connections_without_pings() {
     let (redis, ledger) = start();
     for _ in 0..3 {
         let answers = join_all((0..1_000).map(|_| ledger.now())).await;
@@ -53,7 +53,7 @@ async fn a_thousand_requests_share_four_connections_and_nobody_pings() {
 }
 
 #[tokio::test]
-async fn one_request_after_the_other_needs_one_connection() {
+async fn sequential_requests_use_one_connection() {
     let (redis, ledger) = start();
     for _ in 0..100 {
         ledger.now().await.expect("an answer");
@@ -62,7 +62,7 @@ async fn one_request_after_the_other_needs_one_connection() {
 }
 
 #[tokio::test]
-async fn a_connection_that_somebody_closed_is_replaced_unseen() {
+async fn a_closed_connection_is_replaced_without_an_error() {
     let (redis, ledger) = start();
     for _ in 0..10 {
         ledger.now().await.expect("an answer");
@@ -85,7 +85,7 @@ fn info(name: &str, busy: u32) -> NodeInfo {
 }
 
 #[tokio::test]
-async fn only_who_has_news_is_read_again() {
+async fn only_workers_with_changes_are_read_again() {
     let (redis, ledger) = start();
     for name in ["a", "b"] {
         ledger.beat(&BeatParams::new(info(name, 0), [])).await.expect("a beat");
@@ -144,9 +144,10 @@ async fn only_who_has_news_is_read_again() {
     assert_eq!(read(&certified).await.nodes[..], certified.nodes[1..]);
 }
 
-/// What a server lost is made up for: news have higher numbers than any before, also with the clock set back.
+/// After a server lost data, changes still get higher numbers than any before, also with the clock
+/// set back.
 #[tokio::test]
-async fn numbers_of_news_only_grow() {
+async fn the_numbers_of_changes_only_grow() {
     let (redis, ledger) = start();
     let read = async |known: &NodeSnapshot| ledger.nodes_since(known).await.expect("a list");
     ledger.beat(&BeatParams::new(info("a", 0), [])).await.expect("a beat");
@@ -163,7 +164,7 @@ async fn numbers_of_news_only_grow() {
 }
 
 #[tokio::test]
-async fn a_beat_writes_what_has_changed_and_everything_after_a_loss() {
+async fn a_heartbeat_writes_changed_fields_and_all_fields_after_a_loss() {
     let (redis, ledger) = start();
     let beat = async |busy| {
         ledger.beat(&BeatParams::new(info("a", busy), [])).await.expect("a beat");
@@ -186,7 +187,7 @@ async fn a_beat_writes_what_has_changed_and_everything_after_a_loss() {
 }
 
 #[tokio::test]
-async fn claims_of_a_job_that_come_together_go_together_and_each_gets_its_answer() {
+async fn concurrent_claims_of_a_job_share_a_call_and_each_gets_its_answer() {
     let (redis, ledger) = start();
     let job: JobId = "0190b0a2-0000-7000-8000-000000000001".parse().expect("an id");
     let node = NodeId::new("a");

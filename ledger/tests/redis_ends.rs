@@ -1,4 +1,4 @@
-//! What clients are told of the end of a job is what they would read.
+//! The hint of a job's end contains what a client would read: the summary and the first results.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// The most results that are told with the end.
+/// The most results that the hint of an end contains.
 const FEW: u64 = 16;
 
 struct Stage {
@@ -31,8 +31,8 @@ impl Stage {
         Self { ledger, events, jobs: 0 }
     }
 
-    /// Admits a job, settles all its subtasks in chunks of `size`, each with the runs that `runs` gives for it, and gives what was
-    /// told of its end.
+    /// Admits a job and settles all its subtasks in chunks of `size`, each with the outcomes of
+    /// `runs`; returns the hint of its end.
     async fn play(
         &mut self,
         total: u64,
@@ -87,7 +87,7 @@ fn lines(from: u64, to: u64, line: impl Fn(u64) -> String) -> Vec<Run> {
 }
 
 #[tokio::test]
-async fn few_results_come_with_the_end() {
+async fn the_hint_of_an_end_contains_few_results() {
     let mut stage = Stage::new("ends-few").await;
     let odd = |index| format!(r#"{{"index":{index},"text":"ein \"ä\"\\ \u0000"}}"#);
     for (total, size) in [(1, 1), (FEW, 1), (FEW, 5)] {
@@ -98,7 +98,7 @@ async fn few_results_come_with_the_end() {
 }
 
 #[tokio::test]
-async fn long_results_come_with_the_end_as_far_as_a_page_goes() {
+async fn the_hint_of_an_end_contains_a_page_of_long_results() {
     let mut stage = Stage::new("ends-long").await;
     let long = |index| format!("\"{index}{}\"", "x".repeat(3_000));
     let end = stage.play(FEW, 1, |from, to| lines(from, to, long)).await;
@@ -108,14 +108,14 @@ async fn long_results_come_with_the_end_as_far_as_a_page_goes() {
 }
 
 #[tokio::test]
-async fn many_results_are_left_to_be_read() {
+async fn the_hint_of_an_end_omits_many_results() {
     let mut stage = Stage::new("ends-many").await;
     let end = stage.play(FEW + 1, 4, |from, to| lines(from, to, |index| index.to_string())).await;
     assert_eq!(end.results, None);
 }
 
 #[tokio::test]
-async fn failed_subtasks_have_none() {
+async fn failed_subtasks_have_no_results_in_the_hint() {
     let mut stage = Stage::new("ends-failed").await;
     let end = stage
         .play(3, 1, |from, to| match from {

@@ -1,4 +1,4 @@
-//! What only the Redis ledger has: its functions, its keys, its users, its memory.
+//! Properties of the Redis ledger alone: its functions, keys, user rights and memory.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ fn successes(from: u64, to: u64, with_results: bool) -> Vec<Run> {
 }
 
 /// One job from its submission to its end, with a retry, a failure, results and a reduce.
-async fn live_through(ledger: &RedisLedger, id: JobId) -> JobSummary {
+async fn run_job(ledger: &RedisLedger, id: JobId) -> JobSummary {
     let admission = Admission { fan_in: Some(4), ..admission(id, 10) };
     let admitted = ledger.admit(&admission).await.expect("admitted");
     assert!(matches!(admitted, Admitted::Accepted { .. }), "{admitted:?}");
@@ -105,16 +105,16 @@ fn ok() -> Reply {
 }
 
 #[tokio::test]
-async fn a_job_lives_its_life_on_one_server() {
+async fn a_job_runs_from_admission_to_end_on_one_server() {
     let redis = Redis::start();
-    let summary = live_through(&connect(&redis.url()), job(1)).await;
+    let summary = run_job(&connect(&redis.url()), job(1)).await;
     assert_eq!((summary.state, summary.counts.done), (JobState::Succeeded, 10));
     assert_eq!((summary.reduce.done, summary.attempts), (4, 15));
 }
 
-/// Not `Unavailable`: who waits for a ledger that is away would wait for ever.
+/// Not `Unavailable`: a caller that waits for the ledger would wait for ever.
 #[tokio::test]
-async fn a_key_of_another_program_is_told_from_a_redis_that_is_away() {
+async fn a_key_of_another_program_is_not_mistaken_for_an_outage() {
     let redis = Redis::start();
     let ledger = connect(&redis.url());
     redis.call(&["SET", &Keys::new("longshore").job(job(1)), "mine"]);
@@ -126,19 +126,19 @@ async fn a_key_of_another_program_is_told_from_a_redis_that_is_away() {
 }
 
 #[tokio::test]
-async fn a_job_lives_its_life_on_a_cluster() {
+async fn a_job_runs_from_admission_to_end_on_a_cluster() {
     let cluster = RedisCluster::start(3);
     let ledger = connect(&cluster.url());
     ledger.load_functions().await.expect("loaded on every master");
-    let summary = live_through(&ledger, job(1)).await;
+    let summary = run_job(&ledger, job(1)).await;
     assert_eq!((summary.state, summary.reduce.done), (JobState::Succeeded, 4));
 }
 
 #[tokio::test]
-async fn a_job_lives_its_life_behind_sentinels_and_outlives_a_fail_over() {
+async fn a_job_behind_sentinels_survives_a_fail_over() {
     let mut sentinel = RedisSentinel::start();
     let ledger = connect(&sentinel.url());
-    live_through(&ledger, job(1)).await;
+    run_job(&ledger, job(1)).await;
     // Sentinel keeps what the replica has, not what the master had acknowledged.
     let master = sentinel.master();
     wait_until("the replica has it all", Duration::from_secs(30), || {
@@ -166,7 +166,7 @@ async fn a_job_lives_its_life_behind_sentinels_and_outlives_a_fail_over() {
 }
 
 #[tokio::test]
-async fn a_lost_library_is_loaded_again_by_whoever_needs_it() {
+async fn a_lost_library_is_loaded_again_by_the_next_operation() {
     let redis = Redis::start();
     let ledger = connect(&redis.url());
     ledger.load_functions().await.expect("loaded");
@@ -197,7 +197,7 @@ fn check(findings: &[Finding], check: &str, severity: Severity, wanted: &str) {
 }
 
 #[tokio::test]
-async fn doctor_sees_a_healthy_redis_as_healthy() {
+async fn doctor_finds_a_healthy_redis_healthy() {
     let redis = Redis::start();
     let ledger = connect(&redis.url());
     check(&ledger.examine().await, "redis.functions", Severity::Error, "missing");
@@ -319,7 +319,7 @@ async fn ten_thousand_successes_are_settled_in_a_handful_of_commands() {
     assert!(calls <= 24, "{calls} commands:\n{stats}");
 }
 
-/// What docs/redis.md grants to workers and applications.
+/// The rights that docs/redis.md grants to workers and applications.
 const LEAST: &str = "resetkeys ~longshore:* resetchannels &longshore:events* -@all +fcall +fcall_ro \
     +ping +time +exists +del +unlink +get +set +strlen +getbit +setbit +bitcount +bitpos \
     +bitfield \
@@ -328,7 +328,7 @@ const LEAST: &str = "resetkeys ~longshore:* resetchannels &longshore:events* -@a
     +client|info +info";
 
 #[tokio::test]
-async fn the_least_rights_that_are_documented_are_enough() {
+async fn the_documented_minimal_rights_are_sufficient() {
     let redis = Redis::start();
     let mut rights = vec!["ACL", "SETUSER", "app", "on", ">pw"];
     rights.extend(LEAST.split_whitespace());
@@ -340,7 +340,7 @@ async fn the_least_rights_that_are_documented_are_enough() {
     connect(&redis.url()).load_functions().await.expect("loaded");
     // The refused job stands on the active list until somebody finds that it is not there.
     ledger.archive(job(9)).await.expect("off the list");
-    live_through(&ledger, job(1)).await;
+    run_job(&ledger, job(1)).await;
     ledger.delete(job(1)).await.expect("deleted");
     ledger.admit(&admission(job(2), 5)).await.expect("admitted");
     let message = open(&ledger, job(2), 1, 5).await[0];
@@ -379,7 +379,8 @@ async fn the_least_rights_that_are_documented_are_enough() {
     ledger.reject(job(3), "no such task").await.expect("rejected");
     let heard = tokio::time::timeout(Duration::from_secs(10), events.next()).await;
     assert_eq!(heard, Ok(Event::Job { job: job(3), state: JobState::Rejected }));
-    // From Redis 7.2 on the client library tells its name with CLIENT SETINFO, and does without if it may not.
+    // From Redis 7.2 on the client library tells its name with CLIENT SETINFO, and does without if
+    // it may not.
     let refused: Vec<String> =
         refusals(&redis).into_iter().filter(|command| command != "client|setinfo").collect();
     assert_eq!(refused, ["function|load"], "what this user may not do and tried");
@@ -410,7 +411,7 @@ fn info() -> NodeInfo {
 }
 
 #[tokio::test]
-async fn a_beat_costs_two_round_trips_however_many_chunks_are_held() {
+async fn a_heartbeat_takes_two_round_trips_however_many_chunks_are_held() {
     let redis = Redis::start();
     let ledger = connect(&redis.url());
     let mut held = Vec::new();
@@ -439,7 +440,7 @@ async fn a_beat_costs_two_round_trips_however_many_chunks_are_held() {
 }
 
 #[tokio::test]
-async fn a_job_reads_like_a_sentence() {
+async fn the_hash_of_a_job_is_readable() {
     let redis = Redis::start();
     let ledger = connect(&redis.url());
     ledger.admit(&admission(job(1), 10)).await.expect("admitted");
@@ -456,7 +457,7 @@ async fn a_job_reads_like_a_sentence() {
 }
 
 #[tokio::test]
-async fn whoever_follows_the_events_learns_of_a_gap_and_goes_on() {
+async fn a_subscriber_receives_a_gap_and_goes_on() {
     let mut redis = Redis::start();
     let ledger = connect(&redis.url());
     ledger.load_functions().await.expect("loaded");
@@ -471,7 +472,7 @@ async fn whoever_follows_the_events_learns_of_a_gap_and_goes_on() {
 }
 
 #[tokio::test]
-async fn a_frozen_redis_costs_a_bounded_wait_and_spoils_no_connection() {
+async fn a_frozen_redis_costs_a_bounded_wait_and_breaks_no_connection() {
     let mut redis = Redis::start();
     let config = Config {
         response_timeout: Duration::from_millis(200),

@@ -1,4 +1,5 @@
-//! What is logged of the hints while Redis is away. In a file of its own: it follows the log of the whole process.
+//! The log of a subscriber while Redis is away. In a file of its own, since it captures the log of
+//! the whole process.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -11,7 +12,7 @@ use tracing::Level;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What was logged.
+/// The captured log.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -26,7 +27,7 @@ impl Write for Log {
 }
 
 impl Log {
-    /// The lines of a level that speak of hints.
+    /// The lines of a level that mention hints.
     fn lines(&self, level: Level) -> Vec<String> {
         let bytes = self.0.lock().expect("nobody panics under the lock").clone();
         let text = String::from_utf8(bytes).expect("it is text");
@@ -36,7 +37,7 @@ impl Log {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn that_hints_stop_is_told_once_and_that_they_come_again_is_told_once() {
+async fn the_loss_and_the_return_of_hints_are_logged_once_each() {
     let log = Log::default();
     let writer = log.clone();
     let lines = tracing_subscriber::fmt().with_max_level(Level::DEBUG).with_ansi(false);

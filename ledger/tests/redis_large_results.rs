@@ -1,4 +1,5 @@
-//! Large results on a real Redis: reading them costs what they weigh, in calls that hold nobody up.
+//! Large results in Redis: the cost of reading them is proportional to their size, and no call
+//! blocks Redis for long.
 
 use std::time::Duration;
 
@@ -10,14 +11,14 @@ use longshore_ledger::{
 use longshore_protocol::{JobId, NodeId, Run, Token};
 use longshore_test_servers::{Redis, Reply};
 
-/// Of one result: noise, so that it stays as long.
+/// The length of one result, which is noise that does not compress.
 const BYTES: usize = 256 << 10;
 
-/// How much is asked for at once.
+/// The number of bytes of one page.
 const PAGE: u64 = 1 << 20;
 
-/// No call may hold Redis for longer than 10 ms on a quiet machine; this is ten times as much, for busy ones. Reading what
-/// stands before a page took 100 to 260 ms on a quiet one.
+/// No call may block Redis for longer than 10 ms on a quiet machine; this is ten times as much, for
+/// busy ones. Reading everything before a page took 100 to 260 ms on a quiet one.
 const LONGEST_US: i64 = 100_000;
 
 fn job(number: u64) -> JobId {
@@ -25,7 +26,7 @@ fn job(number: u64) -> JobId {
     name.parse().unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
-/// Digits without any pattern that zlib would find.
+/// Digits without any pattern that zlib could compress.
 fn noise(state: &mut u64) -> String {
     let mut text = String::with_capacity(BYTES + 16);
     text.push('"');
@@ -37,7 +38,7 @@ fn noise(state: &mut u64) -> String {
     text.replace('\\', "!") + "\"\n"
 }
 
-/// A job whose results are so many, each committed by itself, as workers do.
+/// A job with this many results, each committed by itself, as workers do.
 async fn fill(ledger: &RedisLedger, job: JobId, results: u64) {
     ledger.admit(&Admission::plain(job, results)).await.expect("admitted");
     let open = OpenParams::new(1, results, Duration::from_secs(60));
@@ -55,7 +56,7 @@ async fn fill(ledger: &RedisLedger, job: JobId, results: u64) {
     }
 }
 
-/// How often commands read a value of a hash, and how many bytes were sent, while a job's results were read.
+/// The number of hash reads and of bytes sent while a job's results were read.
 async fn cost(redis: &Redis, ledger: &RedisLedger, job: JobId, results: u64) -> (u64, u64) {
     redis.call(&["CONFIG", "RESETSTAT"]);
     let (mut next, mut read) = (0, 0);
@@ -89,7 +90,7 @@ fn longest_us(redis: &Redis) -> i64 {
 }
 
 #[tokio::test]
-async fn reading_results_costs_what_they_weigh_and_no_call_holds_redis_for_long() {
+async fn the_cost_of_reading_results_is_proportional_and_no_call_blocks_redis_for_long() {
     let redis = Redis::start();
     redis.call(&["CONFIG", "SET", "appendfsync", "no"]);
     redis.call(&["CONFIG", "SET", "slowlog-log-slower-than", "1000"]);
@@ -99,7 +100,8 @@ async fn reading_results_costs_what_they_weigh_and_no_call_holds_redis_for_long(
     fill(&ledger, job(2), many).await;
     let (values, bytes) = cost(&redis, &ledger, job(1), few).await;
     let (more_values, more_bytes) = cost(&redis, &ledger, job(2), many).await;
-    // Four times as many results; a walk from the beginning of each stride would read ten times as many values.
+    // Four times as many results; a walk from the beginning of each stride would read ten times as
+    // many values.
     assert!(2 * more_values <= 9 * values, "{more_values} values read, of a quarter {values}");
     assert!(2 * more_bytes <= 9 * bytes, "{more_bytes} bytes sent, of a quarter {bytes}");
     assert!(values <= 2 * few && bytes <= 2 * few * BYTES as u64, "{values} values, {bytes} bytes");

@@ -1,4 +1,4 @@
-//! What a job of many open chunks costs Redis, and the list of those that are due.
+//! The cost of a job with many open chunks in Redis, and the list of chunks that are due.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use longshore_protocol::{ChunkMessage, JobId, NodeId, NodeInfo, Timestamp, Token
 use longshore_test_servers::{Redis, Reply};
 
 const SOON: Duration = Duration::from_secs(60);
-/// What a worker of 1,000 slots has, and as many ahead of it.
+/// The open chunks of a worker with 1,000 slots, with as many queued.
 const MANY: u64 = 2_000;
 
 fn job(number: u64) -> JobId {
@@ -33,7 +33,7 @@ fn connect(redis: &Redis) -> RedisLedger {
     RedisLedger::connect(config).unwrap_or_else(|e| panic!("{}: {e}", redis.url()))
 }
 
-/// A job with so many chunks of one subtask open; the first half of them is held.
+/// A job with `count` open chunks of one subtask, of which the first half is held.
 async fn open(ledger: &RedisLedger, id: JobId, count: u64) -> Vec<ChunkMessage> {
     let admission = Admission::plain(id, 2 * count);
     let admitted = ledger.admit(&admission).await.expect("admitted");
@@ -64,7 +64,7 @@ fn info() -> NodeInfo {
     }
 }
 
-/// Finds all fields of all records.
+/// Parses all fields of all records.
 const READ_ALL: &str = "
     local flat = redis.call('HGETALL', KEYS[1])
     for i = 2, #flat, 2 do
@@ -72,7 +72,8 @@ const READ_ALL: &str = "
             '(%d+),(%d+),(%d+),(%d+),(%d+),([^,]+)$')
     end";
 
-/// The shortest time that Redis itself was busy with one of the commands that begin so: noise only ever adds to it.
+/// The shortest time that Redis was busy with one of the commands that begin so: noise only adds to
+/// it.
 fn shortest_us(redis: &Redis, command: &str) -> i64 {
     let Reply::List(entries) = redis.call(&["SLOWLOG", "GET", "-1"]) else { panic!("no slow log") };
     let times = entries.iter().filter_map(|entry| {
@@ -87,7 +88,7 @@ fn shortest_us(redis: &Redis, command: &str) -> i64 {
     times.min().unwrap_or_else(|| panic!("no {command}"))
 }
 
-/// What `$call` takes Redis, at best of twenty.
+/// How long Redis is busy with `$call`: the best of twenty.
 macro_rules! cost_us {
     ($redis:expr, $call:expr) => {{
         $redis.call(&["SLOWLOG", "RESET"]);
@@ -99,7 +100,7 @@ macro_rules! cost_us {
 }
 
 #[tokio::test]
-async fn what_is_asked_again_and_again_hardly_grows_with_the_open_chunks() {
+async fn the_cost_of_periodic_operations_hardly_grows_with_the_open_chunks() {
     let redis = Redis::start();
     redis.call(&["CONFIG", "SET", "slowlog-log-slower-than", "0"]);
     let ledger = connect(&redis);
@@ -111,7 +112,8 @@ async fn what_is_asked_again_and_again_hardly_grows_with_the_open_chunks() {
         .map(|message| Held { job: many, chunk: message.chunk, token: token() })
         .collect();
 
-    // By the list of what is due: the same, however many are open. Reading the queued records took eighty times as long.
+    // By the list of what is due: the same, however many are open. Reading the queued records took
+    // eighty times as long.
     let sweep_of_two = cost_us!(&redis, ledger.sweep(few, &SweepParams::new(1_000, SOON))).max(10);
     let sweep = cost_us!(&redis, ledger.sweep(many, &SweepParams::new(1_000, SOON)));
     assert!(sweep < 10 * sweep_of_two, "{sweep} us, of two {sweep_of_two} us");
@@ -146,7 +148,7 @@ async fn what_is_asked_again_and_again_hardly_grows_with_the_open_chunks() {
 }
 
 #[tokio::test]
-async fn a_lost_list_of_what_is_due_is_made_anew() {
+async fn a_lost_list_of_due_chunks_is_rebuilt() {
     let redis = Redis::start();
     let ledger = connect(&redis);
     let opened = open(&ledger, job(1), 20).await;

@@ -1,4 +1,5 @@
-//! Operations that take several round trips, stopped between two of them while something else happens.
+//! Races: operations of several round trips, paused between two of them while another operation
+//! runs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +15,12 @@ use tokio::time::timeout;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A way to Redis on which the first command of a kind is held up.
+/// A proxy to Redis that delays the first command of a kind.
 struct Gate {
     url: String,
-    /// Something was held up.
+    /// Set when a command is delayed.
     reached: Arc<Semaphore>,
-    /// It may go on.
+    /// Set when the command may go on.
     open: Arc<Semaphore>,
 }
 
@@ -66,9 +67,9 @@ fn admission(job: JobId) -> Admission {
     Admission::plain(job, 3)
 }
 
-/// As after the loss of a ledger: one scheduler archives what is not there, another puts it back.
+/// As after the loss of a ledger: one scheduler archives an absent job, another one restores it.
 #[tokio::test]
-async fn a_job_that_comes_in_while_its_name_is_archived_is_listed() {
+async fn a_job_that_is_restored_while_its_id_is_archived_is_listed() {
     let redis = Redis::start();
     let job: JobId = "00000000-0000-4000-8000-000000000001".parse().expect("a UUID");
     let gate = Gate::before("ZREM", &redis).await;

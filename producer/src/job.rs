@@ -218,8 +218,8 @@ impl Job {
                     // An unknown job has no errors, which is not the same as a job without errors.
                     job.summary().await?;
                 }
-                let page = ErrorsParams::new(from, ERRORS_A_PAGE);
-                let entries = job.jobs.ledger().errors(job.id, &page).await?;
+                let params = ErrorsParams::new(from, ERRORS_A_PAGE);
+                let entries = job.jobs.ledger().errors(job.id, &params).await?;
                 let is_full = entries.len() == ERRORS_A_PAGE;
                 next = entries.last().filter(|_| is_full).map(|entry: &ErrorEntry| entry.index + 1);
                 page = entries.into_iter();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_ledger::{Heart, Ledger, Process};
+use longshore_ledger::{Ledger, Process, ProcessConnections};
 use longshore_protocol::{JobId, NodeRecord, SchedulerRecord};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
@@ -36,12 +36,13 @@ pub(crate) async fn run(
     inbox: Sender<Event>,
 ) {
     let health = service.health("asking whose heart is severed");
-    let mut hearts = ledger.hearts();
+    let mut hearts = ledger.connection_watch();
     let mut was_severed = false;
     loop {
-        let mut registered: Vec<Heart> = nodes.borrow().iter().map(Heart::from).collect();
-        registered.extend(peers.borrow().iter().map(Heart::from));
-        let pause = match health.note(hearts.severed(&registered).await) {
+        let mut registered: Vec<ProcessConnections> =
+            nodes.borrow().iter().map(ProcessConnections::from).collect();
+        registered.extend(peers.borrow().iter().map(ProcessConnections::from));
+        let pause = match health.note(hearts.disconnected(&registered).await) {
             Ok(severed) => {
                 // That nobody's is severed is news only after somebody's was.
                 let is_severed = !severed.is_empty();

@@ -18,7 +18,7 @@ use longshore_ledger::{
 };
 use longshore_protocol::document::{self, Results};
 use longshore_protocol::state::JobState;
-use longshore_protocol::{ChunkMessage, Epoch, NodeId, Plan, runs_len};
+use longshore_protocol::{ChunkMessage, Epoch, NodeId, Plan};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;

@@ -1,4 +1,4 @@
-//! Jobs come in, are listed, and go.
+//! Admission, rejection and lists of jobs, and their expiry.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,18 +6,33 @@ use std::time::Duration;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{Counts, LeftOut, Stall, Token};
 
-use super::play::{NEVER, Play, admission, await_that, check_audit, job_id, node, ok_lines};
+use super::harness::{Harness, NEVER, admission, await_that, check_audit, job_id, node, ok_lines};
 use crate::Ledger;
 use crate::op::{
     Admission, Admitted, Claim, ClaimParams, MAX_INDICES, OpenParams, ReportStallParams,
     ResultsParams, RetryParams, StoredDocument, SweepParams,
 };
 
+cases! {
+    a_new_job_is_queued_and_all_waiting
+    the_same_content_is_known_and_other_content_a_conflict
+    chunks_are_opened_together_with_a_new_job
+    a_job_of_more_indices_than_a_bitmap_has_is_refused
+    a_rejected_job_is_shown_and_can_be_admitted_later
+    the_reason_why_a_job_is_postponed_is_kept_and_changes_nothing
+    a_stall_is_shown_until_the_worker_goes_on
+    the_files_that_a_job_leaves_out_are_kept_with_it
+    a_reduce_has_counts_of_its_own
+    a_document_is_returned_as_admitted
+    an_ended_job_expires_after_its_time
+    jobs_move_from_the_active_to_the_finished_list
+}
+
 pub(super) async fn a_new_job_is_queued_and_all_waiting(ledger: Arc<dyn Ledger>) {
     let before = ledger.now().await.unwrap();
-    let play = Play::with(&ledger, 7, |a| a.deadline = Some(Duration::from_secs(60))).await;
-    let summary = play.summary().await;
-    assert_eq!(summary.id, play.job);
+    let harness = Harness::with(&ledger, 7, |a| a.deadline = Some(Duration::from_secs(60))).await;
+    let summary = harness.summary().await;
+    assert_eq!(summary.id, harness.job);
     assert_eq!(summary.state, JobState::Queued);
     let words = [&summary.task, &summary.queue, &summary.tenant];
     assert_eq!(words, ["noop", "default", "tenant"]);
@@ -37,28 +52,28 @@ pub(super) async fn a_new_job_is_queued_and_all_waiting(ledger: Arc<dyn Ledger>)
     assert_eq!((summary.rate, summary.eta, summary.error), (0.0, None, None));
     assert_eq!(ledger.job(job_id(2)).await.unwrap(), None);
     assert_eq!(ledger.audit(job_id(2)).await.unwrap(), None);
-    play.check().await;
+    harness.check().await;
 }
 
 pub(super) async fn the_same_content_is_known_and_other_content_a_conflict(
     ledger: Arc<dyn Ledger>,
 ) {
-    let play = Play::of(&ledger, 3).await;
-    play.open(1, 1).await;
-    let before = play.summary().await;
+    let harness = Harness::of(&ledger, 3).await;
+    harness.open(1, 1).await;
+    let before = harness.summary().await;
     assert_eq!(ledger.admit(&admission(1, 3)).await.unwrap(), Admitted::Known);
     let mut other = admission(2, 3);
     other.job = job_id(1);
     assert_eq!(ledger.admit(&other).await.unwrap(), Admitted::Conflict);
-    assert_eq!(play.summary().await, before, "nothing changed");
-    ledger.cancel(play.job).await.unwrap();
+    assert_eq!(harness.summary().await, before, "nothing changed");
+    ledger.cancel(harness.job).await.unwrap();
     assert_eq!(ledger.admit(&admission(1, 3)).await.unwrap(), Admitted::Known);
     assert_eq!(ledger.admit(&other).await.unwrap(), Admitted::Conflict);
-    assert_eq!(play.summary().await.state, JobState::Cancelled);
-    play.check().await;
+    assert_eq!(harness.summary().await.state, JobState::Cancelled);
+    harness.check().await;
 }
 
-/// As if they were opened right afterwards; of a job that is known, none.
+/// The chunks are as if they were opened right afterwards; none of a job that is known.
 pub(super) async fn chunks_are_opened_together_with_a_new_job(ledger: Arc<dyn Ledger>) {
     let open = OpenParams::new(3, 4, Duration::ZERO);
     let wanted = Admission { max_parallel: Some(2), open: Some(open), ..admission(1, 9) };
@@ -73,7 +88,7 @@ pub(super) async fn chunks_are_opened_together_with_a_new_job(ledger: Arc<dyn Le
     assert_eq!((summary.counts.waiting, summary.counts.queued), (1, 8));
     let sweep =
         ledger.sweep(job_id(1), &SweepParams::new(9, NEVER)).await.unwrap().expect("it is there");
-    assert_eq!(sweep.publish, opened, "nobody has claimed them in time");
+    assert_eq!(sweep.publish, opened, "they were not claimed in time");
     let (token, node) = (Token::from_bytes([1; 16]), node("n"));
     let first = opened[0];
     let claim =
@@ -91,7 +106,7 @@ pub(super) async fn a_job_of_more_indices_than_a_bitmap_has_is_refused(ledger: A
         (3, 1 << 31, Some(2), true),
         (4, (1 << 31) + 1, Some(2), false),
         (5, 1 << 40, Some(1_000), false),
-        // Known by its id or not, it is too large.
+        // It is too large whether its id is known or not.
         (1, MAX_INDICES + 1, None, false),
     ] {
         let wanted = Admission { fan_in, ..admission(n, total) };
@@ -120,25 +135,25 @@ pub(super) async fn a_rejected_job_is_shown_and_can_be_admitted_later(ledger: Ar
     assert_eq!(ledger.finished_jobs(9).await.unwrap(), [job_id(1)]);
     check_audit(&ledger, job_id(1)).await;
 
-    let play = Play::of(&ledger, 3).await;
-    let summary = play.summary().await;
+    let harness = Harness::of(&ledger, 3).await;
+    let summary = harness.summary().await;
     assert_eq!((summary.state, summary.error), (JobState::Queued, None));
     assert_eq!((summary.counts, summary.finished_at), (Counts::new(3), None));
     assert_eq!(ledger.active_jobs().await.unwrap(), [job_id(1)]);
     assert_eq!(ledger.finished_jobs(9).await.unwrap(), []);
     ledger.reject(job_id(1), "too late").await.unwrap();
-    assert_eq!(play.summary().await.state, JobState::Queued);
-    play.check().await;
+    assert_eq!(harness.summary().await.state, JobState::Queued);
+    harness.check().await;
 }
 
-pub(super) async fn a_reduce_is_counted_in_books_of_its_own(ledger: Arc<dyn Ledger>) {
-    let play = Play::with(&ledger, 10, |a| a.fan_in = Some(4)).await;
-    let summary = play.summary().await;
+pub(super) async fn a_reduce_has_counts_of_its_own(ledger: Arc<dyn Ledger>) {
+    let harness = Harness::with(&ledger, 10, |a| a.fan_in = Some(4)).await;
+    let summary = harness.summary().await;
     assert_eq!((summary.counts, summary.reduce), (Counts::new(10), Counts::new(4)));
-    play.check().await;
+    harness.check().await;
 }
 
-pub(super) async fn a_document_is_given_back_as_admitted(ledger: Arc<dyn Ledger>) {
+pub(super) async fn a_document_is_returned_as_admitted(ledger: Arc<dyn Ledger>) {
     let manifest = "{\"files\":[\"a\\u0000b\"]}".to_owned();
     let mut wanted = admission(1, 3);
     wanted.document = "{\"task\":\"wörter\"}".into();
@@ -156,22 +171,22 @@ pub(super) async fn a_document_is_given_back_as_admitted(ledger: Arc<dyn Ledger>
     check_audit(&ledger, job_id(1)).await;
 }
 
-pub(super) async fn an_ended_job_is_forgotten_after_its_time(ledger: Arc<dyn Ledger>) {
-    let play = Play::with(&ledger, 1, |a| a.keep_for = Duration::ZERO).await;
-    let held = play.take(1).await;
-    play.check().await;
-    let state = play.commit(held.chunk, 0, vec![ok_lines(0, 1)]).await;
+pub(super) async fn an_ended_job_expires_after_its_time(ledger: Arc<dyn Ledger>) {
+    let harness = Harness::with(&ledger, 1, |a| a.keep_for = Duration::ZERO).await;
+    let held = harness.take(1).await;
+    harness.check().await;
+    let state = harness.commit(held.chunk, 0, vec![ok_lines(0, 1)]).await;
     assert_eq!(state, JobState::Succeeded);
-    await_that("the job is forgotten", async || ledger.job(play.job).await.unwrap().is_none())
+    await_that("the job is forgotten", async || ledger.job(harness.job).await.unwrap().is_none())
         .await;
-    assert_eq!(ledger.document(play.job).await.unwrap(), None);
-    assert_eq!(ledger.results(play.job, &ResultsParams::new(0..1, 99)).await.unwrap().runs, []);
-    ledger.archive(play.job).await.unwrap();
+    assert_eq!(ledger.document(harness.job).await.unwrap(), None);
+    assert_eq!(ledger.results(harness.job, &ResultsParams::new(0..1, 99)).await.unwrap().runs, []);
+    ledger.archive(harness.job).await.unwrap();
     assert_eq!(ledger.active_jobs().await.unwrap(), []);
     assert_eq!(ledger.finished_jobs(9).await.unwrap(), []);
     let again = ledger.admit(&admission(1, 2)).await.unwrap();
     assert!(matches!(again, Admitted::Accepted { .. }), "the id is free again: {again:?}");
-    play.check().await;
+    harness.check().await;
 }
 
 pub(super) async fn jobs_move_from_the_active_to_the_finished_list(ledger: Arc<dyn Ledger>) {
@@ -208,7 +223,7 @@ pub(super) async fn jobs_move_from_the_active_to_the_finished_list(ledger: Arc<d
     }
 }
 
-pub(super) async fn why_a_job_cannot_be_judged_is_told_and_changes_nothing(
+pub(super) async fn the_reason_why_a_job_is_postponed_is_kept_and_changes_nothing(
     ledger: Arc<dyn Ledger>,
 ) {
     let job = job_id(1);
@@ -222,18 +237,19 @@ pub(super) async fn why_a_job_cannot_be_judged_is_told_and_changes_nothing(
     assert!(matches!(ledger.admit(&admission(1, 3)).await.unwrap(), Admitted::Accepted { .. }));
 }
 
-pub(super) async fn what_a_worker_stalls_on_is_told_until_it_goes_on(ledger: Arc<dyn Ledger>) {
-    let play = Play::of(&ledger, 2).await;
+pub(super) async fn a_stall_is_shown_until_the_worker_goes_on(ledger: Arc<dyn Ledger>) {
+    let harness = Harness::of(&ledger, 2).await;
     let told = async || {
-        let stalls = ledger.stalls(play.job).await.unwrap();
+        let stalls = ledger.stalls(harness.job).await.unwrap();
         let now = ledger.now().await.unwrap();
         assert!(stalls.iter().all(|stall| now.since(stall.at) < Duration::from_secs(20)));
         let text = |stall: Stall| format!("{}: {}", stall.node, stall.reason);
         stalls.into_iter().map(text).collect::<Vec<_>>()
     };
     assert_eq!(told().await, [""; 0]);
-    let report = async |name: &str, reason| {
-        ledger.report_stall(play.job, &ReportStallParams::new(node(name), reason)).await.unwrap();
+    let report = async |name: &str, reason: Option<&str>| {
+        let params = ReportStallParams::new(node(name), reason.map(str::to_owned));
+        ledger.report_stall(harness.job, &params).await.unwrap();
     };
     report("b", None).await;
     report("b", Some("the bucket is away")).await;
@@ -243,10 +259,10 @@ pub(super) async fn what_a_worker_stalls_on_is_told_until_it_goes_on(ledger: Arc
     assert_eq!(ledger.stalls(job_id(2)).await.unwrap(), []);
     report("a", None).await;
     assert_eq!(told().await, ["b: the bucket is away still"]);
-    play.check().await;
+    harness.check().await;
 }
 
-pub(super) async fn what_a_job_leaves_out_is_kept_with_it(ledger: Arc<dyn Ledger>) {
+pub(super) async fn the_files_that_a_job_leaves_out_are_kept_with_it(ledger: Arc<dyn Ledger>) {
     let left_out = LeftOut { count: 7, sample: vec!["/a b".into(), "/\u{fffd}".into()] };
     let open = Some(OpenParams::new(1, 2, NEVER));
     let wanted = Admission { left_out: left_out.clone(), open, ..admission(1, 4) };

@@ -1,4 +1,4 @@
-//! Cancels that come before their job.
+//! Cancels that arrive before their job.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,9 +6,17 @@ use std::time::Duration;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{Ending, JobId, JobSummary, Timestamp};
 
-use super::play::{NEVER, Play, admission, await_event, await_that, check_audit, job_id};
+use super::harness::{Harness, NEVER, admission, await_event, await_that, check_audit, job_id};
 use crate::op::{Admission, Admitted, Event, OpenParams, RestoreParams, Topic};
 use crate::{Cancelled, ControlError, Ledger, PriorState, Restored};
+
+cases! {
+    a_job_that_was_cancelled_before_is_admitted_as_cancelled
+    a_cancel_before_admission_counts_once
+    a_rejection_does_not_use_up_a_cancel
+    a_job_that_was_cancelled_while_it_was_lost_is_restored_as_cancelled
+    the_cancel_of_a_deleted_job_is_not_remembered
+}
 
 async fn cancel_ahead(ledger: &Arc<dyn Ledger>, job: JobId) {
     let before = ledger.now().await.unwrap();
@@ -46,7 +54,7 @@ pub(super) async fn a_job_that_was_cancelled_before_is_admitted_as_cancelled(
     assert!(ended.finished_at.is_some());
     assert_eq!(ledger.open(job, &open).await.unwrap(), []);
     assert!(ledger.document(job).await.unwrap().is_some(), "it is kept as any other");
-    // As with any job that has ended, whoever finds it on the list moves it.
+    // It is moved to the finished list by an archive, like any job that has ended.
     assert_eq!(ledger.active_jobs().await.unwrap(), [job]);
     ledger.archive(job).await.unwrap();
     assert_eq!(ledger.finished_jobs(9).await.unwrap(), [job]);
@@ -83,7 +91,7 @@ pub(super) async fn a_cancel_before_admission_counts_once(ledger: Arc<dyn Ledger
 }
 
 /// The same document may come a second time.
-pub(super) async fn a_rejection_leaves_it_at_that(ledger: Arc<dyn Ledger>) {
+pub(super) async fn a_rejection_does_not_use_up_a_cancel(ledger: Arc<dyn Ledger>) {
     let job = job_id(1);
     cancel_ahead(&ledger, job).await;
     ledger.reject(job, "its files are away, and it was cancelled").await.unwrap();
@@ -94,7 +102,7 @@ pub(super) async fn a_rejection_leaves_it_at_that(ledger: Arc<dyn Ledger>) {
     check_audit(&ledger, job).await;
 }
 
-pub(super) async fn a_job_that_was_cancelled_while_it_was_lost_is_put_back_as_cancelled(
+pub(super) async fn a_job_that_was_cancelled_while_it_was_lost_is_restored_as_cancelled(
     ledger: Arc<dyn Ledger>,
 ) {
     let now = ledger.now().await.unwrap().as_millis();
@@ -115,7 +123,7 @@ pub(super) async fn a_job_that_was_cancelled_while_it_was_lost_is_put_back_as_ca
     }
     assert_eq!(ledger.active_jobs().await.unwrap(), [job_id(1), job_id(2)]);
 
-    // One that had ended stays as it ended.
+    // A job that had ended keeps its state.
     let job = job_id(3);
     assert_eq!(ledger.cancel(job).await.unwrap(), Cancelled::BeforeAdmission);
     let finished_at = Timestamp::from_millis(now - 1_000);
@@ -146,9 +154,9 @@ pub(super) async fn a_job_that_was_cancelled_while_it_was_lost_is_put_back_as_ca
 }
 
 pub(super) async fn the_cancel_of_a_deleted_job_is_not_remembered(ledger: Arc<dyn Ledger>) {
-    let play = Play::of(&ledger, 2).await;
-    ledger.cancel(play.job).await.unwrap();
-    ledger.delete(play.job).await.unwrap();
-    assert!(matches!(ledger.cancel(play.job).await, Err(ControlError::NotFound)));
-    assert_eq!(ledger.pending_cancel(play.job).await.unwrap(), None);
+    let harness = Harness::of(&ledger, 2).await;
+    ledger.cancel(harness.job).await.unwrap();
+    ledger.delete(harness.job).await.unwrap();
+    assert!(matches!(ledger.cancel(harness.job).await, Err(ControlError::NotFound)));
+    assert_eq!(ledger.pending_cancel(harness.job).await.unwrap(), None);
 }

@@ -7,13 +7,23 @@ use std::time::Duration;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{ChunkId, NodeInfo, NodeState, SchedulerId, Severity, Timestamp};
 
-use super::play::{NEVER, Play, await_event, job_id, next_event, node, ok, token};
+use super::harness::{Harness, NEVER, await_event, job_id, next_event, node, ok, token};
 use crate::Ledger;
 use crate::op::{
     Beat, BeatParams, Claim, Event, Held, LoseParams, LossCause, LossEvidence, LossVerdict,
     LostNode, NodeSnapshot, RecordCrashParams, RegisterSchedulerParams, RetryParams, RevokeParams,
     StopReason, Topic,
 };
+
+cases! {
+    a_heartbeat_returns_the_chunks_to_stop
+    nodes_join_drain_and_leave
+    a_verdict_on_a_lost_node_stands_until_its_next_heartbeat
+    schedulers_see_each_other
+    hints_announce_changes
+    hints_are_sent_on_the_topics_that_they_concern
+    a_separate_handle_is_the_same_ledger
+}
 
 pub(super) fn info(name: &str) -> NodeInfo {
     NodeInfo {
@@ -33,13 +43,13 @@ pub(super) fn info(name: &str) -> NodeInfo {
     }
 }
 
-pub(super) async fn a_beat_tells_what_to_stop(ledger: Arc<dyn Ledger>) {
-    let play = Play::of(&ledger, 8).await;
-    play.open(3, 2).await;
+pub(super) async fn a_heartbeat_returns_the_chunks_to_stop(ledger: Arc<dyn Ledger>) {
+    let harness = Harness::of(&ledger, 8).await;
+    harness.open(3, 2).await;
     for chunk in [1, 2] {
-        assert!(matches!(play.claim(chunk, 1, chunk, "a").await, Claim::Granted(_)));
+        assert!(matches!(harness.claim(chunk, 1, chunk, "a").await, Claim::Granted(_)));
     }
-    let other = Play::with(&ledger, 8, |a| a.job = job_id(2)).await;
+    let other = Harness::with(&ledger, 8, |a| a.job = job_id(2)).await;
     other.take(2).await;
     let held = |job: u64, chunk: u64, shown: u64| Held {
         job: job_id(job),
@@ -75,13 +85,13 @@ pub(super) async fn a_beat_tells_what_to_stop(ledger: Arc<dyn Ledger>) {
     assert_eq!(beat().await, expected, "revoked weighs more than paused");
     let nothing = ledger.beat(&BeatParams::new(info("a"), [])).await.unwrap();
     assert_eq!(nothing, Beat::default());
-    play.check().await;
+    harness.check().await;
     other.check().await;
 }
 
-pub(super) async fn nodes_come_drain_and_go(ledger: Arc<dyn Ledger>) {
+pub(super) async fn nodes_join_drain_and_leave(ledger: Arc<dyn Ledger>) {
     let mut known = NodeSnapshot::default();
-    // Whoever has read them before reads what others do.
+    // A read with a snapshot returns the same as a first read.
     let listed = async |known: &mut NodeSnapshot| {
         *known = ledger.nodes_since(known).await.unwrap();
         assert_eq!(*known.nodes, ledger.nodes().await.unwrap());
@@ -113,7 +123,11 @@ pub(super) async fn nodes_come_drain_and_go(ledger: Arc<dyn Ledger>) {
     );
     ledger.beat(&BeatParams::new(info("a"), [])).await.unwrap();
     let nodes = listed(&mut known).await;
-    assert_eq!(nodes[0].death.as_deref(), Some("killed by SIGKILL"), "no beat undoes it");
+    assert_eq!(
+        nodes[0].death.as_deref(),
+        Some("killed by SIGKILL"),
+        "a heartbeat does not clear it"
+    );
     assert_eq!(nodes[1].death, None);
 
     let leave = async || {
@@ -131,13 +145,15 @@ pub(super) async fn nodes_come_drain_and_go(ledger: Arc<dyn Ledger>) {
     let names: Vec<_> = listed(&mut known).await.iter().map(|node| node.info.id.clone()).collect();
     assert_eq!(names, [node("b")]);
     let fresh = ledger.beat(&BeatParams::new(info("a"), [])).await.unwrap();
-    assert!(!fresh.drain, "who comes back is not drained");
+    assert!(!fresh.drain, "a node that returns is not asked to drain");
     assert_eq!(listed(&mut known).await.len(), 2);
 }
 
-pub(super) async fn a_verdict_on_a_lost_node_stands_until_it_beats(ledger: Arc<dyn Ledger>) {
+pub(super) async fn a_verdict_on_a_lost_node_stands_until_its_next_heartbeat(
+    ledger: Arc<dyn Ledger>,
+) {
     let mut known = NodeSnapshot::default();
-    // Whoever has read them before reads what others do.
+    // A read with a snapshot returns the same as a first read.
     let fleet = async |known: &mut NodeSnapshot| {
         *known = ledger.nodes_since(known).await.unwrap();
         let whole = ledger.nodes_since(&NodeSnapshot::default()).await.unwrap();
@@ -155,7 +171,7 @@ pub(super) async fn a_verdict_on_a_lost_node_stands_until_it_beats(ledger: Arc<d
     let beat_at = known.nodes[0].beat_at;
     let judged_by = |beat_at| LossEvidence::LastBeat(beat_at);
 
-    // What a later beat has made void takes nobody off the list.
+    // Evidence that a later heartbeat made void removes no node.
     let earlier = Timestamp::from_millis(beat_at.as_millis() - 1);
     assert_eq!(lose("a", judged_by(earlier), &LossCause::Vanished).await, None);
     assert_eq!(lose("a", LossEvidence::SilentSince(earlier), &LossCause::Vanished).await, None);
@@ -174,14 +190,15 @@ pub(super) async fn a_verdict_on_a_lost_node_stands_until_it_beats(ledger: Arc<d
         assert_eq!(said.as_ref(), Some(&lost), "the first verdict stands: {again:?}");
     }
 
-    // Whoever beats is back, whatever it was told before. Two beats of one millisecond are one.
+    // A heartbeat lists the node again, whatever it wrote before. Two heartbeats within one
+    // millisecond count as one.
     while ledger.now().await.unwrap() <= lost.beat_at {
         tokio::task::yield_now().await;
     }
     ledger.beat(&BeatParams::new(info("a"), [])).await.unwrap();
     assert_eq!(fleet(&mut known).await, (names(&["a", "b"]), vec![]));
     assert_eq!(lose("a", judged_by(lost.beat_at), &LossCause::Vanished).await, None);
-    assert_eq!(*known.nodes[0].info, info("a"), "all that was known of it is told again");
+    assert_eq!(*known.nodes[0].info, info("a"), "all of its fields are written again");
 
     let silent = LossEvidence::SilentSince(known.nodes[0].beat_at);
     assert!(lose("a", silent, &LossCause::Vanished).await.is_some(), "none came later");
@@ -219,30 +236,34 @@ pub(super) async fn schedulers_see_each_other(ledger: Arc<dyn Ledger>) {
     ledger.deregister_scheduler(&one).await.unwrap();
     await_event(&mut events, &Event::Scheduler { scheduler: one.clone() }).await;
     assert_eq!(names(&attend(&two, NEVER).await), std::slice::from_ref(&two));
-    assert_eq!(names(&attend(&one, NEVER).await), [one, two], "who was gone signs in again");
+    assert_eq!(
+        names(&attend(&one, NEVER).await),
+        [one, two],
+        "a scheduler that deregistered registers again"
+    );
 }
 
-pub(super) async fn events_tell_of_changes(ledger: Arc<dyn Ledger>) {
+pub(super) async fn hints_announce_changes(ledger: Arc<dyn Ledger>) {
     let mut events = ledger.events(Topic::Schedulers).await.unwrap();
     let job = job_id(1);
     let is = |state| Event::Job { job, state };
-    let play = Play::with(&ledger, 8, |a| a.fan_in = Some(8)).await;
+    let harness = Harness::with(&ledger, 8, |a| a.fan_in = Some(8)).await;
     await_event(&mut events, &is(JobState::Queued)).await;
     ledger.pause(job).await.unwrap();
     await_event(&mut events, &is(JobState::Paused)).await;
     ledger.resume(job).await.unwrap();
     await_event(&mut events, &is(JobState::Queued)).await;
-    let held = play.take(4).await;
-    play.release(held.chunk.0, held.chunk.0).await;
+    let held = harness.take(4).await;
+    harness.release(held.chunk.0, held.chunk.0).await;
     await_event(&mut events, &Event::Room { job }).await;
-    assert!(matches!(play.claim(1, 2, 1, "a").await, Claim::Granted(_)));
+    assert!(matches!(harness.claim(1, 2, 1, "a").await, Claim::Granted(_)));
     ledger.revoke(job, &RevokeParams::new(node("a"), LossCause::Left)).await.unwrap();
     await_event(&mut events, &Event::Room { job }).await;
-    assert!(matches!(play.claim(1, 3, 1, "a").await, Claim::Granted(_)));
-    play.commit(ChunkId(1), 0, vec![ok(4)]).await;
+    assert!(matches!(harness.claim(1, 3, 1, "a").await, Claim::Granted(_)));
+    harness.commit(ChunkId(1), 0, vec![ok(4)]).await;
     await_event(&mut events, &Event::Room { job }).await;
-    let held = play.take(4).await;
-    play.succeed(&held).await;
+    let held = harness.take(4).await;
+    harness.succeed(&held).await;
     await_event(&mut events, &is(JobState::Reducing)).await;
     ledger.fail(job, "deadline").await.unwrap();
     await_event(&mut events, &is(JobState::Failed)).await;
@@ -261,20 +282,20 @@ pub(super) async fn events_tell_of_changes(ledger: Arc<dyn Ledger>) {
     await_event(&mut events, &came).await;
     ledger.lose(&LoseParams::new(node("a"), LossEvidence::Certain, LossCause::Left)).await.unwrap();
     await_event(&mut events, &came).await;
-    play.check().await;
+    harness.check().await;
 }
 
-/// Others may come, but none that wake an audience for nothing.
-pub(super) async fn hints_reach_whom_they_concern(ledger: Arc<dyn Ledger>) {
+/// Other hints may arrive, but none that wake the subscribers of a topic for nothing.
+pub(super) async fn hints_are_sent_on_the_topics_that_they_concern(ledger: Arc<dyn Ledger>) {
     let [mut clients, mut workers] =
         [ledger.events(Topic::Clients).await, ledger.events(Topic::Workers).await]
             .map(Result::unwrap);
     let job = job_id(1);
     let is = |state| Event::Job { job, state };
-    let play = Play::of(&ledger, 8).await;
+    let harness = Harness::of(&ledger, 8).await;
     assert_eq!(next_event(&mut clients).await, is(JobState::Queued));
-    let held = play.take(4).await;
-    play.release(held.chunk.0, held.chunk.0).await;
+    let held = harness.take(4).await;
+    harness.release(held.chunk.0, held.chunk.0).await;
     ledger.pause(job).await.unwrap();
     for events in [&mut clients, &mut workers] {
         assert_eq!(next_event(events).await, is(JobState::Paused), "it ran and had room");
@@ -289,19 +310,19 @@ pub(super) async fn hints_reach_whom_they_concern(ledger: Arc<dyn Ledger>) {
     ledger.reject(job_id(2), "no such task").await.unwrap();
     let rejected = Event::Job { job: job_id(2), state: JobState::Rejected };
     assert_eq!(next_event(&mut clients).await, rejected, "workers are nothing to them");
-    play.check().await;
+    harness.check().await;
 }
 
 pub(super) async fn a_separate_handle_is_the_same_ledger(ledger: Arc<dyn Ledger>) {
-    let play = Play::of(&ledger, 2).await;
+    let harness = Harness::of(&ledger, 2).await;
     let other = ledger.separate();
-    assert_eq!(other.job(play.job).await.unwrap(), Some(play.summary().await));
+    assert_eq!(other.job(harness.job).await.unwrap(), Some(harness.summary().await));
     assert_eq!(other.describe(), ledger.describe());
-    other.cancel(play.job).await.unwrap();
-    assert_eq!(play.summary().await.state, JobState::Cancelled);
+    other.cancel(harness.job).await.unwrap();
+    assert_eq!(harness.summary().await.state, JobState::Cancelled);
     let findings = other.examine().await;
     assert!(!findings.is_empty());
     let broken: Vec<_> = findings.iter().filter(|f| f.severity == Severity::Error).collect();
     assert!(broken.is_empty(), "{broken:?}");
-    play.check().await;
+    harness.check().await;
 }

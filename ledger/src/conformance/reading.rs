@@ -4,14 +4,26 @@ use std::sync::Arc;
 
 use longshore_protocol::{RESULT_STRIDE, Run};
 
-use super::play::{NEVER, Play, again, failed, job_id, ok, ok_lines};
+use super::harness::{Harness, NEVER, again, failed, job_id, ok, ok_lines};
 use crate::Ledger;
 use crate::{ErrorsParams, ResultsParams};
 
-/// (from, count) of the runs of a page, and where to go on.
-async fn page(play: &Play, from: u64, to: u64, max_bytes: u64) -> (Vec<(u64, u64)>, u64) {
-    let page =
-        play.ledger.results(play.job, &ResultsParams::new(from..to, max_bytes)).await.unwrap();
+cases! {
+    results_come_in_index_order
+    long_runs_of_results_are_returned_unchanged
+    results_are_paged_by_bytes
+    results_are_found_from_the_middle
+    discarded_results_cost_no_search
+    errors_are_paged_by_index
+}
+
+/// (from, count) of the runs of a page, and the start of the next page.
+async fn page(harness: &Harness, from: u64, to: u64, max_bytes: u64) -> (Vec<(u64, u64)>, u64) {
+    let page = harness
+        .ledger
+        .results(harness.job, &ResultsParams::new(from..to, max_bytes))
+        .await
+        .unwrap();
     for run in &page.runs {
         let expected: String = (run.from..run.from + run.count).map(|i| format!("{i}\n")).collect();
         assert_eq!(run.lines, expected);
@@ -20,65 +32,65 @@ async fn page(play: &Play, from: u64, to: u64, max_bytes: u64) -> (Vec<(u64, u64
 }
 
 pub(super) async fn results_come_in_index_order(ledger: Arc<dyn Ledger>) {
-    let play = Play::of(&ledger, 20).await;
-    let (first, second) = (play.take(10).await, play.take(10).await);
-    play.commit(second.chunk, 10, vec![ok_lines(10, 14)]).await;
-    play.commit(first.chunk, 0, vec![ok_lines(0, 3), failed("no"), ok_lines(4, 6)]).await;
-    play.commit(first.chunk, 6, vec![again(NEVER), ok_lines(7, 8)]).await;
+    let harness = Harness::of(&ledger, 20).await;
+    let (first, second) = (harness.take(10).await, harness.take(10).await);
+    harness.commit(second.chunk, 10, vec![ok_lines(10, 14)]).await;
+    harness.commit(first.chunk, 0, vec![ok_lines(0, 3), failed("no"), ok_lines(4, 6)]).await;
+    harness.commit(first.chunk, 6, vec![again(NEVER), ok_lines(7, 8)]).await;
     let all = vec![(0, 3), (4, 2), (7, 1), (10, 4)];
-    assert_eq!(page(&play, 0, 20, 1 << 20).await, (all.clone(), 20));
-    assert_eq!(page(&play, 0, 14, 1 << 20).await, (all, 14));
-    assert_eq!(page(&play, 14, 20, 1 << 20).await, (vec![], 20));
-    assert_eq!(page(&play, 2, 2, 1 << 20).await, (vec![], 2), "nothing asked, within a run");
+    assert_eq!(page(&harness, 0, 20, 1 << 20).await, (all.clone(), 20));
+    assert_eq!(page(&harness, 0, 14, 1 << 20).await, (all, 14));
+    assert_eq!(page(&harness, 14, 20, 1 << 20).await, (vec![], 20));
+    assert_eq!(page(&harness, 2, 2, 1 << 20).await, (vec![], 2), "nothing asked, within a run");
     let absent = ledger.results(job_id(9), &ResultsParams::new(3..8, 99)).await.unwrap();
     assert_eq!((absent.runs, absent.next), (vec![], 8));
-    play.check().await;
+    harness.check().await;
 }
 
-pub(super) async fn long_runs_of_results_come_back_as_they_were(ledger: Arc<dyn Ledger>) {
-    let play = Play::of(&ledger, RESULT_STRIDE).await;
-    let held = play.take(RESULT_STRIDE).await;
+pub(super) async fn long_runs_of_results_are_returned_unchanged(ledger: Arc<dyn Ledger>) {
+    let harness = Harness::of(&ledger, RESULT_STRIDE).await;
+    let held = harness.take(RESULT_STRIDE).await;
     let lines = |from: u64, to: u64| -> String {
         (from..to).map(|n| format!("{{\"n\":{n},\"ö\":\"{}\"}}\n", "~ @1 ".repeat(50))).collect()
     };
     let run = |from, to| Run::Success { count: to - from, results: Some(lines(from, to)) };
     let (first, second) = (run(0, 100), run(100, RESULT_STRIDE));
-    play.commit(held.chunk, 0, vec![first]).await;
-    play.commit(held.chunk, 100, vec![second]).await;
+    harness.commit(held.chunk, 0, vec![first]).await;
+    harness.commit(held.chunk, 100, vec![second]).await;
     let read = async |from, to, most| {
-        ledger.results(play.job, &ResultsParams::new(from..to, most)).await.unwrap()
+        ledger.results(harness.job, &ResultsParams::new(from..to, most)).await.unwrap()
     };
     let all = read(0, RESULT_STRIDE, 1 << 20).await;
     assert_eq!(all.runs.iter().map(|run| run.count).collect::<Vec<_>>(), [100, 156]);
     let found: String = all.runs.into_iter().map(|run| run.lines).collect();
     assert_eq!(found, lines(0, RESULT_STRIDE));
-    // However little room they take in the ledger, a page is measured by what the caller gets.
+    // A page is measured by the lines that the caller receives, however small they are when stored.
     let page = read(0, RESULT_STRIDE, lines(0, 100).len() as u64).await;
     assert_eq!((page.runs.len(), page.next), (1, 100));
     let page = read(0, RESULT_STRIDE, lines(0, 100).len() as u64 + 1).await;
     assert_eq!((page.runs.len(), page.next), (2, RESULT_STRIDE));
-    play.check().await;
+    harness.check().await;
 }
 
 pub(super) async fn results_are_paged_by_bytes(ledger: Arc<dyn Ledger>) {
-    let play = Play::of(&ledger, 9).await;
-    let held = play.take(9).await;
+    let harness = Harness::of(&ledger, 9).await;
+    let held = harness.take(9).await;
     let runs = vec![ok_lines(0, 2), ok_lines(2, 5), ok_lines(5, 6), failed("no"), ok_lines(7, 9)];
-    play.commit(held.chunk, 0, runs).await;
+    harness.commit(held.chunk, 0, runs).await;
     // Each line takes two bytes.
-    assert_eq!(page(&play, 0, 9, 0).await, (vec![(0, 2)], 2), "always at least one");
-    assert_eq!(page(&play, 0, 9, 4).await, (vec![(0, 2)], 2));
-    assert_eq!(page(&play, 0, 9, 5).await, (vec![(0, 2), (2, 3)], 5));
-    assert_eq!(page(&play, 2, 9, 8).await, (vec![(2, 3), (5, 1)], 6));
-    assert_eq!(page(&play, 6, 9, 1).await, (vec![(7, 2)], 9));
-    assert_eq!(page(&play, 0, 4, 10).await, (vec![(0, 2), (2, 3)], 4), "no further than asked");
-    play.check().await;
+    assert_eq!(page(&harness, 0, 9, 0).await, (vec![(0, 2)], 2), "always at least one");
+    assert_eq!(page(&harness, 0, 9, 4).await, (vec![(0, 2)], 2));
+    assert_eq!(page(&harness, 0, 9, 5).await, (vec![(0, 2), (2, 3)], 5));
+    assert_eq!(page(&harness, 2, 9, 8).await, (vec![(2, 3), (5, 1)], 6));
+    assert_eq!(page(&harness, 6, 9, 1).await, (vec![(7, 2)], 9));
+    assert_eq!(page(&harness, 0, 4, 10).await, (vec![(0, 2), (2, 3)], 4), "no further than asked");
+    harness.check().await;
 }
 
 pub(super) async fn results_are_found_from_the_middle(ledger: Arc<dyn Ledger>) {
     let stride = RESULT_STRIDE;
-    let play = Play::of(&ledger, 3 * stride).await;
-    let held = play.take(3 * stride).await;
+    let harness = Harness::of(&ledger, 3 * stride).await;
+    let held = harness.take(3 * stride).await;
     let runs = vec![
         ok_lines(0, stride),
         ok_lines(stride, stride + 100),
@@ -86,51 +98,53 @@ pub(super) async fn results_are_found_from_the_middle(ledger: Arc<dyn Ledger>) {
         ok_lines(stride + 101, 2 * stride),
         ok_lines(2 * stride, 3 * stride),
     ];
-    play.commit(held.chunk, 0, runs).await;
+    harness.commit(held.chunk, 0, runs).await;
     let (second, third) = ((stride, 100), (stride + 101, stride - 101));
-    assert_eq!(page(&play, 5, 9, 99).await, (vec![(0, stride)], 9));
-    assert_eq!(page(&play, stride - 1, stride, 99).await, (vec![(0, stride)], stride));
+    assert_eq!(page(&harness, 5, 9, 99).await, (vec![(0, stride)], 9));
+    assert_eq!(page(&harness, stride - 1, stride, 99).await, (vec![(0, stride)], stride));
     let from = stride + 50;
-    assert_eq!(page(&play, from, from + 60, 1 << 20).await, (vec![second, third], from + 60));
+    assert_eq!(page(&harness, from, from + 60, 1 << 20).await, (vec![second, third], from + 60));
     let gap = stride + 100;
-    assert_eq!(page(&play, gap, gap + 1, 99).await, (vec![], gap + 1));
-    assert_eq!(page(&play, gap, gap + 2, 99).await, (vec![third], gap + 2));
+    assert_eq!(page(&harness, gap, gap + 1, 99).await, (vec![], gap + 1));
+    assert_eq!(page(&harness, gap, gap + 2, 99).await, (vec![third], gap + 2));
     let last = (2 * stride, stride);
-    assert_eq!(page(&play, 3 * stride - 1, u64::MAX, 1 << 20).await, (vec![last], u64::MAX));
-    // An object's address stands for its lines.
-    let other = Play::with(&ledger, 3, |a| a.job = job_id(2)).await;
+    assert_eq!(page(&harness, 3 * stride - 1, u64::MAX, 1 << 20).await, (vec![last], u64::MAX));
+    // The URL of an object stands for its lines.
+    let other = Harness::with(&ledger, 3, |a| a.job = job_id(2)).await;
     let held = other.take(3).await;
     let object = Run::Success { count: 3, results: Some("@s3://bucket/object".into()) };
     other.commit(held.chunk, 0, vec![object]).await;
     let found = ledger.results(other.job, &ResultsParams::new(1..2, 99)).await.unwrap();
     assert_eq!((found.runs[0].lines.as_str(), found.runs[0].count), ("@s3://bucket/object", 3));
-    play.check().await;
+    harness.check().await;
 }
 
 pub(super) async fn discarded_results_cost_no_search(ledger: Arc<dyn Ledger>) {
     let total = 10_000_000;
-    let play = Play::of(&ledger, total).await;
-    while let [message] = play.open(1, 2_500_000).await[..] {
-        play.hold(&message).await;
-        play.succeed(&message).await;
+    let harness = Harness::of(&ledger, total).await;
+    while let [message] = harness.open(1, 2_500_000).await[..] {
+        harness.hold(&message).await;
+        harness.succeed(&message).await;
     }
-    let summary = play.summary().await;
+    let summary = harness.summary().await;
     assert_eq!((summary.counts.done, summary.counts.open()), (total, 0));
-    assert_eq!(page(&play, 0, total, 1 << 20).await, (vec![], total));
-    assert_eq!(page(&play, 4_999_999, 5_000_001, 99).await, (vec![], 5_000_001));
-    play.check().await;
+    assert_eq!(page(&harness, 0, total, 1 << 20).await, (vec![], total));
+    assert_eq!(page(&harness, 4_999_999, 5_000_001, 99).await, (vec![], 5_000_001));
+    harness.check().await;
 }
 
 pub(super) async fn errors_are_paged_by_index(ledger: Arc<dyn Ledger>) {
-    let play = Play::of(&ledger, 30).await;
-    assert_eq!(ledger.errors(play.job, &ErrorsParams::new(0, 9)).await.unwrap(), []);
+    let harness = Harness::of(&ledger, 30).await;
+    assert_eq!(ledger.errors(harness.job, &ErrorsParams::new(0, 9)).await.unwrap(), []);
     assert_eq!(ledger.errors(job_id(9), &ErrorsParams::new(0, 9)).await.unwrap(), []);
-    let (first, second) = (play.take(15).await, play.take(10).await);
-    // In an order that is neither that of numbers nor that of words.
-    play.commit(second.chunk, 15, vec![failed("15"), ok(4), failed("20")]).await;
-    play.commit(first.chunk, 0, vec![ok(2), failed("2"), ok(6), failed("9"), failed("10")]).await;
+    let (first, second) = (harness.take(15).await, harness.take(10).await);
+    // In an order that is neither numeric nor lexical.
+    harness.commit(second.chunk, 15, vec![failed("15"), ok(4), failed("20")]).await;
+    harness
+        .commit(first.chunk, 0, vec![ok(2), failed("2"), ok(6), failed("9"), failed("10")])
+        .await;
     let told = async |from, limit| -> Vec<u64> {
-        let errors = ledger.errors(play.job, &ErrorsParams::new(from, limit)).await.unwrap();
+        let errors = ledger.errors(harness.job, &ErrorsParams::new(from, limit)).await.unwrap();
         assert!(errors.iter().all(|entry| entry.error == entry.index.to_string()));
         errors.iter().map(|entry| entry.index).collect()
     };
@@ -140,5 +154,5 @@ pub(super) async fn errors_are_paged_by_index(ledger: Arc<dyn Ledger>) {
     assert_eq!(told(16, 2).await, [20]);
     assert_eq!(told(21, 2).await, Vec::<u64>::new());
     assert_eq!(told(0, 0).await, Vec::<u64>::new());
-    play.check().await;
+    harness.check().await;
 }

@@ -1,30 +1,38 @@
-//! What is kept of each recovery, for people to read.
+//! The records of recoveries from lost nodes.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_protocol::{ChunkId, Lost, Recovery};
 
-use super::play::{Play, job_id, node, ok};
+use super::harness::{Harness, job_id, node, ok};
 use crate::Ledger;
 use crate::op::{Claim, LossCause, MAX_RECOVERIES, RevokeParams};
 
-pub(super) async fn each_lost_node_is_told_of_until_all_runs_again(ledger: Arc<dyn Ledger>) {
-    let play = Play::of(&ledger, 40).await;
-    let newest = async || ledger.recoveries(play.job, 1).await.unwrap().remove(0);
+cases! {
+    a_recovery_is_incomplete_until_all_its_chunks_are_claimed
+    orphaned_chunks_count_as_no_loss
+    the_newest_hundred_recoveries_are_kept
+}
+
+pub(super) async fn a_recovery_is_incomplete_until_all_its_chunks_are_claimed(
+    ledger: Arc<dyn Ledger>,
+) {
+    let harness = Harness::of(&ledger, 40).await;
+    let newest = async || ledger.recoveries(harness.job, 1).await.unwrap().remove(0);
     let claim = async |chunk: u64, epoch: u64, by: &str| {
-        let claim = play.claim(chunk, epoch, 100 * epoch + chunk, by).await;
+        let claim = harness.claim(chunk, epoch, 100 * epoch + chunk, by).await;
         assert!(matches!(claim, Claim::Granted(_)), "{claim:?}");
     };
-    play.open(4, 5).await;
-    ledger.revoke(play.job, &RevokeParams::new(node("a"), LossCause::Vanished)).await.unwrap();
-    assert_eq!(ledger.recoveries(play.job, 9).await.unwrap(), [], "it held nothing");
+    harness.open(4, 5).await;
+    ledger.revoke(harness.job, &RevokeParams::new(node("a"), LossCause::Vanished)).await.unwrap();
+    assert_eq!(ledger.recoveries(harness.job, 9).await.unwrap(), [], "it held nothing");
     for (chunk, by) in [(1, "a"), (2, "a"), (3, "b"), (4, "a")] {
         claim(chunk, 1, by).await;
     }
-    play.try_commit(4, 104, 15, vec![ok(4)]).await.unwrap();
+    harness.try_commit(4, 104, 15, vec![ok(4)]).await.unwrap();
     let before = ledger.now().await.unwrap();
-    ledger.revoke(play.job, &RevokeParams::new(node("a"), LossCause::Vanished)).await.unwrap();
+    ledger.revoke(harness.job, &RevokeParams::new(node("a"), LossCause::Vanished)).await.unwrap();
     let first = newest().await;
     let expected = Recovery {
         at: first.at,
@@ -42,8 +50,12 @@ pub(super) async fn each_lost_node_is_told_of_until_all_runs_again(ledger: Arc<d
     assert!(first.at >= before);
     claim(1, 2, "b").await;
     claim(1, 2, "b").await;
-    assert_eq!(newest().await, Recovery { waiting: 2, ..expected.clone() }, "a repeat is no news");
-    ledger.revoke(play.job, &RevokeParams::new(node("b"), LossCause::Left)).await.unwrap();
+    assert_eq!(
+        newest().await,
+        Recovery { waiting: 2, ..expected.clone() },
+        "a repeat changes nothing"
+    );
+    ledger.revoke(harness.job, &RevokeParams::new(node("b"), LossCause::Left)).await.unwrap();
     let second = newest().await;
     assert_eq!(second.lost, Lost::Left);
     assert_eq!((second.chunks, second.subtasks, second.waiting), (2, 10, 2));
@@ -52,9 +64,9 @@ pub(super) async fn each_lost_node_is_told_of_until_all_runs_again(ledger: Arc<d
     claim(2, 2, "c").await;
     claim(1, 3, "c").await;
     claim(4, 2, "c").await;
-    play.release(4, 204).await;
+    harness.release(4, 204).await;
     claim(4, 3, "c").await;
-    let both = ledger.recoveries(play.job, 9).await.unwrap();
+    let both = ledger.recoveries(harness.job, 9).await.unwrap();
     assert_eq!(both.len(), 2);
     assert_eq!((both[0].waiting, both[0].again_after), (1, None));
     let again_after = both[1].again_after.expect("all of it runs again");
@@ -64,60 +76,60 @@ pub(super) async fn each_lost_node_is_told_of_until_all_runs_again(ledger: Arc<d
     assert!(newest().await.again_after.is_some());
 
     // A second death cuts what it held.
-    ledger.revoke(play.job, &RevokeParams::new(node("c"), LossCause::Vanished)).await.unwrap();
+    ledger.revoke(harness.job, &RevokeParams::new(node("c"), LossCause::Vanished)).await.unwrap();
     let third = newest().await;
     assert_eq!((third.chunks, third.subtasks, third.cut), (8, 16, 2));
-    let summary = play.summary().await;
+    let summary = harness.summary().await;
     assert_eq!((summary.recoveries, summary.crashes, summary.reissued), (3, 2, 3 + 2 + 8));
     assert_eq!(summary.lost, 11 + 10 + 16);
     assert_eq!(ledger.recoveries(job_id(9), 9).await.unwrap(), []);
-    play.check().await;
-    ledger.cancel(play.job).await.unwrap();
-    assert_eq!(ledger.recoveries(play.job, 9).await.unwrap().len(), 3, "kept with the job");
-    ledger.delete(play.job).await.unwrap();
-    assert_eq!(ledger.recoveries(play.job, 9).await.unwrap(), []);
+    harness.check().await;
+    ledger.cancel(harness.job).await.unwrap();
+    assert_eq!(ledger.recoveries(harness.job, 9).await.unwrap().len(), 3, "kept with the job");
+    ledger.delete(harness.job).await.unwrap();
+    assert_eq!(ledger.recoveries(harness.job, 9).await.unwrap(), []);
 }
 
-pub(super) async fn what_a_living_node_knows_nothing_of_is_nobodys_loss(ledger: Arc<dyn Ledger>) {
-    let play = Play::of(&ledger, 4).await;
-    play.open(1, 4).await;
+pub(super) async fn orphaned_chunks_count_as_no_loss(ledger: Arc<dyn Ledger>) {
+    let harness = Harness::of(&ledger, 4).await;
+    harness.open(1, 4).await;
     let all = LossCause::Orphaned {
         claimed_by: ledger.now().await.unwrap().plus(Duration::from_hours(1)),
     };
     for epoch in 1..=3 {
-        assert!(matches!(play.claim(1, epoch, epoch, "a").await, Claim::Granted(_)));
+        assert!(matches!(harness.claim(1, epoch, epoch, "a").await, Claim::Granted(_)));
         let revoked =
-            ledger.revoke(play.job, &RevokeParams::new(node("a"), all.clone())).await.unwrap();
+            ledger.revoke(harness.job, &RevokeParams::new(node("a"), all.clone())).await.unwrap();
         assert_eq!(revoked.len(), 1, "it is never cut");
     }
-    let newest = ledger.recoveries(play.job, 1).await.unwrap().remove(0);
+    let newest = ledger.recoveries(harness.job, 1).await.unwrap().remove(0);
     assert_eq!((newest.lost, newest.how, newest.subtasks), (Lost::Orphaned, None, 4));
-    let summary = play.summary().await;
+    let summary = harness.summary().await;
     assert_eq!((summary.recoveries, summary.crashes, summary.orphaned), (3, 0, 3));
     assert_eq!((summary.reissued, summary.lost), (3, 12));
-    play.check().await;
+    harness.check().await;
 }
 
 pub(super) async fn the_newest_hundred_recoveries_are_kept(ledger: Arc<dyn Ledger>) {
     assert_eq!(MAX_RECOVERIES, 100);
-    let play = Play::of(&ledger, 2).await;
-    play.open(2, 1).await;
+    let harness = Harness::of(&ledger, 2).await;
+    harness.open(2, 1).await;
     // The oldest one is dropped while its chunk still waits.
-    assert!(matches!(play.claim(2, 1, 1, "old").await, Claim::Granted(_)));
-    ledger.revoke(play.job, &RevokeParams::new(node("old"), LossCause::Left)).await.unwrap();
+    assert!(matches!(harness.claim(2, 1, 1, "old").await, Claim::Granted(_)));
+    ledger.revoke(harness.job, &RevokeParams::new(node("old"), LossCause::Left)).await.unwrap();
     for n in 1..=MAX_RECOVERIES as u64 {
         let by = format!("n{n}");
-        assert!(matches!(play.claim(1, n, n + 1, &by).await, Claim::Granted(_)));
-        ledger.revoke(play.job, &RevokeParams::new(node(&by), LossCause::Left)).await.unwrap();
+        assert!(matches!(harness.claim(1, n, n + 1, &by).await, Claim::Granted(_)));
+        ledger.revoke(harness.job, &RevokeParams::new(node(&by), LossCause::Left)).await.unwrap();
     }
-    let kept = ledger.recoveries(play.job, 1_000).await.unwrap();
+    let kept = ledger.recoveries(harness.job, 1_000).await.unwrap();
     let names: Vec<_> = kept.iter().map(|recovery| recovery.node.as_str().to_owned()).collect();
     assert_eq!(names, (1..=100).rev().map(|n| format!("n{n}")).collect::<Vec<_>>());
     assert!(kept[0].again_after.is_none() && kept[1..].iter().all(|it| it.again_after.is_some()));
-    assert_eq!(play.summary().await.recoveries, 101);
-    assert!(matches!(play.claim(2, 2, 2, "a").await, Claim::Granted(_)));
-    play.commit(ChunkId(2), 1, vec![ok(1)]).await;
-    assert_eq!(ledger.recoveries(play.job, 1_000).await.unwrap(), kept);
+    assert_eq!(harness.summary().await.recoveries, 101);
+    assert!(matches!(harness.claim(2, 2, 2, "a").await, Claim::Granted(_)));
+    harness.commit(ChunkId(2), 1, vec![ok(1)]).await;
+    assert_eq!(ledger.recoveries(harness.job, 1_000).await.unwrap(), kept);
     assert!(kept[1].again_after < Some(Duration::from_secs(3_600)));
-    play.check().await;
+    harness.check().await;
 }

@@ -1,4 +1,4 @@
-//! What a ledger has lost is put back from what the journal tells.
+//! Restoring lost jobs from the journal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,11 +6,22 @@ use std::time::Duration;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{Counts, Ending, JobId, JobSummary, JournalPlace, Timestamp};
 
-use super::play::{Play, admission, await_that, check_audit, failed, job_id, ok_lines};
+use super::harness::{Harness, admission, await_that, check_audit, failed, job_id, ok_lines};
 use crate::op::{
     Admission, Admitted, AdvanceJournalParams, RestoreParams, ResultsParams, RetryParams,
 };
 use crate::{ControlError, Error, Ledger, PriorState, Restored};
+
+cases! {
+    a_lost_job_is_restored_as_it_was_submitted
+    an_ended_job_is_restored_with_its_counts
+    a_job_restored_by_its_counts_runs_again_as_a_whole
+    an_expired_job_is_not_restored
+    a_known_or_deleted_job_is_not_restored
+    counts_that_do_not_add_up_are_misuse
+    lost_jobs_are_distinguished_from_deleted_ones
+    the_place_in_the_journal_moves_by_agreement
+}
 
 async fn summary(ledger: &Arc<dyn Ledger>, job: JobId) -> JobSummary {
     ledger.job(job).await.unwrap().expect("the job is there")
@@ -52,7 +63,7 @@ fn reduced(n: u64) -> Admission {
     Admission { fan_in: Some(4), ..admission(n, 10) }
 }
 
-pub(super) async fn a_lost_job_is_put_back_as_it_was_submitted(ledger: Arc<dyn Ledger>) {
+pub(super) async fn a_lost_job_is_restored_as_it_was_submitted(ledger: Arc<dyn Ledger>) {
     let submitted = ago(&ledger, Duration::from_secs(50)).await;
     let deadline = Some(Duration::from_secs(60));
     let lost = Admission { deadline, manifest: Some("{\"files\":[]}".into()), ..admission(1, 4) };
@@ -68,7 +79,10 @@ pub(super) async fn a_lost_job_is_put_back_as_it_was_submitted(ledger: Arc<dyn L
     let back = summary(&ledger, job_id(1)).await;
     assert_eq!((back.state, back.counts), (JobState::Queued, Counts::new(4)));
     assert_eq!((back.submitted_at, back.started_at), (submitted, None));
-    assert_eq!(back.restored_at, None, "it does all its work, so nothing of it is missing");
+    assert_eq!(
+        back.restored_at, None,
+        "it runs all of its subtasks again, so nothing of it is missing"
+    );
     assert_eq!(back.deadline_at, Some(submitted.plus(Duration::from_secs(60))));
     let stored = ledger.document(job_id(1)).await.unwrap().expect("kept");
     assert_eq!((stored.digest, stored.manifest), (lost.digest.clone(), lost.manifest.clone()));
@@ -82,14 +96,14 @@ pub(super) async fn a_lost_job_is_put_back_as_it_was_submitted(ledger: Arc<dyn L
     assert_eq!(ledger.resume(job_id(2)).await.unwrap(), JobState::Queued);
     for (job, total) in [(job_id(1), 4), (job_id(2), 3)] {
         check_audit(&ledger, job).await;
-        let play = Play { ledger: Arc::clone(&ledger), job };
-        let held = play.take(total).await;
-        assert_eq!(play.succeed(&held).await, JobState::Succeeded);
-        play.check().await;
+        let harness = Harness { ledger: Arc::clone(&ledger), job };
+        let held = harness.take(total).await;
+        assert_eq!(harness.succeed(&held).await, JobState::Succeeded);
+        harness.check().await;
     }
 }
 
-pub(super) async fn an_ended_job_is_put_back_with_its_numbers(ledger: Arc<dyn Ledger>) {
+pub(super) async fn an_ended_job_is_restored_with_its_counts(ledger: Arc<dyn Ledger>) {
     let finished = ago(&ledger, Duration::from_secs(5)).await;
     let before = Some(ledger.now().await.unwrap());
     let states = [JobState::Succeeded, JobState::Failed, JobState::Cancelled];
@@ -130,28 +144,28 @@ pub(super) async fn an_ended_job_is_put_back_with_its_numbers(ledger: Arc<dyn Le
     }
 }
 
-pub(super) async fn what_was_put_back_by_its_numbers_runs_again_whole(ledger: Arc<dyn Ledger>) {
+pub(super) async fn a_job_restored_by_its_counts_runs_again_as_a_whole(ledger: Arc<dyn Ledger>) {
     let finished = ago(&ledger, Duration::from_secs(5)).await;
     let was = PriorState::Ended(ending(JobState::Failed, finished));
     ledger.restore(&RestoreParams::new(reduced(1), was.clone())).await.unwrap();
     assert_eq!(ledger.retry(job_id(1), &RetryParams::all()).await.unwrap(), JobState::Running);
-    let play = Play { ledger: Arc::clone(&ledger), job: job_id(1) };
-    play.check().await;
-    let back = play.summary().await;
+    let harness = Harness { ledger: Arc::clone(&ledger), job: job_id(1) };
+    harness.check().await;
+    let back = harness.summary().await;
     assert_eq!((back.counts, back.reduce), (Counts::new(10), Counts::new(4)));
     assert_eq!((back.generation, back.cursor, back.error, back.restored_at), (2, 0, None, None));
     assert_eq!(ledger.active_jobs().await.unwrap(), [job_id(1)]);
-    let held = play.take(10).await;
-    assert_eq!(play.commit(held.chunk, 0, vec![ok_lines(0, 10)]).await, JobState::Reducing);
+    let held = harness.take(10).await;
+    assert_eq!(harness.commit(held.chunk, 0, vec![ok_lines(0, 10)]).await, JobState::Reducing);
     for _ in 0..4 {
-        let held = play.take(1).await;
-        play.succeed(&held).await;
+        let held = harness.take(1).await;
+        harness.succeed(&held).await;
     }
-    assert_eq!(play.summary().await.state, JobState::Succeeded);
-    play.check().await;
+    assert_eq!(harness.summary().await.state, JobState::Succeeded);
+    harness.check().await;
 }
 
-pub(super) async fn a_job_whose_time_has_passed_is_not_put_back(ledger: Arc<dyn Ledger>) {
+pub(super) async fn an_expired_job_is_not_restored(ledger: Arc<dyn Ledger>) {
     let finished = ago(&ledger, Duration::from_secs(60)).await;
     let brief = Admission { keep_for: Duration::from_secs(59), ..reduced(1) };
     let was = PriorState::Ended(ending(JobState::Succeeded, finished));
@@ -161,7 +175,7 @@ pub(super) async fn a_job_whose_time_has_passed_is_not_put_back(ledger: Arc<dyn 
     );
     assert_eq!(ledger.job(job_id(1)).await.unwrap(), None);
     assert_eq!(ledger.finished_jobs(9).await.unwrap(), []);
-    // One that never ended has no such time.
+    // A job that never ended has no such time.
     let open = open(finished, false);
     assert_eq!(
         ledger.restore(&RestoreParams::new(brief.clone(), open.clone())).await.unwrap(),
@@ -169,29 +183,29 @@ pub(super) async fn a_job_whose_time_has_passed_is_not_put_back(ledger: Arc<dyn 
     );
 }
 
-pub(super) async fn what_is_known_or_was_deleted_is_not_put_back(ledger: Arc<dyn Ledger>) {
+pub(super) async fn a_known_or_deleted_job_is_not_restored(ledger: Arc<dyn Ledger>) {
     let submitted = ago(&ledger, Duration::from_secs(5)).await;
     let was = open(submitted, false);
-    let play = Play::of(&ledger, 4).await;
-    let held = play.take(4).await;
+    let harness = Harness::of(&ledger, 4).await;
+    let held = harness.take(4).await;
     assert_eq!(
         ledger.restore(&RestoreParams::new(admission(1, 4), was.clone())).await.unwrap(),
         Restored::Known
     );
-    play.commit(held.chunk, 0, vec![ok_lines(0, 3), failed("no")]).await;
-    let before = play.summary().await;
+    harness.commit(held.chunk, 0, vec![ok_lines(0, 3), failed("no")]).await;
+    let before = harness.summary().await;
     assert_eq!(
         ledger.restore(&RestoreParams::new(admission(1, 4), was.clone())).await.unwrap(),
         Restored::Known
     );
-    assert_eq!(play.summary().await, before, "nothing changed");
-    play.check().await;
-    ledger.delete(play.job).await.unwrap();
+    assert_eq!(harness.summary().await, before, "nothing changed");
+    harness.check().await;
+    ledger.delete(harness.job).await.unwrap();
     assert_eq!(
         ledger.restore(&RestoreParams::new(admission(1, 4), was.clone())).await.unwrap(),
         Restored::Known
     );
-    assert_eq!(ledger.job(play.job).await.unwrap(), None);
+    assert_eq!(ledger.job(harness.job).await.unwrap(), None);
 
     ledger.reject(job_id(2), "no").await.unwrap();
     assert_eq!(
@@ -202,7 +216,7 @@ pub(super) async fn what_is_known_or_was_deleted_is_not_put_back(ledger: Arc<dyn
     assert_eq!(ledger.finished_jobs(9).await.unwrap(), []);
 }
 
-pub(super) async fn numbers_that_do_not_add_up_are_misuse(ledger: Arc<dyn Ledger>) {
+pub(super) async fn counts_that_do_not_add_up_are_misuse(ledger: Arc<dyn Ledger>) {
     let finished = ago(&ledger, Duration::from_secs(5)).await;
     let good = ending(JobState::Failed, finished);
     for wrong in [
@@ -217,7 +231,7 @@ pub(super) async fn numbers_that_do_not_add_up_are_misuse(ledger: Arc<dyn Ledger
     assert_eq!(ledger.job(job_id(1)).await.unwrap(), None);
 }
 
-pub(super) async fn lost_jobs_are_told_from_deleted_ones(ledger: Arc<dyn Ledger>) {
+pub(super) async fn lost_jobs_are_distinguished_from_deleted_ones(ledger: Arc<dyn Ledger>) {
     for n in 1..=3 {
         ledger.admit(&admission(n, 2)).await.unwrap();
     }
@@ -228,7 +242,7 @@ pub(super) async fn lost_jobs_are_told_from_deleted_ones(ledger: Arc<dyn Ledger>
     let asked = [9, 1, 2, 3, 4, 5].map(job_id);
     assert_eq!(ledger.missing(&asked).await.unwrap(), [job_id(9), job_id(4)]);
     assert_eq!(ledger.missing(&[]).await.unwrap(), []);
-    // A new job of that name is one that can be lost.
+    // A new job of that id can be lost again.
     let brief = Admission { keep_for: Duration::ZERO, ..admission(3, 2) };
     ledger.admit(&brief).await.unwrap();
     assert_eq!(ledger.missing(&[job_id(3)]).await.unwrap(), []);

@@ -1,8 +1,10 @@
-//! Random walks: a list of numbers is played as moves of schedulers, workers and users, and every answer is written down.
+//! Random walks: a list of numbers becomes operations of schedulers, workers and users, and every
+//! answer is recorded as text.
 //!
-//! Two ledgers that get the same numbers must write the same text. What may differ between two of them (times, rates, the
-//! words of a misuse) is left out of it. Right moves are made often enough to get somewhere, wrong ones often enough to
-//! hurt: stale epochs, foreign tokens, repeats, gaps. Delays are zero or hours, so that the text does not hang on the clock.
+//! Two ledgers that get the same numbers must give the same text. Values that may differ between
+//! two ledgers (times, rates, the text of a misuse) are left out. Valid operations are frequent
+//! enough for progress, invalid ones frequent enough to test refusals: stale epochs, foreign
+//! tokens, repeats, gaps. Delays are zero or hours, so that the text does not depend on the clock.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use longshore_protocol::{
     Run, SchedulerId, Timestamp, Token,
 };
 
-use super::play::{admission, job_id, lost, node, token};
+use super::harness::{admission, job_id, lost, node, token};
 use crate::op::{
     Admission, Admitted, BeatParams, Claim, ClaimParams, Commit, CommitParams, Committed,
     ErrorsParams, Held, LoseParams, LossCause, LossEvidence, OpenParams, RegisterSchedulerParams,
@@ -23,29 +25,29 @@ use crate::op::{
 };
 use crate::{ControlError, Error, Ledger};
 
-/// Far beyond the length of a walk.
+/// Far longer than a walk takes.
 const HOURS: Duration = Duration::from_secs(100 * 60 * 60);
 
-/// Beyond any time that a clock shows.
+/// Later than the time of any clock.
 const AGES: Duration = Duration::from_hours(24 * 365 * 1_000);
 
-/// What the two jobs of a walk are like.
+/// The shape of the two jobs of a walk.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
-    /// How many subtasks.
+    /// The number of subtasks.
     pub total: u64,
-    /// Of the reduce, if there is one.
+    /// The fan-in of the reduce, if there is one.
     pub fan_in: Option<u64>,
-    /// Most chunks open at once.
+    /// The most chunks that are open at once.
     pub max_parallel: Option<u64>,
-    /// Give up after so many failures.
+    /// The number of failures after which a job fails.
     pub stop_after_failures: Option<u64>,
 }
 
-/// Four numbers that decide one move.
+/// Four numbers that decide one operation.
 pub type Draw = (u8, u64, u64, u64);
 
-/// A chunk as somebody believes to hold it.
+/// A chunk that a worker believes to hold.
 #[derive(Clone, Copy, Debug)]
 struct Holding {
     job: JobId,
@@ -66,11 +68,12 @@ struct Asked {
 
 impl Asked {
     async fn ask(&self, ledger: &dyn Ledger) -> Result<Claim, Error> {
-        ledger.claim(self.job, &ClaimParams::of(&self, self.shown, self.by.clone())).await
+        let params = ClaimParams::new(self.chunk, self.epoch, self.shown, self.by.clone());
+        ledger.claim(self.job, &params).await
     }
 }
 
-/// A commit that is about to be made, for one of the holdings.
+/// A commit that is about to be made, of one of the held chunks.
 struct Settling {
     at: usize,
     job: JobId,
@@ -98,7 +101,7 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// Begins on an empty ledger.
+    /// Begins with an empty ledger.
     pub fn new(ledger: Arc<dyn Ledger>, shapes: [Shape; 2]) -> Self {
         let (messages, holdings) = (Vec::new(), Vec::new());
         Self { ledger, shapes, messages, holdings, tokens: 0, nodes: 0 }
@@ -109,13 +112,13 @@ impl Walk {
         [job_id(1), job_id(2)]
     }
 
-    /// Makes one move; gives the answer, in words.
+    /// Calls one operation; returns its answer as text.
     ///
     /// # Panics
     /// When the ledger can't be reached.
     pub async fn step(&mut self, draw: Draw) -> String {
         let (kind, a, b, c) = draw;
-        // Most of what happens happens to the first job.
+        // Most operations are on the first job.
         let job = job_id(if c % 4 == 3 { 2 } else { 1 });
         match kind % 59 {
             0..=7 => self.open(job, a, b).await,
@@ -142,10 +145,10 @@ impl Walk {
         }
     }
 
-    /// Everything that can be seen of the ledger, in words.
+    /// The whole visible state of the ledger as text.
     ///
     /// # Panics
-    /// When the ledger can't be reached, or when its books don't balance.
+    /// When the ledger can't be reached, or when its counts don't balance.
     pub async fn view(&self) -> String {
         let ledger = &self.ledger;
         let now = ledger.now().await.expect("now");
@@ -219,7 +222,7 @@ impl Walk {
                 self.messages.extend(opened);
                 view
             }
-            // At a time that differs from ledger to ledger.
+            // The time differs from ledger to ledger.
             Ok(Admitted::Cancelled { .. }) => "Cancelled".into(),
             other => said(other),
         }
@@ -239,7 +242,7 @@ impl Walk {
         self.claimed(&asked, answer)
     }
 
-    /// Several at a time, each decided before any is answered.
+    /// Calls several operations at once, each decided before any is answered.
     async fn claim_together(&mut self, a: u64, b: u64, c: u64) -> String {
         let several = several(a, b, c);
         let asked: Vec<Asked> = several.filter_map(|(a, b, c)| self.a_claim(a, b, c)).collect();
@@ -276,7 +279,7 @@ impl Walk {
         self.committed(&settling, answer)
     }
 
-    /// Several at a time, each decided before any is answered.
+    /// Calls several operations at once, each decided before any is answered.
     async fn commit_together(&mut self, a: u64, b: u64, c: u64) -> String {
         let several = several(a, b, c);
         let settling: Vec<Settling> =
@@ -333,8 +336,8 @@ impl Walk {
         )
     }
 
-    /// Fresh nodes, one after the other, claim all that they may of what is queued, and die of it or leave; more than one
-    /// death in a row is what it takes to be cut, and to be given up.
+    /// New nodes, one after the other, claim the queued chunks that they may, and die or leave; it
+    /// takes more than one death in a row until a chunk is cut, and until a subtask fails.
     async fn ruin(&mut self, job: JobId, a: u64, b: u64) -> String {
         let mut told = String::new();
         for n in 0..a % 7 {
@@ -371,7 +374,7 @@ impl Walk {
         told
     }
 
-    /// All that runs or nothing, whatever the clock says.
+    /// Offers all running chunks or none, whatever the clock.
     async fn copy(&mut self, job: JobId, a: u64, b: u64) -> String {
         let none_in = |n: u64| if n.is_multiple_of(8) { HOURS } else { Duration::ZERO };
         let lagging = SpeculationRequest {
@@ -390,7 +393,8 @@ impl Walk {
 
     async fn sweep(&mut self, job: JobId, a: u64) -> String {
         let now = self.ledger.now().await.expect("now");
-        // All that is queued or nothing, and for hours: which chunks have their time depends on the clock otherwise.
+        // All queued chunks or none, and for hours: otherwise the clock decides which chunks are
+        // due.
         let doubt = a.is_multiple_of(5).then_some(Duration::ZERO);
         match self
             .ledger
@@ -474,7 +478,7 @@ impl Walk {
     }
 }
 
-/// A run of what is left: mostly successes, with their indices as results or without.
+/// A run of the rest: mostly successes, with their indices as results or without.
 fn a_run(index: u64, left: u64, numbers: &mut u64) -> Run {
     let number = *numbers % 64;
     *numbers /= 64;
@@ -487,7 +491,7 @@ fn a_run(index: u64, left: u64, numbers: &mut u64) -> Run {
         4 | 5 => Run::Success { count, results: None },
         6 => Run::Success { count, results: Some(format!("@file:///results/{index}")) },
         _ => {
-            // Now and then so long that a ledger may think of something.
+            // Sometimes so long that a ledger may compress it.
             let length = if number / 8 % 4 == 3 { 100 } else { 1 };
             let line = |index: u64| format!("\"{}\"\n", index.to_string().repeat(length));
             Run::Success { count, results: Some((index..index + count).map(line).collect()) }
@@ -495,7 +499,7 @@ fn a_run(index: u64, left: u64, numbers: &mut u64) -> Run {
     }
 }
 
-/// Of what was claimed it takes all or nothing: the time of a claim is no part of a walk.
+/// It revokes all claims or none: the time of a claim is not part of a walk.
 fn a_loss(n: u64) -> LossCause {
     let claimed_by = Timestamp::default().plus(if n % 8 == 3 { Duration::ZERO } else { AGES });
     [LossCause::Left, LossCause::Vanished, lost(true), LossCause::Orphaned { claimed_by }]
@@ -524,14 +528,14 @@ fn an_info(id: NodeId, b: u64) -> NodeInfo {
     }
 }
 
-/// The numbers of two to five moves at once.
+/// The numbers of two to five operations at once.
 fn several(a: u64, b: u64, c: u64) -> impl Iterator<Item = (u64, u64, u64)> {
     (0..2 + a % 4).map(move |n| {
         (a.rotate_left(7 * n as u32), b.rotate_left(11 * n as u32), c.rotate_left(13 * n as u32))
     })
 }
 
-/// Mostly the newest, sometimes an old one.
+/// Mostly one of the newest, sometimes an old one.
 fn recent_position(len: usize, n: u64) -> Option<usize> {
     let back = (if n.is_multiple_of(8) { n / 8 } else { n % 4 }) as usize;
     (len > 0).then(|| len - 1 - back % len)
@@ -541,7 +545,7 @@ fn recent<T: Copy>(list: &[T], n: u64) -> Option<T> {
     recent_position(list.len(), n).map(|at| list[at])
 }
 
-/// The summary without what depends on the clock.
+/// The summary without the values that depend on the clock.
 fn masked_summary(summary: &JobSummary, now: Timestamp) -> String {
     let retry =
         summary.next_retry_at.map(|at| if at > now.plus(HOURS / 2) { "hours" } else { "now" });

@@ -1,4 +1,5 @@
-//! Recounts a job's books from its bitmaps, open chunks, retry set and cursor, and compares.
+//! Audits a job: counts its subtasks anew from bitmaps, open chunks, retry set and cursor, and
+//! compares them with the counters.
 
 use longshore_protocol::{Audit, Counts};
 
@@ -35,20 +36,20 @@ impl Job {
         }
     }
 
-    /// The books of subtasks and of reduce nodes, by the raw data alone.
+    /// The counts of subtasks and of reduce nodes by the raw data alone.
     fn recount(&self) -> (Counts, Counts) {
         let ended = self.state.is_terminal();
         let level = self.recount_level(ended);
         if self.at_leaves() {
             let total = self.reduce.total;
-            // The tree is given up with its leaves.
+            // The reduce is cancelled with its leaves.
             let given_up = ended || level.cancelled > 0;
             let (waiting, cancelled) = if given_up { (0, total) } else { (total, 0) };
             return (level, Counts { total, waiting, cancelled, ..Counts::default() });
         }
         let leaves = self.counts.total;
         let done = self.done.count(0..leaves);
-        // Whatever is not done below a reduce shows as a difference.
+        // A subtask that is not done below a reduce shows as a difference.
         let subtasks =
             Counts { total: leaves, done, cancelled: leaves - done, ..Counts::default() };
         let below = self.done.count(leaves..self.level.start);
@@ -82,7 +83,7 @@ impl Job {
             let rest = self.cursor..level.end;
             counts.waiting = (level.end - self.cursor) - self.done.count(rest);
         }
-        // If more is counted than there is, `cancelled` is 0 and the books of the kept side differ.
+        // If more is counted than the total, `cancelled` is 0 and the counters differ.
         let settled = counts.open() + counts.done + counts.failed;
         counts.cancelled = counts.total.saturating_sub(settled);
         counts

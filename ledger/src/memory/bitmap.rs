@@ -1,7 +1,8 @@
-//! Bits by the page: one bit an index, and next to nothing for stretches that are all set or all clear.
+//! A paged bitmap: one bit an index, and almost no memory for pages that are all set or all clear.
 //!
-//! A job of ten million subtasks whose commits arrive in ranges costs a page header per 32,768 subtasks once they
-//! are done. Deliberately absent: a fixed length. A bitmap is as long as its last set page; everything after is clear.
+//! A job of ten million subtasks whose commits arrive in ranges costs a page header per 32,768
+//! subtasks once they are done. Deliberately absent: a fixed length. A bitmap ends with its last
+//! set page; all bits after are clear.
 
 use std::ops::Range;
 
@@ -29,7 +30,7 @@ impl Bitmap {
         self.pages.get(page).is_some_and(|page| page.get(bit))
     }
 
-    /// Sets the bits of `range`; tells how many were clear.
+    /// Sets the bits of `range`; returns how many were clear.
     pub(super) fn set_range(&mut self, range: Range<u64>) -> u64 {
         if range.is_empty() {
             return 0;
@@ -41,7 +42,7 @@ impl Bitmap {
         parts(range).map(|(page, bits)| self.pages[page].write(bits, true)).sum()
     }
 
-    /// Clears the bits of `range`; tells how many were set.
+    /// Clears the bits of `range`; returns how many were set.
     pub(super) fn clear_range(&mut self, range: Range<u64>) -> u64 {
         let end = range.end.min(self.length());
         let flipped =
@@ -52,7 +53,7 @@ impl Bitmap {
         flipped
     }
 
-    /// How many bits of `range` are set.
+    /// The number of set bits in `range`.
     pub(super) fn count(&self, range: Range<u64>) -> u64 {
         let end = range.end.min(self.length());
         parts(range.start..end).map(|(page, bits)| self.pages[page].count(bits)).sum()
@@ -64,7 +65,7 @@ impl Bitmap {
         let found = parts(stored).find_map(|(page, bits)| {
             self.pages[page].find(bits, false).map(|bit| page as u64 * PAGE_BITS + bit)
         });
-        // All that is past the last page is clear.
+        // All bits after the last page are clear.
         let after = range.start.max(self.length());
         found.or_else(|| (after < range.end).then_some(after))
     }
@@ -101,7 +102,7 @@ impl Page {
         }
     }
 
-    /// Makes the bits `value`; tells how many were not.
+    /// Sets the bits to `value`; returns how many changed.
     fn write(&mut self, bits: Range<u64>, value: bool) -> u64 {
         let uniform = self.words.is_none();
         if uniform && (self.ones != 0) == value {
@@ -196,7 +197,7 @@ mod tests {
 
     const LEN: usize = 3 * PAGE_BITS as usize;
 
-    /// Ranges that often begin or end where a word or a page does.
+    /// Ranges that often begin or end at the border of a word or a page.
     fn range() -> impl Strategy<Value = Range<u64>> {
         let edge = prop_oneof![
             0..LEN as u64,

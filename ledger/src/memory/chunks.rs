@@ -1,4 +1,4 @@
-//! How a job is handed out and settled: open, claim, commit, release, sweep.
+//! The operations on chunks: open, claim, commit, release, sweep, and speculative execution.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use longshore_protocol::state::{ChunkEvent, ChunkState, JobEvent, JobState};
 use longshore_protocol::{ChunkId, ChunkMessage, Epoch, ErrorEntry, NodeId, Run, Timestamp, Token};
 
-use super::job::{Chunk, Copy, Job, is_queued};
+use super::job::{Chunk, Job, Speculation, is_queued};
 use super::retries::{Stretch, Waiting};
 use crate::Error;
 use crate::op::{
@@ -26,9 +26,9 @@ impl Job {
         let due = now.plus(open.publish_within);
 
         let mut opened = Vec::with_capacity(wanted);
-        for stretch in self.retries.take_due(now, wanted, open.size, &self.absolved) {
+        for stretch in self.retries.take_due(now, wanted, open.size, &self.refunded) {
             let count = stretch.range.end - stretch.range.start;
-            let counts = self.level_books();
+            let counts = self.level_counts();
             counts.retrying -= count;
             counts.queued += count;
             opened.push(self.open_chunk(stretch, due, now));
@@ -41,7 +41,7 @@ impl Job {
             let end = from.saturating_add(open.size).min(self.level.end);
             let to = self.done.next_one(from..end).unwrap_or(end);
             self.cursor = to;
-            let counts = self.level_books();
+            let counts = self.level_counts();
             counts.waiting -= to - from;
             counts.queued += to - from;
             let stretch = Stretch { range: from..to, attempt: 1, deferrals: 0, tried: Vec::new() };
@@ -64,7 +64,7 @@ impl Job {
             recovery: None,
             since: now,
             state: ChunkState::Queued { due },
-            copy: None,
+            speculation: None,
         };
         let message = chunk.message(self.id(), id);
         self.chunks.insert(id, chunk);
@@ -95,9 +95,9 @@ impl Job {
         if !self.feeds() {
             return Claim::Gone;
         }
-        if chunk.offers_copy(epoch, node) {
+        if chunk.offers_speculation(epoch, node) {
             let chunk = self.chunks.get_mut(&id).expect("it was there just now");
-            chunk.copy = Some(Copy::Held { token, node: node.clone(), since: now });
+            chunk.speculation = Some(Speculation::Held { token, node: node.clone(), since: now });
             self.copies += 1;
             return Claim::Granted(grant);
         }
@@ -114,7 +114,7 @@ impl Job {
         if let Some(recovery) = chunk.recovery.take() {
             self.recoveries.claimed(recovery, now);
         }
-        let counts = self.level_books();
+        let counts = self.level_counts();
         counts.queued -= grant.to - grant.from;
         counts.running += grant.to - grant.from;
         self.state = self
@@ -125,8 +125,9 @@ impl Job {
         Claim::Granted(grant)
     }
 
-    /// Whether a queued chunk may run now and there. Only where chunks were cut may it not: they can be more than
-    /// `max_parallel`, and two suspects on one node would leave open which of them killed it.
+    /// Whether a queued chunk may run on this node now. It may not only where chunks were cut:
+    /// there may be more of them than `max_parallel`, and with two suspects on one node it would be
+    /// unknown which of them killed it.
     fn has_room_for(&self, chunk: &Chunk, node: &NodeId) -> bool {
         let running = || self.chunks.values().filter(|chunk| !is_queued(chunk));
         if self.is_over_parallel()
@@ -176,24 +177,24 @@ impl Job {
         self.settle(commit, &before, &node, now);
         let told = events.len();
         self.conclude(now, events);
-        // That the job went on says it already.
+        // A hint that the job went on to its next level implies this one.
         if closed && events.len() == told {
             events.push(Event::Room { job: self.id() });
         }
         Ok(Committed::Settled { state: self.state })
     }
 
-    /// Enters the runs into the bitmaps, the retry set and the books, from the chunk's start on: what lies before was settled by
-    /// whoever runs the chunk as well.
+    /// Records the runs in the bitmaps, the retry set and the counts, from the chunk's start on: a
+    /// second node that runs the chunk has settled the subtasks before.
     fn settle(&mut self, commit: &Commit, before: &Waiting, node: &NodeId, now: Timestamp) {
         let &Waiting { attempt, deferrals, index: start, .. } = before;
-        // As it is after another failure.
+        // The entry of the retry set after another failure.
         let mut next = Waiting { attempt: attempt + 1, deferrals: 0, ..before.clone() };
         next.tried.push(node.clone());
         next.tried.drain(..next.tried.len().saturating_sub(MAX_TRIED));
-        let absolved = next.clone().refund_attempts(&self.absolved);
-        // Attempts that nodes wasted don't count: then this was not the last one.
-        let was_wasted = absolved.tried.len() < next.tried.len();
+        let refunded = next.clone().refund_attempts(&self.refunded);
+        // Attempts on these nodes don't count, so this was not the last attempt.
+        let is_refunded = refunded.tried.len() < next.tried.len();
         let mut index = commit.from;
         let mut last_error = None;
         let (mut done, mut failed, mut retrying) = (0, 0, 0);
@@ -213,9 +214,9 @@ impl Job {
                     continue;
                 }
                 _ if self.done.get(from) => continue,
-                Run::Failed { error } if was_wasted => {
+                Run::Failed { error } if is_refunded => {
                     last_error = Some((from, error));
-                    (Waiting { index: from, ..absolved.clone() }, Duration::ZERO)
+                    (Waiting { index: from, ..refunded.clone() }, Duration::ZERO)
                 }
                 Run::Failed { error } => {
                     last_error = Some((from, error));
@@ -245,7 +246,7 @@ impl Job {
         if let Some((index, error)) = last_error {
             self.tell_last_error(index, error);
         }
-        let counts = self.level_books();
+        let counts = self.level_counts();
         counts.running -= index - start;
         counts.done += done;
         counts.failed += failed;
@@ -268,7 +269,7 @@ impl Job {
         if self.state.is_terminal() {
             return 0;
         }
-        let before = std::mem::replace(&mut self.absolved, nodes.to_vec());
+        let before = std::mem::replace(&mut self.refunded, nodes.to_vec());
         let is_new = |node: &NodeId| nodes.contains(node) && !before.contains(node);
         let again: Vec<ErrorEntry> = self
             .errors
@@ -285,7 +286,7 @@ impl Job {
             self.retries.insert(waiting, now);
         }
         let count = again.len() as u64;
-        let counts = self.level_books();
+        let counts = self.level_counts();
         counts.failed -= count;
         counts.retrying += count;
         if count > 0 {
@@ -299,9 +300,9 @@ impl Job {
         self.last_error = Some(format!("{noun} {index}: {}", shortened(error)));
     }
 
-    /// Ends the job, or takes it to its next level, if what was settled calls for it.
+    /// Ends the job, or moves it to its next level, if its counts call for it.
     pub(super) fn conclude(&mut self, now: Timestamp, events: &mut Vec<Event>) {
-        let own = self.own_books();
+        let own = self.own_counts();
         let noun = if self.at_leaves() { "subtasks" } else { "reduce nodes" };
         let limit = self.admission.stop_after_failures.filter(|limit| own.failed >= *limit);
         let failure = match limit {
@@ -329,7 +330,7 @@ impl Job {
             (None, None) => self.end(on(self.state, JobEvent::Succeed), None, now, events),
             (None, Some(level)) => {
                 let reducing = |state| match state {
-                    // Already there since an earlier level.
+                    // The job is `reducing` since an earlier level.
                     JobState::Reducing => state,
                     _ => on(state, JobEvent::Reduce),
                 };
@@ -354,14 +355,14 @@ impl Job {
         let &ReleaseParams { chunk: id, token, part } = params;
         let over = self.is_over_parallel();
         let is_left = self.chunks.get_mut(&id).is_some_and(|chunk| match part {
-            None => chunk.leave_to_the_other(token),
+            None => chunk.leave_to_other_holder(token),
             Some(_) => {
                 chunk.keep_for(token);
                 false
             }
         });
         if !is_left {
-            let Some(chunk) = self.hand_back(id, token, now) else {
+            let Some(chunk) = self.requeue(id, token, now) else {
                 return Released::Fenced;
             };
             let (suspect, range) = (chunk.is_suspect(), chunk.range.clone());
@@ -389,12 +390,12 @@ impl Job {
         let mut late: Vec<(ChunkId, &mut Chunk)> = self
             .chunks
             .iter_mut()
-            .filter(|(_, chunk)| chunk.may_be_copied(params, now))
+            .filter(|(_, chunk)| chunk.is_straggler(params, now))
             .map(|(id, chunk)| (*id, chunk))
             .collect();
         late.sort_by_key(|(id, chunk)| (chunk.since, *id));
         let offer = |(id, chunk): (ChunkId, &mut Chunk)| {
-            chunk.copy = Some(Copy::Offered { at: now });
+            chunk.speculation = Some(Speculation::Offered { at: now });
             chunk.epoch = Epoch(chunk.epoch.0 + 1);
             let holder = chunk.node().expect("it runs").clone();
             SpeculativeChunk { message: chunk.message(job, id), holder }
@@ -413,8 +414,8 @@ impl Job {
         holders.into_iter().map(holder).collect()
     }
 
-    /// Queues what is left of a held chunk for somebody else, due at once.
-    pub(super) fn hand_back(
+    /// Queues the rest of a held chunk under the next epoch, due at once.
+    pub(super) fn requeue(
         &mut self,
         id: ChunkId,
         token: Token,
@@ -425,9 +426,9 @@ impl Job {
         chunk.state = chunk.state.clone().on(chunk.epoch, event).ok()?;
         chunk.epoch = Epoch(chunk.epoch.0 + 1);
         chunk.since = now;
-        chunk.copy = None;
+        chunk.speculation = None;
         let count = chunk.len();
-        let counts = self.level_books();
+        let counts = self.level_counts();
         counts.running -= count;
         counts.queued += count;
         self.chunks.get_mut(&id)
@@ -450,7 +451,7 @@ impl Job {
                 if *due > now && !is_suspected_lost {
                     return None;
                 }
-                // Changed only as far as `take` lets it: the iterator is lazy.
+                // The iterator is lazy: only the chunks that `take` lets through are changed.
                 *due = now.plus(publish_within.max(queued_for));
                 Some(chunk.message(job, *id))
             })
@@ -460,7 +461,7 @@ impl Job {
 }
 
 impl Chunk {
-    /// The node that holds the chunk, if any does.
+    /// The node that holds the chunk, if one does.
     pub(super) fn node(&self) -> Option<&NodeId> {
         match &self.state {
             ChunkState::Running { node, .. } => Some(node),
@@ -468,29 +469,30 @@ impl Chunk {
         }
     }
 
-    /// The node that holds the chunk, or a copy of it, under this token.
+    /// The node that holds the chunk under this token, as the first or the second holder.
     pub(super) fn holder(&self, shown: Token) -> Option<&NodeId> {
-        match (&self.state, &self.copy) {
+        match (&self.state, &self.speculation) {
             (ChunkState::Running { token, node }, _) if *token == shown => Some(node),
-            (_, Some(Copy::Held { token, node, .. })) if *token == shown => Some(node),
+            (_, Some(Speculation::Held { token, node, .. })) if *token == shown => Some(node),
             _ => None,
         }
     }
 
-    /// The nodes that hold the chunk or a copy of it, with the times of their claims.
+    /// The nodes that hold the chunk, with the times of their claims.
     fn holds(&self) -> impl Iterator<Item = (&NodeId, Timestamp)> {
-        let copy = match &self.copy {
-            Some(Copy::Held { node, since, .. }) => Some((node, *since)),
-            Some(Copy::Offered { .. }) | None => None,
+        let copy = match &self.speculation {
+            Some(Speculation::Held { node, since, .. }) => Some((node, *since)),
+            Some(Speculation::Offered { .. }) | None => None,
         };
         self.node().map(|node| (node, self.since)).into_iter().chain(copy)
     }
 
-    /// Whether it has been running for so long that a second node should have a chance. Not what killed a node: that runs apart.
-    fn may_be_copied(&self, lagging: &SpeculationRequest, now: Timestamp) -> bool {
-        let is_free = match &self.copy {
-            Some(Copy::Held { .. }) => false,
-            Some(Copy::Offered { at }) => now.since(*at) >= lagging.offer_for,
+    /// Whether the chunk has been running for so long that it may be offered to a second node. A
+    /// chunk that killed a node is not: it runs on one node at a time.
+    fn is_straggler(&self, lagging: &SpeculationRequest, now: Timestamp) -> bool {
+        let is_free = match &self.speculation {
+            Some(Speculation::Held { .. }) => false,
+            Some(Speculation::Offered { at }) => now.since(*at) >= lagging.offer_for,
             None => true,
         };
         is_free
@@ -500,33 +502,36 @@ impl Chunk {
             && now.since(self.since) >= lagging.held_for
     }
 
-    /// Whether this message makes the node the second one that runs it.
-    fn offers_copy(&self, epoch: Epoch, node: &NodeId) -> bool {
-        matches!(self.copy, Some(Copy::Offered { .. }))
+    /// Whether a claim of this epoch makes the node the second holder.
+    fn offers_speculation(&self, epoch: Epoch, node: &NodeId) -> bool {
+        matches!(self.speculation, Some(Speculation::Offered { .. }))
             && self.epoch == epoch
             && self.node() != Some(node)
     }
 
-    /// Whoever holds a copy under this token becomes the only holder.
+    /// Makes the second holder the only one, if it has this token.
     fn keep_for(&mut self, shown: Token) {
         if let ChunkState::Running { token, .. } = &self.state
             && *token != shown
             && self.holder(shown).is_some()
         {
             let other = *token;
-            self.leave_to_the_other(other);
+            self.leave_to_other_holder(other);
         }
     }
 
-    /// Ends a hold where another node runs the chunk as well, and goes on alone; false if there is none.
-    pub(super) fn leave_to_the_other(&mut self, shown: Token) -> bool {
-        let Some(Copy::Held { token, node, since }) = &self.copy else { return false };
+    /// Ends the hold of this token if another node holds the chunk too, which goes on alone; false
+    /// if there is none.
+    pub(super) fn leave_to_other_holder(&mut self, shown: Token) -> bool {
+        let Some(Speculation::Held { token, node, since }) = &self.speculation else {
+            return false;
+        };
         if *token != shown {
             let event = ChunkEvent::HandOver { token: shown, to: *token, node: node.clone() };
             let Ok(state) = self.state.clone().on(self.epoch, event) else { return false };
             (self.state, self.since) = (state, *since);
         }
-        self.copy = None;
+        self.speculation = None;
         true
     }
 }

@@ -1,7 +1,9 @@
-//! One job's books, pure and synchronous: what is kept of it, and what controls do to it.
+//! The state of one job, and its control operations; pure and synchronous.
 //!
-//! `chunks.rs` hands out and settles, `revoking.rs` takes back from lost nodes, `audit.rs` recounts. Every operation takes the time as an argument and pushes
-//! what it wants told onto a list of events. Deliberately absent: clocks, locks and retention, which belong to the shell.
+//! The operations on chunks are in `chunks.rs`, the revocation of chunks of lost nodes in
+//! `revoking.rs`, the audit in `audit.rs`. Every operation takes the time as an argument and adds
+//! its hints to a list of events. Deliberately absent: clocks, locks and expiry (see `memory.rs`
+//! and `store.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -21,10 +23,10 @@ use crate::op::{Admission, Event, MAX_RETRY_INDICES};
 use crate::poison::SUSPECT;
 use crate::{ControlError, PriorState};
 
-/// How long a rejected job is shown.
+/// How long a rejected job is kept.
 const KEEP_REJECTED: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The rate follows a change to two thirds within this time.
+/// The time constant of the moving average of the rate, in seconds.
 const RATE_SECONDS: f64 = 10.0;
 
 /// A job as the ledger keeps it.
@@ -36,7 +38,7 @@ pub(super) struct Job {
     pub(super) resume_to: JobState,
     pub(super) counts: Counts,
     pub(super) reduce: Counts,
-    /// The indices that are worked on now: the subtasks, or a level of the reduce.
+    /// The indices of the current level: the subtasks, or a level of the reduce.
     pub(super) level: Range<u64>,
     pub(super) cursor: u64,
     pub(super) last_chunk: u64,
@@ -60,58 +62,60 @@ pub(super) struct Job {
     pub(super) started_at: Option<Timestamp>,
     pub(super) finished_at: Option<Timestamp>,
     pub(super) deadline_at: Option<Timestamp>,
-    pub(super) pace: Pace,
+    pub(super) rate: RateMeter,
     pub(super) error: Option<String>,
     pub(super) last_error: Option<String>,
-    /// The nodes whose failures use up no attempts.
-    pub(super) absolved: Vec<NodeId>,
-    /// When it was put back from the journal, which knows its numbers and nothing else.
+    /// The nodes whose failures don't count as attempts.
+    pub(super) refunded: Vec<NodeId>,
+    /// When the job was restored from the journal, which holds its counts only.
     pub(super) restored_at: Option<Timestamp>,
 }
 
-/// A range of subtasks that is handed out and not settled.
+/// An open chunk: a range of subtasks that is handed out and not settled.
 #[derive(Clone, Debug)]
 pub(super) struct Chunk {
     pub(super) range: Range<u64>,
     pub(super) attempt: u32,
     pub(super) deferrals: u32,
     pub(super) epoch: Epoch,
-    /// Where attempts at all of its subtasks failed, oldest first, once for each attempt.
+    /// The nodes on which attempts at all of its subtasks failed, oldest first, once for each
+    /// attempt.
     pub(super) tried: Vec<NodeId>,
-    /// The nodes that died while they held it, or what it was cut from, oldest first.
+    /// The nodes that died while they held the chunk, or the chunk from which it was cut, oldest
+    /// first.
     pub(super) deaths: Vec<Death>,
-    /// The number of the recovery that queued it, until it is claimed.
+    /// The number of the recovery that queued the chunk, until it is claimed.
     pub(super) recovery: Option<u64>,
-    /// When it came into its state: was opened, claimed, released or revoked.
+    /// When the chunk entered its state: was opened, claimed, released or revoked.
     pub(super) since: Timestamp,
     pub(super) state: ChunkState,
-    /// What became of the second one that was offered, while it runs.
-    pub(super) copy: Option<Copy>,
+    /// The speculative execution of the chunk, while it is offered or held.
+    pub(super) speculation: Option<Speculation>,
 }
 
-/// The chance of a second node to run what another one has been running for too long.
+/// The execution of a chunk by a second node, beside its holder.
 #[derive(Clone, Debug)]
-pub(super) enum Copy {
-    /// Whoever claims the chunk's epoch has it.
+pub(super) enum Speculation {
+    /// The claim of the chunk's epoch by another node is granted.
     Offered {
-        /// Since when.
+        /// When it was offered.
         at: Timestamp,
     },
-    /// It runs.
+    /// A second node holds the chunk.
     Held {
-        /// Whoever shows this token may commit, too.
+        /// The token of the second node.
         token: Token,
-        /// Who runs it.
+        /// The second node.
         node: NodeId,
-        /// When it was claimed.
+        /// When the second node claimed the chunk.
         since: Timestamp,
     },
 }
 
-/// How fast subtasks are settled.
+/// Measures how many subtasks are settled a second, as a moving average.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Pace {
-    rate: f64,
+pub(super) struct RateMeter {
+    value: f64,
     settled: u64,
     at: Timestamp,
 }
@@ -136,24 +140,25 @@ impl Chunk {
     }
 }
 
-impl Pace {
+impl RateMeter {
     fn measure(&mut self, settled: u64, now: Timestamp) {
         let seconds = now.since(self.at).as_secs_f64();
         if seconds < 1.0 {
             return;
         }
-        // A retry takes failures back; that is no progress, and none is lost either.
+        // A retry lowers the number of failures, which counts neither as progress nor as its
+        // opposite.
         let current = settled.saturating_sub(self.settled) as f64 / seconds;
         let weight = 1.0 - (-seconds / RATE_SECONDS).exp();
-        self.rate =
-            if self.rate == 0.0 { current } else { self.rate + (current - self.rate) * weight };
+        self.value =
+            if self.value == 0.0 { current } else { self.value + (current - self.value) * weight };
         self.settled = settled;
         self.at = now;
     }
 }
 
 impl Job {
-    /// A job that was accepted.
+    /// A job that was just accepted.
     pub(super) fn admit(admission: &Admission, now: Timestamp) -> Self {
         let tree = admission.fan_in.map(|fan_in| ReduceTree::new(admission.total, fan_in));
         Self {
@@ -185,16 +190,16 @@ impl Job {
             started_at: None,
             finished_at: None,
             deadline_at: admission.deadline.map(|deadline| now.plus(deadline)),
-            pace: Pace { at: now, ..Pace::default() },
+            rate: RateMeter { at: now, ..RateMeter::default() },
             error: None,
             last_error: None,
-            absolved: Vec::new(),
+            refunded: Vec::new(),
             restored_at: None,
             admission: admission.clone(),
         }
     }
 
-    /// What is shown of a job that could not be accepted.
+    /// The record of a job that was rejected.
     pub(super) fn reject(job: JobId, error: &str, now: Timestamp) -> Self {
         let nothing = Admission {
             job,
@@ -222,15 +227,15 @@ impl Job {
         }
     }
 
-    /// A job as the journal tells of it.
-    pub(super) fn restore(admission: &Admission, was: &PriorState, now: Timestamp) -> Self {
-        let (submitted_at, ending) = match was {
+    /// A job as the journal describes it.
+    pub(super) fn restore(admission: &Admission, prior: &PriorState, now: Timestamp) -> Self {
+        let (submitted_at, ending) = match prior {
             PriorState::Open { submitted_at, .. } => (*submitted_at, None),
             PriorState::Ended(ending) => (ending.submitted_at, Some(ending)),
         };
         let fresh = Self::admit(admission, submitted_at);
         let Some(ending) = ending else {
-            let paused = matches!(was, PriorState::Open { paused: true, .. });
+            let paused = matches!(prior, PriorState::Open { paused: true, .. });
             let state = if paused { JobState::Paused } else { JobState::Queued };
             return Self { state, ..fresh };
         };
@@ -255,12 +260,12 @@ impl Job {
         self.admission.job
     }
 
-    /// When it is forgotten; never while it has not ended.
+    /// When the job expires; `None` while it has not ended.
     pub(super) fn expires_at(&self) -> Option<Timestamp> {
         self.finished_at.map(|at| at.plus(self.admission.keep_for))
     }
 
-    /// Nothing is handed out of a job that is paused or ended.
+    /// Whether chunks are handed out: the job is neither paused nor ended.
     pub(super) fn feeds(&self) -> bool {
         self.state != JobState::Paused && !self.state.is_terminal()
     }
@@ -298,39 +303,40 @@ impl Job {
             finished_at: self.finished_at,
             deadline_at: self.deadline_at,
             restored_at: self.restored_at,
-            rate: self.pace.rate,
+            rate: self.rate.value,
             // A rate of 0 gives no duration.
-            eta: Duration::try_from_secs_f64(open / self.pace.rate).ok().filter(|_| moves),
+            eta: Duration::try_from_secs_f64(open / self.rate.value).ok().filter(|_| moves),
             error: self.error.clone(),
             last_error: self.last_error.clone(),
         }
     }
 
-    /// Brings the rate up to date.
+    /// Updates the rate.
     pub(super) fn measure(&mut self, now: Timestamp) {
         let settled = [self.counts, self.reduce].map(|counts| counts.done + counts.failed);
-        self.pace.measure(settled.into_iter().sum(), now);
+        self.rate.measure(settled.into_iter().sum(), now);
     }
 
     // Levels
 
-    /// Whether the level is the subtasks themselves.
+    /// Whether the current level is the level of the subtasks.
     pub(super) fn at_leaves(&self) -> bool {
         self.level.start == 0
     }
 
-    /// The books that the current level is part of: those of the reduce count all its levels.
-    pub(super) fn level_books(&mut self) -> &mut Counts {
+    /// The counts to which the current level belongs: those of the subtasks, or those of all levels
+    /// of the reduce.
+    pub(super) fn level_counts(&mut self) -> &mut Counts {
         if self.at_leaves() { &mut self.counts } else { &mut self.reduce }
     }
 
-    /// How many reduce nodes lie in levels above the current one.
+    /// The number of reduce nodes in the levels above the current one.
     pub(super) fn above(&self) -> u64 {
         self.counts.total + self.reduce.total - self.level.end
     }
 
-    /// The current level's own books, less the levels above it. Those are all waiting or all cancelled.
-    pub(super) fn own_books(&self) -> Counts {
+    /// The counts of the current level alone. The levels above it are all waiting or all cancelled.
+    pub(super) fn own_counts(&self) -> Counts {
         if self.at_leaves() {
             return self.counts;
         }
@@ -342,7 +348,7 @@ impl Job {
 
     // The end
 
-    /// Ends the job in the state that the table gave.
+    /// Ends the job in `state`, as the table of transitions gave it.
     pub(super) fn end(
         &mut self,
         state: JobState,
@@ -433,8 +439,8 @@ impl Job {
                 if ended {
                     self.reopen(next);
                     self.cursor = self.level.end;
-                    if self.own_books().cancelled == 0 {
-                        self.await_above();
+                    if self.own_counts().cancelled == 0 {
+                        self.reset_above();
                     }
                 }
                 self.retry_failed(&indices, now);
@@ -444,7 +450,7 @@ impl Job {
                 if self.restored_at.take().is_some() {
                     self.forget_outcomes();
                 }
-                self.await_level();
+                self.reset_level();
             }
             None => {
                 let indices = self.first_failed();
@@ -466,8 +472,8 @@ impl Job {
         self.error = None;
     }
 
-    /// All of the level that is not done waits again, and so do the levels above.
-    fn await_level(&mut self) {
+    /// Sets all of the level that is not done to waiting, and the levels above.
+    fn reset_level(&mut self) {
         self.failed.clear_range(self.level.clone());
         self.errors.clear();
         self.cursor = self.level.start;
@@ -477,15 +483,16 @@ impl Job {
         }
     }
 
-    /// What is known by its numbers alone runs again.
+    /// Sets the subtasks of a restored job, of which only counts are known, to failed, so that they
+    /// run again.
     fn forget_outcomes(&mut self) {
         for counts in [&mut self.counts, &mut self.reduce] {
             counts.failed += std::mem::take(&mut counts.done);
         }
     }
 
-    /// The levels above, cancelled when the job ended, wait again.
-    fn await_above(&mut self) {
+    /// Sets the levels above, which were cancelled when the job ended, to waiting.
+    fn reset_above(&mut self) {
         let above = self.above();
         self.reduce.cancelled -= above;
         self.reduce.waiting += above;
@@ -498,7 +505,7 @@ impl Job {
             let tried = Vec::new();
             self.retries.insert(Waiting { attempt: 1, deferrals: 0, index, tried }, now);
         }
-        let counts = self.level_books();
+        let counts = self.level_counts();
         counts.failed -= indices.len() as u64;
         counts.retrying += indices.len() as u64;
     }

@@ -1,4 +1,4 @@
-//! What was done for each lost node, numbered from 1; the newest [`MAX_RECOVERIES`].
+//! The recoveries of a job from lost nodes, numbered from 1; the newest [`MAX_RECOVERIES`].
 
 use std::collections::VecDeque;
 
@@ -14,12 +14,12 @@ pub(super) struct Recoveries {
 }
 
 impl Recoveries {
-    /// How many there were ever.
+    /// The number of all recoveries so far.
     pub(super) fn count(&self) -> u64 {
         self.count
     }
 
-    /// The number of the next one.
+    /// The number of the next recovery.
     pub(super) fn next(&self) -> u64 {
         self.count + 1
     }
@@ -30,7 +30,7 @@ impl Recoveries {
         self.newest_first.truncate(MAX_RECOVERIES);
     }
 
-    /// A chunk that this one queued again was claimed.
+    /// Records that a chunk that this recovery queued again was claimed.
     pub(super) fn claimed(&mut self, number: u64, now: Timestamp) {
         let from_newest = usize::try_from(self.count - number).unwrap_or(usize::MAX);
         if let Some(recovery) = self.newest_first.get_mut(from_newest) {

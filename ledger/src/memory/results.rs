@@ -1,7 +1,8 @@
-//! Results and errors of one job, found by index.
+//! The results and errors of one job, by index.
 //!
-//! A result run is kept as it was committed, so a run costs one entry however many subtasks it covers. Runs never
-//! cross a multiple of `RESULT_STRIDE`, which bounds how far before an index its run may begin.
+//! A result run is kept as it was committed, so a run costs one entry however many subtasks it
+//! covers. Runs never cross a multiple of `RESULT_STRIDE`, which bounds how far before an index its
+//! run may begin.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -23,13 +24,14 @@ struct Kept {
 }
 
 impl Results {
-    /// Keeps the part of a committed run that is `kept`; `lines` are those of the whole run from `from` on.
+    /// Stores the part `kept` of a committed run; `lines` are the lines of the whole run, which
+    /// begins at `from`.
     pub(super) fn keep(&mut self, from: u64, kept: Range<u64>, lines: &str) {
         let lines = cut_lines(lines, kept.start - from, kept.end - kept.start);
         self.runs.insert(kept.start, Kept { count: kept.end - kept.start, lines });
     }
 
-    /// The runs that touch `range`, until their lines reach `max_bytes`.
+    /// The runs that overlap `range`, until their lines reach `max_bytes`.
     pub(super) fn page(&self, range: Range<u64>, max_bytes: u64) -> ResultsPage {
         let mut page = ResultsPage { runs: Vec::new(), next: range.end };
         if range.is_empty() {
@@ -53,7 +55,8 @@ impl Results {
     }
 }
 
-/// `count` lines of a run's text after the first `skip`; of an object, where in it they begin.
+/// `count` lines of a run's text after the first `skip`; for an object, its URL with the line at
+/// which they begin.
 fn cut_lines(lines: &str, skip: u64, count: u64) -> String {
     if lines.starts_with('@') {
         return if skip == 0 { lines.to_owned() } else { format!("{lines}#{skip}") };
@@ -62,7 +65,7 @@ fn cut_lines(lines: &str, skip: u64, count: u64) -> String {
     lines.split_inclusive('\n').skip(take(skip)).take(take(count)).collect()
 }
 
-/// Why subtasks failed; the newest [`MAX_ERRORS`].
+/// The errors of failed subtasks; the newest [`MAX_ERRORS`].
 #[derive(Clone, Debug, Default)]
 pub(super) struct Errors {
     entries: BTreeMap<u64, (u64, ErrorEntry)>,

@@ -1,35 +1,36 @@
-//! What failed or was deferred and waits for its next attempt, by due time and by index.
+//! The retry set of a job: indices that failed or were deferred and wait for their next attempt, by
+//! due time and by index.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use longshore_protocol::{NodeId, Timestamp};
 
-/// How many due retries one `open` looks at: bounds the time that the ledger is busy with it.
+/// The most due retries that one `open` examines: bounds how long the ledger is busy with one call.
 const LOOKED_AT: usize = 1_000;
 
-/// An index that waits. The order of the fields is the order in which retries are handed out.
+/// An index that waits. Retries are handed out in the order of these fields.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Waiting {
     pub(super) attempt: u32,
     pub(super) deferrals: u32,
     pub(super) index: u64,
-    /// Where attempts failed, oldest first.
+    /// The nodes on which attempts failed, oldest first.
     pub(super) tried: Vec<NodeId>,
 }
 
 impl Waiting {
-    /// Leaves out what failed on these nodes, with the attempts that it took.
-    pub(super) fn refund_attempts(mut self, absolved: &[NodeId]) -> Self {
+    /// Removes the failures on these nodes, and the attempts that they took.
+    pub(super) fn refund_attempts(mut self, refunded: &[NodeId]) -> Self {
         let before = self.tried.len();
-        self.tried.retain(|node| !absolved.contains(node));
+        self.tried.retain(|node| !refunded.contains(node));
         let wasted = (before - self.tried.len()) as u32;
         self.attempt = self.attempt.saturating_sub(wasted).max(1);
         self
     }
 }
 
-/// Consecutive indices with equal attempt, deferrals and places where they failed.
+/// Consecutive indices with equal attempt, deferrals and nodes on which they failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Stretch {
     pub(super) range: Range<u64>,
@@ -39,7 +40,7 @@ pub(super) struct Stretch {
 }
 
 impl Stretch {
-    fn goes_on_with(&self, waiting: &Waiting, size: u64) -> bool {
+    fn continues_with(&self, waiting: &Waiting, size: u64) -> bool {
         self.range.end == waiting.index
             && (self.attempt, self.deferrals) == (waiting.attempt, waiting.deferrals)
             && self.tried == waiting.tried
@@ -79,13 +80,13 @@ impl Retries {
         *self = Self::default();
     }
 
-    /// Takes out up to `chunks` stretches of at most `size` of what is due.
+    /// Removes and returns up to `chunks` stretches of due indices, each of at most `size`.
     pub(super) fn take_due(
         &mut self,
         now: Timestamp,
         chunks: usize,
         size: u64,
-        absolved: &[NodeId],
+        refunded: &[NodeId],
     ) -> Vec<Stretch> {
         if chunks == 0 || self.next_due().is_none_or(|due| due > now) {
             return Vec::new();
@@ -95,14 +96,14 @@ impl Retries {
             .iter()
             .take_while(|(due, _)| *due <= now)
             .take(LOOKED_AT)
-            .map(|(_, index)| self.by_index[index].1.clone().refund_attempts(absolved))
+            .map(|(_, index)| self.by_index[index].1.clone().refund_attempts(refunded))
             .collect();
         due.sort_unstable();
         let mut taken: Vec<Stretch> = Vec::new();
         for waiting in due {
             let full = taken.len() == chunks;
             match taken.last_mut() {
-                Some(last) if last.goes_on_with(&waiting, size) => {
+                Some(last) if last.continues_with(&waiting, size) => {
                     last.range.end += 1;
                 }
                 _ if full => break,

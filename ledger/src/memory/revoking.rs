@@ -1,4 +1,5 @@
-//! What a lost node held goes to others; what kills its nodes is cut, and given up in the end.
+//! Revokes the chunks of a lost node: queues them again, cuts suspects, and fails subtasks that
+//! kill their nodes.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -6,7 +7,7 @@ use std::ops::Range;
 use longshore_protocol::state::ChunkState;
 use longshore_protocol::{ChunkId, Death, ErrorEntry, Lost, NodeId, Recovery, Timestamp, Token};
 
-use super::job::{Chunk, Copy, Job};
+use super::job::{Chunk, Job, Speculation};
 use crate::op::{Event, RevokeParams, Revoked};
 use crate::poison;
 
@@ -33,10 +34,10 @@ impl Job {
                 let (node, among) = (node.clone(), chunk.len());
                 chunk.deaths.push(Death { node, at: now, among, how: how.clone() });
             }
-            if chunk.leave_to_the_other(token) {
+            if chunk.leave_to_other_holder(token) {
                 continue;
             }
-            let chunk = self.hand_back(id, token, now).expect("it is held under this token");
+            let chunk = self.requeue(id, token, now).expect("it is held under this token");
             if let Some(error) = poison::verdict(&chunk.deaths) {
                 given_up.push(chunk.range.start);
                 self.give_up(id, error);
@@ -76,19 +77,20 @@ impl Job {
         if events.len() == told {
             events.push(Event::Room { job: self.id() });
         }
-        // An end drops them.
+        // They are dropped if the job has ended.
         let still_open = queued.keys().filter_map(|id| Some((*id, self.chunks.get(id)?)));
         still_open.map(|(id, chunk)| chunk.revoked(id)).collect()
     }
 
-    /// What the node holds, of what it claimed up to this time if one is given.
+    /// The chunks that the node holds, with its tokens; only those claimed up to `claimed_by` if it
+    /// is given.
     fn held_by(&self, node: &NodeId, claimed_by: Option<Timestamp>) -> Vec<(ChunkId, Token)> {
         let is_old = |since: Timestamp| claimed_by.is_none_or(|latest| since <= latest);
-        let token = |chunk: &Chunk| match (&chunk.state, &chunk.copy) {
+        let token = |chunk: &Chunk| match (&chunk.state, &chunk.speculation) {
             (ChunkState::Running { token, node: holder }, _) if holder == node => {
                 is_old(chunk.since).then_some(*token)
             }
-            (_, Some(Copy::Held { token, node: holder, since })) if holder == node => {
+            (_, Some(Speculation::Held { token, node: holder, since })) if holder == node => {
                 is_old(*since).then_some(*token)
             }
             _ => None,
@@ -96,7 +98,7 @@ impl Job {
         self.chunks.iter().filter_map(|(id, chunk)| Some((*id, token(chunk)?))).collect()
     }
 
-    /// Cuts a queued chunk, whose first part stays in its place; gives the parts.
+    /// Cuts a queued chunk, whose first part keeps its id; returns the parts.
     pub(super) fn cut(
         &mut self,
         id: ChunkId,
@@ -116,31 +118,32 @@ impl Job {
         all
     }
 
-    /// Fails the one subtask of a queued chunk for good.
+    /// Fails the only subtask of a queued chunk for good.
     fn give_up(&mut self, id: ChunkId, error: String) {
         let chunk = self.chunks.remove(&id).expect("it is being given up");
         let last = chunk.deaths.last().expect("the evidence");
         let (node, at) = (last.node.clone(), last.at);
         let index = chunk.range.start;
-        self.level_books().queued -= 1;
+        self.level_counts().queued -= 1;
         if self.done.get(index) {
             return;
         }
         let newly = self.failed.set_range(index..index + 1);
-        self.level_books().failed += newly;
+        self.level_counts().failed += newly;
         self.tell_last_error(index, &error);
         let (attempts, deaths) = (chunk.attempt, chunk.deaths);
         self.errors.keep(ErrorEntry { index, error, attempts, node, at, deaths });
     }
 
-    /// More chunks are open than may run at once, since some were cut.
+    /// Whether more chunks are open than may run at once, since some were cut.
     pub(super) fn is_over_parallel(&self) -> bool {
         let most = self.admission.max_parallel;
         most.is_some_and(|most| self.chunks.len() as u64 > most)
     }
 
-    /// A hold on a chunk has ended. What may have been refused for it is due at once: the other suspects if it was one
-    /// (`suspect`), everything if the job was `over` what may run at once.
+    /// Sets chunks whose claims may have been refused because of a chunk that is no longer held to
+    /// due at once: the other suspects if that chunk was one (`suspect`), all queued chunks if the
+    /// job was `over` its `max_parallel`.
     pub(super) fn offer_again(&mut self, suspect: bool, over: bool, now: Timestamp) {
         if !suspect && !over {
             return;

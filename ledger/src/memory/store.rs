@@ -1,4 +1,5 @@
-//! All jobs, nodes and schedulers of a memory ledger, and which jobs are listed where.
+//! The contents of a memory ledger: jobs and their lists, workers, schedulers, and the place in the
+//! journal.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -18,13 +19,13 @@ use crate::op::{
 };
 use crate::{CANCEL_KEPT, Cancelled, ControlError, POSTPONED_FOR, STALL_KEPT};
 
-/// A scheduler that was silent for so long is dropped from memory; nobody asks for longer.
-const SCHEDULER_FORGOTTEN: Duration = Duration::from_secs(24 * 60 * 60);
+/// A scheduler without a heartbeat for this time is removed; no caller asks for a longer time.
+const SCHEDULER_EXPIRES_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long it is remembered that a job was deleted.
+/// How long the deletion of a job is remembered.
 const DELETED_REMEMBERED: Duration = Duration::from_secs(60 * 60);
 
-/// What the lock guards.
+/// The data that the lock of a memory ledger guards.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Store {
     jobs: HashMap<JobId, Job>,
@@ -34,18 +35,18 @@ pub(super) struct Store {
     finished: BTreeMap<JobId, Timestamp>,
     expiring: BTreeSet<(Timestamp, JobId)>,
     deleted: HashMap<JobId, Timestamp>,
-    /// Why jobs can't be judged, each with the time at which that was said.
+    /// Why jobs can't be judged, each with the time of the report.
     postponed: HashMap<JobId, (Timestamp, String)>,
-    /// What workers can't go on with, by job and worker.
+    /// The stalls that workers reported, by job and worker.
     stalls: BTreeMap<(JobId, NodeId), Stall>,
     /// When jobs that are not known yet were cancelled.
     cancels: HashMap<JobId, Timestamp>,
-    /// Up to where the ledger reflects the journal.
+    /// The place in the journal up to which the ledger reflects it.
     journal: Option<JournalPlace>,
     nodes: BTreeMap<NodeId, Node>,
     lost: BTreeMap<NodeId, LostNode>,
     schedulers: BTreeMap<SchedulerId, Timestamp>,
-    severed: BTreeSet<Process>,
+    disconnected: BTreeSet<Process>,
 }
 
 #[derive(Clone, Debug)]
@@ -55,7 +56,7 @@ struct Node {
 }
 
 impl Store {
-    /// Forgets the jobs whose time has passed. Cheap when there is none, so every operation asks first.
+    /// Removes expired jobs. Cheap when there are none, so every operation calls it first.
     pub(super) fn expire(&mut self, now: Timestamp) {
         while self.expiring.first().is_some_and(|(at, _)| *at <= now) {
             if let Some((_, job)) = self.expiring.pop_first() {
@@ -69,7 +70,7 @@ impl Store {
         self.jobs.get(&job)
     }
 
-    /// Does something to a job, and follows up on what that means for its lists and its expiry.
+    /// Changes a job, and its lists and its expiry accordingly.
     pub(super) fn change<A>(&mut self, id: JobId, op: impl FnOnce(&mut Job) -> A) -> Option<A> {
         let job = self.jobs.get_mut(&id)?;
         let before = job.expires_at();
@@ -102,7 +103,7 @@ impl Store {
                     Admitted::Conflict
                 };
             }
-            Some(_) => self.forget_job(id),
+            Some(_) => self.remove_job(id),
             None => {}
         }
         let mut job = Job::admit(admission, now);
@@ -140,7 +141,7 @@ impl Store {
         if job.expires_at().is_some_and(|at| at <= now) {
             return Restored::Expired;
         }
-        self.forget_job(id);
+        self.remove_job(id);
         match job.finished_at {
             Some(finished_at) => self.finished.insert(id, finished_at),
             None => self.active.insert(id, job.submitted_at),
@@ -258,13 +259,13 @@ impl Store {
         if !state.is_terminal() {
             return Err(ControlError::NotEnded(state));
         }
-        self.forget_job(id);
+        self.remove_job(id);
         self.deleted.retain(|_, at| now.since(*at) < DELETED_REMEMBERED);
         self.deleted.insert(id, now);
         Ok(())
     }
 
-    fn forget_job(&mut self, id: JobId) {
+    fn remove_job(&mut self, id: JobId) {
         if let Some(at) = self.jobs.remove(&id).and_then(|job| job.expires_at()) {
             self.expiring.remove(&(at, id));
         }
@@ -292,7 +293,7 @@ impl Store {
         by_time(&self.finished).rev().take(limit).map(|(_, job)| job).collect()
     }
 
-    // The fleet
+    // Workers and schedulers
 
     pub(super) fn beat(
         &mut self,
@@ -301,7 +302,7 @@ impl Store {
         events: &mut Vec<Event>,
     ) -> Beat {
         let BeatParams { info, held } = params;
-        self.severed.remove(&Process::Worker(info.id.clone()));
+        self.disconnected.remove(&Process::Worker(info.id.clone()));
         self.lost.remove(&info.id);
         let known = self.nodes.get(&info.id);
         let death = known.and_then(|node| node.record.death.clone());
@@ -344,13 +345,13 @@ impl Store {
         self.nodes.values().map(|node| node.record.clone()).collect()
     }
 
-    /// The process is gone, for all to see, until it beats again.
-    pub(super) fn sever(&mut self, process: &Process) {
-        self.severed.insert(process.clone());
+    /// Marks the connections of a process as lost until its next heartbeat.
+    pub(super) fn disconnect(&mut self, process: &Process) {
+        self.disconnected.insert(process.clone());
     }
 
-    pub(super) fn is_severed(&self, process: &Process) -> bool {
-        self.severed.contains(process)
+    pub(super) fn is_disconnected(&self, process: &Process) -> bool {
+        self.disconnected.contains(process)
     }
 
     pub(super) fn drain(&mut self, id: &NodeId, events: &mut Vec<Event>) -> bool {
@@ -413,7 +414,7 @@ impl Store {
         if let Some(known) = self.lost.get(id) {
             return LossVerdict::Known(known.clone());
         }
-        self.severed.remove(&Process::Worker(id.clone()));
+        self.disconnected.remove(&Process::Worker(id.clone()));
         self.nodes.remove(id);
         let lost = LostNode { node: id.clone(), at: now, beat_at, loss: cause.clone() };
         self.lost.insert(id.clone(), lost.clone());
@@ -427,9 +428,9 @@ impl Store {
         now: Timestamp,
     ) -> Vec<SchedulerRecord> {
         let RegisterSchedulerParams { scheduler, within } = params;
-        self.severed.remove(&Process::Scheduler(scheduler.clone()));
+        self.disconnected.remove(&Process::Scheduler(scheduler.clone()));
         self.schedulers.insert(scheduler.clone(), now);
-        self.schedulers.retain(|_, at| now.since(*at) <= (*within).max(SCHEDULER_FORGOTTEN));
+        self.schedulers.retain(|_, at| now.since(*at) <= (*within).max(SCHEDULER_EXPIRES_AFTER));
         let mut present = self.schedulers();
         present.retain(|record| now.since(record.beat_at) <= *within);
         present
@@ -450,7 +451,7 @@ impl Store {
         scheduler: &SchedulerId,
         events: &mut Vec<Event>,
     ) {
-        self.severed.remove(&Process::Scheduler(scheduler.clone()));
+        self.disconnected.remove(&Process::Scheduler(scheduler.clone()));
         if self.schedulers.remove(scheduler).is_some() {
             events.push(Event::Scheduler { scheduler: scheduler.clone() });
         }

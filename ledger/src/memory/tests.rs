@@ -1,20 +1,22 @@
-//! Random walks on the memory ledger alone, and what only a clock of our own or a look inside can show.
+//! Random walks on the memory ledger alone, and what only a clock of our own or a look inside can
+//! show.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use longshore_protocol::state::JobState;
-use longshore_protocol::{ChunkId, Epoch, JobId, NodeId, Run, Timestamp, Token};
+use longshore_protocol::{ChunkId, JobId, NodeId, Run, Timestamp, Token};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use super::*;
-use crate::conformance::ordeal::Ordeal;
+use crate::conformance::stress::Stress;
 use crate::conformance::walk::{Draw, Shape, Walk};
 use crate::{
-    ClaimParams, CommitParams, RegisterSchedulerParams, RetryParams, RevokeParams, SweepParams,
+    ClaimParams, Commit, CommitParams, LossCause, RegisterSchedulerParams, RetryParams,
+    RevokeParams, SweepParams,
 };
 
 /// A clock that goes when it is told to.
@@ -179,7 +181,7 @@ fn walks_meet_deaths_cuts_and_subtasks_given_up() {
     assert!(count("holder: Some(") > 20, "claims of what another holds");
 }
 
-fn ordeal(guilty: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Ordeal> {
+fn stress(guilty: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Stress> {
     let size = prop_oneof![Just(1), 1..40u64, 1..10_000u64];
     let fleet =
         (1..6usize, 1..5usize, any::<bool>(), any::<bool>(), prop::option::weighted(0.3, 1..4u64));
@@ -188,24 +190,24 @@ fn ordeal(guilty: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Orde
         let total = size * chunks;
         let guilty = guilty.iter().map(|guilty| guilty.index(total as usize) as u64).collect();
         let (nodes, slots, careful, slow, max_parallel) = fleet;
-        Ordeal { total, size, guilty, nodes, slots, careful, slow, max_parallel, seed }
+        Stress { total, size, guilty, nodes, slots, careful, slow, max_parallel, seed }
     })
 }
 
-fn endure(ordeal: &Ordeal) -> u32 {
+fn run(stress: &Stress) -> u32 {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(ordeal.endure(Arc::new(manual().1)))
+    runtime.block_on(stress.execute(Arc::new(manual().1)))
 }
 
 proptest! {
     #[test]
-    fn one_poisonous_subtask_costs_eight_nodes_at_most_and_nobody_else(ordeal in ordeal(0..=1)) {
-        endure(&ordeal);
+    fn one_poisonous_subtask_costs_eight_nodes_at_most_and_nobody_else(stress in stress(0..=1)) {
+        run(&stress);
     }
 
     #[test]
-    fn two_poisonous_subtasks_both_fail_and_nobody_else(ordeal in ordeal(2..=2)) {
-        endure(&ordeal);
+    fn two_poisonous_subtasks_both_fail_and_nobody_else(stress in stress(2..=2)) {
+        run(&stress);
     }
 }
 
@@ -215,7 +217,7 @@ fn care_finds_a_poisonous_subtask_among_a_hundred_thousand_with_fewer_deaths() {
     fn check(careful: bool, most: u32) {
         let deaths = (0..20u64).map(|seed| {
             let guilty = [seed * 4_999].into();
-            endure(&Ordeal {
+            run(&Stress {
                 total: 100_000,
                 size: 10_000,
                 guilty,
@@ -333,10 +335,7 @@ fn a_bit_that_is_set_counts_once_and_keeps_its_result() {
     let now = Timestamp::from_millis(1);
     let mut counts = Job::admit(&admission(8), now);
     let opened = counts.open(&OpenParams::new(1, 8, HOUR), now);
-    counts.claim(
-        opened[0].chunk,
-        &ClaimParams::new(Epoch(1), token(1), &NodeId::new("n"), now.clone()),
-    );
+    counts.claim(&ClaimParams::of(&opened[0], token(1), NodeId::new("n")), now);
     // Somebody else was first with 2, 3 and 6.
     counts.done.set_range(2..4);
     counts.done.set_range(6..7);
@@ -344,7 +343,7 @@ fn a_bit_that_is_set_counts_once_and_keeps_its_result() {
     let runs = vec![Run::Success { count: 7, results }];
     let commit = Commit::new(0, runs, Duration::ZERO);
     let mut events = Vec::new();
-    counts.commit(opened[0].chunk, token(1), &commit, now, &mut events).unwrap();
+    counts.commit(&CommitParams::new(opened[0].chunk, token(1), commit), now, &mut events).unwrap();
     assert_eq!(counts.counts.done, 4);
     let page = counts.results.page(0..8, 99);
     let kept: Vec<_> = page.runs.iter().map(|run| (run.from, run.lines.as_str())).collect();
@@ -353,7 +352,7 @@ fn a_bit_that_is_set_counts_once_and_keeps_its_result() {
     counts.done.set_range(7..8);
     let runs = vec![Run::Failed { error: "late".into() }];
     let commit = Commit::new(7, runs, Duration::ZERO);
-    counts.commit(opened[0].chunk, token(1), &commit, now, &mut events).unwrap();
+    counts.commit(&CommitParams::new(opened[0].chunk, token(1), commit), now, &mut events).unwrap();
     assert_eq!((counts.counts.failed, counts.errors.page(0, 9)), (0, vec![]));
 }
 
@@ -364,16 +363,14 @@ fn the_audit_sees_what_is_wrong() {
         let now = Timestamp::from_millis(1);
         let mut job = Job::admit(&Admission { fan_in: Some(4), ..admission(12) }, now);
         let opened = job.open(&OpenParams::new(2, 3, HOUR), now);
-        job.claim(
-            opened[0].chunk,
-            &ClaimParams::new(Epoch(1), token(1), &NodeId::new("n"), now.clone()),
-        );
+        job.claim(&ClaimParams::of(&opened[0], token(1), NodeId::new("n")), now);
         let runs = vec![
             Run::Failed { error: "no".into() },
             Run::Retry { error: "again".into(), delay: HOUR },
         ];
         let commit = Commit::new(0, runs, Duration::ZERO);
-        job.commit(opened[0].chunk, token(1), &commit, now, &mut Vec::new()).unwrap();
+        let params = CommitParams::new(opened[0].chunk, token(1), commit);
+        job.commit(&params, now, &mut Vec::new()).unwrap();
         assert_eq!(job.audit().findings, Vec::<String>::new());
         break_it(&mut job);
         let found = job.audit().findings.join("; ");

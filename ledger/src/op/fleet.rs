@@ -76,30 +76,30 @@ pub enum Process {
     Scheduler(SchedulerId),
 }
 
-/// The connection that a process registered with its last heartbeat.
+/// The connections that a process registered with its last heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heart {
+pub struct ProcessConnections {
     /// The process.
-    pub of: Process,
-    /// The ledger's name of the connection; `None` while it is unknown.
-    pub connection: Option<String>,
-    /// When the connection was registered, by the ledger's clock.
+    pub process: Process,
+    /// The ledger's names of the connections; `None` while they are unknown.
+    pub connections: Option<String>,
+    /// When the connections were registered, by the ledger's clock.
     pub beat_at: Timestamp,
 }
 
-impl From<&NodeRecord> for Heart {
+impl From<&NodeRecord> for ProcessConnections {
     fn from(record: &NodeRecord) -> Self {
         let NodeRecord { info, beat_at, heart, .. } = record;
-        let of = Process::Worker(info.id.clone());
-        Self { of, connection: heart.clone(), beat_at: *beat_at }
+        let process = Process::Worker(info.id.clone());
+        Self { process, connections: heart.clone(), beat_at: *beat_at }
     }
 }
 
-impl From<&SchedulerRecord> for Heart {
+impl From<&SchedulerRecord> for ProcessConnections {
     fn from(record: &SchedulerRecord) -> Self {
         let SchedulerRecord { id, beat_at, heart, .. } = record;
-        let of = Process::Scheduler(id.clone());
-        Self { of, connection: heart.clone(), beat_at: *beat_at }
+        let process = Process::Scheduler(id.clone());
+        Self { process, connections: heart.clone(), beat_at: *beat_at }
     }
 }
 

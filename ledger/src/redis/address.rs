@@ -1,13 +1,13 @@
-//! What `redis_url` says: one server, servers behind sentinels, or a cluster.
+//! Parses `redis_url`: one server, servers behind sentinels, or a cluster.
 //!
 //! - `redis://[user:password@]host[:port][/db]`, `rediss://…` with TLS, `unix:///path/to/socket`
 //! - `redis+sentinel://[user:password@]host[:port],…/master[/db]`: the hosts are the sentinels
-//!   (26379 unless told); user and password are those of the servers that they watch
-//! - `redis+cluster://[user:password@]host[:port],…`: some of the nodes, the rest is learnt from
-//!   them
-//! - `rediss+sentinel://` and `rediss+cluster://` speak TLS
+//!   (port 26379 by default); user and password are those of the servers that they watch
+//! - `redis+cluster://[user:password@]host[:port],…`: some of the nodes, the others are
+//!   discovered
+//! - `rediss+sentinel://` and `rediss+cluster://` use TLS
 //!
-//! Nothing here that is meant for people shows a password.
+//! No text for display contains a password.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ const SCHEMES: &str = "redis://, rediss://, unix://, redis+sentinel://, rediss+s
 const SENTINEL_PORT: u16 = 26379;
 const REDIS_PORT: u16 = 6379;
 
-/// Where Redis is, and who we are to it.
+/// The address of Redis, with user and password.
 #[derive(Clone)]
 pub(super) enum Address {
     /// One server.
@@ -31,11 +31,11 @@ pub(super) enum Address {
     Sentinel {
         /// The sentinels, without user and password.
         sentinels: Vec<ConnectionInfo>,
-        /// The name that they know the master by.
+        /// The name of the master among the sentinels.
         master: String,
-        /// How to speak to the master: user, password, database. Its host is a placeholder.
+        /// User, password and database of the master. Its host is a placeholder.
         node: ConnectionInfo,
-        /// Whether with TLS.
+        /// Whether to use TLS.
         tls: bool,
     },
     /// Some nodes of a cluster.
@@ -43,7 +43,7 @@ pub(super) enum Address {
 }
 
 impl Address {
-    /// Reads a URL.
+    /// Parses a URL.
     pub(super) fn parse(url: &str) -> Result<Self, Error> {
         if url.contains(char::is_control) {
             return Err(Error::BadUrl("a line break or another control character in it".into()));
@@ -57,7 +57,7 @@ impl Address {
             "rediss+sentinel" => sentinel(rest, "rediss"),
             "redis+cluster" => cluster(rest, "redis"),
             "rediss+cluster" => cluster(rest, "rediss"),
-            // Whatever else stands there may be a user with a password.
+            // Any other text there may be a user with a password.
             _ if scheme
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) =>
@@ -69,7 +69,7 @@ impl Address {
     }
 }
 
-/// Hosts and ports, for people.
+/// Hosts and ports, for display.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |infos: &[ConnectionInfo]| {
@@ -102,7 +102,7 @@ struct Hosts<'a> {
 fn hosts(rest: &str) -> Result<Hosts<'_>, Error> {
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     if path.contains('@') {
-        // Else the rest of the password would be taken for the path, and shown.
+        // Otherwise the rest of the password would be taken for the path, and shown.
         return Err(Error::BadUrl("a slash before the @; write %2F in a user or password".into()));
     }
     let (user, hosts) = match authority.rfind('@') {
@@ -152,7 +152,7 @@ fn with_port(host: &str, port: u16) -> String {
     if has_port { host.to_owned() } else { format!("{host}:{port}") }
 }
 
-/// Without `TCP_NODELAY` small requests wait for the acknowledgement of the one before.
+/// Sets `TCP_NODELAY`: without it small requests wait for the acknowledgement of the one before.
 fn info(url: &str) -> Result<ConnectionInfo, Error> {
     let info = url.into_connection_info().map_err(|e| Error::BadUrl(e.to_string()))?;
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);

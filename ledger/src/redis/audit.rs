@@ -1,5 +1,5 @@
-//! The books of a job recounted from its raw keys: bitmaps, open chunks, the retry set and the
-//! cursor.
+//! Audits a job: counts its subtasks anew from the raw keys, which are bitmaps, open chunks, the
+//! retry set and the cursor.
 
 use std::collections::HashMap;
 
@@ -42,7 +42,7 @@ pub(super) fn read(job: JobId, reply: &mut Reply) -> Result<Audit, Error> {
     audit(job, &fields, &raw)
 }
 
-/// What the function counted, by name.
+/// The counts of the function, by name.
 struct Raw(HashMap<String, String>);
 
 impl Raw {
@@ -60,7 +60,7 @@ fn audit(job: JobId, fields: &Fields, raw: &Raw) -> Result<Audit, Error> {
     let (kept, reduce_kept) = (fields.counts("")?, fields.counts("reduce_")?);
     let mut findings = Vec::new();
     let (counted, reduce_counted) = match fields.time("restored_at")? {
-        // Put back from the journal, which knows numbers and no bits.
+        // Restored from the journal, which holds counts and no bitmaps.
         Some(_) => (kept, reduce_kept),
         None => recount(state, fields, raw, &mut findings)?,
     };
@@ -88,8 +88,8 @@ fn audit(job: JobId, fields: &Fields, raw: &Raw) -> Result<Audit, Error> {
     Ok(Audit { job, state, kept, counted, reduce_kept, reduce_counted, findings })
 }
 
-/// The books of the current level follow from the raw keys; all levels below are settled, all above
-/// have not begun.
+/// The counts of the current level follow from the raw keys; all levels below it are settled, and
+/// those above have not begun.
 fn recount(
     state: JobState,
     fields: &Fields,

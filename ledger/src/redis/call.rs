@@ -1,5 +1,5 @@
-//! One call of a function: its keys and arguments on the way there, its errors on the way back, and
-//! the library when it is missing.
+//! One call of a function: its keys and arguments, its errors, and loading the library if it is
+//! missing.
 
 use redis::{Cmd, ToRedisArgs, Value};
 use tracing::{debug, info};
@@ -17,7 +17,7 @@ pub(super) struct Call {
     arguments: Arguments,
 }
 
-/// What a function is told, or a part of it.
+/// The arguments of a function, or a part of them.
 #[derive(Default)]
 pub(super) struct Arguments(Vec<Vec<u8>>);
 
@@ -54,7 +54,7 @@ impl Call {
         self.arguments.0.extend(arguments.0);
     }
 
-    /// The command, with the time that the caller knows ([`RedisLedger::stamp`]).
+    /// The command, with the ledger's time as the caller keeps it ([`RedisLedger::stamp`]).
     pub(super) fn command(&self, stamp: &str) -> Cmd {
         let verb = if library::is_read_only(self.operation) { "FCALL_RO" } else { "FCALL" };
         let mut cmd = redis::cmd(verb);
@@ -87,7 +87,7 @@ impl RedisLedger {
         Reply::list(call.operation, value)
     }
 
-    /// Sends commands of any kind together, and gives their answers.
+    /// Sends commands of any kind together, and returns their answers.
     pub(super) async fn call_all(
         &self,
         operation: &'static str,
@@ -103,7 +103,7 @@ impl RedisLedger {
         self.answers(operation, commands, values)
     }
 
-    /// The same for commands of which each counts on the one before.
+    /// The same for commands each of which depends on the one before.
     pub(super) async fn call_in_order(
         &self,
         operation: &'static str,
@@ -143,30 +143,29 @@ impl RedisLedger {
         sent.map_err(|failure| self.error(operation, &failure))
     }
 
-    /// The failure in the words of the trait.
+    /// Converts a failure to the error of the trait.
     pub(super) fn error(&self, operation: &'static str, failure: &Failure) -> Error {
         if let (Failure::Redis(error), Some("MISUSE")) = (failure, failure.code()) {
             let detail = error.detail().unwrap_or_default().to_owned();
             return Error::Misuse { operation, detail };
         }
-        // The function itself gave up: it came upon a record that it can't read. Or a plain command
-        // did, since another program keeps something else under our key.
-        let gave_up =
+        // The function failed because it can't read a record; or a plain command did, since another
+        // program stores a value of another type under our key.
+        let has_failed =
             matches!(failure, Failure::Redis(e) if e.to_string().contains("script: longshore_"));
-        if gave_up || failure.code() == Some("WRONGTYPE") {
+        if has_failed || failure.code() == Some("WRONGTYPE") {
             return corrupt(operation, failure.reason());
         }
-        debug!(operation, reason = failure.reason(), "Redis did not do as asked");
+        debug!(operation, reason = failure.reason(), "Redis command failed");
         Error::Unavailable {
             address: self.transport().address().to_string(),
             reason: failure.reason(),
         }
     }
 
-    /// Loads the library unless this very one is there already.
+    /// Loads the library of this build unless it is loaded already.
     pub(super) async fn ensure_library(&self) -> Result<(), Error> {
-        // In a cluster the question would be answered by one node only; loading again is cheap and
-        // reaches all.
+        // In a cluster only one node would answer; loading again is cheap and reaches all nodes.
         if !self.transport().is_cluster() {
             match self.loaded_digest().await {
                 Ok(Some(digest)) if digest == LIBRARY.digest => return Ok(()),
@@ -177,7 +176,7 @@ impl RedisLedger {
         self.load_library().await
     }
 
-    /// The digest of the library that is there; `None` if there is none.
+    /// The digest of the loaded library; `None` if none is loaded.
     pub(super) async fn loaded_digest(&self) -> Result<Option<String>, Failure> {
         let mut ask = redis::cmd("FCALL_RO");
         ask.arg(library::VERSION_FUNCTION).arg(0);

@@ -1,6 +1,5 @@
-//! Following the hints on an audience's channel, on a connection of its own that is
-//! supervised as a unit: on any error it is torn down and made again with a growing pause, and the
-//! follower is told that there was a gap.
+//! Subscriptions to the hints of a topic, each on a connection of its own. After any error the
+//! connection is closed and opened again with a growing pause, and the subscriber receives a gap.
 //!
 //! ```text
 //! connect ──> subscribe ──> messages, a ping every few seconds ──┐
@@ -21,30 +20,30 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::RedisLedger;
-use super::hearts;
+use super::connection_watch;
 use super::reading::{MOST_INDEX, results_page};
 use super::reply::{Reply, corrupt};
 use super::summary::Fields;
 use super::transport::Followed;
 use crate::{Ended, Error, Event, Events, Topic};
 
-/// How long a quiet connection goes unquestioned: a server that vanished without a word is noticed
-/// this late.
+/// A connection without messages is pinged after this time, so that a server that vanished without
+/// notice is detected.
 const PING_EVERY: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 struct RedisEvents {
     ledger: RedisLedger,
-    audience: Topic,
+    topic: Topic,
     followed: Option<Followed>,
     pause: Duration,
 }
 
 impl RedisLedger {
-    pub(super) async fn follow_events(&self, audience: Topic) -> Result<Box<dyn Events>, Error> {
+    pub(super) async fn follow_events(&self, topic: Topic) -> Result<Box<dyn Events>, Error> {
         let (followed, pause) = (None, FIRST_PAUSE);
-        let mut events = RedisEvents { ledger: self.clone(), audience, followed, pause };
+        let mut events = RedisEvents { ledger: self.clone(), topic, followed, pause };
         events.connect().await?;
         Ok(Box::new(events))
     }
@@ -52,33 +51,34 @@ impl RedisLedger {
 
 impl RedisEvents {
     async fn connect(&mut self) -> Result<(), Error> {
-        let channel = self.ledger.keys().events_for(self.audience);
+        let channel = self.ledger.keys().events_for(self.topic);
         let followed = self.ledger.transport().follow(&channel).await;
         let followed = followed.map_err(|failure| self.ledger.error("events", &failure))?;
-        let connection = followed.line.as_deref().and_then(hearts::name);
+        let connection = followed.line.as_deref().and_then(connection_watch::name);
         let run = followed.run.as_deref().unwrap_or_default();
-        *self.ledger.heart() = connection.map(|connection| hearts::join(&connection, run));
+        *self.ledger.heart() =
+            connection.map(|connection| connection_watch::join(&connection, run));
         followed.round_trips.iter().for_each(|took| self.ledger.round_trips().note(*took));
         self.followed = Some(followed);
         self.pause = FIRST_PAUSE;
         Ok(())
     }
 
-    /// Connects, however often it takes. One line when hints stop, one when they come again.
+    /// Connects, with retries. Logs one line when hints stop, and one when they resume.
     async fn reconnect(&mut self) {
         let mut is_told = false;
         while let Err(error) = self.connect().await {
             if is_told {
-                debug!(%error, "still no hints");
+                debug!(%error, "hints still unavailable");
             } else {
-                warn!(%error, "no hints until Redis can be reached again");
+                warn!(%error, "hints unavailable until Redis can be reached");
                 is_told = true;
             }
             sleep(self.pause).await;
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         }
         if is_told {
-            info!("hints come again");
+            info!("hints available again");
         }
     }
 
@@ -94,17 +94,18 @@ impl Drop for RedisEvents {
     }
 }
 
-/// A hint as it comes.
+/// A hint as it is sent.
 #[derive(Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 enum Hint {
-    /// A job ended: the fields of its hash and, if they are few, its results as the function `results` answers.
+    /// A job ended: the fields of its hash and, if they are few, its results as the function
+    /// `results` answers.
     Ended { job: JobId, fields: Vec<Text>, results: Option<Vec<Text>> },
     #[serde(untagged)]
     Other(Event),
 }
 
-/// What Redis would answer as text.
+/// A value that Redis would answer as text.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Text {
@@ -141,14 +142,14 @@ pub(super) fn read(message: &[u8]) -> Result<Event, Error> {
     })
 }
 
-/// The payload of the next message; `None` when the connection is of no use any more.
+/// The payload of the next message; `None` if the connection is broken.
 async fn next_message(followed: &mut Followed, patience: Duration) -> Option<Vec<u8>> {
     loop {
         match timeout(PING_EVERY, followed.pushes.recv()).await {
             Ok(Some(PushInfo { kind: PushKind::Message, data })) => {
                 match data.into_iter().next_back() {
                     Some(Value::BulkString(payload)) => return Some(payload),
-                    _ => debug!("a hint that is no text"),
+                    _ => debug!("hint is not text"),
                 }
             }
             Ok(Some(PushInfo { kind: PushKind::Disconnection, .. }) | None) => return None,
@@ -182,8 +183,8 @@ impl Events for RedisEvents {
             };
             match read(&message) {
                 Ok(event) => return event,
-                // Another version may know hints that we don't.
-                Err(error) => debug!(%error, "a hint that can't be read"),
+                // Another version may send hints that this one does not know.
+                Err(error) => debug!(%error, "unknown hint"),
             }
         }
     }

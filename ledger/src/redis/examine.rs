@@ -1,5 +1,4 @@
-//! What is wrong with this Redis, for `longshore doctor`: one finding a thing that was looked at,
-//! with what to do about it.
+//! Examines Redis for `longshore doctor`: one finding for each check, with the remedy.
 
 use longshore_protocol::{Finding, JobId, Severity};
 use std::collections::HashMap;
@@ -16,7 +15,8 @@ use crate::{Cause, Error, Ledger, OpenParams};
 
 const OPERATION: &str = "examine";
 const OLDEST: (u32, u32) = (7, 0);
-/// Times of nodes and of the ledger are compared by people; what is further apart confuses them.
+/// The largest difference between the clocks of this machine and of Redis that does not mislead
+/// people who compare times.
 const MOST_CLOCK_OFFSET: Duration = Duration::from_secs(2);
 
 fn finding(severity: Severity, check: &str, found: String, remedy: &str) -> Finding {
@@ -75,7 +75,8 @@ impl RedisLedger {
         finding(Severity::Error, "reachable", found, remedy)
     }
 
-    /// Asks for chunks of a job that can't exist: nothing is written, but Redis refuses whoever might write all the same.
+    /// Opens chunks of a job that can't exist: nothing is written, but Redis checks the rights to
+    /// write.
     async fn writes(&self) -> Finding {
         let open = OpenParams::new(1, 1, Duration::ZERO);
         match self.open(JobId::NIL, &open).await {
@@ -193,7 +194,7 @@ fn short(digest: &str) -> &str {
 
 fn clock_offset(before: SystemTime, theirs: SystemTime, after: SystemTime) -> Finding {
     let apart = |a: SystemTime, b: SystemTime| a.duration_since(b).unwrap_or_default();
-    // Within the round trip, any time is right. The answer is in whole milliseconds.
+    // Any time within the round trip is right. The answer is in whole milliseconds.
     let ahead = apart(theirs, after);
     let behind = apart(before, theirs).saturating_sub(Duration::from_millis(1));
     let (offset, direction) = if ahead > behind { (ahead, "ahead") } else { (behind, "behind") };
@@ -246,7 +247,7 @@ fn memory(info: &HashMap<String, String>) -> Finding {
         return finding(Severity::Ok, "memory", format!("{used_human} used, no limit"), "");
     }
     let found = format!("{used_human} of {} used", human("maxmemory_human"));
-    // At the limit every write is refused, commits too.
+    // At the limit every write is refused, including commits.
     if used > limit / 10 * 9 {
         return finding(Severity::Warning, "memory", found, "raise maxmemory, or delete old jobs");
     }

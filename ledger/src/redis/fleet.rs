@@ -1,4 +1,5 @@
-//! Workers and schedulers: signs of life, what to stop, who is there.
+//! Heartbeats and lists of workers and schedulers, and the controls of workers: drain, isolate,
+//! record a crash.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use longshore_protocol::{NodeId, NodeInfo, NodeRecord, SchedulerId, SchedulerRec
 use redis::{Cmd, cmd};
 
 use super::call::Call;
-use super::hearts;
+use super::connection_watch;
 use super::jobs::{publish, take, zadd, zrem};
 use super::node_hash::{heart, node_fields, node_info, node_record};
 use super::reply::{Reply, corrupt, word};
@@ -19,14 +20,15 @@ use crate::{
     RegisterSchedulerParams, Stop, StopReason, Topic,
 };
 
-/// A worker that was never forgotten by name is forgotten after this silence.
+/// The hash of a worker that was never removed expires this long after its last heartbeat.
 const FORGET_AFTER: Duration = Duration::from_hours(24);
 
-/// As long as the function `attend` keeps a silent scheduler's name.
+/// The hash of a scheduler expires after this time, as the function `register_scheduler` drops its
+/// name.
 const FORGET_SCHEDULER_AFTER: Duration = Duration::from_hours(1);
 
-/// What may change from one beat to the next, or between two of them.
-const TOLD_BY_BEATS: [&str; 13] = [
+/// The fields of a worker that may change with a heartbeat, or between two of them.
+const CHANGED_BY_BEATS: [&str; 13] = [
     "state",
     "jobs",
     "busy",
@@ -42,32 +44,36 @@ const TOLD_BY_BEATS: [&str; 13] = [
     "isolated",
 ];
 
-/// What changes with nearly each beat, and nobody needs to act on.
+/// The fields that change with nearly every heartbeat, and on which no scheduler has to act.
 const GAUGES: [&str; 2] = ["cpu", "rss"];
 
-/// A worker tells everything so often, whether it has changed or not: that is what keeps it from being forgotten.
+/// How often a worker writes all of its fields, changed or not, so that its hash does not expire.
 const WHOLE_EVERY: Duration = Duration::from_hours(1);
 
-/// The ledger's time is asked for so often: in between our clock tells how much of it has passed, to a millisecond.
+/// How often a heartbeat reads the ledger's time. In between, the local clock measures the time
+/// since then, to a millisecond.
 const ASK_TIME_EVERY: Duration = Duration::from_secs(10);
 
-/// What was told of a node.
-pub(super) struct Told {
+/// The last heartbeat of a worker that this process sent.
+pub(super) struct LastBeat {
+    /// When all fields were written last.
     whole: Instant,
+    /// The fields as they were written.
     fields: Vec<(&'static str, String)>,
-    /// The ledger's time, as the function last told it, and when that was.
+    /// The ledger's time as the function returned it last, ms, and when it did.
     time: (u64, Instant),
 }
 
-impl Told {
-    /// Whether the ledger still has it, when these fields are to be told. A heart that is a new one has lost its server, which may have lost something too.
+impl LastBeat {
+    /// Whether the ledger still has these fields, when the next heartbeat is to write `fields`. If
+    /// the connection is a new one, the server may have been replaced by one that lost data.
     fn is_there(&self, fields: &[(&'static str, String)]) -> bool {
         let is_heart = |field: &&(&'static str, String)| field.0.starts_with("heart");
         let same_heart = fields.iter().filter(is_heart).all(|field| self.fields.contains(field));
         same_heart && self.whole.elapsed() < WHOLE_EVERY
     }
 
-    /// The ledger's time now, if that is known well enough.
+    /// The ledger's time now, ms; `None` if it was not read recently.
     fn now(&self) -> Option<u64> {
         let (then, heard) = self.time;
         let since = heard.elapsed();
@@ -75,22 +81,25 @@ impl Told {
     }
 }
 
-/// What came back of a beat.
+/// The answer to a heartbeat.
 struct Answer {
     now: u64,
-    is_news: bool,
-    /// Whether others should read it at once.
+    /// Whether a field changed that others read.
+    has_changed: bool,
+    /// Whether schedulers should read the change at once.
     is_event: bool,
     drain: bool,
 }
 
 impl RedisLedger {
-    /// Two round trips: the node's own hash and its place on the lists of nodes, then one question a job held and, in a cluster, the lists. A worker that holds nothing is spared the second.
+    /// Takes two round trips: the worker's own hash and its entries in the lists of workers; then
+    /// one call for each job of which it holds chunks and, in a cluster, the lists. Without held
+    /// chunks the second one is skipped.
     pub(super) async fn beat_node(&self, params: &BeatParams) -> Result<Beat, Error> {
         const OPERATION: &str = "beat";
         let BeatParams { info, held } = params;
         let keys = self.keys();
-        let answer = tokio::join!(self.tell_of_node(info), self.keep_time(OPERATION)).0?;
+        let answer = tokio::join!(self.write_node(info), self.keep_time(OPERATION)).0?;
 
         let mut by_job: Vec<(Vec<usize>, Call)> = Vec::new();
         let mut place = HashMap::new();
@@ -108,9 +117,10 @@ impl RedisLedger {
         let stamp = self.stamp().await;
         let mut commands: Vec<Cmd> = by_job.iter().map(|(_, call)| call.command(&stamp)).collect();
         if self.transport().is_cluster() {
-            // Being on the list outweighs a verdict, so the list comes first.
+            // A worker that is listed counts as alive whatever the verdict, so the list comes
+            // first.
             commands.push(zadd(keys.nodes(), None, answer.now, info.id.as_str()));
-            commands.extend(answer.is_news.then(|| self.news(&info.id)));
+            commands.extend(answer.has_changed.then(|| self.record_change(&info.id)));
             let mut back = cmd("DEL");
             back.arg(keys.lost_node(&info.id));
             commands.push(back);
@@ -144,22 +154,23 @@ impl RedisLedger {
         Ok(Beat { stop, drain: answer.drain })
     }
 
-    /// Writes what changed since the last time, or everything if that is not there any more, or may not be.
-    async fn tell_of_node(&self, info: &NodeInfo) -> Result<Answer, Error> {
+    /// Writes the fields that changed since the last heartbeat, or all of them if the ledger has
+    /// lost those, or may have.
+    async fn write_node(&self, info: &NodeInfo) -> Result<Answer, Error> {
         let mut fields = node_fields(info)?.to_vec();
         fields.extend(self.heart_fields().await);
-        let told = self.told().remove(&info.id);
+        let told = self.last_beats().remove(&info.id);
         let mut told = told.filter(|told| told.is_there(&fields));
         if let Some(same) = told.take_if(|told| told.fields == fields) {
-            if let Some(answer) = self.sign_of_life(info, &same).await? {
-                self.told().insert(info.id.clone(), same);
+            if let Some(answer) = self.unchanged_beat(info, &same).await? {
+                self.last_beats().insert(info.id.clone(), same);
                 return Ok(answer);
             }
             told = Some(same);
         }
         loop {
             let (whole, known) = match told.take() {
-                Some(Told { whole, fields, .. }) => (Some(whole), fields),
+                Some(LastBeat { whole, fields, .. }) => (Some(whole), fields),
                 None => (None, Vec::new()),
             };
             let changed: Vec<_> = fields.iter().filter(|field| !known.contains(field)).collect();
@@ -186,27 +197,33 @@ impl RedisLedger {
             let (now, what, drain) = (reply.parse()?, reply.word()?, reply.word()?);
             if what != "missing" {
                 let heard = Instant::now();
-                let told = Told { whole: whole.unwrap_or(heard), fields, time: (now, heard) };
-                self.told().insert(info.id.clone(), told);
-                let (is_news, is_event) = (extent != "nothing", what != "known");
-                return Ok(Answer { now, is_news, is_event, drain: drain == "drain" });
+                let told = LastBeat { whole: whole.unwrap_or(heard), fields, time: (now, heard) };
+                self.last_beats().insert(info.id.clone(), told);
+                let (has_changed, is_event) = (extent != "nothing", what != "known");
+                return Ok(Answer { now, has_changed, is_event, drain: drain == "drain" });
             }
         }
     }
 
-    /// The beat of a node that has nothing to tell: two plain commands take Redis half as long as the function. `None` if it is not there as we know it, or its time can't be told.
-    async fn sign_of_life(&self, info: &NodeInfo, told: &Told) -> Result<Option<Answer>, Error> {
+    /// The heartbeat of a worker whose fields are unchanged: two plain commands cost Redis half as
+    /// much as the function. `None` if the ledger does not have the worker as it was written last,
+    /// or if the ledger's time is not known.
+    async fn unchanged_beat(
+        &self,
+        info: &NodeInfo,
+        told: &LastBeat,
+    ) -> Result<Option<Answer>, Error> {
         const OPERATION: &str = "beat";
         const ASKED: [&str; 2] = ["state", "drain"];
         let Some(now) = told.now().filter(|_| !self.transport().is_cluster()) else {
             return Ok(None);
         };
         let keys = self.keys();
-        let mut sign = cmd("ZADD");
-        // Gives 1 if the node is on the list and its time moves on.
-        sign.arg(keys.nodes()).arg(&["XX", "GT", "CH"]).arg(now).arg(info.id.as_str());
+        let mut renew = cmd("ZADD");
+        // Returns 1 if the worker is listed and its time moves on.
+        renew.arg(keys.nodes()).arg(&["XX", "GT", "CH"]).arg(now).arg(info.id.as_str());
         let look = look_at(&keys.node(&info.id), &ASKED);
-        let commands = [sign, look];
+        let commands = [renew, look];
         let asked = Instant::now();
         let answers = self.call_all(OPERATION, &commands).await?;
         self.round_trips().note(asked.elapsed());
@@ -214,24 +231,26 @@ impl RedisLedger {
         let found = values(OPERATION, &ASKED, found)?;
         let is_there = found.contains_key("state") && word(OPERATION, moved)? == "1";
         let drain = found.contains_key("drain");
-        Ok(is_there.then_some(Answer { now, is_news: false, is_event: false, drain }))
+        Ok(is_there.then_some(Answer { now, has_changed: false, is_event: false, drain }))
     }
 
-    /// Two round trips: the list with the time of each one's last beat, and who has news; then what is not known of these.
+    /// Takes two round trips: the list with the times of the last heartbeats, and the changes since
+    /// the snapshot; then the fields that changed.
     pub(super) async fn read_nodes(&self, known: &NodeSnapshot) -> Result<NodeSnapshot, Error> {
         const OPERATION: &str = "nodes";
         let keys = self.keys();
-        let mut news = cmd("ZRANGEBYSCORE");
-        news.arg(keys.node_news())
+        let mut changes = cmd("ZRANGEBYSCORE");
+        changes
+            .arg(keys.node_news())
             .arg(format!("({}", known.revision))
             .arg("+inf")
             .arg("WITHSCORES");
         let mut list = cmd("ZRANGE");
         list.arg(keys.nodes()).arg(0).arg(-1).arg("WITHSCORES");
-        // Who gets on the list between the two is not known, and read whole.
-        let [news, list] = take(OPERATION, self.call_all(OPERATION, &[news, list]).await?)?;
-        let news: HashMap<String, u64> = scores(OPERATION, news)?.into_iter().collect();
-        let revision = news.values().copied().max().unwrap_or(known.revision);
+        // A worker that is listed between the two commands is unknown, and is read as a whole.
+        let [changes, list] = take(OPERATION, self.call_all(OPERATION, &[changes, list]).await?)?;
+        let changes: HashMap<String, u64> = scores(OPERATION, changes)?.into_iter().collect();
+        let revision = changes.values().copied().max().unwrap_or(known.revision);
 
         let known_lost = Arc::clone(&known.lost);
         let known: HashMap<&str, &NodeRecord> =
@@ -242,24 +261,24 @@ impl RedisLedger {
         for (name, beat_at) in &list {
             let (name, beat_at) = (name.clone(), Timestamp::from_millis(*beat_at));
             let known = known.get(name.as_str()).copied();
-            if let Some(record) = known.filter(|_| !news.contains_key(&name)) {
+            if let Some(record) = known.filter(|_| !changes.contains_key(&name)) {
                 nodes.push(NodeRecord { beat_at, ..record.clone() });
                 continue;
             }
-            let names: &[&str] = if known.is_some() { &TOLD_BY_BEATS } else { &[] };
+            let names: &[&str] = if known.is_some() { &CHANGED_BY_BEATS } else { &[] };
             looks.push(look_at(&keys.node(&NodeId::new(&name)), names));
             asked.push((name, beat_at, known));
         }
-        let lost = self.read_lost(&known_lost, &news, |name| listed.contains(name)).await?;
+        let lost = self.read_lost(&known_lost, &changes, |name| listed.contains(name)).await?;
         let answers = self.call_all(OPERATION, &looks).await?;
         let mut vanished = Vec::new();
         for ((name, beat_at, known), answer) in asked.into_iter().zip(answers) {
             let fields = match known {
                 None => fields(OPERATION, answer)?,
-                Some(_) => values(OPERATION, &TOLD_BY_BEATS, answer)?,
+                Some(_) => values(OPERATION, &CHANGED_BY_BEATS, answer)?,
             };
             if fields.is_empty() {
-                vanished.extend(self.strike(&name));
+                vanished.extend(self.unlist(&name));
                 continue;
             }
             let fields = Fields::new(OPERATION, fields);
@@ -280,7 +299,7 @@ impl RedisLedger {
         if self.call(&call).await?.word()? != "asked" {
             return Ok(false);
         }
-        let mut commands = vec![self.news(node)];
+        let mut commands = vec![self.record_change(node)];
         commands.extend(self.announcements(node, &[Topic::Schedulers, Topic::Workers])?);
         self.call_all(OPERATION, &commands).await?;
         Ok(true)
@@ -295,7 +314,7 @@ impl RedisLedger {
         if self.call(&call).await?.word()? != "noted" {
             return Ok(false);
         }
-        let mut commands = vec![self.news(node)];
+        let mut commands = vec![self.record_change(node)];
         commands.extend(self.announcements(node, &[Topic::Schedulers])?);
         self.call_all(OPERATION, &commands).await?;
         Ok(true)
@@ -311,25 +330,26 @@ impl RedisLedger {
         if self.call(&call).await?.word()? != "certified" {
             return Ok(false);
         }
-        let mut commands = vec![self.news(node)];
+        let mut commands = vec![self.record_change(node)];
         commands.extend(self.announcements(node, &[Topic::Schedulers])?);
         self.call_all(OPERATION, &commands).await?;
         Ok(true)
     }
 
-    fn strike(&self, node: &str) -> [Cmd; 2] {
+    fn unlist(&self, node: &str) -> [Cmd; 2] {
         [self.keys().nodes(), self.keys().node_news()].map(|list| zrem(list, node))
     }
 
-    fn news(&self, node: &NodeId) -> Cmd {
+    fn record_change(&self, node: &NodeId) -> Cmd {
         Call::new("news", [self.keys().node_news()]).arg(node.as_str()).command("now:")
     }
 
-    /// What a sign of life registers: the connections that end with this process, and how far away
-    /// it is. The one of the hints notices its own end at once; without it none is registered.
+    /// The fields that each heartbeat registers: the connections that end with this process, and
+    /// the round trip time. The connection of the hints detects its own end at once; without that
+    /// one, none is registered.
     async fn heart_fields(&self) -> [(&'static str, String); 3] {
         let heart = self.heart().clone().unwrap_or_default();
-        let (hints, server) = hearts::parts(&heart);
+        let (hints, server) = connection_watch::parts(&heart);
         let mut connections = hints.to_owned();
         if !connections.is_empty()
             && let Some(own) = self.transport().name().await
@@ -340,19 +360,16 @@ impl RedisLedger {
         [("heart", connections), ("heart_server", server.to_owned()), ("round_trip", round_trip)]
     }
 
-    /// Tells whoever wants to hear everything, and these.
-    pub(super) fn announcements(
-        &self,
-        node: &NodeId,
-        audiences: &[Topic],
-    ) -> Result<Vec<Cmd>, Error> {
-        self.hints(&Event::Node { node: node.clone() }, audiences)
+    /// The commands that announce a change of a worker on the channels of these topics and on the
+    /// channel of all hints.
+    pub(super) fn announcements(&self, node: &NodeId, topics: &[Topic]) -> Result<Vec<Cmd>, Error> {
+        self.hints(&Event::Node { node: node.clone() }, topics)
     }
 
-    fn hints(&self, hint: &Event, audiences: &[Topic]) -> Result<Vec<Cmd>, Error> {
+    fn hints(&self, hint: &Event, topics: &[Topic]) -> Result<Vec<Cmd>, Error> {
         let keys = self.keys();
         let hint = serde_json::to_string(hint).map_err(|e| corrupt("events", e.to_string()))?;
-        let own = audiences.iter().map(|audience| keys.events_for(*audience));
+        let own = topics.iter().map(|topic| keys.events_for(*topic));
         let channels = std::iter::once(keys.events()).chain(own);
         Ok(channels.map(|channel| publish(channel, &hint)).collect())
     }
@@ -425,21 +442,21 @@ impl RedisLedger {
         delete.arg(self.keys().scheduler(scheduler));
         let leave = zrem(self.keys().schedulers(), scheduler.as_str());
         let mut leave = vec![delete, leave];
-        // The others sign in anew, and see who is left.
+        // The other schedulers register anew, and learn which schedulers are left.
         let gone = Event::Scheduler { scheduler: scheduler.clone() };
         leave.extend(self.hints(&gone, &[Topic::Schedulers])?);
         self.call_all("deregister_scheduler", &leave).await.map(drop)
     }
 }
 
-/// These fields of a hash; all if none are named.
+/// Reads these fields of a hash, or all of them if none are named.
 fn look_at(key: &str, names: &[&str]) -> Cmd {
     let mut look = cmd(if names.is_empty() { "HGETALL" } else { "HMGET" });
     look.arg(key).arg(names);
     look
 }
 
-/// What `HMGET` answers, without the fields that are not there.
+/// The answer to `HMGET`, without the fields that don't exist.
 fn values(
     operation: &'static str,
     names: &[&str],

@@ -1,4 +1,5 @@
-//! The private readers of foreign bytes, for tests that feed them garbage. No API: it changes without notice.
+//! The private parsers of foreign bytes, for tests that feed them garbage. Not an API: it changes
+//! without notice.
 
 use longshore_protocol::{JobId, Timestamp};
 use redis::Value;
@@ -10,13 +11,14 @@ use super::reply::Reply;
 use super::summary::Fields;
 use super::{audit, events, fleet, jobs, node_hash, reading};
 
-/// What a `redis_url` means, for people.
+/// Parses a `redis_url`; returns its text for display.
 pub fn address(url: &str) -> Result<String, Error> {
     Address::parse(url).map(|address| address.to_string())
 }
 
-/// Reads bytes of Redis's protocol as each kind of answer whose content other programs can write; gives the errors.
-/// Only what they are as a hint if they are no answer at all, which is for the client library to refuse.
+/// Parses bytes of the Redis protocol as each kind of answer whose content other programs can
+/// write, and returns the errors. Bytes that are no answer at all, which the client library
+/// refuses, are parsed as a hint only.
 pub fn answers(bytes: &[u8]) -> Vec<Error> {
     let hint = events::read(bytes).map(drop);
     let Ok(value) = redis::parse_redis_value(bytes) else {

@@ -1,8 +1,11 @@
-//! Calls of one function about one job that come while such a call is under way go together, as the next call: Redis reads and
-//! writes the job's books once for all of them. A call that comes alone goes at once; where many come, the next one waits a
-//! moment for more, since what a call costs by itself, on both sides, is as much as five of its parts.
+//! Batches calls: calls of one function about one job that arrive while such a call is in flight
+//! are sent together as the next call, so that Redis reads and writes the job's counts once for all
+//! of them. A call that arrives alone is sent at once; after a large batch the next one waits a
+//! moment for more calls, since the fixed cost of a call, on both sides, is that of five of its
+//! parts.
 //!
-//! Deliberately absent: order. Whoever needs an answer before it asks again has waited for it.
+//! Deliberately absent: order. A caller that needs one answer before its next call has waited for
+//! it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,16 +19,16 @@ use super::call::{Arguments, Call};
 use super::reply::{Reply, corrupt};
 use crate::Error;
 
-/// After a call with so many parts the next one waits for more, unless they were as many as may be.
+/// After a batch of this many parts the next one waits for more, unless it was as large as allowed.
 const MANY: usize = 4;
 
-/// How long it waits.
+/// How long a batch waits for more parts.
 const LINGER: Duration = Duration::from_millis(1);
 
-/// Most that go together, so that nobody else waits long for Redis.
+/// The most parts of a batch, so that it does not block Redis for long.
 const MOST: usize = 64;
 
-/// A call with so many bytes of arguments takes no more along.
+/// A batch with this many bytes of arguments takes no more parts.
 const MOST_BYTES: usize = 256 << 10;
 
 type Answer = Result<Reply, Error>;
@@ -34,14 +37,14 @@ type Waiting = (Arguments, oneshot::Sender<Answer>);
 
 type Key = (&'static str, JobId);
 
-/// What waits, by function and job. There is an entry while a call is under way.
+/// The waiting parts, by function and job. An entry exists while a call is in flight.
 #[derive(Default)]
 pub(super) struct Groups {
     waiting: Mutex<HashMap<Key, Vec<Waiting>>>,
 }
 
 impl RedisLedger {
-    /// Calls a function that takes several parts and gives a list of answers, one for each.
+    /// Calls a function that takes several parts and returns a list of answers, one for each.
     pub(super) async fn call_together(
         &self,
         call: fn(&Self, JobId) -> Call,
@@ -65,13 +68,13 @@ impl RedisLedger {
         };
         if let Some(first) = first {
             let turn = Turn { ledger: self.clone(), key, is_over: false };
-            // A task of its own: whoever came first may stop to wait.
+            // In a task of its own, since the first caller may stop waiting.
             tokio::spawn(turn.run(call, vec![first]));
         }
         answered.await.unwrap_or_else(|_| Err(self.unanswered()))
     }
 
-    /// The runtime on which the call was under way has ended.
+    /// The runtime on which the call was in flight has ended.
     fn unanswered(&self) -> Error {
         let reason = "given up before an answer came".into();
         Error::Unavailable { address: self.transport().address().to_string(), reason }
@@ -95,11 +98,11 @@ impl RedisLedger {
     }
 }
 
-/// Makes the calls of one key until nothing waits. Dropping it gives up what does.
+/// Sends the calls of one key until no part waits. Dropping it abandons the waiting parts.
 struct Turn {
     ledger: RedisLedger,
     key: Key,
-    /// The entry is gone; another one of this key is somebody else's.
+    /// Whether the entry was removed; another entry of this key belongs to another task.
     is_over: bool,
 }
 
@@ -117,7 +120,7 @@ impl Turn {
                     Err(error) => waits.iter().map(|_| Err(error.clone())).collect(),
                 };
             for (wait, answer) in waits.into_iter().zip(answers) {
-                // Nobody may be left who wants to know.
+                // The caller may have stopped waiting.
                 let _ = wait.send(answer);
             }
             if (MANY..MOST).contains(&count) {
@@ -127,7 +130,7 @@ impl Turn {
         }
     }
 
-    /// What goes together next, in the order in which it came; the entry goes when nothing waits.
+    /// The next batch, in the order of arrival; removes the entry when no part waits.
     fn next(&mut self) -> Vec<Waiting> {
         let mut groups = self.ledger.groups().waiting.lock();
         let Some(waiting) = groups.get_mut(&self.key) else { return Vec::new() };
@@ -155,7 +158,7 @@ impl Drop for Turn {
     }
 }
 
-/// One of several that makes no sense is no reason to refuse the others.
+/// The failure of one part must not fail the others.
 fn judge(operation: &'static str, mut reply: Reply) -> Answer {
     if reply.first() != Some(b"misuse") {
         return Ok(reply);

@@ -1,9 +1,7 @@
 //! A job's way through the ledger: taken in, cut into chunks, claimed, settled, taken away, swept.
 
-use std::time::Duration;
-
 use longshore_protocol::{
-    ChunkId, ChunkMessage, Digest, Epoch, JobId, NodeId, ReduceTree, Run, Timestamp, Token,
+    ChunkId, ChunkMessage, Digest, Epoch, JobId, NodeId, ReduceTree, Run, Timestamp,
 };
 use redis::{Cmd, cmd};
 
@@ -33,8 +31,8 @@ impl RedisLedger {
         admitted(OPERATION, admission.job, reply)
     }
 
-    /// The lists lie elsewhere. A job of which only the hash, or only the place on the list, is there must be found by
-    /// somebody: it goes on the list first.
+    /// The lists lie elsewhere. A job of which only the hash, or only the place on the list, is
+    /// there must be found by somebody: it goes on the list first.
     async fn admit_in_cluster(
         &self,
         operation: &'static str,
@@ -81,7 +79,8 @@ impl RedisLedger {
         }
     }
 
-    /// A call of an operation that takes a job in, with the arguments that all of those share; more keys follow those of the job.
+    /// A call of an operation that takes a job in, with the arguments that all of those share; more
+    /// keys follow those of the job.
     pub(super) fn entry_call(
         &self,
         operation: &'static str,

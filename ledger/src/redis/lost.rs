@@ -1,7 +1,8 @@
-//! Workers that are lost: the verdict that all schedulers share.
+//! The verdicts on lost workers, which all schedulers share.
 //!
-//! Each verdict is a hash of its own, which expires, in the slot of the lists of workers; the list of news tells whose to look for.
-//! Deliberately absent: who deserves one (the scheduler's engine).
+//! Each verdict is a hash of its own, which expires, in the slot of the lists of workers; the list
+//! of changes names the workers whose verdicts to read. Deliberately absent: the decision that a
+//! worker is lost (the scheduler's engine).
 
 use std::collections::HashMap;
 
@@ -21,7 +22,7 @@ impl RedisLedger {
     pub(super) async fn lose_node(&self, params: &LoseParams) -> Result<LossVerdict, Error> {
         const OPERATION: &str = "lose";
         let LoseParams { node, evidence, cause } = params;
-        self.told().remove(node);
+        self.last_beats().remove(node);
         let keys = self.keys();
         let record = keys.node(node);
         let is_cluster = self.transport().is_cluster();
@@ -62,19 +63,20 @@ impl RedisLedger {
         Ok(LossVerdict::New(lost))
     }
 
-    /// The verdicts on workers that are on no list, of those that are `known` and those that have `news`.
+    /// The verdicts on workers that are not listed, out of the `known` verdicts and the workers
+    /// with `changes`.
     pub(super) async fn read_lost(
         &self,
         known: &[LostNode],
-        news: &HashMap<String, u64>,
+        changes: &HashMap<String, u64>,
         is_listed: impl Fn(&str) -> bool,
     ) -> Result<Vec<LostNode>, Error> {
         const OPERATION: &str = "nodes";
         let stays = |lost: &&LostNode| {
-            !news.contains_key(lost.node.as_str()) && !is_listed(lost.node.as_str())
+            !changes.contains_key(lost.node.as_str()) && !is_listed(lost.node.as_str())
         };
         let mut all: Vec<LostNode> = known.iter().filter(stays).cloned().collect();
-        let asked: Vec<&String> = news.keys().filter(|name| !is_listed(name)).collect();
+        let asked: Vec<&String> = changes.keys().filter(|name| !is_listed(name)).collect();
         let look = |name: &&String| {
             let mut look = cmd("HGETALL");
             look.arg(self.keys().lost_node(&NodeId::new(name.as_str())));

@@ -1,22 +1,24 @@
-//! The ledger in Redis 7 or later (or Valkey): alone, with Sentinel, or a Cluster. The only code
-//! that names the redis crates.
+//! The ledger in Redis 7 or later (or Valkey): a single server, Sentinel, or a Cluster. The only
+//! code that uses the redis crates.
 //!
 //! Every operation on a job is one call of a function of the library `longshore_v1` ([`library`]),
-//! whose keys share a slot. The lists of jobs, workers and schedulers live in slots of their own
-//! and are touched by plain commands around those calls, in an order that leaves a job on one list
-//! too many rather than on none.
+//! whose keys share a slot. The lists of jobs, workers and schedulers are in slots of their own and
+//! are changed by plain commands around those calls, in an order that after a failure leaves a job
+//! on one list too many rather than on none.
 //!
 //! ```text
 //! Ledger ──> jobs, control, reading, fleet ──> (group ──>) Call ──> Transport ──> shared connections
 //! ```
 //!
 //! Deliberately absent: retries after errors of unknown outcome (callers repeat, operations are
-//! idempotent), and any memory of jobs.
+//! idempotent), and any cache of jobs.
 
 mod address;
 mod audit;
 mod call;
 mod clock;
+mod connection_watch;
+mod connections;
 mod control;
 mod events;
 mod examine;
@@ -25,9 +27,7 @@ mod fleet;
 #[doc(hidden)]
 pub mod fuzzing;
 mod group;
-mod hearts;
 mod jobs;
-mod lanes;
 pub mod library;
 mod lost;
 mod node_hash;
@@ -63,7 +63,7 @@ use crate::{
     SpeculativeChunk, StoredDocument, Sweep, SweepParams, Topic,
 };
 use clock::LedgerClock;
-use fleet::Told;
+use fleet::LastBeat;
 use group::Groups;
 use round_trips::RoundTrips;
 use transport::Transport;
@@ -74,12 +74,12 @@ pub struct Config {
     /// `redis://`, `rediss://`, `unix://`, `redis+sentinel://h1:p1,h2:p2/master` or
     /// `redis+cluster://h1:p1,h2:p2`.
     pub url: String,
-    /// All keys begin with it.
+    /// The prefix of all keys.
     pub namespace: String,
-    /// Most connections at once. All requests share them, so few are enough; more than one only so that a long answer does not
-    /// hold up the others.
+    /// The most connections at once. All requests share them, so few are enough; more than one only
+    /// so that a long answer does not delay the others.
     pub connections: usize,
-    /// How long to wait for an answer. After that the outcome is unknown.
+    /// How long to wait for an answer, after which the outcome is unknown.
     pub response_timeout: Duration,
     /// How long to wait for a connection.
     pub connect_timeout: Duration,
@@ -110,16 +110,16 @@ struct Inner {
     transport: Transport,
     clock: Arc<LedgerClock>,
     groups: Groups,
-    /// What the last heartbeat of each node wrote that beats through this handle.
-    told: Mutex<HashMap<NodeId, Told>>,
-    /// What Redis calls the connection on which this handle follows the hints, while it does.
+    /// The last heartbeat of each worker that sends its heartbeats through this handle.
+    last_beats: Mutex<HashMap<NodeId, LastBeat>>,
+    /// Redis's name of the connection on which this handle follows the hints, while it does.
     heart: Mutex<Option<String>>,
     round_trips: Mutex<RoundTrips>,
 }
 
 impl RedisLedger {
-    /// Checks the address. Connects when it is first needed, so that it succeeds while Redis is
-    /// down.
+    /// Checks the address. Connects when a connection is first needed, so it succeeds while Redis
+    /// is down.
     pub fn connect(config: Config) -> Result<Self, Error> {
         Self::connect_with(config, Arc::default())
     }
@@ -134,15 +134,15 @@ impl RedisLedger {
                 transport,
                 clock,
                 groups: Groups::default(),
-                told: Mutex::default(),
+                last_beats: Mutex::default(),
                 heart: Mutex::default(),
                 round_trips: Mutex::default(),
             }),
         })
     }
 
-    /// Loads the functions where those of this build are not there yet. Schedulers do so when they
-    /// start; operations do so when Redis says that a function is missing.
+    /// Loads the functions of this build unless they are loaded already. Schedulers do so when they
+    /// start; operations do so when Redis reports that a function is missing.
     pub async fn load_functions(&self) -> Result<(), Error> {
         self.ensure_library().await
     }
@@ -163,8 +163,8 @@ impl RedisLedger {
         &self.inner.groups
     }
 
-    fn told(&self) -> MutexGuard<'_, HashMap<NodeId, Told>> {
-        self.inner.told.lock()
+    fn last_beats(&self) -> MutexGuard<'_, HashMap<NodeId, LastBeat>> {
+        self.inner.last_beats.lock()
     }
 
     fn ledger_clock(&self) -> &LedgerClock {
@@ -176,8 +176,8 @@ impl RedisLedger {
     }
 }
 
-/// As milliseconds that a double holds exactly, with room for the time of day: at most about 1,100
-/// years.
+/// Whole milliseconds, at most about 1,100 years: added to the time of day, a double still holds
+/// the sum exactly.
 fn millis(duration: Duration) -> u64 {
     const MOST: u64 = 1 << 45;
     u64::try_from(duration.as_millis()).unwrap_or(MOST).min(MOST)
@@ -341,8 +341,8 @@ impl Ledger for RedisLedger {
         self.read_nodes(known).await
     }
 
-    fn hearts(&self) -> Box<dyn ConnectionWatch> {
-        Box::new(self.watch_hearts())
+    fn connection_watch(&self) -> Box<dyn ConnectionWatch> {
+        Box::new(self.watch_connections())
     }
 
     async fn tried(&self, job: JobId, chunks: &[ChunkId]) -> Result<Vec<Vec<NodeId>>, Error> {

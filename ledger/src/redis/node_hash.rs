@@ -9,13 +9,13 @@ use longshore_protocol::{LivenessTerms, NodeId, NodeInfo, NodeRecord, NodeState,
 
 use super::reply::corrupt;
 use super::summary::Fields;
-use super::{hearts, millis};
+use super::{connection_watch, millis};
 use crate::Error;
 
 /// The heart of a worker or a scheduler, from the fields of its hash.
 pub(super) fn heart(fields: &Fields) -> Option<String> {
-    let heart = hearts::join(&fields.text("heart"), &fields.text("heart_server"));
-    Some(heart).filter(|heart| !hearts::parts(heart).0.is_empty())
+    let heart = connection_watch::join(&fields.text("heart"), &fields.text("heart_server"));
+    Some(heart).filter(|heart| !connection_watch::parts(heart).0.is_empty())
 }
 
 /// Lists, jobs and labels are JSON, since names may hold any character.

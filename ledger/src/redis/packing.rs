@@ -1,8 +1,10 @@
-//! Runs of results as Redis keeps them: the lines themselves, or, where that saves a good part of them, compressed.
+//! The stored form of a run of results: its lines as they are or, where that saves enough,
+//! compressed.
 //!
-//! `~COUNT BYTES TEXT`: COUNT lines; TEXT in base64 is what zlib made of BYTES bytes, so that every language can read it, and text, so
-//! that nobody who expects text trips over it. `~COUNT#k BYTES TEXT`: COUNT of these lines, from line k on (from 0), where another
-//! commit had settled the others. No line of JSON begins with `~`.
+//! `~COUNT BYTES TEXT`: COUNT lines; TEXT is base64 of BYTES bytes compressed with zlib, so that
+//! every language can read it, and it is text where a reader expects text. `~COUNT#k BYTES TEXT`:
+//! COUNT of these lines, from line k on (from 0), where another commit had settled the others. No
+//! line of JSON begins with `~`.
 
 use std::borrow::Cow;
 use std::io::{Read as _, Write as _};
@@ -13,16 +15,17 @@ use flate2::Compression;
 use flate2::read::ZlibDecoder;
 use flate2::write::ZlibEncoder;
 
-/// Shorter runs stay as they are, for people to read; so do the runs of no-ops, 256 times `null`.
+/// Shorter runs are stored as they are, readable; so are the runs of `noop` subtasks, 256 times
+/// `null`.
 const WORTH_IT: usize = 2_048;
 
-/// Packed in no more than this part of its length, a run is kept so: three quarters.
+/// A run is stored compressed if that takes at most this part of its length: three quarters.
 const SAVES: (usize, usize) = (3, 4);
 
-/// No run is longer: a stride of results of the largest size, with much to spare.
+/// More bytes than any run has: a stride of results of the largest size, with a wide margin.
 const MOST_BYTES: u64 = 8 << 30;
 
-/// What is kept of a run of so many lines.
+/// The stored form of a run of `count` lines.
 pub(super) fn pack(count: u64, lines: &str) -> Cow<'_, str> {
     if lines.len() < WORTH_IT || lines.starts_with('@') {
         return Cow::Borrowed(lines);
@@ -37,7 +40,7 @@ pub(super) fn pack(count: u64, lines: &str) -> Cow<'_, str> {
     Cow::Owned(packed)
 }
 
-/// The lines of a run as it was kept; the error says what is wrong with it.
+/// The lines of a stored run; the error says why it is invalid.
 pub(super) fn unpack(kept: String) -> Result<String, String> {
     let Some(packed) = kept.strip_prefix('~') else { return Ok(kept) };
     let mut words = packed.splitn(3, ' ');
@@ -51,7 +54,7 @@ pub(super) fn unpack(kept: String) -> Result<String, String> {
     }
     let compressed = STANDARD.decode(text).map_err(|error| error.to_string())?;
     let mut lines = String::new();
-    // One byte more than promised is enough to know that it lies.
+    // One byte more than declared shows that the declared length is wrong.
     let mut reader = ZlibDecoder::new(&*compressed).take(bytes + 1);
     reader.read_to_string(&mut lines).map_err(|error| error.to_string())?;
     if lines.len() as u64 != bytes {

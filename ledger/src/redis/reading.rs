@@ -1,4 +1,4 @@
-//! Reading: one job, the lists, the document, pages of results and errors, the clock.
+//! The operations that read: one job, the lists, the document, pages of results and errors.
 
 use longshore_protocol::{
     Death, Digest, ErrorEntry, JobId, JobSummary, Lost, NodeId, Recovery, ResultRun, ResultsPage,
@@ -18,10 +18,11 @@ use super::{RedisLedger, packing};
 use crate::op::MAX_RECOVERIES;
 use crate::{Error, ErrorsParams, ResultsParams, StoredDocument};
 
-/// No job has more indices than a bitmap has bits; larger numbers would lose digits on the way. A page that ends here is the last.
+/// Above the largest index of any job; larger numbers would lose digits in Lua. A page that ends
+/// here is the last.
 pub(super) const MOST_INDEX: u64 = 1 << 41;
 
-/// How many finished jobs one round trip asks for.
+/// The number of finished jobs that one round trip reads.
 const PAGE: usize = 100;
 
 /// The value of a field of the hash `:errors`.
@@ -71,7 +72,7 @@ impl RedisLedger {
         names.iter().map(|name| parse(OPERATION, name)).collect()
     }
 
-    /// Jobs whose keys have expired since are left out.
+    /// Skips jobs whose keys have expired.
     pub(super) async fn read_finished(&self, limit: usize) -> Result<Vec<JobId>, Error> {
         const OPERATION: &str = "finished_jobs";
         let mut jobs = Vec::new();
@@ -167,7 +168,7 @@ impl RedisLedger {
         let mut page = Reply::list(OPERATION, self.send(OPERATION, &page).await?)?;
         let mut entries = Vec::with_capacity(indices.len());
         for index in indices {
-            // It may have been dropped, or the subtask re-opened, between the two questions.
+            // The error may have been dropped, or the subtask re-opened, between the two commands.
             if let Some(text) = optional_word(OPERATION, page.next()?)? {
                 entries.push(error_entry(index, &text)?);
             }

@@ -1,4 +1,4 @@
-//! Reading what the functions answer: words and numbers, one after the other.
+//! Parses the answers of functions: texts and numbers, one after the other.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Display;
@@ -8,14 +8,14 @@ use redis::Value;
 
 use crate::Error;
 
-/// The items of one answer, read from the front.
+/// The items of one answer, parsed from the front.
 pub(super) struct Reply {
     operation: &'static str,
     items: VecDeque<Value>,
 }
 
 impl Reply {
-    /// An answer that is a list.
+    /// Parses an answer that is a list.
     pub(super) fn list(operation: &'static str, value: Value) -> Result<Self, Error> {
         match value {
             Value::Array(items) => Ok(Self { operation, items: items.into() }),
@@ -55,12 +55,12 @@ impl Reply {
         Self::list(self.operation, value)
     }
 
-    /// The rest as words.
+    /// The rest as texts.
     pub(super) fn words(self) -> Result<Vec<String>, Error> {
         self.items.into_iter().map(|value| word(self.operation, value)).collect()
     }
 
-    /// An error about an item that was understood but can't be right.
+    /// An error about an item that was parsed but is invalid.
     pub(super) fn unexpected(&self, what: &str) -> Error {
         corrupt(self.operation, what)
     }
@@ -104,7 +104,8 @@ pub(super) fn parse<T: FromStr<Err: Display>>(
     word.parse().map_err(|e| corrupt(operation, format!("`{word}`: {e}")))
 }
 
-/// What came back makes no sense. Much of `detail` is what others wrote: it is put on one line, and cut.
+/// An answer that can't be parsed. Other programs may have written a part of `detail`: it is put on
+/// one line and cut.
 pub(super) fn corrupt(operation: &'static str, detail: impl AsRef<str>) -> Error {
     const LONGEST: usize = 500;
     let mut shown = detail.as_ref().replace(char::is_control, " ");

@@ -1,22 +1,23 @@
-//! How long the network takes from a question to Redis to its answer here.
+//! Measures the round trip time between this process and Redis.
 //!
-//! Whoever waits for a process to come back from a connection that was cut has to know how far away
-//! that process is. Deliberately absent: what is made of it (the scheduler's engine).
+//! A scheduler that waits for a process to reconnect has to know how far away that process is.
+//! Deliberately absent: the use of the measurement (the scheduler's engine).
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// So many answers are looked at: delays of this process and of Redis come on top of what the
-/// network takes, so that the quickest of them tells most.
+/// The number of answers that are kept. Delays of this process and of Redis add to the time of the
+/// network, so the fastest answer is the best measurement.
 const LOOKED_AT: usize = 8;
 
-/// Fewer tell nothing: all of them may have come late, where a process starts on a busy machine.
+/// The least number of answers for a measurement: with fewer, all of them may be late, when a
+/// process starts on a busy machine.
 const ENOUGH: usize = 4;
 
-/// What is below this is told as nothing: all that is near is alike.
+/// Round trips below this are reported as zero.
 const NEAR: Duration = Duration::from_millis(8);
 
-/// The last answers, and what was told of them.
+/// The times of the last answers, and the value that was reported.
 #[derive(Debug, Default)]
 pub(super) struct RoundTrips {
     last: VecDeque<Duration>,
@@ -24,7 +25,7 @@ pub(super) struct RoundTrips {
 }
 
 impl RoundTrips {
-    /// An answer came after this time.
+    /// Records the time until an answer.
     pub(super) fn note(&mut self, took: Duration) {
         if self.last.len() == LOOKED_AT {
             self.last.pop_front();
@@ -32,8 +33,9 @@ impl RoundTrips {
         self.last.push_back(took);
     }
 
-    /// The round trip in powers of two milliseconds, zero if Redis is near. What is told changes
-    /// only when it is wrong by more than a factor of four: each change is news for all schedulers.
+    /// The round trip in powers of two milliseconds, zero if Redis is near. The reported value
+    /// changes only when it is wrong by more than a factor of four, since all schedulers read each
+    /// change.
     pub(super) fn told(&mut self) -> Duration {
         let enough = self.last.len() >= ENOUGH;
         let quickest = self.last.iter().min().copied().filter(|_| enough).unwrap_or_default();

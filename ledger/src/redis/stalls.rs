@@ -1,4 +1,4 @@
-//! What workers can't go on with, for people.
+//! Stalls: why workers can't go on with their chunks of a job, for display.
 
 use longshore_protocol::{JobId, NodeId, Stall, Timestamp};
 use redis::{Value, cmd};
@@ -35,7 +35,7 @@ impl RedisLedger {
         let mut get = cmd("HGETALL");
         get.arg(self.keys().stalls(job));
         let found = match self.send(OPERATION, &get).await? {
-            // As the third version of the protocol has it.
+            // The answer under RESP3.
             Value::Map(pairs) => {
                 pairs.into_iter().flat_map(|(field, value)| [field, value]).collect()
             }

@@ -1,4 +1,4 @@
-//! A job's hash as a [`JobSummary`].
+//! Converts the hash of a job to a [`JobSummary`].
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -11,10 +11,11 @@ use longshore_protocol::{Counts, JobId, JobSummary, LeftOut, Timestamp};
 use super::reply::{corrupt, parse};
 use crate::Error;
 
-/// No count is larger: Lua counts exactly up to here. So sums of counts fit 64 bits, whoever wrote the numbers.
+/// The largest count, up to which Lua counts exactly. So sums of counts fit into 64 bits, whatever
+/// the hash contains.
 pub(super) const MOST: u64 = 1 << 53;
 
-/// The fields of a job's hash. A field that is absent reads as nothing: 0, empty, or `None`.
+/// The fields of a job's hash. An absent field is 0, empty, or `None`.
 pub(super) struct Fields {
     operation: &'static str,
     map: HashMap<String, String>,
@@ -51,7 +52,7 @@ impl Fields {
         parse(self.operation, self.map.get("state").map_or("", String::as_str))
     }
 
-    /// The books whose fields begin with `prefix` (empty, or `reduce_`).
+    /// The counts whose fields begin with `prefix` (empty, or `reduce_`).
     pub(super) fn counts(&self, prefix: &str) -> Result<Counts, Error> {
         let number = |name: &str| {
             let name = format!("{prefix}{name}");
@@ -72,13 +73,13 @@ impl Fields {
         })
     }
 
-    /// Nothing where it can't be read: it is for people.
+    /// Empty if it can't be parsed, since it is for display.
     fn left_out(&self) -> LeftOut {
         let text = self.map.get("left_out").map(String::as_str).unwrap_or_default();
         serde_json::from_str(text).unwrap_or_default()
     }
 
-    /// The job as the trait shows it. `next_retry` is the due time of the first retry, or empty.
+    /// The summary of the job. `next_retry` is the due time of the first retry, or empty.
     pub(super) fn summary(&self, id: JobId, next_retry: &str) -> Result<JobSummary, Error> {
         let next_retry_at = match next_retry {
             "" => None,

@@ -1,7 +1,8 @@
-//! What is sent to Redis and in which time: to one server, to the master that sentinels name, or to a cluster.
+//! Sends commands to Redis within time limits: to one server, to the master that sentinels name, or
+//! to a cluster.
 //!
-//! Every wait has an end. Deliberately absent: which connection it goes on (see `lanes`); patience with a Redis that is away,
-//! which whoever asks has or has not.
+//! Deliberately absent: the choice of a connection (see `connections`), and retries while Redis is
+//! away, which are up to the caller.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,22 +20,22 @@ use tokio::sync::mpsc;
 
 use super::Config;
 use super::address::Address;
-use super::lanes::{Lanes, Wire, node_info};
+use super::connections::{Connection, Connections, node_info};
 use crate::Error;
 
-/// What went wrong below an operation.
+/// Why a command failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// Nobody answered in time; whether the command ran is unknown.
+    /// No answer arrived in time. Whether the command ran is unknown.
     TimedOut(String),
-    /// Redis refused, or the connection broke.
+    /// Redis answered with an error, or the connection broke.
     Redis(RedisError),
-    /// The pool could not give a connection.
+    /// The pool could not provide a connection.
     Pool(String),
 }
 
 impl Failure {
-    /// For people.
+    /// The reason for display.
     pub(super) fn reason(&self) -> String {
         match self {
             Self::TimedOut(what) | Self::Pool(what) => what.clone(),
@@ -42,19 +43,19 @@ impl Failure {
         }
     }
 
-    /// Whether user or password are wrong.
+    /// Whether the user or the password is wrong.
     pub(super) fn is_authentication(&self) -> bool {
         let words = ["WRONGPASS", "NOAUTH", "AuthenticationFailed"];
         matches!(self, Self::Redis(e) if e.kind() == ErrorKind::AuthenticationFailed)
             || words.iter().any(|word| self.reason().contains(word))
     }
 
-    /// Whether the user may not do this.
+    /// Whether the user lacks the permission.
     pub(super) fn is_forbidden(&self) -> bool {
         self.code() == Some("NOPERM")
     }
 
-    /// Whether nothing good can come of the connection any more.
+    /// Whether the connection is unusable from now on.
     pub(super) fn breaks_connection(&self) -> bool {
         match self {
             Self::TimedOut(_) | Self::Pool(_) => true,
@@ -68,12 +69,12 @@ impl Failure {
         }
     }
 
-    /// Whether the connection has ended: as a rule before anything was sent, since it had been closed while nobody used it.
+    /// Whether the connection was closed: usually before anything was sent, while it was idle.
     pub(super) fn is_hung_up(&self) -> bool {
         matches!(self, Self::Redis(error) if error.is_connection_dropped())
     }
 
-    /// The first word of an error that Redis replied with.
+    /// The first word of an error that Redis answered with.
     pub(super) fn code(&self) -> Option<&str> {
         match self {
             Self::Redis(error) => error.code(),
@@ -82,38 +83,39 @@ impl Failure {
     }
 }
 
-/// Pushed messages that wait to be read. A follower that falls further behind is told that it missed some.
+/// The most pushed messages that wait to be read. A subscriber that falls further behind receives a
+/// gap.
 const PUSHES: usize = 1_024;
 
-/// A connection that follows a channel.
+/// A connection that is subscribed to a channel.
 pub(super) struct Followed {
     pub(super) connection: MultiplexedConnection,
     pub(super) pushes: mpsc::Receiver<PushInfo>,
-    /// Set when a push found no room.
+    /// Set when a push was dropped because the queue was full.
     pub(super) lost: Arc<AtomicBool>,
-    /// Its line in Redis's list of connections, if this user may ask for it.
+    /// The connection's line of `CLIENT INFO`, if this user may read it.
     pub(super) line: Option<String>,
-    /// What the server calls itself, if this user may ask for it.
+    /// The `run_id` of the server, if this user may read it.
     pub(super) run: Option<String>,
-    /// How long the answers to its first questions took.
+    /// The round trip times of the first three commands.
     pub(super) round_trips: [Duration; 3],
 }
 
-/// Connections and the times that they are granted.
+/// Connections and their time limits.
 pub(super) struct Transport {
     address: Address,
-    lanes: Lanes,
+    connections: Connections,
     response: Duration,
     connect: Duration,
 }
 
 impl Transport {
-    /// Connects when it is first needed.
+    /// Connects when a connection is first needed.
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
         let address = Address::parse(&config.url)?;
-        let lanes = Lanes::new(&address, config).map_err(Error::BadUrl)?;
+        let connections = Connections::new(&address, config).map_err(Error::BadUrl)?;
         let (response, connect) = (config.response_timeout, config.connect_timeout);
-        Ok(Self { address, lanes, response, connect })
+        Ok(Self { address, connections, response, connect })
     }
 
     pub(super) fn address(&self) -> &Address {
@@ -121,36 +123,38 @@ impl Transport {
     }
 
     pub(super) fn is_cluster(&self) -> bool {
-        self.lanes.is_cluster()
+        self.connections.is_cluster()
     }
 
-    /// Sends one command, in a cluster to the node that its first key says.
+    /// Sends one command, in a cluster to the node that serves its first key.
     pub(super) async fn run(&self, cmd: &Cmd) -> Result<Value, Failure> {
-        self.send(|mut wire| async move { wire.as_connection().req_packed_command(cmd).await })
-            .await
-            .and_then(sound)
+        self.send(|mut connection| async move {
+            connection.as_connection().req_packed_command(cmd).await
+        })
+        .await
+        .and_then(checked)
     }
 
-    /// Sends one command that every node answers alike; in a cluster one of them is asked.
+    /// Sends one command that every node answers alike, in a cluster to a random node.
     pub(super) async fn run_anywhere(&self, cmd: &Cmd) -> Result<Value, Failure> {
-        let ask = |wire| async move {
-            match wire {
-                Wire::One(mut connection) => connection.req_packed_command(cmd).await,
-                Wire::Cluster(mut connection) => {
+        let ask = |connection| async move {
+            match connection {
+                Connection::One(mut connection) => connection.req_packed_command(cmd).await,
+                Connection::Cluster(mut connection) => {
                     let anywhere = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
                     connection.route_command(cmd.clone(), anywhere).await
                 }
             }
         };
-        self.send(ask).await.and_then(sound)
+        self.send(ask).await.and_then(checked)
     }
 
-    /// What the server calls the connection on which a handle that asks little asks everything.
+    /// The server's name of the connection that carries all requests of a handle with few requests.
     pub(super) async fn name(&self) -> Option<String> {
-        self.lanes.name().await
+        self.connections.name().await
     }
 
-    /// Sends commands so that each has been run when the next one is, and gives all answers.
+    /// Sends commands so that each has run before the next one starts, and returns all answers.
     pub(super) async fn run_in_order(&self, commands: &[Cmd]) -> Result<Vec<Value>, Failure> {
         if !self.is_cluster() {
             return self.run_all(commands).await;
@@ -162,22 +166,22 @@ impl Transport {
         Ok(answers)
     }
 
-    /// Sends commands together and gives all answers. In a cluster they go to the nodes that their
-    /// keys say, in no order.
+    /// Sends commands together and returns all answers. In a cluster they go to the nodes that
+    /// serve their keys, in no particular order.
     pub(super) async fn run_all(&self, commands: &[Cmd]) -> Result<Vec<Value>, Failure> {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
-        let ask = |wire| async move {
-            match wire {
-                Wire::One(mut connection) => {
+        let ask = |connection| async move {
+            match connection {
+                Connection::One(mut connection) => {
                     let mut pipeline = Pipeline::with_capacity(commands.len());
                     for cmd in commands {
                         pipeline.add_command(cmd.clone());
                     }
                     connection.req_packed_commands(&pipeline, 0, commands.len()).await
                 }
-                Wire::Cluster(connection) => {
+                Connection::Cluster(connection) => {
                     let each = commands.iter().map(|cmd| {
                         let mut connection = connection.clone();
                         async move { connection.req_packed_command(cmd).await }
@@ -186,32 +190,32 @@ impl Transport {
                 }
             }
         };
-        self.send(ask).await?.into_iter().map(sound).collect()
+        self.send(ask).await?.into_iter().map(checked).collect()
     }
 
-    /// Sends something on one of the connections; once more on another one if that turns out to have ended. All that is sent
-    /// may be repeated: operations are idempotent.
-    async fn send<T, F>(&self, send: impl Fn(Wire) -> F) -> Result<T, Failure>
+    /// Sends a request on one of the connections, and once more on another one if the first turns
+    /// out to be closed. Every request may be repeated: operations are idempotent.
+    async fn send<T, F>(&self, send: impl Fn(Connection) -> F) -> Result<T, Failure>
     where
         F: Future<Output = RedisResult<T>>,
     {
-        let first = self.lanes.turn().await?;
-        match first.end(self.in_time(send(first.wire())).await) {
+        let first = self.connections.lease().await?;
+        match first.end(self.in_time(send(first.connection())).await) {
             Err(failure) if failure.is_hung_up() => {
-                let second = self.lanes.turn().await?;
-                second.end(self.in_time(send(second.wire())).await)
+                let second = self.connections.lease().await?;
+                second.end(self.in_time(send(second.connection())).await)
             }
             sent => sent,
         }
     }
 
-    /// A connection of its own to where the hearts of workers are: every worker's and every scheduler's is to the same server.
-    pub(super) async fn connect_to_hearts(&self) -> Result<MultiplexedConnection, Failure> {
-        let info = self.heart_server().await?;
+    /// A separate connection to the server on which all workers and schedulers register theirs.
+    pub(super) async fn connect_to_registry(&self) -> Result<MultiplexedConnection, Failure> {
+        let info = self.registry_server().await?;
         self.connect(info, self.times()).await
     }
 
-    /// A connection to the same place that follows a channel.
+    /// A connection to the same server that is subscribed to a channel.
     pub(super) async fn follow(&self, channel: &str) -> Result<Followed, Failure> {
         let (sender, pushes) = mpsc::channel(PUSHES);
         let lost = Arc::new(AtomicBool::new(false));
@@ -221,8 +225,8 @@ impl Transport {
             losing.fetch_or(sent.is_err(), Ordering::Relaxed);
             sent
         });
-        let info = self.heart_server().await?;
-        // The older protocol has no room for questions beside a subscription.
+        let info = self.registry_server().await?;
+        // The older protocol allows no other commands on a connection with a subscription.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let mut connection = self.connect(info.set_redis_settings(settings), times).await?;
         let who = redis::cmd("CLIENT").arg("INFO").to_owned();
@@ -236,7 +240,7 @@ impl Transport {
         Ok(Followed { connection, pushes, lost, line, run, round_trips })
     }
 
-    /// What a server calls itself from its start to its end, if this user may ask for it.
+    /// The id of a server process (`run_id`), if this user may read it.
     pub(super) async fn run_id(&self, connection: &mut MultiplexedConnection) -> Option<String> {
         let info = redis::cmd("INFO").arg("server").to_owned();
         let told = self.in_time(info.query_async::<String>(connection)).await.ok()?;
@@ -262,8 +266,9 @@ impl Transport {
         within(self.connect + self.response, "connecting", connecting).await
     }
 
-    /// The one server; the master that sentinels name; of a cluster, whoever serves the first slot.
-    async fn heart_server(&self) -> Result<ConnectionInfo, Failure> {
+    /// The one server; the master that sentinels name; in a cluster, the node that serves the first
+    /// slot.
+    async fn registry_server(&self) -> Result<ConnectionInfo, Failure> {
         match &self.address {
             Address::Alone(info) => Ok(info.clone()),
             Address::Sentinel { .. } => {
@@ -302,7 +307,7 @@ impl Transport {
     }
 }
 
-/// Who serves the first slot, from the table of slots, reached as `like` is reached.
+/// The server of the first slot in the table of slots, with the settings of `like`.
 fn first_server(table: &Value, like: &ConnectionInfo) -> Option<ConnectionInfo> {
     let list = |value: &Value| match value {
         Value::Array(items) => Some(items.clone()),
@@ -313,7 +318,7 @@ fn first_server(table: &Value, like: &ConnectionInfo) -> Option<ConnectionInfo> 
     let server = list(first.get(2)?)?;
     let Value::Int(port) = *server.get(1)? else { return None };
     let port = u16::try_from(port).ok()?;
-    // A server that does not know its own address leaves it empty: it is the one that was asked.
+    // A server that does not know its own address leaves it empty: it is the server that was asked.
     let told = match server.first()? {
         Value::BulkString(host) => String::from_utf8(host.clone()).ok().filter(|h| !h.is_empty()),
         _ => None,
@@ -328,8 +333,8 @@ fn first_server(table: &Value, like: &ConnectionInfo) -> Option<ConnectionInfo> 
     Some(like.clone().set_addr(address))
 }
 
-/// An error that Redis replied with comes as a value from some connections.
-fn sound(value: Value) -> Result<Value, Failure> {
+/// Turns an error that some connections return as a value into an error.
+fn checked(value: Value) -> Result<Value, Failure> {
     value.extract_error().map_err(Failure::Redis)
 }
 

@@ -15,8 +15,8 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use longshore_ledger::testing::{Answer, Intercepted, Interceptor, Operation};
 use longshore_ledger::{
-    Beat, BeatParams, ConnectionWatch, ControlError, Error, Events, Heart, Ledger,
-    Process as Beating, Stop, StopReason, Topic,
+    Beat, BeatParams, ConnectionWatch, ControlError, Error, Events, Ledger, Process as Beating,
+    ProcessConnections, Stop, StopReason, Topic,
 };
 use longshore_protocol::{NodeId, SchedulerId};
 use tokio::sync::oneshot;
@@ -173,7 +173,7 @@ fn unavailable(reason: &str) -> Error {
 
 /// A scheduler's look at the hearts, over its line. What cuts all lines cuts that one too: then only
 /// those count whose hearts it has seen since.
-struct RemoteHearts {
+struct RemoteConnectionWatch {
     ledger: RemoteLedger,
     was_cut: bool,
     /// Of the ledger's connections, as far as this one has gone through them.
@@ -182,12 +182,13 @@ struct RemoteHearts {
 }
 
 #[async_trait]
-impl ConnectionWatch for RemoteHearts {
-    async fn severed(&mut self, hearts: &[Heart]) -> Result<Vec<Beating>, Error> {
-        let mut there: BTreeSet<Beating> = hearts.iter().map(|heart| heart.of.clone()).collect();
+impl ConnectionWatch for RemoteConnectionWatch {
+    async fn disconnected(&mut self, hearts: &[ProcessConnections]) -> Result<Vec<Beating>, Error> {
+        let mut there: BTreeSet<Beating> =
+            hearts.iter().map(|heart| heart.process.clone()).collect();
         let hearts = hearts.to_vec();
         let asked = self.ledger.ask("hearts", move |world| {
-            Box::pin(async move { world.ledger.hearts().severed(&hearts).await })
+            Box::pin(async move { world.ledger.connection_watch().disconnected(&hearts).await })
         });
         let asked = asked.await;
         let resets = self.ledger.process.resets();
@@ -248,9 +249,9 @@ impl Interceptor for RemoteLedger {
         Ok(Box::new(RemoteEvents { process: self.process.clone(), line: self.line, real }))
     }
 
-    fn hearts(&self) -> Box<dyn ConnectionWatch> {
+    fn connection_watch(&self) -> Box<dyn ConnectionWatch> {
         let ledger = Self { process: self.process.clone(), line: self.line };
-        Box::new(RemoteHearts {
+        Box::new(RemoteConnectionWatch {
             ledger,
             was_cut: false,
             resets: self.process.resets(),

@@ -189,7 +189,7 @@ impl Process {
     /// The ledger sees that the heart's connection is gone; the next beat that gets through undoes it.
     fn sever(&self) {
         if let Some(name) = &*self.beating.lock() {
-            self.world.ledger.sever(name);
+            self.world.ledger.disconnect(name);
         }
     }
 

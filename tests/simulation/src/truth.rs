@@ -8,8 +8,8 @@ use longshore_ledger::memory::Snapshot;
 use longshore_ledger::testing::{Answer, Operation};
 use longshore_ledger::{
     Admission, Admitted, Cancelled, Claim, ClaimParams, Commit, CommitParams, Committed,
-    ControlError, Error, Heart, IsolateParams, Ledger, LoseParams, LossCause, LossVerdict,
-    NodeSnapshot, OpenParams, Process, ReleaseParams, Released, ResultsParams, RetryParams,
+    ControlError, Error, IsolateParams, Ledger, LoseParams, LossCause, LossVerdict, NodeSnapshot,
+    OpenParams, Process, ProcessConnections, ReleaseParams, Released, ResultsParams, RetryParams,
     RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk, Sweep, SweepParams,
 };
 use longshore_protocol::state::JobState;
@@ -84,9 +84,10 @@ impl World {
 
     async fn lose(&self, params: &LoseParams) -> Result<LossVerdict, Error> {
         let LoseParams { node, evidence, .. } = params;
-        let of = Process::Worker(node.clone());
-        let heart = Heart { of, connection: None, beat_at: Timestamp::default() };
-        let is_severed = !self.ledger.hearts().severed(&[heart]).await?.is_empty();
+        let process = Process::Worker(node.clone());
+        let heart =
+            ProcessConnections { process, connections: None, beat_at: Timestamp::default() };
+        let is_severed = !self.ledger.connection_watch().disconnected(&[heart]).await?.is_empty();
         let declared = self.ledger.lose(params).await?;
         self.note(|| format!("{node} declared lost by {evidence:?}: {declared:?}"));
         if !is_severed && matches!(declared, LossVerdict::New(_)) {

@@ -1,8 +1,10 @@
-//! A small fleet works off a job of which some subtasks kill every node that runs them.
+//! A stress test of poison detection: a small cluster runs a job some of whose subtasks kill every
+//! node that runs them.
 //!
-//! Nodes run chunks side by side, commit now and then, die of the guilty subtasks with all that they hold, come back under
-//! new names, hand work back, and leave. What happens next is drawn from a seed, so a failure can be repeated. At the end
-//! exactly the guilty have failed, each at the cost of no more nodes than promised.
+//! Nodes run chunks in parallel, commit, die of the guilty subtasks with all chunks that they hold,
+//! restart under new names, release chunks, and leave. The next step is drawn from a seed, so a
+//! failure can be repeated. In the end exactly the guilty subtasks have failed, each at the cost of
+//! at most the promised number of nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use std::time::Duration;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{ChunkId, ChunkMessage, JobId, Token};
 
-use super::play::{admission, check_audit, job_id, lost, node, ok, token};
+use super::harness::{admission, check_audit, job_id, lost, node, ok, token};
 use crate::Ledger;
 use crate::op::{
     Claim, ClaimParams, Commit, CommitParams, Committed, ErrorsParams, OpenParams, ReleaseParams,
@@ -19,34 +21,35 @@ use crate::op::{
 };
 use crate::poison::MOST_DEATHS;
 
-/// Far more moves than any ordeal takes.
-const MOST_MOVES: u32 = 1_000_000;
+/// Far more steps than any run takes.
+const MOST_STEPS: u32 = 1_000_000;
 
-/// The job and the fleet.
+/// The job and the cluster.
 #[derive(Clone, Debug)]
-pub struct Ordeal {
-    /// How many subtasks.
+pub struct Stress {
+    /// The number of subtasks.
     pub total: u64,
-    /// How many in a chunk.
+    /// The number of subtasks of a chunk.
     pub size: u64,
-    /// Those that kill their nodes.
+    /// The subtasks that kill their nodes.
     pub guilty: BTreeSet<u64>,
-    /// How many nodes there are at a time.
+    /// The number of nodes at any time.
     pub nodes: usize,
-    /// How many chunks a node runs side by side.
+    /// The number of chunks that a node runs in parallel.
     pub slots: usize,
-    /// Whether the nodes run suspects with care.
+    /// Whether nodes commit after every subtask of a suspect.
     pub careful: bool,
-    /// Whether innocent subtasks take long, so that the guilty find every slot beside them full: the worst company.
+    /// Whether innocent subtasks take long, so that every other slot is busy when a guilty one
+    /// runs: the worst case.
     pub slow: bool,
-    /// Most chunks open at once.
+    /// The most chunks that are open at once.
     pub max_parallel: Option<u64>,
-    /// Decides everything else.
+    /// The seed of all other decisions.
     pub seed: u64,
 }
 
 /// A chunk on a node.
-struct Run {
+struct RunningChunk {
     chunk: ChunkId,
     token: Token,
     committed: u64,
@@ -55,32 +58,33 @@ struct Run {
     careful: bool,
 }
 
-struct Fleet<'a> {
-    ordeal: &'a Ordeal,
+struct Cluster<'a> {
+    stress: &'a Stress,
     ledger: &'a Arc<dyn Ledger>,
     job: JobId,
     random: u64,
     messages: Vec<ChunkMessage>,
-    /// By name.
-    nodes: BTreeMap<String, Vec<Run>>,
-    /// Dead, or gone (false), and not buried yet.
+    /// The running chunks of each node, by name.
+    nodes: BTreeMap<String, Vec<RunningChunk>>,
+    /// The nodes that died (true) or left (false) and whose chunks are not revoked yet.
     lost: Vec<(String, bool)>,
     names: usize,
     tokens: u64,
     deaths: u32,
 }
 
-impl Ordeal {
-    /// Goes through it on an empty ledger; gives how many nodes died.
+impl Stress {
+    /// Runs the job on an empty ledger; returns the number of nodes that died.
     ///
     /// # Panics
-    /// When a guilty subtask costs more nodes than promised, an innocent one does not succeed, or the books don't balance.
-    pub async fn endure(&self, ledger: Arc<dyn Ledger>) -> u32 {
+    /// When a guilty subtask costs more nodes than promised, an innocent one does not succeed, or
+    /// the counts don't balance.
+    pub async fn execute(&self, ledger: Arc<dyn Ledger>) -> u32 {
         let mut wanted = admission(1, self.total);
         wanted.max_parallel = self.max_parallel;
         ledger.admit(&wanted).await.expect("admit");
-        let mut fleet = Fleet {
-            ordeal: self,
+        let mut cluster = Cluster {
+            stress: self,
             ledger: &ledger,
             job: job_id(1),
             random: self.seed,
@@ -91,19 +95,19 @@ impl Ordeal {
             tokens: 0,
             deaths: 0,
         };
-        (0..self.nodes).for_each(|_| fleet.start_node());
-        for moves in 0.. {
-            assert!(moves < MOST_MOVES, "no end in sight");
-            if fleet.make_a_move().await {
+        (0..self.nodes).for_each(|_| cluster.start_node());
+        for step in 0.. {
+            assert!(step < MOST_STEPS, "the job does not end");
+            if cluster.step().await {
                 break;
             }
         }
-        fleet.judge().await;
-        fleet.deaths
+        cluster.judge().await;
+        cluster.deaths
     }
 }
 
-impl Fleet<'_> {
+impl Cluster<'_> {
     /// Splitmix64.
     fn draw(&mut self, below: u64) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -120,31 +124,31 @@ impl Fleet<'_> {
 
     fn a_node(&mut self) -> String {
         let at = self.draw(self.nodes.len() as u64) as usize;
-        self.nodes.keys().nth(at).expect("the fleet is never empty").clone()
+        self.nodes.keys().nth(at).expect("the cluster is never empty").clone()
     }
 
-    /// Whether the job has ended.
-    async fn make_a_move(&mut self) -> bool {
+    /// Takes one random step; returns whether the job has ended.
+    async fn step(&mut self) -> bool {
         match self.draw(100) {
-            0..=9 => return self.look().await,
+            0..=9 => return self.sweep_and_open().await,
             10..=39 => self.claim().await,
             40..=94 => return self.run().await,
-            95 => self.hand_back().await,
+            95 => self.release().await,
             96 => self.leave(),
-            _ => self.bury().await,
+            _ => self.revoke().await,
         }
         false
     }
 
-    /// What a scheduler does.
-    async fn look(&mut self) -> bool {
+    /// Does a scheduler's part; returns whether the job has ended.
+    async fn sweep_and_open(&mut self) -> bool {
         let within = Duration::from_secs(3_600);
         let swept =
             self.ledger.sweep(self.job, &SweepParams::new(1_000, within)).await.expect("sweep");
         let swept = swept.expect("the job is kept");
         self.messages.extend(swept.publish);
-        if self.messages.len() < 2 * self.ordeal.nodes * self.ordeal.slots {
-            let open = OpenParams::new(4, self.ordeal.size, within);
+        if self.messages.len() < 2 * self.stress.nodes * self.stress.slots {
+            let open = OpenParams::new(4, self.stress.size, within);
             self.messages.extend(self.ledger.open(self.job, &open).await.expect("open"));
         }
         swept.summary.state.is_terminal()
@@ -152,7 +156,7 @@ impl Fleet<'_> {
 
     async fn claim(&mut self) {
         let name = self.a_node();
-        if self.nodes[&name].len() >= self.ordeal.slots || self.messages.is_empty() {
+        if self.nodes[&name].len() >= self.stress.slots || self.messages.is_empty() {
             return;
         }
         let at = self.draw(self.messages.len() as u64) as usize;
@@ -162,15 +166,15 @@ impl Fleet<'_> {
         let claim =
             self.ledger.claim(self.job, &ClaimParams::new(chunk, epoch, token, node(&name))).await;
         let Claim::Granted(grant) = claim.expect("claim") else { return };
-        let careful = self.ordeal.careful && grant.is_suspect();
+        let careful = self.stress.careful && grant.is_suspect();
         let (committed, at, to) = (grant.from, grant.from, grant.to);
         let runs = self.nodes.get_mut(&name).expect("it was just named");
-        runs.push(Run { chunk, token, committed, at, to, careful });
+        runs.push(RunningChunk { chunk, token, committed, at, to, careful });
         let running = self.ledger.job(self.job).await.expect("job").expect("kept").running_chunks;
-        assert!(self.ordeal.max_parallel.is_none_or(|most| running <= most), "{running} run");
+        assert!(self.stress.max_parallel.is_none_or(|most| running <= most), "{running} run");
     }
 
-    /// Some subtasks of a chunk run, on some node. Whether the job has ended.
+    /// Runs some subtasks of a chunk on some node; returns whether the job has ended.
     async fn run(&mut self) -> bool {
         let name = self.a_node();
         let held = self.nodes[&name].len() as u64;
@@ -178,11 +182,11 @@ impl Fleet<'_> {
             return false;
         }
         let slot = self.draw(held) as usize;
-        let rests = self.ordeal.slow && self.draw(8) != 0;
-        let (some, commits) = (self.draw(self.ordeal.size / 2 + 1) + 1, self.draw(2) == 0);
+        let rests = self.stress.slow && self.draw(8) != 0;
+        let (some, commits) = (self.draw(self.stress.size / 2 + 1) + 1, self.draw(2) == 0);
         let run = &mut self.nodes.get_mut(&name).expect("it was just named")[slot];
         let stop = (run.at + some).min(run.to);
-        let killer = self.ordeal.guilty.range(run.at..stop).next().copied();
+        let killer = self.stress.guilty.range(run.at..stop).next().copied();
         if rests && killer.is_none() {
             return false;
         }
@@ -211,7 +215,7 @@ impl Fleet<'_> {
         ended
     }
 
-    async fn hand_back(&mut self) {
+    async fn release(&mut self) {
         let name = self.a_node();
         if let Some(run) = self.nodes.get_mut(&name).and_then(Vec::pop) {
             self.ledger
@@ -228,7 +232,7 @@ impl Fleet<'_> {
         self.start_node();
     }
 
-    async fn bury(&mut self) {
+    async fn revoke(&mut self) {
         if !self.lost.is_empty() {
             let at = self.draw(self.lost.len() as u64) as usize;
             let (name, died) = self.lost.swap_remove(at);
@@ -240,19 +244,19 @@ impl Fleet<'_> {
     }
 
     async fn judge(&self) {
-        let Ordeal { total, guilty, .. } = self.ordeal;
+        let Stress { total, guilty, .. } = self.stress;
         let count = guilty.len() as u64;
         let summary = self.ledger.job(self.job).await.expect("job").expect("it is kept");
         let expected = if count == 0 { JobState::Succeeded } else { JobState::Failed };
-        assert_eq!(summary.state, expected, "{:?}", self.ordeal);
+        assert_eq!(summary.state, expected, "{:?}", self.stress);
         let counts = summary.counts;
-        assert_eq!((counts.done, counts.failed), (total - count, count), "{:?}", self.ordeal);
+        assert_eq!((counts.done, counts.failed), (total - count, count), "{:?}", self.stress);
         let errors =
             self.ledger.errors(self.job, &ErrorsParams::new(0, 1_000)).await.expect("errors");
         let failed: BTreeSet<u64> = errors.iter().map(|entry| entry.index).collect();
-        assert_eq!(failed, *guilty, "{:?}", self.ordeal);
+        assert_eq!(failed, *guilty, "{:?}", self.stress);
         let most = MOST_DEATHS * count as u32;
-        assert!(self.deaths <= most, "{} nodes died: {:?}", self.deaths, self.ordeal);
+        assert!(self.deaths <= most, "{} nodes died: {:?}", self.deaths, self.stress);
         for entry in errors {
             let told = entry.deaths.iter().map(|death| death.node.as_str());
             let nodes: BTreeSet<&str> = told.collect();

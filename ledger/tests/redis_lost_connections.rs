@@ -1,17 +1,18 @@
-//! Whose connection is gone: alone, in a cluster, behind sentinels; and what must not look like a death.
+//! Lost connections of processes: on a single server, in a cluster, behind sentinels; and the cases
+//! that must not look like a death.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_ledger::redis::{Config, RedisLedger};
 use longshore_ledger::{
-    BeatParams, ConnectionWatch, Event, Events, Heart, Ledger, LoseParams, LossCause, LossEvidence,
-    Process, Topic,
+    BeatParams, ConnectionWatch, Event, Events, Ledger, LoseParams, LossCause, LossEvidence,
+    Process, ProcessConnections, Topic,
 };
 use longshore_protocol::{NodeId, NodeInfo, SchedulerId, Timestamp};
 use longshore_test_servers::{Redis, RedisCluster, RedisSentinel};
 
-/// More than anything here takes on a machine that is not stuck.
+/// Longer than any operation here takes, even on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
 
 fn connect(url: &str) -> Arc<dyn Ledger> {
@@ -19,7 +20,7 @@ fn connect(url: &str) -> Arc<dyn Ledger> {
     Arc::new(ledger.unwrap_or_else(|e| panic!("{url}: {e}")))
 }
 
-/// The part of a worker that beats and follows the hints.
+/// The part of a worker that sends heartbeats and follows the hints.
 struct Worker {
     ledger: Arc<dyn Ledger>,
     info: NodeInfo,
@@ -48,21 +49,21 @@ impl Worker {
             .expect("a beat gets through");
     }
 
-    /// What a heart does when its connection broke.
-    async fn replace_heart(&mut self) {
+    /// Does what a worker does when its connection broke.
+    async fn replace_connection(&mut self) {
         let gap = async { while self.events.next().await != Event::Gap {} };
         tokio::time::timeout(LONG, gap).await.expect("the break is noticed");
         self.beat().await;
     }
 }
 
-/// The hearts of all workers, as registered.
-async fn workers(ledger: &Arc<dyn Ledger>) -> Vec<Heart> {
+/// The registered connections of all workers.
+async fn workers(ledger: &Arc<dyn Ledger>) -> Vec<ProcessConnections> {
     let nodes = ledger.nodes().await.expect("the list of nodes");
-    nodes.iter().map(Heart::from).collect()
+    nodes.iter().map(ProcessConnections::from).collect()
 }
 
-/// A scheduler's look at the hearts.
+/// A scheduler's connection watch.
 struct Watch {
     ledger: Arc<dyn Ledger>,
     hearts: Box<dyn ConnectionWatch>,
@@ -70,7 +71,7 @@ struct Watch {
 
 impl Watch {
     fn start(ledger: &Arc<dyn Ledger>) -> Self {
-        Self { ledger: ledger.clone(), hearts: ledger.hearts() }
+        Self { ledger: ledger.clone(), hearts: ledger.connection_watch() }
     }
 
     async fn severed(&mut self) -> Vec<String> {
@@ -78,8 +79,8 @@ impl Watch {
         self.severed_of(&workers).await
     }
 
-    async fn severed_of(&mut self, hearts: &[Heart]) -> Vec<String> {
-        let severed = self.hearts.severed(hearts).await.expect("an answer");
+    async fn severed_of(&mut self, hearts: &[ProcessConnections]) -> Vec<String> {
+        let severed = self.hearts.disconnected(hearts).await.expect("an answer");
         let name = |process: Process| match process {
             Process::Worker(node) => node.to_string(),
             Process::Scheduler(scheduler) => scheduler.to_string(),
@@ -87,7 +88,7 @@ impl Watch {
         severed.into_iter().map(name).collect()
     }
 
-    /// Redis notices the end of a connection soon, but not in the same instant.
+    /// Redis notices the end of a connection soon, but not at once.
     async fn until_severed(&mut self, expected: &[&str]) {
         let wait = async {
             while self.severed().await != expected {
@@ -135,9 +136,9 @@ async fn a_death_is_seen_behind_sentinels() {
     a_death_is_seen(&sentinel.url()).await;
 }
 
-/// A switch that was off for a while, say: the server ran on, and every connection to it is gone.
+/// As after an outage of the network: the server ran on, and every connection to it is gone.
 #[tokio::test]
-async fn the_end_of_all_connections_to_a_server_that_runs_on_is_no_death() {
+async fn the_end_of_all_connections_to_a_running_server_is_no_death() {
     let redis = Redis::start();
     let ledger = connect(&redis.url());
     let mut worker = Worker::start(&ledger, "worker").await;
@@ -147,28 +148,28 @@ async fn the_end_of_all_connections_to_a_server_that_runs_on_is_no_death() {
     for kind in ["pubsub", "normal"] {
         redis.call(&["CLIENT", "KILL", "TYPE", kind]);
     }
-    let broken = watch.hearts.severed(&before).await;
+    let broken = watch.hearts.disconnected(&before).await;
     assert!(broken.is_err(), "its own connection is gone as well: {broken:?}");
     for _ in 0..3 {
         assert_eq!(watch.severed_of(&before).await, [""; 0], "the worker is about to replace it");
     }
-    worker.replace_heart().await;
+    worker.replace_connection().await;
     assert_eq!(watch.severed().await, [""; 0]);
     drop(worker);
     watch.until_severed(&["worker"]).await;
 }
 
 #[tokio::test]
-async fn a_scheduler_s_death_is_seen_like_a_worker_s() {
+async fn the_death_of_a_scheduler_is_seen_like_that_of_a_worker() {
     let redis = Redis::start();
     let watching = connect(&redis.url());
     let mut watch = Watch::start(&watching);
     let [me, other] = ["me", "other"].map(SchedulerId::new);
     let dying = watching.separate();
-    let attend = async || -> Vec<Heart> {
+    let attend = async || -> Vec<ProcessConnections> {
         let present =
             watching.register_scheduler(&me, LONG).await.expect("a sign of life gets through");
-        present.iter().map(Heart::from).collect()
+        present.iter().map(ProcessConnections::from).collect()
     };
     let follows = dying.events(Topic::Workers).await.expect("hints can be followed");
     dying.register_scheduler(&other, LONG).await.expect("a sign of life gets through");
@@ -189,8 +190,8 @@ async fn a_scheduler_s_death_is_seen_like_a_worker_s() {
 }
 
 /// Cuts all connections that a process registered.
-fn cut(redis: &Redis, heart: &Heart) {
-    let heart = heart.connection.as_deref().expect("connections are registered");
+fn cut(redis: &Redis, heart: &ProcessConnections) {
+    let heart = heart.connections.as_deref().expect("connections are registered");
     let names = heart.split(' ').next().expect("a word").split(',');
     for id in names.filter_map(|name| name.split('@').next()) {
         redis.call(&["CLIENT", "KILL", "ID", id]);
@@ -198,7 +199,7 @@ fn cut(redis: &Redis, heart: &Heart) {
 }
 
 #[tokio::test]
-async fn one_connection_that_is_cut_is_no_death() {
+async fn one_lost_connection_is_no_death() {
     let redis = Redis::start();
     let ledger = connect(&redis.url());
     let (mut watch, mut worker) = (Watch::start(&ledger), Worker::start(&ledger, "n").await);
@@ -207,9 +208,9 @@ async fn one_connection_that_is_cut_is_no_death() {
     for _ in 0..20 {
         assert_eq!(watch.severed().await, [""; 0], "it beats on another connection");
     }
-    worker.replace_heart().await;
+    worker.replace_connection().await;
     let all = workers(&ledger).await;
-    let name = all[0].connection.clone().expect("connections are registered");
+    let name = all[0].connections.clone().expect("connections are registered");
     // The other one, on which it beats; it learns of that with the next beat.
     let beating = name.split([',', ' ']).nth(1).expect("two connections");
     redis.call(&["CLIENT", "KILL", "ID", beating.split('@').next().expect("a number")]);
@@ -218,27 +219,27 @@ async fn one_connection_that_is_cut_is_no_death() {
     }
     worker.beat().await;
     worker.beat().await;
-    assert_ne!(workers(&ledger).await[0].connection.as_deref(), Some(name.as_str()));
+    assert_ne!(workers(&ledger).await[0].connections.as_deref(), Some(name.as_str()));
     drop(worker);
     watch.until_severed(&["n"]).await;
 }
 
 #[tokio::test]
-async fn connections_that_are_replaced_are_no_death() {
+async fn replaced_connections_are_no_death() {
     let redis = Redis::start();
     let ledger = connect(&redis.url());
     let (mut watch, mut worker) = (Watch::start(&ledger), Worker::start(&ledger, "n").await);
     assert_eq!(watch.severed().await, [""; 0]);
     cut(&redis, &workers(&ledger).await[0]);
     watch.until_severed(&["n"]).await;
-    worker.replace_heart().await;
+    worker.replace_connection().await;
     assert_eq!(watch.severed().await, [""; 0]);
     drop(worker);
     watch.until_severed(&["n"]).await;
 }
 
 #[tokio::test]
-async fn who_has_a_new_heart_tells_everything() {
+async fn a_worker_with_a_new_connection_writes_all_fields() {
     let redis = Redis::start();
     let ledger = connect(&redis.url());
     let mut worker = Worker::start(&ledger, "n").await;
@@ -249,25 +250,25 @@ async fn who_has_a_new_heart_tells_everything() {
     let host = async || ledger.nodes().await.expect("the list of nodes")[0].info.host.clone();
     assert_eq!(host().await, "lost", "nothing says that it has to be told again");
     redis.call(&["CLIENT", "KILL", "TYPE", "pubsub"]);
-    worker.replace_heart().await;
+    worker.replace_connection().await;
     assert_eq!(host().await, "host");
 }
 
 #[tokio::test]
-async fn who_reads_an_old_list_asks_again_before_it_tells_of_a_death() {
+async fn a_watch_with_an_old_list_reads_again_before_it_reports_a_death() {
     let redis = Redis::start();
     let ledger = connect(&redis.url());
     let (mut watch, mut worker) = (Watch::start(&ledger), Worker::start(&ledger, "n").await);
     let before = workers(&ledger).await;
-    assert_eq!(watch.hearts.severed(&before).await.expect("an answer"), []);
+    assert_eq!(watch.hearts.disconnected(&before).await.expect("an answer"), []);
     cut(&redis, &before[0]);
-    worker.replace_heart().await;
-    assert_eq!(watch.hearts.severed(&before).await.expect("an answer"), []);
+    worker.replace_connection().await;
+    assert_eq!(watch.hearts.disconnected(&before).await.expect("an answer"), []);
 }
 
-/// Everybody was killed together, say, and a scheduler is the first that is back.
+/// As after all processes were killed together, and a scheduler is the first that starts again.
 #[tokio::test]
-async fn who_died_before_anybody_looked_is_known_by_the_server_s_name() {
+async fn a_death_before_the_first_look_is_known_by_the_run_id_of_the_server() {
     let mut redis = Redis::start();
     let ledger = connect(&redis.url());
     drop(Worker::start(&ledger, "early").await);
@@ -286,7 +287,7 @@ async fn who_died_before_anybody_looked_is_known_by_the_server_s_name() {
 }
 
 #[tokio::test]
-async fn where_the_server_does_not_say_its_name_a_heart_that_was_never_seen_is_no_death() {
+async fn without_the_run_id_a_connection_that_was_never_seen_is_no_death() {
     let redis = Redis::start();
     redis.call(&["ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", "-info"]);
     let ledger = connect(&format!("redis://app:pw@127.0.0.1:{}", redis.port()));
@@ -298,7 +299,7 @@ async fn where_the_server_does_not_say_its_name_a_heart_that_was_never_seen_is_n
 }
 
 #[tokio::test]
-async fn who_dies_before_anybody_looked_is_missed_all_the_same() {
+async fn a_worker_that_dies_between_two_looks_is_reported() {
     let redis = Redis::start();
     let ledger = connect(&redis.url());
     let mut watch = Watch::start(&ledger);
@@ -312,43 +313,44 @@ async fn who_dies_before_anybody_looked_is_missed_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_restart_of_redis_is_nobodys_death() {
+async fn a_restart_of_redis_is_no_death() {
     let mut redis = Redis::start();
     let ledger = connect(&redis.url());
     let (mut watch, mut worker) = (Watch::start(&ledger), Worker::start(&ledger, "n").await);
     assert_eq!(watch.severed().await, [""; 0]);
     let registered = workers(&ledger).await;
     redis.kill9();
-    assert!(watch.hearts.severed(&registered).await.is_err(), "nothing is known");
+    assert!(watch.hearts.disconnected(&registered).await.is_err(), "nothing is known");
     redis.restart();
     // The worker has not come back yet, but what is known of it was learnt before the restart.
     let answered = async {
         loop {
-            if let Ok(severed) = watch.hearts.severed(&registered).await {
+            if let Ok(severed) = watch.hearts.disconnected(&registered).await {
                 return severed;
             }
         }
     };
     assert_eq!(tokio::time::timeout(LONG, answered).await.expect("Redis is back"), []);
-    worker.replace_heart().await;
+    worker.replace_connection().await;
     assert_eq!(watch.severed().await, [""; 0]);
     drop(worker);
     watch.until_severed(&["n"]).await;
 }
 
 #[tokio::test]
-async fn who_may_not_ask_knows_nothing_and_the_rest_works() {
+async fn without_the_right_to_list_connections_everything_else_works() {
     let redis = Redis::start();
     let all_but = ["ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", "-client|list"];
     redis.call(&all_but);
     let ledger = connect(&format!("redis://app:pw@127.0.0.1:{}", redis.port()));
     let worker = Worker::start(&ledger, "n").await;
     let registered = workers(&ledger).await;
-    assert!(registered[0].connection.is_some(), "this it may ask");
-    let error = ledger.hearts().severed(&registered).await.expect_err("this it may not");
+    assert!(registered[0].connections.is_some(), "this it may ask");
+    let error =
+        ledger.connection_watch().disconnected(&registered).await.expect_err("this it may not");
     assert!(error.to_string().contains("client|list"), "{error}");
     redis.call(&["ACL", "SETUSER", "app", "-client|info"]);
     drop(worker);
     let _worker = Worker::start(&ledger, "n").await;
-    assert_eq!(workers(&ledger).await[0].connection, None);
+    assert_eq!(workers(&ledger).await[0].connections, None);
 }

@@ -1,4 +1,5 @@
-//! The moves that cases are made of: one job, and short words for what schedulers and workers do with it.
+//! The test harness of the cases: one job, and short methods for the operations of schedulers and
+//! workers on it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +15,10 @@ use crate::op::{
 };
 use crate::{Events, Ledger};
 
-/// "Not while this case runs."
+/// A time that does not pass while a case runs.
 pub(super) const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long a case waits for a thing that must happen.
+/// How long a case waits for an event that must happen.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn job_id(n: u64) -> JobId {
@@ -28,7 +29,7 @@ pub(super) fn token(n: u64) -> Token {
     Token::from_bytes(u128::from(n).to_be_bytes())
 }
 
-/// Of a node that died the system says something that is not easy to keep.
+/// The cause of a loss; the report of a crash has characters that are easily corrupted.
 pub(super) fn lost(died: bool) -> LossCause {
     let words = "killed by SIGABRT; its last words: 100%, -\t\"né\"\n- 7,8";
     if died { LossCause::Crashed(words.into()) } else { LossCause::Left }
@@ -75,13 +76,13 @@ pub(super) fn shape(messages: &[ChunkMessage]) -> Vec<(u64, u64, u64)> {
     messages.iter().map(|message| (message.from, message.to, message.epoch.0)).collect()
 }
 
-/// A job on a ledger.
-pub(super) struct Play {
+/// A job in a ledger.
+pub(super) struct Harness {
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) job: JobId,
 }
 
-impl Play {
+impl Harness {
     pub(super) async fn of(ledger: &Arc<dyn Ledger>, total: u64) -> Self {
         Self::with(ledger, total, |_| {}).await
     }
@@ -101,7 +102,7 @@ impl Play {
         Self { ledger: Arc::clone(ledger), job: admission.job }
     }
 
-    /// Opens chunks that the sweep leaves alone.
+    /// Opens chunks that are not due for the sweep.
     pub(super) async fn open(&self, chunks: u32, size: u64) -> Vec<ChunkMessage> {
         self.open_within(chunks, size, NEVER).await
     }
@@ -153,7 +154,7 @@ impl Play {
             .await
     }
 
-    /// Commits under the chunk's own token; gives the job's state after it.
+    /// Commits under the token of [`Self::hold`]; returns the job's state after it.
     pub(super) async fn commit(&self, chunk: ChunkId, from: u64, runs: Vec<Run>) -> JobState {
         match self.try_commit(chunk.0, chunk.0, from, runs).await.expect("commit") {
             Committed::Settled { state } => state,
@@ -161,15 +162,15 @@ impl Play {
         }
     }
 
-    /// All of a held chunk succeeds, without results.
+    /// Commits success of a whole held chunk, without results.
     pub(super) async fn succeed(&self, held: &ChunkMessage) -> JobState {
         self.commit(held.chunk, held.from, vec![ok(held.to - held.from)]).await
     }
 
-    /// Opens, claims and succeeds whatever the level still has to hand out.
+    /// Opens, claims and succeeds everything that is left of the level.
     pub(super) async fn succeed_level(&self) -> JobState {
         let opened = self.open(100, 3).await;
-        assert!(!opened.is_empty(), "the level has something to hand out");
+        assert!(!opened.is_empty(), "the level has open subtasks");
         let mut state = None;
         for message in &opened {
             self.hold(message).await;
@@ -198,7 +199,7 @@ impl Play {
         self.ledger.job(self.job).await.expect("job").expect("the job is known")
     }
 
-    /// (from, to, epoch) of what a sweep publishes.
+    /// (from, to, epoch) of the chunks that a sweep publishes.
     pub(super) async fn sweep(&self, limit: u32, publish_within: Duration) -> Vec<(u64, u64, u64)> {
         let swept = self
             .ledger
@@ -208,7 +209,7 @@ impl Play {
         shape(&swept.expect("the job is known").publish)
     }
 
-    /// The books must balance and agree with a recount.
+    /// Checks that the counts balance and agree with an audit.
     pub(super) async fn check(&self) {
         check_audit(&self.ledger, self.job).await;
     }
@@ -229,13 +230,13 @@ pub(super) async fn next_event(events: &mut Box<dyn Events>) -> Event {
     tokio::time::timeout(PATIENCE, events.next()).await.expect("a hint")
 }
 
-/// Waits for a hint that `wanted` recognises.
+/// Waits for this hint.
 pub(super) async fn await_event(events: &mut Box<dyn Events>, wanted: &Event) {
     let found = tokio::time::timeout(PATIENCE, async { while events.next().await != *wanted {} });
     found.await.unwrap_or_else(|_| panic!("no {wanted:?} within {PATIENCE:?}"));
 }
 
-/// Asks again and again until the answer is yes.
+/// Polls until the answer is yes.
 pub(super) async fn await_that(what: &str, asked: impl AsyncFn() -> bool) {
     let found = tokio::time::timeout(PATIENCE, async {
         while !asked().await {

@@ -1,9 +1,11 @@
-//! A few connections to Redis, each shared by all requests that are under way on it: redis-rs writes them one behind the other
-//! and sorts the answers, so a request needs no connection of its own and no round trip to see whether one is sound.
+//! A small, fixed number of connections to Redis, shared by all requests. redis-rs pipelines the
+//! requests of one connection and matches the answers, so a request needs neither a connection of
+//! its own nor a round trip that checks one.
 //!
-//! A connection that timed out, broke, or turned out to lead to a replica is given up, and the next request opens another one.
-//! One that nobody used for a while is asked whether it is still there, since a server or a firewall may have closed it in
-//! silence. Deliberately absent: retries; what a request says (see `call`).
+//! A connection that timed out, broke, or turned out to lead to a replica is discarded, and the
+//! next request opens another one. A connection that was idle for a while is pinged before it is
+//! used, since a server or a firewall may have closed it without notice. Deliberately absent:
+//! retries; the contents of requests (see `call`).
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,28 +21,28 @@ use tokio::time::Instant;
 
 use super::Config;
 use super::address::Address;
-use super::hearts;
+use super::connection_watch;
 use super::transport::{Failure, within};
 
-/// A connection with so many requests under way gets no more while there is another one.
+/// A connection with this many requests in flight gets no more while there is another one.
 const BUSY: usize = 32;
 
-/// After this time without a request a connection is asked whether it is still there.
+/// A connection that was idle for this time is pinged before it is used.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// Most that is read of a server that hangs up at once.
+/// The most bytes that are read from a server that closes a new connection at once.
 const LONGEST_GREETING: u64 = 256;
 
-/// A connection, as whoever sends something holds it.
+/// A connection on which commands are sent.
 #[derive(Clone)]
-pub(super) enum Wire {
+pub(super) enum Connection {
     /// To one server.
     One(MultiplexedConnection),
     /// To all nodes of a cluster.
     Cluster(ClusterConnection),
 }
 
-impl Wire {
+impl Connection {
     pub(super) fn as_connection(&mut self) -> &mut (dyn ConnectionLike + Send) {
         match self {
             Self::One(connection) => connection,
@@ -50,19 +52,19 @@ impl Wire {
 }
 
 /// All connections of one ledger.
-pub(super) struct Lanes {
+pub(super) struct Connections {
     pool: Pool,
     /// Host and port of the one server, if it is one and speaks plain TCP.
     server: Option<(String, u16)>,
-    lanes: Vec<Lane>,
+    slots: Vec<Slot>,
     response: Duration,
     connect: Duration,
 }
 
-impl Lanes {
+impl Connections {
     /// Opens nothing yet.
     pub(super) fn new(address: &Address, config: &Config) -> Result<Self, String> {
-        let lanes = (0..config.connections.max(1)).map(|_| Lane::default()).collect();
+        let slots = (0..config.connections.max(1)).map(|_| Slot::default()).collect();
         let (response, connect) = (config.response_timeout, config.connect_timeout);
         let server = match address {
             Address::Alone(info) => match info.addr() {
@@ -71,80 +73,85 @@ impl Lanes {
             },
             Address::Sentinel { .. } | Address::Cluster(_) => None,
         };
-        Ok(Self { pool: Pool::new(address, config)?, server, lanes, response, connect })
+        Ok(Self { pool: Pool::new(address, config)?, server, slots, response, connect })
     }
 
     pub(super) fn is_cluster(&self) -> bool {
         matches!(self.pool, Pool::Cluster(_))
     }
 
-    /// A connection to send one thing on.
-    pub(super) async fn turn(&self) -> Result<Turn<'_>, Failure> {
-        let lane = self.choose();
-        let under_way = UnderWay::on(lane);
+    /// A connection for one request.
+    pub(super) async fn lease(&self) -> Result<Lease<'_>, Failure> {
+        let slot = self.choose();
+        let in_flight = InFlightGuard::on(slot);
         let limit = self.connect + self.response;
-        match tokio::time::timeout(limit, self.connection(lane)).await {
-            Ok(connection) => connection.map(|(number, wire)| Turn { under_way, number, wire }),
+        match tokio::time::timeout(limit, self.connection(slot)).await {
+            Ok(connection) => {
+                connection.map(|(number, connection)| Lease { in_flight, number, connection })
+            }
             Err(_) => Err(Failure::TimedOut(format!("no connection within {limit:?}"))),
         }
     }
 
-    /// What the server calls the first connection, which whoever asks little asks everything on.
-    /// `None` where it does not say, and in a cluster, where each is to many servers.
+    /// The server's name of the first connection, which carries all requests of a process with few
+    /// requests. `None` if the server does not tell it, and in a cluster, where each connection
+    /// leads to many servers.
     pub(super) async fn name(&self) -> Option<String> {
-        let lane = self.lanes.first().filter(|_| !self.is_cluster())?;
+        let slot = self.slots.first().filter(|_| !self.is_cluster())?;
         let limit = self.connect + self.response;
-        let (number, wire) = tokio::time::timeout(limit, self.connection(lane)).await.ok()?.ok()?;
-        if let Some(name) = lane.name(number) {
+        let (number, connection) =
+            tokio::time::timeout(limit, self.connection(slot)).await.ok()?.ok()?;
+        if let Some(name) = slot.name(number) {
             return name;
         }
-        let Wire::One(mut connection) = wire else { return None };
+        let Connection::One(mut connection) = connection else { return None };
         let who = redis::cmd("CLIENT").arg("INFO").to_owned();
         let asked = who.query_async::<String>(&mut connection);
         let name = match within(self.response, "waiting for an answer", asked).await {
-            Ok(line) => hearts::name(&line),
+            Ok(line) => connection_watch::name(&line),
             Err(failure) if failure.breaks_connection() => {
-                lane.give_up(number);
+                slot.discard(number);
                 return None;
             }
             Err(_) => None,
         };
-        lane.call(number, name.clone());
+        slot.set_name(number, name.clone());
         name
     }
 
-    /// The first that is not busy, so that who asks little keeps one connection; else the one with the least to do.
-    fn choose(&self) -> &Lane {
-        let load = |lane: &&Lane| lane.under_way.load(Ordering::Relaxed);
-        let free = self.lanes.iter().find(|lane| load(lane) < BUSY);
-        free.or_else(|| self.lanes.iter().min_by_key(load)).expect("there is at least one")
+    /// The first slot that is not busy, so that few requests use one connection; otherwise the slot
+    /// with the fewest requests in flight.
+    fn choose(&self) -> &Slot {
+        let load = |slot: &&Slot| slot.in_flight.load(Ordering::Relaxed);
+        let free = self.slots.iter().find(|slot| load(slot) < BUSY);
+        free.or_else(|| self.slots.iter().min_by_key(load)).expect("there is at least one")
     }
 
-    async fn connection(&self, lane: &Lane) -> Result<(u64, Wire), Failure> {
-        if let Some(found) = lane.in_use() {
+    async fn connection(&self, slot: &Slot) -> Result<(u64, Connection), Failure> {
+        if let Some(found) = slot.in_use() {
             return Ok(found);
         }
-        let _opening = lane.opening.lock().await;
-        // Meanwhile somebody else may have.
-        if let Some(found) = lane.in_use() {
+        let _opening = slot.opening.lock().await;
+        // Another task may have opened it meanwhile.
+        if let Some(found) = slot.in_use() {
             return Ok(found);
         }
-        if let Some((number, mut wire)) = lane.idle() {
+        if let Some((number, mut connection)) = slot.idle() {
             let ping = redis::cmd("PING");
-            let asked = wire.as_connection().req_packed_command(&ping);
+            let asked = connection.as_connection().req_packed_command(&ping);
             match within(self.response, "waiting for an answer", asked).await {
-                Err(failure) if failure.breaks_connection() => lane.give_up(number),
-                _ => return Ok(lane.keep_using(number, wire)),
+                Err(failure) if failure.breaks_connection() => slot.discard(number),
+                _ => return Ok(slot.keep_using(number, connection)),
             }
         }
         match self.pool.open(self.response).await {
-            Ok(pooled) => Ok(lane.put(pooled)),
+            Ok(pooled) => Ok(slot.put(pooled)),
             Err(failure) => Err(self.explained(failure).await),
         }
     }
 
-    /// Of a server that hangs up at once, what it says before it does: that it has too many clients. By then the library
-    /// has written to a closed connection, and says no more than that.
+    /// Reads the error that a server sends before it closes a new connection: that it has too many
+    /// clients. The client library, which writes first, only reports that the connection is closed.
     async fn explained(&self, failure: Failure) -> Failure {
         let Some(target) = self.server.as_ref().filter(|_| failure.is_hung_up()) else {
             return failure;
@@ -162,111 +169,113 @@ impl Lanes {
     }
 }
 
-/// One connection, once it is open.
+/// One connection, opened when it is first needed.
 #[derive(Default)]
-struct Lane {
+struct Slot {
     open: Mutex<Option<Open>>,
-    /// Connections that it had.
+    /// The number of connections that this slot has had.
     opened: AtomicU64,
-    /// Held by who opens it, or finds out whether it is still there.
+    /// Held while a task opens or pings the connection.
     opening: tokio::sync::Mutex<()>,
-    under_way: AtomicUsize,
+    in_flight: AtomicUsize,
 }
 
 struct Open {
     number: u64,
     pooled: Pooled,
     used: Instant,
-    /// What the server calls it, once it was asked, if it says.
+    /// The server's name of the connection: `None` before the server was asked, `Some(None)` if it
+    /// does not tell.
     name: Option<Option<String>>,
 }
 
-impl Lane {
-    /// The connection, if it was used a short while ago.
-    fn in_use(&self) -> Option<(u64, Wire)> {
+impl Slot {
+    /// The connection, if it was used recently.
+    fn in_use(&self) -> Option<(u64, Connection)> {
         let mut open = self.open.lock();
         let open = open.as_mut().filter(|open| open.used.elapsed() < IDLE)?;
         open.used = Instant::now();
-        Some((open.number, open.pooled.wire()))
+        Some((open.number, open.pooled.connection()))
     }
 
-    /// The connection, used or not.
-    fn idle(&self) -> Option<(u64, Wire)> {
-        self.open.lock().as_ref().map(|open| (open.number, open.pooled.wire()))
+    /// The connection, whenever it was last used.
+    fn idle(&self) -> Option<(u64, Connection)> {
+        self.open.lock().as_ref().map(|open| (open.number, open.pooled.connection()))
     }
 
-    fn keep_using(&self, number: u64, wire: Wire) -> (u64, Wire) {
+    fn keep_using(&self, number: u64, connection: Connection) -> (u64, Connection) {
         if let Some(open) = self.open.lock().as_mut().filter(|open| open.number == number) {
             open.used = Instant::now();
         }
-        (number, wire)
+        (number, connection)
     }
 
-    fn put(&self, pooled: Pooled) -> (u64, Wire) {
+    fn put(&self, pooled: Pooled) -> (u64, Connection) {
         let number = self.opened.fetch_add(1, Ordering::Relaxed);
-        let wire = pooled.wire();
+        let connection = pooled.connection();
         *self.open.lock() = Some(Open { number, pooled, used: Instant::now(), name: None });
-        (number, wire)
+        (number, connection)
     }
 
-    /// What the server calls this connection, if it was asked already.
+    /// The server's name of this connection, if the server was asked already.
     fn name(&self, number: u64) -> Option<Option<String>> {
         self.open.lock().as_ref().filter(|open| open.number == number)?.name.clone()
     }
 
-    fn call(&self, number: u64, name: Option<String>) {
+    fn set_name(&self, number: u64, name: Option<String>) {
         if let Some(open) = self.open.lock().as_mut().filter(|open| open.number == number) {
             open.name = Some(name);
         }
     }
 
-    /// Whoever comes next opens another connection. Who still waits for answers on this one keeps it.
-    fn give_up(&self, number: u64) {
-        let given_up = self.open.lock().take_if(|open| open.number == number);
-        if let Some(open) = given_up {
+    /// Discards a connection, so that the next request opens another one. Requests in flight keep
+    /// it.
+    fn discard(&self, number: u64) {
+        let discarded = self.open.lock().take_if(|open| open.number == number);
+        if let Some(open) = discarded {
             open.pooled.take();
         }
     }
 }
 
-/// Counts a request on its lane while it lives.
-struct UnderWay<'a>(&'a Lane);
+/// Counts a request as in flight on its slot until it is dropped.
+struct InFlightGuard<'a>(&'a Slot);
 
-impl<'a> UnderWay<'a> {
-    fn on(lane: &'a Lane) -> Self {
-        lane.under_way.fetch_add(1, Ordering::Relaxed);
-        Self(lane)
+impl<'a> InFlightGuard<'a> {
+    fn on(slot: &'a Slot) -> Self {
+        slot.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(slot)
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for InFlightGuard<'_> {
     fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// One request's use of a connection.
-pub(super) struct Turn<'a> {
-    under_way: UnderWay<'a>,
+/// The use of a connection by one request.
+pub(super) struct Lease<'a> {
+    in_flight: InFlightGuard<'a>,
     number: u64,
-    wire: Wire,
+    connection: Connection,
 }
 
-impl Turn<'_> {
-    pub(super) fn wire(&self) -> Wire {
-        self.wire.clone()
+impl Lease<'_> {
+    pub(super) fn connection(&self) -> Connection {
+        self.connection.clone()
     }
 
-    /// Gives the connection up if what came of the request says that nothing good can come of it any more.
+    /// Discards the connection if the outcome of the request shows that it is unusable.
     pub(super) fn end<T>(&self, sent: Result<T, Failure>) -> Result<T, Failure> {
         if sent.as_ref().is_err_and(Failure::breaks_connection) {
-            self.under_way.0.give_up(self.number);
+            self.in_flight.0.discard(self.number);
         }
         sent
     }
 }
 
-/// Where connections come from.
+/// The pool that opens connections.
 enum Pool {
     Alone(deadpool_redis::Pool),
     Sentinel(sentinel::Pool),
@@ -280,15 +289,15 @@ enum Pooled {
 }
 
 impl Pooled {
-    fn wire(&self) -> Wire {
+    fn connection(&self) -> Connection {
         match self {
-            Self::Alone(connection) => Wire::One((**connection).clone()),
-            Self::Sentinel(connection) => Wire::One((**connection).clone()),
-            Self::Cluster(connection) => Wire::Cluster((**connection).clone()),
+            Self::Alone(connection) => Connection::One((**connection).clone()),
+            Self::Sentinel(connection) => Connection::One((**connection).clone()),
+            Self::Cluster(connection) => Connection::Cluster((**connection).clone()),
         }
     }
 
-    /// Takes it out of the pool for good.
+    /// Removes the connection from the pool.
     fn take(self) {
         match self {
             Self::Alone(connection) => drop(deadpool_redis::Connection::take(connection)),
@@ -360,7 +369,7 @@ fn failure(error: deadpool_redis::PoolError) -> Failure {
     }
 }
 
-/// How the nodes behind sentinels are reached.
+/// How to reach the nodes behind sentinels.
 pub(super) fn node_info(node: &redis::ConnectionInfo, tls: bool) -> SentinelNodeConnectionInfo {
     SentinelNodeConnectionInfo {
         tls_mode: tls.then_some(TlsMode::Secure),
