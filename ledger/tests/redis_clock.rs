@@ -5,6 +5,7 @@ use std::time::Duration;
 use longshore_ledger::redis::{Config, RedisLedger};
 use longshore_ledger::{
     Admission, Claim, ClaimParams, Commit, CommitParams, Committed, Ledger, OpenParams,
+    RegisterSchedulerParams,
 };
 use longshore_protocol::{ChunkMessage, JobId, NodeId, Run, SchedulerId, Token};
 use longshore_test_servers::{Redis, RedisOptions, SettableClock};
@@ -66,7 +67,10 @@ async fn check_jump(seconds: i64) {
     let redis = start(&clock);
     let (scheduler, worker) = (connect(&redis), connect(&redis));
     let me = SchedulerId::new("s");
-    scheduler.register_scheduler(&me, LONG).await.expect("Redis is there");
+    scheduler
+        .register_scheduler(&RegisterSchedulerParams::new(me.clone(), LONG))
+        .await
+        .expect("Redis is there");
     let (then, since) =
         (scheduler.now().await.expect("Redis is there").as_millis(), Instant::now());
     let job: JobId = "00000000-0000-4000-8000-000000000001".parse().expect("a UUID");
@@ -96,10 +100,15 @@ async fn check_jump(seconds: i64) {
     let newcomer = connect(&redis);
     assert!(is_off(&newcomer, then, since).await < LONG, "a newcomer has the server's time");
     // A scheduler that is killed right now is off the list in time.
-    newcomer.register_scheduler(&SchedulerId::new("new"), LONG).await.expect("Redis is there");
+    newcomer
+        .register_scheduler(&RegisterSchedulerParams::new(SchedulerId::new("new"), LONG))
+        .await
+        .expect("Redis is there");
     sleep(Duration::from_millis(50)).await;
-    let there =
-        scheduler.register_scheduler(&me, Duration::from_millis(20)).await.expect("Redis is there");
+    let there = scheduler
+        .register_scheduler(&RegisterSchedulerParams::new(me.clone(), Duration::from_millis(20)))
+        .await
+        .expect("Redis is there");
     assert_eq!(there.iter().map(|it| it.id.as_str()).collect::<Vec<_>>(), ["s"]);
 }
 
@@ -118,7 +127,10 @@ async fn a_server_that_restarts_empty_with_another_clock_is_corrected() {
     let clock = SettableClock::new();
     let redis = start(&clock);
     let scheduler = connect(&redis);
-    scheduler.register_scheduler(&SchedulerId::new("s"), LONG).await.expect("Redis is there");
+    scheduler
+        .register_scheduler(&RegisterSchedulerParams::new(SchedulerId::new("s"), LONG))
+        .await
+        .expect("Redis is there");
     let (then, since) =
         (scheduler.now().await.expect("Redis is there").as_millis(), Instant::now());
     for seconds in [HOUR, -HOUR, 0] {

@@ -215,10 +215,8 @@ async fn concurrent_claims_of_a_job_share_a_call_and_each_gets_its_answer() {
     assert_eq!(calls(&redis, "fcall"), 3);
     // Each on its own, and those of other jobs or nodes are not held up.
     let stranger = NodeId::new("not, a name");
-    let refused = ledger.claim(
-        job,
-        &ClaimParams::new(ChunkId(0), Epoch(1), Token::from_bytes([1; 16]), stranger.clone()),
-    );
+    let params = ClaimParams::new(ChunkId(0), Epoch(1), Token::from_bytes([1; 16]), stranger);
+    let refused = ledger.claim(job, &params);
     let (first, refused, third) = tokio::join!(claim(0), refused, claim(1));
     assert!(matches!(refused, Err(Error::Misuse { operation: "claim", .. })), "{refused:?}");
     assert!(matches!((first, third), (Ok(Claim::Gone), Ok(Claim::Gone))));

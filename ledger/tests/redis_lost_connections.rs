@@ -7,7 +7,7 @@ use std::time::Duration;
 use longshore_ledger::redis::{Config, RedisLedger};
 use longshore_ledger::{
     BeatParams, ConnectionWatch, Event, Events, Ledger, LoseParams, LossCause, LossEvidence,
-    Process, ProcessConnections, Topic,
+    Process, ProcessConnections, RegisterSchedulerParams, Topic,
 };
 use longshore_protocol::{NodeId, NodeInfo, SchedulerId, Timestamp};
 use longshore_test_servers::{Redis, RedisCluster, RedisSentinel};
@@ -167,12 +167,17 @@ async fn the_death_of_a_scheduler_is_seen_like_that_of_a_worker() {
     let [me, other] = ["me", "other"].map(SchedulerId::new);
     let dying = watching.separate();
     let attend = async || -> Vec<ProcessConnections> {
-        let present =
-            watching.register_scheduler(&me, LONG).await.expect("a sign of life gets through");
+        let present = watching
+            .register_scheduler(&RegisterSchedulerParams::new(me.clone(), LONG))
+            .await
+            .expect("a sign of life gets through");
         present.iter().map(ProcessConnections::from).collect()
     };
     let follows = dying.events(Topic::Workers).await.expect("hints can be followed");
-    dying.register_scheduler(&other, LONG).await.expect("a sign of life gets through");
+    dying
+        .register_scheduler(&RegisterSchedulerParams::new(other.clone(), LONG))
+        .await
+        .expect("a sign of life gets through");
     let _worker = Worker::start(&watching, "worker").await;
     let all = [attend().await, workers(&watching).await].concat();
     assert_eq!(all.len(), 3);

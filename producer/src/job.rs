@@ -285,7 +285,7 @@ impl Job {
 
     /// Tries again what failed: all of it, or only `indices`. Each gets fresh attempts.
     pub async fn retry(&self, indices: Option<&[u64]>) -> Result<JobState, Error> {
-        let params = RetryParams { indices: indices.map(<[u64]>::to_vec) };
+        let params = indices.map_or_else(RetryParams::all, RetryParams::only);
         self.control(self.jobs.ledger().retry(self.id, &params).await)
     }
 

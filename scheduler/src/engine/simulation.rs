@@ -287,7 +287,8 @@ impl World {
     }
 
     pub(super) fn beat(&mut self, name: &str) {
-        at_once(self.ledger.beat(&BeatParams::new(record(name, "other", 1, 0).info, []))).unwrap();
+        let info = Arc::unwrap_or_clone(record(name, "other", 1, 0).info);
+        at_once(self.ledger.beat(&BeatParams::new(info, []))).unwrap();
     }
 
     pub(super) fn run_for(&mut self, ms: u64) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_ledger::Ledger;
+use longshore_ledger::{Ledger, RetryParams};
 use longshore_producer::{Client, JobDocument};
 use longshore_protocol::SchedulerId;
 use longshore_scheduler::{Expand, Scheduler};

@@ -118,7 +118,7 @@ impl World {
     }
 
     pub(crate) async fn claim(&self, job: JobId, params: &ClaimParams) -> Result<Claim, Error> {
-        let &ClaimParams { chunk, epoch, token, ref node } = params;
+        let &ClaimParams { chunk, epoch, token, ref node, .. } = params;
         let mut claim = self.ledger.claim(job, params).await?;
         self.note(|| format!("{job}/{chunk} epoch {epoch} claimed by {node}: {claim:?}"));
         if let Claim::Granted(grant) = &mut claim {
@@ -146,20 +146,19 @@ impl World {
     }
 
     async fn commit(&self, job: JobId, params: &CommitParams) -> Result<Committed, Error> {
-        let &CommitParams { chunk, token, ref commit } = params;
+        let &CommitParams { chunk, token, .. } = params;
         let (allowed, to) = {
             let holders = &self.history.lock().holders;
             let to = holders.of(job, chunk).first().map(|holder| holder.to);
             (holders.allow(job, chunk, token), to)
         };
-        let mut commit = commit.clone();
-        self.spoil(&mut commit, to);
+        let mut params = params.clone();
+        self.spoil(&mut params.commit, to);
         if self.is_sabotaged(Sabotage::ConfirmUnwritten) && self.dice.chance(50) {
             return Ok(Committed::Settled { state: JobState::Running });
         }
-        let shown = self.effective(job, chunk, token);
-        let before = self.kept(job, &commit).await;
-        let params = CommitParams::new(chunk, shown, commit);
+        params.token = self.effective(job, chunk, token);
+        let before = self.kept(job, &params.commit).await;
         let committed = self.ledger.commit(job, &params).await?;
         let commit = params.commit;
         self.count_results(job, token, &commit, &before).await;
@@ -182,7 +181,7 @@ impl World {
     }
 
     async fn release(&self, job: JobId, params: &ReleaseParams) -> Result<Released, Error> {
-        let &ReleaseParams { chunk, token, part } = params;
+        let &ReleaseParams { chunk, token, part, .. } = params;
         let shown = self.effective(job, chunk, token);
         let answer = self.ledger.release(job, &ReleaseParams { token: shown, ..*params }).await?;
         self.note(|| format!("{job}/{chunk} released, in parts of {part:?}: {answer:?}"));
@@ -221,7 +220,7 @@ impl World {
     }
 
     async fn revoke(&self, job: JobId, params: &RevokeParams) -> Result<Vec<Revoked>, Error> {
-        let RevokeParams { node, cause } = params;
+        let RevokeParams { node, cause, .. } = params;
         if self.is_sabotaged(Sabotage::NeverRevoke) {
             return Ok(Vec::new());
         }
