@@ -76,13 +76,13 @@ pub(super) async fn a_claim_of_an_absent_chunk_is_gone(ledger: Arc<dyn Ledger>) 
         .claim(job_id(9), &ClaimParams::new(ChunkId(1), Epoch(1), token(1), node("a")))
         .await
         .unwrap();
-    assert_eq!(absent, Claim::Unknown);
+    assert_eq!(absent, Claim::Gone);
     ledger.reject(job_id(9), "no").await.unwrap();
     let rejected = ledger
         .claim(job_id(9), &ClaimParams::new(ChunkId(1), Epoch(1), token(1), node("a")))
         .await
         .unwrap();
-    assert_eq!(rejected, Claim::Unknown);
+    assert_eq!(rejected, Claim::Gone);
     ledger.pause(harness.job).await.unwrap();
     assert_eq!(harness.claim(1, 1, 1, "a").await, Claim::Gone);
     ledger.resume(harness.job).await.unwrap();
