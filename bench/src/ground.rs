@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use longshore_producer::{Client, Job, JobDocument, Settings};
 use longshore_protocol::JobSummary;
-use longshore_protocol::state::JobState;
 use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, Layout};
@@ -124,7 +123,7 @@ pub(crate) fn job(task: &str, subtasks: u64, extra: &Value) -> JobDocument {
 
 /// What is measured of a job that did not succeed means nothing.
 pub(crate) fn succeeded(summary: &JobSummary) -> Result<(), Error> {
-    if summary.state == JobState::Succeeded && summary.counts.done == summary.counts.total {
+    if summary.state.is_success() && summary.counts.done == summary.counts.total {
         return Ok(());
     }
     let error = summary.error.as_deref().unwrap_or("without an error");

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use longshore_protocol::{JournalPlace, NodeId};
+use longshore_protocol::{JournalPosition, NodeId};
 
 /// A queue of one namespace. Declared by whoever publishes to it or consumes from it first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -158,7 +158,7 @@ pub trait Subscription: Send {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalEntry {
     /// Where it stands.
-    pub place: JournalPlace,
+    pub place: JournalPosition,
     /// What it says.
     pub body: Bytes,
 }
@@ -226,7 +226,7 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Reads the journal: what follows `after`, or all that is left of it. Comes back at once, also while the broker is
     /// down. `None` from a broker that keeps no journal by its nature.
-    async fn read_journal(&self, after: Option<JournalPlace>) -> Option<Box<dyn JournalReader>> {
+    async fn read_journal(&self, after: Option<JournalPosition>) -> Option<Box<dyn JournalReader>> {
         let _ = after;
         None
     }

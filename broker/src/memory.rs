@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use longshore_protocol::JournalPlace;
+use longshore_protocol::JournalPosition;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
@@ -223,7 +223,7 @@ impl Broker for MemoryBroker {
         }
     }
 
-    async fn read_journal(&self, after: Option<JournalPlace>) -> Option<Box<dyn JournalReader>> {
+    async fn read_journal(&self, after: Option<JournalPosition>) -> Option<Box<dyn JournalReader>> {
         let journal = self.hall.journal.as_ref()?;
         Some(Box::new(journal.read(after, self.link.subscribe())))
     }

@@ -1,24 +1,28 @@
---[[ _chunks: the record of an open chunk, one line under the chunk's number in `:chunks`:
-    from,to,epoch,token,node,state,since,crashes,attempt,deferrals,due,recovery,tried,deaths[,copy]
-  A queued chunk has no token and no node (`-`), a running one no due time (0). `since` is
-  when it came into its state. `recovery` is the number of the recovery that queued it, until it
-  is claimed (else 0). `tried` names the nodes on which attempts at all of its subtasks failed,
-  oldest first, between spaces (`-`: none), once for each attempt; the newest 8. `deaths` is the evidence against it, oldest first: for each of the
-  `crashes` nodes that died while they held it `node at among how`, between spaces (`-`: none;
-  `how` is what the system said of it, quoted as in URLs, or `-`).
-  `copy` is there while a second node may run, or runs, what is left of a running chunk: `offered at`, or
-  `token node since` of the second holder.
-  The sorted set `:due` has the queued chunks by their due time, so that a sweep need not go through all. ]]
+--[[ _chunks: the record of an open chunk, one line under the chunk's number in the hash `:chunks`.
+  from,to,epoch,token,node,state,since,crashes,attempt,deferrals,due,recovery,tried,deaths[,second]
+  state     CHUNK_QUEUED or CHUNK_RUNNING; a queued chunk has no token and no node (`-`), a running
+            one has no due time (0)
+  since     when the chunk entered this state
+  recovery  the number of the recovery that queued the chunk, until the chunk is claimed (else 0)
+  tried     the nodes on which attempts at all of its subtasks failed, oldest first, separated by
+            spaces (`-`: none), once for each attempt; the newest 8
+  deaths    the evidence against the chunk, oldest first: for each of the `crashes` nodes that died
+            while they held it `node at among how`, separated by spaces (`-`: none); `how` is what
+            the system said about the death, quoted as in URLs, or `-`
+  second    a speculative execution of a running chunk: `offered at` while any other node may claim
+            it, `token node since` once a second node holds the chunk as well
+  The sorted set `:due` lists the queued chunks by their due time, so that a sweep does not have to
+  read every record. ]]
 
 local chunks = {}
 
 local RECORD = '^(%d+),(%d+),(%d+),([^,]+),([^,]+),(%a+),(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),'
   .. '([^,]+),([^,]+),?([^,]*)$'
 
--- So many failed attempts of a subtask are remembered with their nodes.
-local MOST_TRIED = 8
+-- How many failed attempts of a subtask are remembered with their nodes.
+local MAX_TRIED = 8
 
-local function parse_copy(text)
+local function parse_second(text)
   local at = string.match(text, '^offered (%d+)$')
   if at then
     return { offered = tonumber(at) }
@@ -27,18 +31,18 @@ local function parse_copy(text)
   return token and { token = token, node = node, since = tonumber(since) }
 end
 
-local function copy_text(it)
-  if not it then
+local function second_text(second)
+  if not second then
     return ''
-  elseif it.offered then
-    return string.format(',offered %.0f', it.offered)
+  elseif second.offered then
+    return string.format(',offered %.0f', second.offered)
   end
-  return string.format(',%s %s %.0f', it.token, it.node, it.since)
+  return string.format(',%s %s %.0f', second.token, second.node, second.since)
 end
 
 function chunks.parse(id, text)
   local from, to, epoch, token, node, state, since, crashes, attempt, deferrals, due,
-    recovery, tried, deaths, copy = string.match(text, RECORD)
+    recovery, tried, deaths, second = string.match(text, RECORD)
   if not from then
     error('chunk ' .. id .. ' reads `' .. text .. '`')
   end
@@ -49,8 +53,25 @@ function chunks.parse(id, text)
     since = tonumber(since), crashes = tonumber(crashes),
     attempt = tonumber(attempt), deferrals = tonumber(deferrals), due = tonumber(due),
     recovery = tonumber(recovery), tried = tried, deaths = deaths,
-    copy = copy ~= '' and parse_copy(copy) or nil,
+    second = second ~= '' and parse_second(second) or nil,
   }
+end
+
+-- A chunk that was never handed out.
+function chunks.new(id, from, to, attempt, deferrals, tried, now, due)
+  return {
+    id = id, from = from, to = to, epoch = 1, token = '-', node = '-',
+    state = CHUNK_QUEUED, since = now, crashes = 0, attempt = attempt, deferrals = deferrals,
+    due = due, recovery = 0, tried = tried, deaths = '-',
+  }
+end
+
+function chunks.is_queued(chunk)
+  return chunk.state == CHUNK_QUEUED
+end
+
+function chunks.is_running(chunk)
+  return chunk.state == CHUNK_RUNNING
 end
 
 -- `%d` takes a quarter of the time of `%.0f`, but counts no further than the server's `long`.
@@ -64,11 +85,12 @@ end
 
 local format
 
-function chunks.text(it)
+function chunks.text(chunk)
   format = format or record_format()
   return string.format(format,
-    it.from, it.to, it.epoch, it.token, it.node, it.state, it.since, it.crashes,
-    it.attempt, it.deferrals, it.due, it.recovery, it.tried, it.deaths, copy_text(it.copy))
+    chunk.from, chunk.to, chunk.epoch, chunk.token, chunk.node, chunk.state, chunk.since,
+    chunk.crashes, chunk.attempt, chunk.deferrals, chunk.due, chunk.recovery, chunk.tried,
+    chunk.deaths, second_text(chunk.second))
 end
 
 -- The chunk, or nil if it is not open.
@@ -77,7 +99,7 @@ function chunks.load(key, id)
   return text and chunks.parse(id, text) or nil
 end
 
--- Those of these chunks that are open, under their ids as given.
+-- The open ones among the chunks with these ids, under the ids as given.
 function chunks.load_all(key, ids)
   local open = {}
   for i, text in ipairs(redis.call('HMGET', key, unpack(ids))) do
@@ -86,66 +108,73 @@ function chunks.load_all(key, ids)
   return open
 end
 
--- Those of the open chunks whose records `may_be` wanted and that, when read whole, are; in order of their number. A job may
--- have many thousands; to read all records takes ten times as long as to look for a word, and nobody else gets an answer
--- meanwhile.
+-- The open chunks for which `is_wanted` holds, in order of their number. `may_be` looks at the text
+-- of a record and sorts out most of those that are not wanted: a job may have many thousands of
+-- open chunks, to parse all records takes ten times as long as to search them for a word, and the
+-- server answers nobody else meanwhile.
 local function choose(key, may_be, is_wanted)
   local flat, list = redis.call('HGETALL', key), {}
   for i = 1, #flat, 2 do
-    local it = may_be(flat[i + 1]) and chunks.parse(flat[i], flat[i + 1])
-    if it and is_wanted(it) then
-      list[#list + 1] = it
+    local chunk = may_be(flat[i + 1]) and chunks.parse(flat[i], flat[i + 1])
+    if chunk and is_wanted(chunk) then
+      list[#list + 1] = chunk
     end
   end
   table.sort(list, function(a, b) return a.id < b.id end)
   return list
 end
 
+local QUEUED_TEXT, RUNNING_TEXT = ',-,-,' .. CHUNK_QUEUED .. ',', ',' .. CHUNK_RUNNING .. ','
+
 local function may_be_queued(text)
-  return string.find(text, ',-,-,queued,', 1, true)
+  return string.find(text, QUEUED_TEXT, 1, true)
 end
 
 -- The queued chunks.
 function chunks.queued(key)
-  return choose(key, may_be_queued, function(it) return it.state == 'queued' end)
+  return choose(key, may_be_queued, chunks.is_queued)
 end
 
--- The queued chunks that nodes died of.
-function chunks.queued_and_charged(key)
+-- The queued chunks during which nodes died.
+function chunks.queued_with_deaths(key)
   return choose(key, function(text)
     return string.sub(text, -2) ~= ',-' and may_be_queued(text)
-  end, function(it) return it.state == 'queued' end)
+  end, chunks.is_queued)
 end
 
--- What a node holds, be it a copy, of what it claimed up to this time if one is given.
+-- The chunks that a node holds, alone or as the second holder; with `claimed_by` only those that it
+-- claimed at or before that time.
 function chunks.held_by(key, node, claimed_by)
-  local words, copied, latest = ',' .. node .. ',running,', ' ' .. node .. ' ', claimed_by or math.huge
+  local as_first, as_second = ',' .. node .. RUNNING_TEXT, ' ' .. node .. ' '
+  local latest = claimed_by or math.huge
   return choose(key, function(text)
-    return string.find(text, words, 1, true) or string.find(text, copied, 1, true)
-  end, function(it)
-    if it.state == 'running' and it.node == node then
-      return it.since <= latest
+    return string.find(text, as_first, 1, true) or string.find(text, as_second, 1, true)
+  end, function(chunk)
+    if chunks.is_running(chunk) and chunk.node == node then
+      return chunk.since <= latest
     end
-    return it.copy and it.copy.node == node and it.copy.since <= latest
+    local second = chunk.second
+    return second and second.node == node and second.since <= latest
   end)
 end
 
--- The running chunks that were claimed by this time.
+-- The running chunks that were claimed at or before this time.
 function chunks.running_since(key, claimed_by)
-  return choose(key, function(text) return string.find(text, ',running,', 1, true) end, function(it)
-    return it.state == 'running' and it.since <= claimed_by
-  end)
+  return choose(key, function(text) return string.find(text, RUNNING_TEXT, 1, true) end,
+    function(chunk) return chunks.is_running(chunk) and chunk.since <= claimed_by end)
 end
 
--- Who holds the chunk of this record, with which token, and since when; nil if it is queued.
+local HOLDER = '^%d+,%d+,%d+,([^,]+),([^,]+)' .. RUNNING_TEXT .. '(%d+),'
+
+-- The node that holds the chunk of this record, its token, and since when; nil for a queued chunk.
 function chunks.holder(text)
-  local token, node, since = string.match(text, '^%d+,%d+,%d+,([^,]+),([^,]+),running,(%d+),')
+  local token, node, since = string.match(text, HOLDER)
   return node, token, since
 end
 
--- The same of who holds a copy of it; nil if nobody does.
-function chunks.copy_holder(text)
-  -- Hardly any record has a copy, and most of the others end with the `-` of no deaths.
+-- The same for the second holder; nil if there is none.
+function chunks.second_holder(text)
+  -- Few records have a second holder, and most others end with the `-` of no deaths.
   if string.byte(text, -1) == 45 then
     return nil
   end
@@ -164,52 +193,53 @@ function chunks.extent(text)
 end
 
 -- Keeps a running chunk, when the job is saved.
-function chunks.save(of, key, it)
-  job.write(of, 'HSET', key, it.id, chunks.text(it))
+function chunks.save(job, key, chunk)
+  jobs.write(job, 'HSET', key, chunk.id, chunks.text(chunk))
 end
 
 -- Keeps a queued chunk, when the job is saved.
-function chunks.queue(of, key, due, it)
-  chunks.save(of, key, it)
-  job.write(of, 'ZADD', due, it.due, it.id)
+function chunks.queue(job, key, due, chunk)
+  chunks.save(job, key, chunk)
+  jobs.write(job, 'ZADD', due, chunk.due, chunk.id)
 end
 
--- Makes `:due` anew from the records.
-function chunks.index(of, key, due)
+-- Rebuilds `:due` from the records.
+function chunks.rebuild_due(job, key, due)
   redis.call('DEL', due)
-  for _, it in ipairs(chunks.queued(key)) do
-    job.write(of, 'ZADD', due, it.due, it.id)
+  for _, chunk in ipairs(chunks.queued(key)) do
+    jobs.write(job, 'ZADD', due, chunk.due, chunk.id)
   end
-  job.save(of)
+  jobs.save(job)
 end
 
--- The node that holds the chunk, or a copy of it, under this token; nil if none does.
-function chunks.holder_by(it, token)
-  if it and it.state == 'running' then
-    return it.token == token and it.node
-      or it.copy and it.copy.token == token and it.copy.node or nil
+-- The node that holds the chunk, alone or as the second holder, under this token; nil if none does.
+function chunks.holder_by(chunk, token)
+  if chunk and chunks.is_running(chunk) then
+    local second = chunk.second
+    return chunk.token == token and chunk.node
+      or second and second.token == token and second.node or nil
   end
 end
 
 -- `tried` with one more node.
-function chunks.tried_also(tried, node)
+function chunks.add_tried(tried, node)
   if tried == '-' then
     return node
   end
   tried = tried .. ' ' .. node
   local _, gaps = string.gsub(tried, ' ', ' ')
-  return gaps < MOST_TRIED and tried or string.match(tried, ' (.*)$')
+  return gaps < MAX_TRIED and tried or string.match(tried, ' (.*)$')
 end
 
--- `tried` without what failed on nodes whose failures don't count, and how many attempts that makes.
-function chunks.absolve(it, tried)
-  local absolved = it.fields.absolved
-  if not absolved or tried == '-' then
+-- `tried` without the nodes whose failures use up no attempts, and how many attempts were on those.
+function chunks.without_refunded(job, tried)
+  local refunded = job.fields.refunded_nodes
+  if not refunded or tried == '-' then
     return tried, 0
   end
   local kept, count = {}, 0
   for node in string.gmatch(tried, '%S+') do
-    if string.find(' ' .. absolved .. ' ', ' ' .. node .. ' ', 1, true) then
+    if string.find(' ' .. refunded .. ' ', ' ' .. node .. ' ', 1, true) then
       count = count + 1
     else
       kept[#kept + 1] = node
@@ -218,35 +248,42 @@ function chunks.absolve(it, tried)
   return #kept > 0 and table.concat(kept, ' ') or '-', count
 end
 
--- Cuts a queued chunk at these places. The first part stays in its own; gives all of them.
-function chunks.cut(of, it, places)
-  local parts, stop = { it }, it.to
-  it.to = places[1] or stop
+-- Cuts a queued chunk at these places. The first part keeps the chunk's number. Gives all parts.
+function chunks.cut(job, chunk, places)
+  local parts, stop = { chunk }, chunk.to
+  chunk.to = places[1] or stop
   for i, from in ipairs(places) do
-    local part = chunks.parse(job.num(of, 'next_chunk'), chunks.text(it))
+    local part = chunks.parse(jobs.num(job, 'next_chunk'), chunks.text(chunk))
     part.from, part.to = from, places[i + 1] or stop
-    job.add(of, 'next_chunk', 1)
+    jobs.add(job, 'next_chunk', 1)
     parts[#parts + 1] = part
   end
   return parts
 end
 
--- Ends a hold where another node runs the chunk as well, and goes on alone. Gives false if there is none.
-function chunks.leave_to_the_other(it, node)
-  local copy = it.copy
-  if not copy or copy.offered then
+-- Gives a queued chunk to a node.
+function chunks.grant(chunk, token, node, now)
+  chunk.state, chunk.token, chunk.node = CHUNK_RUNNING, token, node
+  chunk.since, chunk.due = now, 0
+end
+
+-- Ends the hold of `node` on a chunk that another node holds too: the other node goes on alone.
+-- Gives false if there is no other holder.
+function chunks.leave_to_other_holder(chunk, node)
+  local second = chunk.second
+  if not second or second.offered then
     return false
   end
-  if copy.node ~= node then
-    it.token, it.node, it.since = copy.token, copy.node, copy.since
+  if second.node ~= node then
+    chunk.token, chunk.node, chunk.since = second.token, second.node, second.since
   end
-  it.copy = nil
+  chunk.second = nil
   return true
 end
 
--- Takes the chunk from its holder: whatever the holder still sends is fenced.
-function chunks.requeue(it, now)
-  it.state, it.token, it.node = 'queued', '-', '-'
-  it.epoch, it.since, it.due = it.epoch + 1, now, now
-  it.copy = nil
+-- Takes the chunk from its holder and queues it: what the holder still sends is fenced.
+function chunks.requeue(chunk, now)
+  chunk.state, chunk.token, chunk.node = CHUNK_QUEUED, '-', '-'
+  chunk.epoch, chunk.since, chunk.due = chunk.epoch + 1, now, now
+  chunk.second = nil
 end

@@ -1,69 +1,70 @@
---[[ _hints: telling who listens that something is else now. Hints get lost; nothing depends on them but speed.
-  All are published on the operation's channel, for whoever wants to know. Since a listener has to be woken for
-  each, ours listen to channels with what concerns them alone:
-  CHANNEL:clients      what became of jobs, but not that they run; of one that a commit ended, how
-  CHANNEL:schedulers   what may be to do for them
-  CHANNEL:workers      what has to stop ]]
+--[[ _hints: publishes what changed. Hints get lost; nothing but speed depends on them.
+  Every hint is published on the operation's channel, for programs of users. A listener is woken for
+  each hint, so Longshore's own processes listen to channels that carry only what they need:
+  CHANNEL:clients      what became of jobs, except that they run; of a job that a commit ended, how
+  CHANNEL:schedulers   jobs for which a scheduler may have something to do
+  CHANNEL:workers      jobs whose chunks have to stop ]]
 local hints = {}
 
--- Of a job with so many results at most, they go with the news of its end, up to so many bytes.
-local FEW, SHORT = 16, 4096
+-- The hint of a job's end carries the results of jobs with at most this many indices, up to this
+-- many bytes.
+local MAX_INDICES, MAX_BYTES = 16, 4096
 
-local function tell(message, channel, audiences)
+local function publish(message, channel, topics)
   redis.call('PUBLISH', channel, message)
-  for _, audience in ipairs(audiences) do
-    redis.call('PUBLISH', channel .. ':' .. audience, message)
+  for _, topic in ipairs(topics) do
+    redis.call('PUBLISH', channel .. ':' .. topic, message)
   end
 end
 
-local function change(id, it)
-  return cjson.encode({ event = 'job', job = id, state = job.state(it) })
+local function change(id, job)
+  return cjson.encode({ event = 'job', job = id, state = jobs.state(job) })
 end
 
--- Whether somebody may still run something of the job that is not to go on. Of one that succeeded that can only be what another
--- has done as well.
-local function has_to_stop(it)
-  local state = job.state(it)
-  if state == 'succeeded' then
-    return job.num(it, 'copies') > 0 or job.num(it, 'lost') > 0
+-- Whether a worker may still run a chunk of the job that has to stop. Once the job has succeeded,
+-- that can only be work that another worker has done as well.
+local function has_to_stop(job)
+  if jobs.has_succeeded(job) then
+    return jobs.num(job, 'speculative_chunks') > 0 or jobs.num(job, 'lost') > 0
   end
-  return state == 'paused' or ENDED[state]
+  return not jobs.feeds(job)
 end
 
--- A job was taken in, by a scheduler that knows of it (`is_known`) or by one that tells whom it concerns.
-function hints.admitted(channel, id, it, is_known)
-  tell(change(id, it), channel, { 'clients', not is_known and 'schedulers' or nil })
+-- A job was accepted. `is_known`: the caller opened its first chunks, so schedulers need no hint.
+function hints.admitted(channel, id, job, is_known)
+  publish(change(id, job), channel, { 'clients', not is_known and 'schedulers' or nil })
 end
 
--- A job could not be taken in.
-function hints.rejected(channel, id, it)
-  tell(change(id, it), channel, { 'clients' })
+-- A job was rejected.
+function hints.rejected(channel, id, job)
+  publish(change(id, job), channel, { 'clients' })
 end
 
--- The first chunk of a job was claimed. Whoever shows progress looks at it anyway.
-function hints.started(channel, id, it)
-  tell(change(id, it), channel, {})
+-- The first chunk of a job was claimed. Programs that show progress poll the job anyway.
+function hints.started(channel, id, job)
+  publish(change(id, job), channel, {})
 end
 
--- A job was paused, resumed, re-opened, went on to its next level, or ended.
-function hints.changed(channel, id, it)
-  tell(change(id, it), channel, { 'schedulers', 'clients', has_to_stop(it) and 'workers' or nil })
+-- A job was paused, resumed, re-opened, started its next level, or ended.
+function hints.changed(channel, id, job)
+  local workers = has_to_stop(job) and 'workers' or nil
+  publish(change(id, job), channel, { 'schedulers', 'clients', workers })
 end
 
--- What a commit made of a job, which was saved.
-function hints.committed(channel, id, it, keys)
-  if not job.has_ended(it) then
-    return hints.changed(channel, id, it)
+-- A commit changed the state of a job, which was saved.
+function hints.committed(channel, id, job, keys)
+  if not jobs.has_ended(job) then
+    return hints.changed(channel, id, job)
   end
-  tell(change(id, it), channel, { 'schedulers', has_to_stop(it) and 'workers' or nil })
-  local end_of = { event = 'ended', job = id, fields = redis.call('HGETALL', keys.job) }
-  if job.num(it, 'total') + job.num(it, 'reduce_total') <= FEW then
-    end_of.results = results.page(keys.results, keys.done, 0, results.MOST, SHORT)
+  publish(change(id, job), channel, { 'schedulers', has_to_stop(job) and 'workers' or nil })
+  local ended = { event = 'ended', job = id, fields = redis.call('HGETALL', keys.job) }
+  if jobs.num(job, 'total') + jobs.num(job, 'reduce_total') <= MAX_INDICES then
+    ended.results = results.page(keys.results, keys.done, 0, results.MAX_INDEX, MAX_BYTES)
   end
-  redis.call('PUBLISH', channel .. ':clients', cjson.encode(end_of))
+  redis.call('PUBLISH', channel .. ':clients', cjson.encode(ended))
 end
 
--- The job's queue has room in its window, or something to publish.
+-- The job's queue has free space in its window, or a chunk to publish.
 function hints.room(channel, id)
-  tell(cjson.encode({ event = 'room', job = id }), channel, { 'schedulers' })
+  publish(cjson.encode({ event = 'room', job = id }), channel, { 'schedulers' })
 end

@@ -1,5 +1,5 @@
---[[ _poison: which subtask kills the nodes that run it. The rules and their reasons are in
-  `src/poison.rs`; this is the same for Redis. ]]
+--[[ _poison: finds the subtask that kills the nodes that run it. The rules and their reasons are in
+  `src/poison.rs`; this file is the same for Redis. ]]
 
 local poison = {}
 
@@ -20,7 +20,7 @@ function poison.deaths(chunk)
   return list
 end
 
--- What the system said of a death, without spaces and commas, as URLs do it; `-` if nothing.
+-- What the system said about a death, with spaces and commas quoted as in URLs; `-` if nothing.
 function poison.quoted(how)
   return how and string.gsub(how, '[%s,%%-]', function(c)
     return string.format('%%%02X', string.byte(c))
@@ -36,8 +36,8 @@ function poison.plain(quoted)
   end))
 end
 
--- The node died while it held the chunk. Gives false if that is known already.
-function poison.charge(chunk, node, how, now)
+-- Records that the node died while it held the chunk. Gives false if that was recorded already.
+function poison.record_death(chunk, node, how, now)
   for _, death in ipairs(poison.deaths(chunk)) do
     if death.node == node then
       return false
@@ -50,7 +50,7 @@ function poison.charge(chunk, node, how, now)
   return true
 end
 
--- Why the subtask that is left is given up, or nil.
+-- The reason to give up a chunk's only subtask, or nil.
 function poison.verdict(chunk)
   local deaths, names = poison.deaths(chunk), {}
   for i = SUSPECT + 1, #deaths do
@@ -65,7 +65,7 @@ function poison.verdict(chunk)
     #names, table.concat(names, ', '), #deaths)
 end
 
--- Where the parts of a chunk that another node died of begin, after the first part.
+-- Where to cut a chunk during which another node died: the starts of its parts after the first.
 function poison.cuts(chunk)
   local first = chunk.from + 1
   local cuts_left, length = math.max(1, SUSPECT + CUTS - chunk.crashes), chunk.to - first
@@ -80,21 +80,22 @@ function poison.cuts(chunk)
   return starts
 end
 
--- Whether more chunks of the job are open than may run at once, since some were cut.
-function poison.is_over_parallel(it)
-  local most = tonumber(it.fields.max_parallel)
-  return most ~= nil and job.num(it, 'queued_chunks') + job.num(it, 'running_chunks') > most
+-- Whether more chunks of the job are open than may run at once, because some were cut.
+function poison.is_over_parallel(job)
+  local most = tonumber(job.fields.max_parallel)
+  return most ~= nil and jobs.num(job, 'queued_chunks') + jobs.num(job, 'running_chunks') > most
 end
 
--- Whether a queued chunk may run now and there. Only where chunks were cut may it not: they can be
--- more than `max_parallel`, and two suspects on one node would leave open which of them killed it.
-function poison.has_room_for(it, open_chunks, chunk, node)
-  if poison.is_over_parallel(it)
-    and job.num(it, 'running_chunks') >= tonumber(it.fields.max_parallel) then
+-- Whether a queued chunk may run on this node now. The answer is no only where chunks were cut:
+-- there may be more chunks than `max_parallel`, and with two suspects on one node nobody could tell
+-- which of them killed the node.
+function poison.may_run(job, open_chunks, chunk, node)
+  if poison.is_over_parallel(job)
+    and jobs.num(job, 'running_chunks') >= tonumber(job.fields.max_parallel) then
     return false
   end
   if poison.is_suspect(chunk) then
-    job.save(it)
+    jobs.save(job)
     for _, other in ipairs(chunks.held_by(open_chunks, node)) do
       if poison.is_suspect(other) then
         return false
@@ -104,18 +105,19 @@ function poison.has_room_for(it, open_chunks, chunk, node)
   return true
 end
 
--- A hold on a chunk has ended. What may have been refused for it is due at once: the other suspects
--- if it was one, everything if the job was `over` what may run at once.
-function poison.offer_again(it, open_chunks, due, suspect, over, now)
+-- Called when a hold on a chunk has ended. Makes the chunks due at once that may have been refused
+-- because of that hold: the other suspects if the chunk was a suspect, all chunks if the job was
+-- `over` its `max_parallel`.
+function poison.make_refused_due(job, open_chunks, due, suspect, over, now)
   if not suspect and not over then
     return
   end
-  job.save(it)
-  local refused = over and chunks.queued(open_chunks) or chunks.queued_and_charged(open_chunks)
+  jobs.save(job)
+  local refused = over and chunks.queued(open_chunks) or chunks.queued_with_deaths(open_chunks)
   for _, chunk in ipairs(refused) do
     if over or poison.is_suspect(chunk) then
       chunk.due = now
-      chunks.queue(it, open_chunks, due, chunk)
+      chunks.queue(job, open_chunks, due, chunk)
     end
   end
 end

@@ -1,19 +1,19 @@
---[[ _recoveries: what was done for each lost node, the newest 100.
+--[[ _recoveries: one record for each time that work was taken back from a node, the newest 100.
   The hash `:recoveries` keeps number -> JSON; the job's field `recoveries` is the newest number. ]]
 
 local recoveries = {}
 
-local MOST = 100
+local MAX_RECOVERIES = 100
 
--- Keeps the next one.
-function recoveries.keep(it, key, entry)
-  job.add(it, 'recoveries', 1)
-  local number = job.num(it, 'recoveries')
+-- Keeps a new record, under the next number.
+function recoveries.keep(job, key, entry)
+  jobs.add(job, 'recoveries', 1)
+  local number = jobs.num(job, 'recoveries')
   redis.call('HSET', key, number, cjson.encode(entry))
-  redis.call('HDEL', key, number - MOST)
+  redis.call('HDEL', key, number - MAX_RECOVERIES)
 end
 
--- A chunk that was queued again is claimed.
+-- Records that a chunk that a recovery queued again was claimed.
 function recoveries.claimed(key, chunk, now)
   local text = chunk.recovery > 0 and redis.call('HGET', key, chunk.recovery)
   if text then

@@ -1,4 +1,4 @@
---[[ audit: what the raw keys say, beside what the job's hash says, at one moment.
+--[[ audit: recount a job from its raw keys, and give that beside the counts in its hash.
   KEYS[1] job            longshore:{J}
   KEYS[2] done           longshore:{J}:done
   KEYS[3] failed         longshore:{J}:failed
@@ -9,32 +9,33 @@
   Flags   no-writes ]]
 local key, done, failed = KEYS[1], KEYS[2], KEYS[3]
 local open_chunks, retry, due = KEYS[4], KEYS[5], KEYS[6]
--- Looking for subtasks that are in two places is done one by one, so it has a bound.
-local MOST_LOOKS = 10000
+-- Subtasks that are both done and failed are searched one by one, so the search has a bound.
+local MAX_CHECKED = 10000
 
-local it = job.load(key)
-if not it then
+local job = jobs.load(key)
+if not job then
   return {}
 end
-local total = job.num(it, 'total')
-local nodes_to = total + job.num(it, 'reduce_total')
+local total = jobs.num(job, 'total')
+local nodes_to = total + jobs.num(job, 'reduce_total')
 local counted = {
-  done = bits.count(done, 0, total),
-  failed = bits.count(failed, 0, total),
-  reduce_done = bits.count(done, total, nodes_to),
-  reduce_failed = bits.count(failed, total, nodes_to),
+  done = bitmap.count(done, 0, total),
+  failed = bitmap.count(failed, 0, total),
+  reduce_done = bitmap.count(done, total, nodes_to),
+  reduce_failed = bitmap.count(failed, total, nodes_to),
   queued = 0, running = 0, queued_chunks = 0, running_chunks = 0,
   retrying = redis.call('ZCARD', retry),
   settled_in_chunks = 0, outside_level = 0, overlapping = 0, done_and_failed = 0,
   misplaced_in_due = 0,
 }
-local level_from, level_to = job.num(it, 'level_from'), job.num(it, 'level_to')
+local level_from, level_to = jobs.num(job, 'level_from'), jobs.num(job, 'level_to')
 
--- Chunks that follow one another are counted as one: a command for each of thousands takes longer than all else here.
+-- Adjacent chunks are counted as one: a command for each of thousands of chunks would take longer
+-- than everything else here.
 local starts, ends, run_from, run_to = {}, {}, 0, 0
 local function count_settled(from, to)
   counted.settled_in_chunks = counted.settled_in_chunks
-    + bits.count(done, from, to) + bits.count(failed, from, to)
+    + bitmap.count(done, from, to) + bitmap.count(failed, from, to)
 end
 local due_of, listed = {}, redis.call('ZRANGE', due, 0, -1, 'WITHSCORES')
 for i = 1, #listed, 2 do
@@ -43,7 +44,7 @@ end
 local flat = redis.call('HGETALL', open_chunks)
 for i = 2, #flat, 2 do
   local from, to, state, due_at = chunks.extent(flat[i])
-  if due_of[flat[i - 1]] ~= (state == 'queued' and due_at or nil) then
+  if due_of[flat[i - 1]] ~= (state == CHUNK_QUEUED and due_at or nil) then
     counted.misplaced_in_due = counted.misplaced_in_due + 1
   end
   due_of[flat[i - 1]] = nil
@@ -74,16 +75,16 @@ for _, from in ipairs(starts) do
   run_to = ends[from]
 end
 count_settled(run_from, run_to)
-local index = bits.next_set(failed, 0, nodes_to)
-for _ = 1, MOST_LOOKS do
+local index = bitmap.next_set(failed, 0, nodes_to)
+for _ = 1, MAX_CHECKED do
   if not index then
     break
   end
   counted.done_and_failed = counted.done_and_failed + redis.call('GETBIT', done, index)
-  index = bits.next_set(failed, index + 1, nodes_to)
+  index = bitmap.next_set(failed, index + 1, nodes_to)
 end
-local cursor = job.num(it, 'cursor')
-counted.not_done_from_cursor = math.max(0, level_to - cursor) - bits.count(done, cursor, level_to)
+local cursor = jobs.num(job, 'cursor')
+counted.not_done_from_cursor = math.max(0, level_to - cursor) - bitmap.count(done, cursor, level_to)
 
 local answer = {}
 for name, number in pairs(counted) do

@@ -1,20 +1,20 @@
---[[ beat: a worker's sign of life.
+--[[ beat: record a worker's heartbeat.
   KEYS[1] node           longshore:node:N
-  KEYS[2] nodes          longshore:nodes
-  KEYS[3] news           longshore:{longshore:nodes}:news
-  KEYS[4] lost           longshore:{longshore:nodes}:lost:N; in a cluster 2 to 4 are not given, since they lie elsewhere
-  ARGV[1] forget after, ms                 ARGV[2] node
-  ARGV[3] "whole": all fields follow, and the time after which to forget begins anew
-          "news": those follow that changed since the last beat
-          "nothing": as "news", and nobody waits for them
+  KEYS[2] nodes          longshore:nodes; 2 to 4 are absent in a cluster, where they lie in another
+  KEYS[3] changes        longshore:{longshore:nodes}:changes                                   slot
+  KEYS[4] lost           longshore:{longshore:nodes}:lost:N
+  ARGV[1] forget the node after, ms        ARGV[2] node
+  ARGV[3] "whole": all fields follow, and the time after which to forget the node starts again
+          "changes": the fields follow that changed since the last heartbeat
+          "quiet": as "changes", but readers need not learn of them
   ARGV[4…] field, value, field, value, …
-  Output  {now, "new" | "changed" | "known" | "missing", "drain" | "go on"}; "changed": its
-          state or its tasks did; "missing" if only changes
-          came and there is nothing that they change, or the node is not on the list: nothing was done ]]
-local key, list, news, lost = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+  Output  {now, "new" | "changed" | "known" | "missing", "drain" | "go on"}
+          "changed": the node's state or tasks changed; "missing": only changed fields came, but the
+          node has no record or is not on the list; nothing was done ]]
+local key, list, changes, lost = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local keep, node, extent = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 
-local before, now = redis.call('HMGET', key, 'state', 'drain'), job.now()
+local before, now = redis.call('HMGET', key, 'state', 'drain'), jobs.now()
 local is_listed = before[1] and (not list or redis.call('ZSCORE', list, node))
 if not is_listed and extent ~= 'whole' then
   return { now, 'missing', 'go on' }
@@ -36,8 +36,8 @@ end
 if list then
   redis.call('ZADD', list, now, node)
   redis.call('DEL', lost)
-  if extent ~= 'nothing' then
-    fleet.news(news, node)
+  if extent ~= 'quiet' then
+    node_changes.record(changes, node)
   end
 end
 local what = not is_listed and 'new' or has_changed and 'changed' or 'known'

@@ -1,4 +1,4 @@
---[[ cancel: end the job as cancelled; if it is not known yet, remember to do so when it is admitted.
+--[[ cancel: end the job as cancelled; an unknown job is cancelled when it is admitted.
   KEYS[1] job            longshore:{J}
   KEYS[2] document       longshore:{J}:doc
   KEYS[3] manifest       longshore:{J}:manifest
@@ -16,25 +16,25 @@
   ARGV[1] events channel ARGV[2] job id   ARGV[3] remember for, ms
   Output  {"now", state} | {"illegal", state} | {"remembered"} | {"absent"}
   Flags   allow-oom ]]
-local keys = settle.keys(KEYS)
+local keys = lifecycle.keys(KEYS)
 local deleted, cancel = KEYS[13], KEYS[14]
 local channel, id, remember_for = ARGV[1], ARGV[2], ARGV[3]
 
-local it = job.load(keys.job)
-if not it and redis.call('EXISTS', deleted) == 1 then
+local job = jobs.load(keys.job)
+if not job and redis.call('EXISTS', deleted) == 1 then
   return { 'absent' }
 end
-if not it then
-  redis.call('SET', cancel, job.now(), 'PX', remember_for)
+if not job then
+  redis.call('SET', cancel, jobs.now(), 'PX', remember_for)
   return { 'remembered' }
 end
-local before = job.state(it)
-local after = job.next(it, 'cancel')
+local before = jobs.state(job)
+local after = jobs.next(job, 'cancel')
 if not after then
   return { 'illegal', before }
 end
 if after ~= before then
-  settle.finish(it, keys, job.now(), 'cancel')
-  hints.changed(channel, id, it)
+  lifecycle.finish(job, keys, jobs.now(), 'cancel')
+  hints.changed(channel, id, job)
 end
 return { 'now', after }

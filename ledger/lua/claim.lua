@@ -1,4 +1,4 @@
---[[ claim: give queued chunks of a job to the workers that got their messages.
+--[[ claim: give queued chunks of a job to the workers that received their messages.
   KEYS[1] job            longshore:{J}
   KEYS[2] chunks         longshore:{J}:chunks
   KEYS[3] recoveries     longshore:{J}:recoveries
@@ -11,58 +11,58 @@
 local key, open_chunks, recovered, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local channel, id = ARGV[1], ARGV[2]
 
-local it, ids = job.load(key), {}
+local job, ids = jobs.load(key), {}
 for i = 3, #ARGV, 4 do
   ids[#ids + 1] = ARGV[i]
 end
-local open, now = it and chunks.load_all(open_chunks, ids), job.now()
-local before = it and job.state(it)
+local open, now = job and chunks.load_all(open_chunks, ids), jobs.now()
+local before = job and jobs.state(job)
 
 local function granted(chunk)
   return { 'granted', chunk.from, chunk.to, chunk.attempt, chunk.deferrals, chunk.crashes,
-    it.fields.digest, chunk.tried }
+    job.fields.digest, chunk.tried }
 end
 
 local function claim(chunk_id, epoch, token, node)
   if node == '' or string.find(node, '[,%s]') then
     return { 'misuse', 'a node has a name without commas and spaces' }
   end
-  if not it or job.state(it) == 'rejected' then
+  if not job or not jobs.was_accepted(job) then
     return { 'gone' }
   end
   local chunk = open[chunk_id]
   if chunks.holder_by(chunk, token) then
     return granted(chunk)
   end
-  if not chunk or job.has_ended(it) or job.state(it) == 'paused' then
+  if not chunk or not jobs.accepts_claims(job) then
     return { 'gone' }
   end
-  if chunk.copy and chunk.copy.offered and chunk.epoch == epoch and chunk.node ~= node then
-    chunk.copy = { token = token, node = node, since = now }
-    job.add(it, 'copies', 1)
-    chunks.save(it, open_chunks, chunk)
+  local second = chunk.second
+  if second and second.offered and chunk.epoch == epoch and chunk.node ~= node then
+    chunk.second = { token = token, node = node, since = now }
+    jobs.add(job, 'speculative_chunks', 1)
+    chunks.save(job, open_chunks, chunk)
     return granted(chunk)
   end
-  if chunk.state ~= 'queued' or chunk.epoch ~= epoch then
-    return { 'stale', chunk.state == 'running' and chunk.node or '' }
+  if not chunks.is_queued(chunk) or chunk.epoch ~= epoch then
+    return { 'stale', chunks.is_running(chunk) and chunk.node or '' }
   end
-  if not poison.has_room_for(it, open_chunks, chunk, node) then
+  if not poison.may_run(job, open_chunks, chunk, node) then
     return { 'gone' }
   end
-  local prefix, size = settle.level(it), chunk.to - chunk.from
-  chunk.state, chunk.token, chunk.node = 'running', token, node
-  chunk.since, chunk.due = now, 0
+  local prefix, size = lifecycle.level(job), chunk.to - chunk.from
+  chunks.grant(chunk, token, node, now)
   recoveries.claimed(recovered, chunk, now)
-  job.set(it, 'state', job.next(it, 'start'))
-  if not it.fields.started_at then
-    job.set(it, 'started_at', now)
+  jobs.set(job, 'state', jobs.next(job, 'start'))
+  if not job.fields.started_at then
+    jobs.set(job, 'started_at', now)
   end
-  job.add(it, 'queued_chunks', -1)
-  job.add(it, 'running_chunks', 1)
-  job.add(it, prefix .. 'queued', -size)
-  job.add(it, prefix .. 'running', size)
-  chunks.save(it, open_chunks, chunk)
-  job.write(it, 'ZREM', due, chunk_id)
+  jobs.add(job, 'queued_chunks', -1)
+  jobs.add(job, 'running_chunks', 1)
+  jobs.add(job, prefix .. 'queued', -size)
+  jobs.add(job, prefix .. 'running', size)
+  chunks.save(job, open_chunks, chunk)
+  jobs.write(job, 'ZREM', due, chunk_id)
   return granted(chunk)
 end
 
@@ -70,10 +70,10 @@ local answers = {}
 for i = 3, #ARGV, 4 do
   answers[#answers + 1] = claim(ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3])
 end
-if it then
-  job.save(it)
-  if job.state(it) ~= before then
-    hints.started(channel, id, it)
+if job then
+  jobs.save(job)
+  if jobs.state(job) ~= before then
+    hints.started(channel, id, job)
   end
 end
 return answers

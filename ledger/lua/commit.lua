@@ -1,4 +1,4 @@
---[[ commit: settle prefixes of what is left of chunks of a job.
+--[[ commit: record the outcomes of the next subtasks of chunks of a job.
   KEYS[1] job            longshore:{J}
   KEYS[2] document       longshore:{J}:doc
   KEYS[3] manifest       longshore:{J}:manifest
@@ -12,13 +12,13 @@
   KEYS[11] recoveries    longshore:{J}:recoveries
   KEYS[12] due           longshore:{J}:due
   ARGV[1] events channel ARGV[2] job id
-  ARGV[3…] chunk, token (hex), from, busy in ms, how many runs, the runs, for each commit. Runs:
+  ARGV[3…] for each commit: chunk, token (hex), from, busy in ms, number of runs, the runs. A run is
           "success", count | "results", count, lines | "retry", delay in ms, error |
-          "failed", error | "defer", delay in ms
+          "failure", error | "defer", delay in ms
   Output  one answer a commit, in their order: {"settled", state} | {"fenced"} | {"misuse", why} ]]
-local keys = settle.keys(KEYS)
+local keys = lifecycle.keys(KEYS)
 local channel, id = ARGV[1], ARGV[2]
-local OPERANDS = { success = 1, results = 2, retry = 2, failed = 1, defer = 1 }
+local OPERANDS = { success = 1, results = 2, retry = 2, failure = 1, defer = 1 }
 
 local commits, ids, at = {}, {}, 3
 while at <= #ARGV do
@@ -45,8 +45,8 @@ while at <= #ARGV do
   commits[#commits + 1], ids[#ids + 1] = commit, commit.chunk
 end
 
-local it, now = job.load(keys.job), job.now()
-local open = it and chunks.load_all(keys.chunks, ids)
+local job, now = jobs.load(keys.job), jobs.now()
+local open = job and chunks.load_all(keys.chunks, ids)
 local has_changed, has_closed = false, false
 
 local function is_done(index)
@@ -65,7 +65,7 @@ local function try_again(prefix, index, attempt, deferrals, tried, delay)
     member = member .. ':' .. tried
   end
   redis.call('ZADD', keys.retry, now + delay, member)
-  job.add(it, prefix .. 'retrying', 1)
+  jobs.add(job, prefix .. 'retrying', 1)
   return true
 end
 
@@ -75,35 +75,35 @@ local function succeed(prefix, run, start)
   if run.to - run.from == 1 then
     before = redis.call('SETBIT', keys.done, from, 1)
   else
-    before = bits.count(keys.done, from, run.to)
+    before = bitmap.count(keys.done, from, run.to)
   end
   if run.kind == 'results' and before == 0 and from == run.from then
-    results.keep(it, keys.results, run.from, run.to, run.lines)
+    results.keep(job, keys.results, run.from, run.to, run.lines)
   elseif run.kind == 'results' and run.to - run.from > 1 then
-    results.keep_new(it, keys.results, keys.done, run.from, from, run.to, run.lines)
+    results.keep_new(job, keys.results, keys.done, run.from, from, run.to, run.lines)
   end
   if run.to - run.from > 1 then
-    bits.write(keys.done, from, run.to, 1)
+    bitmap.write(keys.done, from, run.to, 1)
   end
-  job.add(it, prefix .. 'done', run.to - from - before)
+  jobs.add(job, prefix .. 'done', run.to - from - before)
 end
 
--- What lies before the chunk's start was settled by whoever runs the chunk as well.
+-- Runs before the chunk's start were settled by the chunk's other holder.
 local function settle_runs(runs, chunk, node, prefix)
   local last_failure
-  local tried = chunks.tried_also(chunk.tried, node)
-  -- Attempts that nodes wasted don't count: then this was not the last one.
-  local kept, wasted = chunks.absolve(it, tried)
+  local tried = chunks.add_tried(chunk.tried, node)
+  -- Refunded attempts don't count: with any, this attempt was not the last one.
+  local kept, refunded = chunks.without_refunded(job, tried)
   for _, run in ipairs(runs) do
     if run.to <= chunk.from then
       -- A repeat.
-    elseif run.kind == 'failed' and wasted > 0 then
-      local attempt = math.max(1, chunk.attempt + 1 - wasted)
+    elseif run.kind == 'failure' and refunded > 0 then
+      local attempt = math.max(1, chunk.attempt + 1 - refunded)
       if try_again(prefix, run.from, attempt, 0, kept, 0) then
         last_failure = run
       end
-    elseif run.kind == 'failed' then
-      if settle.fail(it, keys, run.from, run.failure, chunk.attempt, node, now) then
+    elseif run.kind == 'failure' then
+      if lifecycle.fail(job, keys, run.from, run.failure, chunk.attempt, node, now) then
         last_failure = run
       end
     elseif run.kind == 'retry' then
@@ -117,35 +117,35 @@ local function settle_runs(runs, chunk, node, prefix)
     end
   end
   if last_failure then
-    settle.tell_last_error(it, last_failure.from, last_failure.failure)
+    lifecycle.set_last_error(job, last_failure.from, last_failure.failure)
   end
 end
 
--- Keeps the rest of the chunk; gives nil if nothing is left of it.
-local function keep(chunk)
+-- Keeps the rest of the chunk; gives nil if nothing is left of the chunk.
+local function keep_rest(chunk)
   if chunk.from < chunk.to then
-    chunks.save(it, keys.chunks, chunk)
+    chunks.save(job, keys.chunks, chunk)
     return chunk
   end
-  local over = poison.is_over_parallel(it)
-  job.write(it, 'HDEL', keys.chunks, chunk.id)
-  job.add(it, 'running_chunks', -1)
-  poison.offer_again(it, keys.chunks, keys.due, poison.is_suspect(chunk), over, now)
+  local over = poison.is_over_parallel(job)
+  jobs.write(job, 'HDEL', keys.chunks, chunk.id)
+  jobs.add(job, 'running_chunks', -1)
+  poison.make_refused_due(job, keys.chunks, keys.due, poison.is_suspect(chunk), over, now)
   has_closed = true
 end
 
 local function commit(this)
-  if not it or job.has_ended(it) then
+  if not job or jobs.has_ended(job) then
     return { 'fenced' }
   end
   local chunk = open[this.chunk]
   local node = chunks.holder_by(chunk, this.token)
   if not node then
-    job.add(it, 'fenced', 1)
+    jobs.add(job, 'fenced', 1)
     return { 'fenced' }
   end
   if this.stop <= chunk.from then
-    return { 'settled', job.state(it) }
+    return { 'settled', jobs.state(job) }
   end
   if this.from > chunk.from then
     return { 'misuse', string.format('the commit starts at %.0f, the chunk at %.0f', this.from,
@@ -155,26 +155,26 @@ local function commit(this)
     return { 'misuse', string.format('the commit ends at %.0f, the chunk at %.0f', this.stop,
       chunk.to) }
   end
-  local prefix = settle.level(it)
+  local prefix = lifecycle.level(job)
   settle_runs(this.runs, chunk, node, prefix)
   local settled = this.stop - chunk.from
   chunk.from = this.stop
-  open[this.chunk] = keep(chunk)
-  job.add(it, prefix .. 'running', -settled)
-  job.add(it, 'attempts', settled)
-  job.add(it, 'busy_ms', this.busy)
-  has_changed = settle.advance(it, keys, now) or has_changed
-  return { 'settled', job.state(it) }
+  open[this.chunk] = keep_rest(chunk)
+  jobs.add(job, prefix .. 'running', -settled)
+  jobs.add(job, 'attempts', settled)
+  jobs.add(job, 'busy_ms', this.busy)
+  has_changed = lifecycle.advance(job, keys, now) or has_changed
+  return { 'settled', jobs.state(job) }
 end
 
 local answers = {}
 for _, this in ipairs(commits) do
   answers[#answers + 1] = commit(this)
 end
-if it then
-  job.save(it)
+if job then
+  jobs.save(job)
   if has_changed then
-    hints.committed(channel, id, it, keys)
+    hints.committed(channel, id, job, keys)
   elseif has_closed then
     hints.room(channel, id)
   end

@@ -15,16 +15,16 @@
   Output  {"deleted"} | {"not_ended", state} | {"absent"}
   Flags   allow-oom ]]
 local deleted = KEYS[13]
--- Long enough for every scheduler to learn that the job is not missing.
+-- Long enough for every scheduler to learn that the job was deleted and is not missing.
 local REMEMBER_MS = 3600000
 
-local it = job.load(KEYS[1])
-if not it then
+local job = jobs.load(KEYS[1])
+if not job then
   return { 'absent' }
 end
-if not job.has_ended(it) then
-  return { 'not_ended', job.state(it) }
+if not jobs.has_ended(job) then
+  return { 'not_ended', jobs.state(job) }
 end
 redis.call('UNLINK', unpack(KEYS))
-redis.call('SET', deleted, job.now(), 'PX', REMEMBER_MS)
+redis.call('SET', deleted, jobs.now(), 'PX', REMEMBER_MS)
 return { 'deleted' }

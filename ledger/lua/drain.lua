@@ -1,4 +1,4 @@
---[[ drain: ask a worker to drain; its next beat tells it.
+--[[ drain: ask a worker to drain; the answer to its next heartbeat tells it.
   KEYS[1] node           longshore:node:N
   Output  {"asked"} | {"absent"} ]]
 local key = KEYS[1]

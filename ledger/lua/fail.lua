@@ -1,4 +1,4 @@
---[[ fail: end the job as failed, for a reason that lies outside its subtasks (its deadline passed).
+--[[ fail: end the job as failed, for a reason other than its subtasks (its deadline passed).
   KEYS[1] job            longshore:{J}
   KEYS[2] document       longshore:{J}:doc
   KEYS[3] manifest       longshore:{J}:manifest
@@ -14,20 +14,20 @@
   ARGV[1] events channel ARGV[2] job id   ARGV[3] error
   Output  {"now", state} | {"illegal", state} | {"absent"}
   Flags   allow-oom ]]
-local keys = settle.keys(KEYS)
+local keys = lifecycle.keys(KEYS)
 local channel, id, failure = ARGV[1], ARGV[2], ARGV[3]
 
-local it = job.load(keys.job)
-if not it then
+local job = jobs.load(keys.job)
+if not job then
   return { 'absent' }
 end
-local before = job.state(it)
-local after = job.next(it, 'fail')
+local before = jobs.state(job)
+local after = jobs.next(job, 'fail')
 if not after then
   return { 'illegal', before }
 end
 if after ~= before then
-  settle.finish(it, keys, job.now(), 'fail', failure)
-  hints.changed(channel, id, it)
+  lifecycle.finish(job, keys, jobs.now(), 'fail', failure)
+  hints.changed(channel, id, job)
 end
 return { 'now', after }

@@ -20,7 +20,7 @@ for i = 2, #flat, 2 do
   local node, _, since = chunks.holder(flat[i])
   if node then
     hold(node, since)
-    node, _, since = chunks.copy_holder(flat[i])
+    node, _, since = chunks.second_holder(flat[i])
     if node then
       hold(node, since)
     end

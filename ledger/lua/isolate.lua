@@ -1,11 +1,11 @@
---[[ isolate: say for which tasks a worker is out of rotation.
+--[[ isolate: set the tasks for which a worker is out of rotation.
   KEYS[1] node           longshore:node:N
-  ARGV[1] JSON, a list
-  Output  {"noted"} | {"absent"} ]]
-local key = KEYS[1]
+  ARGV[1] the tasks with their evidence: a JSON list
+  Output  {"recorded"} | {"absent"} ]]
+local key, isolated = KEYS[1], ARGV[1]
 
 if redis.call('EXISTS', key) == 0 then
   return { 'absent' }
 end
-redis.call('HSET', key, 'isolated', ARGV[1])
-return { 'noted' }
+redis.call('HSET', key, 'isolated', isolated)
+return { 'recorded' }

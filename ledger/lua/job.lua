@@ -1,4 +1,4 @@
---[[ job: one job as it stands.
+--[[ job: read one job.
   KEYS[1] job            longshore:{J}
   KEYS[2] retry set      longshore:{J}:retry
   Output  {} if the job is absent | {{fields of the job}, due of the next retry or ""}

@@ -1,4 +1,4 @@
---[[ open: cut the next chunks from what is due for a retry, then from what was never handed out.
+--[[ open: cut and queue the next chunks: subtasks due for a retry first, then new subtasks.
   KEYS[1] job            longshore:{J}
   KEYS[2] done           longshore:{J}:done
   KEYS[3] chunks         longshore:{J}:chunks
@@ -6,9 +6,12 @@
   KEYS[5] due            longshore:{J}:due
   ARGV[1] most chunks    ARGV[2] most subtasks each   ARGV[3] publish within, ms
   Output  {chunk, from, to, epoch, chunk, from, to, epoch, …} in the order opened ]]
-local it = job.load(KEYS[1])
-if not it then
+local key = KEYS[1]
+local keys = { done = KEYS[2], chunks = KEYS[3], retry = KEYS[4], due = KEYS[5] }
+local most_chunks, most_subtasks, within = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+
+local job = jobs.load(key)
+if not job then
   return {}
 end
-local keys = { done = KEYS[2], chunks = KEYS[3], retry = KEYS[4], due = KEYS[5] }
-return opening.open(it, keys, tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]))
+return chunk_opening.open(job, keys, most_chunks, most_subtasks, within)

@@ -1,7 +1,7 @@
---[[ record_crash: say how the process of a worker ended.
+--[[ record_crash: record how the process of a worker ended.
   KEYS[1] node           longshore:node:N
-  ARGV[1] what happened
-  Output  {"certified"} | {"absent"}
+  ARGV[1] how it ended
+  Output  {"recorded"} | {"absent"}
   Flags   allow-oom ]]
 local key, death = KEYS[1], ARGV[1]
 
@@ -9,4 +9,4 @@ if redis.call('EXISTS', key) == 0 then
   return { 'absent' }
 end
 redis.call('HSET', key, 'death', death)
-return { 'certified' }
+return { 'recorded' }

@@ -1,7 +1,7 @@
---[[ recoveries: what was done for each lost node, newest first.
+--[[ recoveries: read the recoveries of a job, newest first.
   KEYS[1] job            longshore:{J}
   KEYS[2] recoveries     longshore:{J}:recoveries
-  ARGV[1] most
+  ARGV[1] most recoveries
   Output  {JSON, …}
   Flags   no-writes ]]
 local key, kept, most = KEYS[1], KEYS[2], tonumber(ARGV[1])

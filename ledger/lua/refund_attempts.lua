@@ -1,5 +1,5 @@
---[[ refund_attempts: name the nodes whose failures use up no attempts of the job. What one of them failed
-  for good, and was not named before, is tried again.
+--[[ refund_attempts: set the nodes whose failures use up no attempts of the job. Subtasks that
+  failed for good on a node that was not among them before are tried again.
   KEYS[1] job            longshore:{J}
   KEYS[2] document       longshore:{J}:doc
   KEYS[3] manifest       longshore:{J}:manifest
@@ -13,31 +13,31 @@
   KEYS[11] recoveries    longshore:{J}:recoveries
   KEYS[12] due           longshore:{J}:due
   ARGV[1] events channel ARGV[2] job id
-  ARGV[3] nodes between spaces, or ""
-  Output  {how many are tried again}
+  ARGV[3] nodes, separated by spaces, or ""
+  Output  {number of subtasks that are tried again}
   Flags   allow-oom ]]
-local keys = settle.keys(KEYS)
-local channel, id, absolved = ARGV[1], ARGV[2], ARGV[3]
+local keys = lifecycle.keys(KEYS)
+local channel, id, nodes = ARGV[1], ARGV[2], ARGV[3]
 local BATCH = 1000
 
-local it = job.load(keys.job)
-if not it or job.has_ended(it) then
+local job = jobs.load(keys.job)
+if not job or jobs.has_ended(job) then
   return { 0 }
 end
-local before, is_new = ' ' .. (it.fields.absolved or '') .. ' ', {}
-for node in string.gmatch(absolved, '%S+') do
+local before, is_new = ' ' .. (job.fields.refunded_nodes or '') .. ' ', {}
+for node in string.gmatch(nodes, '%S+') do
   is_new[node] = not string.find(before, ' ' .. node .. ' ', 1, true)
 end
-if absolved == '' then
-  job.drop(it, 'absolved')
+if nodes == '' then
+  jobs.drop(job, 'refunded_nodes')
 else
-  job.set(it, 'absolved', absolved)
+  jobs.set(job, 'refunded_nodes', nodes)
 end
 
-local prefix, now = settle.level(it), job.now()
-local level_from, level_to = job.num(it, 'level_from'), job.num(it, 'level_to')
+local prefix, now = lifecycle.level(job), jobs.now()
+local level_from, level_to = jobs.num(job, 'level_from'), jobs.num(job, 'level_to')
 local members, names = {}, {}
-if next(is_new) and job.num(it, prefix .. 'failed') > 0 then
+if next(is_new) and jobs.num(job, prefix .. 'failed') > 0 then
   local flat = redis.call('HGETALL', keys.errors)
   for i = 1, #flat, 2 do
     local index, entry = tonumber(flat[i]), cjson.decode(flat[i + 1])
@@ -54,11 +54,11 @@ for first = 1, #names, BATCH do
     redis.call('SETBIT', keys.failed, names[i], 0)
   end
   redis.call('ZADD', keys.retry, unpack(members, 2 * first - 1, 2 * last))
-  failures.forget(keys, { unpack(names, first, last) })
+  subtask_errors.forget(keys, { unpack(names, first, last) })
 end
-job.add(it, prefix .. 'failed', -#names)
-job.add(it, prefix .. 'retrying', #names)
-job.save(it)
+jobs.add(job, prefix .. 'failed', -#names)
+jobs.add(job, prefix .. 'retrying', #names)
+jobs.save(job)
 if #names > 0 then
   hints.room(channel, id)
 end

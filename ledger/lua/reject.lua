@@ -1,4 +1,4 @@
---[[ reject: show a job that could not be accepted, with the reason, for a day.
+--[[ reject: keep a job that could not be accepted, with the reason, for a day.
   KEYS[1] job            longshore:{J}
   ARGV[1] events channel ARGV[2] job id   ARGV[3] error
   Output  {"rejected", now} | {"known"} ]]
@@ -9,13 +9,13 @@ local DAY_MS = 86400000
 if redis.call('EXISTS', key) == 1 then
   return { 'known' }
 end
-local now = job.now()
-local it = job.of(key, {})
-job.set(it, 'state', 'rejected')
-job.set(it, 'error', reason)
-job.set(it, 'submitted_at', now)
-job.set(it, 'finished_at', now)
-job.save(it)
+local now = jobs.now()
+local job = jobs.of(key, {})
+jobs.set(job, 'state', REJECTED_STATE)
+jobs.set(job, 'error', reason)
+jobs.set(job, 'submitted_at', now)
+jobs.set(job, 'finished_at', now)
+jobs.save(job)
 redis.call('PEXPIRE', key, DAY_MS)
-hints.rejected(channel, id, it)
+hints.rejected(channel, id, job)
 return { 'rejected', now }

@@ -1,73 +1,57 @@
---[[ restore: put back a job that the ledger lost, as the journal tells of it.
+--[[ restore: bring back a job that the ledger lost, as the journal describes it.
   KEYS[1] job            longshore:{J}
   KEYS[2] document       longshore:{J}:doc
   KEYS[3] manifest       longshore:{J}:manifest
   KEYS[4] deleted        longshore:{J}:deleted
   KEYS[5] cancel         longshore:{J}:cancel
-  ARGV[1…16] as of `admit`, but the deadline counts from the submission
-  ARGV[17] state         queued, paused, succeeded, failed or cancelled
-  ARGV[18] submitted, ms
-  The rest only of a job that has ended, empty where it does not apply:
-  ARGV[19] finished, ms  ARGV[20] started, ms    ARGV[21] done   ARGV[22] failed
-  ARGV[23] cancelled     ARGV[24] reduce done    ARGV[25] reduce failed
-  ARGV[26] reduce cancelled   ARGV[27] generation   ARGV[28] attempts
-  ARGV[29] busy, ms      ARGV[30] lost           ARGV[31] error
+  ARGV[1] events channel ARGV[2] job id
+  ARGV[3] document       ARGV[4] manifest (empty: none)
+  ARGV[5…] field, value, field, value, … of the job: RESTORE_FIELDS. `state` and `submitted_at` are
+          always among them; the numbers of a job that had ended must add up to its totals
   Output  {"restored"} | {"known"} | {"expired"} ]]
 local keys = admission.keys(KEYS)
-local channel, id, state, submitted = ARGV[1], ARGV[2], ARGV[17], tonumber(ARGV[18])
+local channel, id, document, manifest = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
-local misuse = admission.misuse(ARGV)
+local fields, misuse = admission.read(ARGV, 5, RESTORE_FIELDS)
 if misuse then
   return misuse
 end
-local function number(i)
-  return tonumber(ARGV[i]) or 0
+local function number(name)
+  return tonumber(fields.value[name]) or 0
 end
-local ended, now = ENDED[state], job.now()
-if ended and (number(21) + number(22) + number(23) ~= number(6)
-  or number(24) + number(25) + number(26) ~= number(13)) then
+if not fields.value.state or not fields.value.submitted_at then
+  return redis.error_reply('MISUSE `state` and `submitted_at` of a restored job must be given')
+end
+local has_ended, now = TERMINAL[fields.value.state], jobs.now()
+if has_ended and (number('done') + number('failed') + number('cancelled') ~= number('total')
+  or number('reduce_done') + number('reduce_failed') + number('reduce_cancelled')
+    ~= number('reduce_total')) then
   return redis.error_reply('MISUSE the numbers of an ended job do not add up to its total')
 end
-local known = job.load(keys.job)
-if known and job.state(known) ~= 'rejected' or redis.call('EXISTS', keys.deleted) == 1 then
+local known = jobs.load(keys.job)
+if known and jobs.was_accepted(known) or redis.call('EXISTS', keys.deleted) == 1 then
   return { 'known' }
 end
-local left = ended and number(19) + number(11) - now
-if left and left <= 0 then
+local expires_in = has_ended and number('finished_at') + number('keep_for_ms') - now
+if expires_in and expires_in <= 0 then
   return { 'expired' }
 end
 
-local it = admission.fresh(keys.job, ARGV, submitted)
-job.set(it, 'state', state)
-if state == 'paused' then
-  job.set(it, 'paused_from', 'queued')
+local job = admission.new_job(keys.job, fields, number('submitted_at'))
+if has_ended then
+  jobs.put(job, 'restored_at', now)
 end
-if ended then
-  local names = { 'finished_at', 'started_at', 'done', 'failed', 'cancelled', 'reduce_done',
-    'reduce_failed', 'reduce_cancelled', 'generation', 'attempts', 'busy_ms', 'lost', 'error' }
-  for i, name in ipairs(names) do
-    local of_reduce = string.sub(name, 1, 7) == 'reduce_'
-    if ARGV[18 + i] ~= '' and (it.fields.fan_in or not of_reduce) then
-      job.set(it, name, ARGV[18 + i])
-    end
-  end
-  job.set(it, 'waiting', 0)
-  if it.fields.fan_in then
-    job.set(it, 'reduce_waiting', 0)
-  end
-  job.set(it, 'restored_at', now)
-end
-local is_cancelled = not ended and redis.call('EXISTS', keys.cancel) == 1
-admission.clear_the_way(keys, ARGV)
+local is_cancelled = not has_ended and redis.call('EXISTS', keys.cancel) == 1
+admission.write_document(keys, document, manifest)
 if is_cancelled then
-  settle.cancel_fresh(it, keys, now)
+  lifecycle.cancel_new(job, keys, now)
 else
-  job.save(it)
+  jobs.save(job)
 end
-if left then
+if expires_in then
   for _, key in ipairs({ keys.job, keys.document, keys.manifest }) do
-    redis.call('PEXPIRE', key, left)
+    redis.call('PEXPIRE', key, expires_in)
   end
 end
-hints.changed(channel, id, it)
+hints.changed(channel, id, job)
 return { 'restored' }

@@ -1,5 +1,5 @@
---[[ resume: go on with a paused job; its queued chunks are due at once, since their messages may
-  have been dropped.
+--[[ resume: continue a paused job; its queued chunks are due at once, since their messages may have
+  been dropped.
   KEYS[1] job            longshore:{J}
   KEYS[2] chunks         longshore:{J}:chunks
   KEYS[3] due            longshore:{J}:due
@@ -9,24 +9,24 @@
 local key, open_chunks, due = KEYS[1], KEYS[2], KEYS[3]
 local channel, id = ARGV[1], ARGV[2]
 
-local it = job.load(key)
-if not it then
+local job = jobs.load(key)
+if not job then
   return { 'absent' }
 end
-local before = job.state(it)
-local after = job.next(it, 'resume')
+local before = jobs.state(job)
+local after = jobs.next(job, 'resume')
 if not after then
   return { 'illegal', before }
 end
 if after ~= before then
-  local now = job.now()
-  job.set(it, 'state', after)
-  job.drop(it, 'paused_from')
+  local now = jobs.now()
+  jobs.set(job, 'state', after)
+  jobs.drop(job, 'paused_from')
   for _, chunk in ipairs(chunks.queued(open_chunks)) do
     chunk.due = now
-    chunks.queue(it, open_chunks, due, chunk)
+    chunks.queue(job, open_chunks, due, chunk)
   end
-  job.save(it)
-  hints.changed(channel, id, it)
+  jobs.save(job)
+  hints.changed(channel, id, job)
 end
 return { 'now', after }

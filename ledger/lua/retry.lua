@@ -1,4 +1,4 @@
---[[ retry: re-open what failed, under a new generation, with fresh attempts.
+--[[ retry: try failed subtasks again, under a new generation, with fresh attempts.
   KEYS[1] job            longshore:{J}
   KEYS[2] document       longshore:{J}:doc
   KEYS[3] manifest       longshore:{J}:manifest
@@ -12,27 +12,27 @@
   KEYS[11] recoveries    longshore:{J}:recoveries
   KEYS[12] due           longshore:{J}:due
   ARGV[1] events channel ARGV[2] job id
-  ARGV[3] "all" | "these" | "unlisted" (the list is empty or too long)
+  ARGV[3] "all" | "these" | "unlisted" (the caller's list is empty or too long)
   ARGV[4…] indices, for "these"
   Output  {"now", state} | {"illegal", state} | {"absent"} | {"unlisted"} |
           {"not_failed", index} ]]
-local keys = settle.keys(KEYS)
+local keys = lifecycle.keys(KEYS)
 local channel, id, which = ARGV[1], ARGV[2], ARGV[3]
-local MOST, BATCH = 10000, 1000
+local MAX_INDICES, BATCH = 10000, 1000
 
-local it = job.load(keys.job)
-if not it then
+local job = jobs.load(keys.job)
+if not job then
   return { 'absent' }
 end
-local before = job.state(it)
-local after = job.next(it, 'retry')
+local before = jobs.state(job)
+local after = jobs.next(job, 'retry')
 if not after then
   return { 'illegal', before }
 end
 if which == 'unlisted' then
   return { 'unlisted' }
 end
-local level_from, level_to = job.num(it, 'level_from'), job.num(it, 'level_to')
+local level_from, level_to = jobs.num(job, 'level_from'), jobs.num(job, 'level_to')
 local indices, seen = {}, {}
 if which == 'these' then
   for i = 4, #ARGV do
@@ -46,20 +46,20 @@ if which == 'these' then
       indices[#indices + 1] = index
     end
   end
-elseif not job.has_ended(it) then
-  local index = bits.next_set(keys.failed, level_from, level_to)
-  while index and #indices < MOST do
+elseif not jobs.has_ended(job) then
+  local index = bitmap.next_set(keys.failed, level_from, level_to)
+  while index and #indices < MAX_INDICES do
     indices[#indices + 1] = index
-    index = bits.next_set(keys.failed, index + 1, level_to)
+    index = bitmap.next_set(keys.failed, index + 1, level_to)
   end
   if #indices == 0 then
     return { 'now', before }
   end
 end
 
-local prefix, above, now = settle.level(it), settle.above(it), job.now()
+local prefix, above, now = lifecycle.level(job), lifecycle.above(job), jobs.now()
 
--- Into the retry set, as attempt 1, due now.
+-- Puts the chosen indices into the retry set, as attempt 1, due now.
 local function retry_chosen()
   for first = 1, #indices, BATCH do
     local members, names = {}, {}
@@ -70,54 +70,54 @@ local function retry_chosen()
       names[#names + 1] = indices[i]
     end
     redis.call('ZADD', keys.retry, unpack(members))
-    failures.forget(keys, names)
+    subtask_errors.forget(keys, names)
   end
-  job.add(it, prefix .. 'failed', -#indices)
-  job.add(it, prefix .. 'retrying', #indices)
+  jobs.add(job, prefix .. 'failed', -#indices)
+  jobs.add(job, prefix .. 'retrying', #indices)
 end
 local function wait_again_above()
-  job.add(it, 'reduce_waiting', above)
-  job.add(it, 'reduce_cancelled', -above)
+  jobs.add(job, 'reduce_waiting', above)
+  jobs.add(job, 'reduce_cancelled', -above)
 end
--- Everything of the level that is not done waits again.
+-- Makes every index of the level that is not done wait again.
 local function restart_level()
   redis.call('UNLINK', keys.failed, keys.errors, keys.order)
-  local cancelled = settle.cancelled(it)
-  job.add(it, prefix .. 'waiting', job.num(it, prefix .. 'failed') + cancelled)
-  job.set(it, prefix .. 'failed', 0)
-  job.add(it, prefix .. 'cancelled', -cancelled)
-  job.set(it, 'cursor', level_from)
+  local cancelled = lifecycle.cancelled(job)
+  jobs.add(job, prefix .. 'waiting', jobs.num(job, prefix .. 'failed') + cancelled)
+  jobs.set(job, prefix .. 'failed', 0)
+  jobs.add(job, prefix .. 'cancelled', -cancelled)
+  jobs.set(job, 'cursor', level_from)
   wait_again_above()
 end
--- What was put back from the journal is known by its numbers alone: all of it runs again.
+-- A job that was restored from the journal has no bitmaps, only numbers: all of it runs again.
 local function forget_outcomes()
-  job.add(it, 'failed', job.num(it, 'done'))
-  job.set(it, 'done', 0)
-  if it.fields.reduce_total then
-    job.set(it, 'reduce_done', 0)
-    job.set(it, 'reduce_failed', 0)
-    job.set(it, 'reduce_cancelled', above)
+  jobs.add(job, 'failed', jobs.num(job, 'done'))
+  jobs.set(job, 'done', 0)
+  if job.fields.reduce_total then
+    jobs.set(job, 'reduce_done', 0)
+    jobs.set(job, 'reduce_failed', 0)
+    jobs.set(job, 'reduce_cancelled', above)
   end
-  job.drop(it, 'restored_at')
+  jobs.drop(job, 'restored_at')
 end
 
-if job.has_ended(it) then
+if jobs.has_ended(job) then
   if which == 'these' then
-    local rest = settle.cancelled(it)
+    local rest = lifecycle.cancelled(job)
     retry_chosen()
-    job.set(it, 'cursor', level_to)
+    jobs.set(job, 'cursor', level_to)
     if rest == 0 then
       wait_again_above()
     end
   else
-    if it.fields.restored_at then
+    if job.fields.restored_at then
       forget_outcomes()
     end
     restart_level()
   end
-  job.set(it, 'state', after)
+  jobs.set(job, 'state', after)
   for _, name in ipairs({ 'finished_at', 'deadline_at', 'error' }) do
-    job.drop(it, name)
+    jobs.drop(job, name)
   end
   for _, key in ipairs(keys.kept) do
     redis.call('PERSIST', key)
@@ -125,7 +125,7 @@ if job.has_ended(it) then
 else
   retry_chosen()
 end
-job.add(it, 'generation', 1)
-job.save(it)
-hints.changed(channel, id, it)
+jobs.add(job, 'generation', 1)
+jobs.save(job)
+hints.changed(channel, id, job)
 return { 'now', after }

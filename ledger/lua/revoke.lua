@@ -1,5 +1,5 @@
---[[ revoke: take away what a node holds of the job; cut what nodes die of, and give up a
-  subtask that killed too many.
+--[[ revoke: take the chunks of a job from a node that holds them; cut chunks that kill nodes, and
+  give up a subtask that killed too many.
   KEYS[1] job            longshore:{J}
   KEYS[2] document       longshore:{J}:doc
   KEYS[3] manifest       longshore:{J}:manifest
@@ -13,18 +13,18 @@
   KEYS[11] recoveries    longshore:{J}:recoveries
   KEYS[12] due           longshore:{J}:due
   ARGV[1] events channel ARGV[2] job id   ARGV[3] node   ARGV[4] "died" | "left" | "orphaned"
-  ARGV[5] what the system said of its death, or ""
-  ARGV[6] the time of the latest claim that is taken away, or "" for all
+  ARGV[5] what the system said about its death, or ""
+  ARGV[6] take away claims up to this time only, ms, or "" for all
   Output  {chunk, from, to, epoch, …} in order of chunk
   Flags   allow-oom ]]
-local keys = settle.keys(KEYS)
-local channel, id, node, lost = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local died = lost == 'died'
+local keys = lifecycle.keys(KEYS)
+local channel, id, node, cause = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local died = cause == 'died'
 local how = ARGV[5] ~= '' and ARGV[5] or nil
 local claimed_by = tonumber(ARGV[6])
 
-local it = job.load(keys.job)
-if not it or job.has_ended(it) then
+local job = jobs.load(keys.job)
+if not job or jobs.has_ended(job) then
   return {}
 end
 local held = chunks.held_by(keys.chunks, node, claimed_by)
@@ -32,70 +32,71 @@ if #held == 0 then
   return {}
 end
 
-local now, prefix, over = job.now(), settle.level(it), poison.is_over_parallel(it)
-local number = job.num(it, 'recoveries') + 1
+local now, prefix, over = jobs.now(), lifecycle.level(job), poison.is_over_parallel(job)
+local number = jobs.num(job, 'recoveries') + 1
 local queued, given_up, cut, subtasks = {}, {}, 0, 0
 local function queue(chunk)
   chunk.recovery = number
-  chunks.queue(it, keys.chunks, keys.due, chunk)
+  chunks.queue(job, keys.chunks, keys.due, chunk)
   queued[#queued + 1] = chunk
   subtasks = subtasks + chunk.to - chunk.from
 end
 local function give_up(chunk, text)
-  job.write(it, 'HDEL', keys.chunks, chunk.id)
+  jobs.write(job, 'HDEL', keys.chunks, chunk.id)
   given_up[#given_up + 1] = chunk.from
-  if settle.fail(it, keys, chunk.from, text, chunk.attempt, node, now, poison.deaths(chunk)) then
-    settle.tell_last_error(it, chunk.from, text)
+  local deaths = poison.deaths(chunk)
+  if lifecycle.fail(job, keys, chunk.from, text, chunk.attempt, node, now, deaths) then
+    lifecycle.set_last_error(job, chunk.from, text)
   end
 end
 local function queue_parts(chunk)
-  for _, part in ipairs(chunks.cut(it, chunk, poison.cuts(chunk))) do
+  for _, part in ipairs(chunks.cut(job, chunk, poison.cuts(chunk))) do
     queue(part)
   end
   cut = cut + 1
 end
 
-local function take_back(chunk, is_news)
-  job.add(it, 'running_chunks', -1)
-  job.add(it, prefix .. 'running', chunk.from - chunk.to)
+local function take_back(chunk, is_new_death)
+  jobs.add(job, 'running_chunks', -1)
+  jobs.add(job, prefix .. 'running', chunk.from - chunk.to)
   chunks.requeue(chunk, now)
   local text = poison.verdict(chunk)
   if text then
     give_up(chunk, text)
-  elseif is_news and poison.is_suspect(chunk) and chunk.to - chunk.from > 1 then
+  elseif is_new_death and poison.is_suspect(chunk) and chunk.to - chunk.from > 1 then
     queue_parts(chunk)
   else
     queue(chunk)
   end
 end
 for _, chunk in ipairs(held) do
-  local is_news = died and poison.charge(chunk, node, how, now)
-  if chunks.leave_to_the_other(chunk, node) then
-    chunks.save(it, keys.chunks, chunk)
+  local is_new_death = died and poison.record_death(chunk, node, how, now)
+  if chunks.leave_to_other_holder(chunk, node) then
+    chunks.save(job, keys.chunks, chunk)
   else
-    take_back(chunk, is_news)
+    take_back(chunk, is_new_death)
   end
 end
 table.sort(queued, function(a, b) return a.id < b.id end)
 
-recoveries.keep(it, keys.recoveries, {
-  at = now, node = node, lost = lost, how = how, chunks = #queued, subtasks = subtasks,
+recoveries.keep(job, keys.recoveries, {
+  at = now, node = node, lost = cause, how = how, chunks = #queued, subtasks = subtasks,
   cut = cut, given_up = #given_up > 0 and given_up or nil, waiting = #queued,
 })
-job.add(it, 'crashes', died and 1 or 0)
-job.add(it, 'orphaned', lost == 'orphaned' and 1 or 0)
-job.add(it, 'reissued', #queued)
-job.add(it, 'lost', subtasks)
-job.add(it, 'queued_chunks', #queued)
-job.add(it, prefix .. 'queued', subtasks)
-poison.offer_again(it, keys.chunks, keys.due, true, over, now)
-if settle.advance(it, keys, now) then
-  hints.changed(channel, id, it)
+jobs.add(job, 'crashes', died and 1 or 0)
+jobs.add(job, 'orphaned', cause == 'orphaned' and 1 or 0)
+jobs.add(job, 'reissued', #queued)
+jobs.add(job, 'lost', subtasks)
+jobs.add(job, 'queued_chunks', #queued)
+jobs.add(job, prefix .. 'queued', subtasks)
+poison.make_refused_due(job, keys.chunks, keys.due, true, over, now)
+if lifecycle.advance(job, keys, now) then
+  hints.changed(channel, id, job)
 else
-  job.save(it)
+  jobs.save(job)
   hints.room(channel, id)
 end
-if job.has_ended(it) then
+if jobs.has_ended(job) then
   return {}
 end
 local answer = {}

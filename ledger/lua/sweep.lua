@@ -1,61 +1,62 @@
---[[ sweep: bring rate and estimate up to date, and name the chunks whose message is due again.
+--[[ sweep: update a job's rate and estimate, and list the queued chunks to publish again.
   KEYS[1] job            longshore:{J}
   KEYS[2] chunks         longshore:{J}:chunks
   KEYS[3] retry set      longshore:{J}:retry
   KEYS[4] due            longshore:{J}:due
   ARGV[1] most chunks    ARGV[2] publish within, ms
-  ARGV[3] doubt the message of what has been queued for so long, ms, or ""
+  ARGV[3] suspect the message of a chunk queued for at least so long to be lost, ms, or "" for none
   Output  {} if the job is absent |
           {{fields of the job}, due of the next retry or "", {chunk, from, to, epoch, …}} ]]
 local key, open_chunks, retry, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local limit, within, doubt = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3] or '')
-local LOOK_MS, AVERAGE_MS = 1000, 10000
+local limit, within, suspect_after = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3] or '')
+local MEASURE_MS, AVERAGE_MS = 1000, 10000
 
-local it = job.load(key)
-if not it then
+local job = jobs.load(key)
+if not job then
   return {}
 end
-local now, publish = job.now(), {}
+local now, publish = jobs.now(), {}
 
--- An exponentially weighted moving average: what is older than AVERAGE_MS hardly counts.
+-- An exponentially weighted moving average: work older than AVERAGE_MS hardly counts.
 local function measure()
-  local settled = job.num(it, 'done') + job.num(it, 'failed')
-    + job.num(it, 'reduce_done') + job.num(it, 'reduce_failed')
-  local since = tonumber(it.fields.rate_at) or job.num(it, 'submitted_at')
+  local settled = jobs.num(job, 'done') + jobs.num(job, 'failed')
+    + jobs.num(job, 'reduce_done') + jobs.num(job, 'reduce_failed')
+  local since = tonumber(job.fields.rate_at) or jobs.num(job, 'submitted_at')
   local elapsed = now - since
-  if elapsed < LOOK_MS then
+  if elapsed < MEASURE_MS then
     return
   end
-  local lately = math.max(0, settled - job.num(it, 'rate_settled')) * 1000 / elapsed
-  local rate, weight = job.num(it, 'rate'), 1 - math.exp(-elapsed / AVERAGE_MS)
-  rate = it.fields.rate_at and rate + (lately - rate) * weight or lately
-  job.set(it, 'rate', string.format('%.3f', rate))
-  job.set(it, 'rate_at', now)
-  job.set(it, 'rate_settled', settled)
+  local lately = math.max(0, settled - jobs.num(job, 'rate_settled')) * 1000 / elapsed
+  local rate, weight = jobs.num(job, 'rate'), 1 - math.exp(-elapsed / AVERAGE_MS)
+  rate = job.fields.rate_at and rate + (lately - rate) * weight or lately
+  jobs.set(job, 'rate', string.format('%.3f', rate))
+  jobs.set(job, 'rate_at', now)
+  jobs.set(job, 'rate_settled', settled)
 end
 local function estimate()
-  local rate, state, open = job.num(it, 'rate'), job.state(it), 0
+  local rate, open = jobs.num(job, 'rate'), 0
   for _, name in ipairs({ 'waiting', 'queued', 'running', 'retrying' }) do
-    open = open + job.num(it, name) + job.num(it, 'reduce_' .. name)
+    open = open + jobs.num(job, name) + jobs.num(job, 'reduce_' .. name)
   end
-  if rate > 0 and (state == 'running' or state == 'reducing') then
-    job.set(it, 'eta_ms', string.format('%.0f', open * 1000 / rate))
+  if rate > 0 and jobs.is_in_progress(job) then
+    jobs.set(job, 'eta_ms', string.format('%.0f', open * 1000 / rate))
   else
-    job.drop(it, 'eta_ms')
+    jobs.drop(job, 'eta_ms')
   end
 end
 
-if not job.has_ended(it) then
+if not jobs.has_ended(job) then
   measure()
   estimate()
-  job.save(it)
+  jobs.save(job)
 end
-if not job.has_ended(it) and job.state(it) ~= 'paused' and job.num(it, 'queued_chunks') > 0 then
-  -- Chunks of a build that had no `:due`, or somebody's slip: nothing may be forgotten for it.
-  if redis.call('ZCARD', due) ~= job.num(it, 'queued_chunks') then
-    chunks.index(it, open_chunks, due)
+if jobs.feeds(job) and jobs.num(job, 'queued_chunks') > 0 then
+  -- `:due` may be incomplete after another build or a stranger wrote the keys. No chunk may be
+  -- forgotten because of that.
+  if redis.call('ZCARD', due) ~= jobs.num(job, 'queued_chunks') then
+    chunks.rebuild_due(job, open_chunks, due)
   end
-  local numbers = redis.call('ZRANGEBYSCORE', due, '-inf', doubt and '+inf' or now)
+  local numbers = redis.call('ZRANGEBYSCORE', due, '-inf', suspect_after and '+inf' or now)
   for i = 1, #numbers do
     numbers[i] = tonumber(numbers[i])
   end
@@ -66,15 +67,15 @@ if not job.has_ended(it) and job.state(it) ~= 'paused' and job.num(it, 'queued_c
     end
     local chunk = chunks.load(open_chunks, number)
     local queued_for = now - chunk.since
-    if chunk.due <= now or doubt and queued_for >= doubt then
+    if chunk.due <= now or suspect_after and queued_for >= suspect_after then
       chunk.due = now + math.max(within, queued_for)
-      chunks.queue(it, open_chunks, due, chunk)
+      chunks.queue(job, open_chunks, due, chunk)
       for _, value in ipairs({ chunk.id, chunk.from, chunk.to, chunk.epoch }) do
         publish[#publish + 1] = value
       end
     end
   end
-  job.save(it)
+  jobs.save(job)
 end
 local first = redis.call('ZRANGE', retry, 0, 0, 'WITHSCORES')
 return { redis.call('HGETALL', key), first[2] or '', publish }

@@ -143,9 +143,9 @@ impl Keys {
         self.name("nodes")
     }
 
-    /// Sorted set: node -> the number of its last news, which grows from one to the next. In the slot of [`Self::nodes`].
-    pub fn node_news(&self) -> String {
-        format!("{}:{{{}}}:news", self.namespace, self.nodes())
+    /// Sorted set: node -> the number of its last change, which grows from one to the next. In the slot of [`Self::nodes`].
+    pub fn node_changes(&self) -> String {
+        format!("{}:{{{}}}:changes", self.namespace, self.nodes())
     }
 
     /// Hash: the verdict on a worker that is lost. In the slot of [`Self::nodes`].
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(keys.active(), "ls:jobs:active");
         assert_eq!(keys.finished(), "ls:jobs:finished");
         assert_eq!(keys.nodes(), "ls:nodes");
-        assert_eq!(keys.node_news(), "ls:{ls:nodes}:news");
+        assert_eq!(keys.node_changes(), "ls:{ls:nodes}:changes");
         assert_eq!(keys.node(&NodeId::new("box-1")), "ls:node:box-1");
         assert_eq!(keys.schedulers(), "ls:schedulers");
         assert_eq!(keys.scheduler(&SchedulerId::new("box-1")), "ls:scheduler:box-1");

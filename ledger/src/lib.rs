@@ -40,15 +40,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use longshore_protocol::state::{IllegalTransition, JobState};
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobSummary, JournalPlace, NodeId,
+    Audit, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobSummary, JournalPosition, NodeId,
     NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Stall, Timestamp,
 };
 
 pub use cause::Cause;
 pub use op::{
     Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, Claim, ClaimParams, Commit,
-    CommitParams, Committed, Ended, ErrorsParams, Event, Grant, Held, Holder, IsolateParams,
-    LoseParams, LossCause, LossEvidence, LossVerdict, LostNode, NodeSnapshot, OpenParams,
+    CommitParams, Committed, DeclareLostParams, Ended, ErrorsParams, Event, Grant, Held, Holder,
+    IsolateParams, LossCause, LossEvidence, LossVerdict, LostNode, NodeSnapshot, OpenParams,
     PriorState, Process, ProcessConnections, RecordCrashParams, RegisterSchedulerParams,
     ReleaseParams, Released, ReportStallParams, RestoreParams, Restored, ResultsParams,
     RetryParams, RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk, Stop, StopReason,
@@ -194,7 +194,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// Claims a chunk for the worker that received the message of `epoch`.
     ///
     /// - Held under this token already: `Granted` (a repeat).
-    /// - No such job, or a rejected one: `Unknown`.
+    /// - No such job, or a rejected one: `Gone`.
     /// - The job is paused or ended, or the chunk is absent: `Gone`.
     /// - `Queued` with this epoch: `Granted`, and the chunk is `Running`. A grant makes a `queued`
     ///   job `running`; the first grant of a job sets `started_at`.
@@ -288,7 +288,7 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// For each of these chunks, the nodes on which attempts at all of its subtasks failed; see
     /// [`Grant::tried`]. Empty for a chunk that is not open.
-    async fn tried(&self, job: JobId, chunks: &[ChunkId]) -> Result<Vec<Vec<NodeId>>, Error>;
+    async fn tried_nodes(&self, job: JobId, chunks: &[ChunkId]) -> Result<Vec<Vec<NodeId>>, Error>;
 
     /// Sets the nodes (all of them) whose failures don't count as attempts of the job. When a retry
     /// is opened, these nodes are left out of [`Grant::tried`] and their attempts are not counted;
@@ -380,14 +380,14 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// The place in the journal up to which the ledger reflects it; `None` if it was never set
     /// since the ledger was empty.
-    async fn journal_place(&self) -> Result<Option<JournalPlace>, Error>;
+    async fn journal_position(&self) -> Result<Option<JournalPosition>, Error>;
 
     /// Moves the place in the journal if it is where the caller believes it to be. Returns the
     /// place that is stored now.
     async fn advance_journal(
         &self,
         params: &AdvanceJournalParams,
-    ) -> Result<Option<JournalPlace>, Error>;
+    ) -> Result<Option<JournalPosition>, Error>;
 
     // Reading
 
@@ -465,7 +465,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// the list, keeps the verdict for [`op::LOST_KEPT`], and announces it. `Lives`, and nothing
     /// changes, if the evidence is void. A worker that is lost already stays lost on the first
     /// evidence; its next heartbeat lists it again.
-    async fn lose(&self, params: &LoseParams) -> Result<LossVerdict, Error>;
+    async fn declare_lost(&self, params: &DeclareLostParams) -> Result<LossVerdict, Error>;
 
     /// The heartbeat of a scheduler. Returns the schedulers whose last heartbeat is at most
     /// `within` old, this one included, by id.

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobSummary, JournalPlace, NodeId,
+    Audit, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobSummary, JournalPosition, NodeId,
     NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Severity, Stall, Timestamp,
 };
 use parking_lot::Mutex;
@@ -37,8 +37,8 @@ use self::store::Store;
 use crate::op::MAX_INDICES;
 use crate::{
     Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, Cancelled, Claim, ClaimParams,
-    CommitParams, Committed, ConnectionWatch, ControlError, Error, ErrorsParams, Event, Events,
-    Holder, IsolateParams, Ledger, LoseParams, LossVerdict, NodeSnapshot, OpenParams, Process,
+    CommitParams, Committed, ConnectionWatch, ControlError, DeclareLostParams, Error, ErrorsParams,
+    Event, Events, Holder, IsolateParams, Ledger, LossVerdict, NodeSnapshot, OpenParams, Process,
     ProcessConnections, RecordCrashParams, RegisterSchedulerParams, ReleaseParams, Released,
     ReportStallParams, RestoreParams, Restored, ResultsParams, RetryParams, RevokeParams, Revoked,
     SpeculationRequest, SpeculativeChunk, StoredDocument, Sweep, SweepParams, Topic,
@@ -176,10 +176,8 @@ struct Subscription {
 fn concerns(topic: Topic, event: &Event) -> bool {
     match (topic, event) {
         (Topic::Schedulers, _) | (_, Event::Gap | Event::Ended(_)) => true,
-        (Topic::Clients, Event::Job { state, .. }) => *state != JobState::Running,
-        (Topic::Workers, Event::Job { state, .. }) => {
-            *state == JobState::Paused || state.is_terminal()
-        }
+        (Topic::Clients, Event::Job { state, .. }) => !state.is_running(),
+        (Topic::Workers, Event::Job { state, .. }) => !state.feeds(),
         (Topic::Workers, Event::Node { .. }) => true,
         (_, Event::Room { .. } | Event::Node { .. } | Event::Scheduler { .. }) => false,
     }
@@ -333,14 +331,14 @@ impl Ledger for MemoryLedger {
         Ok(self.run(|store, now, _| store.missing(jobs, now)))
     }
 
-    async fn journal_place(&self) -> Result<Option<JournalPlace>, Error> {
+    async fn journal_position(&self) -> Result<Option<JournalPosition>, Error> {
         Ok(self.run(|store, _, _| store.journal()))
     }
 
     async fn advance_journal(
         &self,
         params: &AdvanceJournalParams,
-    ) -> Result<Option<JournalPlace>, Error> {
+    ) -> Result<Option<JournalPosition>, Error> {
         Ok(self.run(|store, _, _| store.advance(params)))
     }
 
@@ -363,7 +361,7 @@ impl Ledger for MemoryLedger {
 
     async fn document(&self, job: JobId) -> Result<Option<StoredDocument>, Error> {
         let document = self.read(job, |job| {
-            (job.state != JobState::Rejected).then(|| StoredDocument {
+            (job.state.was_accepted()).then(|| StoredDocument {
                 digest: job.admission.digest.clone(),
                 document: job.admission.document.clone(),
                 manifest: job.admission.manifest.clone(),
@@ -406,7 +404,7 @@ impl Ledger for MemoryLedger {
         Box::new(MemoryConnectionWatch(self.clone()))
     }
 
-    async fn tried(&self, job: JobId, chunks: &[ChunkId]) -> Result<Vec<Vec<NodeId>>, Error> {
+    async fn tried_nodes(&self, job: JobId, chunks: &[ChunkId]) -> Result<Vec<Vec<NodeId>>, Error> {
         let tried = self.read(job, |job| job.tried(chunks));
         Ok(tried.unwrap_or_else(|| vec![Vec::new(); chunks.len()]))
     }
@@ -428,7 +426,7 @@ impl Ledger for MemoryLedger {
         Ok(self.run(|store, _, events| store.record_crash(params, events)))
     }
 
-    async fn lose(&self, params: &LoseParams) -> Result<LossVerdict, Error> {
+    async fn declare_lost(&self, params: &DeclareLostParams) -> Result<LossVerdict, Error> {
         Ok(self.run(|store, now, events| store.lose(params, now, events)))
     }
 

@@ -10,17 +10,17 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobSummary, JournalPlace, NodeId,
+    Audit, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobSummary, JournalPosition, NodeId,
     NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Stall, Timestamp,
 };
 
 use crate::{
     Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, Cancelled, Claim, ClaimParams,
-    CommitParams, Committed, ConnectionWatch, ControlError, Error, ErrorsParams, Events, Holder,
-    IsolateParams, Ledger, LoseParams, LossVerdict, NodeSnapshot, OpenParams, RecordCrashParams,
-    RegisterSchedulerParams, ReleaseParams, Released, ReportStallParams, RestoreParams, Restored,
-    ResultsParams, RetryParams, RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk,
-    StoredDocument, Sweep, SweepParams, Topic,
+    CommitParams, Committed, ConnectionWatch, ControlError, DeclareLostParams, Error, ErrorsParams,
+    Events, Holder, IsolateParams, Ledger, LossVerdict, NodeSnapshot, OpenParams,
+    RecordCrashParams, RegisterSchedulerParams, ReleaseParams, Released, ReportStallParams,
+    RestoreParams, Restored, ResultsParams, RetryParams, RevokeParams, Revoked, SpeculationRequest,
+    SpeculativeChunk, StoredDocument, Sweep, SweepParams, Topic,
 };
 
 /// Decides what becomes of each operation. All methods but [`Self::ledger`] pass the operation on
@@ -178,7 +178,7 @@ operations! {
     OfferSpeculative: fn offer_speculative(job: JobId, params: &SpeculationRequest)
         -> Result<Vec<SpeculativeChunk>, Error>;
     Revoke: fn revoke(job: JobId, params: &RevokeParams) -> Result<Vec<Revoked>, Error>;
-    Tried: fn tried(job: JobId, chunks: &[ChunkId]) -> Result<Vec<Vec<NodeId>>, Error>;
+    TriedNodes: fn tried_nodes(job: JobId, chunks: &[ChunkId]) -> Result<Vec<Vec<NodeId>>, Error>;
     RefundAttempts: fn refund_attempts(job: JobId, nodes: &[NodeId]) -> Result<u64, Error>;
     Holders: fn holders(job: JobId) -> Result<Vec<Holder>, Error>;
     Sweep: fn sweep(job: JobId, params: &SweepParams) -> Result<Option<Sweep>, Error>;
@@ -191,9 +191,9 @@ operations! {
     Delete: fn delete(job: JobId) -> Result<(), ControlError>;
     Restore: fn restore(params: &RestoreParams) -> Result<Restored, Error>;
     Missing: fn missing(jobs: &[JobId]) -> Result<Vec<JobId>, Error>;
-    JournalPlace: fn journal_place() -> Result<Option<JournalPlace>, Error>;
+    JournalPosition: fn journal_position() -> Result<Option<JournalPosition>, Error>;
     AdvanceJournal: fn advance_journal(params: &AdvanceJournalParams)
-        -> Result<Option<JournalPlace>, Error>;
+        -> Result<Option<JournalPosition>, Error>;
     Job: fn job(job: JobId) -> Result<Option<JobSummary>, Error>;
     ActiveJobs: fn active_jobs() -> Result<Vec<JobId>, Error>;
     FinishedJobs: fn finished_jobs(limit: usize) -> Result<Vec<JobId>, Error>;
@@ -209,7 +209,7 @@ operations! {
     Drain: fn drain(node: &NodeId) -> Result<bool, Error>;
     Isolate: fn isolate(params: &IsolateParams) -> Result<bool, Error>;
     RecordCrash: fn record_crash(params: &RecordCrashParams) -> Result<bool, Error>;
-    Lose: fn lose(params: &LoseParams) -> Result<LossVerdict, Error>;
+    DeclareLost: fn declare_lost(params: &DeclareLostParams) -> Result<LossVerdict, Error>;
     RegisterScheduler: fn register_scheduler(params: &RegisterSchedulerParams)
         -> Result<Vec<SchedulerRecord>, Error>;
     Schedulers: fn schedulers() -> Result<Vec<SchedulerRecord>, Error>;

@@ -7,7 +7,7 @@ use longshore_ledger::{
     Admission, Claim, ClaimParams, Commit, CommitParams, Committed, Ledger, OpenParams,
     RegisterSchedulerParams,
 };
-use longshore_protocol::{ChunkMessage, JobId, NodeId, Run, SchedulerId, Token};
+use longshore_protocol::{ChunkMessage, JobId, NodeId, OutcomeRun, SchedulerId, Token};
 use longshore_test_servers::{Redis, RedisOptions, SettableClock};
 use tokio::time::{Instant, sleep};
 
@@ -40,7 +40,7 @@ async fn fail(ledger: &RedisLedger, message: ChunkMessage, token: u8) {
         .await
         .expect("Redis is there");
     assert!(matches!(claim, Claim::Granted(_)), "{claim:?}");
-    let runs = vec![Run::Retry { error: "not yet".into(), delay: DELAY }];
+    let runs = vec![OutcomeRun::Retry { error: "not yet".into(), delay: DELAY }];
     let commit = Commit::new(from, runs, DELAY);
     let committed = ledger
         .commit(job, &CommitParams::new(chunk, token, commit.clone()))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use longshore_ledger::redis::{Config, RedisLedger};
 use longshore_ledger::{
-    BeatParams, Claim, ClaimParams, Error, Ledger, LoseParams, LossCause, LossEvidence,
+    BeatParams, Claim, ClaimParams, DeclareLostParams, Error, Ledger, LossCause, LossEvidence,
     NodeSnapshot, RecordCrashParams,
 };
 use longshore_protocol::{ChunkId, Epoch, JobId, NodeId, NodeInfo, Timestamp, Token};
@@ -138,7 +138,11 @@ async fn only_workers_with_changes_are_read_again() {
     let certified = read(&listed).await;
     assert_eq!(certified.nodes[1].death.as_deref(), Some("killed"), "others may have news of it");
     ledger
-        .lose(&LoseParams::new(NodeId::new("a"), LossEvidence::Certain, LossCause::Left))
+        .declare_lost(&DeclareLostParams::new(
+            NodeId::new("a"),
+            LossEvidence::Certain,
+            LossCause::Left,
+        ))
         .await
         .expect("it left");
     assert_eq!(read(&certified).await.nodes[..], certified.nodes[1..]);
@@ -152,12 +156,12 @@ async fn the_numbers_of_changes_only_grow() {
     let read = async |known: &NodeSnapshot| ledger.nodes_since(known).await.expect("a list");
     ledger.beat(&BeatParams::new(info("a", 0), [])).await.expect("a beat");
     let known = read(&NodeSnapshot::default()).await;
-    redis.call(&["DEL", "longshore:{longshore:nodes}:news"]);
+    redis.call(&["DEL", "longshore:{longshore:nodes}:changes"]);
     ledger.beat(&BeatParams::new(info("a", 1), [])).await.expect("a beat");
     let known = read(&known).await;
     assert_eq!(known.nodes[0].info.busy, 1, "as after a fail-over that lost the last second");
     let Reply::Int(ahead) = redis.call(&["INCRBY", "clock", "4000000000000000"]) else { panic!() };
-    redis.call(&["ZADD", "longshore:{longshore:nodes}:news", &ahead.to_string(), "a"]);
+    redis.call(&["ZADD", "longshore:{longshore:nodes}:changes", &ahead.to_string(), "a"]);
     let known = read(&known).await;
     ledger.beat(&BeatParams::new(info("a", 2), [])).await.expect("a beat");
     assert_eq!(read(&known).await.nodes[0].info.busy, 2, "as after the clock was set back");
@@ -180,7 +184,11 @@ async fn a_heartbeat_writes_changed_fields_and_all_fields_after_a_loss() {
     redis.call(&["FLUSHALL"]);
     assert_eq!(beat(0).await[0].info, whole[0].info);
     ledger
-        .lose(&LoseParams::new(NodeId::new("a"), LossEvidence::Certain, LossCause::Left))
+        .declare_lost(&DeclareLostParams::new(
+            NodeId::new("a"),
+            LossEvidence::Certain,
+            LossCause::Left,
+        ))
         .await
         .expect("forgotten");
     assert_eq!(beat(0).await[0].info, whole[0].info);

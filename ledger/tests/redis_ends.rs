@@ -8,7 +8,7 @@ use longshore_ledger::{
     Admission, Claim, ClaimParams, Commit, CommitParams, Committed, Ended, Event, Events, Ledger,
     OpenParams, ResultsParams, Topic,
 };
-use longshore_protocol::{JobId, NodeId, ResultsPage, Run, Token};
+use longshore_protocol::{JobId, NodeId, OutcomeRun, ResultsPage, Token};
 use longshore_test_servers::Redis;
 use tokio::time::timeout;
 
@@ -37,7 +37,7 @@ impl Stage {
         &mut self,
         total: u64,
         size: u64,
-        runs: impl Fn(u64, u64) -> Vec<Run>,
+        runs: impl Fn(u64, u64) -> Vec<OutcomeRun>,
     ) -> Arc<Ended> {
         self.jobs += 1;
         let name = format!("0190b0a2-0000-7000-8000-{:012}", self.jobs);
@@ -81,9 +81,9 @@ impl Stage {
 }
 
 /// A line of results for each subtask.
-fn lines(from: u64, to: u64, line: impl Fn(u64) -> String) -> Vec<Run> {
+fn lines(from: u64, to: u64, line: impl Fn(u64) -> String) -> Vec<OutcomeRun> {
     let lines: String = (from..to).map(|index| line(index) + "\n").collect();
-    vec![Run::Success { count: to - from, results: Some(lines) }]
+    vec![OutcomeRun::Success { count: to - from, results: Some(lines) }]
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn failed_subtasks_have_no_results_in_the_hint() {
     let mut stage = Stage::new("ends-failed").await;
     let end = stage
         .play(3, 1, |from, to| match from {
-            1 => vec![Run::Failed { error: "no \"luck\"".into() }],
+            1 => vec![OutcomeRun::Failed { error: "no \"luck\"".into() }],
             _ => lines(from, to, |index| index.to_string()),
         })
         .await;

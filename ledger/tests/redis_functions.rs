@@ -11,7 +11,7 @@ use longshore_ledger::{
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkMessage, Finding, JobId, JobSummary, NodeId, NodeInfo, Run, SchedulerId, Severity,
+    ChunkMessage, Finding, JobId, JobSummary, NodeId, NodeInfo, OutcomeRun, SchedulerId, Severity,
     Timestamp, Token, split_results,
 };
 use longshore_test_servers::{Redis, RedisCluster, RedisSentinel, Reply, wait_until};
@@ -49,7 +49,7 @@ async fn run_whole_chunk(
     ledger: &RedisLedger,
     message: &ChunkMessage,
     with: &Token,
-    runs: Vec<Run>,
+    runs: Vec<OutcomeRun>,
 ) -> JobState {
     let claim = ledger.claim(message.job, &ClaimParams::of(&message, *with, node())).await;
     assert!(matches!(claim, Ok(Claim::Granted(_))), "{claim:?}");
@@ -61,9 +61,9 @@ async fn run_whole_chunk(
     }
 }
 
-fn successes(from: u64, to: u64, with_results: bool) -> Vec<Run> {
+fn successes(from: u64, to: u64, with_results: bool) -> Vec<OutcomeRun> {
     let lines = with_results.then(|| (from..to).map(|i| format!("{i}\n")).collect::<String>());
-    split_results(from, vec![Run::Success { count: to - from, results: lines }])
+    split_results(from, vec![OutcomeRun::Success { count: to - from, results: lines }])
 }
 
 /// One job from its submission to its end, with a retry, a failure, results and a reduce.
@@ -76,7 +76,7 @@ async fn run_job(ledger: &RedisLedger, id: JobId) -> JobSummary {
     let chunks = open(ledger, id, 10, 10).await;
     assert_eq!(chunks.len(), 1);
     let mut runs = successes(0, 3, true);
-    runs.push(Run::Retry { error: "flaky".into(), delay: Duration::ZERO });
+    runs.push(OutcomeRun::Retry { error: "flaky".into(), delay: Duration::ZERO });
     runs.extend(successes(4, 10, true));
     assert_eq!(run_whole_chunk(ledger, &chunks[0], &token(1), runs).await, JobState::Running);
     let again = open(ledger, id, 10, 10).await;
@@ -270,7 +270,7 @@ async fn a_job_of_ten_million_takes_two_bits_a_subtask() {
         let message = open(&ledger, job(1), 1, CHUNK).await[0];
         let runs = if chunk == last {
             let mut runs = successes(message.from, message.to - 1, false);
-            runs.push(Run::Failed { error: "no".into() });
+            runs.push(OutcomeRun::Failed { error: "no".into() });
             runs
         } else {
             successes(message.from, message.to, false)
@@ -344,7 +344,7 @@ async fn the_documented_minimal_rights_are_sufficient() {
     ledger.delete(job(1)).await.expect("deleted");
     ledger.admit(&admission(job(2), 5)).await.expect("admitted");
     let message = open(&ledger, job(2), 1, 5).await[0];
-    let runs = (0..5).map(|_| Run::Failed { error: "no".into() }).collect();
+    let runs = (0..5).map(|_| OutcomeRun::Failed { error: "no".into() }).collect();
     assert_eq!(run_whole_chunk(&ledger, &message, &token(1), runs).await, JobState::Failed);
     assert_eq!(ledger.errors(job(2), &ErrorsParams::new(0, 9)).await.expect("errors").len(), 5);
     ledger.retry(job(2), &RetryParams::only([3])).await.expect("retried");
@@ -372,7 +372,7 @@ async fn the_documented_minimal_rights_are_sufficient() {
         .await
         .expect("signed in");
     assert!(
-        signed_in[0].heart.as_deref().is_some_and(|heart| heart.contains(' ')),
+        signed_in[0].connections.as_deref().is_some_and(|heart| heart.contains(' ')),
         "and its server"
     );
     ledger.deregister_scheduler(&scheduler).await.expect("signed out");
@@ -454,6 +454,55 @@ async fn the_hash_of_a_job_is_readable() {
     assert_eq!(fields, expected.split_whitespace().collect::<Vec<_>>());
     let value = |field: &str| words.chunks_exact(2).find(|p| p[0] == field).map(|p| &*p[1]);
     assert_eq!((value("state"), value("waiting")), (Some("queued"), Some("10")));
+}
+
+/// The fields that no job lacks.
+const FIELDS: [(&str, &str); 7] = [
+    ("task", "noop"),
+    ("queue", "default"),
+    ("tenant", "default"),
+    ("priority", "5"),
+    ("total", "10"),
+    ("keep_for_ms", "60000"),
+    ("digest", "d"),
+];
+
+#[tokio::test]
+async fn a_job_with_an_unknown_missing_or_malformed_field_is_refused_and_not_written() {
+    let redis = Redis::start();
+    connect(&redis.url()).load_functions().await.expect("loaded");
+    let (keys, id) = (Keys::new("longshore"), job(1));
+    let own =
+        [keys.job(id), keys.document(id), keys.manifest(id), keys.deleted(id), keys.cancel(id)];
+    let fcall = |operation: &str, first: &[&str], fields: &[(&str, &str)]| {
+        let name = id.to_string();
+        let mut command = vec!["FCALL", operation, "5"];
+        command.extend(own.iter().map(String::as_str));
+        command.extend(["longshore:events", &name, "{}", ""]);
+        command.extend(first);
+        command.extend(fields.iter().flat_map(|(field, value)| [*field, *value]));
+        redis.call(&command)
+    };
+    let admit = |fields: &[(&str, &str)]| fcall("longshore_admit", &["", "", ""], fields);
+    let restore = |fields: &[(&str, &str)]| fcall("longshore_restore", &[], fields);
+    let with = |more: (&'static str, &'static str)| [FIELDS.as_slice(), &[more]].concat();
+    let refusals = [
+        (admit(&with(("colour", "red"))), "no field `colour`"),
+        (admit(&with(("state", "succeeded"))), "no field `state`"),
+        (admit(&with(("task", "noop"))), "`task` comes twice"),
+        (admit(&with(("max_parallel", "many"))), "`max_parallel` is `many`, not a number"),
+        (admit(&with(("max_parallel", "-1"))), "`max_parallel` is `-1`, not a number"),
+        (admit(&FIELDS[1..]), "`task` is missing"),
+        (restore(&with(("state", "asleep"))), "`state` is `asleep`, not a state"),
+        (restore(&FIELDS), "`state` and `submitted_at`"),
+    ];
+    for (reply, complaint) in refusals {
+        let Reply::Error(text) = reply else { panic!("not refused for {complaint}: {reply}") };
+        assert!(text.contains("MISUSE") && text.contains(complaint), "{text}");
+    }
+    assert_eq!(redis.call(&["DBSIZE"]), Reply::Int(0));
+    let Reply::List(admitted) = admit(&FIELDS) else { panic!("good fields are refused") };
+    assert_eq!(admitted[0], Reply::Text("accepted".into()));
 }
 
 #[tokio::test]

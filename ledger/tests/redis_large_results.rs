@@ -8,7 +8,7 @@ use longshore_ledger::{
     Admission, Claim, ClaimParams, Commit, CommitParams, Committed, Ledger, OpenParams,
     ResultsParams,
 };
-use longshore_protocol::{JobId, NodeId, Run, Token};
+use longshore_protocol::{JobId, NodeId, OutcomeRun, Token};
 use longshore_test_servers::{Redis, Reply};
 
 /// The length of one result, which is noise that does not compress.
@@ -48,7 +48,7 @@ async fn fill(ledger: &RedisLedger, job: JobId, results: u64) {
     assert!(matches!(claim, Ok(Claim::Granted(_))), "{claim:?}");
     let mut state = results;
     for from in 0..results {
-        let runs = vec![Run::Success { count: 1, results: Some(noise(&mut state)) }];
+        let runs = vec![OutcomeRun::Success { count: 1, results: Some(noise(&mut state)) }];
         let commit = Commit::new(from, runs, Duration::ZERO);
         let committed =
             ledger.commit(job, &CommitParams::new(message.chunk, token, commit.clone())).await;

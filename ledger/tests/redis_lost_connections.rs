@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use longshore_ledger::redis::{Config, RedisLedger};
 use longshore_ledger::{
-    BeatParams, ConnectionWatch, Event, Events, Ledger, LoseParams, LossCause, LossEvidence,
+    BeatParams, ConnectionWatch, DeclareLostParams, Event, Events, Ledger, LossCause, LossEvidence,
     Process, ProcessConnections, RegisterSchedulerParams, Topic,
 };
 use longshore_protocol::{NodeId, NodeInfo, SchedulerId, Timestamp};
@@ -113,7 +113,11 @@ async fn a_death_is_seen(url: &str) {
     living.beat().await;
     assert_eq!(watch.severed().await, ["dying"], "it is told for as long as it stays so");
     ledger
-        .lose(&LoseParams::new(NodeId::new("dying"), LossEvidence::Certain, LossCause::Left))
+        .declare_lost(&DeclareLostParams::new(
+            NodeId::new("dying"),
+            LossEvidence::Certain,
+            LossCause::Left,
+        ))
         .await
         .expect("forgotten");
     assert_eq!(watch.severed().await, [""; 0]);

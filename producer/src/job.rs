@@ -173,7 +173,7 @@ impl Job {
     pub async fn value(&self) -> Result<Box<RawValue>, Error> {
         let summary = self.summary().await?;
         let no_value = |reason| Error::NoValue { job: self.id, reason };
-        if summary.state != JobState::Succeeded {
+        if !summary.state.is_success() {
             return Err(no_value(NoValue::Unfinished(summary.state)));
         }
         let document = self.document().await?;
@@ -246,13 +246,12 @@ impl Job {
 
     /// Why nothing of the job can run; `None` if something runs, or can.
     async fn no_worker(&self, summary: JobSummary) -> Result<Option<Reason>, Error> {
-        let moves =
-            matches!(summary.state, JobState::Queued | JobState::Running | JobState::Reducing);
+        let moves = summary.state.feeds();
         if !moves || summary.running_chunks > 0 {
             return Ok(None);
         }
         let mut task = summary.task;
-        if summary.state == JobState::Reducing
+        if summary.state.is_reducing()
             && let Some(reduce) = self.document().await?.reduce
         {
             task = reduce.task;

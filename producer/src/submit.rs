@@ -6,7 +6,6 @@ use bytes::Bytes;
 use longshore_broker::{Broker, Outgoing, PublishError, Queue};
 use longshore_ledger::{Ledger, OpenParams};
 use longshore_protocol::document::{JobDocument, MAX_DOCUMENT_BYTES, Split};
-use longshore_protocol::state::JobState;
 use longshore_protocol::{Digest, Invalid, JobId};
 use tokio::time::Instant;
 use tracing::debug;
@@ -103,9 +102,7 @@ pub(crate) async fn look(
         return Ok(if same { Verdict::Accepted } else { Verdict::Conflict });
     }
     Ok(match ledger.job(submission.job).await? {
-        Some(job) if job.state == JobState::Rejected => {
-            Verdict::Rejected(job.error.unwrap_or_default())
-        }
+        Some(job) if !job.state.was_accepted() => Verdict::Rejected(job.error.unwrap_or_default()),
         _ => Verdict::Unknown,
     })
 }
@@ -130,7 +127,7 @@ pub(crate) async fn settled(
     }
     loop {
         match heard {
-            Heard::State(state) if before.is_none() && state != JobState::Rejected => return Ok(()),
+            Heard::State(state) if before.is_none() && state.was_accepted() => return Ok(()),
             Heard::End(_) if before.is_none() => return Ok(()),
             Heard::State(_) | Heard::End(_) | Heard::Nothing => {}
         }

@@ -14,7 +14,7 @@ use longshore_ledger::{
 use longshore_producer::{Cancelled, Client, Error, Job, JobDocument, NoValue, SubmitError};
 use longshore_protocol::document::Split;
 use longshore_protocol::state::JobState;
-use longshore_protocol::{Ending, NodeId, Run, Token};
+use longshore_protocol::{JournalEnding, NodeId, OutcomeRun, Token};
 use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ impl Stage {
     }
 
     /// Opens, claims and settles one chunk of up to `size` with these runs.
-    async fn settle(&self, job: &Job, size: u64, runs: impl FnOnce(u64, u64) -> Vec<Run>) {
+    async fn settle(&self, job: &Job, size: u64, runs: impl FnOnce(u64, u64) -> Vec<OutcomeRun>) {
         let open = OpenParams::new(1, size, SOON);
         let opened = self.ledger.open(job.id(), &open).await.expect("memory does not fail");
         let chunk = opened.first().expect("there is a chunk to open");
@@ -91,9 +91,9 @@ fn admission(document: &JobDocument, total: u64) -> Admission {
 }
 
 /// Each subtask gives its own index.
-fn indices(from: u64, to: u64) -> Vec<Run> {
+fn indices(from: u64, to: u64) -> Vec<OutcomeRun> {
     let lines = (from..to).map(|index| format!("{index}\n")).collect();
-    let run = Run::Success { count: to - from, results: Some(lines) };
+    let run = OutcomeRun::Success { count: to - from, results: Some(lines) };
     longshore_protocol::split_results(from, vec![run])
 }
 
@@ -177,7 +177,7 @@ async fn results_come_in_index_order_without_those_that_failed() {
     assert_eq!(results(&job).await.len(), 600);
     stage
         .settle(&job, 100, |from, to| {
-            let failed = (from..to).map(|_| Run::Failed { error: "no".into() });
+            let failed = (from..to).map(|_| OutcomeRun::Failed { error: "no".into() });
             failed.collect()
         })
         .await;
@@ -229,7 +229,7 @@ async fn results_that_lie_in_files_are_read_from_there() {
         .await
         .expect("granted");
     let lines = format!("@file://{}\n", file.display());
-    let runs = vec![Run::Success { count: 3, results: Some(lines) }];
+    let runs = vec![OutcomeRun::Success { count: 3, results: Some(lines) }];
     let commit = Commit::new(0, runs, Duration::ZERO);
     stage
         .ledger
@@ -348,7 +348,8 @@ async fn an_ended_job_that_the_journal_brought_back_says_that_its_results_are_lo
         if done < 3 {
             job.cancel().await.expect("allowed");
         }
-        let ending = Ending::of(&job.summary().await.expect("it is there")).expect("it has ended");
+        let ending =
+            JournalEnding::of(&job.summary().await.expect("it is there")).expect("it has ended");
         let document = JobDocument { id: Some(job.id()), ..document };
         stage.ledger.restore(&empty);
         let ledger: &dyn Ledger = &*stage.ledger;

@@ -12,7 +12,7 @@ use longshore_ledger::{
 };
 use longshore_producer::{Client, JobDocument};
 use longshore_protocol::state::JobState;
-use longshore_protocol::{NodeId, Run, Token};
+use longshore_protocol::{NodeId, OutcomeRun, Token};
 use longshore_test_servers::{Redis, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -32,7 +32,7 @@ async fn schedule_and_work(broker: &MemoryBroker, ledger: &RedisLedger) {
     let (token, node) = (Token::from_bytes([7; 16]), NodeId::new("stage"));
     let claim = ledger.claim(job, &ClaimParams::of(&chunk, token, node.clone())).await;
     assert!(matches!(claim, Ok(Claim::Granted(_))), "{claim:?}");
-    let runs = vec![Run::Success { count: 1, results: Some("42\n".into()) }];
+    let runs = vec![OutcomeRun::Success { count: 1, results: Some("42\n".into()) }];
     let commit = Commit::new(0, runs, Duration::from_millis(1));
     let committed =
         ledger.commit(job, &CommitParams::new(chunk.chunk, token, commit.clone())).await;

@@ -1,25 +1,28 @@
-//! What a look at a service found, for a person to read: a line of `longshore doctor`.
+//! A finding about a service, for people: a line of `longshore doctor`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// As it should be.
     Ok,
-    /// Works, but somebody should know.
+    /// Works, but an operator should know.
     Warning,
     /// Does not work.
     Error,
 }
 
-/// One thing that was looked at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The result of one check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
-    /// What was looked at: `rabbitmq.reachable`, `redis.version`, …
+    /// The name of the check: `rabbitmq.reachable`, `redis.version`, …
     pub check: String,
     /// What was seen.
     pub found: String,

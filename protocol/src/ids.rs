@@ -1,4 +1,5 @@
-//! Names of things. Each is its own type, so that a chunk is never taken for an epoch.
+//! The ids of jobs, nodes, schedulers and chunks, and epochs, tokens and digests. Each is a type of
+//! its own, so that a chunk is never taken for an epoch.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Names a job, and is its idempotency key: the same id with the same content is the same job.
+/// The id of a job, which is its idempotency key: the same id with the same content is the same
+/// job.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
@@ -15,15 +17,15 @@ use uuid::Uuid;
 pub struct JobId(Uuid);
 
 impl JobId {
-    /// No job has it: documents that ask for it are refused.
+    /// The nil UUID. No job has this id: documents that ask for it are refused.
     pub const NIL: Self = Self(Uuid::nil());
 
-    /// The caller chooses the UUID; a UUIDv7 keeps jobs in order of submission.
+    /// Makes an id from the caller's UUID; UUIDv7 keeps jobs in order of submission.
     pub const fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid)
     }
 
-    /// The UUID behind the name.
+    /// The id as a UUID.
     pub const fn as_uuid(self) -> Uuid {
         self.0
     }
@@ -53,12 +55,12 @@ macro_rules! text_id {
         pub struct $name(String);
 
         impl $name {
-            /// The caller guarantees uniqueness, usually with a UUID inside.
+            /// Makes an id; the caller guarantees that it is unique, usually with a UUID in it.
             pub fn new(name: impl Into<String>) -> Self {
                 Self(name.into())
             }
 
-            /// The name as it stands in keys and messages.
+            /// The id as written in keys and messages.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -73,13 +75,13 @@ macro_rules! text_id {
 }
 
 text_id! {
-    /// One incarnation of a worker process: `hostname-uuid`, new at every start, so that an old
-    /// incarnation never looks alive.
+    /// The id of one incarnation of a worker process: `hostname-uuid`, new at every start, so that
+    /// an old incarnation never looks alive.
     NodeId
 }
 
 text_id! {
-    /// One incarnation of a scheduler process: `hostname-uuid`, new at every start.
+    /// The id of one incarnation of a scheduler process: `hostname-uuid`, new at every start.
     SchedulerId
 }
 
@@ -102,7 +104,8 @@ macro_rules! number_id {
 }
 
 number_id! {
-    /// A chunk within its job: 1, 2, 3, … in the order in which the ledger opened them.
+    /// The number of a chunk within its job: 1, 2, 3, … in the order in which the ledger opened
+    /// them.
     ChunkId
 }
 
@@ -113,17 +116,18 @@ number_id! {
 }
 
 impl Epoch {
-    /// That of a chunk which nobody has handed back, or lost.
+    /// The epoch of a chunk that was never released or revoked.
     pub const FIRST: Self = Self(1);
 }
 
-/// 128 random bits that a worker draws before its first try to claim a chunk, and repeats with each
-/// retry. Holding the current token is what makes a commit count. Written as 32 hex digits.
+/// A fencing token: 128 random bits that a worker draws before its first attempt to claim a chunk,
+/// and repeats with each further attempt. Only commits with the current token count. Written as 32
+/// hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Token([u8; 16]);
 
 impl Token {
-    /// The caller brings the randomness.
+    /// Makes a token from the caller's random bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
@@ -141,7 +145,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// What is wrong with the text of a token.
+/// The text is not a token.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a token: expected 32 hex digits")]
 pub struct InvalidToken;
@@ -159,7 +163,8 @@ impl FromStr for Token {
     }
 }
 
-/// SHA-256 of a job document's canonical form without its id, in hex: same digest, same content.
+/// The SHA-256 of a job document's canonical form without its id, in hex: same digest, same
+/// content.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Digest(String);

@@ -1,8 +1,10 @@
-//! What the journal keeps: one record for each thing that a rebuilt ledger has to know.
+//! The records of the journal, from which a lost ledger is rebuilt: one for each event of a job
+//! that the rebuilt ledger has to know.
 //!
-//! A record is written after the ledger holds what it tells of. Records may come twice, and late: what counts is the time
-//! in them, on the ledger's clock, not their order. Deliberately absent: subtasks; what of a job was done is lost with the
-//! ledger, and done again.
+//! A record is written after the ledger has recorded the event. Records may come twice, and late:
+//! the time in a record, on the ledger's clock, decides, not the order of records. Deliberately
+//! absent: subtasks. A rebuilt ledger does not know which subtasks were done, and runs all of them
+//! again.
 
 use std::collections::HashMap;
 
@@ -12,16 +14,16 @@ use serde::{Deserialize, Serialize};
 use crate::state::JobState;
 use crate::{Counts, JobId, JobSummary, SchedulerId, Timestamp};
 
-/// A record longer than this travels in pieces: RabbitMQ 4.x takes no message over 16 MiB.
+/// Bytes above which a record is sent in pieces: RabbitMQ 4.x accepts no message over 16 MiB.
 pub const LARGEST_RECORD: usize = 8 << 20;
 
-/// Bytes of a piece. Written as a JSON string it may get twice as long.
+/// Bytes of a piece. As a JSON string the piece may be twice as long.
 const PIECE: usize = 3 << 20;
 
-/// A place in the journal: where a record stands, and what it is called, so that another journal under the same name
-/// is not taken for this one.
+/// A position in the journal: the offset of a record, and the record's id, by which another journal
+/// under the same name is told apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JournalPlace {
+pub struct JournalPosition {
     /// Grows from record to record, not always by one.
     pub offset: u64,
     /// The record's message id.
@@ -34,12 +36,12 @@ pub struct JournalRecord {
     /// Version of the record, 1.
     #[schemars(range(min = 1, max = 1))]
     pub v: u8,
-    /// What it tells.
+    /// The event.
     #[serde(flatten)]
-    pub news: JournalEvent,
+    pub event: JournalEvent,
 }
 
-/// What a record tells. Times are Unix milliseconds on the ledger's clock.
+/// An event of a job, as the journal records it. Times are Unix milliseconds on the ledger's clock.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "is", rename_all = "lowercase")]
 pub enum JournalEvent {
@@ -49,7 +51,7 @@ pub enum JournalEvent {
         job: JobId,
         /// When it was submitted.
         at: Timestamp,
-        /// How long it is kept once it has ended, ms.
+        /// How long the job is kept after its end, ms.
         keep_for_ms: u64,
         /// The job document, canonical JSON.
         document: String,
@@ -61,66 +63,67 @@ pub enum JournalEvent {
     Ended {
         /// The job.
         job: JobId,
-        /// How.
+        /// The job's end state and numbers.
         #[serde(flatten)]
-        ending: Ending,
+        ending: JournalEnding,
     },
     /// A job was paused.
     Paused {
         /// The job.
         job: JobId,
-        /// When that was seen.
+        /// When a scheduler saw the change.
         at: Timestamp,
     },
-    /// A job goes on.
+    /// A job was resumed.
     Resumed {
         /// The job.
         job: JobId,
-        /// When that was seen.
+        /// When a scheduler saw the change.
         at: Timestamp,
     },
-    /// A job that had ended was opened again by `retry`.
+    /// An ended job was re-opened by `retry`.
     Reopened {
         /// The job.
         job: JobId,
-        /// When that was seen.
+        /// When a scheduler saw the change.
         at: Timestamp,
     },
-    /// A job was deleted before its end was told of.
+    /// A job was deleted before its end was recorded.
     Deleted {
         /// The job.
         job: JobId,
-        /// When that was seen.
+        /// When a scheduler saw the change.
         at: Timestamp,
     },
     /// A part of a record that is too long for one message.
     Piece {
-        /// The job that the record is about.
+        /// The job of the whole record.
         job: JobId,
-        /// The time in the record.
+        /// The time in the whole record.
         at: Timestamp,
-        /// Which piece, from 0.
+        /// The number of the piece, from 0.
         number: u32,
-        /// How many there are.
+        /// The number of pieces.
         of: u32,
-        /// Part of the record's text.
+        /// This part of the record's text.
         text: String,
     },
-    /// A scheduler looks for the journal's end. Tells nothing of jobs.
+    /// Written by a scheduler to find the journal's end. Says nothing about jobs.
     Mark {
-        /// Which one.
+        /// The scheduler.
         by: SchedulerId,
     },
 }
 
-/// How a job ended, as far as a rebuilt ledger can tell it.
+/// The end of a job, as the journal records it: the state and the numbers that a rebuilt ledger
+/// shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Ending {
+pub struct JournalEnding {
     /// `succeeded`, `failed` or `cancelled`.
     pub state: JobState,
-    /// When.
+    /// When the job ended.
     pub finished_at: Timestamp,
-    /// When it was submitted.
+    /// When the job was submitted.
     pub submitted_at: Timestamp,
     /// When the first chunk was claimed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -129,34 +132,34 @@ pub struct Ending {
     pub done: u64,
     /// Subtasks that failed for good.
     pub failed: u64,
-    /// Subtasks that were given up.
+    /// Subtasks that were cancelled.
     pub cancelled: u64,
-    /// The same of the reduce's nodes.
+    /// Reduce nodes that succeeded.
     #[serde(default)]
     pub reduce_done: u64,
     /// Reduce nodes that failed for good.
     #[serde(default)]
     pub reduce_failed: u64,
-    /// Reduce nodes that were given up.
+    /// Reduce nodes that were cancelled.
     #[serde(default)]
     pub reduce_cancelled: u64,
-    /// How often `retry` had re-opened it.
+    /// How often `retry` had re-opened the job.
     pub generation: u64,
     /// Attempts that ended.
     pub attempts: u64,
-    /// Time that they took, ms.
+    /// Time that those attempts took, summed over slots, ms.
     pub busy_ms: u64,
-    /// Subtasks that were handed out again because their node was lost.
+    /// Subtasks that were queued again because their node was lost.
     pub lost: u64,
-    /// Why it failed.
+    /// Why the job failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-impl Ending {
-    /// Of a job that has ended; `None` of one that has not, or was never accepted.
+impl JournalEnding {
+    /// The end of a job; `None` if the job has not ended, or was never accepted.
     pub fn of(summary: &JobSummary) -> Option<Self> {
-        let has_ended = summary.state.is_terminal() && summary.state != JobState::Rejected;
+        let has_ended = summary.state.is_terminal() && summary.state.was_accepted();
         let finished_at = summary.finished_at.filter(|_| has_ended)?;
         Some(Self {
             state: summary.state,
@@ -177,7 +180,7 @@ impl Ending {
         })
     }
 
-    /// The books of the subtasks and of the reduce's nodes.
+    /// The counts of the subtasks and of the reduce nodes.
     pub fn counts(&self) -> [Counts; 2] {
         let counts = |done, failed, cancelled| {
             let total = [failed, cancelled].into_iter().fold(done, u64::saturating_add);
@@ -194,23 +197,23 @@ impl JournalRecord {
     /// The version that is written.
     pub const VERSION: u8 = 1;
 
-    /// The messages that carry the news: one, or as many pieces as it takes.
-    pub fn encode(news: &JournalEvent) -> Vec<String> {
-        let whole = written(news);
-        let Some((job, at)) = news.subject().filter(|_| whole.len() > LARGEST_RECORD) else {
+    /// The messages that carry the event: one, or one for each piece of a long record.
+    pub fn encode(event: &JournalEvent) -> Vec<String> {
+        let whole = record_text(event);
+        let Some((job, at)) = event.subject().filter(|_| whole.len() > LARGEST_RECORD) else {
             return vec![whole];
         };
         let texts = cut(&whole, PIECE);
         let of = u32::try_from(texts.len()).expect("a document is at most 16 MiB");
         let pieces = (0..of).zip(texts).map(|(number, text)| {
-            written(&JournalEvent::Piece { job, at, number, of, text: text.to_owned() })
+            record_text(&JournalEvent::Piece { job, at, number, of, text: text.to_owned() })
         });
         pieces.collect()
     }
 }
 
 impl JournalEvent {
-    /// The job that it is about, and when.
+    /// The job of the event, and the event's time.
     pub fn subject(&self) -> Option<(JobId, Timestamp)> {
         match self {
             Self::Admitted { job, at, .. }
@@ -225,22 +228,23 @@ impl JournalEvent {
     }
 }
 
-/// Puts records together from messages in the journal's order.
+/// Builds events from messages that come in the journal's order.
 #[derive(Debug, Default)]
-pub struct Decoder {
-    /// Records of which the last piece has not come.
-    begun: HashMap<(JobId, Timestamp), Vec<String>>,
+pub struct JournalDecoder {
+    /// The pieces so far of records whose last piece has not come.
+    incomplete: HashMap<(JobId, Timestamp), Vec<String>>,
 }
 
-impl Decoder {
-    /// The news that the message completes; `None` for a piece that is not the last. A piece out of turn (its publisher
-    /// died, or published again from the start) leaves what there was behind.
+impl JournalDecoder {
+    /// The event that the message completes; `None` for a piece that is not the last. A piece 0
+    /// starts its record anew (its publisher published again from the start); any other piece out
+    /// of turn is ignored.
     pub fn decode(&mut self, message: &[u8]) -> Result<Option<JournalEvent>, serde_json::Error> {
         let record = read(serde_json::from_slice(message)?)?;
         let JournalEvent::Piece { job, at, number, of, text } = record else {
             return Ok(Some(record));
         };
-        let pieces = self.begun.entry((job, at)).or_default();
+        let pieces = self.incomplete.entry((job, at)).or_default();
         if number == 0 {
             pieces.clear();
         }
@@ -250,25 +254,25 @@ impl Decoder {
         if pieces.len() < of as usize {
             return Ok(None);
         }
-        let whole = self.begun.remove(&(job, at)).unwrap_or_default().concat();
+        let whole = self.incomplete.remove(&(job, at)).unwrap_or_default().concat();
         read(serde_json::from_str(&whole)?).map(Some)
     }
 }
 
-/// The news of a record of the version that we know.
+/// The event of a record, if the record has the version that this build knows.
 fn read(record: JournalRecord) -> Result<JournalEvent, serde_json::Error> {
     match record.v {
-        JournalRecord::VERSION => Ok(record.news),
+        JournalRecord::VERSION => Ok(record.event),
         other => Err(serde::de::Error::custom(format_args!("version {other}, not 1"))),
     }
 }
 
-fn written(news: &JournalEvent) -> String {
-    let record = JournalRecord { v: JournalRecord::VERSION, news: news.clone() };
+fn record_text(event: &JournalEvent) -> String {
+    let record = JournalRecord { v: JournalRecord::VERSION, event: event.clone() };
     serde_json::to_string(&record).expect("a record is plain data")
 }
 
-/// In parts of at most `size` bytes, between characters.
+/// Cuts a text into parts of at most `size` bytes, between characters.
 fn cut(mut text: &str, size: usize) -> Vec<&str> {
     let mut parts = Vec::new();
     while !text.is_empty() {

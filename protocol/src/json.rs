@@ -1,8 +1,9 @@
-//! The application's own JSON, kept as text: what was written is what comes out, numbers of any length
-//! included, and it weighs what it is long.
+//! The application's own JSON, kept as text: the text is given back as it was written, with numbers
+//! of any length, and takes as many bytes of memory as it is long.
 //!
-//! The text of a document is in one form: no white space, the keys of objects sorted, strings escaped where they have
-//! to be, numbers as they were written. `1`, `1.0` and `1e0` are three texts.
+//! A text in canonical form has no white space, the keys of objects sorted, strings
+//! escaped where they have to be, numbers as they were written. `1`, `1.0` and `1e0` are three
+//! texts.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,18 +15,18 @@ use serde_json::value::RawValue;
 
 use crate::Invalid;
 use crate::document::MAX_DEPTH;
-use crate::document::place::Place;
+use crate::document::field_path::FieldPath;
 
 /// Any JSON. Cheap to clone.
 #[derive(Clone)]
 pub struct Json(Arc<RawValue>);
 
-/// A list of JSON values: one text, and where each of them ends in it. Cheap to clone.
+/// A list of JSON values: one text, and the end of each value in it. Cheap to clone.
 #[derive(Clone)]
 pub struct Items {
-    /// The whole list.
+    /// The text of the whole list.
     all: Arc<RawValue>,
-    /// Where each value ends. 32 bits reach further than any document.
+    /// The end of each value in the text. No document is longer than 32 bits can count.
     ends: Arc<[u32]>,
 }
 
@@ -35,29 +36,29 @@ impl Json {
         Self(RawValue::NULL.to_owned().into())
     }
 
-    /// Reads a text; the error says what is wrong with it.
+    /// Reads a text into canonical form; the error says what is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
-        check(text).map_err(|why| Place::Root.invalid(why, "write one JSON value"))?;
-        Self::canonical(text, Place::Root)
+        check(text).map_err(|why| FieldPath::Root.invalid(why, "write one JSON value"))?;
+        Self::canonical(text, FieldPath::Root)
     }
 
-    /// A text as it is, but for white space around it: keys in any order, and twice where they are.
-    /// The error says what is wrong with it.
+    /// Keeps a text as it is, without the white space around it: keys in any order, and also twice.
+    /// The error says what is wrong with the text.
     pub fn verbatim(text: &str) -> Result<Self, String> {
         check(text)?;
         Ok(Self(raw(text.trim_ascii().to_owned())))
     }
 
-    /// What serde makes of a value of Rust.
+    /// A Rust value as serde writes it.
     pub fn of(value: &impl Serialize) -> Result<Self, Invalid> {
         let text = serde_json::to_string(value)
-            .map_err(|error| Place::Root.invalid(error.to_string(), "use what JSON can say"))?;
-        // White space of a value that is raw itself; and keys in another order than ours.
-        Self::canonical(&text, Place::Root)
+            .map_err(|error| FieldPath::Root.invalid(error.to_string(), "use what JSON can say"))?;
+        // A raw value may have white space, and keys in another order.
+        Self::canonical(&text, FieldPath::Root)
     }
 
-    /// Of a text that is JSON.
-    pub(crate) fn canonical(text: &str, place: Place<'_>) -> Result<Self, Invalid> {
+    /// Makes a value of a text that is known to be JSON.
+    pub(crate) fn canonical(text: &str, place: FieldPath<'_>) -> Result<Self, Invalid> {
         let mut out = String::with_capacity(text.len());
         Scanner::new(text).canonical(&mut out, place)?;
         Ok(Self(raw(out)))
@@ -68,8 +69,8 @@ impl Json {
         self.0.get()
     }
 
-    /// The value as a type of Rust. Numbers that the type has no room for are the type's affair: a
-    /// `serde_json::Value` rounds those beyond 64 bits, `u128`, `i128` and `Box<RawValue>` don't.
+    /// The value as a Rust type. Numbers beyond 64 bits depend on the type: a `serde_json::Value`
+    /// rounds them; `u128`, `i128` and `Box<RawValue>` don't.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.get())
     }
@@ -133,8 +134,8 @@ impl Serialize for Json {
 }
 
 impl Items {
-    /// Of the text of a list, which is JSON.
-    pub(crate) fn canonical(text: &str, place: Place<'_>) -> Result<Self, Invalid> {
+    /// Makes a list of a text that is known to be a JSON list.
+    pub(crate) fn canonical(text: &str, place: FieldPath<'_>) -> Result<Self, Invalid> {
         let mut out = String::with_capacity(text.len());
         let mut ends = Vec::new();
         for (index, element) in elements(text).enumerate() {
@@ -153,29 +154,29 @@ impl Items {
         Self { all: raw(out), ends: ends.into() }
     }
 
-    /// How many there are.
+    /// The number of values.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there are none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// The text of one of them. Panics past the end.
+    /// The text of the value at this index. Panics past the end.
     pub fn get(&self, index: usize) -> &str {
-        // Behind the bracket or the comma.
+        // After the bracket or the comma.
         let from = index.checked_sub(1).map_or(0, |before| self.ends[before] as usize) + 1;
         &self.all.get()[from..self.ends[index] as usize]
     }
 
-    /// One of them. Panics past the end.
+    /// The value at this index. Panics past the end.
     pub fn json(&self, index: usize) -> Json {
         Json(raw(self.get(index).to_owned()))
     }
 
-    /// The texts of all.
+    /// The texts of all values.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         (0..self.len()).map(|index| self.get(index))
     }
@@ -185,7 +186,7 @@ impl Items {
         self.all.get()
     }
 
-    /// How many bytes it takes up.
+    /// The bytes of memory that the list takes.
     pub fn weight(&self) -> usize {
         self.text().len() + size_of_val(&*self.ends)
     }
@@ -227,7 +228,7 @@ impl Serialize for Items {
     }
 }
 
-/// A list that is built in Rust may be longer than a document, and is refused for it.
+/// A list that is built in Rust may be longer than any document, and is refused then.
 fn end(out: &str) -> u32 {
     u32::try_from(out.len()).expect("a list of less than 4 GiB")
 }
@@ -236,8 +237,8 @@ fn raw(text: String) -> Arc<RawValue> {
     RawValue::from_string(text).expect("it was checked").into()
 }
 
-/// What keeps a text from being JSON that everybody can read: it is none, is nested deeper than
-/// [`MAX_DEPTH`] levels, or has half a surrogate pair in a string. Numbers may have any length.
+/// Checks that a text is JSON that every program can read: no more than [`MAX_DEPTH`] levels deep,
+/// and without half a surrogate pair in a string. Numbers may have any length.
 pub fn check(text: &str) -> Result<(), String> {
     serde_json::from_str::<&RawValue>(text).map_err(|error| format!("not JSON: {error}"))?;
     let scanner = Scanner::new(text);
@@ -280,7 +281,7 @@ fn whereabouts(text: &str, at: usize) -> String {
     format!(" at line {line} column {column}")
 }
 
-/// How deep lists and objects are nested in a text that is JSON.
+/// The depth to which lists and objects are nested in a text that is JSON.
 pub(crate) fn depth(text: &str) -> usize {
     let scanner = Scanner::new(text);
     let (mut depth, mut deepest, mut at) = (0_usize, 0, 0);
@@ -302,7 +303,7 @@ pub(crate) fn depth(text: &str) -> usize {
     deepest
 }
 
-/// The values of a list, as they stand in its text.
+/// The texts of a list's values.
 pub(crate) fn elements(list: &str) -> impl Iterator<Item = &str> {
     let mut scanner = Scanner { text: list, at: 1 };
     std::iter::from_fn(move || {
@@ -311,7 +312,7 @@ pub(crate) fn elements(list: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The names of an object, unescaped, and its values, as they stand in its text.
+/// The names of an object, unescaped, and the texts of its values.
 pub(crate) fn members(object: &str) -> impl Iterator<Item = (String, &str)> {
     let mut scanner = Scanner { text: object, at: 1 };
     std::iter::from_fn(move || {
@@ -331,7 +332,7 @@ pub(crate) fn unescaped(string: &str) -> String {
     }
 }
 
-/// Goes through a text that is JSON.
+/// A cursor over a text that is JSON.
 struct Scanner<'a> {
     text: &'a str,
     at: usize,
@@ -346,7 +347,7 @@ impl<'a> Scanner<'a> {
         self.text.as_bytes()[self.at]
     }
 
-    /// To the next value of the list or object that `end` closes; `None` if there is none.
+    /// Moves to the next value of the list or object that `end` closes; `None` if there is none.
     fn next_in(&mut self, end: u8) -> Option<()> {
         while matches!(self.peek(), b' ' | b'\t' | b'\n' | b'\r' | b',' | b':') {
             self.at += 1;
@@ -354,7 +355,7 @@ impl<'a> Scanner<'a> {
         (self.peek() != end).then_some(())
     }
 
-    /// Behind the string that begins at `from`.
+    /// The position after the string that begins at `from`.
     fn string_end(&self, from: usize) -> usize {
         let bytes = self.text.as_bytes();
         let mut at = from + 1;
@@ -367,7 +368,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Steps over the value that begins here.
+    /// Skips the value that begins here.
     fn value(&mut self) -> &'a str {
         let (bytes, from) = (self.text.as_bytes(), self.at);
         let mut depth = 0_usize;
@@ -400,9 +401,9 @@ impl<'a> Scanner<'a> {
         &self.text[from..self.at]
     }
 
-    /// Writes the value that begins here in the one form. Refuses a key that stands twice, because one
-    /// of its values would be lost.
-    fn canonical(&mut self, out: &mut String, place: Place<'_>) -> Result<(), Invalid> {
+    /// Writes the value that begins here in canonical form. Refuses a key that appears twice,
+    /// because one of its values would be lost.
+    fn canonical(&mut self, out: &mut String, place: FieldPath<'_>) -> Result<(), Invalid> {
         while matches!(self.peek(), b' ' | b'\t' | b'\n' | b'\r') {
             self.at += 1;
         }
@@ -440,7 +441,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn canonical_object(&mut self, out: &mut String, place: Place<'_>) -> Result<(), Invalid> {
+    fn canonical_object(&mut self, out: &mut String, place: FieldPath<'_>) -> Result<(), Invalid> {
         self.at += 1;
         out.push('{');
         let begun = out.len();
@@ -520,7 +521,7 @@ mod tests {
     #[test]
     fn items_are_found_in_their_text() {
         let items: Items =
-            Items::canonical(r#" [1.50, "a,]\"" ,[ 2, {"b":1,"a":2}],{}]"#.trim(), Place::Root)
+            Items::canonical(r#" [1.50, "a,]\"" ,[ 2, {"b":1,"a":2}],{}]"#.trim(), FieldPath::Root)
                 .unwrap();
         assert_eq!(
             items.iter().collect::<Vec<_>>(),
@@ -529,7 +530,7 @@ mod tests {
         assert_eq!(items.text(), r#"[1.50,"a,]\"",[2,{"a":2,"b":1}],{}]"#);
         let again: Items = (0..4).map(|index| items.json(index)).collect();
         assert_eq!(again, items);
-        let none: Items = Items::canonical("[ ]", Place::Root).unwrap();
+        let none: Items = Items::canonical("[ ]", FieldPath::Root).unwrap();
         assert!(none.is_empty() && none.text() == "[]");
     }
 

@@ -1,29 +1,30 @@
-//! What the globs of a job match and the job leaves out.
+//! The names that a job's globs match and that are no regular files, which the job leaves out.
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Names that globs match and that are no regular files: directories, pipes, sockets, devices, and
 /// links to nothing. A name counts once for each glob that matches it. Hidden names are not among
-/// them, since wildcards don't match those, and neither are directories where files at any depth are
-/// meant (`**`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// them, since wildcards don't match those, and neither are directories where files at any depth
+/// are meant (`**`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LeftOut {
-    /// How many there are.
+    /// The number of such names.
     pub count: u64,
-    /// The first of them that were found, at most [`LeftOut::SAMPLE`].
+    /// The first names that were found, at most [`LeftOut::SAMPLE`].
     pub sample: Vec<String>,
 }
 
 impl LeftOut {
-    /// How many are kept by name.
+    /// The number of names that are kept.
     pub const SAMPLE: usize = 5;
 
     /// Most bytes of a name that are kept.
     const LONGEST: usize = 256;
 
-    /// One more.
+    /// Counts one more name.
     pub fn add(&mut self, path: &str) {
         self.count += 1;
         if self.sample.len() < Self::SAMPLE {
@@ -32,7 +33,7 @@ impl LeftOut {
         }
     }
 
-    /// Whether there are none.
+    /// Whether no name was left out.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }

@@ -1,8 +1,9 @@
-//! The words of Longshore: ids, the job document, splits, messages, states and outcomes.
+//! The types, validation and wire formats of Longshore: ids, the job document, splits, messages,
+//! states and outcomes.
 //!
-//! Pure data and pure functions. Deliberately absent: I/O, clocks, randomness and async. Whatever
-//! needs one of those gets its result handed in (a [`Timestamp`], a random number, the sizes of
-//! files).
+//! Pure data and pure functions. Deliberately absent: I/O, clocks, randomness and async. A function
+//! that needs one of those gets the result as an argument (a [`Timestamp`], a random number, the
+//! sizes of files).
 
 pub mod document;
 mod finding;
@@ -19,20 +20,23 @@ mod split;
 pub mod state;
 mod time;
 mod view;
+pub mod wire;
 
 pub use document::{Invalid, JobDocument};
 pub use finding::{Finding, Severity};
 pub use ids::{ChunkId, Digest, Epoch, JobId, NodeId, SchedulerId, Token};
-pub use journal::{Decoder, Ending, JournalEvent, JournalPlace, JournalRecord, LARGEST_RECORD};
+pub use journal::{
+    JournalDecoder, JournalEnding, JournalEvent, JournalPosition, JournalRecord, LARGEST_RECORD,
+};
 pub use json::{Items, Json};
 pub use left_out::LeftOut;
 pub use message::{ChunkMessage, Subtask};
-pub use outcome::{Outcome, RESULT_STRIDE, Run, runs_len, split_results};
+pub use outcome::{Outcome, OutcomeRun, RESULT_STRIDE, runs_len, split_results};
 pub use reason::{Reason, ReasonCode, Stall};
 pub use reduce::{ReduceNode, ReduceTree};
 pub use split::{Input, InputFile, LineWindow, MAX_FILES, Manifest, Plan};
 pub use time::Timestamp;
 pub use view::{
-    Audit, Counts, Death, DisabledTask, ErrorEntry, Isolation, JobSummary, LivenessTerms, Lost,
+    Audit, Counts, Death, DisabledTask, ErrorEntry, Isolation, JobSummary, LivenessTerms, LossKind,
     NodeInfo, NodeRecord, NodeState, Recovery, ResultRun, ResultsPage, SchedulerRecord, TaskRecord,
 };

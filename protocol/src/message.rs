@@ -1,4 +1,4 @@
-//! What travels: the chunk message on RabbitMQ, and the subtask that a handler receives.
+//! The chunk message on RabbitMQ, and the subtask that a handler receives.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::{ChunkId, Epoch, Input, JobId, Json};
 
 /// A hint that the subtasks `from ≤ i < to` of a job wait for a worker. About 120 bytes of JSON.
-/// The ledger has the last word: a message that is lost, late or doubled costs time and nothing
-/// else.
+/// The ledger decides who runs them: a message that is lost, late or doubled costs nothing but
+/// time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChunkMessage {
@@ -22,7 +22,7 @@ pub struct ChunkMessage {
     pub from: u64,
     /// One past the last subtask.
     pub to: u64,
-    /// Which handing-out of the chunk this is.
+    /// How often the chunk was handed out.
     pub epoch: Epoch,
 }
 
@@ -31,7 +31,8 @@ impl ChunkMessage {
     pub const VERSION: u8 = 1;
 }
 
-/// What a handler receives, and what a command reads as one JSON object on its standard input.
+/// The subtask that a handler receives, and that a command reads as one JSON object on its standard
+/// input.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Subtask<'a> {
     /// The job.
@@ -42,6 +43,6 @@ pub struct Subtask<'a> {
     pub attempt: u32,
     /// The job's `params`, the same for every subtask.
     pub params: &'a Json,
-    /// What this subtask is about.
+    /// The input of this subtask.
     pub input: &'a Input,
 }

@@ -1,22 +1,23 @@
-//! The rules of names, wherever they are said: in a document, in a setting, in a flag.
+//! The rules for names in documents, settings and flags.
 //!
-//! Names become parts of queue names in RabbitMQ, of keys in Redis and of metrics, so one rule holds for all of them, and
-//! what a job can't name, a worker can't serve.
+//! Names become parts of queue names in RabbitMQ, of keys in Redis and of metrics. One rule holds
+//! for all of them, so that every name that a worker may have can be named by a job.
 
 use crate::Invalid;
 use crate::document::quote;
 
-/// Longest name of a task, queue or tenant: with prefix and namespace it stays well under AMQP's
-/// 255 bytes.
+/// Longest name of a task, queue or tenant, in characters: with prefix and namespace a queue's name
+/// stays well under AMQP's 255 bytes.
 pub const MAX_NAME: usize = 100;
 
-/// Longest namespace.
+/// Longest namespace, in characters.
 pub const MAX_NAMESPACE: usize = 64;
 
 /// Longest value of a label, in characters.
 pub const MAX_LABEL_VALUE: usize = 1_000;
 
-/// The parts between dots that set off a queue's name in `<namespace>.work.<queue>` and `<namespace>.node.<node>`.
+/// The parts that separate the namespace from the rest in `<namespace>.work.<queue>` and
+/// `<namespace>.node.<node>`.
 const SEPARATORS: [&str; 2] = ["work", "node"];
 
 fn is_plain(char: char) -> bool {
@@ -28,8 +29,8 @@ pub fn check_name(place: &str, name: &str) -> Result<(), Invalid> {
     check_plain(place, name, MAX_NAME)
 }
 
-/// Checks a namespace: 1 to 64 of the same characters. No part behind a dot may be `work` or `node`: the names of the
-/// namespace `a.work` would be those of the queues of `a`.
+/// Checks a namespace: 1 to 64 of the same characters. No part after a dot may be `work` or `node`:
+/// the queues of a namespace `a.work` could have the names of queues of `a`.
 pub fn check_namespace(place: &str, namespace: &str) -> Result<(), Invalid> {
     check_plain(place, namespace, MAX_NAMESPACE)?;
     match namespace.split('.').skip(1).find(|part| SEPARATORS.contains(part)) {
@@ -60,7 +61,8 @@ pub fn check_label(place: &str, name: &str, value: &str) -> Result<(), Invalid> 
     Ok(())
 }
 
-/// A machine's name as a part of the name of a node or scheduler: what no other name may have is written `_`.
+/// A machine's name as a part of the id of a node or scheduler: characters that no name may have
+/// are replaced by `_`.
 pub fn machine_name(host: &str) -> String {
     const LONGEST: usize = 64;
     let name: String = host

@@ -1,8 +1,8 @@
-//! What became of a subtask's attempt, and how a worker reports a chunk's progress in runs.
+//! The outcome of an attempt at a subtask, and the runs of outcomes that a worker commits.
 
 use std::time::Duration;
 
-/// What became of one attempt at one subtask.
+/// The outcome of one attempt at one subtask.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// The handler returned a value: compact JSON on one line.
@@ -14,12 +14,14 @@ pub enum Outcome {
         /// Whether another attempt may help.
         retry: bool,
     },
-    /// The attempt could not be started on this node: no attempt is used up, and another node may have it.
+    /// The attempt could not be started on this node. It uses up no attempt, and another node may
+    /// run the subtask.
     NotStarted {
         /// What is missing, for people.
         reason: String,
     },
-    /// "Not now" (exit code 75): tried again later without using up an attempt.
+    /// The handler said "not now" (exit code 75): the subtask is tried again later, and no attempt
+    /// is used up.
     NotNow {
         /// Why not, for people; may be empty.
         reason: String,
@@ -29,18 +31,18 @@ pub enum Outcome {
     },
 }
 
-/// A stretch of consecutive subtasks with the same kind of outcome. A commit is a list of runs that
+/// A run of consecutive subtasks with the same kind of outcome. A commit is a list of runs that
 /// starts at the chunk's first open subtask and leaves no gap; a long run of successes costs the
 /// ledger O(1).
 #[derive(Clone, Debug, PartialEq)]
-pub enum Run {
+pub enum OutcomeRun {
     /// `count` subtasks succeeded. `results` is `None` where the job discards them, else one line
     /// of compact JSON a subtask, in order, each ended by `\n`; or `@URL` of an object that holds
     /// those lines.
     Success {
-        /// How many, at least 1.
+        /// The number of subtasks, at least 1.
         count: u64,
-        /// Their values.
+        /// The results of the subtasks.
         results: Option<String>,
     },
     /// One subtask failed and is to be tried again after `delay`, as attempt + 1.
@@ -55,16 +57,16 @@ pub enum Run {
         /// What went wrong.
         error: String,
     },
-    /// One subtask said "not now": again after `delay`, with the same attempt and one more
-    /// deferral.
+    /// One subtask said "not now": it is tried again after `delay`, with the same attempt number
+    /// and one more deferral.
     Defer {
         /// How long to wait.
         delay: Duration,
     },
 }
 
-impl Run {
-    /// How many subtasks the run covers.
+impl OutcomeRun {
+    /// The number of subtasks in the run.
     pub fn len(&self) -> u64 {
         match self {
             Self::Success { count, .. } => *count,
@@ -72,30 +74,30 @@ impl Run {
         }
     }
 
-    /// Always false for a valid run; here because `len` is.
+    /// Always false for a valid run; required beside `len`.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// How many subtasks a list of runs covers.
-pub fn runs_len(runs: &[Run]) -> u64 {
-    runs.iter().map(Run::len).sum()
+/// The number of subtasks in a list of runs.
+pub fn runs_len(runs: &[OutcomeRun]) -> u64 {
+    runs.iter().map(OutcomeRun::len).sum()
 }
 
-/// Results are kept in runs that never cross a multiple of this, so that any index is found from
-/// the multiple before it in a bounded number of steps.
+/// Kept runs of results never cross a multiple of this number, so that the run of an index is found
+/// from the multiple before the index in a bounded number of steps.
 pub const RESULT_STRIDE: u64 = 256;
 
 /// Cuts each success run with results at multiples of [`RESULT_STRIDE`]. `from` is the index of the
 /// first subtask.
-pub fn split_results(from: u64, runs: Vec<Run>) -> Vec<Run> {
+pub fn split_results(from: u64, runs: Vec<OutcomeRun>) -> Vec<OutcomeRun> {
     let mut index = from;
     let mut cut = Vec::with_capacity(runs.len());
     for run in runs {
         let len = run.len();
         match run {
-            Run::Success { count, results: Some(lines) } => {
+            OutcomeRun::Success { count, results: Some(lines) } => {
                 cut_success(index, count, &lines, &mut cut);
             }
             other => cut.push(other),
@@ -105,7 +107,7 @@ pub fn split_results(from: u64, runs: Vec<Run>) -> Vec<Run> {
     cut
 }
 
-fn cut_success(from: u64, count: u64, lines: &str, cut: &mut Vec<Run>) {
+fn cut_success(from: u64, count: u64, lines: &str, cut: &mut Vec<OutcomeRun>) {
     let end = from + count;
     let mut index = from;
     let mut rest = lines;
@@ -114,7 +116,7 @@ fn cut_success(from: u64, count: u64, lines: &str, cut: &mut Vec<Run>) {
         let taken = usize::try_from(stop - index).expect("at most a stride");
         let bytes = rest.match_indices('\n').nth(taken - 1).map_or(rest.len(), |(at, _)| at + 1);
         let (head, tail) = rest.split_at(bytes);
-        cut.push(Run::Success { count: stop - index, results: Some(head.to_owned()) });
+        cut.push(OutcomeRun::Success { count: stop - index, results: Some(head.to_owned()) });
         rest = tail;
         index = stop;
     }
@@ -128,16 +130,16 @@ mod tests {
     fn results_are_cut_where_a_stride_ends_and_nothing_is_lost() {
         let lines: String = (250..520).map(|i| format!("{i}\n")).collect();
         let runs = vec![
-            Run::Failed { error: "bad".into() },
-            Run::Success { count: 270, results: Some(lines.clone()) },
+            OutcomeRun::Failed { error: "bad".into() },
+            OutcomeRun::Success { count: 270, results: Some(lines.clone()) },
         ];
         let cut = split_results(249, runs);
-        let counts: Vec<u64> = cut.iter().map(Run::len).collect();
+        let counts: Vec<u64> = cut.iter().map(OutcomeRun::len).collect();
         assert_eq!(counts, [1, 6, 256, 8]);
         let joined: String = cut
             .iter()
             .filter_map(|run| match run {
-                Run::Success { results, .. } => results.as_deref(),
+                OutcomeRun::Success { results, .. } => results.as_deref(),
                 _ => None,
             })
             .collect();

@@ -1,34 +1,35 @@
-//! Why nothing of a job can run, as far as the list of workers tells.
+//! The reason why no subtask of a job can run, from the list of workers.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{DisabledTask, NodeId, NodeRecord, NodeState, Timestamp};
 
-/// What kind of reason it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The kind of a reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReasonCode {
     /// No worker takes chunks of the job's queue.
     NoWorkerForQueue,
-    /// Workers take chunks of the job's queue, and none of them can run the task.
+    /// Workers take chunks of the job's queue, but none of them can run the task.
     NoWorkerForTask,
-    /// Workers can't go on with what they hold of the job.
+    /// Workers can't continue with the chunks of the job that they hold.
     Stalled,
 }
 
-/// What a worker can't go on with.
+/// A worker's report that it can't continue with the chunks of a job that it holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stall {
     /// The worker.
     pub node: NodeId,
-    /// When it said so last.
+    /// When the worker reported it last.
     pub at: Timestamp,
-    /// Why, in a sentence.
+    /// Why the worker can't continue, in a sentence.
     pub reason: String,
 }
 
-/// Why a job waits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The reason why a job waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reason {
     /// The kind, for programs.
     pub code: ReasonCode,
@@ -37,7 +38,7 @@ pub struct Reason {
 }
 
 impl Reason {
-    /// What workers say that they can't go on with; `None` if none says so.
+    /// The reason from the workers' reports; `None` if there are none.
     pub fn stalled(stalls: &[Stall]) -> Option<Self> {
         let Stall { node, reason, .. } = stalls.first()?;
         let text = match stalls.len() {
@@ -47,7 +48,8 @@ impl Reason {
         Some(Self { code: ReasonCode::Stalled, text })
     }
 
-    /// Why none of these workers can run a task from a queue; `None` if one can. Workers that drain or have died count as absent.
+    /// The reason why none of these workers can run a task from a queue; `None` if one can. Workers
+    /// that drain or have died count as absent.
     pub fn no_worker(queue: &str, task: &str, nodes: &[NodeRecord]) -> Option<Self> {
         let is_there = |node: &&NodeRecord| {
             let info = &node.info;

@@ -1,5 +1,5 @@
 //! The shape of a reduction: a tree whose leaves are the subtasks and whose nodes are numbered
-//! after them.
+//! after the subtasks.
 //!
 //! With 10 subtasks and a fan-in of 4, indices 0 to 9 are the subtasks, 10, 11 and 12 combine 0..4,
 //! 4..8 and 8..10, and 13, the root, combines 10..13. So one index space, one bitmap and one kind
@@ -50,7 +50,7 @@ impl ReduceTree {
         })
     }
 
-    /// How many nodes the tree has above its leaves.
+    /// The number of nodes above the leaves.
     pub fn node_count(&self) -> u64 {
         self.levels().map(|level| level.end - level.start).sum()
     }

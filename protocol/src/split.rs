@@ -1,12 +1,12 @@
-//! From an index to what the subtask is about: pure, and in O(1) memory whatever the size of the
-//! job.
+//! The plan of a job: the input of each subtask from its index, in O(1) memory whatever the size of
+//! the job.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::document::place::Place;
+use crate::document::field_path::FieldPath;
 use crate::document::{Axis, Changed, Split, range_len, rules};
 use crate::json::{self, Json};
 use crate::{Invalid, JobDocument, LeftOut, ReduceTree};
@@ -16,12 +16,13 @@ use crate::{Invalid, JobDocument, LeftOut, ReduceTree};
 /// limit of 512 MB a value.
 pub const MAX_FILES: usize = 1_000_000;
 
-/// What a file of a manifest takes up in memory, about: two words of the heap's own for each text, too.
+/// About how many bytes of memory a file of a manifest takes, with two words of the allocator for
+/// each text.
 fn file_weight(file: &InputFile) -> usize {
     size_of::<InputFile>() + 32 + file.path.len() + file.version.as_ref().map_or(0, String::len)
 }
 
-/// What a subtask is about.
+/// The input of a subtask.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Input {
@@ -61,7 +62,7 @@ pub struct InputFile {
     pub path: String,
     /// Bytes.
     pub size: u64,
-    /// What tells this content from another of the same size: when a file was changed, the ETag of an object.
+    /// The version of the content: the time of a file's last change, or the ETag of an object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
 }
@@ -73,14 +74,14 @@ pub struct InputFile {
 pub struct Manifest {
     /// Sorted by path, no path twice.
     pub files: Vec<InputFile>,
-    /// What the globs match beside them. Told once, as the job is admitted; a manifest that is read
-    /// back says nothing of it.
+    /// What else the globs match. Known only while the job is admitted; a manifest that is read
+    /// back does not have it.
     #[serde(skip)]
     pub left_out: LeftOut,
 }
 
 impl Manifest {
-    /// Sorts by path, and keeps one of those with the same path: globs may overlap.
+    /// Sorts the files by path, and keeps one file for each path, since globs may overlap.
     pub fn new(mut files: Vec<InputFile>) -> Self {
         files.sort_by(|a, b| a.path.cmp(&b.path));
         files.dedup_by(|later, earlier| later.path == earlier.path);
@@ -88,7 +89,7 @@ impl Manifest {
     }
 
     fn check(&self, split: &Split) -> Result<(), Invalid> {
-        let place = Place::Field(&Place::Root, "manifest");
+        let place = FieldPath::Field(&FieldPath::Root, "manifest");
         if !matches!(split, Split::Lines { .. } | Split::Files { .. }) && !self.files.is_empty() {
             let found = format!("{} files", self.files.len());
             return Err(place.invalid(found, "only splits by lines or files have any"));
@@ -113,12 +114,12 @@ impl Manifest {
 }
 
 /// Where a document names files.
-fn files_place() -> Place<'static> {
-    const SPLIT: Place<'static> = Place::Field(&Place::Root, "split");
-    Place::Field(&SPLIT, "files")
+fn files_place() -> FieldPath<'static> {
+    const SPLIT: FieldPath<'static> = FieldPath::Field(&FieldPath::Root, "split");
+    FieldPath::Field(&SPLIT, "files")
 }
 
-/// A document with its manifest, ready to answer what each subtask is about.
+/// A document with its manifest, which gives the input of each subtask.
 #[derive(Clone, Debug)]
 pub struct Plan {
     document: JobDocument,
@@ -133,7 +134,7 @@ impl Plan {
     /// Refuses a job without subtasks or with more than [`crate::document::MAX_TOTAL`]. `manifest`
     /// is empty for splits without files.
     pub fn new(document: JobDocument, manifest: Manifest) -> Result<Self, Invalid> {
-        let place = Place::Field(&Place::Root, "split");
+        let place = FieldPath::Field(&FieldPath::Root, "split");
         // A document built in Rust may never have met the rules, and the arithmetic below leans on
         // them.
         rules::split(place, &document.split)?;
@@ -162,7 +163,7 @@ impl Plan {
         Ok(Self { document, manifest, windows, total: count })
     }
 
-    /// How many subtasks the job has, reduce nodes not counted.
+    /// The number of subtasks, without reduce nodes.
     pub fn total(&self) -> u64 {
         self.total
     }
@@ -190,7 +191,7 @@ impl Plan {
         }
     }
 
-    /// How many bytes of memory it takes up, about.
+    /// About how many bytes of memory the plan takes.
     pub fn weight(&self) -> usize {
         let items = |axis: &Axis| if let Axis::Values(values) = axis { values.weight() } else { 0 };
         let split = match &self.document.split {
@@ -202,7 +203,7 @@ impl Plan {
         split + self.document.params.get().len() + files + 8 * self.windows.len()
     }
 
-    /// What subtask `index` < total is about. Panics past the end: the caller checks against
+    /// The input of subtask `index` < total. Panics past the end: the caller checks against
     /// [`Self::total`].
     pub fn input(&self, index: u64) -> Input {
         assert!(index < self.total, "subtask {index} of {}", self.total);
@@ -215,7 +216,8 @@ impl Plan {
         }
     }
 
-    /// The file that subtask `index` < total reads, if it has to be the one that was there when the job was admitted.
+    /// The file that subtask `index` < total reads, if the file must not have changed since the job
+    /// was admitted.
     pub fn unchanged_file(&self, index: u64) -> Option<&InputFile> {
         match (&self.document.split, self.document.changed) {
             (_, Changed::Read) => None,
@@ -225,7 +227,7 @@ impl Plan {
         }
     }
 
-    /// Which file the window lies in.
+    /// The file that holds the window of this index.
     fn file_number(&self, index: u64) -> usize {
         self.windows.partition_point(|end| *end <= index)
     }
@@ -241,7 +243,8 @@ impl Plan {
     }
 }
 
-/// The bytes of a compressed file are no lines, and a window of them can't be read without all before it.
+/// Refuses compressed files: their bytes are no lines, and a window of them can't be read without
+/// all bytes before it.
 fn no_compressed(manifest: &Manifest) -> Result<(), Invalid> {
     const ENDINGS: [&str; 6] = [".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip"];
     let is_compressed = |file: &&InputFile| ENDINGS.iter().any(|end| file.path.ends_with(end));
@@ -254,7 +257,8 @@ fn no_compressed(manifest: &Manifest) -> Result<(), Invalid> {
     }
 }
 
-/// How many windows lie in each file and those before it. Refuses more than a job may have.
+/// For each file the number of windows in it and in all files before it. Refuses more windows than
+/// a job may have subtasks.
 fn count_windows(manifest: &Manifest, bytes: u64) -> Result<Vec<u64>, Invalid> {
     let mut sum = 0u128;
     let windows = manifest.files.iter().map(|file| {
@@ -262,11 +266,11 @@ fn count_windows(manifest: &Manifest, bytes: u64) -> Result<Vec<u64>, Invalid> {
         u64::try_from(sum).unwrap_or(u64::MAX)
     });
     let windows = windows.collect();
-    rules::total(Place::Field(&Place::Root, "split"), Some(sum))?;
+    rules::total(FieldPath::Field(&FieldPath::Root, "split"), Some(sum))?;
     Ok(windows)
 }
 
-/// The rules refuse every count that does not fit.
+/// A count as u64; the rules refuse every count that does not fit.
 fn whole(count: u128) -> u64 {
     u64::try_from(count).expect("a validated split has at most 2^40 subtasks")
 }
@@ -282,7 +286,7 @@ fn axis_len(axis: &Axis) -> u64 {
     }
 }
 
-/// Within the range the number fits, though `index * step` alone may not.
+/// The number at an index of a range. The number fits i64, though `index * step` alone may not.
 fn range_at(start: i64, step: i64, index: u64) -> i64 {
     let number = i128::from(start) + i128::from(step) * i128::from(index);
     i64::try_from(number).expect("a number between the start and the end of its range")
@@ -311,5 +315,5 @@ fn point(axes: &[(String, Axis)], mut index: u64) -> Json {
         text.push_str(&value);
     }
     text.push('}');
-    Json::canonical(&text, Place::Root).expect("the names of axes are different ones")
+    Json::canonical(&text, FieldPath::Root).expect("the names of axes are different ones")
 }

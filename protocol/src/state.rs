@@ -1,7 +1,8 @@
-//! The states of jobs and chunks, and THE one table of transitions of each.
+//! The states of jobs and chunks, the one table of transitions of each, and the predicates that say
+//! what a state allows.
 //!
-//! The memory ledger calls these functions; the Redis ledger's Lua library gets the same table
-//! generated from them, so there is one place to read and one to change.
+//! The memory ledger calls these functions; the Redis ledger's Lua library gets the same tables
+//! generated from them. No other file compares states to decide something.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +10,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Where a job stands.
+/// The state of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
@@ -20,20 +21,20 @@ pub enum JobState {
     /// All subtasks are done and the tree of results is being combined. The root's commit moves it
     /// on.
     Reducing,
-    /// Nothing new starts until somebody resumes it. The ledger remembers the state to return to.
+    /// Nothing new starts until the job is resumed. The ledger remembers the state to return to.
     Paused,
-    /// The end: every subtask is done, and reduced where the job asks for it.
+    /// Terminal: every subtask is done, and the results are reduced where the job asks for it.
     Succeeded,
-    /// The end: some subtask failed for good, or a limit of the job was reached. `retry` re-opens
-    /// it.
+    /// Terminal: a subtask failed for good, or a limit of the job was reached. `retry` re-opens the
+    /// job.
     Failed,
-    /// The end: somebody cancelled it.
+    /// Terminal: the job was cancelled.
     Cancelled,
-    /// The end: the document was never accepted; `error` says why.
+    /// Terminal: the document was never accepted; `error` says why.
     Rejected,
 }
 
-/// What can happen to a job.
+/// An event that moves a job from state to state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum JobEvent {
     /// A worker claimed the first chunk.
@@ -44,23 +45,26 @@ pub enum JobEvent {
     Succeed,
     /// The last subtask is settled and some failed, or a deadline or limit was reached.
     Fail,
-    /// Somebody asked for a pause.
+    /// A user paused the job.
     Pause,
-    /// Somebody asked to go on; the job returns to the state that it was paused in.
+    /// A user resumed the job; it returns to the state that it was paused in.
     Resume,
-    /// Somebody asked to stop for good.
+    /// A user cancelled the job.
     Cancel,
-    /// Somebody re-opened what failed.
+    /// A user asked to try the failed subtasks again.
     Retry,
 }
 
-/// A thing that can't happen in this state.
+/// A predicate of a job's state, with its name: see [`JobState::PREDICATES`].
+pub type Predicate = (&'static str, fn(JobState) -> bool);
+
+/// An event that is not allowed in this state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a job that is {state} can't {event}")]
 pub struct IllegalTransition {
-    /// The state it was in.
+    /// The job's state.
     pub state: JobState,
-    /// What was asked.
+    /// The event.
     pub event: JobEvent,
 }
 
@@ -77,16 +81,32 @@ impl JobState {
         Self::Rejected,
     ];
 
-    /// Where `event` leads. `resume_to` is the state that a paused job was paused in (ignored
-    /// otherwise). A pause of a paused job, a resume of one that runs and a cancel of a cancelled
-    /// one change nothing and are no error: repeats are how lost replies are settled.
+    /// The state of a job that was just accepted.
+    pub const INITIAL: Self = Self::Queued;
+
+    /// The predicates below under the names of the tables that Lua gets. A new predicate gets a
+    /// line here.
+    pub const PREDICATES: [Predicate; 7] = [
+        ("TERMINAL", Self::is_terminal),
+        ("SUCCEEDED", Self::is_success),
+        ("ACCEPTED", Self::was_accepted),
+        ("PAUSED", Self::is_paused),
+        ("FEEDS", Self::feeds),
+        ("ACCEPTS_CLAIMS", Self::accepts_claims),
+        ("IN_PROGRESS", Self::is_in_progress),
+    ];
+
+    /// The state that `event` leads to. `resume_to` is the state that a paused job was paused in
+    /// (ignored otherwise). A pause of a paused job, a resume of a running job and a cancel of a
+    /// cancelled job change nothing and are no error, so that a caller may repeat a request whose
+    /// reply was lost.
     ///
-    /// Two pairs that one may look for are refused:
-    /// - `(Paused, Reduce)`. What ran when the job was paused may settle the last subtask; then the
-    ///   job stays paused, and it is the remembered state that moves: the ledger asks
-    ///   `resume_to.on(Reduce, …)`, keeps the answer, and a resume leads to `Reducing`.
-    /// - `(Cancelled, Retry)`. Who cancelled a job meant it, and nothing of it failed. Whoever
-    ///   wants it after all submits it again, under a new id.
+    /// Two pairs are refused that a reader may expect:
+    /// - `(Paused, Reduce)`. A chunk that was running when the job was paused may settle the last
+    ///   subtask; then the job stays paused, and the remembered state moves instead: the ledger
+    ///   asks `resume_to.on(Reduce, …)`, keeps the answer, and a resume leads to `Reducing`.
+    /// - `(Cancelled, Retry)`. A cancel is deliberate, and no subtask failed. A user who wants the
+    ///   job after all submits it again under a new id.
     pub fn on(self, event: JobEvent, resume_to: Self) -> Result<Self, IllegalTransition> {
         use JobEvent as E;
         use JobState as S;
@@ -108,9 +128,65 @@ impl JobState {
         }
     }
 
-    /// Whether nothing but `retry` or `delete` can change the job any more.
+    /// Whether the job has ended: only `retry` and `delete` can change it.
     pub const fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::Rejected)
+    }
+
+    /// Whether the job did everything that it was asked for.
+    pub const fn is_success(self) -> bool {
+        matches!(self, Self::Succeeded)
+    }
+
+    /// Whether the document was accepted. A job of the same id may replace a job that was not.
+    pub const fn was_accepted(self) -> bool {
+        !matches!(self, Self::Rejected)
+    }
+
+    /// Whether the job was paused and may be resumed.
+    pub const fn is_paused(self) -> bool {
+        matches!(self, Self::Paused)
+    }
+
+    /// Whether the job was accepted and no subtask has started.
+    pub const fn is_queued(self) -> bool {
+        matches!(self, Self::Queued)
+    }
+
+    /// Whether subtasks of the job run or have run, and more may follow.
+    pub const fn is_running(self) -> bool {
+        matches!(self, Self::Running)
+    }
+
+    /// Whether the job combines results: its chunks hold nodes of the reduce.
+    pub const fn is_reducing(self) -> bool {
+        matches!(self, Self::Reducing)
+    }
+
+    /// Whether the job was cancelled.
+    pub const fn is_cancelled(self) -> bool {
+        matches!(self, Self::Cancelled)
+    }
+
+    /// Whether the job has ended and a retry re-opens it.
+    pub fn may_be_reopened(self) -> bool {
+        self.is_terminal() && self.on(JobEvent::Retry, self).is_ok()
+    }
+
+    /// Whether chunks of the job are opened and published.
+    pub const fn feeds(self) -> bool {
+        matches!(self, Self::Queued | Self::Running | Self::Reducing)
+    }
+
+    /// Whether a worker may claim a chunk of the job: where [`JobEvent::Start`] is allowed.
+    pub const fn accepts_claims(self) -> bool {
+        self.feeds()
+    }
+
+    /// Whether work on the job has started and is going on, so that its rate tells when it will
+    /// end.
+    pub const fn is_in_progress(self) -> bool {
+        matches!(self, Self::Running | Self::Reducing)
     }
 
     /// The word in keys, messages and output.
@@ -184,29 +260,29 @@ impl fmt::Display for JobEvent {
     }
 }
 
-/// Where an open chunk stands. A chunk whose last subtask is settled is gone from the ledger.
+/// The state of an open chunk. The ledger removes a chunk whose last subtask is settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChunkState {
-    /// Its message is on the way to a worker, or lost; the sweep publishes it again when `due` has
-    /// passed. A claim moves it on.
+    /// The chunk's message is on its way to a worker, or lost; the sweep publishes the chunk again
+    /// after `due`. A claim moves the chunk on.
     Queued {
-        /// When the sweep is to publish it again (the ledger's clock).
+        /// When the sweep is to publish the chunk again (the ledger's clock).
         due: crate::Timestamp,
     },
-    /// A worker runs it. The commit of its last subtask, a release or a revoke moves it on; after a
-    /// crash it stays here until the watcher revokes its token.
+    /// A worker runs the chunk. The commit of its last subtask, a release or a revoke moves it on;
+    /// after a crash of the worker it stays in this state until the watcher revokes its token.
     Running {
-        /// Whoever shows this token may commit.
+        /// The fencing token: only commits that carry it are accepted.
         token: crate::Token,
-        /// Who holds it.
+        /// The worker that holds the chunk.
         node: crate::NodeId,
     },
 }
 
-/// What can happen to an open chunk.
+/// An event that moves an open chunk from state to state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChunkEvent {
-    /// A worker that got the message of `epoch` wants to run it.
+    /// A worker that received the message of `epoch` asks to run the chunk.
     Claim {
         /// The epoch of the message.
         epoch: crate::Epoch,
@@ -215,21 +291,21 @@ pub enum ChunkEvent {
         /// The claimant.
         node: crate::NodeId,
     },
-    /// The holder hands back what it has not settled (drain, shutdown), or the watcher takes it
-    /// away.
+    /// The holder releases what it has not settled (drain, shutdown), or the watcher revokes it.
     Released {
         /// The token that loses its hold.
         token: crate::Token,
         /// When the sweep is to publish the rest.
         due: crate::Timestamp,
     },
-    /// The holder is gone, or hands back what it has not settled, and the node that runs a copy of the chunk takes its place.
+    /// The holder is lost or releases the chunk, and the node that runs the chunk speculatively
+    /// takes its place.
     HandOver {
         /// The token that loses its hold.
         token: crate::Token,
-        /// The token of the copy.
+        /// The token of the speculative execution.
         to: crate::Token,
-        /// Who runs the copy.
+        /// The node of the speculative execution.
         node: crate::NodeId,
     },
     /// The holder settles some of its subtasks.
@@ -239,17 +315,22 @@ pub enum ChunkEvent {
     },
 }
 
-/// Why a chunk did not move.
+/// Why an event was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChunkRefusal {
-    /// Somebody else holds it, or the message is from an earlier epoch.
+    /// Another node holds the chunk, or the message is from an earlier epoch.
     Stale,
     /// The token is not the current one.
     Fenced,
 }
 
 impl ChunkState {
-    /// Where `event` leads a chunk of the given current `epoch`.
+    /// The words of the two states in the ledger's records.
+    pub const QUEUED: &'static str = "queued";
+    /// See [`Self::QUEUED`].
+    pub const RUNNING: &'static str = "running";
+
+    /// The state that `event` leads to, for a chunk of the given current `epoch`.
     pub fn on(self, current: crate::Epoch, event: ChunkEvent) -> Result<Self, ChunkRefusal> {
         use ChunkEvent as E;
         use ChunkState as S;

@@ -1,42 +1,43 @@
-//! How the ledger's contents look from outside: jobs, nodes, errors, results and the books.
+//! What the ledger shows of jobs, errors, recoveries, results, nodes and schedulers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::state::JobState;
 use crate::{JobId, LeftOut, NodeId, SchedulerId, Timestamp};
 
-/// Where each of some number of subtasks stands. The sum of all but `total` is `total`, always.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The number of subtasks in each state. The sum of all fields but `total` is always `total`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counts {
-    /// How many there are.
+    /// All subtasks.
     pub total: u64,
-    /// Not handed out yet.
+    /// Subtasks that were not handed out yet.
     pub waiting: u64,
-    /// In an open chunk that nobody has claimed.
+    /// Subtasks in an open chunk that no worker has claimed.
     pub queued: u64,
-    /// In a chunk that a worker holds.
+    /// Subtasks in a chunk that a worker holds.
     pub running: u64,
-    /// Failed or deferred, and waiting for their next attempt.
+    /// Subtasks that failed or were deferred, and wait for their next attempt.
     pub retrying: u64,
-    /// Succeeded.
+    /// Subtasks that succeeded.
     pub done: u64,
-    /// Failed for good.
+    /// Subtasks that failed for good.
     pub failed: u64,
-    /// Given up because the job ended before they did.
+    /// Subtasks that were given up because the job ended before they did.
     pub cancelled: u64,
 }
 
 impl Counts {
-    /// Books of `total` subtasks of which none was handed out.
+    /// The counts of `total` subtasks, none of which was handed out.
     pub fn new(total: u64) -> Self {
         Self { total, waiting: total, ..Self::default() }
     }
 
-    /// `total` minus the sum of the rest; 0 when the books balance.
+    /// `total` minus the sum of the rest; 0 when the counts balance.
     pub fn imbalance(&self) -> i128 {
         let sum = [
             self.waiting,
@@ -53,7 +54,7 @@ impl Counts {
         i128::from(self.total) - sum
     }
 
-    /// How far these books are from `counted`, and from balancing.
+    /// How far these counts are from `counted`, and from balancing.
     fn off(&self, counted: &Self) -> u128 {
         let lines = |counts: &Self| {
             let Self { total, waiting, queued, running, retrying, done, failed, cancelled } =
@@ -71,18 +72,18 @@ impl Counts {
     }
 }
 
-/// What `HGETALL longshore:{J}` says of a job.
+/// A job as the ledger shows it: the contents of `HGETALL longshore:{J}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JobSummary {
-    /// The job.
+    /// The job's id.
     pub id: JobId,
-    /// Where it stands.
+    /// The job's state.
     pub state: JobState,
     /// The task that its subtasks run.
     pub task: String,
-    /// The pool of workers.
+    /// The queue from which workers take its chunks.
     pub queue: String,
-    /// Whose it is.
+    /// The tenant that owns the job.
     pub tenant: String,
     /// 0 (last) to 9 (first).
     pub priority: u8,
@@ -92,103 +93,109 @@ pub struct JobSummary {
     pub reduce: Counts,
     /// The next index that was never handed out in this generation.
     pub cursor: u64,
-    /// How many chunks are queued.
+    /// The number of queued chunks.
     pub queued_chunks: u64,
-    /// How many chunks workers hold.
+    /// The number of chunks that workers hold.
     pub running_chunks: u64,
-    /// How often it was re-opened by `retry`.
+    /// How often the job was re-opened by `retry`.
     pub generation: u64,
     /// Attempts that ended, whatever their outcome.
     pub attempts: u64,
     /// Time that those attempts took, summed over slots.
     pub busy: Duration,
-    /// Subtasks that were queued again because their node was lost, or knew nothing of them.
+    /// Subtasks that were queued again because their node was lost, or did not know that it held
+    /// them.
     pub lost: u64,
-    /// How often work was taken back from a node; each time is a [`Recovery`].
+    /// How often chunks were taken back from a node; each time is a [`Recovery`].
     pub recoveries: u64,
-    /// Those of them in which the node died.
+    /// The number of recoveries from a node that died.
     pub crashes: u64,
-    /// Those of them in which the node lives, and knew nothing of what it held. In the others it had left without a word.
+    /// The number of recoveries from a node that lives and did not know that it held the chunks.
+    /// All other recoveries were from nodes that had left without releasing their chunks.
     pub orphaned: u64,
-    /// Chunks that were queued again by them.
+    /// Chunks that were queued again by recoveries.
     pub reissued: u64,
-    /// Chunks that a second node began to run because the first took so long.
-    pub copies: u64,
+    /// Chunks that a second node ran speculatively because the first took too long.
+    pub speculative_chunks: u64,
     /// Commits that were refused because their token did not hold the chunk any more.
     pub fenced: u64,
-    /// What its globs match and it leaves out, as far as is known: the journal keeps nothing of it.
+    /// The names that its globs match and the job leaves out; empty for a job that was restored
+    /// from the journal, which does not keep them.
     #[serde(default)]
     pub left_out: LeftOut,
     /// When the next retry is due, if any waits.
     pub next_retry_at: Option<Timestamp>,
-    /// When the ledger accepted it.
+    /// When the ledger accepted the job.
     pub submitted_at: Timestamp,
     /// When the first chunk was claimed.
     pub started_at: Option<Timestamp>,
-    /// When it ended.
+    /// When the job ended.
     pub finished_at: Option<Timestamp>,
-    /// When it must have ended, if it has a deadline.
+    /// When the job is failed if it has not ended, if it has a deadline.
     pub deadline_at: Option<Timestamp>,
-    /// When it was put back from the journal after its end, with its numbers alone: results and errors of its subtasks are
-    /// gone, until it is re-opened.
+    /// When the ended job was restored from the journal, which has its numbers only: results and
+    /// errors of its subtasks are gone, until it is re-opened.
     pub restored_at: Option<Timestamp>,
-    /// Subtasks settled a second, lately.
+    /// Subtasks settled a second, a moving average.
     pub rate: f64,
-    /// Estimated time to the end, while it moves.
+    /// Estimated time to the end, while the job is in progress.
     pub eta: Option<Duration>,
-    /// Why it failed or was rejected.
+    /// Why the job failed or was rejected.
     pub error: Option<String>,
-    /// Why an attempt failed, the newest one that did, retried or not: `subtask 7: …` or
+    /// The error of the newest failed attempt, whether it is retried or not: `subtask 7: …` or
     /// `reduce node 1003: …`. Kept for as long as the job.
     pub last_error: Option<String>,
 }
 
-/// Why one subtask failed for good.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The error of a subtask that failed for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorEntry {
     /// The subtask.
     pub index: u64,
-    /// What the handler said.
+    /// The handler's error.
     pub error: String,
-    /// How many attempts were made.
+    /// The number of attempts.
     pub attempts: u32,
-    /// Where the last one ran.
+    /// The node of the last attempt.
     pub node: NodeId,
-    /// When it ended.
+    /// When the last attempt ended.
     pub at: Timestamp,
-    /// The nodes that died while they ran it, oldest first, if that is why it was given up.
+    /// The nodes that died while they ran the subtask, oldest first, if that is why it was given
+    /// up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deaths: Vec<Death>,
 }
 
 /// A node that died while it held a chunk: evidence against the subtasks of the chunk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Death {
     /// The node.
     pub node: NodeId,
-    /// When its death was known and its work taken back.
+    /// When the death was known and the node's chunks were taken back.
     pub at: Timestamp,
-    /// How many subtasks of the chunk were not settled, the guilty one among them if there is one.
+    /// The number of subtasks of the chunk that were not settled; one of them may have killed the
+    /// node.
     pub among: u64,
-    /// What the system said of it, if its process was watched: the signal or exit code, and its last words.
+    /// What the system said about the death, if the process was watched: the signal or exit code,
+    /// and the end of its standard error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub how: Option<String>,
 }
 
-/// Why work was taken back from a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Why chunks were taken back from a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Lost {
-    /// It died.
+pub enum LossKind {
+    /// The node died.
     Died,
-    /// It had left without a word.
+    /// The node left without releasing its chunks.
     Left,
-    /// It lives, and knew nothing of what it held.
+    /// The node lives and did not know that it held the chunks.
     Orphaned,
 }
 
-impl Lost {
-    /// As it is written down.
+impl LossKind {
+    /// The word in records and output.
     pub fn word(self) -> &'static str {
         match self {
             Self::Died => "died",
@@ -198,144 +205,151 @@ impl Lost {
     }
 }
 
-/// How the ledger took back what a node held of a job.
+/// A record of how the ledger took back the chunks of a job that a node held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recovery {
-    /// When.
+    /// When the chunks were taken back.
     pub at: Timestamp,
     /// The node.
     pub node: NodeId,
-    /// Why.
-    pub lost: Lost,
-    /// What the system said of its death, if its process was watched.
+    /// Why they were taken back.
+    pub lost: LossKind,
+    /// What the system said about the node's death, if its process was watched.
     pub how: Option<String>,
-    /// How many chunks were queued again, those that were cut off others included.
+    /// The number of chunks that were queued again, parts of cut chunks included.
     pub chunks: u64,
-    /// The subtasks in them.
+    /// The number of subtasks in these chunks.
     pub subtasks: u64,
-    /// How many chunks were cut into smaller ones, because they were held by two or more nodes that died.
+    /// The number of chunks that were cut into smaller ones, because two or more nodes died while
+    /// they held them.
     pub cut: u64,
-    /// Subtasks that were given up, because they keep killing their nodes.
+    /// The subtasks that were given up, because they keep killing their nodes.
     pub given_up: Vec<u64>,
-    /// How many of `chunks` nobody has claimed yet.
+    /// The number of `chunks` that no worker has claimed yet.
     pub waiting: u64,
-    /// The time from `at` to the claim of the last of them.
+    /// The time from `at` to the claim of the last of `chunks`.
     pub again_after: Option<Duration>,
 }
 
 /// Results of consecutive subtasks, as they were committed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResultRun {
-    /// Index of the first.
+    /// Index of the first subtask.
     pub from: u64,
-    /// One line of JSON a subtask, each ended by `\n`; or `@URL` of an object that holds them.
+    /// One line of JSON for each subtask, each ended by `\n`; or `@URL` of an object that holds the
+    /// lines.
     pub lines: String,
-    /// How many subtasks the run covers.
+    /// The number of subtasks in the run.
     pub count: u64,
 }
 
 /// A page of results in index order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResultsPage {
-    /// The runs, in index order. Indices that lie in none of them have no result (yet).
+    /// The runs, in index order. Indices in none of them have no result (yet).
     pub runs: Vec<ResultRun>,
-    /// Where to go on; equal to the end of the asked range when there is no more.
+    /// The index at which the next page starts; the end of the range that was asked for if there is
+    /// no next page.
     pub next: u64,
 }
 
 /// Whether a worker takes new work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeState {
-    /// It claims chunks.
+    /// The worker claims chunks.
     Active,
-    /// It finishes what it runs and claims nothing new.
+    /// The worker finishes its chunks and claims no new ones.
     Draining,
 }
 
-/// A task that a worker has and can't start at the moment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A task that a worker has and can't start now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DisabledTask {
     /// The task's name.
     pub task: String,
-    /// Why it can't be started, for people.
+    /// Why the task can't be started, for people.
     pub reason: String,
-    /// When an attempt could not be started for the first time (the worker's own clock).
+    /// When starting an attempt failed for the first time (the worker's own clock).
     pub since: Timestamp,
 }
 
-/// What came of a worker's attempts at a task.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The numbers of a worker's attempts at a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TaskRecord {
     /// The task.
     pub task: String,
-    /// How many succeeded.
+    /// Attempts that succeeded.
     pub done: u64,
-    /// How many failed.
+    /// Attempts that failed.
     pub failed: u64,
-    /// How many of those that succeeded here had failed on each of these other workers.
+    /// For each of these other workers, the number of subtasks that failed there and succeeded
+    /// here.
     pub cleared: BTreeMap<NodeId, u64>,
 }
 
-/// A worker's being out of rotation for a task: subtasks failed there that succeeded elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A task for which a worker is out of rotation, because subtasks failed there that succeeded
+/// elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Isolation {
     /// The task.
     pub task: String,
-    /// When it was isolated (the ledger's clock).
+    /// When the worker was taken out of rotation (the ledger's clock).
     pub since: Timestamp,
-    /// From when on it gets a chunk now and then, to see whether it is well (the ledger's clock).
+    /// From when on the worker gets a chunk now and then, to test whether it is well (the ledger's
+    /// clock).
     pub until: Timestamp,
-    /// How many subtasks that had failed on it lately succeeded elsewhere.
+    /// The number of subtasks that failed on it lately and succeeded elsewhere.
     pub cleared: u64,
-    /// How many attempts succeeded on it in the same time.
+    /// The number of attempts that succeeded on it in the same time.
     pub done: u64,
-    /// How often it was isolated in a row.
+    /// How often the worker was taken out of rotation in a row.
     pub times: u32,
 }
 
-/// What a worker says of itself with each heartbeat.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// What a worker reports about itself with each heartbeat.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeInfo {
-    /// This incarnation.
+    /// The id of this incarnation of the worker.
     pub id: NodeId,
     /// The machine's name.
     pub host: String,
-    /// The process.
+    /// The process id.
     pub pid: u32,
     /// The version of Longshore.
     pub version: String,
-    /// The queues that it consumes.
+    /// The queues that the worker consumes.
     pub queues: Vec<String>,
-    /// The tasks that it can run.
+    /// The tasks that the worker can run.
     pub tasks: Vec<String>,
-    /// Those that it has and can't start at the moment, which are not among `tasks`.
+    /// The tasks that the worker has and can't start now; they are not among `tasks`.
     #[serde(default)]
     pub disabled: Vec<DisabledTask>,
-    /// What came of its attempts at the tasks that failed here or elsewhere, since it started.
+    /// The numbers of its attempts since it started, for the tasks that failed here or elsewhere.
     #[serde(default)]
     pub records: Vec<TaskRecord>,
-    /// Those of them of which no second copy may run, however long the first takes.
+    /// The tasks that must not run speculatively on a second node, however long the first takes.
     #[serde(default)]
     pub non_speculative: Vec<String>,
-    /// By what it wants to be judged.
+    /// The terms by which schedulers judge whether the worker lives.
     #[serde(default)]
     pub terms: LivenessTerms,
-    /// What it is good for, free text.
+    /// Labels of the worker, free text.
     pub labels: BTreeMap<String, String>,
-    /// How many chunks it runs side by side.
+    /// The number of chunks that the worker runs at once.
     pub slots: u32,
-    /// How many it runs now.
+    /// The number of chunks that the worker runs now.
     pub busy: u32,
-    /// The jobs of which it holds chunks, wants to, or did since the beat before. What the ledger has it hold of any other
-    /// job, it knows nothing of. `None`: it does not say.
+    /// The jobs of which the worker holds chunks, asked for chunks, or held chunks since the
+    /// heartbeat before. The worker does not know of chunks of any other job that the ledger has it
+    /// hold. `None`: not reported.
     #[serde(default)]
     pub jobs: Option<BTreeSet<JobId>>,
-    /// Whether it takes new work.
+    /// Whether the worker takes new work.
     pub state: NodeState,
-    /// When it started (its own clock).
+    /// When the worker started (its own clock).
     pub started_at: Timestamp,
-    /// Share of the machine's processors that the process used lately: 1.0 is one core.
+    /// Processor time that the process used lately: 1.0 is one core.
     pub cpu: f64,
     /// Resident memory, bytes.
     pub rss: u64,
@@ -368,19 +382,22 @@ impl NodeInfo {
     }
 }
 
-/// By what a worker wants to be judged: its own settings, which may differ from a scheduler's.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The terms by which schedulers judge whether a worker lives: the worker's own settings, which may
+/// differ from a scheduler's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct LivenessTerms {
-    /// The time from one of its heartbeats to the next; `None` if it does not say.
+    /// The time from one heartbeat to the next; `None` if not reported.
     #[serde(rename = "heartbeat_ms", with = "millis")]
+    #[schemars(with = "Option<u64>")]
     pub heartbeat: Option<Duration>,
-    /// After this time without a heartbeat it is taken for dead; `None` if it does not say.
+    /// The time without a heartbeat after which the worker counts as dead; `None` if not reported.
     #[serde(rename = "dead_after_ms", with = "millis")]
+    #[schemars(with = "Option<u64>")]
     pub dead_after: Option<Duration>,
-    /// Its exclusive tasks, which it stops before `dead_after` has passed without a heartbeat. Two
-    /// attempts of theirs must never overlap, so that connections that are gone don't prove that
-    /// nothing of them runs.
+    /// The worker's exclusive tasks, which it stops before `dead_after` has passed without a
+    /// heartbeat. Two attempts at a subtask of such a task must never overlap, and lost connections
+    /// don't prove that no attempt is running.
     pub exclusive: Vec<String>,
 }
 
@@ -394,7 +411,8 @@ mod millis {
         duration: &Option<Duration>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        duration.map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX)).serialize(serializer)
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        duration.map(millis).serialize(serializer)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
@@ -407,69 +425,75 @@ mod millis {
 /// A worker as the ledger knows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeRecord {
-    /// What it said last.
+    /// What the worker reported last.
     pub info: Arc<NodeInfo>,
-    /// When it beat last (the ledger's clock). A change is a sign of life, whatever the clocks say.
+    /// The time of the last heartbeat (the ledger's clock). Any change of it means that the worker
+    /// lives.
     pub beat_at: Timestamp,
-    /// What the ledger calls the connections that end with the process; `None` while that is unknown.
-    pub heart: Option<String>,
-    /// The time from a question to the ledger to its answer there, in powers of two; zero below 8 ms.
+    /// The ledger's names of the connections that end with the process; `None` while they are
+    /// unknown.
+    pub connections: Option<String>,
+    /// The worker's round-trip time to the ledger, rounded up to a power of two; zero below 8 ms.
     pub round_trip: Duration,
-    /// How its process ended, as told by whoever watched it. The node is forgotten soon.
+    /// How the worker's process ended, as reported by its supervisor. The node is forgotten soon
+    /// after.
     pub death: Option<String>,
-    /// The tasks for which it is out of rotation.
+    /// The tasks for which the worker is out of rotation.
     pub isolated: Vec<Isolation>,
 }
 
 impl NodeRecord {
     /// A worker with this last heartbeat and nothing else known.
     pub fn new(info: Arc<NodeInfo>, beat_at: Timestamp) -> Self {
-        let (heart, round_trip, death) = (None, Duration::ZERO, None);
-        Self { info, beat_at, heart, round_trip, death, isolated: Vec::new() }
+        let (connections, round_trip, death) = (None, Duration::ZERO, None);
+        Self { info, beat_at, connections, round_trip, death, isolated: Vec::new() }
     }
 }
 
 /// A scheduler as the ledger knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SchedulerRecord {
-    /// This incarnation.
+    /// The id of this incarnation of the scheduler.
     pub id: SchedulerId,
-    /// When it signed in last (the ledger's clock).
+    /// When the scheduler registered last (the ledger's clock).
     pub beat_at: Timestamp,
-    /// What the ledger calls the connections that end with the process; `None` while that is unknown.
-    pub heart: Option<String>,
-    /// The time from a question to the ledger to its answer there, in powers of two; zero below 8 ms.
+    /// The ledger's names of the connections that end with the process; `None` while they are
+    /// unknown.
+    pub connections: Option<String>,
+    /// The scheduler's round-trip time to the ledger, rounded up to a power of two; zero below 8
+    /// ms.
     pub round_trip: Duration,
 }
 
-/// The books recounted from the raw keys, beside the books as kept.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The counts of a job recounted from the raw keys, beside the counts as kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Audit {
     /// The job.
     pub job: JobId,
-    /// Where it stands.
+    /// The job's state.
     pub state: JobState,
-    /// The subtasks by the counters.
+    /// The counts of subtasks as kept.
     pub kept: Counts,
-    /// The subtasks by bitmaps, open chunks, the retry set and the cursor.
+    /// The counts of subtasks from bitmaps, open chunks, the retry set and the cursor.
     pub counted: Counts,
-    /// The reduce nodes by the counters.
+    /// The counts of reduce nodes as kept.
     pub reduce_kept: Counts,
-    /// The reduce nodes recounted.
+    /// The counts of reduce nodes, recounted.
     pub reduce_counted: Counts,
-    /// Each thing that is not as it should be; empty when all is well.
+    /// One entry for each error in the kept state; empty if there is none.
     pub findings: Vec<String>,
 }
 
 impl Audit {
-    /// By how many subtasks and reduce nodes the counters are off: from each other's sum, and from the raw keys. 0 when all is well.
+    /// The number of subtasks and reduce nodes by which the kept counts differ from their sum and
+    /// from the raw keys; 0 if they are right.
     pub fn imbalance(&self) -> u64 {
         let pairs = [(&self.kept, &self.counted), (&self.reduce_kept, &self.reduce_counted)];
         let off = pairs.iter().map(|(kept, counted)| kept.off(counted)).sum::<u128>();
         u64::try_from(off).unwrap_or(u64::MAX)
     }
 
-    /// Whether the books balance and the counters agree with the raw keys.
+    /// Whether the counts balance and agree with the raw keys.
     pub fn is_clean(&self) -> bool {
         self.findings.is_empty()
     }

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use longshore_broker::{Broker, Outgoing, PublishError, Queue};
 use longshore_ledger::{
-    ControlError, Error, IsolateParams, Ledger, LoseParams, LossCause, LossEvidence, LossVerdict,
-    OpenParams, RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk,
+    ControlError, DeclareLostParams, Error, IsolateParams, Ledger, LossCause, LossEvidence,
+    LossVerdict, OpenParams, RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk,
 };
 use longshore_protocol::{
-    ChunkId, ChunkMessage, Ending, Isolation, JobId, JournalEvent, NodeId, SchedulerId,
+    ChunkId, ChunkMessage, Isolation, JobId, JournalEnding, JournalEvent, NodeId, SchedulerId,
 };
 use metrics::counter;
 use tracing::{info, warn};
@@ -140,7 +140,11 @@ impl Executor {
         Ok(Event::Held { job, by })
     }
 
-    async fn copy(&self, job: JobId, lagging: &SpeculationRequest) -> Result<Event, Error> {
+    async fn copy(
+        &self,
+        job: JobId,
+        lagging: &SpeculationRequest,
+    ) -> Result<Event, Error> {
         let stragglers = self.ledger.offer_speculative(job, lagging).await?;
         counter!(COPIED_CHUNKS).increment(stragglers.len() as u64);
         for SpeculativeChunk { message, holder } in &stragglers {
@@ -148,7 +152,7 @@ impl Executor {
             info!(%job, %chunk, %holder, ?held_for, "a chunk takes long; a second copy is offered");
         }
         let ids: Vec<ChunkId> = stragglers.iter().map(|it| it.message.chunk).collect();
-        let tried = self.ledger.tried(job, &ids).await?;
+        let tried = self.ledger.tried_nodes(job, &ids).await?;
         Ok(Event::Copied { job, stragglers, tried })
     }
 
@@ -175,7 +179,7 @@ impl Executor {
         let mut chunks = self.plans.keyed(job, messages, keyed).await?;
         if tried {
             let ids: Vec<ChunkId> = chunks.iter().map(|chunk| chunk.message.chunk).collect();
-            let tried = self.ledger.tried(job, &ids).await?;
+            let tried = self.ledger.tried_nodes(job, &ids).await?;
             chunks.iter_mut().zip(tried).for_each(|(chunk, tried)| chunk.tried = tried);
         }
         Ok(chunks)
@@ -233,7 +237,7 @@ impl Executor {
         // The look too waits for its moment, out of the way of the next short job.
         self.journal.gather().await;
         let ended =
-            |summary| Ending::of(&summary).map(|ending| JournalEvent::Ended { job, ending });
+            |summary| JournalEnding::of(&summary).map(|ending| JournalEvent::Ended { job, ending });
         let news = match self.ledger.job(job).await? {
             Some(summary) => ended(summary),
             // The ledger lost it, which is no end.
@@ -279,8 +283,8 @@ impl Executor {
 
     /// If it fails the engine asks again.
     async fn lose(&self, node: NodeId, grounds: LossEvidence, loss: &LossCause) -> Event {
-        let params = LoseParams::new(node.clone(), grounds, loss.clone());
-        let declared = self.ledger_health.note(self.ledger.lose(&params).await);
+        let params = DeclareLostParams::new(node.clone(), grounds, loss.clone());
+        let declared = self.ledger_health.note(self.ledger.declare_lost(&params).await);
         if let Ok(LossVerdict::New(_)) = declared {
             let how = if matches!(loss, LossCause::Crashed(_)) { "crashed" } else { "vanished" };
             counter!(LOST_NODES, "how" => how).increment(1);

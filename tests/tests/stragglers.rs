@@ -41,7 +41,7 @@ fn what_hangs_on_one_worker_is_run_by_an_idle_one_and_stopped() {
     let job = submit(&fleet);
     let status = fleet.await_end(&job, Duration::from_secs(30));
     assert_eq!((&status["state"], &status["done"]), (&json!("succeeded"), &json!(20)), "{status}");
-    assert_eq!(status["copies"], 1, "{status}");
+    assert_eq!(status["speculative_chunks"], 1, "{status}");
     assert_eq!(status["recoveries"], 0, "nobody was lost: {status}");
     assert_eq!(status["attempts"], 20, "one of the two counts: {status}");
     fleet.audit(&job);
@@ -67,6 +67,10 @@ fn a_task_that_must_not_run_twice_does_not() {
     // Twice as long as the copy of the other test takes to begin, and more.
     std::thread::sleep(Duration::from_secs(6));
     let status = fleet.status(&job);
-    assert_eq!((&status["done"], &status["copies"]), (&json!(19), &json!(0)), "{status}");
+    assert_eq!(
+        (&status["done"], &status["speculative_chunks"]),
+        (&json!(19), &json!(0)),
+        "{status}"
+    );
     fleet.longshore(&["cancel", &job]).ok();
 }

@@ -8,9 +8,11 @@ use std::path::Path;
 
 type Rule = fn(&str, &str) -> Vec<String>;
 
-const RULES: [Rule; 8] = [
+const RULES: [Rule; 10] = [
     short_enough,
     lua_says_its_keys,
+    lua_decides_by_predicates,
+    rust_decides_by_predicates,
     clients_stay_in_their_rooms,
     twins_know_no_client,
     the_engine_is_pure,
@@ -92,6 +94,52 @@ fn lua_says_its_keys(path: &str, text: &str) -> Vec<String> {
     let wanted = [opening.as_str(), "Output"].into_iter().chain(takes);
     let missing = wanted.filter(|word| !header.contains(word));
     missing.map(|word| format!("{path}: the header comment lacks `{word}`")).collect()
+}
+
+/// The words of the states of jobs and chunks.
+const STATES: [&str; 8] =
+    ["queued", "running", "reducing", "paused", "succeeded", "failed", "cancelled", "rejected"];
+
+/// Lua neither compares with the name of a state nor sets one: the tables that are generated from
+/// `protocol` say what a state allows. Counts and answers may have the same names.
+fn lua_decides_by_predicates(path: &str, text: &str) -> Vec<String> {
+    if !path.starts_with("ledger/lua/") {
+        return Vec::new();
+    }
+    let forms = ["== {}", "~= {}", "{} ==", "{} ~=", "state = {}", "'state', {}", "[{}]"];
+    let code = text.split_once("]]").map_or(text, |(_, code)| code);
+    let mut complaints = Vec::new();
+    for line in code.lines().map(|line| line.split("--").next().unwrap_or_default()) {
+        for state in STATES {
+            let quoted = [format!("'{state}'"), format!("\"{state}\"")];
+            let names =
+                |form: &str| quoted.iter().any(|word| line.contains(&form.replace("{}", word)));
+            if forms.into_iter().any(names) {
+                let line = line.trim();
+                complaints
+                    .push(format!("{path}: decides by the name of the state {state}: {line}"));
+            }
+        }
+    }
+    complaints
+}
+
+/// Outside of `protocol`, Rust asks a state's methods (`feeds()`, `is_terminal()`, …) and does not
+/// compare it. Tests compare what they expect.
+fn rust_decides_by_predicates(path: &str, text: &str) -> Vec<String> {
+    let is_test = ["tests/", "tests.rs", "conformance"].iter().any(|part| path.contains(part));
+    if extension(path) != "rs" || path.starts_with("protocol/") || is_test {
+        return Vec::new();
+    }
+    let compares = |line: &str| {
+        let forms = ["== JobState::", "!= JobState::", "{ state: JobState::"];
+        forms.iter().any(|form| line.contains(form))
+            || line.contains("matches!(") && line.contains("JobState::")
+    };
+    code(text)
+        .filter(|(_, line)| compares(line))
+        .map(|(number, _)| format!("{path}:{number}: compares a state; ask one of its methods"))
+        .collect()
 }
 
 fn dependencies(text: &str) -> impl Iterator<Item = (&str, &str)> {
@@ -275,6 +323,30 @@ fn lua_without_its_header_is_caught() {
     let body = format!("{}return ARGV[1]\n", header.replace("ARGV", "what"));
     caught("ledger/lua/renew.lua", &body, "lacks `ARGV`");
     caught("ledger/lua/claim.lua", header, "lacks `--[[ claim:`");
+}
+
+#[test]
+fn lua_that_decides_by_the_name_of_a_state_is_caught() {
+    let path = "ledger/lua/_renewal.lua";
+    let complaint = "by the name of the state paused";
+    caught(path, "if jobs.state(job) == 'paused' then\n", complaint);
+    caught(path, "if 'paused' ~= state then\n", complaint);
+    caught(path, "jobs.set(job, 'state', 'paused')\n", complaint);
+    caught(path, "local chunk = { state = \"queued\" }\n", "by the name of the state queued");
+    accepted(path, "--[[ state == 'paused' ]]\n-- state == 'paused'\nreturn { 'paused' }\n");
+    accepted(path, "jobs.add(job, prefix .. 'queued', 1)\n");
+    accepted("ledger/src/redis/x.rs", "let lua = \"state == 'paused'\";\n");
+}
+
+#[test]
+fn rust_that_decides_by_the_name_of_a_state_is_caught() {
+    let line = "    if job.state == JobState::Paused {\n";
+    caught("worker/src/pipeline.rs", line, "pipeline.rs:1: compares a state");
+    let line = "let feeds = matches!(state, JobState::Queued | JobState::Running);\n";
+    caught("worker/src/pipeline.rs", line, "compares a state");
+    accepted("worker/src/pipeline.rs", "let state = JobState::Paused;\n");
+    accepted("worker/src/pipeline.rs", "#[cfg(test)]\nassert!(state == JobState::Paused);\n");
+    accepted("protocol/src/state.rs", "self == JobState::Paused\n");
 }
 
 #[test]

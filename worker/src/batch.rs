@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use longshore_protocol::document::Retry;
-use longshore_protocol::{Outcome, Run, runs_len};
+use longshore_protocol::{Outcome, OutcomeRun, runs_len};
 use tokio::time::Instant;
 
 use crate::config::MAX_LEDGER_RESULT;
@@ -48,9 +48,9 @@ impl Judge {
     }
 
     /// What an outcome means for the books. `random` in 0..1 decides the jitter of delays.
-    pub(crate) fn judge(&self, outcome: Outcome, random: f64) -> Run {
+    pub(crate) fn judge(&self, outcome: Outcome, random: f64) -> OutcomeRun {
         match outcome {
-            Outcome::Success(json) if json.len() > self.max_result => Run::Failed {
+            Outcome::Success(json) if json.len() > self.max_result => OutcomeRun::Failed {
                 error: format!(
                     "the result is {} bytes long; at most {} are allowed ({}); \
                      write it to a file or an object and return its name",
@@ -61,26 +61,28 @@ impl Judge {
             },
             Outcome::Success(json) => {
                 let results = self.keep_results.then(|| json + "\n");
-                Run::Success { count: 1, results }
+                OutcomeRun::Success { count: 1, results }
             }
             Outcome::Failure { error, retry } => {
                 let error = cut(error);
                 match self.retry.delay_after(self.attempt, random).filter(|_| retry) {
-                    Some(delay) => Run::Retry { error, delay },
-                    None => Run::Failed { error },
+                    Some(delay) => OutcomeRun::Retry { error, delay },
+                    None => OutcomeRun::Failed { error },
                 }
             }
             // Chunks are handed back before it comes to this.
             Outcome::NotStarted { .. } => {
-                Run::Defer { delay: self.retry.backoff_for(self.deferrals + 1, random) }
+                OutcomeRun::Defer { delay: self.retry.backoff_for(self.deferrals + 1, random) }
             }
-            Outcome::NotNow { reason, .. } if self.deferrals >= MAX_DEFERRALS => Run::Failed {
-                error: cut(format!("said \"not now\" {MAX_DEFERRALS} times: {reason}")),
-            },
+            Outcome::NotNow { reason, .. } if self.deferrals >= MAX_DEFERRALS => {
+                OutcomeRun::Failed {
+                    error: cut(format!("said \"not now\" {MAX_DEFERRALS} times: {reason}")),
+                }
+            }
             Outcome::NotNow { after, .. } => {
                 let tries = self.deferrals + 1;
                 let delay = after.unwrap_or_else(|| self.retry.backoff_for(tries, random));
-                Run::Defer { delay: delay.min(MAX_DEFERRAL) }
+                OutcomeRun::Defer { delay: delay.min(MAX_DEFERRAL) }
             }
         }
     }
@@ -100,7 +102,7 @@ pub(crate) struct Batch {
     committed: u64,
     from: u64,
     next: u64,
-    runs: Vec<Run>,
+    runs: Vec<OutcomeRun>,
     bytes: usize,
     busy: Duration,
     commit_every: Duration,
@@ -111,7 +113,7 @@ pub(crate) struct Batch {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Settled {
     pub(crate) from: u64,
-    pub(crate) runs: Vec<Run>,
+    pub(crate) runs: Vec<OutcomeRun>,
     pub(crate) busy: Duration,
 }
 
@@ -139,7 +141,7 @@ impl Batch {
     }
 
     /// One more subtask is settled; `run` covers one.
-    pub(crate) fn push(&mut self, run: Run, took: Duration) {
+    pub(crate) fn push(&mut self, run: OutcomeRun, took: Duration) {
         if self.runs.is_empty() {
             self.opened = Instant::now();
         }
@@ -148,15 +150,15 @@ impl Batch {
         self.bytes += bytes(&run);
         match (self.runs.last_mut(), run) {
             (
-                Some(Run::Success { count, results: Some(all) }),
-                Run::Success { count: 1, results: Some(line) },
+                Some(OutcomeRun::Success { count, results: Some(all) }),
+                OutcomeRun::Success { count: 1, results: Some(line) },
             ) => {
                 *count += 1;
                 all.push_str(&line);
             }
             (
-                Some(Run::Success { count, results: None }),
-                Run::Success { count: 1, results: None },
+                Some(OutcomeRun::Success { count, results: None }),
+                OutcomeRun::Success { count: 1, results: None },
             ) => *count += 1,
             (_, run) => self.runs.push(run),
         }
@@ -207,8 +209,8 @@ impl Batch {
         self.runs = runs
             .into_iter()
             .flat_map(|run| match run {
-                Run::Success { count, results: Some(_) } => {
-                    let failed = Run::Failed { error: cut(error.to_owned()) };
+                OutcomeRun::Success { count, results: Some(_) } => {
+                    let failed = OutcomeRun::Failed { error: cut(error.to_owned()) };
                     vec![failed; usize::try_from(count).expect("each of them was pushed")]
                 }
                 other => vec![other],
@@ -219,11 +221,11 @@ impl Batch {
 }
 
 /// What a run weighs.
-fn bytes(run: &Run) -> usize {
+fn bytes(run: &OutcomeRun) -> usize {
     match run {
-        Run::Success { results, .. } => results.as_ref().map_or(0, String::len),
-        Run::Retry { error, .. } | Run::Failed { error } => error.len(),
-        Run::Defer { .. } => 0,
+        OutcomeRun::Success { results, .. } => results.as_ref().map_or(0, String::len),
+        OutcomeRun::Retry { error, .. } | OutcomeRun::Failed { error } => error.len(),
+        OutcomeRun::Defer { .. } => 0,
     }
 }
 
@@ -237,7 +239,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn becomes(judge: &Judge, outcome: Outcome, run: &Run) {
+    fn becomes(judge: &Judge, outcome: Outcome, run: &OutcomeRun) {
         assert_eq!(judge.judge(outcome, 0.5), *run);
     }
 
@@ -249,35 +251,40 @@ mod tests {
         Outcome::NotNow { reason: "full".into(), after }
     }
 
-    fn success(text: &str) -> Run {
-        Run::Success { count: 1, results: Some(text.into()) }
+    fn success(text: &str) -> OutcomeRun {
+        OutcomeRun::Success { count: 1, results: Some(text.into()) }
     }
 
     #[test]
     fn outcomes_become_runs() {
         let second = Duration::from_secs(1);
         becomes(&judge(), Outcome::Success("1".into()), &success("1\n"));
-        becomes(&judge(), failure(true), &Run::Retry { error: "e".into(), delay: second });
-        becomes(&judge(), failure(false), &Run::Failed { error: "e".into() });
-        becomes(&judge(), not_now(None), &Run::Defer { delay: second });
-        becomes(&judge(), not_now(Some(7 * second)), &Run::Defer { delay: 7 * second });
-        becomes(&judge(), not_now(Some(Duration::MAX)), &Run::Defer { delay: MAX_DEFERRAL });
+        becomes(&judge(), failure(true), &OutcomeRun::Retry { error: "e".into(), delay: second });
+        becomes(&judge(), failure(false), &OutcomeRun::Failed { error: "e".into() });
+        becomes(&judge(), not_now(None), &OutcomeRun::Defer { delay: second });
+        becomes(&judge(), not_now(Some(7 * second)), &OutcomeRun::Defer { delay: 7 * second });
+        becomes(&judge(), not_now(Some(Duration::MAX)), &OutcomeRun::Defer { delay: MAX_DEFERRAL });
         let discard = Judge { keep_results: false, ..judge() };
-        becomes(&discard, Outcome::Success("1".into()), &Run::Success { count: 1, results: None });
+        becomes(
+            &discard,
+            Outcome::Success("1".into()),
+            &OutcomeRun::Success { count: 1, results: None },
+        );
     }
 
     #[test]
     fn the_last_attempt_and_the_last_deferral_fail_for_good() {
         let last = Judge { attempt: 2, ..judge() };
-        becomes(&last, failure(true), &Run::Failed { error: "e".into() });
+        becomes(&last, failure(true), &OutcomeRun::Failed { error: "e".into() });
         let tired = Judge { deferrals: MAX_DEFERRALS, ..judge() };
         let error = "said \"not now\" 100 times: full".into();
-        becomes(&tired, not_now(None), &Run::Failed { error });
+        becomes(&tired, not_now(None), &OutcomeRun::Failed { error });
     }
 
     #[test]
     fn a_result_that_is_too_long_fails_and_says_what_to_do() {
-        let Run::Failed { error } = judge().judge(Outcome::Success("12345678901".into()), 0.5)
+        let OutcomeRun::Failed { error } =
+            judge().judge(Outcome::Success("12345678901".into()), 0.5)
         else {
             panic!("expected a failure");
         };
@@ -291,7 +298,7 @@ mod tests {
     fn a_result_that_is_too_long_for_the_ledger_is_told_where_it_may_go() {
         let most = Judge { max_result: MAX_LEDGER_RESULT, ..judge() };
         let long = "1".repeat(MAX_LEDGER_RESULT + 1);
-        let Run::Failed { error } = most.judge(Outcome::Success(long), 0.5) else {
+        let OutcomeRun::Failed { error } = most.judge(Outcome::Success(long), 0.5) else {
             panic!("expected a failure");
         };
         assert!(
@@ -313,13 +320,13 @@ mod tests {
         assert_eq!((batch.due_at(), batch.take()), (None, None));
         batch.push(success("1\n"), every);
         batch.push(success("2\n"), every);
-        batch.push(Run::Failed { error: "e".into() }, every);
+        batch.push(OutcomeRun::Failed { error: "e".into() }, every);
         assert!(!batch.is_due());
         tokio::time::advance(every).await;
         assert!(batch.is_due());
         let runs = vec![
-            Run::Success { count: 2, results: Some("1\n2\n".into()) },
-            Run::Failed { error: "e".into() },
+            OutcomeRun::Success { count: 2, results: Some("1\n2\n".into()) },
+            OutcomeRun::Failed { error: "e".into() },
         ];
         assert_eq!(batch.take(), Some(Settled { from: 5, runs, busy: 3 * every }));
         assert_eq!((batch.next(), batch.due_at(), batch.take()), (8, None, None));
@@ -330,12 +337,12 @@ mod tests {
         let every = Duration::from_millis(200);
         let mut batch = Batch::new(5, every);
         batch.push(success("1\n"), every);
-        batch.push(Run::Failed { error: "e".into() }, every);
+        batch.push(OutcomeRun::Failed { error: "e".into() }, every);
         let settled = batch.take().expect("two are settled");
         batch.put_back(settled);
         assert!(!batch.is_due(), "it waits a while before the next try");
         batch.push(success("3\n"), every);
-        let failed = |error: &str| Run::Failed { error: error.into() };
+        let failed = |error: &str| OutcomeRun::Failed { error: error.into() };
         let runs = vec![success("1\n"), failed("e"), success("3\n")];
         let settled = batch.take().expect("three are settled");
         assert_eq!(settled, Settled { from: 5, runs, busy: 3 * every });

@@ -75,7 +75,7 @@ impl Builder {
     /// other workers have nothing to do. For tasks that two must not do at the same time, and for
     /// those that always take as long.
     #[must_use]
-    pub fn without_copies(mut self, name: impl Into<String>) -> Self {
+    pub fn non_speculative(mut self, name: impl Into<String>) -> Self {
         self.config.non_speculative.insert(name.into());
         self
     }

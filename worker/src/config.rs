@@ -14,7 +14,7 @@ pub struct Config {
     /// The queues that the worker consumes, at least one.
     pub queues: Vec<String>,
     /// Tasks of which no second copy may run, however long the first takes
-    /// ([`crate::Builder::without_copies`]).
+    /// ([`crate::Builder::non_speculative`]).
     pub non_speculative: BTreeSet<String>,
     /// Exclusive tasks: two attempts at a subtask of theirs must never overlap
     /// ([`crate::Builder::exclusive`]).
@@ -36,7 +36,7 @@ pub struct Config {
     pub commit_every: Duration,
     /// So many chunks in a row for each slot that kept it for less than 5 ms, and more are fetched
     /// and claimed ahead of the slots.
-    pub hurry_after: u32,
+    pub prefetch_ahead_after: u32,
     /// Largest result of one subtask, bytes. A reduce node may return 16 times as much: nodes are
     /// few, and combining makes results grow.
     pub max_result: usize,
@@ -56,7 +56,7 @@ impl Default for Config {
             ack_after: Duration::from_secs(60),
             grace: Duration::from_secs(30),
             commit_every: Duration::from_millis(300),
-            hurry_after: 64,
+            prefetch_ahead_after: 64,
             max_result: 1 << 20,
         }
     }

@@ -17,7 +17,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use longshore_ledger::{Beat, BeatParams, Event, Ledger, Topic};
-use longshore_protocol::state::JobState;
 use longshore_protocol::{NodeInfo, NodeState, Timestamp};
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 use tokio::sync::{Notify, watch};
@@ -291,7 +290,7 @@ impl Chest<'_> {
 
     fn follow(&self, event: Event) {
         match event {
-            Event::Job { job, state: JobState::Paused } => {
+            Event::Job { job, state } if state.is_paused() => {
                 self.body.holdings.end_job(job, Ending::Yield);
             }
             Event::Job { job, state } if state.is_terminal() => {

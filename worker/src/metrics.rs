@@ -2,7 +2,7 @@
 //! of a name.
 
 use longshore_ledger::{Commit, Committed};
-use longshore_protocol::Run;
+use longshore_protocol::OutcomeRun;
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
@@ -46,10 +46,10 @@ pub(crate) fn committed(commit: &Commit, answer: &Committed) {
     histogram!(BUSY_SECONDS).record(commit.busy);
     for run in &commit.runs {
         let outcome = match run {
-            Run::Success { .. } => "done",
-            Run::Retry { .. } => "retry",
-            Run::Failed { .. } => "failed",
-            Run::Defer { .. } => "deferred",
+            OutcomeRun::Success { .. } => "done",
+            OutcomeRun::Retry { .. } => "retry",
+            OutcomeRun::Failed { .. } => "failed",
+            OutcomeRun::Defer { .. } => "deferred",
         };
         counter!(ATTEMPTS, "outcome" => outcome).increment(run.len());
     }

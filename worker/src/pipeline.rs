@@ -17,7 +17,6 @@ use longshore_ledger::{
     Released,
 };
 use longshore_protocol::document::{self, Results};
-use longshore_protocol::state::JobState;
 use longshore_protocol::{ChunkMessage, Epoch, NodeId, Plan};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -474,7 +473,7 @@ impl Pipeline {
             Some(Ok(Committed::Settled { state })) if state.is_terminal() => {
                 hold.end(Ending::Abandon);
             }
-            Some(Ok(Committed::Settled { state: JobState::Paused })) => hold.end(Ending::Yield),
+            Some(Ok(Committed::Settled { state })) if state.is_paused() => hold.end(Ending::Yield),
             Some(Ok(Committed::Settled { .. })) => {
                 let each = commit.busy.div_f64((end - commit.from) as f64);
                 chunk.share_if_too_long(chunk.grant.to - end, each);

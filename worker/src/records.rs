@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use longshore_protocol::{NodeId, Run, TaskRecord};
+use longshore_protocol::{NodeId, OutcomeRun, TaskRecord};
 use parking_lot::Mutex;
 
 /// Of so many other nodes it is remembered that their failures succeeded here.
@@ -19,7 +19,7 @@ pub(crate) struct Records(Mutex<BTreeMap<String, TaskRecord>>);
 impl Records {
     /// The ledger took these outcomes of attempts at a task. Each of the subtasks had failed before
     /// on the nodes in `tried`.
-    pub(crate) fn count(&self, task: &str, runs: &[Run], tried: &[NodeId], me: &NodeId) {
+    pub(crate) fn count(&self, task: &str, runs: &[OutcomeRun], tried: &[NodeId], me: &NodeId) {
         let mut records = self.0.lock();
         if !records.contains_key(task) {
             let (task, cleared) = (task.to_owned(), BTreeMap::new());
@@ -30,9 +30,9 @@ impl Records {
         let mut done = 0;
         for run in runs {
             match run {
-                Run::Success { count, .. } => done += count,
-                Run::Retry { .. } | Run::Failed { .. } => record.failed += 1,
-                Run::Defer { .. } => {}
+                OutcomeRun::Success { count, .. } => done += count,
+                OutcomeRun::Retry { .. } | OutcomeRun::Failed { .. } => record.failed += 1,
+                OutcomeRun::Defer { .. } => {}
             }
         }
         record.done += done;
@@ -65,8 +65,8 @@ mod tests {
     fn what_failed_elsewhere_and_succeeds_here_clears_the_subtask_and_is_told() {
         let records = Records::default();
         let [me, a, b] = ["me", "a", "b"].map(NodeId::new);
-        let success = Run::Success { count: 3, results: None };
-        let retry = Run::Retry { error: "e".into(), delay: Duration::ZERO };
+        let success = OutcomeRun::Success { count: 3, results: None };
+        let retry = OutcomeRun::Retry { error: "e".into(), delay: Duration::ZERO };
         records.count("t", std::slice::from_ref(&success), &[], &me);
         assert_eq!(records.announced(), []);
         records.count("t", std::slice::from_ref(&retry), std::slice::from_ref(&a), &me);

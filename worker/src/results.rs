@@ -20,7 +20,7 @@ use longshore_ledger::{
     Commit, CommitParams, Committed, Error, Held, Ledger, ReportStallParams, ResultsParams,
 };
 use longshore_protocol::document::Results;
-use longshore_protocol::{JobId, JobSummary, NodeId, Run, split_results};
+use longshore_protocol::{JobId, JobSummary, NodeId, OutcomeRun, split_results};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
@@ -159,7 +159,8 @@ impl Pipeline {
     pub(crate) async fn store(&self, chunk: &Chunk<'_>, settled: Settled) -> Stored {
         let Settled { from, runs, busy } = settled;
         let runs = split_results(from, runs);
-        let has_results = |run: &Run| matches!(run, Run::Success { results: Some(_), .. });
+        let has_results =
+            |run: &OutcomeRun| matches!(run, OutcomeRun::Success { results: Some(_), .. });
         let Results::Url(location) = &chunk.plan.document().results else {
             return Stored::Ready(Commit::new(from, runs, busy));
         };
@@ -174,11 +175,11 @@ impl Pipeline {
         for run in &runs {
             let to = index + run.len();
             match run {
-                Run::Success { count, results: Some(lines) } => {
+                OutcomeRun::Success { count, results: Some(lines) } => {
                     match self.write(chunk, location, index..to, lines).await {
                         Ok(url) => {
                             let results = Some(format!("@{url}"));
-                            stored.push(Run::Success { count: *count, results });
+                            stored.push(OutcomeRun::Success { count: *count, results });
                         }
                         Err(error) if error.is_permanent() => {
                             stored.extend((index..to).map(|_| unwritable(&error)));
@@ -296,15 +297,15 @@ impl Pipeline {
 }
 
 /// The object that a committed run names.
-fn url(run: &Run) -> Option<&str> {
+fn url(run: &OutcomeRun) -> Option<&str> {
     match run {
-        Run::Success { results: Some(lines), .. } => pointer(lines).map(|(url, _)| url),
+        OutcomeRun::Success { results: Some(lines), .. } => pointer(lines).map(|(url, _)| url),
         _ => None,
     }
 }
 
-fn unwritable(error: &longshore_storage::Error) -> Run {
-    Run::Failed { error: format!("results: {error}") }
+fn unwritable(error: &longshore_storage::Error) -> OutcomeRun {
+    OutcomeRun::Failed { error: format!("results: {error}") }
 }
 
 /// Removes objects that no commit names. Best effort: what is left behind is never read.
@@ -342,7 +343,7 @@ impl Tidier {
     async fn sweep(&self, location: &str, subtasks: Range<u64>) {
         tokio::time::sleep(LATE).await;
         let Some(before) = self.ended_job().await else { return };
-        let lost = before.lost + before.recoveries + before.copies + before.fenced;
+        let lost = before.lost + before.recoveries + before.speculative_chunks + before.fenced;
         if lost == 0 || before.restored_at.is_some() {
             return;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_broker::{Broker, Queue, Subscription};
-use longshore_ledger::{Ledger, LoseParams, LossCause, LossEvidence};
+use longshore_ledger::{DeclareLostParams, Ledger, LossCause, LossEvidence};
 use longshore_protocol::{DisabledTask, LivenessTerms, NodeId, NodeInfo};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -124,7 +124,7 @@ impl Worker {
             slots: Semaphore::new(config.slots as usize),
             ahead: Semaphore::new(places_ahead as usize),
             places_ahead,
-            pace: Pace::new(config.hurry_after.saturating_mul(config.slots).max(1)),
+            pace: Pace::new(config.prefetch_ahead_after.saturating_mul(config.slots).max(1)),
             passed: Passed::default(),
             node: id.clone(),
             machine,
@@ -156,8 +156,8 @@ impl Worker {
         heart.stop().await;
         if !pipeline.left_behind.is_cancelled() {
             // Should it hold something all the same, the owners of the queues take it back.
-            let params = LoseParams::new(id.clone(), LossEvidence::Certain, LossCause::Left);
-            let leaving = ledger.lose(&params);
+            let params = DeclareLostParams::new(id.clone(), LossEvidence::Certain, LossCause::Left);
+            let leaving = ledger.declare_lost(&params);
             if !matches!(tokio::time::timeout(LAST_TRY, leaving).await, Ok(Ok(_))) {
                 warn!(node = %id, "the ledger does not know that the worker left");
             }

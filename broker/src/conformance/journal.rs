@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use longshore_protocol::JournalPlace;
+use longshore_protocol::JournalPosition;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{BETWEEN_LOOKS, DEADLINE, QUIET, publish_numbers, text};
 use crate::{Broker, JournalEnd, JournalEntry, JournalReader, Queue, Reading};
 
-async fn read(broker: &dyn Broker, after: Option<JournalPlace>) -> Box<dyn JournalReader> {
+async fn read(broker: &dyn Broker, after: Option<JournalPosition>) -> Box<dyn JournalReader> {
     let mut reader = broker.read_journal(after).await.expect("the broker keeps a journal");
     assert_eq!(news(&mut *reader).await, Ok(Reading::Attached), "that comes first");
     reader
@@ -36,7 +36,7 @@ async fn expect_nothing(reader: &mut dyn JournalReader) {
 pub(super) async fn a_journal_is_read_in_order_by_everyone(broker: Arc<dyn Broker>) {
     publish_numbers(&*broker, &Queue::Journal, 100).await;
     let (mut one, mut other) = (read(&*broker, None).await, read(&*broker, None).await);
-    let mut before: Option<JournalPlace> = None;
+    let mut before: Option<JournalPosition> = None;
     for number in 0..100 {
         let here = entry(&mut *one, number).await.place;
         assert!(before.as_ref().is_none_or(|before| before.offset < here.offset), "{here:?}");
@@ -99,7 +99,7 @@ pub(super) async fn a_place_in_another_journal_is_told_of(broker: Arc<dyn Broker
     // Who begins at the beginning reads the new one.
     let mut reader = read(&*broker, None).await;
     let first = entry(&mut *reader, "anew").await.place;
-    let stranger = JournalPlace { record: "somebody else".into(), ..first };
+    let stranger = JournalPosition { record: "somebody else".into(), ..first };
     let mut reader = read(&*broker, Some(stranger)).await;
     assert_eq!(news(&mut *reader).await, Err(JournalEnd::Lost));
 }

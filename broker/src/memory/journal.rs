@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use longshore_protocol::JournalPlace;
+use longshore_protocol::JournalPosition;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -26,7 +26,7 @@ impl Journal {
     pub(super) fn append(&self, message: Outgoing) {
         let record = message.message_id.unwrap_or_else(|| Uuid::new_v4().to_string());
         let mut entries = self.entries.lock();
-        let place = JournalPlace { offset: entries.len() as u64, record };
+        let place = JournalPosition { offset: entries.len() as u64, record };
         entries.push(JournalEntry { place, body: message.body });
         self.grown.send_replace(());
     }
@@ -43,7 +43,7 @@ impl Journal {
 
     pub(super) fn read(
         self: &Arc<Self>,
-        after: Option<JournalPlace>,
+        after: Option<JournalPosition>,
         link: watch::Receiver<Link>,
     ) -> MemoryReader {
         let grown = self.grown.subscribe();
@@ -51,7 +51,7 @@ impl Journal {
     }
 
     /// What stands behind a place; an error if something else stands there.
-    fn behind(&self, place: Option<&JournalPlace>) -> Result<Option<JournalEntry>, JournalEnd> {
+    fn behind(&self, place: Option<&JournalPosition>) -> Result<Option<JournalEntry>, JournalEnd> {
         let entries = self.entries.lock();
         let Some(place) = place else { return Ok(entries.first().cloned()) };
         let at = usize::try_from(place.offset).unwrap_or(usize::MAX);
@@ -64,7 +64,7 @@ impl Journal {
 
 pub(super) struct MemoryReader {
     journal: Arc<Journal>,
-    after: Option<JournalPlace>,
+    after: Option<JournalPosition>,
     attached: bool,
     grown: watch::Receiver<()>,
     link: watch::Receiver<Link>,

@@ -15,7 +15,7 @@ use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{Channel, Consumer};
-use longshore_protocol::JournalPlace;
+use longshore_protocol::JournalPosition;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -36,7 +36,7 @@ const OFFSET: &str = "x-stream-offset";
 
 /// What reading needs.
 pub(crate) struct Reader {
-    pub(crate) after: Option<JournalPlace>,
+    pub(crate) after: Option<JournalPosition>,
     pub(crate) link: Follower,
     pub(crate) topology: Topology,
     pub(crate) call: Duration,
@@ -188,12 +188,12 @@ fn unsupported(text: String) -> End {
 }
 
 /// Where the record stands; `None` of a delivery that did not come from a stream.
-fn place_of(delivery: &Delivery) -> Option<JournalPlace> {
+fn place_of(delivery: &Delivery) -> Option<JournalPosition> {
     let headers = delivery.properties.headers().as_ref()?;
     let Some(AMQPValue::LongLongInt(offset)) = headers.inner().get(OFFSET) else { return None };
     let record = delivery.properties.message_id().as_ref();
     let record = record.map(ToString::to_string).unwrap_or_default();
-    Some(JournalPlace { offset: u64::try_from(*offset).ok()?, record })
+    Some(JournalPosition { offset: u64::try_from(*offset).ok()?, record })
 }
 
 #[cfg(test)]

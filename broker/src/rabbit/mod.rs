@@ -37,7 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use longshore_protocol::{Finding, JournalPlace};
+use longshore_protocol::{Finding, JournalPosition};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -305,7 +305,7 @@ impl Broker for Rabbit {
         Box::new(feed.start())
     }
 
-    async fn read_journal(&self, after: Option<JournalPlace>) -> Option<Box<dyn JournalReader>> {
+    async fn read_journal(&self, after: Option<JournalPosition>) -> Option<Box<dyn JournalReader>> {
         let reader = journal::Reader {
             after,
             link: self.consuming.follow(),

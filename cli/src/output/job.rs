@@ -4,114 +4,12 @@ use std::time::Duration;
 
 use longshore_ledger::{CANCEL_KEPT, Cancelled};
 use longshore_protocol::state::JobState;
-use longshore_protocol::{
-    Audit, Counts, ErrorEntry, JobId, JobSummary, LeftOut, Reason, Recovery, Timestamp,
-};
-use serde::Serialize;
+use longshore_protocol::wire::{JobAnswer, JobDetails, JobView, RecoveryView};
+use longshore_protocol::{Audit, Counts, ErrorEntry, JobId, JobSummary, Reason, Recovery};
 
 use super::table::table;
 use super::{Output, recovery};
 use crate::failure::Failure;
-
-/// A job as `--json` shows it: flat, with the words of `HGETALL longshore:{J}`.
-#[derive(Serialize)]
-struct View<'a> {
-    id: JobId,
-    state: JobState,
-    task: &'a str,
-    queue: &'a str,
-    tenant: &'a str,
-    priority: u8,
-    total: u64,
-    done: u64,
-    failed: u64,
-    cancelled: u64,
-    running: u64,
-    queued: u64,
-    retrying: u64,
-    waiting: u64,
-    /// The nodes of the reduce tree.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reduce: Option<Counts>,
-    generation: u64,
-    attempts: u64,
-    lost: u64,
-    recoveries: u64,
-    crashes: u64,
-    orphaned: u64,
-    reissued: u64,
-    copies: u64,
-    fenced: u64,
-    busy_ms: u64,
-    submitted_at: Timestamp,
-    started_at: Option<Timestamp>,
-    finished_at: Option<Timestamp>,
-    deadline_at: Option<Timestamp>,
-    restored_at: Option<Timestamp>,
-    rate: f64,
-    eta_ms: Option<u64>,
-    error: Option<&'a str>,
-    last_error: Option<&'a str>,
-    /// What its globs match and it leaves out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    left_out: Option<&'a LeftOut>,
-}
-
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-impl<'a> View<'a> {
-    fn new(job: &'a JobSummary) -> Self {
-        Self {
-            id: job.id,
-            state: job.state,
-            task: &job.task,
-            queue: &job.queue,
-            tenant: &job.tenant,
-            priority: job.priority,
-            total: job.counts.total,
-            done: job.counts.done,
-            failed: job.counts.failed,
-            cancelled: job.counts.cancelled,
-            running: job.counts.running,
-            queued: job.counts.queued,
-            retrying: job.counts.retrying,
-            waiting: job.counts.waiting,
-            reduce: (job.reduce.total > 0).then_some(job.reduce),
-            generation: job.generation,
-            attempts: job.attempts,
-            lost: job.lost,
-            recoveries: job.recoveries,
-            crashes: job.crashes,
-            orphaned: job.orphaned,
-            reissued: job.reissued,
-            copies: job.copies,
-            fenced: job.fenced,
-            busy_ms: millis(job.busy),
-            submitted_at: job.submitted_at,
-            started_at: job.started_at,
-            finished_at: job.finished_at,
-            deadline_at: job.deadline_at,
-            restored_at: job.restored_at,
-            rate: job.rate,
-            eta_ms: job.eta.map(millis),
-            error: job.error.as_deref(),
-            last_error: job.last_error.as_deref(),
-            left_out: Some(&job.left_out).filter(|left_out| !left_out.is_empty()),
-        }
-    }
-}
-
-/// One job with what was done for the nodes that it lost, newest first.
-#[derive(Serialize)]
-struct WholeView<'a> {
-    #[serde(flatten)]
-    job: View<'a>,
-    recovered: Vec<recovery::View<'a>>,
-    /// Why it does not go on, or not with all of it.
-    reasons: &'a [Reason],
-}
 
 /// All that is known of one job.
 pub(crate) fn summary(
@@ -121,11 +19,12 @@ pub(crate) fn summary(
     reasons: &[Reason],
 ) -> Result<(), Failure> {
     if output.is_json() {
-        let recovered = recoveries.iter().map(recovery::View::new).collect();
-        return output.json(&WholeView { job: View::new(job), recovered, reasons });
+        let recovered = recoveries.iter().map(RecoveryView::from).collect();
+        let reasons = reasons.to_vec();
+        return output.json(&JobDetails { job: JobView::from(job), recovered, reasons });
     }
     let mut facts = vec![("job", job.id.to_string()), ("state", job.state.as_str().to_owned())];
-    if job.state == JobState::Rejected {
+    if !job.state.was_accepted() {
         // The ledger keeps of such a job why it was rejected and nothing of its document.
         facts.extend(job.error.clone().map(|error| ("error", error)));
         return print_facts(output, facts);
@@ -143,8 +42,8 @@ pub(crate) fn summary(
         facts.push(("left out", job.left_out.to_string()));
     }
     facts.push(("attempts", job.attempts.to_string()));
-    if job.copies > 0 {
-        let chunks = recovery::counted(job.copies, "chunk");
+    if job.speculative_chunks > 0 {
+        let chunks = recovery::counted(job.speculative_chunks, "chunk");
         facts.push(("copied", format!("{chunks} that took long, run by a second worker too")));
     }
     facts.extend(recovery::facts(job, recoveries));
@@ -203,7 +102,7 @@ pub(crate) fn seconds(duration: Duration) -> String {
 /// Many jobs, a row each.
 pub(crate) fn list(output: &mut Output, jobs: &[JobSummary]) -> Result<(), Failure> {
     if output.is_json() {
-        return output.json(&jobs.iter().map(View::new).collect::<Vec<_>>());
+        return output.json(&jobs.iter().map(JobView::from).collect::<Vec<_>>());
     }
     let header = ["JOB", "STATE", "TASK", "QUEUE", "DONE", "FAILED", "TOTAL", "RATE", "ETA"];
     let rows: Vec<Vec<String>> = jobs
@@ -234,9 +133,9 @@ fn or_dash(word: &str) -> String {
 /// One line about a job that has moved or ended.
 pub(crate) fn line(output: &mut Output, job: &JobSummary, from: &str) -> Result<(), Failure> {
     if output.is_json() {
-        return output.json(&View::new(job));
+        return output.json(&JobView::from(job));
     }
-    if job.state == JobState::Rejected {
+    if !job.state.was_accepted() {
         let error = job.error.as_deref().unwrap_or_default();
         let from = if from.is_empty() { String::new() } else { format!(" ({from})") };
         return output.line(format_args!("{} rejected: {error}{from}", job.id));
@@ -257,11 +156,20 @@ pub(crate) fn line(output: &mut Output, job: &JobSummary, from: &str) -> Result<
 }
 
 /// A job and the state that it is in now.
-pub(crate) fn state(output: &mut Output, job: JobId, state: &str) -> Result<(), Failure> {
+pub(crate) fn state(output: &mut Output, job: JobId, state: JobState) -> Result<(), Failure> {
     if output.is_json() {
-        output.json(&serde_json::json!({ "id": job, "state": state }))
+        output.json(&JobAnswer::state(job, state))
     } else {
         output.line(format_args!("{job} {state}"))
+    }
+}
+
+/// A job that was deleted.
+pub(crate) fn deleted(output: &mut Output, job: JobId) -> Result<(), Failure> {
+    if output.is_json() {
+        output.json(&JobAnswer::deleted(job))
+    } else {
+        output.line(format_args!("{job} deleted"))
     }
 }
 
@@ -271,12 +179,11 @@ pub(crate) fn cancelled(
     job: JobId,
     cancelled: Cancelled,
 ) -> Result<(), Failure> {
-    let state = JobState::Cancelled.as_str();
+    let state = JobState::Cancelled;
     match cancelled {
         Cancelled::Ended => self::state(output, job, state),
         Cancelled::BeforeAdmission if output.is_json() => {
-            let view = serde_json::json!({ "id": job, "state": state, "admitted": false });
-            output.json(&view)
+            output.json(&JobAnswer::cancelled_before_admission(job))
         }
         Cancelled::BeforeAdmission => {
             let hours = CANCEL_KEPT.as_secs() / 3600;
@@ -290,7 +197,7 @@ pub(crate) fn cancelled(
 
 /// The id of a job that was just accepted.
 pub(crate) fn id(output: &mut Output, job: JobId) -> Result<(), Failure> {
-    if output.is_json() { output.json(&serde_json::json!({ "id": job })) } else { output.line(job) }
+    if output.is_json() { output.json(&JobAnswer::submitted(job)) } else { output.line(job) }
 }
 
 /// Why one subtask failed, as people read it.

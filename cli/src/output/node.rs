@@ -1,5 +1,6 @@
 //! Workers, for people and for programs.
 
+use longshore_protocol::wire::NodeView;
 use longshore_protocol::{DisabledTask, Isolation, NodeRecord, NodeState, Timestamp};
 
 use super::Output;
@@ -14,8 +15,7 @@ pub(crate) fn list(
     now: Timestamp,
 ) -> Result<(), Failure> {
     if output.is_json() {
-        let flat: Vec<serde_json::Value> = nodes.iter().map(flat).collect();
-        return output.json(&flat);
+        return output.json(&nodes.iter().map(NodeView::from).collect::<Vec<_>>());
     }
     let header = ["NODE", "STATE", "BUSY", "SLOTS", "CPU", "MEMORY", "BEAT", "QUEUES", "LABELS"];
     let rows: Vec<Vec<String>> = nodes
@@ -56,12 +56,4 @@ pub(crate) fn list(
         }
     }
     Ok(())
-}
-
-/// What the worker said, with the time of its last beat.
-fn flat(node: &NodeRecord) -> serde_json::Value {
-    let mut flat = serde_json::to_value(&*node.info).unwrap_or_default();
-    flat["beat_at"] = node.beat_at.as_millis().into();
-    flat["isolated"] = serde_json::to_value(&node.isolated).unwrap_or_default();
-    flat
 }

@@ -2,44 +2,7 @@
 
 use std::time::Duration;
 
-use longshore_protocol::{JobSummary, Lost, NodeId, Recovery, Timestamp};
-use serde::Serialize;
-
-use super::job::millis;
-
-/// One of them, with the words of `longshore:{J}:recoveries`.
-#[derive(Serialize)]
-pub(super) struct View<'a> {
-    at: Timestamp,
-    node: &'a NodeId,
-    lost: Lost,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    how: Option<&'a str>,
-    chunks: u64,
-    subtasks: u64,
-    cut: u64,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    given_up: &'a [u64],
-    waiting: u64,
-    again_after_ms: Option<u64>,
-}
-
-impl<'a> View<'a> {
-    pub(super) fn new(recovery: &'a Recovery) -> Self {
-        Self {
-            at: recovery.at,
-            node: &recovery.node,
-            lost: recovery.lost,
-            how: recovery.how.as_deref(),
-            chunks: recovery.chunks,
-            subtasks: recovery.subtasks,
-            cut: recovery.cut,
-            given_up: &recovery.given_up,
-            waiting: recovery.waiting,
-            again_after_ms: recovery.again_after.map(millis),
-        }
-    }
-}
+use longshore_protocol::{JobSummary, LossKind, Recovery};
 
 /// How many lost nodes are told of one by one.
 const TOLD: usize = 3;
@@ -83,9 +46,9 @@ fn causes(job: &JobSummary) -> String {
 fn told(recovery: &Recovery) -> String {
     let Recovery { node, chunks, subtasks, cut, waiting, .. } = recovery;
     let how = match recovery.lost {
-        Lost::Died => "died",
-        Lost::Left => "left",
-        Lost::Orphaned => "knew nothing of what it held",
+        LossKind::Died => "died",
+        LossKind::Left => "left",
+        LossKind::Orphaned => "knew nothing of what it held",
     };
     let mut told = format!("{node} {how}");
     if let Some(how) = &recovery.how {
@@ -122,6 +85,8 @@ fn brief(duration: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use longshore_protocol::{NodeId, Timestamp};
+
     use super::*;
 
     #[track_caller]
@@ -129,7 +94,7 @@ mod tests {
         let mut recovery = Recovery {
             at: Timestamp::from_millis(1),
             node: NodeId::new("box-1"),
-            lost: Lost::Died,
+            lost: LossKind::Died,
             how: None,
             chunks: 5,
             subtasks: 120,
@@ -150,11 +115,11 @@ mod tests {
             "box-1 died (killed by SIGABRT)",
         );
         check(
-            |it| (it.lost, it.waiting, it.again_after) = (Lost::Left, 2, None),
+            |it| (it.lost, it.waiting, it.again_after) = (LossKind::Left, 2, None),
             "box-1 left: 5 chunks (120 subtasks) queued again, 2 not claimed yet",
         );
         check(
-            |it| (it.lost, it.chunks, it.subtasks) = (Lost::Orphaned, 1, 3),
+            |it| (it.lost, it.chunks, it.subtasks) = (LossKind::Orphaned, 1, 3),
             "box-1 knew nothing of what it held: 1 chunk (3 subtasks) ran again after 180 ms",
         );
         check(

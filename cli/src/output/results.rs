@@ -35,7 +35,7 @@ pub(crate) async fn print(
     if document.results == Results::Discard {
         return Ok(());
     }
-    if document.reduce.is_some() && summary.state == JobState::Succeeded {
+    if document.reduce.is_some() && summary.state.is_success() {
         let value = job.value().await?;
         if output.is_json() {
             output.json(&Reduced { result: &value })?;
@@ -64,7 +64,7 @@ pub(crate) async fn outcome(
     summary: &JobSummary,
 ) -> Result<(), Failure> {
     print(output, job, document, summary).await?;
-    if summary.state == JobState::Succeeded {
+    if summary.state.is_success() {
         return Ok(());
     }
     let errors = job.errors().take(ERRORS_SHOWN + 1);

@@ -35,6 +35,6 @@ impl Delete {
             }
         }
         handle.delete().await?;
-        job::state(output, id, "deleted")
+        job::deleted(output, id)
     }
 }

@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use longshore_producer::{Client, JobDocument};
-use longshore_protocol::state::JobState;
 use longshore_protocol::{DisabledTask, JobSummary};
 use tokio::io::{AsyncBufReadExt, BufReader, Stdin};
 use tokio::task::JoinSet;
@@ -135,7 +134,7 @@ async fn feed(
                 let (name, ended) = ended.map_err(Failure::other)?;
                 tally.ended += 1;
                 let has_succeeded =
-                    ended.as_ref().is_ok_and(|summary| summary.state == JobState::Succeeded);
+                    ended.as_ref().is_ok_and(|summary| summary.state.is_success());
                 tally.failed += u64::from(!has_succeeded);
                 match ended {
                     Ok(summary) => job::line(output, &summary, &name)?,

@@ -173,7 +173,7 @@ async fn schedulers(broker: &dyn Broker, ledger: Option<&RedisLedger>) -> Option
 async fn journal(broker: &dyn Broker, ledger: &dyn Ledger) -> Option<Finding> {
     let scheduled = broker.depth(&Queue::Jobs).await.ok()?.unwrap_or_default().consumers > 0;
     let exists = broker.depth(&Queue::Journal).await.ok()?.is_some();
-    let place = ledger.journal_place().await.ok()?;
+    let place = ledger.journal_position().await.ok()?;
     Some(match place {
         Some(place) if exists => {
             fine("journal", format!("the ledger reflects it up to record {}", place.offset))

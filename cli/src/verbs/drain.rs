@@ -3,6 +3,7 @@
 use clap::Args;
 use longshore_ledger::Ledger;
 use longshore_protocol::NodeId;
+use longshore_protocol::wire::NodeAnswer;
 
 use crate::failure::Failure;
 use crate::output::Output;
@@ -28,7 +29,7 @@ impl Drain {
             return Err(Failure::NotFound(format!("no such node: {node}")));
         }
         if output.is_json() {
-            output.json(&serde_json::json!({ "node": node, "state": "draining" }))
+            output.json(&NodeAnswer::draining(node))
         } else {
             output.line(format_args!("{node} draining"))
         }

@@ -23,6 +23,6 @@ impl Pause {
     ) -> Result<(), Failure> {
         let id = self.job.job;
         let state = services::jobs(settings)?.job(id).pause().await?;
-        job::state(output, id, state.as_str())
+        job::state(output, id, state)
     }
 }

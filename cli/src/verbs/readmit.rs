@@ -3,6 +3,7 @@
 use clap::Args;
 use longshore_ledger::{IsolateParams, Ledger};
 use longshore_protocol::NodeId;
+use longshore_protocol::wire::NodeAnswer;
 
 use crate::failure::Failure;
 use crate::output::Output;
@@ -32,7 +33,7 @@ impl Readmit {
             return Err(Failure::NotFound(format!("no such node: {node}")));
         }
         if output.is_json() {
-            output.json(&serde_json::json!({ "node": node, "isolated": [] }))
+            output.json(&NodeAnswer::in_rotation(node))
         } else {
             output.line(format_args!("{node} back in rotation"))
         }

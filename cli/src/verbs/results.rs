@@ -2,7 +2,6 @@
 
 use clap::Args;
 use longshore_protocol::document::Results as Keep;
-use longshore_protocol::state::JobState;
 
 use super::JobArgument;
 use crate::failure::Failure;
@@ -28,7 +27,7 @@ impl Results {
     ) -> Result<(), Failure> {
         let job = services::jobs(settings)?.job(self.job.job);
         let summary = job.summary().await?;
-        if summary.state == JobState::Rejected {
+        if !summary.state.was_accepted() {
             return Err(results::failed(&summary));
         }
         let document = job.document().await?;
@@ -38,7 +37,7 @@ impl Results {
                 job.id()
             )));
         }
-        if document.reduce.is_some() && summary.state != JobState::Succeeded {
+        if document.reduce.is_some() && !summary.state.is_success() {
             // Says why there is none, with the right exit code.
             job.value().await?;
         }

@@ -23,6 +23,6 @@ impl Resume {
     ) -> Result<(), Failure> {
         let id = self.job.job;
         let state = services::jobs(settings)?.job(id).resume().await?;
-        job::state(output, id, state.as_str())
+        job::state(output, id, state)
     }
 }

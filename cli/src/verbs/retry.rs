@@ -27,6 +27,6 @@ impl Retry {
         let id = self.job.job;
         let indices = (!self.index.is_empty()).then_some(self.index.as_slice());
         let state = services::jobs(settings)?.job(id).retry(indices).await?;
-        job::state(output, id, state.as_str())
+        job::state(output, id, state)
     }
 }

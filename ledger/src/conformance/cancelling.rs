@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_protocol::state::JobState;
-use longshore_protocol::{Ending, JobId, JobSummary, Timestamp};
+use longshore_protocol::{JobId, JobSummary, JournalEnding, Timestamp};
 
 use super::harness::{Harness, NEVER, admission, await_event, await_that, check_audit, job_id};
 use crate::op::{Admission, Admitted, Event, OpenParams, RestoreParams, Topic};
@@ -127,7 +127,7 @@ pub(super) async fn a_job_that_was_cancelled_while_it_was_lost_is_restored_as_ca
     let job = job_id(3);
     assert_eq!(ledger.cancel(job).await.unwrap(), Cancelled::BeforeAdmission);
     let finished_at = Timestamp::from_millis(now - 1_000);
-    let ending = Ending {
+    let ending = JournalEnding {
         state: JobState::Succeeded,
         finished_at,
         submitted_at,

@@ -10,7 +10,7 @@ use longshore_protocol::{ChunkId, NodeInfo, NodeState, SchedulerId, Severity, Ti
 use super::harness::{Harness, NEVER, await_event, job_id, next_event, node, ok, token};
 use crate::Ledger;
 use crate::op::{
-    Beat, BeatParams, Claim, Event, Held, LoseParams, LossCause, LossEvidence, LossVerdict,
+    Beat, BeatParams, Claim, DeclareLostParams, Event, Held, LossCause, LossEvidence, LossVerdict,
     LostNode, NodeSnapshot, RecordCrashParams, RegisterSchedulerParams, RetryParams, RevokeParams,
     StopReason, Topic,
 };
@@ -132,7 +132,11 @@ pub(super) async fn nodes_join_drain_and_leave(ledger: Arc<dyn Ledger>) {
 
     let leave = async || {
         ledger
-            .lose(&LoseParams::new(node("a"), LossEvidence::Certain, LossCause::Left))
+            .declare_lost(&DeclareLostParams::new(
+                node("a"),
+                LossEvidence::Certain,
+                LossCause::Left,
+            ))
             .await
             .unwrap()
     };
@@ -162,7 +166,11 @@ pub(super) async fn a_verdict_on_a_lost_node_stands_until_its_next_heartbeat(
         (names, known.lost.to_vec())
     };
     let lose = async |name, grounds, loss: &LossCause| {
-        ledger.lose(&LoseParams::new(node(name), grounds, loss.clone())).await.unwrap().verdict()
+        ledger
+            .declare_lost(&DeclareLostParams::new(node(name), grounds, loss.clone()))
+            .await
+            .unwrap()
+            .verdict()
     };
     let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
     ledger.beat(&BeatParams::new(info("a"), [])).await.unwrap();
@@ -280,7 +288,10 @@ pub(super) async fn hints_announce_changes(ledger: Arc<dyn Ledger>) {
         .await
         .unwrap();
     await_event(&mut events, &came).await;
-    ledger.lose(&LoseParams::new(node("a"), LossEvidence::Certain, LossCause::Left)).await.unwrap();
+    ledger
+        .declare_lost(&DeclareLostParams::new(node("a"), LossEvidence::Certain, LossCause::Left))
+        .await
+        .unwrap();
     await_event(&mut events, &came).await;
     harness.check().await;
 }

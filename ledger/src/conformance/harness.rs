@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, NodeId, Run, Token,
+    ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, NodeId, OutcomeRun, Token,
 };
 
 use crate::op::{
@@ -49,26 +49,26 @@ pub(super) fn admission(n: u64, total: u64) -> Admission {
     }
 }
 
-pub(super) fn ok(count: u64) -> Run {
-    Run::Success { count, results: None }
+pub(super) fn ok(count: u64) -> OutcomeRun {
+    OutcomeRun::Success { count, results: None }
 }
 
 /// Successes whose results are their own indices.
-pub(super) fn ok_lines(from: u64, to: u64) -> Run {
+pub(super) fn ok_lines(from: u64, to: u64) -> OutcomeRun {
     let lines = (from..to).map(|index| format!("{index}\n")).collect();
-    Run::Success { count: to - from, results: Some(lines) }
+    OutcomeRun::Success { count: to - from, results: Some(lines) }
 }
 
-pub(super) fn failed(error: &str) -> Run {
-    Run::Failed { error: error.into() }
+pub(super) fn failed(error: &str) -> OutcomeRun {
+    OutcomeRun::Failed { error: error.into() }
 }
 
-pub(super) fn again(delay: Duration) -> Run {
-    Run::Retry { error: "try again".into(), delay }
+pub(super) fn again(delay: Duration) -> OutcomeRun {
+    OutcomeRun::Retry { error: "try again".into(), delay }
 }
 
-pub(super) fn later(delay: Duration) -> Run {
-    Run::Defer { delay }
+pub(super) fn later(delay: Duration) -> OutcomeRun {
+    OutcomeRun::Defer { delay }
 }
 
 /// (from, to, epoch) of messages, in their order.
@@ -146,7 +146,7 @@ impl Harness {
         chunk: u64,
         shown: u64,
         from: u64,
-        runs: Vec<Run>,
+        runs: Vec<OutcomeRun>,
     ) -> Result<Committed, crate::Error> {
         let commit = Commit::new(from, runs, Duration::from_millis(10));
         self.ledger
@@ -155,7 +155,12 @@ impl Harness {
     }
 
     /// Commits under the token of [`Self::hold`]; returns the job's state after it.
-    pub(super) async fn commit(&self, chunk: ChunkId, from: u64, runs: Vec<Run>) -> JobState {
+    pub(super) async fn commit(
+        &self,
+        chunk: ChunkId,
+        from: u64,
+        runs: Vec<OutcomeRun>,
+    ) -> JobState {
         match self.try_commit(chunk.0, chunk.0, from, runs).await.expect("commit") {
             Committed::Settled { state } => state,
             Committed::Fenced => panic!("the commit to chunk {chunk} was fenced"),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use longshore_protocol::{RESULT_STRIDE, Run};
+use longshore_protocol::{OutcomeRun, RESULT_STRIDE};
 
 use super::harness::{Harness, NEVER, again, failed, job_id, ok, ok_lines};
 use crate::Ledger;
@@ -53,7 +53,7 @@ pub(super) async fn long_runs_of_results_are_returned_unchanged(ledger: Arc<dyn 
     let lines = |from: u64, to: u64| -> String {
         (from..to).map(|n| format!("{{\"n\":{n},\"ö\":\"{}\"}}\n", "~ @1 ".repeat(50))).collect()
     };
-    let run = |from, to| Run::Success { count: to - from, results: Some(lines(from, to)) };
+    let run = |from, to| OutcomeRun::Success { count: to - from, results: Some(lines(from, to)) };
     let (first, second) = (run(0, 100), run(100, RESULT_STRIDE));
     harness.commit(held.chunk, 0, vec![first]).await;
     harness.commit(held.chunk, 100, vec![second]).await;
@@ -112,7 +112,7 @@ pub(super) async fn results_are_found_from_the_middle(ledger: Arc<dyn Ledger>) {
     // The URL of an object stands for its lines.
     let other = Harness::with(&ledger, 3, |a| a.job = job_id(2)).await;
     let held = other.take(3).await;
-    let object = Run::Success { count: 3, results: Some("@s3://bucket/object".into()) };
+    let object = OutcomeRun::Success { count: 3, results: Some("@s3://bucket/object".into()) };
     other.commit(held.chunk, 0, vec![object]).await;
     let found = ledger.results(other.job, &ResultsParams::new(1..2, 99)).await.unwrap();
     assert_eq!((found.runs[0].lines.as_str(), found.runs[0].count), ("@s3://bucket/object", 3));

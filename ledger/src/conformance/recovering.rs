@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_protocol::{ChunkId, Lost, Recovery};
+use longshore_protocol::{ChunkId, LossKind, Recovery};
 
 use super::harness::{Harness, job_id, node, ok};
 use crate::Ledger;
@@ -37,7 +37,7 @@ pub(super) async fn a_recovery_is_incomplete_until_all_its_chunks_are_claimed(
     let expected = Recovery {
         at: first.at,
         node: node("a"),
-        lost: Lost::Died,
+        lost: LossKind::Died,
         how: None,
         chunks: 3,
         subtasks: 11,
@@ -57,7 +57,7 @@ pub(super) async fn a_recovery_is_incomplete_until_all_its_chunks_are_claimed(
     );
     ledger.revoke(harness.job, &RevokeParams::new(node("b"), LossCause::Left)).await.unwrap();
     let second = newest().await;
-    assert_eq!(second.lost, Lost::Left);
+    assert_eq!(second.lost, LossKind::Left);
     assert_eq!((second.chunks, second.subtasks, second.waiting), (2, 10, 2));
 
     // Each chunk counts for the recovery that queued it.
@@ -103,7 +103,7 @@ pub(super) async fn orphaned_chunks_count_as_no_loss(ledger: Arc<dyn Ledger>) {
         assert_eq!(revoked.len(), 1, "it is never cut");
     }
     let newest = ledger.recoveries(harness.job, 1).await.unwrap().remove(0);
-    assert_eq!((newest.lost, newest.how, newest.subtasks), (Lost::Orphaned, None, 4));
+    assert_eq!((newest.lost, newest.how, newest.subtasks), (LossKind::Orphaned, None, 4));
     let summary = harness.summary().await;
     assert_eq!((summary.recoveries, summary.crashes, summary.orphaned), (3, 0, 3));
     assert_eq!((summary.reissued, summary.lost), (3, 12));

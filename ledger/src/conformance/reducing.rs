@@ -65,7 +65,7 @@ pub(super) async fn the_reduce_runs_level_by_level(ledger: Arc<dyn Ledger>) {
     harness.check().await;
 }
 
-fn again_now() -> longshore_protocol::Run {
+fn again_now() -> longshore_protocol::OutcomeRun {
     again(std::time::Duration::ZERO)
 }
 

@@ -55,8 +55,8 @@ pub(super) async fn failed_attempts_are_remembered_with_their_nodes(ledger: Arc<
     let [a, b, c] = ["a", "b", "c"].map(node);
     let asked = [ids[1], ChunkId(99), ids[0]];
     let expected = [vec![b.clone()], vec![], vec![a.clone()]];
-    assert_eq!(ledger.tried(harness.job, &asked).await.unwrap(), expected);
-    assert_eq!(ledger.tried(harness.job, &[]).await.unwrap(), Vec::<Vec<_>>::new());
+    assert_eq!(ledger.tried_nodes(harness.job, &asked).await.unwrap(), expected);
+    assert_eq!(ledger.tried_nodes(harness.job, &[]).await.unwrap(), Vec::<Vec<_>>::new());
     let grant = harness.hold_on(&opened[0], "c").await;
     assert_eq!((grant.attempt, grant.tried), (2, vec![a.clone()]));
     harness.commit(opened[0].chunk, 1, vec![again(NOW), ok(1)]).await;
@@ -66,7 +66,7 @@ pub(super) async fn failed_attempts_are_remembered_with_their_nodes(ledger: Arc<
     let opened = harness.open(9, 9).await;
     let ids: Vec<ChunkId> = opened.iter().map(|message| message.chunk).collect();
     let expected = [vec![a, c.clone()], vec![b, c]];
-    assert_eq!(ledger.tried(harness.job, &ids).await.unwrap(), expected);
+    assert_eq!(ledger.tried_nodes(harness.job, &ids).await.unwrap(), expected);
     harness.check().await;
 }
 

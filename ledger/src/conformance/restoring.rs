@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_protocol::state::JobState;
-use longshore_protocol::{Counts, Ending, JobId, JobSummary, JournalPlace, Timestamp};
+use longshore_protocol::{Counts, JobId, JobSummary, JournalEnding, JournalPosition, Timestamp};
 
 use super::harness::{Harness, admission, await_that, check_audit, failed, job_id, ok_lines};
 use crate::op::{
@@ -37,10 +37,10 @@ fn open(submitted_at: Timestamp, paused: bool) -> PriorState {
 }
 
 /// Of 10 subtasks and, in a reduce by 4, 4 nodes.
-fn ending(state: JobState, finished_at: Timestamp) -> Ending {
+fn ending(state: JobState, finished_at: Timestamp) -> JournalEnding {
     let (done, failed) = if state == JobState::Succeeded { (10, 0) } else { (7, 2) };
     let nodes = if state == JobState::Succeeded { 4 } else { 0 };
-    Ending {
+    JournalEnding {
         state,
         finished_at,
         submitted_at: Timestamp::from_millis(finished_at.as_millis() - 5_000),
@@ -117,7 +117,7 @@ pub(super) async fn an_ended_job_is_restored_with_its_counts(ledger: Arc<dyn Led
         }
         let back = summary(&ledger, job_id(n)).await;
         let PriorState::Ended(was) = was else { unreachable!("made above") };
-        assert_eq!(Ending::of(&back), Some(was), "it reads as it was");
+        assert_eq!(JournalEnding::of(&back), Some(was), "it reads as it was");
         assert!(back.restored_at >= before && back.restored_at.is_some(), "and says since when");
         assert_eq!((back.counts.total, back.counts.open(), back.reduce.open()), (10, 0, 0));
         assert_eq!(ledger.admit(&reduced(n)).await.unwrap(), Admitted::Known);
@@ -220,9 +220,9 @@ pub(super) async fn counts_that_do_not_add_up_are_misuse(ledger: Arc<dyn Ledger>
     let finished = ago(&ledger, Duration::from_secs(5)).await;
     let good = ending(JobState::Failed, finished);
     for wrong in [
-        Ending { done: 8, ..good.clone() },
-        Ending { reduce_cancelled: 3, ..good.clone() },
-        Ending { state: JobState::Running, ..good.clone() },
+        JournalEnding { done: 8, ..good.clone() },
+        JournalEnding { reduce_cancelled: 3, ..good.clone() },
+        JournalEnding { state: JobState::Running, ..good.clone() },
     ] {
         let answer =
             ledger.restore(&RestoreParams::new(reduced(1), PriorState::Ended(wrong))).await;
@@ -251,9 +251,9 @@ pub(super) async fn lost_jobs_are_distinguished_from_deleted_ones(ledger: Arc<dy
 }
 
 pub(super) async fn the_place_in_the_journal_moves_by_agreement(ledger: Arc<dyn Ledger>) {
-    let place = |offset, record: &str| JournalPlace { offset, record: record.into() };
+    let place = |offset, record: &str| JournalPosition { offset, record: record.into() };
     let (one, two, anew) = (place(1 << 40, "one"), place((1 << 40) + 1, "two"), place(0, "anew"));
-    assert_eq!(ledger.journal_place().await.unwrap(), None);
+    assert_eq!(ledger.journal_position().await.unwrap(), None);
     let moves = [
         (Some(&one), &two, None),
         (None, &one, Some(&one)),
@@ -269,6 +269,6 @@ pub(super) async fn the_place_in_the_journal_moves_by_agreement(ledger: Arc<dyn 
             .await
             .unwrap();
         assert_eq!(answer.as_ref(), now, "{from:?} to {to:?}");
-        assert_eq!(ledger.journal_place().await.unwrap(), answer);
+        assert_eq!(ledger.journal_position().await.unwrap(), answer);
     }
 }

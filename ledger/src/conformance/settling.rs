@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_protocol::Run;
+use longshore_protocol::OutcomeRun;
 use longshore_protocol::state::JobState;
 
 use super::harness::{Harness, NEVER, again, failed, later, ok, ok_lines, shape, token};
@@ -69,7 +69,7 @@ pub(super) async fn a_commit_that_breaks_the_rules_is_misuse(ledger: Arc<dyn Led
     let held = harness.take(300).await;
     harness.commit(held.chunk, 0, vec![ok(10)]).await;
     let before = harness.summary().await;
-    let misuse = async |shown: u64, from: u64, runs: Vec<Run>| {
+    let misuse = async |shown: u64, from: u64, runs: Vec<OutcomeRun>| {
         let answer = harness.try_commit(1, shown, from, runs.clone()).await;
         let refused = matches!(answer, Err(Error::Misuse { operation: "commit", .. }));
         assert!(refused, "{runs:?} from {from} gave {answer:?}");
@@ -133,7 +133,7 @@ pub(super) async fn failures_are_retried_deferred_or_final(ledger: Arc<dyn Ledge
 pub(super) async fn a_job_shows_its_last_error(ledger: Arc<dyn Ledger>) {
     let harness = Harness::with(&ledger, 9, |a| a.fan_in = Some(9)).await;
     let told = async || harness.summary().await.last_error;
-    let why = |error: &str| Run::Retry { error: error.into(), delay: Duration::ZERO };
+    let why = |error: &str| OutcomeRun::Retry { error: error.into(), delay: Duration::ZERO };
     let held = harness.take(9).await;
     harness.commit(held.chunk, 0, vec![ok(2), later(NEVER)]).await;
     assert_eq!(told().await, None, "a deferral is not a failure");
@@ -162,7 +162,7 @@ pub(super) async fn the_error_of_a_reduce_node_names_it_as_such(ledger: Arc<dyn 
     harness.succeed_level().await;
     let held = harness.take(2).await;
     assert_eq!(held.from, 4);
-    let flaky = Run::Retry { error: "flaky".into(), delay: Duration::ZERO };
+    let flaky = OutcomeRun::Retry { error: "flaky".into(), delay: Duration::ZERO };
     harness.commit(held.chunk, 4, vec![ok(1), flaky]).await;
     assert_eq!(harness.summary().await.last_error.as_deref(), Some("reduce node 5: flaky"));
     harness.check().await;

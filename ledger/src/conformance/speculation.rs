@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_protocol::{ChunkId, ChunkMessage, Epoch, ResultRun, Run, Timestamp};
+use longshore_protocol::{ChunkId, ChunkMessage, Epoch, OutcomeRun, ResultRun, Timestamp};
 
 use super::harness::{
     Harness, NEVER, again, failed, job_id, later, lost, node, ok, ok_lines, token,
@@ -59,13 +59,13 @@ impl Harness {
         assert_eq!((grant.from, grant.to, grant.attempt, grant.crashes), (0, size, 1, 0));
     }
 
-    async fn settled(&self, shown: u64, from: u64, runs: Vec<Run>) {
+    async fn settled(&self, shown: u64, from: u64, runs: Vec<OutcomeRun>) {
         let answer = self.try_commit(1, shown, from, runs).await;
         assert!(matches!(answer, Ok(Committed::Settled { .. })), "{answer:?}");
         self.check().await;
     }
 
-    async fn fenced(&self, shown: u64, from: u64, runs: Vec<Run>) {
+    async fn fenced(&self, shown: u64, from: u64, runs: Vec<OutcomeRun>) {
         let answer = self.try_commit(1, shown, from, runs).await;
         assert!(matches!(answer, Ok(Committed::Fenced)), "{answer:?}");
     }
@@ -102,7 +102,10 @@ pub(super) async fn a_chunk_held_for_long_is_offered_for_speculation(ledger: Arc
         "anew, as many as wanted"
     );
     let summary = harness.summary().await;
-    assert_eq!((summary.counts.running, summary.running_chunks, summary.copies), (8, 3, 0));
+    assert_eq!(
+        (summary.counts.running, summary.running_chunks, summary.speculative_chunks),
+        (8, 3, 0)
+    );
     let absent = ledger.offer_speculative(job_id(9), &ALL).await.unwrap();
     assert_eq!(absent, []);
     ledger.pause(harness.job).await.unwrap();
@@ -131,7 +134,10 @@ pub(super) async fn an_offer_is_granted_to_one_other_node(ledger: Arc<dyn Ledger
     let holders = ledger.holders(harness.job).await.unwrap();
     assert_eq!(holders.iter().map(|it| it.node.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     let summary = harness.summary().await;
-    assert_eq!((summary.counts.running, summary.running_chunks, summary.copies), (4, 1, 1));
+    assert_eq!(
+        (summary.counts.running, summary.running_chunks, summary.speculative_chunks),
+        (4, 1, 1)
+    );
     harness.check().await;
 }
 
@@ -145,11 +151,11 @@ pub(super) async fn the_first_commit_of_two_holders_decides(ledger: Arc<dyn Ledg
     harness.settled(2, 3, vec![again(NEVER), ok_lines(4, 7)]).await;
     // The first holder commits the same later, and more.
     let late = (3..8).map(|index| format!("\"late {index}\"\n")).collect();
-    harness.settled(1, 3, vec![Run::Success { count: 5, results: Some(late) }]).await;
+    harness.settled(1, 3, vec![OutcomeRun::Success { count: 5, results: Some(late) }]).await;
     let summary = harness.summary().await;
     let counts = summary.counts;
     assert_eq!((counts.done, counts.failed, counts.retrying, counts.running), (6, 1, 1, 0));
-    assert_eq!((summary.attempts, summary.running_chunks, summary.copies), (8, 0, 1));
+    assert_eq!((summary.attempts, summary.running_chunks, summary.speculative_chunks), (8, 0, 1));
     let run = |from, lines: &str| ResultRun {
         from,
         count: lines.lines().count() as u64,
@@ -174,7 +180,7 @@ pub(super) async fn an_error_names_the_second_node_if_it_failed_there(ledger: Ar
 pub(super) async fn a_url_is_cut_where_the_second_node_overtook(ledger: Arc<dyn Ledger>) {
     let harness = Harness::of(&ledger, 6).await;
     harness.doubled(6).await;
-    let object = |count, url: &str| Run::Success { count, results: Some(format!("@{url}")) };
+    let object = |count, url: &str| OutcomeRun::Success { count, results: Some(format!("@{url}")) };
     harness.settled(2, 0, vec![object(2, "file:///two"), later(NEVER)]).await;
     harness.settled(1, 0, vec![object(6, "file:///six")]).await;
     let kept = ledger.results(harness.job, &ResultsParams::new(0..6, 1 << 20)).await.unwrap().runs;
@@ -189,7 +195,7 @@ pub(super) async fn a_long_run_is_cut_where_the_second_node_overtook(ledger: Arc
     let lines = |from: u64, to: u64| -> String {
         (from..to).map(|n| format!("\"{}\"\n", n.to_string().repeat(50))).collect()
     };
-    let run = |from, to| Run::Success { count: to - from, results: Some(lines(from, to)) };
+    let run = |from, to| OutcomeRun::Success { count: to - from, results: Some(lines(from, to)) };
     harness.settled(2, 0, vec![run(0, 30), later(NEVER)]).await;
     harness.settled(1, 0, vec![run(0, 60)]).await;
     harness.settled(2, 31, vec![run(31, 100)]).await;

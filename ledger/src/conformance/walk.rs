@@ -13,15 +13,16 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, NodeId, NodeInfo, NodeState, Recovery,
-    Run, SchedulerId, Timestamp, Token,
+    ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, NodeId, NodeInfo, NodeState,
+    OutcomeRun, Recovery, SchedulerId, Timestamp, Token,
 };
 
 use super::harness::{admission, job_id, lost, node, token};
 use crate::op::{
     Admission, Admitted, BeatParams, Claim, ClaimParams, Commit, CommitParams, Committed,
-    ErrorsParams, Held, LoseParams, LossCause, LossEvidence, OpenParams, RegisterSchedulerParams,
-    ReleaseParams, ResultsParams, RetryParams, RevokeParams, SpeculationRequest, SweepParams,
+    DeclareLostParams, ErrorsParams, Held, LossCause, LossEvidence, OpenParams,
+    RegisterSchedulerParams, ReleaseParams, ResultsParams, RetryParams, RevokeParams,
+    SpeculationRequest, SweepParams,
 };
 use crate::{ControlError, Error, Ledger};
 
@@ -140,7 +141,7 @@ impl Walk {
             46 => self.beat(a, b).await,
             48..=50 => self.claim_together(a, b, c).await,
             51..=53 => self.commit_together(a, b, c).await,
-            56..=58 => self.copy(job, a, b).await,
+            56..=58 => self.offer_speculative(job, a, b).await,
             _ => self.read(job, a, b, c).await,
         }
     }
@@ -375,7 +376,7 @@ impl Walk {
     }
 
     /// Offers all running chunks or none, whatever the clock.
-    async fn copy(&mut self, job: JobId, a: u64, b: u64) -> String {
+    async fn offer_speculative(&mut self, job: JobId, a: u64, b: u64) -> String {
         let none_in = |n: u64| if n.is_multiple_of(8) { HOURS } else { Duration::ZERO };
         let lagging = SpeculationRequest {
             held_for: none_in(a),
@@ -437,7 +438,7 @@ impl Walk {
                     if a.is_multiple_of(2) { LossEvidence::Certain } else { LossEvidence::Absent };
                 let lost = self
                     .ledger
-                    .lose(&LoseParams::new(name.clone(), grounds, LossCause::Left))
+                    .declare_lost(&DeclareLostParams::new(name.clone(), grounds, LossCause::Left))
                     .await;
                 return said(lost.map(|lost| lost.verdict().map(|lost| (lost.node, lost.loss))));
             }
@@ -479,22 +480,22 @@ impl Walk {
 }
 
 /// A run of the rest: mostly successes, with their indices as results or without.
-fn a_run(index: u64, left: u64, numbers: &mut u64) -> Run {
+fn a_run(index: u64, left: u64, numbers: &mut u64) -> OutcomeRun {
     let number = *numbers % 64;
     *numbers /= 64;
     let delay = if number.is_multiple_of(2) { Duration::ZERO } else { HOURS };
     let count = (number / 8 + 1).min(left);
     match number % 8 {
-        0 => Run::Failed { error: format!("no {number}") },
-        1 | 2 => Run::Retry { error: "once more".into(), delay },
-        3 => Run::Defer { delay },
-        4 | 5 => Run::Success { count, results: None },
-        6 => Run::Success { count, results: Some(format!("@file:///results/{index}")) },
+        0 => OutcomeRun::Failed { error: format!("no {number}") },
+        1 | 2 => OutcomeRun::Retry { error: "once more".into(), delay },
+        3 => OutcomeRun::Defer { delay },
+        4 | 5 => OutcomeRun::Success { count, results: None },
+        6 => OutcomeRun::Success { count, results: Some(format!("@file:///results/{index}")) },
         _ => {
             // Sometimes so long that a ledger may compress it.
             let length = if number / 8 % 4 == 3 { 100 } else { 1 };
             let line = |index: u64| format!("\"{}\"\n", index.to_string().repeat(length));
-            Run::Success { count, results: Some((index..index + count).map(line).collect()) }
+            OutcomeRun::Success { count, results: Some((index..index + count).map(line).collect()) }
         }
     }
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use longshore_protocol::state::{ChunkEvent, ChunkState, JobEvent, JobState};
-use longshore_protocol::{ChunkId, ChunkMessage, Epoch, ErrorEntry, NodeId, Run, Timestamp, Token};
+use longshore_protocol::{
+    ChunkId, ChunkMessage, Epoch, ErrorEntry, NodeId, OutcomeRun, Timestamp, Token,
+};
 
 use super::job::{Chunk, Job, Speculation, is_queued};
 use super::retries::{Stretch, Waiting};
@@ -73,7 +75,7 @@ impl Job {
 
     pub(super) fn claim(&mut self, params: &ClaimParams, now: Timestamp) -> Claim {
         let &ClaimParams { chunk: id, epoch, token, ref node } = params;
-        if self.state == JobState::Rejected {
+        if !self.state.was_accepted() {
             return Claim::Gone;
         }
         let digest = self.admission.digest.clone();
@@ -98,7 +100,7 @@ impl Job {
         if chunk.offers_speculation(epoch, node) {
             let chunk = self.chunks.get_mut(&id).expect("it was there just now");
             chunk.speculation = Some(Speculation::Held { token, node: node.clone(), since: now });
-            self.copies += 1;
+            self.speculative_chunks += 1;
             return Claim::Granted(grant);
         }
         let event = ChunkEvent::Claim { epoch, token, node: node.clone() };
@@ -203,7 +205,7 @@ impl Job {
             index += run.len();
             let (again, delay) = match run {
                 _ if index <= start => continue,
-                Run::Success { results, .. } => {
+                OutcomeRun::Success { results, .. } => {
                     let new = from.max(start)..index;
                     if let Some(lines) = results {
                         for stretch in self.done.clear_stretches(new.clone()) {
@@ -214,11 +216,11 @@ impl Job {
                     continue;
                 }
                 _ if self.done.get(from) => continue,
-                Run::Failed { error } if is_refunded => {
+                OutcomeRun::Failed { error } if is_refunded => {
                     last_error = Some((from, error));
                     (Waiting { index: from, ..refunded.clone() }, Duration::ZERO)
                 }
-                Run::Failed { error } => {
+                OutcomeRun::Failed { error } => {
                     last_error = Some((from, error));
                     failed += self.failed.set_range(from..index);
                     self.errors.keep(ErrorEntry {
@@ -231,11 +233,11 @@ impl Job {
                     });
                     continue;
                 }
-                Run::Retry { error, delay } => {
+                OutcomeRun::Retry { error, delay } => {
                     last_error = Some((from, error));
                     (Waiting { index: from, ..next.clone() }, *delay)
                 }
-                Run::Defer { delay } => {
+                OutcomeRun::Defer { delay } => {
                     let deferrals = deferrals + 1;
                     (Waiting { deferrals, index: from, ..before.clone() }, *delay)
                 }
@@ -329,12 +331,11 @@ impl Job {
             (Some(error), _) => self.end(on(self.state, JobEvent::Fail), Some(error), now, events),
             (None, None) => self.end(on(self.state, JobEvent::Succeed), None, now, events),
             (None, Some(level)) => {
-                let reducing = |state| match state {
-                    // The job is `reducing` since an earlier level.
-                    JobState::Reducing => state,
-                    _ => on(state, JobEvent::Reduce),
+                // From the second level on, the job is reducing already.
+                let reducing = |state: JobState| {
+                    if state.is_reducing() { state } else { on(state, JobEvent::Reduce) }
                 };
-                if self.state == JobState::Paused {
+                if self.state.is_paused() {
                     self.resume_to = reducing(self.resume_to);
                 } else {
                     self.state = reducing(self.state);

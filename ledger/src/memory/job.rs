@@ -54,7 +54,7 @@ pub(super) struct Job {
     pub(super) lost: u64,
     pub(super) orphaned: u64,
     pub(super) reissued: u64,
-    pub(super) copies: u64,
+    pub(super) speculative_chunks: u64,
     pub(super) crashes: u64,
     pub(super) fenced: u64,
     pub(super) recoveries: Recoveries,
@@ -182,7 +182,7 @@ impl Job {
             lost: 0,
             orphaned: 0,
             reissued: 0,
-            copies: 0,
+            speculative_chunks: 0,
             crashes: 0,
             fenced: 0,
             recoveries: Recoveries::default(),
@@ -267,12 +267,12 @@ impl Job {
 
     /// Whether chunks are handed out: the job is neither paused nor ended.
     pub(super) fn feeds(&self) -> bool {
-        self.state != JobState::Paused && !self.state.is_terminal()
+        self.state.feeds()
     }
 
     pub(super) fn summary(&self) -> JobSummary {
         let queued = self.chunks.values().filter(|chunk| is_queued(chunk)).count() as u64;
-        let moves = matches!(self.state, JobState::Running | JobState::Reducing);
+        let moves = self.state.is_in_progress();
         let open = (self.counts.open() + self.reduce.open()) as f64;
         JobSummary {
             id: self.id(),
@@ -294,7 +294,7 @@ impl Job {
             crashes: self.crashes,
             orphaned: self.orphaned,
             reissued: self.reissued,
-            copies: self.copies,
+            speculative_chunks: self.speculative_chunks,
             fenced: self.fenced,
             left_out: self.admission.left_out.clone(),
             next_retry_at: self.retries.next_due(),

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use longshore_protocol::state::ChunkState;
-use longshore_protocol::{ChunkId, Death, ErrorEntry, Lost, NodeId, Recovery, Timestamp, Token};
+use longshore_protocol::{
+    ChunkId, Death, ErrorEntry, LossKind, NodeId, Recovery, Timestamp, Token,
+};
 
 use super::job::{Chunk, Job, Speculation};
 use crate::op::{Event, RevokeParams, Revoked};
@@ -20,7 +22,7 @@ impl Job {
     ) -> Vec<Revoked> {
         let RevokeParams { node, cause } = params;
         let (lost, how) = (cause.lost(), cause.how().map(str::to_owned));
-        let died = lost == Lost::Died;
+        let died = lost == LossKind::Died;
         let held = self.held_by(node, cause.claimed_by());
         if held.is_empty() {
             return Vec::new();
@@ -68,7 +70,7 @@ impl Job {
             again_after: None,
         });
         self.crashes += u64::from(died);
-        self.orphaned += u64::from(lost == Lost::Orphaned);
+        self.orphaned += u64::from(lost == LossKind::Orphaned);
         self.reissued += chunks;
         self.lost += subtasks;
         self.offer_again(true, over, now);

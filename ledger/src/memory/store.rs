@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    JobId, JournalPlace, NodeId, NodeRecord, NodeState, SchedulerId, SchedulerRecord, Stall,
+    JobId, JournalPosition, NodeId, NodeRecord, NodeState, SchedulerId, SchedulerRecord, Stall,
     Timestamp,
 };
 
 use super::job::Job;
 use crate::op::{
-    Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, Event, Held, IsolateParams,
-    LOST_KEPT, LoseParams, LossEvidence, LossVerdict, LostNode, Process, RecordCrashParams,
+    Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, DeclareLostParams, Event, Held,
+    IsolateParams, LOST_KEPT, LossEvidence, LossVerdict, LostNode, Process, RecordCrashParams,
     RegisterSchedulerParams, ReportStallParams, RestoreParams, Restored, Stop, StopReason,
 };
 use crate::{CANCEL_KEPT, Cancelled, ControlError, POSTPONED_FOR, STALL_KEPT};
@@ -42,7 +42,7 @@ pub(super) struct Store {
     /// When jobs that are not known yet were cancelled.
     cancels: HashMap<JobId, Timestamp>,
     /// The place in the journal up to which the ledger reflects it.
-    journal: Option<JournalPlace>,
+    journal: Option<JournalPosition>,
     nodes: BTreeMap<NodeId, Node>,
     lost: BTreeMap<NodeId, LostNode>,
     schedulers: BTreeMap<SchedulerId, Timestamp>,
@@ -96,7 +96,7 @@ impl Store {
     ) -> Admitted {
         let id = admission.job;
         match self.jobs.get(&id) {
-            Some(known) if known.state != JobState::Rejected => {
+            Some(known) if known.state.was_accepted() => {
                 return if known.admission.digest == admission.digest {
                     Admitted::Known
                 } else {
@@ -134,7 +134,7 @@ impl Store {
             return Restored::Known;
         }
         match self.jobs.get(&id) {
-            Some(known) if known.state != JobState::Rejected => return Restored::Known,
+            Some(known) if known.state.was_accepted() => return Restored::Known,
             _ => {}
         }
         let mut job = Job::restore(admission, prior, now);
@@ -166,11 +166,11 @@ impl Store {
         self.deleted.get(&id).is_some_and(|at| now.since(*at) < DELETED_REMEMBERED)
     }
 
-    pub(super) fn journal(&self) -> Option<JournalPlace> {
+    pub(super) fn journal(&self) -> Option<JournalPosition> {
         self.journal.clone()
     }
 
-    pub(super) fn advance(&mut self, params: &AdvanceJournalParams) -> Option<JournalPlace> {
+    pub(super) fn advance(&mut self, params: &AdvanceJournalParams) -> Option<JournalPosition> {
         if self.journal == params.from {
             self.journal = Some(params.to.clone());
         }
@@ -338,7 +338,7 @@ impl Store {
         if chunk.and_then(|chunk| chunk.holder(held.token)).is_none() {
             return Some(StopReason::Revoked);
         }
-        (job.state == JobState::Paused).then_some(StopReason::Paused)
+        (job.state.is_paused()).then_some(StopReason::Paused)
     }
 
     pub(super) fn nodes(&self) -> Vec<NodeRecord> {
@@ -393,11 +393,11 @@ impl Store {
 
     pub(super) fn lose(
         &mut self,
-        params: &LoseParams,
+        params: &DeclareLostParams,
         now: Timestamp,
         events: &mut Vec<Event>,
     ) -> LossVerdict {
-        let LoseParams { node: id, evidence, cause } = params;
+        let DeclareLostParams { node: id, evidence, cause } = params;
         let beat_at = self.nodes.get(id).map(|node| node.record.beat_at);
         let beat_at = match (*evidence, beat_at) {
             (LossEvidence::Absent, Some(_)) => return LossVerdict::Lives,
@@ -440,7 +440,7 @@ impl Store {
         let record = |(id, at): (&SchedulerId, &Timestamp)| SchedulerRecord {
             id: id.clone(),
             beat_at: *at,
-            heart: None,
+            connections: None,
             round_trip: Duration::ZERO,
         };
         self.schedulers.iter().map(record).collect()

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use longshore_protocol::state::JobState;
-use longshore_protocol::{ChunkId, JobId, NodeId, Run, Timestamp, Token};
+use longshore_protocol::{ChunkId, JobId, NodeId, OutcomeRun, Timestamp, Token};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -55,7 +55,7 @@ fn token(n: u8) -> Token {
 }
 
 fn successes(from: u64, count: u64) -> Commit {
-    Commit::new(from, vec![Run::Success { count, results: None }], Duration::ZERO)
+    Commit::new(from, vec![OutcomeRun::Success { count, results: None }], Duration::ZERO)
 }
 
 async fn open(
@@ -340,7 +340,7 @@ fn a_bit_that_is_set_counts_once_and_keeps_its_result() {
     counts.done.set_range(2..4);
     counts.done.set_range(6..7);
     let results = Some("0\n1\n2\n3\n4\n5\n6\n".to_owned());
-    let runs = vec![Run::Success { count: 7, results }];
+    let runs = vec![OutcomeRun::Success { count: 7, results }];
     let commit = Commit::new(0, runs, Duration::ZERO);
     let mut events = Vec::new();
     counts.commit(&CommitParams::new(opened[0].chunk, token(1), commit), now, &mut events).unwrap();
@@ -350,7 +350,7 @@ fn a_bit_that_is_set_counts_once_and_keeps_its_result() {
     assert_eq!(kept, [(0, "0\n1\n"), (4, "4\n5\n")]);
     // Failures of what is done are no failures.
     counts.done.set_range(7..8);
-    let runs = vec![Run::Failed { error: "late".into() }];
+    let runs = vec![OutcomeRun::Failed { error: "late".into() }];
     let commit = Commit::new(7, runs, Duration::ZERO);
     counts.commit(&CommitParams::new(opened[0].chunk, token(1), commit), now, &mut events).unwrap();
     assert_eq!((counts.counts.failed, counts.errors.page(0, 9)), (0, vec![]));
@@ -365,8 +365,8 @@ fn the_audit_sees_what_is_wrong() {
         let opened = job.open(&OpenParams::new(2, 3, HOUR), now);
         job.claim(&ClaimParams::of(&opened[0], token(1), NodeId::new("n")), now);
         let runs = vec![
-            Run::Failed { error: "no".into() },
-            Run::Retry { error: "again".into(), delay: HOUR },
+            OutcomeRun::Failed { error: "no".into() },
+            OutcomeRun::Retry { error: "again".into(), delay: HOUR },
         ];
         let commit = Commit::new(0, runs, Duration::ZERO);
         let params = CommitParams::new(opened[0].chunk, token(1), commit);

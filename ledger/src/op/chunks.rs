@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkId, ChunkMessage, Digest, Epoch, JobSummary, NodeId, RESULT_STRIDE, Run, Timestamp, Token,
-    runs_len,
+    ChunkId, ChunkMessage, Digest, Epoch, JobSummary, NodeId, OutcomeRun, RESULT_STRIDE, Timestamp,
+    Token, runs_len,
 };
 
 use crate::Error;
@@ -106,14 +106,14 @@ pub struct Commit {
     pub from: u64,
     /// The outcomes, in index order without gaps. A success run with results lies within one result
     /// stride (`protocol::split_results` cuts runs accordingly).
-    pub runs: Vec<Run>,
+    pub runs: Vec<OutcomeRun>,
     /// How long the slot was busy with these subtasks.
     pub busy: Duration,
 }
 
 impl Commit {
     /// The outcomes `runs` of the subtasks from index `from` on.
-    pub fn new(from: u64, runs: Vec<Run>, busy: Duration) -> Self {
+    pub fn new(from: u64, runs: Vec<OutcomeRun>, busy: Duration) -> Self {
         Self { from, runs, busy }
     }
 
@@ -132,7 +132,7 @@ impl Commit {
                 0 => return Err(misuse(format!("the run at {index} is empty"))),
                 len => index.checked_add(len).ok_or_else(|| misuse("index too large".into()))?,
             };
-            let with_results = matches!(run, Run::Success { results: Some(_), .. });
+            let with_results = matches!(run, OutcomeRun::Success { results: Some(_), .. });
             if with_results && index / RESULT_STRIDE != (end - 1) / RESULT_STRIDE {
                 return Err(misuse(format!("results {index}..{end} cross a result stride")));
             }

@@ -89,17 +89,17 @@ pub struct ProcessConnections {
 
 impl From<&NodeRecord> for ProcessConnections {
     fn from(record: &NodeRecord) -> Self {
-        let NodeRecord { info, beat_at, heart, .. } = record;
+        let NodeRecord { info, beat_at, connections, .. } = record;
         let process = Process::Worker(info.id.clone());
-        Self { process, connections: heart.clone(), beat_at: *beat_at }
+        Self { process, connections: connections.clone(), beat_at: *beat_at }
     }
 }
 
 impl From<&SchedulerRecord> for ProcessConnections {
     fn from(record: &SchedulerRecord) -> Self {
-        let SchedulerRecord { id, beat_at, heart, .. } = record;
+        let SchedulerRecord { id, beat_at, connections, .. } = record;
         let process = Process::Scheduler(id.clone());
-        Self { process, connections: heart.clone(), beat_at: *beat_at }
+        Self { process, connections: connections.clone(), beat_at: *beat_at }
     }
 }
 

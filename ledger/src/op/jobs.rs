@@ -100,7 +100,7 @@ impl Admission {
             recoveries: 0,
             crashes: 0,
             reissued: 0,
-            copies: 0,
+            speculative_chunks: 0,
             fenced: 0,
             orphaned: 0,
             left_out: self.left_out.clone(),

@@ -1,6 +1,6 @@
 //! Parameters and answers of the operations that restore a ledger from the journal.
 
-use longshore_protocol::{Ending, JournalPlace, Timestamp};
+use longshore_protocol::{JournalEnding, JournalPosition, Timestamp};
 
 use crate::Error;
 use crate::op::Admission;
@@ -32,7 +32,7 @@ pub enum PriorState {
         paused: bool,
     },
     /// The job had ended.
-    Ended(Ending),
+    Ended(JournalEnding),
 }
 
 impl PriorState {
@@ -65,14 +65,14 @@ pub enum Restored {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdvanceJournalParams {
     /// The place that the caller believes to be stored; `None` if it believes that none is.
-    pub from: Option<JournalPlace>,
+    pub from: Option<JournalPosition>,
     /// The place to store.
-    pub to: JournalPlace,
+    pub to: JournalPosition,
 }
 
 impl AdvanceJournalParams {
     /// Moves the place from `from` to `to`.
-    pub fn new(from: Option<JournalPlace>, to: JournalPlace) -> Self {
+    pub fn new(from: Option<JournalPosition>, to: JournalPosition) -> Self {
         Self { from, to }
     }
 }

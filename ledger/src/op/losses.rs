@@ -1,7 +1,7 @@
 //! Parameters and answers of the operations on lost nodes: the verdict that a node is lost, and the
 //! revocation of its chunks.
 
-use longshore_protocol::{ChunkId, Epoch, Lost, NodeId, Timestamp};
+use longshore_protocol::{ChunkId, Epoch, LossKind, NodeId, Timestamp};
 
 use super::shortened;
 
@@ -25,11 +25,11 @@ pub enum LossCause {
 
 impl LossCause {
     /// The cause as a receipt names it.
-    pub fn lost(&self) -> Lost {
+    pub fn lost(&self) -> LossKind {
         match self {
-            Self::Orphaned { .. } => Lost::Orphaned,
-            Self::Left => Lost::Left,
-            Self::Vanished | Self::Crashed(_) => Lost::Died,
+            Self::Orphaned { .. } => LossKind::Orphaned,
+            Self::Left => LossKind::Left,
+            Self::Vanished | Self::Crashed(_) => LossKind::Died,
         }
     }
 
@@ -81,7 +81,7 @@ pub struct Revoked {
 
 /// Parameters of [`Ledger::lose`](crate::Ledger::lose).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoseParams {
+pub struct DeclareLostParams {
     /// The worker to declare lost.
     pub node: NodeId,
     /// The observation that shows the loss.
@@ -90,7 +90,7 @@ pub struct LoseParams {
     pub cause: LossCause,
 }
 
-impl LoseParams {
+impl DeclareLostParams {
     /// Declares `node` lost.
     pub fn new(node: NodeId, evidence: LossEvidence, cause: LossCause) -> Self {
         Self { node, evidence, cause }

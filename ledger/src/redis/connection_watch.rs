@@ -136,7 +136,7 @@ impl RedisConnectionWatch {
             Process::Scheduler(scheduler) => keys.scheduler(scheduler),
         };
         let mut registered = cmd("HGET");
-        registered.arg(key).arg("heart");
+        registered.arg(key).arg("connections");
         let answer = self.ledger.send(OPERATION, &registered).await?;
         Ok(optional_word(OPERATION, answer)?.as_deref() == Some(parts(connections).0))
     }

@@ -70,7 +70,8 @@ impl RedisLedger {
         look.arg(keys.job(job)).arg("state").arg("submitted_at");
         let mut look = Reply::list(OPERATION, self.send(OPERATION, &look).await?)?;
         let state = optional_word(OPERATION, look.next()?)?;
-        let had_ended = state.as_deref() == Some(JobState::Failed.as_str());
+        let state: Option<JobState> = state.map(|word| parse(OPERATION, &word)).transpose()?;
+        let had_ended = state.is_some_and(JobState::may_be_reopened);
         let submitted: u64 = match optional_word(OPERATION, look.next()?)? {
             Some(submitted) => parse(OPERATION, &submitted)?,
             None => 0,

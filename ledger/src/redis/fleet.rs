@@ -34,8 +34,8 @@ const CHANGED_BY_BEATS: [&str; 13] = [
     "busy",
     "cpu",
     "rss",
-    "heart",
-    "heart_server",
+    "connections",
+    "connections_server",
     "round_trip",
     "death",
     "tasks",
@@ -68,7 +68,7 @@ impl LastBeat {
     /// Whether the ledger still has these fields, when the next heartbeat is to write `fields`. If
     /// the connection is a new one, the server may have been replaced by one that lost data.
     fn is_there(&self, fields: &[(&'static str, String)]) -> bool {
-        let is_heart = |field: &&(&'static str, String)| field.0.starts_with("heart");
+        let is_heart = |field: &&(&'static str, String)| field.0.starts_with("connections");
         let same_heart = fields.iter().filter(is_heart).all(|field| self.fields.contains(field));
         same_heart && self.whole.elapsed() < WHOLE_EVERY
     }
@@ -105,7 +105,7 @@ impl RedisLedger {
         let mut place = HashMap::new();
         for (at, one) in held.iter().enumerate() {
             let slot = *place.entry(one.job).or_insert_with(|| {
-                let call = Call::new("held", [keys.job(one.job), keys.chunks(one.job)]);
+                let call = Call::new("check_held", [keys.job(one.job), keys.chunks(one.job)]);
                 by_job.push((Vec::new(), call));
                 by_job.len() - 1
             });
@@ -176,12 +176,12 @@ impl RedisLedger {
             let changed: Vec<_> = fields.iter().filter(|field| !known.contains(field)).collect();
             let extent = match whole {
                 None => "whole",
-                Some(_) if changed.iter().all(|(field, _)| GAUGES.contains(field)) => "nothing",
-                Some(_) => "news",
+                Some(_) if changed.iter().all(|(field, _)| GAUGES.contains(field)) => "quiet",
+                Some(_) => "changes",
             };
             let keys = self.keys();
             let here = !self.transport().is_cluster();
-            let lists = here.then(|| [keys.nodes(), keys.node_news(), keys.lost_node(&info.id)]);
+            let lists = here.then(|| [keys.nodes(), keys.node_changes(), keys.lost_node(&info.id)]);
             let touched = [keys.node(&info.id)].into_iter().chain(lists.into_iter().flatten());
             let mut call = Call::new("beat", touched)
                 .arg(millis(FORGET_AFTER))
@@ -199,7 +199,7 @@ impl RedisLedger {
                 let heard = Instant::now();
                 let told = LastBeat { whole: whole.unwrap_or(heard), fields, time: (now, heard) };
                 self.last_beats().insert(info.id.clone(), told);
-                let (has_changed, is_event) = (extent != "nothing", what != "known");
+                let (has_changed, is_event) = (extent != "quiet", what != "known");
                 return Ok(Answer { now, has_changed, is_event, drain: drain == "drain" });
             }
         }
@@ -241,7 +241,7 @@ impl RedisLedger {
         let keys = self.keys();
         let mut changes = cmd("ZRANGEBYSCORE");
         changes
-            .arg(keys.node_news())
+            .arg(keys.node_changes())
             .arg(format!("({}", known.revision))
             .arg("+inf")
             .arg("WITHSCORES");
@@ -311,7 +311,7 @@ impl RedisLedger {
         let list =
             serde_json::to_string(isolated).map_err(|e| corrupt(OPERATION, e.to_string()))?;
         let call = Call::new(OPERATION, [self.keys().node(node)]).arg(list);
-        if self.call(&call).await?.word()? != "noted" {
+        if self.call(&call).await?.word()? != "recorded" {
             return Ok(false);
         }
         let mut commands = vec![self.record_change(node)];
@@ -327,7 +327,7 @@ impl RedisLedger {
         const OPERATION: &str = "record_crash";
         let RecordCrashParams { node, death } = params;
         let call = Call::new(OPERATION, [self.keys().node(node)]).arg(death);
-        if self.call(&call).await?.word()? != "certified" {
+        if self.call(&call).await?.word()? != "recorded" {
             return Ok(false);
         }
         let mut commands = vec![self.record_change(node)];
@@ -337,11 +337,11 @@ impl RedisLedger {
     }
 
     fn unlist(&self, node: &str) -> [Cmd; 2] {
-        [self.keys().nodes(), self.keys().node_news()].map(|list| zrem(list, node))
+        [self.keys().nodes(), self.keys().node_changes()].map(|list| zrem(list, node))
     }
 
     fn record_change(&self, node: &NodeId) -> Cmd {
-        Call::new("news", [self.keys().node_news()]).arg(node.as_str()).command("now:")
+        Call::new("announce_node", [self.keys().node_changes()]).arg(node.as_str()).command("now:")
     }
 
     /// The fields that each heartbeat registers: the connections that end with this process, and
@@ -357,7 +357,11 @@ impl RedisLedger {
             connections = format!("{connections},{own}");
         }
         let round_trip = millis(self.round_trips().told()).to_string();
-        [("heart", connections), ("heart_server", server.to_owned()), ("round_trip", round_trip)]
+        [
+            ("connections", connections),
+            ("connections_server", server.to_owned()),
+            ("round_trip", round_trip),
+        ]
     }
 
     /// The commands that announce a change of a worker on the channels of these topics and on the
@@ -416,7 +420,7 @@ impl RedisLedger {
             let fields = Fields::new(OPERATION, fields(OPERATION, answer)?);
             let round_trip = Duration::from_millis(fields.number("round_trip")?);
             let (id, beat_at) = (SchedulerId::new(name), Timestamp::from_millis(beat_at));
-            Ok(SchedulerRecord { id, beat_at, heart: heart(&fields), round_trip })
+            Ok(SchedulerRecord { id, beat_at, connections: heart(&fields), round_trip })
         };
         present.into_iter().zip(hearts).map(record).collect()
     }
@@ -430,7 +434,7 @@ impl RedisLedger {
             let wrong = |_| corrupt(OPERATION, format!("time of {name}"));
             let beat_at = Timestamp::from_millis(at.parse().map_err(wrong)?);
             let id = SchedulerId::new(name);
-            Ok(SchedulerRecord { id, beat_at, heart: None, round_trip: Duration::ZERO })
+            Ok(SchedulerRecord { id, beat_at, connections: None, round_trip: Duration::ZERO })
         };
         let mut records: Vec<_> = times.into_iter().map(record).collect::<Result<_, Error>>()?;
         records.sort_by(|a, b| a.id.cmp(&b.id));

@@ -1,14 +1,14 @@
 //! A job's way through the ledger: taken in, cut into chunks, claimed, settled, taken away, swept.
 
 use longshore_protocol::{
-    ChunkId, ChunkMessage, Digest, Epoch, JobId, NodeId, ReduceTree, Run, Timestamp,
+    ChunkId, ChunkMessage, Digest, Epoch, JobId, NodeId, OutcomeRun, Timestamp,
 };
 use redis::{Cmd, cmd};
 
 use super::call::{Arguments, Call};
 use super::reply::{Reply, corrupt, optional_word, parse, word};
 use super::summary::Fields;
-use super::{RedisLedger, millis, packing};
+use super::{RedisLedger, job_fields, millis, packing};
 use crate::op::{MAX_CHUNKS_A_CALL, MAX_INDICES, MAX_PARTS, shortened};
 use crate::{
     Admission, Admitted, Claim, ClaimParams, CommitParams, Committed, Error, Grant, Holder,
@@ -70,18 +70,18 @@ impl RedisLedger {
         let (keys, job) = (self.keys(), admission.job);
         let mut more = vec![keys.done(job), keys.chunks(job), keys.retry(job), keys.due(job)];
         more.extend_from_slice(lists);
-        let left_out = Some(&admission.left_out).filter(|left_out| !left_out.is_empty());
-        let left_out = left_out.map(|it| serde_json::to_string(it).expect("it is plain data"));
-        let call = self.entry_call(operation, admission, &more).arg(left_out.unwrap_or_default());
-        match &admission.open {
+        let call = self.admission_call(operation, admission, &more);
+        let mut call = match &admission.open {
             Some(open) => opening(call, open),
-            None => call,
-        }
+            None => call.arg("").arg("").arg(""),
+        };
+        call.extend(job_fields::of_admission(admission));
+        call
     }
 
-    /// A call of an operation that takes a job in, with the arguments that all of those share; more
-    /// keys follow those of the job.
-    pub(super) fn entry_call(
+    /// A call of `admit` or `restore` with the keys and arguments that both share; more keys follow
+    /// those of the job, and the job's fields are to follow as pairs.
+    pub(super) fn admission_call(
         &self,
         operation: &'static str,
         admission: &Admission,
@@ -89,8 +89,6 @@ impl RedisLedger {
     ) -> Call {
         let keys = self.keys();
         let job = admission.job;
-        let optional = |number: Option<u64>| number.map_or_else(String::new, |n| n.to_string());
-        let tree = admission.fan_in.map(|fan_in| ReduceTree::new(admission.total, fan_in));
         let own = [
             keys.job(job),
             keys.document(job),
@@ -101,20 +99,8 @@ impl RedisLedger {
         Call::new(operation, own.into_iter().chain(more.iter().cloned()))
             .arg(keys.events())
             .arg(job.to_string())
-            .arg(admission.digest.as_str())
             .arg(&admission.document)
             .arg(admission.manifest.as_deref().unwrap_or_default())
-            .arg(admission.total)
-            .arg(&admission.task)
-            .arg(&admission.queue)
-            .arg(&admission.tenant)
-            .arg(admission.priority)
-            .arg(millis(admission.keep_for))
-            .arg(optional(admission.fan_in))
-            .arg(optional(tree.map(|tree| tree.node_count())))
-            .arg(optional(admission.max_parallel))
-            .arg(optional(admission.stop_after_failures))
-            .arg(optional(admission.deadline.map(millis)))
     }
 
     pub(super) async fn reject_job(&self, job: JobId, error: &str) -> Result<(), Error> {
@@ -302,7 +288,7 @@ impl RedisLedger {
         params: &SpeculationRequest,
     ) -> Result<Vec<SpeculativeChunk>, Error> {
         let keys = self.keys();
-        let call = Call::new("copy", [keys.job(job), keys.chunks(job)])
+        let call = Call::new("offer_speculative", [keys.job(job), keys.chunks(job)])
             .arg(millis(params.held_for))
             .arg(millis(params.offer_for))
             .arg(params.chunks.min(MAX_CHUNKS_A_CALL))
@@ -384,28 +370,28 @@ impl RedisLedger {
     }
 }
 
-fn push_run(part: &mut Arguments, run: &Run) {
+fn push_run(part: &mut Arguments, run: &OutcomeRun) {
     match run {
-        Run::Success { count, results: None } => {
+        OutcomeRun::Success { count, results: None } => {
             part.push("success");
             part.push(count);
         }
-        Run::Success { count, results: Some(lines) } => {
+        OutcomeRun::Success { count, results: Some(lines) } => {
             part.push("results");
             part.push(count);
             part.push(packing::pack(*count, lines));
         }
-        Run::Retry { error, delay } => {
+        OutcomeRun::Retry { error, delay } => {
             part.push("retry");
             part.push(millis(*delay));
             // The job shows so much of it; all of it is in the worker's log.
             part.push(shortened(error));
         }
-        Run::Failed { error } => {
-            part.push("failed");
+        OutcomeRun::Failed { error } => {
+            part.push("failure");
             part.push(error);
         }
-        Run::Defer { delay } => {
+        OutcomeRun::Defer { delay } => {
             part.push("defer");
             part.push(millis(*delay));
         }

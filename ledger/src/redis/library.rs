@@ -1,15 +1,16 @@
-//! The Redis Function library `longshore_v1`, put together from `lua/`: a head with the protocol's
-//! table of transitions, the shared pieces (`_*.lua`), and every operation as one function
-//! `longshore_<operation>`.
+//! The Redis Function library `longshore_v1`, built from `lua/`: a head of generated tables, the shared
+//! pieces (`_*.lua`), and every operation as one function `longshore_<operation>`.
 //!
-//! Deliberately absent: any decision about states in Lua; the head is generated from
-//! `JobState::on`.
+//! The head holds the table of transitions and the predicates of `JobState`, and the fields of a new
+//! job. Deliberately absent: any decision about states in Lua.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
-use longshore_protocol::state::{JobEvent, JobState};
+use longshore_protocol::state::{ChunkState, JobEvent, JobState};
 use sha2::{Digest as _, Sha256};
+
+use super::job_fields;
 
 /// Its name in Redis.
 pub const NAME: &str = "longshore_v1";
@@ -25,47 +26,47 @@ macro_rules! lua {
 
 /// Shared pieces, each before those that use it.
 const PIECES: &[(&str, &str)] = lua![
-    "_job",
+    "_jobs",
     "_admission",
-    "_bits",
+    "_bitmap",
     "_chunks",
     "_poison",
     "_recoveries",
     "_results",
-    "_errors",
-    "_fleet",
-    "_settle",
+    "_subtask_errors",
+    "_node_changes",
+    "_lifecycle",
     "_hints",
-    "_opening",
+    "_chunk_opening",
 ];
 
 /// Operations.
 const OPERATIONS: &[(&str, &str)] = lua![
     "admit",
-    "advance",
+    "advance_journal",
+    "announce_node",
     "archive",
-    "register_scheduler",
     "audit",
     "beat",
     "cancel",
-    "record_crash",
+    "check_held",
     "claim",
     "clock",
     "commit",
-    "copy",
+    "declare_lost",
     "delete",
     "drain",
-    "isolate",
-    "refund_attempts",
     "fail",
-    "held",
     "holders",
+    "isolate",
     "job",
-    "lose",
-    "news",
+    "offer_speculative",
     "open",
     "pause",
+    "record_crash",
     "recoveries",
+    "refund_attempts",
+    "register_scheduler",
     "reject",
     "release",
     "restore",
@@ -76,11 +77,11 @@ const OPERATIONS: &[(&str, &str)] = lua![
     "sweep",
 ];
 
-/// The library as it is loaded.
+/// The library as Redis loads it.
 pub struct Library {
     /// For `FUNCTION LOAD`.
     pub source: String,
-    /// SHA-256 of everything but the function that tells it, in hex.
+    /// SHA-256 of everything but the function that returns the digest, in hex.
     pub digest: String,
 }
 
@@ -102,6 +103,8 @@ pub fn is_read_only(operation: &str) -> bool {
 
 fn assemble() -> Library {
     let mut body = transitions();
+    body.push_str(&states());
+    body.push_str(&job_fields::lua_tables());
     for (_, text) in PIECES {
         body.push_str(text);
         body.push('\n');
@@ -123,7 +126,7 @@ fn register(body: &mut String, function: &str, flags: &[&str], text: &str) {
     let _ = write!(
         body,
         "redis.register_function{{\nfunction_name = '{function}',\nflags = {{ {} }},\n\
-         callback = function(KEYS, ARGV)\njob.take_time(ARGV)\n{text}end,\n}}\n",
+         callback = function(KEYS, ARGV)\njobs.take_time(ARGV)\n{text}end,\n}}\n",
         flags.join(", ")
     );
 }
@@ -139,8 +142,7 @@ fn flags(text: &str) -> Vec<&str> {
 }
 
 /// `NEXT[state][event]` is the state that the event leads to, `paused_from` where that is the state
-/// that the job was paused in, and nil where the event is not allowed. `ENDED[state]` is true at
-/// the end.
+/// that the job was paused in, and nil where the event is not allowed.
 fn transitions() -> String {
     let mut head = String::from("local NEXT = {\n");
     for state in JobState::ALL {
@@ -150,11 +152,27 @@ fn transitions() -> String {
             .collect();
         let _ = writeln!(head, "  {state} = {{ {} }},", moves.join(", "));
     }
-    head.push_str("}\nlocal ENDED = {\n");
-    for state in JobState::ALL.into_iter().filter(|state| state.is_terminal()) {
-        let _ = writeln!(head, "  {state} = true,");
-    }
     head.push_str("}\n");
+    head
+}
+
+/// A table for each predicate of [`JobState::PREDICATES`], `FEEDS[state]` and so on, which is true or
+/// nil; and the words of the states that Lua writes by itself.
+fn states() -> String {
+    let mut head = String::new();
+    for (name, holds) in JobState::PREDICATES {
+        let states = JobState::ALL.into_iter().filter(|state| holds(*state));
+        let entries: Vec<String> = states.map(|state| format!("{state} = true")).collect();
+        let _ = writeln!(head, "local {name} = {{ {} }}", entries.join(", "));
+    }
+    for (name, word) in [
+        ("INITIAL_STATE", JobState::INITIAL.as_str()),
+        ("REJECTED_STATE", JobState::Rejected.as_str()),
+        ("CHUNK_QUEUED", ChunkState::QUEUED),
+        ("CHUNK_RUNNING", ChunkState::RUNNING),
+    ] {
+        let _ = writeln!(head, "local {name} = '{word}'");
+    }
     head
 }
 
@@ -224,12 +242,27 @@ mod tests {
                 moves += usize::from(cell.is_some());
             }
         }
-        assert_eq!(moves, table.split("ENDED").next().map_or(0, |t| t.matches(" = '").count()));
+        assert_eq!(moves, table.matches(" = '").count());
+    }
+
+    #[test]
+    fn the_predicates_of_a_state_are_the_protocols() {
+        let tables = states();
+        for (name, holds) in JobState::PREDICATES {
+            let row = format!("local {name} = {{ ");
+            let row =
+                tables.lines().find_map(|line| line.strip_prefix(&row)).expect("a table each");
+            let listed: Vec<&str> = row.trim_end_matches(" }").split(", ").collect();
+            for state in JobState::ALL {
+                let entry = format!("{state} = true");
+                assert_eq!(listed.contains(&entry.as_str()), holds(state), "{name} of {state}");
+            }
+        }
     }
 
     #[test]
     fn flags_come_from_the_header() {
-        assert!(is_read_only("job") && is_read_only("held") && is_read_only("audit"));
+        assert!(is_read_only("job") && is_read_only("check_held") && is_read_only("audit"));
         assert!(!is_read_only("commit") && !is_read_only("beat"));
         assert!(LIBRARY.source.contains("function_name = 'longshore_commit'"));
         assert_eq!(LIBRARY.digest.len(), 64);

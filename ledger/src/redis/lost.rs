@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use longshore_protocol::{Lost, NodeId, Timestamp};
+use longshore_protocol::{LossKind, NodeId, Timestamp};
 use redis::{Cmd, cmd};
 
 use super::call::Call;
@@ -16,17 +16,17 @@ use super::reply::corrupt;
 use super::summary::Fields;
 use super::{RedisLedger, millis};
 use crate::op::LOST_KEPT;
-use crate::{Error, LoseParams, LossCause, LossEvidence, LossVerdict, LostNode, Topic};
+use crate::{DeclareLostParams, Error, LossCause, LossEvidence, LossVerdict, LostNode, Topic};
 
 impl RedisLedger {
-    pub(super) async fn lose_node(&self, params: &LoseParams) -> Result<LossVerdict, Error> {
-        const OPERATION: &str = "lose";
-        let LoseParams { node, evidence, cause } = params;
+    pub(super) async fn lose_node(&self, params: &DeclareLostParams) -> Result<LossVerdict, Error> {
+        const OPERATION: &str = "declare_lost";
+        let DeclareLostParams { node, evidence, cause } = params;
         self.last_beats().remove(node);
         let keys = self.keys();
         let record = keys.node(node);
         let is_cluster = self.transport().is_cluster();
-        let lists = [keys.nodes(), keys.node_news(), keys.lost_node(node)];
+        let lists = [keys.nodes(), keys.node_changes(), keys.lost_node(node)];
         let touched = lists.into_iter().chain((!is_cluster).then(|| record.clone()));
         let (word, time) = match *evidence {
             LossEvidence::Certain => ("certain", Timestamp::default()),
@@ -39,7 +39,7 @@ impl RedisLedger {
             .arg(word)
             .arg(time.as_millis())
             .arg(millis(LOST_KEPT))
-            .arg(if cause.lost() == Lost::Left { "left" } else { "died" })
+            .arg(if cause.lost() == LossKind::Left { "left" } else { "died" })
             .arg(cause.how().unwrap_or_default());
         let mut reply = self.call(&call).await?;
         let verdict = reply.word()?;
@@ -88,7 +88,7 @@ impl RedisLedger {
         for (name, answer) in asked.into_iter().zip(answers) {
             let fields = fields(OPERATION, answer)?;
             if fields.is_empty() {
-                forgotten.push(zrem(self.keys().node_news(), name));
+                forgotten.push(zrem(self.keys().node_changes(), name));
                 continue;
             }
             let fields = Fields::new(OPERATION, fields);

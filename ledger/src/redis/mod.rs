@@ -27,6 +27,7 @@ mod fleet;
 #[doc(hidden)]
 pub mod fuzzing;
 mod group;
+mod job_fields;
 mod jobs;
 pub mod library;
 mod lost;
@@ -47,8 +48,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, ErrorEntry, JobId, JobSummary, JournalPlace, NodeId, NodeRecord,
-    Recovery, ResultsPage, SchedulerId, SchedulerRecord, Stall, Timestamp,
+    Audit, ChunkId, ChunkMessage, ErrorEntry, JobId, JobSummary, JournalPosition, NodeId,
+    NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Stall, Timestamp,
 };
 
 use parking_lot::{Mutex, MutexGuard};
@@ -56,8 +57,8 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::keys::Keys;
 use crate::{
     Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, Cancelled, Claim, ClaimParams,
-    CommitParams, Committed, ConnectionWatch, ControlError, Error, ErrorsParams, Events, Finding,
-    Holder, IsolateParams, Ledger, LoseParams, LossVerdict, NodeSnapshot, OpenParams,
+    CommitParams, Committed, ConnectionWatch, ControlError, DeclareLostParams, Error, ErrorsParams,
+    Events, Finding, Holder, IsolateParams, Ledger, LossVerdict, NodeSnapshot, OpenParams,
     RecordCrashParams, RegisterSchedulerParams, ReleaseParams, Released, ReportStallParams,
     RestoreParams, Restored, ResultsParams, RetryParams, RevokeParams, Revoked, SpeculationRequest,
     SpeculativeChunk, StoredDocument, Sweep, SweepParams, Topic,
@@ -281,14 +282,14 @@ impl Ledger for RedisLedger {
         self.missing_jobs(jobs).await
     }
 
-    async fn journal_place(&self) -> Result<Option<JournalPlace>, Error> {
+    async fn journal_position(&self) -> Result<Option<JournalPosition>, Error> {
         self.read_journal_place().await
     }
 
     async fn advance_journal(
         &self,
         params: &AdvanceJournalParams,
-    ) -> Result<Option<JournalPlace>, Error> {
+    ) -> Result<Option<JournalPosition>, Error> {
         self.advance_in_journal(params).await
     }
 
@@ -345,7 +346,7 @@ impl Ledger for RedisLedger {
         Box::new(self.watch_connections())
     }
 
-    async fn tried(&self, job: JobId, chunks: &[ChunkId]) -> Result<Vec<Vec<NodeId>>, Error> {
+    async fn tried_nodes(&self, job: JobId, chunks: &[ChunkId]) -> Result<Vec<Vec<NodeId>>, Error> {
         self.read_tried(job, chunks).await
     }
 
@@ -365,7 +366,7 @@ impl Ledger for RedisLedger {
         self.record_node_crash(params).await
     }
 
-    async fn lose(&self, params: &LoseParams) -> Result<LossVerdict, Error> {
+    async fn declare_lost(&self, params: &DeclareLostParams) -> Result<LossVerdict, Error> {
         self.lose_node(params).await
     }
 

@@ -14,8 +14,9 @@ use crate::Error;
 
 /// The heart of a worker or a scheduler, from the fields of its hash.
 pub(super) fn heart(fields: &Fields) -> Option<String> {
-    let heart = connection_watch::join(&fields.text("heart"), &fields.text("heart_server"));
-    Some(heart).filter(|heart| !connection_watch::parts(heart).0.is_empty())
+    let [connections, server] = ["connections", "connections_server"].map(|name| fields.text(name));
+    let registered = connection_watch::join(&connections, &server);
+    Some(registered).filter(|registered| !connection_watch::parts(registered).0.is_empty())
 }
 
 /// Lists, jobs and labels are JSON, since names may hold any character.
@@ -99,8 +100,8 @@ pub(super) fn node_record(
     let death = Some(fields.text("death")).filter(|death| !death.is_empty());
     let isolated = from_json(operation, fields, "isolated")?;
     let round_trip = Duration::from_millis(fields.number("round_trip")?);
-    let (info, heart) = (Arc::new(info), heart(fields));
-    Ok(NodeRecord { heart, round_trip, death, isolated, ..NodeRecord::new(info, beat_at) })
+    let (info, connections) = (Arc::new(info), heart(fields));
+    Ok(NodeRecord { connections, round_trip, death, isolated, ..NodeRecord::new(info, beat_at) })
 }
 
 fn from_json<T: serde::de::DeserializeOwned + Default>(

@@ -1,8 +1,8 @@
 //! The operations that read: one job, the lists, the document, pages of results and errors.
 
 use longshore_protocol::{
-    Death, Digest, ErrorEntry, JobId, JobSummary, Lost, NodeId, Recovery, ResultRun, ResultsPage,
-    Timestamp,
+    Death, Digest, ErrorEntry, JobId, JobSummary, LossKind, NodeId, Recovery, ResultRun,
+    ResultsPage, Timestamp,
 };
 use std::ops::Range;
 use std::time::Duration;
@@ -41,7 +41,7 @@ struct KeptError {
 struct KeptRecovery {
     at: u64,
     node: String,
-    lost: Lost,
+    lost: LossKind,
     how: Option<String>,
     chunks: u64,
     subtasks: u64,

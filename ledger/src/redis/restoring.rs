@@ -1,14 +1,13 @@
 //! Bringing back what was lost: jobs from the journal, and the place in it.
 
-use longshore_protocol::state::JobState;
-use longshore_protocol::{Ending, JobId, JournalPlace};
+use longshore_protocol::{JobId, JournalPosition};
 use redis::cmd;
 
 use super::RedisLedger;
 use super::call::Call;
 use super::jobs::{zadd, zrem};
-use super::millis;
 use super::reply::{Reply, corrupt, optional_word, parse, word};
+use super::{job_fields, millis};
 use crate::{AdvanceJournalParams, Error, PriorState, RestoreParams, Restored};
 
 impl RedisLedger {
@@ -18,27 +17,23 @@ impl RedisLedger {
         let RestoreParams { admission, prior } = params;
         prior.check(admission)?;
         let (keys, name) = (self.keys(), admission.job.to_string());
-        let call = self.entry_call(OPERATION, admission, &[]);
-        let (call, lists) = match prior {
-            PriorState::Open { submitted_at, paused } => {
-                let state = if *paused { JobState::Paused } else { JobState::Queued };
-                let submitted = submitted_at.as_millis();
-                let list = zadd(keys.active(), Some("NX"), submitted, &name);
+        let mut call = self.admission_call(OPERATION, admission, &[]);
+        call.extend(job_fields::of_restored(admission, prior));
+        let lists: Vec<_> = match prior {
+            PriorState::Open { submitted_at, .. } => {
+                let list = zadd(keys.active(), Some("NX"), submitted_at.as_millis(), &name);
                 self.send(OPERATION, &list).await?;
                 let off = [zrem(keys.finished(), &name), zrem(keys.expiring(), &name)];
-                let call =
-                    (0..13).fold(call.arg(state.as_str()).arg(submitted), |call, _| call.arg(""));
-                (call, [list].into_iter().chain(off).collect())
+                [list].into_iter().chain(off).collect()
             }
             PriorState::Ended(ending) => {
                 let finished = ending.finished_at.as_millis();
                 let expires = finished + millis(admission.keep_for);
-                let lists = vec![
+                vec![
                     zadd(keys.finished(), None, finished, &name),
                     zadd(keys.expiring(), None, expires, &name),
                     zrem(keys.active(), &name),
-                ];
-                (ended(call, ending), lists)
+                ]
             }
         };
         let mut reply = self.call(&call).await?;
@@ -73,8 +68,8 @@ impl RedisLedger {
         Ok(missing)
     }
 
-    pub(super) async fn read_journal_place(&self) -> Result<Option<JournalPlace>, Error> {
-        const OPERATION: &str = "journal_place";
+    pub(super) async fn read_journal_place(&self) -> Result<Option<JournalPosition>, Error> {
+        const OPERATION: &str = "journal_position";
         let mut look = cmd("HMGET");
         look.arg(self.keys().journal()).arg(&["offset", "record"]);
         let look = self.send(OPERATION, &look).await?;
@@ -84,8 +79,8 @@ impl RedisLedger {
     pub(super) async fn advance_in_journal(
         &self,
         params: &AdvanceJournalParams,
-    ) -> Result<Option<JournalPlace>, Error> {
-        const OPERATION: &str = "advance";
+    ) -> Result<Option<JournalPosition>, Error> {
+        const OPERATION: &str = "advance_journal";
         let AdvanceJournalParams { from, to } = params;
         let believed = from.as_ref().map(|from| (from.offset.to_string(), from.record.as_str()));
         let (offset, record) = believed.unwrap_or_default();
@@ -95,25 +90,7 @@ impl RedisLedger {
     }
 }
 
-fn ended(call: Call, ending: &Ending) -> Call {
-    call.arg(ending.state.as_str())
-        .arg(ending.submitted_at.as_millis())
-        .arg(ending.finished_at.as_millis())
-        .arg(ending.started_at.map_or_else(String::new, |at| at.to_string()))
-        .arg(ending.done)
-        .arg(ending.failed)
-        .arg(ending.cancelled)
-        .arg(ending.reduce_done)
-        .arg(ending.reduce_failed)
-        .arg(ending.reduce_cancelled)
-        .arg(ending.generation)
-        .arg(ending.attempts)
-        .arg(ending.busy_ms)
-        .arg(ending.lost)
-        .arg(ending.error.as_deref().unwrap_or_default())
-}
-
-fn place(operation: &'static str, mut reply: Reply) -> Result<Option<JournalPlace>, Error> {
+fn place(operation: &'static str, mut reply: Reply) -> Result<Option<JournalPosition>, Error> {
     if reply.is_empty() {
         return Ok(None);
     }
@@ -122,7 +99,7 @@ fn place(operation: &'static str, mut reply: Reply) -> Result<Option<JournalPlac
     match (offset, optional_word(operation, record)?) {
         (None, None) => Ok(None),
         (Some(offset), Some(record)) => {
-            Ok(Some(JournalPlace { offset: parse(operation, &offset)?, record }))
+            Ok(Some(JournalPosition { offset: parse(operation, &offset)?, record }))
         }
         _ => Err(corrupt(operation, "half a place")),
     }

@@ -105,7 +105,7 @@ impl Fields {
             crashes: self.number("crashes")?,
             orphaned: self.number("orphaned")?,
             reissued: self.number("reissued")?,
-            copies: self.number("copies")?,
+            speculative_chunks: self.number("speculative_chunks")?,
             fenced: self.number("fenced")?,
             left_out: self.left_out(),
             next_retry_at,

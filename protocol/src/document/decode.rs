@@ -1,10 +1,10 @@
-//! From the parsed tree to a document: types, unknown fields and defaults. What the values may be
-//! is for `rules` to say, but for numbers, whose bounds are their type.
+//! Decodes the parsed tree into a document: types, unknown fields, defaults, and the bounds of
+//! numbers. `rules` checks all other values.
 
 use std::collections::BTreeMap;
 
+use super::field_path::FieldPath;
 use super::json::{self, Node, quote};
-use super::place::Place;
 use super::reader::{Object, Reader, one_of};
 use super::rules;
 use super::{
@@ -39,11 +39,12 @@ const CHUNKS: &str = r#"use "auto" or a whole number from 1 to 1000000"#;
 const AXIS: &str = r#"use a list of values or {"start": 0, "end": 10}"#;
 
 impl JobDocument {
-    /// Reads and validates a document; the first thing that is wrong is the error.
+    /// Reads and validates a document; the error is the first mistake.
     ///
-    /// The application's own data is kept as text: numbers of any length stay as they were written.
+    /// The application's own data is kept as text, so numbers of any length stay as they were
+    /// written.
     pub fn parse(json: &[u8]) -> Result<Self, Invalid> {
-        let root = Place::Root;
+        let root = FieldPath::Root;
         let reader = Reader::new(root, json::parse(json)?);
         let mut object = Object::new(reader, &root, "write one JSON object")?;
         object.only(&FIELDS)?;
@@ -208,7 +209,8 @@ fn retry(reader: Reader<'_>) -> Result<Retry, Invalid> {
         retry.max_backoff = max_backoff.duration()?;
     }
     if let Some(jitter) = object.take("jitter") {
-        // A negative zero passes the bounds; it would be written as `-0.0` and change the digest.
+        // A negative zero is within the bounds, but would be written as `-0.0` and change the
+        // digest.
         retry.jitter = jitter.real(&rules::JITTER)?.abs();
     }
     Ok(retry)

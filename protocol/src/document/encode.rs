@@ -1,6 +1,6 @@
-//! From a document to its canonical JSON: every field written out, in the order of these types.
+//! Encodes a document as canonical JSON: every field, in the order of these types.
 //!
-//! The JSON Schema in `docs/` is generated from the same types, so it can't forget a field that is
+//! The JSON Schema in `docs/` is generated from the same types, so it has every field that is
 //! written.
 
 use std::borrow::Cow;
@@ -18,20 +18,20 @@ use crate::json::Items;
 use crate::{Digest, JobId};
 
 impl document::JobDocument {
-    /// The document as canonical JSON: every field written out, in a fixed order, the keys of the
-    /// application's own objects sorted. An id that is not chosen yet is left out.
+    /// The document as canonical JSON: every field, in a fixed order, the keys of the application's
+    /// own objects sorted. An id that is not chosen yet is absent.
     pub fn to_json(&self) -> String {
         to_json(&JobDocument::new(self, self.id))
     }
 
-    /// How long that text is, without making it.
+    /// The length of the canonical JSON in bytes, without building the text.
     pub(super) fn json_length(&self) -> usize {
         let mut length = Length(0);
         write_json(&mut length, &JobDocument::new(self, self.id));
         length.0
     }
 
-    /// Same digest, same content; the id does not count.
+    /// The digest of the content without the id: same digest, same content.
     pub fn digest(&self) -> Digest {
         let mut hash = BufWriter::with_capacity(1 << 16, Hash(Sha256::new()));
         write_json(&mut hash, &JobDocument::new(self, None));
@@ -48,7 +48,7 @@ fn write_json(to: impl Write, document: &JobDocument<'_>) {
     serde_json::to_writer(to, document).expect("every part of a document can be written as JSON");
 }
 
-/// A hash of what is written.
+/// A writer that hashes its input.
 struct Hash(Sha256);
 
 impl Write for Hash {
@@ -62,7 +62,7 @@ impl Write for Hash {
     }
 }
 
-/// How much is written.
+/// A writer that counts its input.
 struct Length(usize);
 
 impl Write for Length {
@@ -89,55 +89,55 @@ pub(super) struct JobDocument<'a> {
     task: Name<'a>,
     /// How the job becomes subtasks.
     split: Split<'a>,
-    /// Given to every subtask.
+    /// Parameters that every subtask gets.
     #[schemars(default)]
     params: Data<'a>,
-    /// How results are combined, if they are.
+    /// How results are combined; absent if they are not.
     #[schemars(default)]
     reduce: Option<Reduce<'a>>,
-    /// The pool of workers.
+    /// The queue from which workers take the subtasks.
     #[schemars(default = "default_name")]
     queue: Name<'a>,
-    /// 0 (last) to 9 (first); a share, not a wall: nobody starves.
+    /// 0 (last) to 9 (first). Jobs of a lower priority get a smaller share of the slots, not none.
     #[schemars(default = "default_priority", range(min = 0, max = 9))]
     priority: u8,
-    /// Whose job it is, for fair shares and limits.
+    /// The tenant that owns the job, for fair shares and limits.
     #[schemars(default = "default_name")]
     tenant: Name<'a>,
     /// What happens after a failed attempt.
     #[schemars(default)]
     retry: Retry,
-    /// Of one subtask.
+    /// Time limit of one attempt at a subtask.
     #[schemars(default)]
     timeout: Option<DurationText>,
-    /// Of the whole job, from submission.
+    /// Time limit of the whole job, from its submission.
     #[schemars(default)]
     deadline: Option<DurationText>,
-    /// Most subtasks of this job running at once, exact across the fleet.
+    /// Most subtasks of this job that run at once, exact across all workers.
     #[schemars(default, range(min = 1, max = 1_099_511_627_776_u64))]
     max_parallel: Option<u64>,
-    /// Give up once this many subtasks have failed for good.
+    /// The job ends as failed once this many subtasks have failed for good.
     #[schemars(default, range(min = 1, max = 1_099_511_627_776_u64))]
     stop_after_failures: Option<u64>,
     /// Which worker gets which subtask.
     #[schemars(default)]
     placement: Placement<'a>,
-    /// How many subtasks travel in one message.
+    /// The number of subtasks in one chunk.
     #[schemars(default)]
     chunk: Chunk,
-    /// What becomes of results.
+    /// Where results are kept.
     #[schemars(default)]
     results: Results<'a>,
-    /// What happens to a subtask whose file or object is not the one that was there when the job was admitted (its size and its
-    /// change time, or its ETag): it fails for good, or reads what is there.
-    // Left out where it is the default, so that digests stay what they were before there was this field.
+    /// What happens to a subtask whose file or object has changed since the job was admitted (its
+    /// size and change time, or its ETag): it fails for good, or reads the changed file.
+    // Absent where it is the default, so that documents without this field keep their digests.
     #[serde(skip_serializing_if = "Changed::is_default")]
     #[schemars(default)]
     changed: Changed,
     /// How long the ledger keeps the finished job; at least 1s.
     #[schemars(default = "default_keep_for")]
     keep_for: DurationText,
-    /// Strings to find it by.
+    /// Labels for finding the job.
     #[schemars(default = "default_labels", extend("maxProperties" = 64))]
     #[schemars(with = "BTreeMap<String, String>")]
     labels: &'a BTreeMap<String, String>,
@@ -207,14 +207,14 @@ impl<'a> JobDocument<'a> {
 #[serde(tag = "by", rename_all = "lowercase")]
 #[schemars(deny_unknown_fields)]
 enum Split<'a> {
-    /// An element a subtask.
+    /// One element for each subtask.
     Items {
         /// The elements: any JSON.
         #[schemars(length(min = 1))]
         #[schemars(with = "Vec<Data<'a>>")]
         items: &'a Items,
     },
-    /// A number a subtask: `start`, `start + step`, … before `end`.
+    /// One number for each subtask: `start`, `start + step`, … before `end`.
     Range {
         /// The first number.
         start: i64,
@@ -224,7 +224,7 @@ enum Split<'a> {
         #[schemars(default = "default_step")]
         step: i64,
     },
-    /// The lines that start in one byte window of a file a subtask.
+    /// For each subtask the lines that start in one byte window of a file.
     Lines {
         /// Paths, globs or URLs, expanded once when the job is admitted.
         #[schemars(length(min = 1))]
@@ -232,13 +232,13 @@ enum Split<'a> {
         /// Size of a window.
         bytes: SizeText,
     },
-    /// A file a subtask.
+    /// One file for each subtask.
     Files {
         /// Paths, globs or URLs, expanded once when the job is admitted.
         #[schemars(length(min = 1))]
         files: &'a [String],
     },
-    /// A combination a subtask, last axis fastest.
+    /// One combination for each subtask; the last axis changes fastest.
     Grid {
         /// Name and values of each axis, in order.
         axes: Axes<'a>,
@@ -303,9 +303,9 @@ impl JsonSchema for Axes<'_> {
 #[serde(untagged)]
 #[schemars(deny_unknown_fields)]
 enum Axis<'a> {
-    /// Listed: any JSON.
+    /// A list: any JSON.
     Values(#[schemars(with = "Vec<Data<'a>>", length(min = 1))] &'a Items),
-    /// Counted.
+    /// A range of numbers.
     Range {
         /// The first number.
         start: i64,
@@ -334,7 +334,7 @@ impl<'a> Axis<'a> {
 struct Reduce<'a> {
     /// The task that combines; its input is `{"inputs": [results…]}`.
     task: Name<'a>,
-    /// How many results it gets at once.
+    /// The number of results that the task combines at once.
     #[schemars(default = "default_fan_in", range(min = 2, max = 10_000))]
     fan_in: u64,
 }
@@ -347,7 +347,7 @@ fn default_fan_in() -> u64 {
 #[derive(Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Retry {
-    /// How many attempts in all.
+    /// The number of attempts in all.
     #[schemars(default = "default_attempts", range(min = 1, max = 1_000))]
     attempts: u32,
     /// The wait before the second attempt.
@@ -356,10 +356,10 @@ struct Retry {
     /// Each wait is this many times the one before.
     #[schemars(default = "default_factor", range(min = 1, max = 1_000))]
     factor: f64,
-    /// No wait is longer (before jitter); at least the backoff.
+    /// The longest wait (before jitter); at least `backoff`.
     #[schemars(default = "default_max_backoff")]
     max_backoff: DurationText,
-    /// Each wait is stretched or shortened by up to this share.
+    /// Each wait is lengthened or shortened at random by up to this share.
     #[schemars(default = "default_jitter", range(min = 0, max = 1))]
     jitter: f64,
 }
@@ -409,19 +409,19 @@ enum Placement<'a> {
     /// The first free worker.
     #[default]
     Shared,
-    /// The live nodes in turn.
+    /// The live workers in turn.
     RoundRobin,
     /// Consistent hashing of the value at this JSON pointer (RFC 6901) of the input, over the live
-    /// nodes.
+    /// workers.
     Hash(#[schemars(regex(pattern = r"^(/([^~]|~[01])*)?$"), length(max = 1_000))] &'a str),
 }
 
-/// How many subtasks travel in one message.
+/// The number of subtasks in one chunk.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 enum Chunk {
     Auto(Auto),
-    /// So many.
+    /// A fixed number.
     Fixed(#[schemars(range(min = 1, max = 1_000_000))] u64),
 }
 
@@ -431,14 +431,14 @@ impl Default for Chunk {
     }
 }
 
-/// As many as suits their duration.
+/// As many as suit their duration.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Auto {
     Auto,
 }
 
-/// What becomes of results.
+/// Where results are kept.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 enum Results<'a> {
@@ -456,7 +456,7 @@ impl Default for Results<'_> {
     }
 }
 
-/// What happens to a subtask whose file has changed: it fails, or reads what is there.
+/// What happens to a subtask whose file has changed: it fails, or reads the changed file.
 #[derive(Default, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Changed {
@@ -471,7 +471,7 @@ impl Changed {
     }
 }
 
-/// Kept in the ledger, or thrown away.
+/// Results are kept in the ledger, or discarded.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum ResultsWord {

@@ -1,13 +1,13 @@
-//! JSON text to a tree that forgets nothing and copies nothing: each node is a part of the text, looked
-//! into when somebody asks.
+//! Parses JSON text into a tree that keeps everything and copies nothing: each node is a part of
+//! the text, which is parsed further on demand.
 //!
-//! Deliberately absent: what a job document means (see `decode`).
+//! Deliberately absent: the meaning of a job document (see `decode`).
 
 use std::fmt;
 
 use serde::de::{Error as _, MapAccess, Visitor};
 
-use super::place::Place;
+use super::field_path::FieldPath;
 use super::{Invalid, JobDocument, MAX_DEPTH, MAX_DOCUMENT_BYTES};
 use crate::JobId;
 use crate::json::{self, Items, Json, TOO_DEEP};
@@ -16,7 +16,7 @@ use crate::json::{self, Items, Json, TOO_DEEP};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Node<'a>(&'a str);
 
-/// What kind of value a node is.
+/// The kind of a node's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Null,
@@ -29,7 +29,7 @@ pub(super) enum Kind {
 
 /// Reads a whole text; trailing whitespace is fine, anything else after the value is not.
 pub(super) fn parse(bytes: &[u8]) -> Result<Node<'_>, Invalid> {
-    let place = Place::Root;
+    let place = FieldPath::Root;
     if bytes.len() > MAX_DOCUMENT_BYTES {
         let found = format!("{} bytes", bytes.len());
         return Err(place.invalid(found, too_long()));
@@ -54,7 +54,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Node<'_>, Invalid> {
     Ok(Node(text.trim_ascii()))
 }
 
-/// What is allowed where a document is too long.
+/// The advice in the error for a document that is too long.
 pub(super) fn too_long() -> String {
     let mib = MAX_DOCUMENT_BYTES >> 20;
     format!("at most {mib} MiB; submit more items through an open job, or name them by files")
@@ -72,7 +72,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The node as it may stand in an error: short, on one line.
+    /// The node as errors show it: short, on one line.
     pub(super) fn describe(self) -> String {
         match self.kind() {
             Kind::Null | Kind::Bool | Kind::Number => quote(self.0),
@@ -95,20 +95,20 @@ impl<'a> Node<'a> {
         (self.kind() == Kind::List).then(|| json::elements(self.0).map(Node).collect())
     }
 
-    /// Keys in their order; one that stands twice stands twice.
+    /// The members in their order; a key that appears twice is given twice.
     pub(super) fn members(self) -> Option<Vec<(String, Node<'a>)>> {
         let members = || json::members(self.0).map(|(key, value)| (key, Node(value))).collect();
         (self.kind() == Kind::Object).then(members)
     }
 
-    /// The application's own data: any JSON, but a key that stands twice is refused, because one of
-    /// its values would be lost.
-    pub(super) fn into_json(self, place: Place<'_>) -> Result<Json, Invalid> {
+    /// The application's own data: any JSON, except that a key that appears twice is refused,
+    /// because one of its values would be lost.
+    pub(super) fn into_json(self, place: FieldPath<'_>) -> Result<Json, Invalid> {
         Json::canonical(self.0, place)
     }
 
-    /// The same of a list.
-    pub(super) fn into_items(self, place: Place<'_>) -> Option<Result<Items, Invalid>> {
+    /// The same for a list.
+    pub(super) fn into_items(self, place: FieldPath<'_>) -> Option<Result<Items, Invalid>> {
         (self.kind() == Kind::List).then(|| Items::canonical(self.0, place))
     }
 }
@@ -138,7 +138,7 @@ impl JobDocument {
     pub fn peek_id(json: &[u8]) -> Option<JobId> {
         let mut id = None;
         let mut deserializer = serde_json::Deserializer::from_slice(json);
-        // Whatever is wrong behind the id is for `parse` to say.
+        // `parse` reports errors after the id.
         let _ = serde::Deserializer::deserialize_any(&mut deserializer, PeekId { id: &mut id });
         id.and_then(|text| super::units::parse_job_id(&text))
     }

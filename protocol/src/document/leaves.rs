@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use super::units;
 use crate::json::Json;
 
-/// The application's own JSON, as it is kept: a digest is compared between programs.
+/// The application's own JSON, in the form that is kept: programs compare digests of it.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Data<'a>(pub(super) Option<&'a Json>);
 
@@ -34,7 +34,7 @@ impl JsonSchema for Data<'_> {
     }
 }
 
-/// A text with a form of its own.
+/// A text with a pattern.
 macro_rules! text {
     ($(#[$doc:meta])* $name:ident $(<$life:lifetime>)? ($inner:ty), $schema:tt, $text:expr) => {
         $(#[$doc])*

@@ -1,14 +1,14 @@
 //! The job document: what an application publishes.
 //!
-//! The way in is `json` (text to tree), `decode` (tree to types) and `rules` (what the values may
-//! be); a document built in Rust meets the same rules. The way out is `encode`. Deliberately
-//! absent: files (see [`crate::Plan`]).
+//! Parsing goes through `json` (text to tree), `decode` (tree to types) and `rules` (which values
+//! are allowed); a document built in Rust passes the same rules. `encode` writes the document.
+//! Deliberately absent: files (see [`crate::Plan`]).
 
 mod decode;
 mod encode;
+pub(crate) mod field_path;
 mod json;
 mod leaves;
-pub(crate) mod place;
 mod reader;
 pub(crate) mod rules;
 mod schema;
@@ -26,7 +26,7 @@ use crate::json::{Items, Json};
 
 pub(crate) use json::quote;
 pub use reader::nearest;
-pub use schema::{chunk_schema, job_schema, journal_schema};
+pub use schema::{chunk_schema, job_schema, journal_schema, views_schema};
 
 /// Most subtasks that a job may have.
 pub const MAX_TOTAL: u64 = 1 << 40;
@@ -34,8 +34,8 @@ pub const MAX_TOTAL: u64 = 1 << 40;
 /// Largest document, bytes. RabbitMQ 4.x takes no message over 16 MiB.
 pub const MAX_DOCUMENT_BYTES: usize = 16 << 20;
 
-/// How deep lists and objects may be nested, the document itself included. serde_json reads at most
-/// 128 levels, and a subtask or a result wraps the data in some more.
+/// The depth to which lists and objects may be nested, the document itself included. serde_json
+/// reads at most 128 levels, and a subtask or a result adds some levels around the data.
 pub const MAX_DEPTH: usize = 100;
 
 const DEFAULT_NAME: &str = "default";
@@ -46,55 +46,55 @@ const DEFAULT_KEEP_FOR: Duration = Duration::from_secs(24 * 3600);
 /// A job, complete and valid: every field has its value, written out or by default.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobDocument {
-    /// The idempotency key; whoever admits a document without one chooses it.
+    /// The idempotency key; if absent, it is chosen when the document is admitted.
     pub id: Option<JobId>,
     /// Name of the task that workers run.
     pub task: String,
     /// How the job becomes subtasks.
     pub split: Split,
-    /// Given to every subtask.
+    /// Parameters that every subtask gets.
     pub params: Json,
-    /// How results are combined, if they are.
+    /// How results are combined; `None` if they are not.
     pub reduce: Option<Reduce>,
-    /// The pool of workers.
+    /// The queue from which workers take the subtasks.
     pub queue: String,
-    /// 0 (last) to 9 (first); a share, not a wall.
+    /// 0 (last) to 9 (first). Jobs of a lower priority get a smaller share of the slots, not none.
     pub priority: u8,
-    /// Whose job it is.
+    /// The tenant that owns the job.
     pub tenant: String,
     /// What happens after a failed attempt.
     pub retry: Retry,
-    /// Of one subtask.
+    /// Time limit of one attempt at a subtask.
     pub timeout: Option<Duration>,
-    /// Of the whole job, from submission.
+    /// Time limit of the whole job, from its submission.
     pub deadline: Option<Duration>,
-    /// Most subtasks running at once, exact across the fleet.
+    /// Most subtasks that run at once, exact across all workers.
     pub max_parallel: Option<u64>,
-    /// Give up once this many subtasks have failed for good.
+    /// The job ends as failed once this many subtasks have failed for good.
     pub stop_after_failures: Option<u64>,
-    /// Which worker gets what.
+    /// Which worker gets which subtask.
     pub placement: Placement,
-    /// How many subtasks travel in one message.
+    /// The number of subtasks in one chunk.
     pub chunk: Chunk,
-    /// What becomes of results.
+    /// Where results are kept.
     pub results: Results,
-    /// What to do where a file is not the one any more that was there when the job was admitted.
+    /// What happens to a subtask whose file has changed since the job was admitted.
     pub changed: Changed,
     /// How long the ledger keeps the finished job.
     pub keep_for: Duration,
-    /// Strings to find it by.
+    /// Labels for finding the job.
     pub labels: BTreeMap<String, String>,
 }
 
 /// How a job becomes subtasks. A rule, never a list of records.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Split {
-    /// An element a subtask.
+    /// One element for each subtask.
     Items {
         /// The elements.
         items: Items,
     },
-    /// A number a subtask: `start`, `start + step`, … before `end`.
+    /// One number for each subtask: `start`, `start + step`, … before `end`.
     Range {
         /// The first number.
         start: i64,
@@ -103,19 +103,19 @@ pub enum Split {
         /// Not zero; negative counts down.
         step: i64,
     },
-    /// A byte window of a file a subtask: the lines that start in it.
+    /// For each subtask the lines that start in one byte window of a file.
     Lines {
         /// Globs, expanded once when the job is admitted.
         files: Vec<String>,
         /// Size of a window.
         bytes: u64,
     },
-    /// A file a subtask.
+    /// One file for each subtask.
     Files {
         /// Globs, expanded once when the job is admitted.
         files: Vec<String>,
     },
-    /// A combination a subtask, last axis fastest.
+    /// One combination for each subtask; the last axis changes fastest.
     Grid {
         /// Name and values of each axis, in the document's order.
         axes: Vec<(String, Axis)>,
@@ -125,9 +125,9 @@ pub enum Split {
 /// The values along one axis of a grid.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Axis {
-    /// Listed.
+    /// A list of values.
     Values(Items),
-    /// Counted.
+    /// A range of numbers.
     Range {
         /// The first number.
         start: i64,
@@ -143,22 +143,22 @@ pub enum Axis {
 pub struct Reduce {
     /// The task that combines; its input is `{"inputs": [results…]}`.
     pub task: String,
-    /// How many results it gets at once, at least 2.
+    /// The number of results that the task combines at once, at least 2.
     pub fan_in: u64,
 }
 
 /// What happens after a failed attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Retry {
-    /// How many attempts in all, at least 1.
+    /// The number of attempts in all, at least 1.
     pub attempts: u32,
     /// The wait before the second attempt.
     pub backoff: Duration,
     /// Each wait is this many times the one before, at least 1.
     pub factor: f64,
-    /// No wait is longer (before jitter).
+    /// The longest wait (before jitter).
     pub max_backoff: Duration,
-    /// Each wait is stretched or shortened by up to this share, 0 to 1.
+    /// Each wait is lengthened or shortened at random by up to this share, 0 to 1.
     pub jitter: f64,
 }
 
@@ -167,38 +167,38 @@ pub struct Retry {
 pub enum Placement {
     /// The first free worker.
     Shared,
-    /// The live nodes in turn.
+    /// The live workers in turn.
     RoundRobin,
-    /// Consistent hashing of the value at this JSON pointer of the input, over the live nodes.
+    /// Consistent hashing of the value at this JSON pointer of the input, over the live workers.
     Hash(String),
 }
 
-/// How many subtasks travel in one message.
+/// The number of subtasks in one chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chunk {
-    /// As many as suits their duration.
+    /// As many as suit their duration.
     Auto,
-    /// So many, at least 1.
+    /// A fixed number, at least 1.
     Fixed(u64),
 }
 
-/// What becomes of results.
+/// Where results are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Results {
-    /// Kept in the ledger.
+    /// Results are kept in the ledger.
     Keep,
-    /// Thrown away.
+    /// Results are discarded.
     Discard,
-    /// Written under this URL prefix (`file://` or `s3://`).
+    /// Results are written under this URL prefix (`file://` or `s3://`).
     Url(String),
 }
 
 /// What to do with a subtask whose file has changed since the job was admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changed {
-    /// It fails for good, with what was found and what was expected.
+    /// The subtask fails for good; the error names the expected and the found version.
     Fail,
-    /// It reads what is there.
+    /// The subtask reads the changed file.
     Read,
 }
 
@@ -227,7 +227,7 @@ impl Retry {
     /// The wait before try number `tries + 1`, without regard to how many attempts are allowed.
     pub fn backoff_for(&self, tries: u32, random: f64) -> Duration {
         if self.backoff.is_zero() {
-            // Zero times a factor that has grown to infinity would be no number.
+            // Zero times an infinite factor is not a number.
             return Duration::ZERO;
         }
         let exponent = i32::try_from(tries.saturating_sub(1)).unwrap_or(i32::MAX);
@@ -267,35 +267,35 @@ impl JobDocument {
 }
 
 impl Split {
-    /// An element a subtask.
+    /// One element for each subtask.
     pub fn items(items: impl IntoIterator<Item = impl Into<Value>>) -> Self {
         Self::Items { items: items.into_iter().map(|item| Json::from(item.into())).collect() }
     }
 
-    /// A value of Rust a subtask, as serde writes it: numbers beyond 64 bits too. The error names the
-    /// value that JSON can't say.
+    /// One Rust value for each subtask, as serde writes it, numbers beyond 64 bits included. The
+    /// error names the value that JSON can't represent.
     pub fn values(values: impl IntoIterator<Item = impl Serialize>) -> Result<Self, Invalid> {
         let items: Result<Items, Invalid> =
             values.into_iter().map(|value| Json::of(&value)).collect();
         Ok(Self::Items { items: items? })
     }
 
-    /// A number a subtask: `start`, `start + 1`, … before `end`.
+    /// One number for each subtask: `start`, `start + 1`, … before `end`.
     pub fn range(numbers: Range<i64>) -> Self {
         Self::Range { start: numbers.start, end: numbers.end, step: 1 }
     }
 
-    /// The lines that start in one window of so many bytes a subtask.
+    /// For each subtask the lines that start in one window of `bytes` bytes.
     pub fn lines(globs: impl IntoIterator<Item = impl Into<String>>, bytes: u64) -> Self {
         Self::Lines { files: globs.into_iter().map(Into::into).collect(), bytes }
     }
 
-    /// A file a subtask.
+    /// One file for each subtask.
     pub fn files(globs: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self::Files { files: globs.into_iter().map(Into::into).collect() }
     }
 
-    /// A combination a subtask, last axis fastest.
+    /// One combination for each subtask; the last axis changes fastest.
     pub fn grid(axes: impl IntoIterator<Item = (impl Into<String>, Axis)>) -> Self {
         Self::Grid { axes: axes.into_iter().map(|(name, axis)| (name.into(), axis)).collect() }
     }
@@ -308,7 +308,7 @@ impl Reduce {
     }
 }
 
-/// How many numbers there are from `start`, in steps that are not zero, before `end`.
+/// The number of values from `start` before `end`, in steps that are not zero.
 pub(crate) fn range_len(start: i64, end: i64, step: i64) -> u128 {
     let distance = i128::from(end) - i128::from(start);
     if step == 0 || (distance > 0) != (step > 0) {
@@ -317,7 +317,7 @@ pub(crate) fn range_len(start: i64, end: i64, step: i64) -> u128 {
     distance.unsigned_abs().div_ceil(u128::from(step.unsigned_abs()))
 }
 
-/// Where a document is wrong, what stands there, and what may stand there.
+/// A mistake in a document: its place, what was found, and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {found}; {allowed}")]
 pub struct Invalid {

@@ -1,10 +1,10 @@
-//! A cursor over the parsed tree: each step knows its place, so each refusal can name it.
+//! Readers over the parsed tree that know the path of each value, so that each error can name it.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::field_path::FieldPath;
 use super::json::{Kind, Node, quote};
-use super::place::Place;
 use super::rules::{real_numbers, whole_numbers};
 use super::{Invalid, units};
 use crate::json::{Items, Json};
@@ -12,29 +12,29 @@ use crate::json::{Items, Json};
 const DURATIONS: &str = r#"write one like "30s", "5m" or "1h 30m""#;
 const SIZES: &str = r#"write a whole number with B, KiB, MiB, GiB or TiB, like "1MiB""#;
 
-/// A value that is about to be read.
+/// A value and its path.
 pub(super) struct Reader<'a> {
-    place: Place<'a>,
+    place: FieldPath<'a>,
     node: Node<'a>,
 }
 
 /// The members of an object, taken out one by one.
 pub(super) struct Object<'a> {
-    place: &'a Place<'a>,
+    place: &'a FieldPath<'a>,
     members: Vec<(String, Node<'a>)>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(place: Place<'a>, node: Node<'a>) -> Self {
+    pub(super) fn new(place: FieldPath<'a>, node: Node<'a>) -> Self {
         Self { place, node }
     }
 
-    /// The path of the value, for those who look inside.
-    pub(super) fn place(&self) -> Place<'a> {
+    /// The path of the value.
+    pub(super) fn place(&self) -> FieldPath<'a> {
         self.place
     }
 
-    /// This value isn't what may stand here.
+    /// The error for a value that is not allowed here.
     pub(super) fn refuse(&self, allowed: impl Into<String>) -> Invalid {
         self.place.invalid(self.node.describe(), allowed)
     }
@@ -133,16 +133,17 @@ impl<'a> Reader<'a> {
 }
 
 impl<'a> Object<'a> {
-    /// `place` is the reader's own, kept by the caller so that the members can point at it.
+    /// `place` is the reader's path, which the caller keeps alive so that members can refer to it.
     pub(super) fn new(
         reader: Reader<'a>,
-        place: &'a Place<'a>,
+        place: &'a FieldPath<'a>,
         allowed: &str,
     ) -> Result<Self, Invalid> {
         Ok(Self { place, members: reader.members(allowed)? })
     }
 
-    /// The member's text, left where it is; it decides which other members there may be.
+    /// The member's text, without taking the member out; it decides which other members are
+    /// allowed.
     pub(super) fn peek_text(&self, name: &'a str, allowed: &str) -> Result<String, Invalid> {
         match self.members.iter().find(|(key, _)| key == name) {
             Some((_, node)) => {
@@ -152,15 +153,14 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// Refuses members that are unknown or stand twice.
+    /// Refuses members that are unknown or appear twice.
     pub(super) fn only(&self, fields: &[&str]) -> Result<(), Invalid> {
         for (index, (key, _)) in self.members.iter().enumerate() {
             if !fields.contains(&key.as_str()) {
                 let found = format!("unknown field {}", quote(key));
                 return Err(self.place.invalid(found, suggestion(key, fields)));
             }
-            // Only known fields get here, so the scan is over at most as many as there are of
-            // those.
+            // Only known fields get here, so the scan is short.
             if self.members[..index].iter().any(|(earlier, _)| earlier == key) {
                 return Err(self.place.twice("field", key));
             }
@@ -175,7 +175,7 @@ impl<'a> Object<'a> {
         Some(Reader::new(self.place.field(name), node))
     }
 
-    /// Takes a member out that has to be there; `allowed` says what it is for.
+    /// Takes out a required member; `allowed` says what it is for.
     pub(super) fn required(&mut self, name: &'a str, allowed: &str) -> Result<Reader<'a>, Invalid> {
         self.take(name).ok_or_else(|| self.missing(name, allowed))
     }
@@ -185,7 +185,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// The field that was probably meant, or all that there are.
+/// The field that was probably meant, or all known fields.
 fn suggestion(found: &str, fields: &[&str]) -> String {
     match nearest(found, fields, |field| (field.len() / 3).max(1)) {
         Some(field) => format!("did you mean `{field}`?"),
@@ -193,7 +193,8 @@ fn suggestion(found: &str, fields: &[&str]) -> String {
     }
 }
 
-/// The word that was probably meant: the nearest one, if it is no more edits away than `most` says of it.
+/// The word that was probably meant: the nearest one, if it is at most `most` of its length edits
+/// away.
 pub fn nearest<'a>(
     found: &str,
     words: &[&'a str],
@@ -212,8 +213,8 @@ pub(super) fn one_of(words: &[&str]) -> String {
     }
 }
 
-/// The Levenshtein distance, letter case and `-` for `_` not counted. A key far longer than any
-/// field is far from all of them, and costs nothing.
+/// The Levenshtein distance without regard to letter case and to `-` for `_`. A key that is far
+/// longer than any field is not compared.
 fn edits(found: &str, field: &str) -> usize {
     if found.len() > 2 * field.len() + 2 {
         return found.len();

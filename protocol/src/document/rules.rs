@@ -1,5 +1,4 @@
-//! What a document may say, whoever wrote it: parsed from JSON or built in Rust, it passes through
-//! here.
+//! The rules that every document must obey, parsed from JSON or built in Rust.
 //!
 //! Each bound has its reason beside it. Deliberately absent: types and unknown fields, which only
 //! JSON can get wrong (see `decode`), and files, which only the ledger's manifest knows (see
@@ -9,8 +8,8 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::field_path::FieldPath;
 use super::json::{quote, too_long};
-use super::place::Place;
 use super::units::format_duration;
 use super::{
     Axis, Chunk, Invalid, JobDocument, MAX_DEPTH, MAX_DOCUMENT_BYTES, MAX_TOTAL, Placement,
@@ -20,14 +19,13 @@ use crate::json::{self, Items};
 use crate::names::{MAX_LABEL_VALUE, MAX_NAME, check_name};
 
 pub(super) const PRIORITY: RangeInclusive<u64> = 0..=9;
-/// A node of the tree gets its results in one message and holds them in memory at once.
+/// A reduce node gets its results in one message and holds them in memory at once.
 pub(super) const FAN_IN: RangeInclusive<u64> = 2..=10_000;
-/// A subtask that failed a thousand times won't succeed for being tried again.
+/// A subtask that failed a thousand times will not succeed.
 pub(super) const ATTEMPTS: RangeInclusive<u64> = 1..=1_000;
 pub(super) const FACTOR: RangeInclusive<f64> = 1.0..=1_000.0;
 pub(super) const JITTER: RangeInclusive<f64> = 0.0..=1.0;
-/// What a worker holds of one chunk, outcomes and results, has to fit in its memory and in one
-/// commit.
+/// The outcomes and results of one chunk must fit in a worker's memory and in one commit.
 pub(super) const CHUNK: RangeInclusive<u64> = 1..=1_000_000;
 /// No job has more subtasks, so no larger limit means anything; and Lua counts exactly that far.
 pub(super) const SUBTASKS: RangeInclusive<u64> = 1..=MAX_TOTAL;
@@ -44,17 +42,16 @@ const MAX_PATH: usize = 4_096;
 const LONGEST: Duration = Duration::from_secs(876_600 * 3_600);
 /// The ledger's clock ticks in milliseconds.
 const SHORTEST: Duration = Duration::from_millis(1);
-/// Whoever waits for a job has to find it when it has ended.
+/// A client that waits for a job must still find it after its end.
 const SHORTEST_KEPT: Duration = Duration::from_secs(1);
 
 impl JobDocument {
-    /// Whether the document obeys the rules of [`JobDocument::parse`], for one that was built in
-    /// Rust.
+    /// Checks a document that was built in Rust against the rules of [`JobDocument::parse`].
     ///
     /// The rules of names: a task, queue or tenant has 1 to 100 characters out of `A-Z a-z 0-9 . _
     /// -`, because they become part of queue names, keys and metrics.
     pub fn validate(&self) -> Result<(), Invalid> {
-        let root = Place::Root;
+        let root = FieldPath::Root;
         name(root.field("task"), &self.task)?;
         let place = root.field("split");
         split(place, &self.split)?;
@@ -86,7 +83,7 @@ impl JobDocument {
         }
         duration(root.field("keep_for"), self.keep_for, SHORTEST_KEPT)?;
         self.check_labels(root.field("labels"))?;
-        // The canonical text is what travels and what is kept, so it has to fit too.
+        // The canonical text is what is sent and kept, so it must fit too.
         let length = self.json_length();
         if length > MAX_DOCUMENT_BYTES {
             return Err(root.invalid(format!("{length} bytes"), too_long()));
@@ -94,7 +91,7 @@ impl JobDocument {
         Ok(())
     }
 
-    fn check_reduce(&self, place: Place<'_>) -> Result<(), Invalid> {
+    fn check_reduce(&self, place: FieldPath<'_>) -> Result<(), Invalid> {
         let Some(reduce) = &self.reduce else { return Ok(()) };
         name(place.field("task"), &reduce.task)?;
         whole(place.field("fan_in"), reduce.fan_in, &FAN_IN)?;
@@ -107,7 +104,7 @@ impl JobDocument {
         Ok(())
     }
 
-    fn check_labels(&self, place: Place<'_>) -> Result<(), Invalid> {
+    fn check_labels(&self, place: FieldPath<'_>) -> Result<(), Invalid> {
         if self.labels.len() > MAX_LABELS {
             let found = format!("{} labels", self.labels.len());
             return Err(place.invalid(found, format!("use at most {MAX_LABELS}")));
@@ -136,22 +133,22 @@ pub(super) fn real_numbers(bounds: &RangeInclusive<f64>) -> String {
     format!("use a number from {} to {}", bounds.start(), bounds.end())
 }
 
-fn whole(place: Place<'_>, value: u64, bounds: &RangeInclusive<u64>) -> Result<(), Invalid> {
+fn whole(place: FieldPath<'_>, value: u64, bounds: &RangeInclusive<u64>) -> Result<(), Invalid> {
     if bounds.contains(&value) {
         return Ok(());
     }
     Err(place.invalid(format!("`{value}`"), whole_numbers(bounds)))
 }
 
-fn real(place: Place<'_>, value: f64, bounds: &RangeInclusive<f64>) -> Result<(), Invalid> {
-    // A NaN is in no range.
+fn real(place: FieldPath<'_>, value: f64, bounds: &RangeInclusive<f64>) -> Result<(), Invalid> {
+    // NaN is in no range.
     if bounds.contains(&value) {
         return Ok(());
     }
     Err(place.invalid(format!("`{value}`"), real_numbers(bounds)))
 }
 
-fn duration(place: Place<'_>, value: Duration, least: Duration) -> Result<(), Invalid> {
+fn duration(place: FieldPath<'_>, value: Duration, least: Duration) -> Result<(), Invalid> {
     let in_milliseconds = value.subsec_nanos().is_multiple_of(1_000_000);
     if (least..=LONGEST).contains(&value) && in_milliseconds {
         return Ok(());
@@ -162,12 +159,12 @@ fn duration(place: Place<'_>, value: Duration, least: Duration) -> Result<(), In
     Err(place.invalid(found, allowed))
 }
 
-fn name(place: Place<'_>, name: &str) -> Result<(), Invalid> {
+fn name(place: FieldPath<'_>, name: &str) -> Result<(), Invalid> {
     check_name("", name).map_err(|wrong| place.invalid(wrong.found, wrong.allowed))
 }
 
 /// The name of an axis or label: free text on one line.
-fn key_text(place: Place<'_>, key: &str) -> Result<(), Invalid> {
+fn key_text(place: FieldPath<'_>, key: &str) -> Result<(), Invalid> {
     let length = key.chars().count();
     if (1..=MAX_NAME).contains(&length) && !key.chars().any(char::is_control) {
         return Ok(());
@@ -180,7 +177,7 @@ fn key_text(place: Place<'_>, key: &str) -> Result<(), Invalid> {
     Err(place.invalid(found, format!("use 1 to {MAX_NAME} printable characters")))
 }
 
-fn retry(place: Place<'_>, retry: &Retry) -> Result<(), Invalid> {
+fn retry(place: FieldPath<'_>, retry: &Retry) -> Result<(), Invalid> {
     whole(place.field("attempts"), u64::from(retry.attempts), &ATTEMPTS)?;
     duration(place.field("backoff"), retry.backoff, Duration::ZERO)?;
     real(place.field("factor"), retry.factor, &FACTOR)?;
@@ -194,7 +191,7 @@ fn retry(place: Place<'_>, retry: &Retry) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn placement(place: Place<'_>, placement: &Placement) -> Result<(), Invalid> {
+fn placement(place: FieldPath<'_>, placement: &Placement) -> Result<(), Invalid> {
     let Placement::Hash(pointer) = placement else { return Ok(()) };
     let place = place.field("hash");
     if pointer.len() > MAX_POINTER {
@@ -211,7 +208,7 @@ fn placement(place: Place<'_>, placement: &Placement) -> Result<(), Invalid> {
     Err(place.invalid(found, "write a slash before each name, `~0` for `~` and `~1` for `/`"))
 }
 
-fn results_url(place: Place<'_>, url: &str) -> Result<(), Invalid> {
+fn results_url(place: FieldPath<'_>, url: &str) -> Result<(), Invalid> {
     const ALLOWED: &str =
         "use keep, discard, or a URL like file:///absolute/path or s3://bucket/prefix";
     let odd = |char: char| char.is_control() || char.is_whitespace();
@@ -224,9 +221,8 @@ fn results_url(place: Place<'_>, url: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// All that can be said of a split without its files; what is left to count can be counted in 128
-/// bits.
-pub(crate) fn split(place: Place<'_>, split: &Split) -> Result<(), Invalid> {
+/// Checks what can be checked of a split without its files. The counts that remain fit 128 bits.
+pub(crate) fn split(place: FieldPath<'_>, split: &Split) -> Result<(), Invalid> {
     match split {
         Split::Items { items } if items.is_empty() => {
             Err(place.field("items").invalid("an empty list", "list at least one item"))
@@ -247,7 +243,7 @@ pub(crate) fn split(place: Place<'_>, split: &Split) -> Result<(), Invalid> {
 }
 
 /// Refuses more than [`MAX_TOTAL`] subtasks; `None` is a number past 128 bits.
-pub(crate) fn total(place: Place<'_>, count: Option<u128>) -> Result<(), Invalid> {
+pub(crate) fn total(place: FieldPath<'_>, count: Option<u128>) -> Result<(), Invalid> {
     let found = match count {
         Some(count) if count <= u128::from(MAX_TOTAL) => return Ok(()),
         Some(count) => format!("{count} subtasks"),
@@ -256,8 +252,8 @@ pub(crate) fn total(place: Place<'_>, count: Option<u128>) -> Result<(), Invalid
     Err(place.invalid(found, format!("use at most {MAX_TOTAL} (2^40)")))
 }
 
-/// How many numbers a range has, at least one.
-fn range(place: Place<'_>, start: i64, end: i64, step: i64) -> Result<u128, Invalid> {
+/// The number of values in a range, at least one.
+fn range(place: FieldPath<'_>, start: i64, end: i64, step: i64) -> Result<u128, Invalid> {
     if step == 0 {
         return Err(place.field("step").invalid("`0`", "use a step that leads from start to end"));
     }
@@ -271,7 +267,7 @@ fn range(place: Place<'_>, start: i64, end: i64, step: i64) -> Result<u128, Inva
     }
 }
 
-fn grid(place: Place<'_>, axes: &[(String, Axis)]) -> Result<(), Invalid> {
+fn grid(place: FieldPath<'_>, axes: &[(String, Axis)]) -> Result<(), Invalid> {
     if axes.is_empty() {
         return Err(place.invalid("no axes", "name at least one"));
     }
@@ -300,7 +296,7 @@ fn grid(place: Place<'_>, axes: &[(String, Axis)]) -> Result<(), Invalid> {
     total(place, count)
 }
 
-fn globs(place: Place<'_>, globs: &[String]) -> Result<(), Invalid> {
+fn globs(place: FieldPath<'_>, globs: &[String]) -> Result<(), Invalid> {
     const ALLOWED: &str =
         "write paths with * ? [abc] or **, or URLs that start with file:// or s3://";
     if globs.is_empty() {
@@ -331,7 +327,7 @@ fn globs(place: Place<'_>, globs: &[String]) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn split_depth(place: Place<'_>, split: &Split) -> Result<(), Invalid> {
+fn split_depth(place: FieldPath<'_>, split: &Split) -> Result<(), Invalid> {
     match split {
         Split::Items { items } => depths(place.field("items"), items, 3),
         Split::Grid { axes } => {
@@ -345,16 +341,16 @@ fn split_depth(place: Place<'_>, split: &Split) -> Result<(), Invalid> {
     }
 }
 
-fn depths(place: Place<'_>, values: &Items, above: usize) -> Result<(), Invalid> {
+fn depths(place: FieldPath<'_>, values: &Items, above: usize) -> Result<(), Invalid> {
     if json::depth(values.text()) <= MAX_DEPTH - above + 1 {
         return Ok(());
     }
     values.iter().enumerate().try_for_each(|(index, text)| depth(place.index(index), text, above))
 }
 
-/// Refuses data nested so deep that the document could not be read again; `above` levels are around
-/// it.
-fn depth(place: Place<'_>, text: &str, above: usize) -> Result<(), Invalid> {
+/// Refuses data that is nested so deep that the document could not be read again; `above` is the
+/// number of levels around the data.
+fn depth(place: FieldPath<'_>, text: &str, above: usize) -> Result<(), Invalid> {
     if json::depth(text) <= MAX_DEPTH - above {
         return Ok(());
     }

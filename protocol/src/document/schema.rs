@@ -1,13 +1,14 @@
-//! JSON Schemas (2020-12) of what foreign programs write and read, generated from the types.
+//! JSON Schemas (2020-12) of the formats that other programs write and read, generated from the
+//! types.
 //!
-//! A schema can't tell everything that `JobDocument::parse` checks (sums, products, fields that
+//! A schema can't express everything that `JobDocument::parse` checks (sums, products, fields that
 //! exclude each other), so it accepts some documents that are refused, and never refuses one that
 //! is accepted.
 
 use schemars::generate::SchemaSettings;
 
 use super::encode;
-use crate::{ChunkMessage, JournalRecord};
+use crate::{ChunkMessage, JournalRecord, wire};
 
 /// The JSON Schema of the job document, kept as `docs/job.schema.json`.
 pub fn job_schema() -> String {
@@ -22,6 +23,11 @@ pub fn chunk_schema() -> String {
 /// The JSON Schema of the journal's records, kept as `docs/journal.schema.json`.
 pub fn journal_schema() -> String {
     print::<JournalRecord>()
+}
+
+/// The JSON Schema of what `--json` prints, kept as `docs/views.schema.json`.
+pub fn views_schema() -> String {
+    print::<wire::AnyView>()
 }
 
 fn print<T: schemars::JsonSchema>() -> String {

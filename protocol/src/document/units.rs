@@ -1,4 +1,4 @@
-//! Durations, sizes and ids as they stand in a document, there and back.
+//! Parses and formats the durations, sizes and ids of a document.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use uuid::Uuid;
 
 use crate::JobId;
 
-/// Reads a humantime string such as `30s`, `1h 30m` or `1day`. `None` if it is none, or has no
+/// Parses a duration such as `30s`, `1h 30m` or `1day`. `None` if the text is no duration or has no
 /// unit.
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {
-    // humantime takes a bare `0`; here every number has its unit.
+    // humantime accepts a bare `0`; here every number needs a unit.
     let has_unit = text.bytes().any(|byte| byte.is_ascii_alphabetic());
     if has_unit { humantime::parse_duration(text).ok() } else { None }
 }
 
-/// The shortest exact spelling with one unit: `24h`, `5m`, `90s`, `1500ms`. Our own, so that no
-/// release of a library can change the digest of a document.
+/// The shortest exact spelling with one unit: `24h`, `5m`, `90s`, `1500ms`. Written here, so that
+/// no release of a library can change the digest of a document.
 pub(super) fn format_duration(duration: Duration) -> String {
     let nanos = duration.as_nanos();
     let units = [
@@ -37,7 +37,7 @@ pub(super) fn format_duration(duration: Duration) -> String {
 const SIZES: [(u64, &str); 5] =
     [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B")];
 
-/// Reads a size such as `1MiB` or `512KiB`: a whole number and its unit, nothing between them.
+/// Parses a size such as `1MiB` or `512KiB`: a whole number and its unit with nothing between them.
 pub(super) fn parse_size(text: &str) -> Option<u64> {
     let digits = text.find(|char: char| !char.is_ascii_digit())?;
     let (number, unit) = text.split_at(digits);
@@ -54,8 +54,8 @@ pub(super) fn format_size(bytes: u64) -> String {
     format!("{}{unit}", bytes / size)
 }
 
-/// Reads a UUID with its hyphens. The nil UUID is refused: it is what an id looks like that nobody
-/// set, and all such jobs would be one.
+/// Parses a UUID with hyphens. Refuses the nil UUID: an id that was never set is nil, and all such
+/// jobs would be the same job.
 pub(super) fn parse_job_id(text: &str) -> Option<JobId> {
     if text.len() != 36 {
         return None;

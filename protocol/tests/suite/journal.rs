@@ -3,7 +3,8 @@
 use longshore_protocol::document::journal_schema;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Decoder, Ending, JobId, JournalEvent, JournalRecord, LARGEST_RECORD, SchedulerId, Timestamp,
+    JobId, JournalDecoder, JournalEnding, JournalEvent, JournalRecord, LARGEST_RECORD, SchedulerId,
+    Timestamp,
 };
 use serde_json::{Value, json};
 
@@ -25,8 +26,8 @@ fn admitted(document: String) -> JournalEvent {
     }
 }
 
-fn ending() -> Ending {
-    Ending {
+fn ending() -> JournalEnding {
+    JournalEnding {
         state: JobState::Failed,
         finished_at: AT,
         submitted_at: AT,
@@ -62,14 +63,14 @@ fn all() -> [JournalEvent; 8] {
 #[test]
 fn every_record_is_read_as_it_was_written_and_obeys_the_schema() {
     let schema = validator(&journal_schema());
-    for news in all() {
-        let messages = JournalRecord::encode(&news);
-        let [message] = messages.as_slice() else { panic!("{news:?} is short") };
+    for event in all() {
+        let messages = JournalRecord::encode(&event);
+        let [message] = messages.as_slice() else { panic!("{event:?} is short") };
         let value: Value = serde_json::from_str(message).expect("JSON");
         assert!(schema.is_valid(&value), "{message}");
-        if !matches!(news, JournalEvent::Piece { .. }) {
-            let read = Decoder::default().decode(message.as_bytes()).expect("readable");
-            assert_eq!(read.as_ref(), Some(&news), "{message}");
+        if !matches!(event, JournalEvent::Piece { .. }) {
+            let read = JournalDecoder::default().decode(message.as_bytes()).expect("readable");
+            assert_eq!(read.as_ref(), Some(&event), "{message}");
         }
     }
 }
@@ -93,8 +94,9 @@ fn a_record_that_is_too_long_travels_in_pieces_that_fit() {
     assert!(messages.len() > 1);
     let longest = messages.iter().map(String::len).max();
     assert!(longest.is_some_and(|longest| longest < 16 << 20), "{longest:?}");
-    let mut decoder = Decoder::default();
-    // The first publisher died after two pieces; the next begins again. Another job's record comes in between.
+    let mut decoder = JournalDecoder::default();
+    // The first publisher died after two pieces; the next begins again. Another job's record comes
+    // in between.
     let other = JournalRecord::encode(&JournalEvent::Paused { job: job(8), at: AT });
     let stream = messages[..2].iter().chain(&messages).chain(&other).chain(&messages[1..]);
     let read: Vec<JournalEvent> =
@@ -107,6 +109,6 @@ fn a_record_that_is_too_long_travels_in_pieces_that_fit() {
 #[test]
 fn what_is_no_record_of_ours_is_an_error() {
     for text in ["", "{}", "{\"v\":1,\"is\":\"moved\"}", "{\"v\":2,\"is\":\"mark\",\"by\":\"x\"}"] {
-        assert!(Decoder::default().decode(text.as_bytes()).is_err(), "{text}");
+        assert!(JournalDecoder::default().decode(text.as_bytes()).is_err(), "{text}");
     }
 }

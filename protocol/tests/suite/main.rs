@@ -1,5 +1,4 @@
-//! What the words of Longshore promise, seen from outside. One binary, because linking is what
-//! takes the time.
+//! Tests of the public types of `protocol`. One binary, because linking takes most of the time.
 
 mod bad_documents;
 mod delays;

@@ -3,7 +3,9 @@
 
 use std::path::PathBuf;
 
-use longshore_protocol::document::{chunk_schema, job_schema, journal_schema};
+use longshore_protocol::document::{chunk_schema, job_schema, journal_schema, views_schema};
+use longshore_protocol::state::JobState;
+use longshore_protocol::wire::JobAnswer;
 use longshore_protocol::{ChunkId, ChunkMessage, Epoch, JobDocument, JobId};
 use serde_json::{Value, json};
 
@@ -46,6 +48,33 @@ fn the_schema_of_the_chunk_message_in_docs_is_the_one_of_the_types() {
 #[test]
 fn the_schema_of_the_journal_in_docs_is_the_one_of_the_types() {
     kept_in_docs("journal.schema.json", &journal_schema());
+}
+
+#[test]
+fn the_schema_of_the_views_in_docs_is_the_one_of_the_types() {
+    kept_in_docs("views.schema.json", &views_schema());
+}
+
+#[test]
+fn the_schema_of_the_views_accepts_a_job_and_an_answer_and_no_other_object() {
+    let schema = validator(&views_schema());
+    let id = JobId::from_uuid(uuid::Uuid::from_u128(7));
+    for answer in [
+        JobAnswer::submitted(id),
+        JobAnswer::state(id, JobState::Paused),
+        JobAnswer::deleted(id),
+        JobAnswer::cancelled_before_admission(id),
+    ] {
+        let value = serde_json::to_value(&answer).expect("an answer is JSON");
+        assert!(schema.is_valid(&value), "{value}");
+        let read: JobAnswer = serde_json::from_value(value).expect("an answer reads back");
+        assert_eq!(read, answer);
+    }
+    let deleted = serde_json::to_value(JobAnswer::deleted(id)).expect("an answer is JSON");
+    assert_eq!(deleted["state"], "deleted");
+    for wrong in [json!({}), json!({"id": 7}), json!({"id": id, "state": "asleep"}), json!([])] {
+        assert!(!schema.is_valid(&wrong), "{wrong}");
+    }
 }
 
 #[test]

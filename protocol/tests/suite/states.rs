@@ -41,6 +41,38 @@ fn every_event_leads_every_job_where_the_table_says() {
     assert_eq!(lines.next(), None);
 }
 
+/// A row a state, a column a predicate, in the order of `ALL` and of `PREDICATES`.
+const PREDICATES: &str = "
+            | TERMINAL | SUCCEEDED | ACCEPTED | PAUSED | FEEDS | ACCEPTS_CLAIMS | IN_PROGRESS
+  queued    | -        | -         | yes      | -      | yes   | yes            | -
+  running   | -        | -         | yes      | -      | yes   | yes            | yes
+  reducing  | -        | -         | yes      | -      | yes   | yes            | yes
+  paused    | -        | -         | yes      | yes    | -     | -              | -
+  succeeded | yes      | yes       | yes      | -      | -     | -              | -
+  failed    | yes      | -         | yes      | -      | -     | -              | -
+  cancelled | yes      | -         | yes      | -      | -     | -              | -
+  rejected  | yes      | -         | -        | -      | -     | -              | -
+";
+
+#[test]
+fn every_predicate_of_a_state_holds_where_the_table_says() {
+    let mut lines = PREDICATES.lines().skip(1);
+    let header = cells(lines.next().expect("a header"));
+    assert_eq!(header[1..], JobState::PREDICATES.map(|(name, _)| name));
+    for (state, line) in JobState::ALL.into_iter().zip(lines) {
+        let found = JobState::PREDICATES.map(|(_, holds)| if holds(state) { "yes" } else { "-" });
+        assert_eq!(cells(line)[1..], found, "{state}");
+    }
+}
+
+#[test]
+fn claims_are_accepted_where_a_job_may_start() {
+    for state in JobState::ALL {
+        let starts = state.on(JobEvent::Start, JobState::Queued).is_ok();
+        assert_eq!(state.accepts_claims(), starts, "{state}");
+    }
+}
+
 #[test]
 fn a_resumed_job_goes_back_to_where_it_was_paused() {
     for state in [JobState::Queued, JobState::Running, JobState::Reducing] {

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use longshore_broker::Queue;
 use longshore_ledger::{SpeculationRequest, SpeculativeChunk};
-use longshore_protocol::state::JobState;
 use longshore_protocol::{JobId, NodeId, Timestamp};
 
 use super::event::{Action, Keyed};
@@ -107,7 +106,7 @@ fn understudies(fleet: &Fleet, job: &Job) -> Vec<(NodeId, u32)> {
 impl Job {
     /// Whether all that is left of it is in the hands of workers, so that others may be idle for its sake.
     fn is_at_its_tail(&self) -> bool {
-        let moves = matches!(self.summary.state, JobState::Running | JobState::Reducing);
+        let moves = self.summary.state.is_in_progress();
         moves
             && self.summary.running_chunks > 0
             && self.summary.queued_chunks == 0
@@ -144,7 +143,7 @@ mod tests {
         let job = world.submit(40, 500_000, "");
         // The slow one takes 50 s for a subtask, and holds two chunks.
         ends(&mut world, 25_000, job);
-        assert_eq!(world.summary(job).copies, 2);
+        assert_eq!(world.summary(job).speculative_chunks, 2);
         assert_eq!(world.summary(job).attempts, 40, "each counted once");
     }
 
@@ -158,7 +157,7 @@ mod tests {
         ];
         for job in jobs {
             ends(&mut world, 600_000, job);
-            assert_eq!(world.summary(job).copies, 0);
+            assert_eq!(world.summary(job).speculative_chunks, 0);
         }
     }
 
@@ -180,7 +179,7 @@ mod tests {
         world.run_for(1_000);
         world.submit(10_000, 500_000, "");
         world.run_for(20_000);
-        assert_eq!(world.summary(job).copies, 0);
+        assert_eq!(world.summary(job).speculative_chunks, 0);
     }
 
     #[test]
@@ -190,10 +189,10 @@ mod tests {
         let jobs = [world.submit(8, 500_000, ""), world.submit(8, 500_000, r#","max_parallel":3"#)];
         world.run_for(30_000);
         world.non_speculative.clear();
-        let copies = jobs.map(|job| world.summary(job).copies);
+        let copies = jobs.map(|job| world.summary(job).speculative_chunks);
         assert_eq!(copies, [0, 0]);
         world.run_for(5_000);
-        let copies = jobs.map(|job| world.summary(job).copies > 0);
+        let copies = jobs.map(|job| world.summary(job).speculative_chunks > 0);
         assert_eq!(copies, [true, false], "of the first it may now");
     }
 }

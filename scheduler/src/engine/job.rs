@@ -219,8 +219,7 @@ impl Job {
 
     /// What could be opened now, with `slots` in the pool.
     pub(super) fn offer(&self, now: Timestamp, ledger_now: Option<Timestamp>, slots: u64) -> Offer {
-        let feeds =
-            matches!(self.summary.state, JobState::Queued | JobState::Running | JobState::Reducing);
+        let feeds = self.summary.state.feeds();
         let Some(terms) = self.terms.as_ref().filter(|_| feeds && now >= self.dry_until) else {
             return Offer::default();
         };
@@ -439,14 +438,17 @@ impl Job {
     /// claimed of a job that has nothing left to hand out. Short jobs come by the thousand, and a look at each would take as
     /// long as they do.
     pub(super) fn goes_as_expected(&mut self, state: JobState) -> bool {
-        match (self.summary.state, state) {
-            (JobState::Queued, JobState::Queued) => true,
-            (JobState::Queued, JobState::Running) if self.fresh() == 0 => {
-                self.summary.state = JobState::Running;
-                true
-            }
-            _ => false,
+        if !self.summary.state.is_queued() {
+            return false;
         }
+        if state.is_queued() {
+            return true;
+        }
+        if state.is_running() && self.fresh() == 0 {
+            self.summary.state = state;
+            return true;
+        }
+        false
     }
 
     /// Something about it changed.
@@ -462,7 +464,7 @@ impl Job {
             // A millisecond more, since the ledger's clock is known to about that.
             (at > ledger_now).then(|| now.plus(at.since(ledger_now) + Duration::from_millis(1)))
         };
-        let paused = self.summary.state == JobState::Paused;
+        let paused = self.summary.state.is_paused();
         [
             Some(self.next_sweep),
             Some(self.next_holders).filter(|_| self.summary.running_chunks > 0),

@@ -191,7 +191,7 @@ impl Engine {
                 self.meet(now, *job);
                 let entry = self.jobs.get_mut(job).expect("just met");
                 // More than that it was admitted.
-                entry.wanted |= entry.lane == Lane::Admitting && *state != JobState::Queued;
+                entry.wanted |= entry.lane == Lane::Admitting && !state.is_queued();
                 let over = matches!(self.jobs[job].known, Known::Over);
                 if over && !state.is_terminal() {
                     self.become_known(*job, Known::Unseen);

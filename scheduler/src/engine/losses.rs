@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use longshore_ledger::{BeatParams, Ledger as _, LoseParams, OpenParams, ReleaseParams};
+use longshore_ledger::{BeatParams, DeclareLostParams, Ledger as _, OpenParams, ReleaseParams};
 
 use super::fleet::tests::{holder, record as worker};
 use super::peers::tests::record;
@@ -52,9 +52,13 @@ fn among_many_jobs_only_those_are_asked_about_of_which_a_lost_node_may_hold_some
     let (grounds, loss) = (LossEvidence::SilentSince(by), LossCause::Vanished);
     let lose = Action::Lose { node: node.clone(), grounds, loss: loss.clone() };
     assert_eq!(at(100), [lose]);
-    let verdict = at_once(world.ledger.lose(&LoseParams::new(node.clone(), grounds, loss.clone())))
-        .unwrap()
-        .verdict();
+    let verdict = at_once(world.ledger.declare_lost(&DeclareLostParams::new(
+        node.clone(),
+        grounds,
+        loss.clone(),
+    )))
+    .unwrap()
+    .verdict();
     let mut then =
         |ms: u64, event| world.engine.step(Timestamp::from_millis(world.now_ms() + ms), event);
     let declared = Event::LossVerdict { node: node.clone(), verdict };
@@ -105,8 +109,9 @@ fn whoever_begins_to_know_a_job_takes_back_what_lost_nodes_hold_of_it() {
     let message = at_once(world.ledger.open(job, &open)).unwrap().remove(0);
     world.claim_as("stranger", message);
     let stranger = NodeId::new("stranger");
-    let params = LoseParams::new(stranger.clone(), LossEvidence::Absent, LossCause::Vanished);
-    let lose = world.ledger.lose(&params);
+    let params =
+        DeclareLostParams::new(stranger.clone(), LossEvidence::Absent, LossCause::Vanished);
+    let lose = world.ledger.declare_lost(&params);
     assert!(at_once(lose).unwrap().verdict().is_some());
     world.run_until(50, "the revoke", |world| world.summary(job).lost > 0);
     ends(&mut world, 5_000, job);
@@ -118,8 +123,8 @@ fn a_claim_that_comes_after_its_node_was_lost_is_taken_back_at_the_next_look_at_
     world.non_speculative = NOT_TWICE.map(String::from).to_vec();
     let job = world.submit(40, 100_000, "");
     let ghost = NodeId::new("ghost");
-    let params = LoseParams::new(ghost.clone(), LossEvidence::Absent, LossCause::Vanished);
-    let lose = world.ledger.lose(&params);
+    let params = DeclareLostParams::new(ghost.clone(), LossEvidence::Absent, LossCause::Vanished);
+    let lose = world.ledger.declare_lost(&params);
     assert!(at_once(lose).unwrap().verdict().is_some());
     world.run_for(100);
     world.haunt("ghost");
@@ -133,8 +138,8 @@ fn who_was_declared_lost_and_beats_again_is_spared() {
     world.non_speculative = NOT_TWICE.map(String::from).to_vec();
     let job = world.submit(40, 100_000, "");
     let node = NodeId::new("late");
-    let params = LoseParams::new(node.clone(), LossEvidence::Absent, LossCause::Vanished);
-    let lose = world.ledger.lose(&params);
+    let params = DeclareLostParams::new(node.clone(), LossEvidence::Absent, LossCause::Vanished);
+    let lose = world.ledger.declare_lost(&params);
     assert!(at_once(lose).unwrap().verdict().is_some());
     world.run_for(100);
     world.beat("late");

@@ -16,7 +16,7 @@ fn begins_nothing_twice(ledger_is: Condition) {
     assert_eq!(world.offered, 0, "nothing is held too long");
     ends(&mut world, 30_000, job);
     let summary = world.summary(job);
-    assert_eq!((summary.lost, summary.copies, summary.attempts), (0, 0, 5));
+    assert_eq!((summary.lost, summary.speculative_chunks, summary.attempts), (0, 0, 5));
 }
 
 #[test]

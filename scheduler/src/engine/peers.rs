@@ -85,7 +85,7 @@ pub(super) mod tests {
         SchedulerRecord {
             id: SchedulerId::new(name),
             beat_at,
-            heart: None,
+            connections: None,
             round_trip: Duration::ZERO,
         }
     }

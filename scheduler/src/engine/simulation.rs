@@ -10,12 +10,12 @@ use futures_util::FutureExt;
 use longshore_broker::Queue;
 use longshore_ledger::memory::{Clock, MemoryLedger};
 use longshore_ledger::{
-    BeatParams, Claim, ClaimParams, Commit, CommitParams, Events, Grant, Held, IsolateParams,
-    Ledger, LoseParams, OpenParams, ReleaseParams, RevokeParams, SweepParams, Topic,
+    BeatParams, Claim, ClaimParams, Commit, CommitParams, DeclareLostParams, Events, Grant, Held,
+    IsolateParams, Ledger, OpenParams, ReleaseParams, RevokeParams, SweepParams, Topic,
 };
 use longshore_protocol::{
-    ChunkMessage, JobDocument, JobId, JobSummary, NodeId, Run, SchedulerId, TaskRecord, Timestamp,
-    Token,
+    ChunkMessage, JobDocument, JobId, JobSummary, NodeId, OutcomeRun, SchedulerId, TaskRecord,
+    Timestamp, Token,
 };
 
 use super::fleet::tests::record;
@@ -392,7 +392,7 @@ impl World {
         let ledger = &self.ledger;
         // Keys by index are as good as any.
         let keyed = |message: ChunkMessage| Keyed {
-            tried: at_once(ledger.tried(message.job, &[message.chunk])).unwrap().remove(0),
+            tried: at_once(ledger.tried_nodes(message.job, &[message.chunk])).unwrap().remove(0),
             key: Some(ring::hash(&message.from.to_be_bytes())),
             message,
         };
@@ -418,7 +418,7 @@ impl World {
                 let stragglers = at_once(ledger.offer_speculative(job, &lagging)).unwrap();
                 self.offered += stragglers.len();
                 let ids: Vec<_> = stragglers.iter().map(|it| it.message.chunk).collect();
-                let tried = at_once(ledger.tried(job, &ids)).unwrap();
+                let tried = at_once(ledger.tried_nodes(job, &ids)).unwrap();
                 Event::Copied { job, stragglers, tried }
             }
             Action::AskHolders { job } => {
@@ -464,8 +464,8 @@ impl World {
             }
             Action::List => Event::Listed(at_once(ledger.active_jobs()).unwrap()),
             Action::Lose { node, grounds, loss } => {
-                let params = LoseParams::new(node.clone(), grounds, loss);
-                let verdict = at_once(ledger.lose(&params)).unwrap().verdict();
+                let params = DeclareLostParams::new(node.clone(), grounds, loss);
+                let verdict = at_once(ledger.declare_lost(&params)).unwrap().verdict();
                 Event::LossVerdict { node, verdict }
             }
             Action::Revoke { job, node, loss } => {
@@ -542,8 +542,8 @@ impl World {
             record.failed += count;
             let (error, delay) = ("hole".to_owned(), Duration::from_millis(100));
             let run = match *attempt >= ATTEMPTS {
-                true => Run::Failed { error },
-                false => Run::Retry { error, delay },
+                true => OutcomeRun::Failed { error },
+                false => OutcomeRun::Retry { error, delay },
             };
             vec![run; count as usize]
         } else {
@@ -552,7 +552,7 @@ impl World {
             for other in others {
                 *record.cleared.entry(other.clone()).or_default() += count;
             }
-            vec![Run::Success { count, results: None }]
+            vec![OutcomeRun::Success { count, results: None }]
         };
         let commit = Commit::new(
             message.from,

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use longshore_broker::{Broker, JournalEnd, JournalEntry};
 use longshore_ledger::{AdvanceJournalParams, Error, Ledger};
-use longshore_protocol::{JobId, JournalEvent, JournalPlace, SchedulerId};
+use longshore_protocol::{JobId, JournalEvent, JournalPosition, SchedulerId};
 use serde::Deserialize;
 use tracing::{debug, info, warn};
 
@@ -47,7 +47,7 @@ enum Start {
     /// From where the ledger says that it does. `rolled_back`: it said otherwise before.
     Ledger { rolled_back: bool },
     /// From a place up to which we know that it does. It has been rolled back behind it, and moved on since.
-    Place(JournalPlace),
+    Place(JournalPosition),
     /// From the beginning.
     Beginning,
 }
@@ -138,7 +138,7 @@ impl Keeper {
         if stood == Standing::Kept {
             self.journal.stand(Standing::Reading);
         }
-        let believed = self.insist(|| self.ledger.journal_place()).await?;
+        let believed = self.insist(|| self.ledger.journal_position()).await?;
         let has_gaps = self.journal.has_gaps.swap(false, Ordering::Relaxed);
         let from = match start {
             _ if has_gaps => None,
@@ -176,9 +176,9 @@ impl Keeper {
     /// meanwhile.
     async fn agree(
         &self,
-        mut believed: Option<JournalPlace>,
-        end: &JournalPlace,
-    ) -> Result<Option<JournalPlace>, Stop> {
+        mut believed: Option<JournalPosition>,
+        end: &JournalPosition,
+    ) -> Result<Option<JournalPosition>, Stop> {
         loop {
             let advance = AdvanceJournalParams::new(believed.clone(), end.clone());
             let tried = || self.ledger.advance_journal(&advance);
@@ -196,8 +196,8 @@ impl Keeper {
     async fn follow(
         &self,
         line: &mut Line<'_>,
-        mut place: JournalPlace,
-        mut read: JournalPlace,
+        mut place: JournalPosition,
+        mut read: JournalPosition,
     ) -> Result<Start, Stop> {
         let mut known = read.clone();
         let (mut told_of, mut ticks) = (Vec::new(), 0);
@@ -256,8 +256,8 @@ impl Keeper {
     /// ledger that is rolled back in between shows it either way.
     async fn look(
         &self,
-        place: &mut JournalPlace,
-        read: &JournalPlace,
+        place: &mut JournalPosition,
+        read: &JournalPosition,
         told_of: &[JobId],
     ) -> Result<Look, Error> {
         loop {
@@ -265,7 +265,7 @@ impl Keeper {
                 let advance = AdvanceJournalParams::new(Some(place.clone()), read.clone());
                 self.ledger.advance_journal(&advance).await?
             } else {
-                self.ledger.journal_place().await?
+                self.ledger.journal_position().await?
             };
             match now {
                 Some(now) if now.offset >= place.offset => *place = now,
@@ -310,7 +310,7 @@ enum Look {
     Lacks(usize),
 }
 
-fn is_behind(now: Option<&JournalPlace>, before: Option<&JournalPlace>) -> bool {
+fn is_behind(now: Option<&JournalPosition>, before: Option<&JournalPosition>) -> bool {
     now.map(|now| now.offset) < before.map(|before| before.offset)
 }
 

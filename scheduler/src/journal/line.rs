@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use longshore_broker::{Broker, JournalEnd, JournalEntry, JournalReader, Link, Reading};
-use longshore_protocol::{JournalPlace, SchedulerId};
+use longshore_protocol::{JournalPosition, SchedulerId};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::{Journal, Standing};
@@ -50,7 +50,7 @@ pub(super) enum Step {
     /// A record.
     Entry(JournalEntry),
     /// Our own mark: everything that was written before it has been read.
-    End(JournalPlace),
+    End(JournalPosition),
     /// A second has passed.
     Tick,
 }
@@ -61,7 +61,7 @@ impl<'a> Line<'a> {
         broker: &dyn Broker,
         journal: &'a Journal,
         me: &'a SchedulerId,
-        after: Option<JournalPlace>,
+        after: Option<JournalPosition>,
     ) -> Option<Self> {
         let has_place = after.is_some();
         let reader = broker.read_journal(after).await?;

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use longshore_ledger::{Error, Ledger};
-use longshore_protocol::state::JobState;
 use longshore_protocol::{JobId, JobSummary, JournalEvent};
 
 use super::Journal;
@@ -44,12 +43,12 @@ impl Notes {
             return Ok(());
         }
         let (job, generation) = (summary.id, summary.generation);
-        let now = Seen { paused: summary.state == JobState::Paused, generation };
+        let now = Seen { paused: summary.state.is_paused(), generation };
         let before = self.with(|inner| inner.seen.insert(job, now));
         let (reopened, changed) = match before {
             Some(before) => (now.generation > before.generation, before.paused != now.paused),
             // Another scheduler may have told of a pause that is over.
-            None => (now.generation > 0, summary.state != JobState::Queued),
+            None => (now.generation > 0, !summary.state.is_queued()),
         };
         if reopened || changed {
             let at = ledger.now().await?;

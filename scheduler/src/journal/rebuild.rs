@@ -10,9 +10,10 @@ use longshore_broker::JournalEntry;
 use longshore_ledger::{
     Admission, ControlError, Error, PriorState, RestoreParams, Restored, RetryParams,
 };
-use longshore_protocol::state::{JobEvent, JobState};
+use longshore_protocol::state::JobEvent;
 use longshore_protocol::{
-    Decoder, Ending, JobDocument, JobId, JournalEvent, JournalPlace, Manifest, Plan,
+    JobDocument, JobId, JournalDecoder, JournalEnding, JournalEvent, JournalPosition, Manifest,
+    Plan,
 };
 use tracing::{debug, info, warn};
 
@@ -43,7 +44,7 @@ struct Counts {
 
 /// A ledger that has all that the journal tells up to `end`.
 pub(super) struct Rebuilt {
-    pub(super) end: JournalPlace,
+    pub(super) end: JournalPosition,
     /// Jobs that are there because they must be.
     pub(super) present: Vec<JobId>,
 }
@@ -54,7 +55,7 @@ impl Keeper {
     pub(super) async fn rebuild(
         &self,
         line: &mut Line<'_>,
-        from: Option<&JournalPlace>,
+        from: Option<&JournalPosition>,
         rolled_back: bool,
     ) -> Result<Rebuilt, Stop> {
         let (words, end) = self.read_to_the_end(line).await?;
@@ -82,8 +83,8 @@ impl Keeper {
         Ok(Rebuilt { end, present })
     }
 
-    async fn read_to_the_end(&self, line: &mut Line<'_>) -> Result<(Words, JournalPlace), Stop> {
-        let (mut words, mut decoder) = (Words::default(), Decoder::default());
+    async fn read_to_the_end(&self, line: &mut Line<'_>) -> Result<(Words, JournalPosition), Stop> {
+        let (mut words, mut decoder) = (Words::default(), JournalDecoder::default());
         let now = self.insist(|| self.ledger.now()).await?;
         loop {
             match line.next().await? {
@@ -103,7 +104,7 @@ impl Keeper {
     }
 
     /// What a newer version wrote is left to newer schedulers.
-    fn decode(&self, decoder: &mut Decoder, entry: &JournalEntry) -> Option<JournalEvent> {
+    fn decode(&self, decoder: &mut JournalDecoder, entry: &JournalEntry) -> Option<JournalEvent> {
         let offset = entry.place.offset;
         let decoded = decoder.decode(&entry.body);
         decoded.unwrap_or_else(|error| {
@@ -126,7 +127,7 @@ impl Keeper {
         words: &Words,
         mut wanted: BTreeMap<JobId, PriorState>,
         mut missing: BTreeSet<JobId>,
-        from: Option<&JournalPlace>,
+        from: Option<&JournalPosition>,
         counts: &mut Counts,
     ) -> Result<BTreeSet<JobId>, Stop> {
         let offsets: BTreeMap<JobId, u64> = words
@@ -136,7 +137,7 @@ impl Keeper {
             .collect();
         let opened = Line::open(&*self.broker, &self.journal, &self.me, from.cloned()).await;
         let mut line = opened.ok_or(Stop::Absent)?;
-        let mut decoder = Decoder::default();
+        let mut decoder = JournalDecoder::default();
         let (mut batch, mut bytes, mut gone) = (Vec::new(), 0, BTreeSet::new());
         while !missing.is_empty() {
             let entry = match line.next().await? {
@@ -224,11 +225,11 @@ impl Keeper {
         let reopened = word.reopened().filter(|at| summary.finished_at < Some(*at));
         let event = if word.was_cancelled() && !has_ended {
             JobEvent::Cancel
-        } else if state == JobState::Failed && reopened.is_some() {
+        } else if state.may_be_reopened() && reopened.is_some() {
             JobEvent::Retry
-        } else if !has_ended && state != JobState::Paused && word.paused() == Some(true) {
+        } else if !has_ended && !state.is_paused() && word.paused() == Some(true) {
             JobEvent::Pause
-        } else if state == JobState::Paused && word.paused() == Some(false) {
+        } else if state.is_paused() && word.paused() == Some(false) {
             JobEvent::Resume
         } else {
             return Ok(false);
@@ -296,5 +297,5 @@ fn explained(was: PriorState) -> PriorState {
         Some(error) => format!("{error}; {RESULTS_GONE}"),
         None => RESULTS_GONE.to_owned(),
     };
-    PriorState::Ended(Ending { error: Some(error), ..ending })
+    PriorState::Ended(JournalEnding { error: Some(error), ..ending })
 }

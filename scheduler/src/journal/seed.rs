@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use longshore_ledger::{Error, Ledger, StoredDocument};
-use longshore_protocol::state::JobState;
-use longshore_protocol::{Ending, JobDocument, JobId, JournalEvent, Timestamp};
+use longshore_protocol::{JobDocument, JobId, JournalEnding, JournalEvent, Timestamp};
 
 use super::Journal;
 use crate::admitter::kept_for;
@@ -33,12 +32,12 @@ pub(crate) async fn tell(
     let Ok(document) = JobDocument::parse(stored.document.as_bytes()) else { return Ok(false) };
     let at = summary.submitted_at;
     journal.insist(&admitted(job, at, kept_for(&document), stored)).await;
-    if let Some(ending) = Ending::of(&summary) {
+    if let Some(ending) = JournalEnding::of(&summary) {
         journal.insist(&JournalEvent::Ended { job, ending }).await;
     } else if summary.generation > 0 {
         journal.insist(&JournalEvent::Reopened { job, at: ledger.now().await? }).await;
     }
-    if summary.state == JobState::Paused {
+    if summary.state.is_paused() {
         journal.insist(&JournalEvent::Paused { job, at: ledger.now().await? }).await;
     }
     Ok(true)

@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use longshore_ledger::PriorState;
-use longshore_protocol::state::JobState;
-use longshore_protocol::{Ending, JobId, JournalEvent, Timestamp};
+use longshore_protocol::{JobId, JournalEnding, JournalEvent, Timestamp};
 
 /// An ended job is left out of account once it would have been forgotten for so long: nobody repeats a record so late.
 const REPEATED_WITHIN: Duration = Duration::from_hours(1);
@@ -24,7 +23,7 @@ pub(super) struct Words {
 #[derive(Debug, Default)]
 pub(super) struct Word {
     admitted: Option<Admitted>,
-    ended: Option<Ending>,
+    ended: Option<JournalEnding>,
     reopened: Option<Timestamp>,
     deleted: Option<Timestamp>,
     /// When somebody paused or resumed it, and which of them.
@@ -106,7 +105,7 @@ impl Word {
     }
 
     /// How it ended, unless it is open.
-    pub(super) fn ending(&self) -> Option<&Ending> {
+    pub(super) fn ending(&self) -> Option<&JournalEnding> {
         self.ended.as_ref().filter(|ending| Some(ending.finished_at) >= self.opened())
     }
 
@@ -143,7 +142,7 @@ impl Word {
     }
 
     pub(super) fn was_cancelled(&self) -> bool {
-        self.ending().is_some_and(|ending| ending.state == JobState::Cancelled)
+        self.ending().is_some_and(|ending| ending.state.is_cancelled())
     }
 
     fn is_forgotten(&self, now: Timestamp) -> bool {
@@ -155,8 +154,10 @@ impl Word {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use longshore_protocol::state::JobState;
     use uuid::Uuid;
+
+    use super::*;
 
     fn job() -> JobId {
         JobId::from_uuid(Uuid::from_u128(7))
@@ -166,8 +167,8 @@ mod tests {
         Timestamp::from_millis(second * 1_000)
     }
 
-    fn ending(state: JobState, second: u64) -> Ending {
-        Ending {
+    fn ending(state: JobState, second: u64) -> JournalEnding {
+        JournalEnding {
             state,
             finished_at: at(second),
             submitted_at: at(0),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use longshore_broker::{Link, Queue};
 use longshore_ledger::memory::Snapshot;
 use longshore_protocol::state::JobState;
-use longshore_protocol::{JobId, Run};
+use longshore_protocol::{JobId, OutcomeRun};
 use tokio::time::{Instant, sleep};
 
 use crate::outage::Health;
@@ -33,7 +33,7 @@ pub(crate) fn nothing(world: &World) -> Snapshot {
 pub(crate) async fn settled(world: &World) {
     let start = Instant::now();
     loop {
-        let left = world.ledger.journal_place().await.unwrap();
+        let left = world.ledger.journal_position().await.unwrap();
         let written = world.broker.depth(&Queue::Journal).await.unwrap().unwrap().ready;
         if left.is_some_and(|place| place.offset + 1 == written) {
             return;
@@ -237,8 +237,8 @@ async fn a_journal_that_is_lost_is_begun_again_from_the_ledger() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reopened_job_runs_again_after_a_loss() {
-    fn failing(_: u64, _: u32) -> Run {
-        Run::Failed { error: "broken".into() }
+    fn failing(_: u64, _: u32) -> OutcomeRun {
+        OutcomeRun::Failed { error: "broken".into() }
     }
     // What was told of it, and what a new journal is told of it.
     for journal_is_lost in [false, true] {

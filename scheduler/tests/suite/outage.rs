@@ -10,7 +10,7 @@ use longshore_broker::{
 };
 use longshore_ledger::testing::{Answer, Intercepted, Interceptor, Operation};
 use longshore_ledger::{ControlError, Error, Event, Events, Ledger, Topic};
-use longshore_protocol::JournalPlace;
+use longshore_protocol::JournalPosition;
 use tokio::sync::watch;
 
 use crate::reading::Reading;
@@ -219,7 +219,7 @@ impl Broker for Severed {
         self.inner.subscribe(queue, prefetch).await
     }
 
-    async fn read_journal(&self, after: Option<JournalPlace>) -> Option<Box<dyn JournalReader>> {
+    async fn read_journal(&self, after: Option<JournalPosition>) -> Option<Box<dyn JournalReader>> {
         Some(self.reading.over(self.inner.read_journal(after).await?))
     }
 

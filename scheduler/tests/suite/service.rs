@@ -6,7 +6,7 @@ use std::time::Duration;
 use longshore_broker::Queue;
 use longshore_ledger::{Claim, ClaimParams};
 use longshore_protocol::state::JobState;
-use longshore_protocol::{ChunkMessage, NodeId, Run, Token};
+use longshore_protocol::{ChunkMessage, NodeId, OutcomeRun, Token};
 use tokio::time::{Instant, sleep};
 
 use crate::world::{World, fail_once, succeed};
@@ -154,7 +154,7 @@ async fn jobs_are_placed_in_turn_and_by_key() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deadline_and_a_limit_of_failures_end_a_job() {
-    let world = World::usual(|_, _| Run::Failed { error: "broken".into() });
+    let world = World::usual(|_, _| OutcomeRun::Failed { error: "broken".into() });
     let job = world.submit(1_000_000, r#","stop_after_failures":7"#).await;
     assert_eq!(world.ended(job).await.state, JobState::Failed);
     let slow = world.submit(1_000_000, r#","deadline":"2s""#).await;

@@ -14,7 +14,7 @@ use longshore_ledger::{
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkMessage, JobId, JobSummary, NodeId, NodeInfo, Run, SchedulerId, Timestamp, Token,
+    ChunkMessage, JobId, JobSummary, NodeId, NodeInfo, OutcomeRun, SchedulerId, Timestamp, Token,
     split_results,
 };
 use longshore_scheduler::{Config, Expand, Scheduler};
@@ -33,15 +33,15 @@ impl Clock for TokioClock {
 }
 
 /// What the workers make of a subtask: index and attempt to an outcome.
-pub(crate) type Handler = fn(u64, u32) -> Run;
+pub(crate) type Handler = fn(u64, u32) -> OutcomeRun;
 
-pub(crate) fn succeed(index: u64, _: u32) -> Run {
-    Run::Success { count: 1, results: Some(format!("{index}\n")) }
+pub(crate) fn succeed(index: u64, _: u32) -> OutcomeRun {
+    OutcomeRun::Success { count: 1, results: Some(format!("{index}\n")) }
 }
 
-pub(crate) fn fail_once(index: u64, attempt: u32) -> Run {
+pub(crate) fn fail_once(index: u64, attempt: u32) -> OutcomeRun {
     match (index % 10, attempt) {
-        (3, 1) => Run::Retry { error: "not yet".into(), delay: Duration::from_millis(700) },
+        (3, 1) => OutcomeRun::Retry { error: "not yet".into(), delay: Duration::from_millis(700) },
         _ => succeed(index, attempt),
     }
 }

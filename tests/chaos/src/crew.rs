@@ -258,7 +258,7 @@ impl Crew {
 
     /// How many chunks second workers ran as well, because the first took so long, by the books of all jobs.
     pub fn copies(&self, history: &History) -> u64 {
-        let copies = history.intents.keys().map(|job| self.field(*job, "copies"));
+        let copies = history.intents.keys().map(|job| self.field(*job, "speculative_chunks"));
         copies.map(|copies| copies.parse::<u64>().unwrap_or_default()).sum()
     }
 

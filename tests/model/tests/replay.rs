@@ -10,14 +10,14 @@ use futures_util::FutureExt;
 use longshore_ledger::memory::{Clock, MemoryLedger};
 use longshore_ledger::{
     Admission, BeatParams, Claim, ClaimParams, Commit, CommitParams, Committed, Error, Ledger as _,
-    LoseParams, LossCause, LossEvidence as RealGrounds, NodeSnapshot, OpenParams, ReleaseParams,
+    DeclareLostParams, LossCause, LossEvidence as RealGrounds, NodeSnapshot, OpenParams, ReleaseParams,
     Released, RevokeParams, SpeculationRequest, SweepParams,
 };
 use longshore_model::fleet::{Beat, Fleet, LossEvidence};
 use longshore_model::ledger::{Answer, Message, Node, RANGES, Request, SUBTASKS, name, real};
 use longshore_model::world::{Action, Fate, Hand, State, WORKERS};
 use longshore_model::{Config, Model};
-use longshore_protocol::{ChunkId, ChunkMessage, Epoch, JobId, NodeInfo, Run, Timestamp};
+use longshore_protocol::{ChunkId, ChunkMessage, Epoch, JobId, NodeInfo, OutcomeRun, Timestamp};
 
 const WAYS: u64 = 6_000;
 const STEPS: usize = 80;
@@ -124,7 +124,7 @@ impl Real {
                     LossEvidence::LastBeat(beat) => RealGrounds::LastBeat(self.beats[&beat]),
                     LossEvidence::Absent => RealGrounds::Absent,
                 };
-                at_once(ledger.lose(&LoseParams::new(name(node), grounds, LossCause::Vanished)))
+                at_once(ledger.declare_lost(&DeclareLostParams::new(name(node), grounds, LossCause::Vanished)))
                     .expect("answered");
                 None
             }
@@ -148,7 +148,7 @@ impl Real {
                 }
             }
             Request::Commit { message: (chunk, _), token, from, to } => {
-                let runs = vec![Run::Success { count: (to - from).into(), results: None }];
+                let runs = vec![OutcomeRun::Success { count: (to - from).into(), results: None }];
                 let commit = Commit::new(from.into(), runs, Duration::ZERO);
                 let params = CommitParams::new(id(chunk), real(token), commit);
                 match at_once(self.ledger.commit(JOB, &params)) {

@@ -287,7 +287,7 @@ pub(crate) fn worker_config(dice: &Dice, place: usize, queues: &[String], hasty:
         grace: Duration::from_secs(1),
         commit_every: dice.millis(1..300),
         // Jobs are small here, and most workers never got there.
-        hurry_after: *dice.pick(&[1, 3, 64]),
+        prefetch_ahead_after: *dice.pick(&[1, 3, 64]),
         max_result: 1 << 20,
     }
 }

@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use longshore_ledger::{Commit, Ledger, LossEvidence, Stop, StopReason};
-use longshore_protocol::{Audit, ChunkId, Epoch, JobId, JobSummary, NodeId, Run, Timestamp, Token};
+use longshore_protocol::{
+    Audit, ChunkId, Epoch, JobId, JobSummary, NodeId, OutcomeRun, Timestamp, Token,
+};
 
 use crate::process::Process;
 use crate::sabotage::Sabotage;
@@ -503,7 +505,7 @@ impl World {
                     self.violated("S3", || format!("{job}/{index} was settled but never ran"));
                     continue;
                 };
-                if matches!(run, Run::Success { .. }) && !known.succeeded {
+                if matches!(run, OutcomeRun::Success { .. }) && !known.succeeded {
                     self.violated("S3", || format!("{job}/{index} counts as done but never was"));
                 }
             }

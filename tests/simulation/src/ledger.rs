@@ -50,7 +50,7 @@ impl RemoteLedger {
             Box::pin(async move {
                 let answer = world.carry_out(&operation).await;
                 if is_heartbeat {
-                    process.sever_if_dead();
+                    process.lose_connection_if_dead();
                 }
                 answer
             })
@@ -67,7 +67,7 @@ impl RemoteLedger {
             Ok(Answer::Beat(mut beat)) => {
                 world.heartbeat_heard(&self.process, begun);
                 world.stops_heard(begun, &beat.stop);
-                if world.is_sabotaged(Sabotage::PanickyHeart) && self.process.missed_beat(false) {
+                if world.is_sabotaged(Sabotage::AssumeRevoked) && self.process.missed_beat(false) {
                     let reason = StopReason::Revoked;
                     let believed = params.held.into_iter();
                     beat.stop = believed.map(|held| Stop { held, reason }).collect();
@@ -78,7 +78,7 @@ impl RemoteLedger {
                 Ok(beat)
             }
             Ok(other) => panic!("a heartbeat was answered with {other:?}"),
-            Err(_) if world.is_sabotaged(Sabotage::DeafHeart) => Ok(Beat::default()),
+            Err(_) if world.is_sabotaged(Sabotage::IgnoreMissedHeartbeats) => Ok(Beat::default()),
             Err(error) => {
                 self.process.missed_beat(true);
                 Err(error)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use longshore_broker::{Broker, Queue};
 use longshore_ledger::{
-    Admission, Claim, ClaimParams, Ledger, LoseParams, LossCause, LossEvidence,
+    Admission, Claim, ClaimParams, DeclareLostParams, Ledger, LossCause, LossEvidence,
 };
 use longshore_protocol::{ChunkMessage, NodeId, Token};
 use tokio::time::Instant;
@@ -301,7 +301,11 @@ async fn forget(world: &World, dice: &Dice) -> Option<()> {
     let node = nodes.get(dice.among(0..6) as usize)?;
     let lost = world
         .ledger
-        .lose(&LoseParams::new(node.info.id.clone(), LossEvidence::Certain, LossCause::Left))
+        .declare_lost(&DeclareLostParams::new(
+            node.info.id.clone(),
+            LossEvidence::Certain,
+            LossCause::Left,
+        ))
         .await;
     lost.ok().map(|_| ())
 }

@@ -194,7 +194,7 @@ impl Process {
     }
 
     /// A beat that was on its way when its process died registers a connection that is gone.
-    pub(crate) fn sever_if_dead(&self) {
+    pub(crate) fn lose_connection_if_dead(&self) {
         if self.is_dead() {
             self.sever();
         }

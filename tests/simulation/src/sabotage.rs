@@ -39,9 +39,9 @@ pub enum Sabotage {
     /// Some acknowledgements never arrive, on connections that stay. S10.
     LoseAcks,
     /// A worker that can't beat believes that it does. S11.
-    DeafHeart,
+    IgnoreMissedHeartbeats,
     /// A worker whose heartbeat failed believes that others have what it holds. S16.
-    PanickyHeart,
+    AssumeRevoked,
     /// A worker does not hear what it must stop. S17.
     IgnoreStops,
     /// Schedulers judge all workers by their own settings. S18.
@@ -74,8 +74,8 @@ impl Sabotage {
         Self::InventJob,
         Self::PauseInName,
         Self::LoseAcks,
-        Self::DeafHeart,
-        Self::PanickyHeart,
+        Self::IgnoreMissedHeartbeats,
+        Self::AssumeRevoked,
         Self::IgnoreStops,
         Self::IgnoreTerms,
         Self::EndSubscriptions,
@@ -99,8 +99,8 @@ impl Sabotage {
             Self::InventJob => "S8",
             Self::PauseInName => "S9",
             Self::LoseAcks => "S10",
-            Self::DeafHeart => "S11",
-            Self::PanickyHeart => "S16",
+            Self::IgnoreMissedHeartbeats => "S11",
+            Self::AssumeRevoked => "S16",
             Self::IgnoreStops => "S17",
             Self::IgnoreTerms => "S18",
             Self::EndSubscriptions => "S12",

@@ -8,13 +8,14 @@ use longshore_ledger::memory::Snapshot;
 use longshore_ledger::testing::{Answer, Operation};
 use longshore_ledger::{
     Admission, Admitted, Cancelled, Claim, ClaimParams, Commit, CommitParams, Committed,
-    ControlError, Error, IsolateParams, Ledger, LoseParams, LossCause, LossVerdict, NodeSnapshot,
-    OpenParams, Process, ProcessConnections, ReleaseParams, Released, ResultsParams, RetryParams,
-    RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk, Sweep, SweepParams,
+    ControlError, DeclareLostParams, Error, IsolateParams, Ledger, LossCause, LossVerdict,
+    NodeSnapshot, OpenParams, Process, ProcessConnections, ReleaseParams, Released, ResultsParams,
+    RetryParams, RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk, Sweep, SweepParams,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkId, ChunkMessage, JobId, LivenessTerms, NodeId, RESULT_STRIDE, Run, Timestamp, Token,
+    ChunkId, ChunkMessage, JobId, LivenessTerms, NodeId, OutcomeRun, RESULT_STRIDE, Timestamp,
+    Token,
 };
 
 use crate::history::{Holder, Holders};
@@ -45,8 +46,8 @@ impl World {
             Operation::RefundAttempts(job, nodes) => {
                 Answer::RefundAttempts(self.refund_attempts(*job, nodes).await?)
             }
-            Operation::Tried(_, chunks) if self.is_sabotaged(Sabotage::ForgetTried) => {
-                Answer::Tried(vec![Vec::new(); chunks.len()])
+            Operation::TriedNodes(_, chunks) if self.is_sabotaged(Sabotage::ForgetTried) => {
+                Answer::TriedNodes(vec![Vec::new(); chunks.len()])
             }
             Operation::Sweep(job, params) => Answer::Sweep(self.sweep(*job, params).await?),
             Operation::Pause(job) => Answer::Pause(self.pause(*job).await?),
@@ -65,7 +66,7 @@ impl World {
                 operation.call(&self.ledger).await?
             }
             Operation::NodesSince(known) => Answer::NodesSince(self.nodes_since(known).await?),
-            Operation::Lose(params) => Answer::Lose(self.lose(params).await?),
+            Operation::DeclareLost(params) => Answer::DeclareLost(self.declare_lost(params).await?),
             _ => operation.call(&self.ledger).await?,
         })
     }
@@ -82,13 +83,13 @@ impl World {
         Ok(admitted)
     }
 
-    async fn lose(&self, params: &LoseParams) -> Result<LossVerdict, Error> {
-        let LoseParams { node, evidence, .. } = params;
+    async fn declare_lost(&self, params: &DeclareLostParams) -> Result<LossVerdict, Error> {
+        let DeclareLostParams { node, evidence, .. } = params;
         let process = Process::Worker(node.clone());
         let heart =
             ProcessConnections { process, connections: None, beat_at: Timestamp::default() };
         let is_severed = !self.ledger.connection_watch().disconnected(&[heart]).await?.is_empty();
-        let declared = self.ledger.lose(params).await?;
+        let declared = self.ledger.declare_lost(params).await?;
         self.note(|| format!("{node} declared lost by {evidence:?}: {declared:?}"));
         if !is_severed && matches!(declared, LossVerdict::New(_)) {
             self.check_living(node, *evidence);
@@ -342,7 +343,7 @@ impl World {
         let mut history = self.history.lock();
         let mut from = commit.from;
         for run in &commit.runs {
-            if let Run::Success { results: Some(results), .. } = run {
+            if let OutcomeRun::Success { results: Some(results), .. } = run {
                 let lines = if results.starts_with('@') {
                     history.written.get(&(job, from, token)).cloned().unwrap_or_default()
                 } else {
@@ -406,11 +407,11 @@ impl World {
             && end / RESULT_STRIDE == (to - 1) / RESULT_STRIDE
         {
             let results = Some("0\n".repeat((to - end) as usize));
-            commit.runs.push(Run::Success { count: to - end, results });
+            commit.runs.push(OutcomeRun::Success { count: to - end, results });
         }
         if self.is_sabotaged(Sabotage::ShiftResults) {
             for run in &mut commit.runs {
-                if let Run::Success { results: Some(lines), .. } = run {
+                if let OutcomeRun::Success { results: Some(lines), .. } = run {
                     let shifted = |line: &str| match line.parse::<u64>() {
                         Ok(value) => format!("{}\n", value + 1),
                         // They are kept elsewhere.

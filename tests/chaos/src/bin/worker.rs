@@ -69,7 +69,7 @@ fn worker(marks: &Arc<Marks>) -> Result<Worker, Box<dyn std::error::Error>> {
         });
     let tasks = [MARK, NEXT, FLAKY, POISON, SIGNED, HASTY];
     let non_speculative = tasks.into_iter().filter(|_| std::env::var_os(UNCOPIED).is_some());
-    Ok(non_speculative.fold(builder, Builder::without_copies).build()?)
+    Ok(non_speculative.fold(builder, Builder::non_speculative).build()?)
 }
 
 /// As the command line reads the environment.

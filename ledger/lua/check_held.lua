@@ -1,4 +1,4 @@
---[[ held: whether a worker may go on with the chunks that it believes to hold.
+--[[ check_held: whether a worker may continue with the chunks that it believes to hold.
   KEYS[1] job            longshore:{J}
   KEYS[2] chunks         longshore:{J}:chunks
   ARGV[1…] chunk, token (hex), chunk, token, …
@@ -6,12 +6,12 @@
   Flags   no-writes ]]
 local key, open_chunks = KEYS[1], KEYS[2]
 
--- As many fields at once as Lua's stack surely has room for.
+-- Fields read in one command; Lua's stack surely has space for as many.
 local BATCH = 1000
 
 local state, records, answer = redis.call('HGET', key, 'state'), {}, {}
-local ended = not state or ENDED[state]
-for first = 1, ended and 0 or #ARGV, 2 * BATCH do
+local has_ended = not state or TERMINAL[state]
+for first = 1, has_ended and 0 or #ARGV, 2 * BATCH do
   local ids = {}
   for i = first, math.min(first + 2 * BATCH, #ARGV) - 1, 2 do
     ids[#ids + 1] = ARGV[i]
@@ -23,13 +23,13 @@ end
 for i = 1, #ARGV, 2 do
   local text = records[(i + 1) / 2]
   local _, token = chunks.holder(text or '')
-  local _, copy = chunks.copy_holder(text or '')
-  if ended then
+  local _, second = chunks.second_holder(text or '')
+  if has_ended then
     answer[#answer + 1] = 'ended'
-  elseif token ~= ARGV[i + 1] and copy ~= ARGV[i + 1] then
+  elseif token ~= ARGV[i + 1] and second ~= ARGV[i + 1] then
     answer[#answer + 1] = 'revoked'
   else
-    answer[#answer + 1] = state == 'paused' and 'paused' or 'ok'
+    answer[#answer + 1] = FEEDS[state] and 'ok' or 'paused'
   end
 end
 return answer

@@ -1,14 +1,14 @@
---[[ _bits: ranges [from, to) of a bitmap, each in O(1) commands.
-  Ten thousand SETBITs would stall everybody for milliseconds; a SETRANGE of whole bytes with a
+--[[ _bitmap: reads and writes ranges [from, to) of a bitmap, each in O(1) commands.
+  Ten thousand SETBITs would stall the server for milliseconds; a SETRANGE of whole bytes with a
   BITFIELD at either edge takes microseconds. ]]
 
-local bits = {}
+local bitmap = {}
 
 -- Literals: while a library is loaded, Redis offers no `string`.
 local FULL, EMPTY = '\255', '\0'
 
--- How many bits are set.
-function bits.count(key, from, to)
+-- The number of set bits.
+function bitmap.count(key, from, to)
   if from >= to then
     return 0
   end
@@ -16,7 +16,7 @@ function bits.count(key, from, to)
 end
 
 -- The first set bit, or nil.
-function bits.next_set(key, from, to)
+function bitmap.next_set(key, from, to)
   if from >= to then
     return nil
   end
@@ -24,9 +24,9 @@ function bits.next_set(key, from, to)
   return found >= 0 and found or nil
 end
 
--- The first clear bit, or nil. What lies past the end of the string is clear, which BITPOS with a
--- range does not say.
-function bits.next_clear(key, from, to)
+-- The first clear bit, or nil. Bits past the end of the string are clear, which BITPOS with a range
+-- does not report.
+function bitmap.next_clear(key, from, to)
   if from >= to then
     return nil
   end
@@ -41,7 +41,7 @@ function bits.next_clear(key, from, to)
   return length < to and length or nil
 end
 
--- Fewer than 16 bits: what is left over of a range beside its whole bytes.
+-- Writes fewer than 16 bits: the rest of a range beside its whole bytes.
 local function write_edge(key, from, to, bit)
   local width = to - from
   if width > 0 then
@@ -50,7 +50,7 @@ local function write_edge(key, from, to, bit)
 end
 
 -- Sets (bit 1) or clears (bit 0) the range.
-function bits.write(key, from, to, bit)
+function bitmap.write(key, from, to, bit)
   local first, last = math.ceil(from / 8), math.floor(to / 8)
   if first >= last then
     return write_edge(key, from, to, bit)
