@@ -1,10 +1,11 @@
 //! Takes job documents from the jobs queue into the ledger: parse -> expand -> plan -> admit ->
 //! journal -> acknowledge.
 //!
-//! What can't be accepted goes to the dead queue with the reason, and is shown as rejected where
-//! its id can be read. What can't be judged now, because its files can't be reached, goes to the
-//! queue of those that wait, and is judged again from there, so that it is in nobody's way. While
-//! the ledger or the broker is away, where nobody could be admitted, a delivery is held and tried again.
+//! A document that can't be accepted goes to the dead queue with the reason, and its job is shown
+//! as rejected if its id can be read. A document that can't be judged now, because its files can't
+//! be reached, goes to the queue of waiting documents and is judged again from there, so that it
+//! blocks no other. While the ledger or the broker is away, when no job could be admitted, a
+//! delivery is held and tried again.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, resume_unwind};
@@ -24,44 +25,44 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::engine::{Event, Keyed, Terms};
+use crate::engine::{Event, JobSpec, RoutedChunk};
 use crate::executor::PUBLISH_WITHIN;
 use crate::feeder::EngineHandle;
 use crate::globs::{Globs, LONG, NoManifest, check_results};
 use crate::health::{Backoff, Health, Service};
-use crate::journal::{Journal, Notes, admitted, tell};
+use crate::job_ids;
+use crate::journal::{ControlLog, Journal, admission_record, backfill_job};
 use crate::metrics::DOCUMENTS;
-use crate::naming;
 
-/// Documents in work at once: enough to hide the ledger's and the file system's delays, few enough
-/// that 32 of 16 MiB each fit anywhere.
+/// The most documents in work at once: enough to hide the delays of the ledger and the file system,
+/// few enough that 32 of 16 MiB each fit anywhere.
 const PREFETCH: u16 = 32 + LONG;
 
-/// Documents in hand of those that wait.
+/// The most waiting documents in work at once.
 const PREFETCH_WAITING: u16 = 32;
 
-/// The time between two judgements of a document that waits.
+/// The time between two judgements of a waiting document.
 const JUDGE_EVERY: Duration = Duration::from_secs(5);
 
-/// Larger documents are parsed on a thread of their own, one after the other: a tree of 16 MiB takes
-/// a quarter of a second, and several times its size while it is made.
+/// Documents of more bytes are parsed on a thread of their own, one after the other: 16 MiB take a
+/// quarter of a second, and several times their size in memory meanwhile.
 const LARGE: usize = 256 << 10;
 
-/// Header of a document that waits: when it was judged last, by the ledger's clock, ms.
+/// Header of a waiting document: when it was judged last, by the ledger's clock, in ms.
 const JUDGED_AT: &str = "judged-at";
 
-/// Headers have to fit into one frame of AMQP beside everything else.
+/// The most bytes of a reason in a header: all headers have to fit into one frame of AMQP.
 const LONGEST_REASON: usize = 4_000;
 
-/// An ended job stays at least so long, whatever its document says, so that its end gets into the journal before it is
-/// forgotten, and does not read as a job that was lost.
+/// An ended job is kept at least this long, whatever its document says, so that its end is written
+/// to the journal before the ledger forgets it, and it does not look like a job that was lost.
 const SHORTEST_KEEP: Duration = Duration::from_secs(60);
 
 struct Admitter {
     broker: Arc<dyn Broker>,
     ledger: Arc<dyn Ledger>,
     journal: Arc<Journal>,
-    notes: Arc<Notes>,
+    control_log: Arc<ControlLog>,
     globs: Globs,
     engine: EngineHandle,
     large: Semaphore,
@@ -70,32 +71,32 @@ struct Admitter {
     waiting_health: Health,
 }
 
-/// Why a document is not taken in.
+/// Why a document is not admitted.
 enum Refusal {
-    /// It can't be accepted; its id, if there is one, is shown as rejected.
+    /// It can't be accepted; its job, if it has an id, is shown as rejected.
     Invalid(String),
     /// Its id belongs to another job, which goes on undisturbed.
     Conflict(JobId),
     /// It can't be judged now.
     NotNow(JobId, String),
-    /// It can't be judged now, and need not be: somebody has cancelled it.
+    /// It can't be judged now, and need not be: its job was cancelled.
     Cancelled(JobId, String),
 }
 
-/// A document that the ledger knows.
-struct Taken {
+/// A job that the ledger has.
+struct AdmittedJob {
     admission: Admission,
-    /// When it was accepted, by the ledger's clock, if it is new.
+    /// When the job was accepted, by the ledger's clock, if it is new.
     accepted: Option<Timestamp>,
-    /// Whether it was cancelled before.
+    /// Whether it was cancelled before it was admitted.
     is_cancelled: bool,
 }
 
-/// Works until it is dropped; what is not acknowledged then comes again.
+/// Works until it is dropped; documents that are not acknowledged then are delivered again.
 pub(crate) async fn run(
     broker: Arc<dyn Broker>,
     (ledger, service): (Arc<dyn Ledger>, Service),
-    (journal, notes): (Arc<Journal>, Arc<Notes>),
+    (journal, control_log): (Arc<Journal>, Arc<ControlLog>),
     globs: Globs,
     engine: EngineHandle,
 ) {
@@ -103,13 +104,13 @@ pub(crate) async fn run(
         broker,
         ledger,
         journal,
-        notes,
+        control_log,
         globs,
         engine,
         large: Semaphore::new(1),
         ledger_health: service.health("admitting jobs to the ledger"),
         dead_health: Health::new("publishing refused documents"),
-        waiting_health: Health::new("setting documents aside"),
+        waiting_health: Health::new("publishing waiting documents"),
     });
     tokio::join!(
         admitter.clone().take(Queue::Jobs, PREFETCH),
@@ -127,42 +128,43 @@ impl Admitter {
             in_work.spawn(async move { admitter.handle(delivery, has_waited).await });
             while in_work.try_join_next().is_some() {}
         }
-        // The broker was closed: so shall we be.
+        // The broker was closed; this scheduler will be stopped too.
         std::future::pending::<()>().await;
     }
 
     async fn handle(&self, delivery: Delivery, has_waited: bool) {
-        // A job that ended must be known again before somebody gives it a second time.
+        // A ledger that lost an ended job must have it back before its document comes a second
+        // time.
         self.journal.ready().await;
         if has_waited {
             self.wait_for_turn(&delivery).await;
         }
         let admitted = async {
-            let taken = self.admit(&delivery, has_waited).await?;
-            self.record(taken).await;
+            let job = self.admit(&delivery, has_waited).await?;
+            self.record(job).await;
             Ok(())
         };
-        // A document on which we stumble is refused like any other: left alone it would come back for
-        // ever, and keep its place in the window.
+        // A document on which this code panics is refused: left alone it would be delivered for
+        // ever, and keep its place in the prefetch window.
         let admitted = AssertUnwindSafe(admitted).catch_unwind().await.unwrap_or_else(|panic| {
-            let said = panic_text(panic.as_ref());
-            Err(Refusal::Invalid(format!("document: the scheduler stumbled over it: {said}")))
+            let text = panic_text(panic.as_ref());
+            Err(Refusal::Invalid(format!("document: the scheduler panicked on it: {text}")))
         });
         match admitted {
             Ok(()) => {}
-            Err(Refusal::NotNow(job, reason)) => self.set_aside(&delivery, job, &reason).await,
-            Err(Refusal::Cancelled(job, reason)) => self.give_up(job, &reason).await,
+            Err(Refusal::NotNow(job, reason)) => self.postpone(&delivery, job, &reason).await,
+            Err(Refusal::Cancelled(job, reason)) => self.drop_cancelled(job, &reason).await,
             Err(refusal) => self.refuse(&delivery, refusal).await,
         }
         delivery.settle.ack().await;
     }
 
-    async fn admit(&self, delivery: &Delivery, has_waited: bool) -> Result<Taken, Refusal> {
+    async fn admit(&self, delivery: &Delivery, has_waited: bool) -> Result<AdmittedJob, Refusal> {
         let mut document = self.parse(&delivery.body).await?;
         let message_id = delivery.message_id.as_deref();
         let is_named_by_message =
             document.id.is_none() && message_id.is_some_and(|id| !id.is_empty());
-        let job = document.id.unwrap_or_else(|| naming::name(&document, message_id));
+        let job = document.id.unwrap_or_else(|| job_ids::choose(&document, message_id));
         document.id = Some(job);
         let manifest = self.globs.manifest(&document, has_waited).await;
         let manifest = match manifest {
@@ -173,23 +175,23 @@ impl Admitter {
         check_results(&document).await.map_err(Refusal::Invalid)?;
         let plan = Plan::new(document, manifest)?;
         let mut admission = admission(job, &plan);
-        let terms = Terms::of(plan.document());
+        let spec = JobSpec::of(plan.document());
         let summary = admission.accepted(Timestamp::default());
-        let first_chunk = self.engine.begin_admission(summary, terms.clone()).await;
+        let first_chunk = self.engine.begin_admission(summary, spec.clone()).await;
         admission.open = first_chunk.map(|size| OpenParams::new(1, size, PUBLISH_WITHIN));
         let admitted = self.persist(&admission).await;
         if let Ok(Admitted::Accepted { at, opened }) = &admitted {
             let summary = Box::new(admission.accepted(*at));
-            let opened = opened.first().map(|message| Keyed {
+            let opened = opened.first().map(|message| RoutedChunk {
                 message: *message,
                 key: None,
                 tried: Vec::new(),
             });
-            // Asks the ledger nothing about a job that is new.
-            let _ = self.notes.take(&*self.ledger, &self.journal, &summary).await;
-            self.engine.tell(Event::Admitted { summary, terms, opened }).await;
+            // Of a new job this asks the ledger nothing.
+            let _ = self.control_log.observe(&*self.ledger, &self.journal, &summary).await;
+            self.engine.tell(Event::Admitted { summary, spec, opened }).await;
         } else {
-            // One that has ended already is archived by whoever looks at it.
+            // One that has ended already is archived by the scheduler that owns its queue.
             let known = matches!(admitted, Ok(Admitted::Known | Admitted::Cancelled { .. }));
             self.engine.tell(Event::NotAdmitted { job, known }).await;
         }
@@ -197,12 +199,12 @@ impl Admitter {
             Admitted::Accepted { at, .. } => {
                 counter!(DOCUMENTS, "outcome" => "accepted").increment(1);
                 info!(%job, task = plan.document().task, total = plan.total(), "job accepted");
-                Ok(Taken { admission, accepted: Some(at), is_cancelled: false })
+                Ok(AdmittedJob { admission, accepted: Some(at), is_cancelled: false })
             }
             Admitted::Cancelled { at } => {
                 counter!(DOCUMENTS, "outcome" => "cancelled").increment(1);
-                info!(%job, "job admitted as cancelled: somebody cancelled it before");
-                Ok(Taken { admission, accepted: Some(at), is_cancelled: true })
+                info!(%job, "job admitted as cancelled: it was cancelled before");
+                Ok(AdmittedJob { admission, accepted: Some(at), is_cancelled: true })
             }
             Admitted::Known => {
                 counter!(DOCUMENTS, "outcome" => "known").increment(1);
@@ -210,13 +212,13 @@ impl Admitter {
                     warn!(
                         %job,
                         message_id,
-                        "document known: a message with the same message_id and content came before; \
-                         to run it again, publish it with another message_id"
+                        "document already known by its message_id and content; to run it again, \
+                         publish it with another message_id"
                     );
                 } else {
-                    info!(%job, "document known; nothing to do");
+                    info!(%job, "document already known; nothing to do");
                 }
-                Ok(Taken { admission, accepted: None, is_cancelled: false })
+                Ok(AdmittedJob { admission, accepted: None, is_cancelled: false })
             }
             Admitted::Conflict => Err(Refusal::Conflict(job)),
             Admitted::TooLarge { most } => Err(Refusal::from(Invalid {
@@ -237,7 +239,7 @@ impl Admitter {
         Ok(parsed.unwrap_or_else(|panic| resume_unwind(panic.into_panic()))?)
     }
 
-    /// One that waits is judged every few seconds, by whichever scheduler has it.
+    /// A waiting document is judged every few seconds, by any scheduler.
     async fn wait_for_turn(&self, delivery: &Delivery) {
         let judged_at = delivery.headers.iter().find(|(name, _)| name == JUDGED_AT);
         let judged_at = judged_at.and_then(|(_, at)| at.parse().ok()).map(Timestamp::from_millis);
@@ -246,32 +248,32 @@ impl Admitter {
         tokio::time::sleep(JUDGE_EVERY.saturating_sub(since)).await;
     }
 
-    /// A document that can't be judged now. One that was cancelled does not wait for it: how many subtasks it would have had
-    /// is not known, so it is shown as rejected.
+    /// The refusal of a document that can't be judged now. A cancelled one does not wait: how many
+    /// subtasks it would have had is not known, so its job is shown as rejected.
     async fn not_now(&self, job: JobId, reason: String) -> Refusal {
         match self.ledger.pending_cancel(job).await {
             Ok(Some(_)) => Refusal::Cancelled(job, reason),
-            // It is asked again when the document is judged again.
+            // The ledger is asked again when the document is judged again.
             Ok(None) | Err(_) => Refusal::NotNow(job, reason),
         }
     }
 
-    async fn give_up(&self, job: JobId, reason: &str) {
+    async fn drop_cancelled(&self, job: JobId, reason: &str) {
         counter!(DOCUMENTS, "outcome" => "cancelled").increment(1);
-        info!(%job, reason, "job document dropped: somebody cancelled the job while it could not be judged");
-        let told =
+        info!(%job, reason, "job document dropped: its job was cancelled meanwhile");
+        let error =
             format!("cancelled before it was admitted, while it could not be judged: {reason}");
-        self.show_rejected(job, &told).await;
+        self.show_rejected(job, &error).await;
     }
 
-    /// Gives a document that can't be judged now to those that wait.
-    async fn set_aside(&self, delivery: &Delivery, job: JobId, reason: &str) {
+    /// Moves a document that can't be judged now to the queue of waiting documents.
+    async fn postpone(&self, delivery: &Delivery, job: JobId, reason: &str) {
         let is_new = !delivery.headers.iter().any(|(name, _)| name == JUDGED_AT);
         if is_new {
             counter!(DOCUMENTS, "outcome" => "postponed").increment(1);
-            warn!(%job, reason, "job document can't be judged yet; it is tried again every 5 s");
+            warn!(%job, reason, "job document can't be judged yet; tried again every 5 s");
         }
-        // For people; what counts is the message.
+        // This shows people the reason; what counts is the message.
         let _ = self.ledger.postpone(job, &shortened(reason)).await;
         let now = self.ledger.now().await.unwrap_or_default();
         let mut headers = delivery.headers.clone();
@@ -280,7 +282,7 @@ impl Admitter {
         let named = delivery.message_id.as_deref().filter(|name| !name.is_empty());
         let message = Outgoing {
             body: delivery.body.clone(),
-            // Names the job, if nothing else did.
+            // Names the job, if neither document nor message did.
             message_id: Some(named.map_or_else(|| job.to_string(), str::to_owned)),
             headers,
         };
@@ -294,8 +296,8 @@ impl Admitter {
         }
     }
 
-    /// Waits for a ledger that is away. One that is there and can't take this job never will:
-    /// something that is not ours lies under its key.
+    /// Waits for a ledger that is away. A ledger that answers and can't take this job never will:
+    /// foreign data lies under the job's key.
     async fn persist(&self, admission: &Admission) -> Result<Admitted, Refusal> {
         let mut backoff = Backoff::new();
         loop {
@@ -313,49 +315,49 @@ impl Admitter {
         }
     }
 
-    /// Tells the journal of an admitted job, so that the document is safe when its message is acknowledged. The job
-    /// runs already.
-    async fn record(&self, mut taken: Taken) {
+    /// Writes an admitted job to the journal, so that the document is safe when its message is
+    /// acknowledged. The job runs already.
+    async fn record(&self, mut job: AdmittedJob) {
         if !self.journal.is_wanted() {
             return;
         }
-        let job = taken.admission.job;
+        let id = job.admission.job;
         let mut backoff = Backoff::new();
         loop {
-            match self.try_record(&taken).await {
+            match self.try_record(&job).await {
                 Ok(None) => return self.ledger_health.worked(),
                 Ok(again) => {
-                    taken.accepted = again;
-                    warn!(%job, "the ledger lost a job that it had just admitted");
+                    job.accepted = again;
+                    warn!(job = %id, "job admitted again: the ledger had lost it");
                 }
                 Err(error @ Error::Unavailable { .. }) => self.ledger_health.failed(&error),
-                // What lies under the job's name is not ours any more.
-                Err(error) => return warn!(%job, %error, "job not journaled"),
+                // Foreign data lies under the job's key now.
+                Err(error) => return warn!(job = %id, %error, "job not written to the journal"),
             }
             backoff.wait().await;
         }
     }
 
-    /// Gives anew when the job was accepted if the ledger has lost it, which is admitted again then: a ledger that was rebuilt from
-    /// the journal before the job was in it has nobody else to tell it.
-    async fn try_record(&self, taken: &Taken) -> Result<Option<Timestamp>, Error> {
-        let Taken { admission, accepted, is_cancelled } = taken;
+    /// Returns when the job was accepted again, if the ledger had lost it: only this scheduler can
+    /// admit it again to a ledger that was rebuilt from the journal before the job was in there.
+    async fn try_record(&self, admitted: &AdmittedJob) -> Result<Option<Timestamp>, Error> {
+        let AdmittedJob { admission, accepted, is_cancelled } = admitted;
         let job = admission.job;
         if let Some(at) = *accepted {
             let Admission { keep_for, digest, document, manifest, .. } = admission.clone();
             let stored = StoredDocument { digest, document, manifest };
-            self.journal.gather().await;
-            self.journal.insist(&admitted(job, at, keep_for, stored)).await;
-        } else if tell(&*self.ledger, &self.journal, job).await? {
-            // Of a job that was admitted before the ledger has the manifest that counts.
+            self.journal.join_batch().await;
+            self.journal.write_until_done(&admission_record(job, at, keep_for, stored)).await;
+        } else if backfill_job(&*self.ledger, &self.journal, job).await? {
+            // Of a job that was admitted before, the ledger has the manifest that counts.
             return Ok(None);
         }
         if self.ledger.missing(&[job]).await?.is_empty() {
-            // It is there; or has ended and was deleted, all that meanwhile.
+            // The ledger has it; or it has ended and was deleted meanwhile.
             return Ok(None);
         }
         if *is_cancelled {
-            // It has lost that as well.
+            // The ledger has lost the cancel as well.
             if let Err(ControlError::Ledger(error)) = self.ledger.cancel(job).await {
                 return Err(error);
             }
@@ -410,8 +412,10 @@ impl Admitter {
                     self.ledger_health.failed(&error);
                     backoff.wait().await;
                 }
-                // The reason is found in the dead queue.
-                Err(error) => return warn!(job = %id, %error, "a refused job can't be shown"),
+                // The reason is in the dead queue.
+                Err(error) => {
+                    return warn!(job = %id, %error, "the ledger can't show a refused job");
+                }
             }
         }
     }
@@ -458,7 +462,7 @@ fn shortened(reason: &str) -> String {
     reason[..end].to_owned()
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a text")

@@ -1,8 +1,8 @@
-//! Brings events to the engine and has its actions performed, many at a time.
+//! Runs the engine: passes events to it and executes its actions, many at a time.
 //!
 //! Nothing here waits for an action: each runs as a task of its own, and its answer is the engine's
-//! next event. How many are under way is bounded by the engine (calls about jobs) and by the
-//! windows (publishes).
+//! next event. The engine bounds how many are in flight (calls about jobs, revokes), and the
+//! windows do (publishes).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::trace;
 
-use crate::engine::{self, Engine, Event, Terms};
+use crate::engine::{self, Engine, Event, JobSpec};
 use crate::executor::Executor;
 
-/// The engine is asked at least so often, whatever it says about its next wake.
+/// The engine takes a step at least once in this time, whatever it says about its next wake.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
-/// Events taken in before the actions of the first of them begin.
+/// The most events that are received at once.
 const BATCH: usize = 256;
 
 /// Admissions that wait for the engine's answer. The admitter handles fewer documents at once.
@@ -31,9 +31,9 @@ const ADMISSIONS: usize = 128;
 
 /// A job that is about to be admitted.
 pub(crate) struct AdmissionRequest {
-    /// As the ledger will have it, but for its times.
+    /// The job as the ledger will store it, but for its times.
     summary: JobSummary,
-    terms: Terms,
+    spec: JobSpec,
     /// Receives the size of the first chunk.
     reply: oneshot::Sender<Option<u64>>,
 }
@@ -52,10 +52,10 @@ impl EngineHandle {
     }
 
     /// See [`Engine::begin_admission`].
-    pub(crate) async fn begin_admission(&self, summary: JobSummary, terms: Terms) -> Option<u64> {
+    pub(crate) async fn begin_admission(&self, summary: JobSummary, spec: JobSpec) -> Option<u64> {
         let (reply, answer) = oneshot::channel();
-        let _ = self.admissions.send(AdmissionRequest { summary, terms, reply }).await;
-        // At shutdown nobody answers; then no chunk is opened.
+        let _ = self.admissions.send(AdmissionRequest { summary, spec, reply }).await;
+        // At shutdown there is no answer; then no chunk is opened.
         answer.await.ok().flatten()
     }
 
@@ -64,15 +64,15 @@ impl EngineHandle {
     }
 }
 
-/// Works until `stop`; then lets what is under way come to its end.
+/// Works until `stop`; then waits for the actions that are in flight.
 pub(crate) async fn run(
-    settings: engine::Config,
+    config: engine::Config,
     executor: Executor,
     (mut inbox, mut admissions): (Receiver<Event>, Receiver<AdmissionRequest>),
     stop: CancellationToken,
 ) {
     let executor = Arc::new(executor);
-    let mut engine = Engine::new(settings);
+    let mut engine = Engine::new(config);
     let mut tasks: JoinSet<Option<Event>> = JoinSet::new();
     let start = Instant::now();
     let mut batch = Vec::with_capacity(BATCH);
@@ -80,30 +80,30 @@ pub(crate) async fn run(
         let now = Timestamp::default().plus(start.elapsed());
         let wake = engine.next_wake().map_or(LONGEST_SLEEP, |at| at.since(now)).min(LONGEST_SLEEP);
         tokio::select! {
-            // In a fixed order, so that a run can be repeated. Nobody starves: admissions are as few
-            // as the documents that are handled at once, and answers are taken in below too.
+            // In a fixed order, so that a run can be repeated. None starves: there are no more
+            // admissions than documents are handled at once, and answers are received below too.
             biased;
             () = stop.cancelled() => break,
-            Some(AdmissionRequest { summary, terms, reply }) = admissions.recv() => {
+            Some(AdmissionRequest { summary, spec, reply }) = admissions.recv() => {
                 let now = Timestamp::default().plus(start.elapsed());
-                let _ = reply.send(engine.begin_admission(now, summary, terms));
+                let _ = reply.send(engine.begin_admission(now, summary, spec));
                 continue;
             }
             count = inbox.recv_many(&mut batch, BATCH) => {
-                // The loops that send are only dropped at shutdown.
+                // The senders are only dropped at shutdown.
                 if count == 0 { break }
             }
             Some(done) = tasks.join_next() => batch.extend(answer(done)),
             () = tokio::time::sleep(wake) => batch.push(Event::Tick),
         }
-        // As many as were under way, which the engine bounds.
+        // No more than were in flight, which the engine bounds.
         while let Some(done) = tasks.try_join_next() {
             batch.extend(answer(done));
         }
         let now = Timestamp::default().plus(start.elapsed());
         for event in coalesced(&mut batch) {
             for action in engine.step(now, event) {
-                trace!(?action, "to do");
+                trace!(?action, "action decided");
                 let executor = executor.clone();
                 tasks.spawn(async move { executor.execute(action).await });
             }
@@ -112,7 +112,7 @@ pub(crate) async fn run(
     while tasks.join_next().await.is_some() {}
 }
 
-/// A task that panicked takes the scheduler down with it: its answer would be missing for ever.
+/// A task that panicked stops the scheduler: its answer would be missing for ever.
 fn answer(done: Result<Option<Event>, tokio::task::JoinError>) -> Option<Event> {
     match done {
         Ok(event) => event,
@@ -120,11 +120,12 @@ fn answer(done: Result<Option<Event>, tokio::task::JoinError>) -> Option<Event> 
     }
 }
 
-/// The events without repeated hints that a window has room: thousands a second say the same.
+/// The events without repeated hints that the window of a job has room: thousands a second say the
+/// same.
 fn coalesced(batch: &mut Vec<Event>) -> impl Iterator<Item = Event> {
-    let mut told = BTreeSet::new();
+    let mut seen = BTreeSet::new();
     batch.drain(..).filter(move |event| match event {
-        Event::Hint(Hint::Room { job }) => told.insert(*job),
+        Event::Hint(Hint::Room { job }) => seen.insert(*job),
         _ => true,
     })
 }

@@ -1,5 +1,4 @@
-//! Looks at the files that a document names, for as long as its place in the queue allows: nobody waits for
-//! somebody else's files.
+//! Expands the globs of documents, without that slow file systems hold up other documents.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,14 +11,14 @@ use longshore_protocol::{Invalid, JobDocument, Manifest};
 use longshore_storage::Error;
 use tokio::sync::Semaphore;
 
-/// An expansion that takes longer leaves the window, if there is room elsewhere.
+/// An expansion that takes longer counts as a long one, of which only some may be in work.
 const QUICK: Duration = Duration::from_millis(250);
 
-/// Expansions that may take longer, beside those of documents that wait.
+/// The most long expansions in work, besides those of waiting documents.
 pub(crate) const LONG: u16 = 16;
 
-/// Refuses a job whose results can never be written. That is judged as the globs are, on the files that this scheduler sees, but
-/// with less confidence: what is not surely wrong, or not known soon, is left to the workers.
+/// Refuses a job whose results can never be written, by the files that this scheduler sees. What is
+/// not surely wrong, or not known soon, is left to the workers.
 pub(crate) async fn check_results(document: &JobDocument) -> Result<(), String> {
     let Results::Url(location) = &document.results else { return Ok(()) };
     match tokio::time::timeout(QUICK, longshore_storage::check_folder(location)).await {
@@ -30,16 +29,16 @@ pub(crate) async fn check_results(document: &JobDocument) -> Result<(), String> 
     }
 }
 
-/// What expands globs: `longshore_storage::expand`, but for tests.
+/// The function that expands globs: `longshore_storage::expand`, but for tests.
 pub type Expand =
     Arc<dyn Fn(Vec<String>) -> BoxFuture<'static, Result<Manifest, Error>> + Send + Sync>;
 
 /// Why there is no manifest.
 #[derive(Debug, PartialEq)]
 pub(crate) enum NoManifest {
-    /// There never will be one; why, for the author of the document.
+    /// The document is wrong; the reason, for its author.
     Refused(String),
-    /// There may be one later; why not now.
+    /// The files can't be read now; the reason.
     NotNow(String),
 }
 
@@ -56,7 +55,7 @@ impl fmt::Debug for Globs {
     }
 }
 
-/// The globs of the machine that this runs on.
+/// Expands globs on the files of this machine.
 pub(crate) fn real() -> Expand {
     Arc::new(|globs| async move { longshore_storage::expand(&globs).await }.boxed())
 }
@@ -66,8 +65,8 @@ impl Globs {
         Self { expand, allow_relative, long: Semaphore::new(usize::from(LONG)) }
     }
 
-    /// The files of a document. One that has waited already gets all the time that an expansion may
-    /// take; another one is told to wait when it takes long and too many others do.
+    /// Expands the globs of a document. One that has waited already gets all the time that an
+    /// expansion may take; a new one has to wait if it takes long and too many others do.
     pub(crate) async fn manifest(
         &self,
         document: &JobDocument,
@@ -86,7 +85,7 @@ impl Globs {
                 Ok(expanded) => expanded,
                 Err(_) => match self.long.try_acquire() {
                     Ok(_permit) => expansion.await,
-                    Err(_) => return Err(NoManifest::NotNow(self.crowded())),
+                    Err(_) => return Err(NoManifest::NotNow(self.too_many_long())),
                 },
             }
         };
@@ -118,7 +117,7 @@ impl Globs {
         }
     }
 
-    fn crowded(&self) -> String {
+    fn too_many_long(&self) -> String {
         format!("split.files: the globs take long, and so do those of {LONG} other documents")
     }
 }
@@ -141,9 +140,10 @@ mod tests {
         let judge =
             async |results: Results| check_results(&JobDocument { results, ..document() }).await;
         let of = |place: &str| Results::Url(format!("file://{here}/{place}"));
-        let told = judge(of("file/x")).await.expect_err("a file is no folder");
+        let refusal = judge(of("file/x")).await.expect_err("a file is no folder");
         assert!(
-            told.starts_with(&format!("results: file://{here}/file/x: {here}/file is no folder; "))
+            refusal
+                .starts_with(&format!("results: file://{here}/file/x: {here}/file is no folder; "))
         );
         for results in [of("new/x"), Results::Keep, Results::Url("s3://bucket/x".into())] {
             assert_eq!(judge(results).await, Ok(()));
@@ -155,31 +155,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_takes_long_waits_elsewhere_once_too_many_do() {
+    async fn a_document_that_takes_long_has_to_wait_once_too_many_do() {
         let globs = Arc::new(hanging());
         let begun = Instant::now();
         for _ in 0..LONG {
             let globs = globs.clone();
             tokio::spawn(async move { globs.manifest(&document(), false).await });
         }
-        // Those are asked first.
+        // Those begin first.
         tokio::time::sleep(QUICK).await;
-        let told = globs.manifest(&document(), false).await;
-        assert_eq!(told, Err(NoManifest::NotNow(globs.crowded())));
+        let refusal = globs.manifest(&document(), false).await;
+        assert_eq!(refusal, Err(NoManifest::NotNow(globs.too_many_long())));
         assert!(begun.elapsed() <= QUICK * 3, "{:?}", begun.elapsed());
     }
 
     #[tokio::test]
-    async fn what_is_wrong_with_the_world_is_not_refused() {
+    async fn a_document_is_not_refused_for_a_failing_file_system() {
         let fails = |error: fn() -> Error| {
             Globs::new(Arc::new(move |_| std::future::ready(Err(error())).boxed()), false)
         };
         let away = fails(|| Error::Io { path: "/net/x".into(), reason: "gone".into() });
-        let told = away.manifest(&document(), false).await;
-        assert_eq!(told, Err(NoManifest::NotNow("split.files: /net/x: gone".into())));
+        let refusal = away.manifest(&document(), false).await;
+        assert_eq!(refusal, Err(NoManifest::NotNow("split.files: /net/x: gone".into())));
         let denied = fails(|| Error::Denied { path: "/net/x".into() });
-        let told = denied.manifest(&document(), false).await;
+        let refusal = denied.manifest(&document(), false).await;
         let refused = NoManifest::Refused("split.files: /net/x: permission denied".into());
-        assert_eq!(told, Err(refused));
+        assert_eq!(refusal, Err(refused));
     }
 }

@@ -1,4 +1,4 @@
-//! One line in the log when something stops working, one when it works again; and waits that grow.
+//! Logs once when a kind of call starts to fail and once when it works again; and pauses that grow.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -10,20 +10,21 @@ use longshore_ledger::{Cause, Error};
 use parking_lot::Mutex;
 use tracing::{debug, info, warn};
 
-/// A service that several kinds of call speak to. While it is away the first that finds out tells so, for all of them.
+/// A service (the ledger) that several kinds of call use. While it is away, only the first kind
+/// that fails logs a warning.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Service(Arc<Mutex<Away>>);
+pub(crate) struct Service(Arc<Mutex<Outage>>);
 
 #[derive(Debug, Default)]
-struct Away {
-    /// The kinds of call that found the service away, each until it works again.
+struct Outage {
+    /// The kinds of call that found the service away, and have not worked since.
     calls: BTreeSet<&'static str>,
-    /// Why it refuses writes, as it was told last.
+    /// Why it refuses writes, as logged last.
     refusal: Option<Cause>,
 }
 
 impl Service {
-    /// `what` says what is tried, as a noun; no two kinds of call say the same.
+    /// The health of one kind of call. `what` names the calls in the log, and only them.
     pub(crate) fn health(&self, what: &'static str) -> Health {
         Health { what, service: self.clone(), state: Mutex::new(State::Works) }
     }
@@ -42,29 +43,29 @@ enum State {
     Works,
     /// The service is away.
     Away,
-    /// It is there, and the call fails.
+    /// The service is there, and the call fails.
     Fails,
 }
 
 /// Why a call failed.
-pub(crate) trait Trouble: Display {
-    /// Whether that is because the service is away, so that no other call to it works either.
+pub(crate) trait Failure: Display {
+    /// Whether the service is away, so that no other call to it works either.
     fn is_away(&self) -> bool {
         false
     }
 
-    /// Whether whoever speaks to the service has told of it already, in one line for all.
-    fn is_told(&self) -> bool {
+    /// Whether the client of the service has logged the failure already, once for all calls.
+    fn is_logged(&self) -> bool {
         false
     }
 
-    /// Why the service, which answers, refuses to write.
+    /// Why the service refuses writes, if it answers.
     fn refusal(&self) -> Option<Cause> {
         None
     }
 }
 
-impl Trouble for Error {
+impl Failure for Error {
     fn is_away(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
@@ -74,36 +75,36 @@ impl Trouble for Error {
     }
 }
 
-impl Trouble for PublishError {
-    fn is_told(&self) -> bool {
+impl Failure for PublishError {
+    fn is_logged(&self) -> bool {
         matches!(self, Self::Blocked(_))
     }
 }
-impl Trouble for longshore_broker::Error {}
-impl Trouble for longshore_storage::Error {}
+impl Failure for longshore_broker::Error {}
+impl Failure for longshore_storage::Error {}
 
 impl Health {
-    /// Of a kind of call that is the only one to its service.
+    /// The health of the only kind of call to a service.
     pub(crate) fn new(what: &'static str) -> Self {
         Service::default().health(what)
     }
 
-    /// It worked.
+    /// A call worked.
     pub(crate) fn worked(&self) {
-        self.turns(State::Works, &"");
+        self.set(State::Works, &"");
     }
 
-    /// It did not.
-    pub(crate) fn failed(&self, error: &impl Trouble) {
-        if error.is_told() {
+    /// A call failed.
+    pub(crate) fn failed(&self, error: &impl Failure) {
+        if error.is_logged() {
             return debug!(what = self.what, %error, "fails; it will be tried again");
         }
-        self.refused(error);
-        self.turns(if error.is_away() { State::Away } else { State::Fails }, error);
+        self.log_refusal(error);
+        self.set(if error.is_away() { State::Away } else { State::Fails }, error);
     }
 
-    /// Takes note of a result and passes it on.
-    pub(crate) fn note<T, E: Trouble>(&self, result: Result<T, E>) -> Result<T, E> {
+    /// Records a result and passes it on.
+    pub(crate) fn note<T, E: Failure>(&self, result: Result<T, E>) -> Result<T, E> {
         match &result {
             Ok(_) => self.worked(),
             Err(error) => self.failed(error),
@@ -111,43 +112,43 @@ impl Health {
         result
     }
 
-    /// Tells of another refusal than the one before, while the first is not over for every kind of call.
-    fn refused(&self, error: &impl Trouble) {
+    /// Logs that writes are refused for another reason than before, while the service is away.
+    fn log_refusal(&self, error: &impl Failure) {
         let Some(refusal) = error.refusal() else { return };
-        let mut away = self.service.0.lock();
-        let before = away.refusal.replace(refusal);
-        if !away.calls.is_empty() && before != Some(refusal) {
+        let mut outage = self.service.0.lock();
+        let before = outage.refusal.replace(refusal);
+        if !outage.calls.is_empty() && before != Some(refusal) {
             warn!(what = self.what, %error, "fails for another reason; it will be tried again");
         }
     }
 
-    fn turns(&self, now: State, error: &dyn Display) {
+    fn set(&self, now: State, error: &dyn Display) {
         let what = self.what;
         let before = std::mem::replace(&mut *self.state.lock(), now);
         if before == now {
             return;
         }
-        let mut away = self.service.0.lock();
-        let was_away = !away.calls.is_empty();
+        let mut outage = self.service.0.lock();
+        let was_away = !outage.calls.is_empty();
         if now == State::Away {
-            away.calls.insert(what);
+            outage.calls.insert(what);
         } else {
-            away.calls.remove(what);
+            outage.calls.remove(what);
         }
-        let is_away = !away.calls.is_empty();
+        let is_away = !outage.calls.is_empty();
         if !is_away {
-            away.refusal = None;
+            outage.refusal = None;
         }
         match now {
-            State::Away if was_away => debug!(what, %error, "fails, too"),
+            State::Away if was_away => debug!(what, %error, "fails too"),
             State::Away | State::Fails => warn!(what, %error, "fails; it will be tried again"),
-            State::Works if is_away => debug!(what, "works again; others don't yet"),
+            State::Works if is_away => debug!(what, "works again; other calls don't yet"),
             State::Works => info!(what, "works again"),
         }
     }
 }
 
-/// Waits of 0.1 s, 0.2 s, 0.4 s and so on up to 5 s.
+/// Pauses of 0.1 s, 0.2 s, 0.4 s and so on up to 5 s.
 #[derive(Debug)]
 pub(crate) struct Backoff(Duration);
 
@@ -155,12 +156,12 @@ impl Backoff {
     const FIRST: Duration = Duration::from_millis(100);
     const LONGEST: Duration = Duration::from_secs(5);
 
-    /// Starts anew.
+    /// The first pause is next.
     pub(crate) const fn new() -> Self {
         Self(Self::FIRST)
     }
 
-    /// Waits, the next time longer.
+    /// Waits for one pause; the next one is longer.
     pub(crate) async fn wait(&mut self) {
         tokio::time::sleep(self.0).await;
         self.0 = (self.0 * 2).min(Self::LONGEST);
@@ -185,66 +186,66 @@ mod tests {
     }
 
     #[test]
-    fn that_a_service_is_away_is_told_once_and_what_fails_otherwise_by_each() {
-        let told = Told::default();
+    fn an_outage_is_logged_once_and_other_failures_by_each_kind_of_call() {
+        let logged = Logged::default();
         let _guard =
-            tracing::subscriber::set_default(tracing_subscriber::registry().with(told.clone()));
+            tracing::subscriber::set_default(tracing_subscriber::registry().with(logged.clone()));
         let ledger = Service::default();
         let (reads, writes) = (ledger.health("reads"), ledger.health("writes"));
         reads.worked();
-        told.are(&[]);
+        logged.are(&[]);
         reads.failed(&away());
         writes.failed(&away());
         reads.failed(&away());
-        told.are(&["WARN reads"]);
+        logged.are(&["WARN reads"]);
         reads.worked();
-        told.are(&[]);
+        logged.are(&[]);
         reads.failed(&broken());
-        told.are(&["WARN reads"]);
+        logged.are(&["WARN reads"]);
         writes.worked();
         reads.worked();
-        told.are(&["INFO writes", "INFO reads"]);
+        logged.are(&["INFO writes", "INFO reads"]);
         writes.failed(&away());
-        told.are(&["WARN writes"]);
+        logged.are(&["WARN writes"]);
     }
 
     #[test]
-    fn another_refusal_is_told_though_the_first_is_not_over() {
-        let told = Told::default();
+    fn another_refusal_is_logged_though_the_first_is_not_over() {
+        let logged = Logged::default();
         let _guard =
-            tracing::subscriber::set_default(tracing_subscriber::registry().with(told.clone()));
+            tracing::subscriber::set_default(tracing_subscriber::registry().with(logged.clone()));
         let ledger = Service::default();
         let (reads, writes) = (ledger.health("reads"), ledger.health("writes"));
         let refused =
             |reason: &str| Error::Unavailable { address: "there".into(), reason: reason.into() };
         writes.failed(&refused("READONLY: a replica"));
         reads.failed(&away());
-        told.are(&["WARN writes"]);
+        logged.are(&["WARN writes"]);
         writes.failed(&refused("READONLY: a replica"));
         reads.failed(&refused("READONLY: a replica"));
-        told.are(&[]);
+        logged.are(&[]);
         reads.failed(&refused("NOREPLICAS: not enough"));
         writes.failed(&refused("NOREPLICAS: not enough"));
-        told.are(&["WARN reads"]);
+        logged.are(&["WARN reads"]);
         reads.worked();
         writes.worked();
-        told.are(&["INFO writes"]);
+        logged.are(&["INFO writes"]);
         writes.failed(&refused("NOREPLICAS: not enough"));
-        told.are(&["WARN writes"]);
+        logged.are(&["WARN writes"]);
     }
 
-    /// What was logged for operators since the last look.
+    /// What was logged for operators since the last check.
     #[derive(Clone, Default)]
-    struct Told(Arc<Mutex<Vec<String>>>);
+    struct Logged(Arc<Mutex<Vec<String>>>);
 
-    impl Told {
+    impl Logged {
         #[track_caller]
         fn are(&self, expected: &[&str]) {
             assert_eq!(std::mem::take(&mut *self.0.lock()), expected);
         }
     }
 
-    impl<S: tracing::Subscriber> Layer<S> for Told {
+    impl<S: tracing::Subscriber> Layer<S> for Logged {
         fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
             struct What(String);
             impl Visit for What {
@@ -265,14 +266,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn waits_double_up_to_five_seconds() {
+    async fn pauses_double_up_to_five_seconds() {
         let mut backoff = Backoff::new();
-        let mut waits = Vec::new();
+        let mut pauses = Vec::new();
         for _ in 0..8 {
             let before = tokio::time::Instant::now();
             backoff.wait().await;
-            waits.push(before.elapsed().as_millis());
+            pauses.push(before.elapsed().as_millis());
         }
-        assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
     }
 }

@@ -1,44 +1,49 @@
-//! Decides: admits jobs, hands out their chunks, watches the fleet.
+//! The scheduler: admits jobs, feeds their chunks to workers, and recovers what lost workers held.
 //!
 //! ```text
-//!   jobs queue ─▶ admitter ─▶ ledger          registrar ─▶ peers, clock ──┐
-//!                    └─ refused ─▶ dead           └─▶ hearts ─▶ severed ──┤
-//!                                              watcher ─▶ nodes ──────────┤
-//!                    auditor ◀─ lister ─▶ active jobs ────────────────────┼─▶ feeder: engine ─▶ executor
-//!                                              listener ─▶ hints, link ───┘      ▲                  │
-//!                                                                                └───── answers ────┘
-//!   admitter, executor ─▶ journal ─▶ keeper ─▶ ledger, where it lost something
+//!   jobs queue ─▶ admitter ─▶ ledger
+//!                    └─ refused ─▶ dead letters
+//!
+//!   membership ──▶ peers, clock ─────────┐
+//!   watcher ──▶ nodes ───────────────────┤
+//!   connection_watch ──▶ lost processes ─┼─▶ feeder: engine ─▶ executor
+//!   active_jobs ──▶ list of active jobs ─┤      ▲                  │
+//!   listener ──▶ hints, link ────────────┘      └───── answers ────┘
+//!
+//!   admitter, executor ─▶ journal ─▶ restorer ─▶ ledger, where it lost something
 //! ```
 //!
-//! [`engine`] is pure and decides everything; the loops around it bring it news and do as it says.
-//! Each of them goes on by itself when the ledger or the broker is away, and says so in the log
-//! once when it goes and once when it is back. Any number of schedulers may run; each feeds the
-//! queues that fall to it by rendezvous hashing, and admits jobs for all.
+//! [`engine`] is pure and decides everything; the loops around it bring it events and execute its
+//! actions. Each loop goes on by itself while the ledger or the broker is away, and logs once that
+//! it fails and once that it works again. Any number of schedulers may run; each feeds the queues
+//! that it owns by rendezvous hashing, and admits jobs of all queues.
 //!
-//! Deliberately absent: settings files, the loading of the ledger's functions, whoever collects the metrics.
+//! Deliberately absent: settings files, the loading of the ledger's functions, the export of
+//! metrics.
 
+mod active_jobs;
 mod admitter;
 mod auditor;
+mod connection_watch;
 pub mod engine;
 mod executor;
 mod feeder;
 mod globs;
 mod health;
-mod hearts;
+mod job_ids;
 mod journal;
 mod listener;
-mod lister;
+mod membership;
 pub mod metrics;
-mod naming;
 mod plans;
-mod registrar;
-mod rounds;
 mod sweeper;
+mod tick_aligner;
 mod watcher;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use longshore_broker::Broker;
 use longshore_ledger::Ledger;
 use longshore_protocol::SchedulerId;
@@ -55,30 +60,30 @@ use executor::Executor;
 use feeder::EngineHandle;
 use globs::Globs;
 use health::Service;
-use journal::keeper::Keeper;
-use journal::{Journal, Notes};
-use rounds::Rounds;
+use journal::restorer::JournalRestorer;
+use journal::{ControlLog, Journal};
+use tick_aligner::TickAligner;
 
-/// Events that wait for the engine, which takes in some hundreds of thousands a second. When more
-/// come the senders wait; what they have to tell does not get lost.
+/// The most events that wait for the engine, which takes some hundreds of thousands a second. When
+/// there are more, the senders wait; no event gets lost.
 const INBOX: usize = 4_096;
 
-/// How a scheduler works.
+/// The settings of a scheduler.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// This incarnation: new at every start.
+    /// The id of this process: a new one at each start.
     pub id: SchedulerId,
-    /// A worker that was silent for so long is dead.
+    /// A worker that was silent for this long is dead, unless it announced another time.
     pub dead_after: Duration,
-    /// Whether globs may be relative to this process's directory: only where the submitter is the
-    /// same process.
+    /// Whether globs may be relative to the working directory of this process: only where the
+    /// submitter is the same process.
     pub allow_relative: bool,
-    /// How long what is under way may take at shutdown.
+    /// How long calls in flight may take at shutdown.
     pub grace: Duration,
 }
 
 impl Config {
-    /// The usual: 5 s of silence, no relative globs, 2 s to finish.
+    /// The defaults: 5 s of silence, no relative globs, 2 s to finish.
     pub fn new(id: SchedulerId) -> Self {
         Self {
             id,
@@ -89,20 +94,20 @@ impl Config {
     }
 }
 
-/// Why a scheduler stopped without being told to.
+/// Why a scheduler stopped though it was not told to.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// One of its loops ended or panicked: a bug.
+    /// One of its loops ended or panicked, which is a bug.
     #[error("the scheduler's {part} stopped: {reason}")]
     Stopped {
-        /// Which loop.
+        /// The name of the loop.
         part: &'static str,
-        /// The panic's text, if there was one.
+        /// The message of the panic, if there was one.
         reason: String,
     },
 }
 
-/// A scheduler, ready to run.
+/// A scheduler that has not started yet.
 pub struct Scheduler {
     config: Config,
     broker: Arc<dyn Broker>,
@@ -111,19 +116,18 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// Nothing happens before [`Self::run`].
+    /// A scheduler on this broker and ledger. Nothing happens before [`Self::run`].
     pub fn new(config: Config, broker: Arc<dyn Broker>, ledger: Arc<dyn Ledger>) -> Self {
         Self { config, broker, ledger, expand: globs::real() }
     }
 
-    /// Expands globs in another way, for tests of what happens while file systems are away.
+    /// Expands globs in another way, for tests in which file systems are away.
     #[must_use]
     pub fn expanding(self, expand: Expand) -> Self {
         Self { expand, ..self }
     }
 
-    /// Works until `shutdown`, through whatever happens to the broker and the ledger. Leaves both
-    /// open.
+    /// Works until `shutdown`, through all failures of the broker and the ledger. Leaves both open.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         info!(scheduler = %self.config.id, ledger = %self.ledger.describe(), "scheduler started");
         let stop = shutdown.child_token();
@@ -136,11 +140,11 @@ impl Scheduler {
         stop.cancel();
         let finish = async { while parts.join_next().await.is_some() {} };
         if tokio::time::timeout(self.config.grace, finish).await.is_err() {
-            warn!(scheduler = %self.config.id, "stopped with calls still under way");
+            warn!(scheduler = %self.config.id, "stopped while calls were in flight");
         }
-        // Others notice within seconds anyway; this lets them take over at once.
-        let withdraw = self.ledger.deregister_scheduler(&self.config.id);
-        let _ = tokio::time::timeout(self.config.grace, withdraw).await;
+        // The others notice within seconds anyway; this lets them take over at once.
+        let deregister = self.ledger.deregister_scheduler(&self.config.id);
+        let _ = tokio::time::timeout(self.config.grace, deregister).await;
         info!(scheduler = %self.config.id, "scheduler stopped");
         match ended {
             Some(Ok(_)) if shutdown.is_cancelled() => Ok(()),
@@ -153,20 +157,25 @@ impl Scheduler {
     fn start(&self, stop: &CancellationToken) -> JoinSet<&'static str> {
         let (inbox, events) = mpsc::channel::<Event>(INBOX);
         let (engine, admissions) = EngineHandle::new(inbox.clone());
-        let (fleet_changed, heart_changed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let (nodes, listed) = watch::channel(Arc::default());
-        let (peers, signed_in) = watch::channel(Vec::new());
-        let (jobs, active) = watch::channel(Vec::new());
+        let fleet_changed = Arc::new(Notify::new());
+        let reconnected = Arc::new(Notify::new());
+        let (nodes_sender, nodes) = watch::channel(Arc::default());
+        let (peers_sender, peers) = watch::channel(Vec::new());
+        let (active_sender, active) = watch::channel(Vec::new());
         let journal = Arc::new(Journal::new(self.broker.clone()));
-        let notes = Arc::new(Notes::default());
+        let control_log = Arc::new(ControlLog::default());
         let ledger = (self.ledger.clone(), Service::default());
-        let executor =
-            Executor::new(self.broker.clone(), ledger.clone(), journal.clone(), notes.clone());
-        let settings =
+        let executor = Executor::new(
+            self.broker.clone(),
+            ledger.clone(),
+            journal.clone(),
+            control_log.clone(),
+        );
+        let config =
             engine::Config { me: self.config.id.clone(), dead_after: self.config.dead_after };
-        let rounds = Rounds::new();
+        let ticks = TickAligner::new();
         let mut parts = JoinSet::new();
-        let mut spawn = |part: &'static str, work: futures_util::future::BoxFuture<'static, ()>| {
+        let mut spawn = |part: &'static str, work: BoxFuture<'static, ()>| {
             let stop = stop.clone();
             parts.spawn(async move {
                 tokio::select! {
@@ -178,40 +187,43 @@ impl Scheduler {
             });
         };
         let broker = &self.broker;
-        spawn("registrar", {
-            let (id, heart_changed) = (self.config.id.clone(), heart_changed.clone());
+        spawn("membership", {
+            let (id, reconnected) = (self.config.id.clone(), reconnected.clone());
             let inbox = inbox.clone();
-            Box::pin(registrar::run(ledger.clone(), rounds, id, heart_changed, peers, inbox))
+            Box::pin(membership::run(ledger.clone(), ticks, id, reconnected, peers_sender, inbox))
         });
         spawn("watcher", {
             let (changed, active) = (fleet_changed.clone(), active.clone());
             let inbox = inbox.clone();
-            Box::pin(watcher::run(ledger.clone(), rounds, changed, active, nodes, inbox))
+            Box::pin(watcher::run(ledger.clone(), ticks, changed, active, nodes_sender, inbox))
         });
-        spawn("hearts", {
+        spawn("connection watch", {
             let (active, inbox) = (active.clone(), inbox.clone());
-            Box::pin(hearts::run(ledger.clone(), rounds, listed, signed_in, active, inbox))
+            Box::pin(connection_watch::run(ledger.clone(), ticks, nodes, peers, active, inbox))
         });
-        spawn("lister", Box::pin(lister::run(ledger.clone(), rounds, jobs, inbox.clone())));
-        spawn("auditor", Box::pin(auditor::run(ledger.clone(), rounds, active)));
+        spawn("active jobs", {
+            Box::pin(active_jobs::run(ledger.clone(), ticks, active_sender, inbox.clone()))
+        });
+        spawn("auditor", Box::pin(auditor::run(ledger.clone(), ticks, active)));
         spawn("listener", {
-            Box::pin(listener::run(ledger.clone(), fleet_changed, heart_changed, inbox.clone()))
+            Box::pin(listener::run(ledger.clone(), fleet_changed, reconnected, inbox.clone()))
         });
-        spawn("link", Box::pin(listener::follow_link(broker.clone(), inbox.clone())));
-        spawn("keeper", {
+        spawn("link", Box::pin(listener::follow_link(broker.clone(), inbox)));
+        spawn("journal restorer", {
             let id = self.config.id.clone();
             let (broker, ledger) = (broker.clone(), ledger.clone());
-            let keeper = Keeper::new(id, broker, ledger, journal.clone(), notes.clone());
-            Box::pin(keeper.run())
+            let (journal, control_log) = (journal.clone(), control_log.clone());
+            Box::pin(JournalRestorer::new(id, broker, ledger, journal, control_log).run())
         });
         spawn("admitter", {
             let globs = Globs::new(self.expand.clone(), self.config.allow_relative);
-            Box::pin(admitter::run(broker.clone(), ledger.clone(), (journal, notes), globs, engine))
+            let (broker, ledger) = (broker.clone(), ledger.clone());
+            Box::pin(admitter::run(broker, ledger, (journal, control_log), globs, engine))
         });
         parts.spawn({
             let stop = stop.clone();
             async move {
-                feeder::run(settings, executor, (events, admissions), stop).await;
+                feeder::run(config, executor, (events, admissions), stop).await;
                 "feeder"
             }
         });

@@ -1,4 +1,4 @@
-//! Follows the ledger's hints and the broker's link.
+//! Passes the ledger's hints and the state of the broker's link to the engine.
 
 use std::sync::Arc;
 
@@ -10,15 +10,15 @@ use tokio::sync::mpsc::Sender;
 use crate::engine::Event;
 use crate::health::{Backoff, Service};
 
-/// Passes hints on until it is dropped. The connection on which they come is this scheduler's heart: `heart` learns when there is
-/// a new one.
+/// Passes hints on until it is dropped. The connection on which they come is one by whose loss
+/// others find this scheduler dead, so `reconnected` is notified when there is a new one.
 pub(crate) async fn run(
     (ledger, service): (Arc<dyn Ledger>, Service),
     fleet: Arc<Notify>,
-    heart: Arc<Notify>,
+    reconnected: Arc<Notify>,
     inbox: Sender<Event>,
 ) {
-    let health = service.health("following the ledger's hints");
+    let health = service.health("subscribing to the ledger's hints");
     let mut backoff = Backoff::new();
     let mut hints = loop {
         match health.note(ledger.events(Topic::Schedulers).await) {
@@ -26,14 +26,14 @@ pub(crate) async fn run(
             Err(_) => backoff.wait().await,
         }
     };
-    heart.notify_one();
-    // Of workers that came before we listened no hint tells.
+    reconnected.notify_one();
+    // There is no hint about workers that came before the subscription.
     fleet.notify_one();
     loop {
         let hint = hints.next().await;
-        // Signing in anew brings the list of those who are left.
+        // To register again also reads which schedulers are left.
         if matches!(hint, Hint::Gap | Hint::Scheduler { .. }) {
-            heart.notify_one();
+            reconnected.notify_one();
         }
         if matches!(hint, Hint::Node { .. } | Hint::Gap) {
             fleet.notify_one();
@@ -42,14 +42,14 @@ pub(crate) async fn run(
     }
 }
 
-/// Tells whether the broker can be reached until it is dropped.
+/// Passes on whether the broker can be reached, until it is dropped.
 pub(crate) async fn follow_link(broker: Arc<dyn Broker>, inbox: Sender<Event>) {
     let mut link = broker.link();
     loop {
         let up = *link.borrow_and_update() == Link::Up;
         let _ = inbox.send(Event::Link { up }).await;
         if link.changed().await.is_err() {
-            // The broker is gone for good: whoever closed it will stop us too.
+            // The broker was closed; this scheduler will be stopped too.
             std::future::pending::<()>().await;
         }
     }
@@ -65,13 +65,13 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_fleet_is_read_again_once_somebody_listens() {
+    async fn the_list_of_workers_is_read_again_after_the_subscription() {
         let fleet = Arc::new(Notify::new());
         let (inbox, _events) = mpsc::channel(1);
         let ledger = (Arc::new(MemoryLedger::default()) as Arc<dyn Ledger>, Service::default());
         let listener = tokio::spawn(run(ledger, fleet.clone(), Arc::default(), inbox));
         let read = tokio::time::timeout(Duration::from_secs(1), fleet.notified());
-        read.await.expect("who came before is not waited for");
+        read.await.expect("the list is read at once");
         listener.abort();
     }
 }

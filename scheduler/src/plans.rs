@@ -1,8 +1,7 @@
-//! What the engine needs of job documents: their terms, and the keys of chunks that are placed by
-//! hash.
+//! What the engine needs of job documents: specs, and the keys of chunks that are placed by hash.
 //!
-//! Terms are read once a job. Plans are kept for jobs that are placed by hash only, few at a time,
-//! since a document can be 16 MiB.
+//! The spec of a job is read once. Plans are kept only for jobs that are placed by hash, and few at
+//! a time, since a document can be 16 MiB.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -15,17 +14,17 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::engine::ring;
-use crate::engine::{Keyed, Terms};
+use crate::engine::{JobSpec, RoutedChunk};
 
-/// Plans kept at once, and how many bytes of memory they take up at most; the newest is kept whatever
-/// its size. One that is needed again is read again.
+/// The most plans kept at once, and the most bytes of memory that they take; the newest is kept
+/// whatever its size. A plan that is needed again is read again.
 const KEPT: usize = 16;
 const MAX_BYTES: usize = 256 << 20;
 
-/// A plan that was not needed for so long is let go when others are looked for.
+/// A plan that was not needed for this long is dropped when another one is read or forgotten.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Documents of jobs.
+/// Reads and keeps the documents of jobs.
 pub(crate) struct Plans {
     ledger: Arc<dyn Ledger>,
     /// The oldest first.
@@ -43,39 +42,40 @@ impl Plans {
         Self { ledger, kept: Mutex::default() }
     }
 
-    /// The terms of a job; `None` if it is gone.
-    pub(crate) async fn terms(&self, job: JobId) -> Result<Option<Terms>, Error> {
+    /// The spec of a job; `None` if the ledger has no such job.
+    pub(crate) async fn spec(&self, job: JobId) -> Result<Option<JobSpec>, Error> {
         let Some(stored) = self.ledger.document(job).await? else { return Ok(None) };
         let document = JobDocument::parse(stored.document.as_bytes()).inspect_err(|error| {
-            // Admitted by a later version. The ledger still keeps its limits, so the job goes on.
-            warn!(%job, %error, "the stored document can't be read; default terms are used");
+            // Admitted by a later version. The ledger still enforces its limits, so the job goes
+            // on.
+            warn!(%job, %error, "stored document unreadable; job fed with default settings");
         });
-        let unread = Terms {
+        let unread = JobSpec {
             chunk: Chunk::Auto,
             max_parallel: None,
             placement: Placement::Shared,
             fan_in: None,
             reduce_task: None,
         };
-        Ok(Some(document.map_or(unread, |document| Terms::of(&document))))
+        Ok(Some(document.map_or(unread, |document| JobSpec::of(&document))))
     }
 
     /// The messages with the hashes of their keys, if the job is placed by hash.
-    pub(crate) async fn keyed(
+    pub(crate) async fn routed(
         &self,
         job: JobId,
         messages: Vec<ChunkMessage>,
-        keyed: bool,
-    ) -> Result<Vec<Keyed>, Error> {
-        let plan = if keyed && !messages.is_empty() { self.plan(job).await? } else { None };
+        with_keys: bool,
+    ) -> Result<Vec<RoutedChunk>, Error> {
+        let plan = if with_keys && !messages.is_empty() { self.plan(job).await? } else { None };
         let key = |message: &ChunkMessage| key_of(plan.as_ref()?, message.from);
         Ok(messages
             .into_iter()
-            .map(|message| Keyed { key: key(&message), message, tried: Vec::new() })
+            .map(|message| RoutedChunk { key: key(&message), message, tried: Vec::new() })
             .collect())
     }
 
-    /// A job has ended.
+    /// Drops the plan of a job that has ended.
     pub(crate) fn forget(&self, job: JobId) {
         self.lock().retain(|kept| kept.job != job && kept.used.elapsed() < IDLE);
     }
@@ -89,7 +89,7 @@ impl Plans {
         let plan = match read(&stored) {
             Ok(plan) => Arc::new(plan),
             Err(error) => {
-                warn!(%job, error, "the stored document can't be read; its chunks go to anybody");
+                warn!(%job, error, "stored document unreadable; chunks go to any worker");
                 return Ok(None);
             }
         };
@@ -118,7 +118,8 @@ fn read(stored: &StoredDocument) -> Result<Plan, String> {
     Plan::new(document, manifest).map_err(|e| e.to_string())
 }
 
-/// Equal values at the pointer give equal keys; where there is none it counts as `null`.
+/// The key of a subtask: equal values at the pointer give equal keys; a missing value counts as
+/// `null`.
 fn key_of(plan: &Plan, index: u64) -> Option<u64> {
     let Placement::Hash(pointer) = &plan.document().placement else { return None };
     if index >= plan.total() {
@@ -135,7 +136,8 @@ mod tests {
     #[track_caller]
     fn keys(split: &str, pointer: &str, same: &[(u64, u64, bool)]) {
         let json = format!(
-            r#"{{"task":"noop","split":{split},"placement":{{"hash":"{pointer}"}},"reduce":{{"task":"sum"}}}}"#
+            r#"{{"task":"noop","split":{split},"placement":{{"hash":"{pointer}"}},
+                "reduce":{{"task":"sum"}}}}"#
         );
         let document = JobDocument::parse(json.as_bytes()).unwrap();
         let plan = Plan::new(document, Manifest::default()).unwrap();

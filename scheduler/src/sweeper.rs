@@ -1,5 +1,5 @@
-//! Finds the chunks of a job whose messages were lost, without flooding a queue in which they only
-//! wait.
+//! Finds the chunks of a job whose messages were lost, without flooding a queue in which the
+//! messages only wait.
 
 use std::time::Duration;
 
@@ -11,31 +11,32 @@ use tracing::debug;
 use crate::executor::PUBLISH_WITHIN;
 use crate::health::Health;
 
-/// Most messages of a job that one sweep publishes again; the next one goes on.
+/// The most messages of a job that one sweep publishes again; the next sweep goes on.
 const LIMIT: u32 = 1_000;
 
-/// After this time without a claim a message is doubted, where doubt is called for: on a fleet that keeps up most chunks have
-/// been claimed by then.
-const DOUBT_AFTER: Duration = Duration::from_millis(200);
+/// After this time without a claim a message counts as lost, where messages are suspected lost: on
+/// a fleet that keeps up, most chunks have been claimed by then.
+const SUSPECT_AFTER: Duration = Duration::from_millis(200);
 
-/// Sweeps a job.
+/// Sweeps a job; `None` if the ledger has no such job.
 pub(crate) async fn sweep(
     ledger: &dyn Ledger,
     job: JobId,
-    doubt: bool,
+    suspect_lost: bool,
 ) -> Result<Option<Sweep>, Error> {
-    let suspect_lost = doubt.then_some(DOUBT_AFTER);
+    let suspect_lost = suspect_lost.then_some(SUSPECT_AFTER);
     let params = SweepParams { suspect_lost, ..SweepParams::new(LIMIT, PUBLISH_WITHIN) };
     let sweep = ledger.sweep(job, &params).await?;
     if let Some(sweep) = sweep.as_ref().filter(|sweep| !sweep.publish.is_empty()) {
-        debug!(%job, chunks = sweep.publish.len(), "to be published again");
+        debug!(%job, chunks = sweep.publish.len(), "overdue chunks are published again");
     }
     Ok(sweep)
 }
 
-/// If `queue` (in which so many chunks of other jobs wait) holds as many messages as chunks wait, none was lost: then only what was
-/// handed back by a worker is left to publish.
-pub(crate) async fn spare(
+/// Leaves out messages that still wait. If `queue`, in which `others` chunks of other jobs wait,
+/// holds as many messages as chunks wait, none was lost; then only chunks that a worker released
+/// are to be published.
+pub(crate) async fn drop_queued(
     broker: &dyn Broker,
     health: &Health,
     sweep: &mut Sweep,
@@ -46,7 +47,7 @@ pub(crate) async fn spare(
         return;
     }
     let waiting = others + sweep.summary.queued_chunks;
-    // If the broker does not say, publishing once too often is the smaller evil.
+    // If the broker does not answer, to publish once too often is the smaller evil.
     let depth = health.note(broker.depth(queue).await).ok().flatten();
     if depth.is_some_and(|depth| depth.ready >= waiting) {
         sweep.publish.retain(|message| message.epoch != Epoch::FIRST);

@@ -13,41 +13,44 @@ use tokio::time::Instant;
 use crate::engine::Event;
 use crate::health::Service;
 use crate::metrics::NODES;
-use crate::rounds::Rounds;
+use crate::tick_aligner::TickAligner;
 
-/// Between two reads, and so much more for each worker, up to less than half a heartbeat. A silence is noticed up to one of these
-/// after it began, and found long enough up to another one later; both, and all that follows, have a second.
+/// The pause between two reads: `EVERY`, and `EACH` for each worker, but at most `LONGEST`, which
+/// is less than half of the usual time between heartbeats. A silence is noticed up to one pause
+/// after it began, and found to be too long up to another pause later; both, and all that follows,
+/// may take a second together.
 const EVERY: Duration = Duration::from_millis(200);
 const EACH: Duration = Duration::from_micros(200);
 const LONGEST: Duration = Duration::from_millis(400);
 
-/// While there is no job, nobody can hold anything.
+/// The pause while there is no job, so that no worker can hold a chunk.
 const IDLE: Duration = LONGEST;
 
-/// So often each one's record is read, whether it has news or not, in case that those got lost with a server.
-const WHOLE_EVERY: Duration = Duration::from_secs(30);
+/// After this time the records of all workers are read, not only those that changed, in case that
+/// changes got lost with a server.
+const ALL_EVERY: Duration = Duration::from_secs(30);
 
-/// After a read that failed. Nobody is judged by it, so there is no haste.
-const AGAIN: Duration = Duration::from_millis(500);
+/// The pause after a read that failed. No worker is judged by it, so there is no hurry.
+const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
 /// Works until it is dropped.
 pub(crate) async fn run(
     (ledger, service): (Arc<dyn Ledger>, Service),
-    rounds: Rounds,
+    ticks: TickAligner,
     changed: Arc<Notify>,
     active: watch::Receiver<Vec<JobId>>,
     nodes: watch::Sender<Arc<Vec<NodeRecord>>>,
     inbox: Sender<Event>,
 ) {
     let health = service.health("reading the list of workers");
-    let (mut known, mut read_whole) = (NodeSnapshot::default(), Instant::now());
+    let (mut known, mut read_all_at) = (NodeSnapshot::default(), Instant::now());
     loop {
-        if read_whole.elapsed() >= WHOLE_EVERY {
-            (known, read_whole) = (NodeSnapshot::default(), Instant::now());
+        if read_all_at.elapsed() >= ALL_EVERY {
+            (known, read_all_at) = (NodeSnapshot::default(), Instant::now());
         }
         let pause = match health.note(ledger.nodes_since(&known).await) {
-            Ok(roster) => {
-                known = roster;
+            Ok(snapshot) => {
+                known = snapshot;
                 count(&known.nodes);
                 let each =
                     EACH.saturating_mul(u32::try_from(known.nodes.len()).unwrap_or(u32::MAX));
@@ -57,10 +60,10 @@ pub(crate) async fn run(
             }
             Err(_) => {
                 known = NodeSnapshot::default();
-                AGAIN
+                AFTER_FAILURE
             }
         };
-        rounds.rest_or(pause, &changed).await;
+        ticks.sleep_or(pause, &changed).await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the engine is told, and what it wants done.
+//! The events that the engine takes and the actions that it returns.
 
 use std::collections::BTreeSet;
 
@@ -16,111 +16,113 @@ use longshore_protocol::{
 #[cfg(doc)]
 use super::Engine;
 
-/// Something that happened. Answers to actions carry what the ledger said, nothing of ours.
+/// Something that happened. An answer to an action carries what the ledger answered and nothing of
+/// the engine's own state.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The ledger's list of jobs that may not have ended.
-    Active(Vec<JobId>),
-    /// Answer to [`Action::List`].
-    Listed(Vec<JobId>),
-    /// The ledger hinted at a change.
+    /// The ledger's list of active jobs (those that may not have ended), read once a second.
+    ActiveJobs(Vec<JobId>),
+    /// Answer to [`Action::ListJobs`].
+    JobsListed(Vec<JobId>),
+    /// The ledger sent a hint that something changed.
     Hint(Hint),
-    /// It was admitted, and is new.
+    /// A job was admitted here, and is new. Follows [`Engine::begin_admission`].
     Admitted {
-        /// As the ledger had it at first.
+        /// The job as the ledger stored it at admission.
         summary: Box<JobSummary>,
-        /// What its document says.
-        terms: Terms,
-        /// The chunk that was opened with it, if [`Engine::begin_admission`] allowed one.
-        opened: Option<Keyed>,
+        /// From the job's document.
+        spec: JobSpec,
+        /// The chunk that was opened with the job, if [`Engine::begin_admission`] allowed one.
+        opened: Option<RoutedChunk>,
     },
-    /// It was not admitted, or is not new.
+    /// A job was not admitted, or is not new. Follows [`Engine::begin_admission`].
     NotAdmitted {
         /// The job.
         job: JobId,
-        /// Whether the ledger has it.
+        /// Whether the ledger has a job with this id.
         known: bool,
     },
-    /// Answer to [`Action::Look`] and [`Action::Sweep`].
-    Looked {
+    /// Answer to [`Action::ReadJob`] and [`Action::Sweep`].
+    JobRead {
         /// The job.
         job: JobId,
-        /// As it stands; `None` if it is gone.
+        /// The job's present state; `None` if the ledger has no such job.
         summary: Option<Box<JobSummary>>,
-        /// Chunks whose messages are to be published again.
-        overdue: Vec<Keyed>,
+        /// Chunks whose messages have to be published again.
+        overdue: Vec<RoutedChunk>,
     },
-    /// Answer to [`Action::Study`].
-    Studied {
+    /// Answer to [`Action::LoadSpec`].
+    SpecLoaded {
         /// The job.
         job: JobId,
-        /// What its document says.
-        terms: Terms,
+        /// From the job's document.
+        spec: JobSpec,
     },
     /// Answer to [`Action::Open`].
     Opened {
         /// The job.
         job: JobId,
-        /// What was opened, in order.
-        chunks: Vec<Keyed>,
+        /// The chunks that were opened, in order.
+        chunks: Vec<RoutedChunk>,
     },
-    /// Answer to [`Action::AskHolders`].
-    Held {
+    /// Answer to [`Action::ReadHolders`].
+    HoldersRead {
         /// The job.
         job: JobId,
-        /// The workers that hold chunks of it.
-        by: Vec<Holder>,
+        /// The workers that hold chunks of the job.
+        holders: Vec<Holder>,
     },
-    /// Answer to [`Action::Absolve`].
-    Absolved {
+    /// Answer to [`Action::RefundAttempts`].
+    AttemptsRefunded {
         /// The job.
         job: JobId,
-        /// The nodes whose failures use up no attempts of it.
+        /// The nodes whose failures do not use up attempts of the job's subtasks.
         nodes: Vec<NodeId>,
     },
-    /// Answer to [`Action::Copy`].
-    Copied {
+    /// Answer to [`Action::OfferSpeculative`].
+    SpeculationOffered {
         /// The job.
         job: JobId,
-        /// What lags, and is on offer to others than its holders.
+        /// The slow chunks, which any worker but their holders may now claim as well.
         stragglers: Vec<SpeculativeChunk>,
-        /// The nodes on which attempts at all subtasks of each of them failed.
+        /// For each of them, the nodes on which attempts at all of its subtasks failed.
         tried: Vec<Vec<NodeId>>,
     },
-    /// Answer to [`Action::Fail`] and [`Action::Archive`].
-    Closed {
+    /// Answer to [`Action::FailJob`] and [`Action::ArchiveJob`].
+    JobClosed {
         /// The job.
         job: JobId,
     },
-    /// The ledger did not answer a question about a job; whether it did as asked is unknown.
-    Unanswered {
+    /// The ledger did not answer a call about a job. Whether it carried out the call is unknown.
+    CallFailed {
         /// The job.
         job: JobId,
     },
-    /// No queue took the message: its node is gone.
-    Returned {
-        /// Of the job's pool.
+    /// A message could not be routed: the node's queue, and so the node, is gone.
+    Unroutable {
+        /// The node that the message was meant for.
         node: NodeId,
-        /// What was to be published.
-        chunk: Keyed,
+        /// The chunk that was to be published.
+        chunk: RoutedChunk,
     },
-    /// The ledger's lists of workers: those that beat, and those that are lost.
+    /// The ledger's lists of workers: those that send heartbeats, and those declared lost.
     Nodes(NodeSnapshot),
-    /// Whose hearts are severed right now, as far as the ledger can tell; all others' beat.
-    Severed {
+    /// The processes whose connections to the ledger are gone at present; those of all others are
+    /// there.
+    ConnectionsLost {
         /// Workers.
         workers: BTreeSet<NodeId>,
         /// Schedulers.
         schedulers: BTreeSet<SchedulerId>,
     },
-    /// Answer to [`Action::Lose`].
+    /// Answer to [`Action::DeclareLost`].
     LossVerdict {
         /// The worker.
         node: NodeId,
-        /// The verdict that stands; `None` if the worker lives, or the ledger did not answer.
+        /// The verdict that stands; `None` if the worker is alive, or the ledger did not answer.
         verdict: Option<LostNode>,
     },
-    /// Answer to [`Action::Revoke`].
+    /// Answer to [`Action::RevokeNode`].
     Revoked {
         /// The job.
         job: JobId,
@@ -128,50 +130,52 @@ pub enum Event {
         node: NodeId,
         /// Whether the ledger answered.
         is_done: bool,
-        /// Whether chunks are queued again: their messages are wanted at once.
+        /// Whether chunks are queued again, so that their messages have to be published.
         is_queued_again: bool,
     },
-    /// The schedulers that signed in lately, this one among them.
+    /// The schedulers that registered lately, this one among them.
     Peers(Vec<SchedulerRecord>),
-    /// The ledger's clock, now.
+    /// The present time of the ledger's clock.
     Clock(Timestamp),
     /// Whether the broker can be reached.
     Link {
-        /// It can.
+        /// True if it can.
         up: bool,
     },
-    /// Time has passed.
+    /// Nothing but time has passed.
     Tick,
 }
 
-/// A chunk's message, and the hash of its key where the job is placed by hash.
+/// A chunk's message with what is needed to choose its queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Keyed {
+pub struct RoutedChunk {
     /// The message.
     pub message: ChunkMessage,
-    /// Hash of the value at the pointer; `None` for other placements and for nodes of the reduce.
+    /// Hash of the value at the pointer of a placement by hash; `None` for other placements and
+    /// for nodes of the reduce.
     pub key: Option<u64>,
-    /// The nodes on which attempts at all of its subtasks failed, where that was asked for.
+    /// The nodes on which attempts at all subtasks of the chunk failed; empty unless the action
+    /// asked for them.
     pub tried: Vec<NodeId>,
 }
 
-/// What the engine needs to know of a job's document.
+/// The part of a job document that the engine needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Terms {
-    /// How many subtasks travel in one message.
+pub struct JobSpec {
+    /// How many subtasks go into one chunk.
     pub chunk: Chunk,
-    /// Most subtasks at once.
+    /// The most subtasks that may run at once.
     pub max_parallel: Option<u64>,
-    /// Which worker gets what.
+    /// Which worker gets which chunk.
     pub placement: Placement,
-    /// Of the reduce, if there is one.
+    /// Inputs of one node of the reduce, if there is a reduce.
     pub fan_in: Option<u64>,
     /// The task that combines results, if there is a reduce.
     pub reduce_task: Option<String>,
 }
 
-impl Terms {
-    /// Those of a document.
+impl JobSpec {
+    /// The spec of a document.
     pub fn of(document: &JobDocument) -> Self {
         Self {
             chunk: document.chunk,
@@ -183,115 +187,115 @@ impl Terms {
     }
 }
 
-/// Something to do. Nothing is left to choose.
+/// Something to do. Nothing is left to decide.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Read how the job stands.
-    Look {
+    /// Read the state of a job.
+    ReadJob {
         /// The job.
         job: JobId,
     },
-    /// Read how the job stands, and which of its messages are overdue.
+    /// Read the state of a job, and which of its messages are overdue.
     Sweep {
         /// The job.
         job: JobId,
-        /// Whether chunks are placed by key: then their keys are wanted.
-        keyed: bool,
-        /// Where overdue messages may still wait, with the number of chunks that other jobs have
-        /// waiting there: a queue that holds as many messages as chunks wait has lost none. `None`:
-        /// don't ask.
-        unless_in: Option<(Queue, u64)>,
-        /// Whether messages that should have been claimed by now are doubted as well.
-        doubt: bool,
-        /// Whether it is wanted on which nodes attempts have failed.
-        tried: bool,
+        /// Whether the answer needs the keys of chunks, because they are placed by key.
+        with_keys: bool,
+        /// Whether the answer needs the nodes on which attempts failed.
+        with_tried: bool,
+        /// The queue in which overdue messages may still wait, and the number of chunks that other
+        /// jobs have waiting there: a queue that holds as many messages as chunks wait has lost
+        /// none. `None`: publish without a look at a queue.
+        unless_queued_in: Option<(Queue, u64)>,
+        /// Whether messages that are only a little late count as lost too.
+        suspect_lost: bool,
     },
     /// Read the job's document.
-    Study {
+    LoadSpec {
         /// The job.
         job: JobId,
     },
     /// Read which workers hold chunks of the job.
-    AskHolders {
+    ReadHolders {
         /// The job.
         job: JobId,
     },
-    /// Say for which tasks a worker is out of rotation.
+    /// Record for which tasks a worker is out of rotation.
     Isolate {
         /// The worker.
         node: NodeId,
-        /// All of it.
+        /// All tasks for which it is, with the evidence.
         isolated: Vec<Isolation>,
     },
-    /// Name the nodes whose failures use up no attempts of the job.
-    Absolve {
+    /// Record the nodes whose failures do not use up attempts of the job's subtasks.
+    RefundAttempts {
         /// The job.
         job: JobId,
-        /// All of them.
+        /// All of these nodes.
         nodes: Vec<NodeId>,
     },
-    /// Offer copies of what lags.
-    Copy {
+    /// Offer slow chunks for speculative execution.
+    OfferSpeculative {
         /// The job.
         job: JobId,
-        /// What counts as that.
-        lagging: SpeculationRequest,
+        /// Which chunks count as slow, and how many to offer.
+        request: SpeculationRequest,
     },
     /// Open chunks.
     Open {
         /// The job.
         job: JobId,
-        /// At most so many.
+        /// The most chunks to open.
         chunks: u32,
-        /// Of at most so many subtasks.
+        /// The most subtasks in each of them.
         size: u64,
-        /// Whether chunks are placed by key: then their keys are wanted.
-        keyed: bool,
-        /// Whether it is wanted on which nodes attempts have failed.
-        tried: bool,
+        /// Whether the answer needs the keys of chunks, because they are placed by key.
+        with_keys: bool,
+        /// Whether the answer needs the nodes on which attempts failed.
+        with_tried: bool,
     },
-    /// Publish a message, once.
+    /// Publish a chunk message, once.
     Publish {
-        /// Where.
+        /// The queue.
         queue: Queue,
-        /// What.
-        chunk: Keyed,
+        /// The chunk.
+        chunk: RoutedChunk,
     },
-    /// End the job as failed.
-    Fail {
+    /// End a job as failed.
+    FailJob {
         /// The job.
         job: JobId,
-        /// Why.
+        /// The reason.
         error: String,
     },
-    /// Move an ended job to the finished ones.
-    Archive {
+    /// Move a job that has ended from the list of active jobs to that of finished ones.
+    ArchiveJob {
         /// The job.
         job: JobId,
     },
-    /// Tell the others that a scheduler is gone, so that none counts on it.
-    Withdraw {
+    /// Remove a scheduler that died from the ledger's list, so that no other one counts on it.
+    DeregisterScheduler {
         /// The scheduler.
         scheduler: SchedulerId,
     },
-    /// Read the ledger's list of jobs that may not have ended, at once.
-    List,
-    /// Declare a worker lost, for all schedulers to see.
-    Lose {
+    /// Read the list of active jobs now.
+    ListJobs,
+    /// Have the ledger declare a worker lost, for all schedulers to see.
+    DeclareLost {
         /// The worker.
         node: NodeId,
-        /// Why it is lost.
-        grounds: LossEvidence,
-        /// How it was lost.
-        loss: LossCause,
+        /// What proves the loss.
+        evidence: LossEvidence,
+        /// How the worker was lost.
+        cause: LossCause,
     },
-    /// Take from a worker what it holds of a job.
-    Revoke {
+    /// Take from a worker the chunks that it holds of a job.
+    RevokeNode {
         /// The job.
         job: JobId,
         /// The worker.
         node: NodeId,
-        /// How it was lost.
-        loss: LossCause,
+        /// How the worker was lost.
+        cause: LossCause,
     },
 }

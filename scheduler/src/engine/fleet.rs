@@ -1,12 +1,13 @@
-//! Which workers live, and which have fallen silent for too long.
+//! Which workers are alive, which have been silent for too long, and which of them take what.
 //!
-//! Silence is counted on our own clock, and only over time in which our own reads of the ledger
-//! worked: a ledger that froze, or a paused machine of ours, kills nobody. Nor does a ledger that
-//! takes no writes (`contact`): nobody is judged meanwhile, and all count from anew afterwards.
+//! Silence is counted on the clock of this process, and only over time in which its reads of the
+//! ledger worked: a ledger that froze, or a paused machine of ours, proves no death. Nor does a
+//! ledger that takes no writes (`ledger_writes`): no worker is judged meanwhile, and the silence of
+//! all counts from zero afterwards.
 //!
-//! Each worker is judged by its own terms, where it announces some: it may send heartbeats more
-//! rarely than we would, and be further away. Deliberately absent: what is done about the dead (see
-//! `recovery`).
+//! Each worker is judged by the times that it announces, if any: it may send heartbeats more rarely
+//! than others, and be further away. Deliberately absent: what is done about dead workers (see
+//! `node_recovery`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,67 +15,69 @@ use std::time::Duration;
 use longshore_ledger::Holder;
 use longshore_protocol::{JobId, NodeId, NodeInfo, NodeRecord, Timestamp};
 
-use super::holders::Word;
+use super::holders::HolderReport;
 use super::node::Node;
 use super::pool::PoolKey;
-use super::window::Hands;
+use super::window::Capacity;
 
-/// Between two reads at most this much counts as silence; more means that we could not listen.
-/// Twice and more the usual interval of the reads, so that ordinary delays count fully.
+/// Between two reads at most this much counts as silence; more means that this scheduler could not
+/// read. Twice the usual time between reads and more, so that ordinary delays count fully.
 const LONGEST_LISTEN: Duration = Duration::from_secs(1);
 
-/// From so many nodes on, silence of many at once points at something that they share rather than
-/// at them.
+/// From this many nodes on, silence of many at once points at something that they share, not at the
+/// nodes.
 const CROWD: usize = 4;
 
-/// The part of a crowd that counts as many, per cent.
+/// The part of the nodes that counts as many, per cent.
 const MANY_PERCENT: usize = 30;
 
 /// The workers as far as one scheduler knows.
 #[derive(Debug)]
 pub(super) struct Fleet {
+    /// The silence after which a worker is dead that announces no other time.
     dead_after: Duration,
     nodes: BTreeMap<NodeId, Node>,
     read_at: Option<Timestamp>,
-    /// Whether silence means anything now.
-    judges: bool,
-    /// For each queue the tasks that all who take chunks of it can run.
-    common: BTreeMap<String, BTreeSet<String>>,
+    /// Whether silence proves anything now.
+    judges_silence: bool,
+    /// For each queue the tasks that all workers which take chunks of it can run.
+    common_tasks: BTreeMap<String, BTreeSet<String>>,
     /// Whether any node is out of rotation for a task.
     has_isolated: bool,
 }
 
-/// What a look at the list of workers brought.
+/// What a read of the list of workers changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Changes {
-    /// Whether anybody who takes work came or went, or changed what it takes.
-    pub(super) hands: bool,
-    /// What those took work from that died of their silence.
+    /// Whether a worker that takes chunks came or went, or changed what it takes.
+    pub(super) capacity: bool,
+    /// The queues of workers that are dead because of their silence.
     pub(super) silent_queues: BTreeSet<String>,
-    /// What those took work from that left, or whose death somebody watched.
+    /// The queues of workers that left, or whose death a supervisor watched.
     pub(super) gone_queues: BTreeSet<String>,
 }
 
 impl Fleet {
-    /// Nobody yet.
+    /// No worker yet.
     pub(super) fn new(dead_after: Duration) -> Self {
         Self {
             dead_after,
             nodes: BTreeMap::new(),
             read_at: None,
-            judges: true,
-            common: BTreeMap::new(),
+            judges_silence: true,
+            common_tasks: BTreeMap::new(),
             has_isolated: false,
         }
     }
 
-    /// Whether workers can send heartbeats, so that those that are silent for too long are dead.
-    pub(super) fn judge_silence(&mut self, can_beat: bool) {
-        self.judges = can_beat;
+    /// Whether workers can send heartbeats, so that silence for too long proves a death.
+    pub(super) fn set_judges_silence(&mut self, can_beat: bool) {
+        self.judges_silence = can_beat;
     }
 
-    /// An outage of the ledger is over: all have the whole of `dead_after` for their next heartbeat.
-    pub(super) fn pardon(&mut self) {
+    /// An outage of the ledger is over: each worker has the whole of its time for its next
+    /// heartbeat.
+    pub(super) fn forget_silence(&mut self) {
         for node in self.nodes.values_mut() {
             node.silent = Duration::ZERO;
         }
@@ -92,82 +95,83 @@ impl Fleet {
             if died {
                 changes.gone_queues.extend(record.info.queues.iter().cloned());
             }
-            changes.hands |= self.hear(record, listened);
+            changes.capacity |= self.update(record, listened);
             listed.insert(id);
         }
         self.nodes.retain(|id, node| {
             let stays = listed.contains(id);
-            if !stays && !node.dead {
+            if !stays && !node.is_dead {
                 changes.gone_queues.extend(node.info.queues.iter().cloned());
-                changes.hands = true;
+                changes.capacity = true;
             }
             stays
         });
-        if self.judges {
-            changes.silent_queues = self.judge();
+        if self.judges_silence {
+            changes.silent_queues = self.judge_silence();
         }
-        changes.hands |= !changes.silent_queues.is_empty();
-        if changes.hands {
+        changes.capacity |= !changes.silent_queues.is_empty();
+        if changes.capacity {
             self.compare_tasks();
         }
         changes
     }
 
-    /// Finds for each queue what all who take chunks of it can run.
+    /// Finds for each queue the tasks that all workers which take chunks of it can run.
     fn compare_tasks(&mut self) {
-        self.common.clear();
+        self.common_tasks.clear();
         self.has_isolated = self.nodes.values().any(|node| !node.isolated.is_empty());
         for node in self.nodes.values().filter(|node| node.is_open()) {
-            let is_common = |task: &String| node.can_run(task);
+            let can_run = |task: &String| node.can_run(task);
             for queue in &node.info.queues {
-                match self.common.get_mut(queue) {
-                    Some(common) => common.retain(is_common),
+                match self.common_tasks.get_mut(queue) {
+                    Some(common) => common.retain(can_run),
                     None => {
-                        let tasks = node.info.tasks.iter().filter(|task| is_common(task));
-                        self.common.insert(queue.clone(), tasks.cloned().collect());
+                        let tasks = node.info.tasks.iter().filter(|task| can_run(task));
+                        self.common_tasks.insert(queue.clone(), tasks.cloned().collect());
                     }
                 }
             }
         }
     }
 
-    /// One node's record; tells whether it changed what can be handed out.
-    fn hear(&mut self, record: &NodeRecord, listened: Duration) -> bool {
+    /// Takes in the record of one node; returns whether it changed what the node takes.
+    fn update(&mut self, record: &NodeRecord, listened: Duration) -> bool {
         let NodeRecord { info, beat_at, death, isolated, .. } = record;
         let Some(node) = self.nodes.get_mut(&info.id) else {
             self.nodes.insert(info.id.clone(), Node::new(record, 1));
             return true;
         };
-        let was_dead = node.dead;
-        let changed = node.info.slots != info.slots
+        let was_dead = node.is_dead;
+        let is_changed = node.info.slots != info.slots
             || node.info.state != info.state
             || node.info.queues != info.queues
             || node.info.tasks != info.tasks
             || node.isolated != *isolated;
         if node.beat_at == *beat_at {
             node.silent += listened;
-            node.dead |= death.is_some();
+            node.is_dead |= death.is_some();
             node.death.clone_from(death);
             node.isolated.clone_from(isolated);
         } else {
-            let probed = node.probed;
-            *node = Node { probed, ..Node::new(record, node.beats + 1) };
+            let tried_at_beat = node.tried_at_beat;
+            *node = Node { tried_at_beat, ..Node::new(record, node.beats + 1) };
         }
-        changed || node.dead != was_dead
+        is_changed || node.is_dead != was_dead
     }
 
-    /// Takes in whose hearts are severed as of `now`; gives the queues of those that died of it.
-    pub(super) fn severed(
+    /// Takes in which workers had lost all connections at `now`; returns the queues of those that
+    /// are dead because of that.
+    pub(super) fn connections_lost(
         &mut self,
         now: Timestamp,
-        severed: &BTreeSet<NodeId>,
+        gone: &BTreeSet<NodeId>,
     ) -> BTreeSet<String> {
         let mut queues = BTreeSet::new();
-        let judged = |node: &Node| !node.dead && node.ends_with_its_connections();
-        for (id, node) in self.nodes.iter_mut().filter(|(_, node)| judged(node)) {
-            node.dead = node.severance.look(now, severed.contains(id), node.round_trip);
-            node.disconnected_at = node.dead.then_some(now);
-            queues.extend(node.dead.then_some(&node.info.queues).into_iter().flatten().cloned());
+        let is_judged = |node: &Node| !node.is_dead && node.ends_with_its_connections();
+        for (id, node) in self.nodes.iter_mut().filter(|(_, node)| is_judged(node)) {
+            node.is_dead = node.disconnect.check(now, gone.contains(id), node.round_trip);
+            node.disconnected_at = node.is_dead.then_some(now);
+            queues.extend(node.is_dead.then_some(&node.info.queues).into_iter().flatten().cloned());
         }
         if !queues.is_empty() {
             self.compare_tasks();
@@ -175,30 +179,30 @@ impl Fleet {
         queues
     }
 
-    /// Declares dead whoever has been silent for too long; gives their queues.
-    fn judge(&mut self) -> BTreeSet<String> {
-        let ours = self.dead_after;
-        let alive = self.nodes.values().filter(|node| !node.dead).count();
-        let suspects = self.nodes.values().filter(|node| node.is_suspect(ours)).count();
+    /// Takes those workers for dead that have been silent for too long; returns their queues.
+    fn judge_silence(&mut self) -> BTreeSet<String> {
+        let default = self.dead_after;
+        let alive = self.nodes.values().filter(|node| !node.is_dead).count();
+        let suspects = self.nodes.values().filter(|node| node.is_suspect(default)).count();
         if alive >= CROWD && suspects * 100 > alive * MANY_PERCENT {
             for node in self.nodes.values_mut() {
-                node.spared |= node.is_suspect(ours);
+                node.is_spared |= node.is_suspect(default);
             }
         }
         let mut queues = BTreeSet::new();
-        for node in self.nodes.values_mut().filter(|node| !node.dead) {
-            node.dead = node.silent >= node.dead_after(ours);
-            queues.extend(node.dead.then_some(&node.info.queues).into_iter().flatten().cloned());
+        for node in self.nodes.values_mut().filter(|node| !node.is_dead) {
+            node.is_dead = node.silent >= node.dead_after(default);
+            queues.extend(node.is_dead.then_some(&node.info.queues).into_iter().flatten().cloned());
         }
         queues
     }
 
-    /// Those that are taken for dead and are still on the list, with their last heartbeat.
+    /// The workers that are taken for dead and are still on the list, with their last heartbeats.
     pub(super) fn dead(&self) -> impl Iterator<Item = (&NodeId, Timestamp)> {
-        self.nodes.iter().filter(|(_, node)| node.dead).map(|(id, node)| (id, node.beat_at))
+        self.nodes.iter().filter(|(_, node)| node.is_dead).map(|(id, node)| (id, node.beat_at))
     }
 
-    /// When the connections of a node were found gone for too long, by our clock.
+    /// When the connections of a node had been gone for too long, by the clock of this process.
     pub(super) fn disconnected_at(&self, id: &NodeId) -> Option<Timestamp> {
         self.nodes.get(id)?.disconnected_at
     }
@@ -208,48 +212,54 @@ impl Fleet {
         self.nodes.contains_key(id)
     }
 
-    /// What a node that is on the list said of itself last.
+    /// What a node that is on the list announced last.
     pub(super) fn info(&self, id: &NodeId) -> Option<&NodeInfo> {
         self.nodes.get(id).map(|node| &*node.info)
     }
 
-    /// How a node's process ended, if somebody watched it.
+    /// How a node's process ended, if a supervisor watched it.
     pub(super) fn death(&self, id: &NodeId) -> Option<&str> {
         self.nodes.get(id)?.death.as_deref()
     }
 
-    /// Whether a node is on the list and was not declared dead.
+    /// Whether a node is on the list and not taken for dead.
     pub(super) fn is_alive(&self, id: &NodeId) -> bool {
-        self.nodes.get(id).is_some_and(|node| !node.dead)
+        self.nodes.get(id).is_some_and(|node| !node.is_dead)
     }
 
-    /// Whether the last heartbeat of a node names this job among those that it held chunks of; `None` if it names none ever.
+    /// Whether the last heartbeat of a node names this job among those of which the node held
+    /// chunks; `None` if the node never names any.
     pub(super) fn names(&self, id: &NodeId, job: JobId) -> Option<bool> {
         self.nodes.get(id)?.info.jobs.as_ref().map(|jobs| jobs.contains(&job))
     }
 
-    /// How often we have heard a node.
+    /// How many heartbeats of a node this scheduler has seen.
     pub(super) fn beats(&self, id: &NodeId) -> Option<u64> {
         self.nodes.get(id).map(|node| node.beats)
     }
 
-    /// What the living among the holders of a job said last.
-    pub(super) fn words<'a>(&self, job: JobId, holders: &'a [Holder]) -> Vec<Word<'a>> {
+    /// What those holders of a job's chunks that are alive announced last.
+    pub(super) fn holder_reports<'a>(
+        &self,
+        job: JobId,
+        holders: &'a [Holder],
+    ) -> Vec<HolderReport<'a>> {
         let living = holders.iter().filter(|holder| self.is_alive(&holder.node));
-        let word = |holder: &'a Holder| Word {
+        let report = |holder: &'a Holder| HolderReport {
             beats: self.nodes[&holder.node].beats,
             names: self.names(&holder.node, job),
             holder,
         };
-        living.map(word).collect()
+        living.map(report).collect()
     }
 
-    /// Whether some who take chunks of a queue can't run a task. Without anybody it is open who will come.
+    /// Whether some workers that take chunks of a queue can't run a task. False for a queue without
+    /// workers: which ones will come is open.
     pub(super) fn lacks(&self, queue: &str, task: &str) -> bool {
-        self.common.get(queue).is_some_and(|common| !common.contains(task))
+        self.common_tasks.get(queue).is_some_and(|common| !common.contains(task))
     }
 
-    /// Whether others than this node can run a task from each of its queues.
+    /// Whether other nodes can run a task from each of the node's queues.
     pub(super) fn has_others(&self, id: &NodeId, task: &str) -> bool {
         let Some(Node { info, .. }) = self.nodes.get(id) else { return false };
         let can_run = |queue: &String| {
@@ -260,7 +270,7 @@ impl Fleet {
         info.queues.iter().all(can_run)
     }
 
-    /// The nodes that take chunks of a queue and are out of rotation for a task, in the order of names.
+    /// The nodes that take chunks of a queue and are out of rotation for a task, sorted.
     pub(super) fn isolated(&self, queue: &str, task: &str) -> Vec<NodeId> {
         if !self.has_isolated {
             return Vec::new();
@@ -269,38 +279,40 @@ impl Fleet {
         self.nodes.iter().filter(|(_, node)| is_out(node)).map(|(id, _)| id.clone()).collect()
     }
 
-    /// A node among `absolved` whose time it is to get a chunk of a task for which it is out of rotation: one between two heartbeats.
-    pub(super) fn probe(
+    /// A node among `refunded` that is to be tried again with a chunk of a task for which it is out
+    /// of rotation: with one chunk between two heartbeats.
+    pub(super) fn node_to_try(
         &mut self,
         queue: &str,
         task: &str,
         ledger_now: Timestamp,
-        absolved: &[NodeId],
+        refunded: &[NodeId],
     ) -> Option<NodeId> {
-        absolved.iter().find_map(|id| {
+        refunded.iter().find_map(|id| {
             let node = self.nodes.get_mut(id)?;
-            let is_due = node.isolation(task)?.until <= ledger_now && node.probed < node.beats;
+            let is_due =
+                node.isolation(task)?.until <= ledger_now && node.tried_at_beat < node.beats;
             if !is_due || !node.has_task(task) || !node.takes_from(queue) {
                 return None;
             }
-            node.probed = node.beats;
+            node.tried_at_beat = node.beats;
             Some(id.clone())
         })
     }
 
-    /// Who takes chunks of a pool, in the order of names.
-    pub(super) fn takers(&self, pool: &PoolKey) -> (Hands, Vec<NodeId>) {
-        let mut hands = Hands::default();
+    /// The workers that take chunks of a pool, sorted, and what they are together.
+    pub(super) fn takers(&self, pool: &PoolKey) -> (Capacity, Vec<NodeId>) {
+        let mut capacity = Capacity::default();
         let mut ids = Vec::new();
         for (id, node) in &self.nodes {
             let is_able = pool.task.as_ref().is_none_or(|task| node.can_run(task));
             if is_able && node.takes_from(&pool.queue) {
-                hands.workers += 1;
-                hands.slots += u64::from(node.info.slots);
+                capacity.workers += 1;
+                capacity.slots += u64::from(node.info.slots);
                 ids.push(id.clone());
             }
         }
-        (hands, ids)
+        (capacity, ids)
     }
 }
 
@@ -322,7 +334,7 @@ pub(super) mod tests {
         NodeRecord::new(info, Timestamp::from_millis(beat_at))
     }
 
-    /// The same of a worker that announces terms.
+    /// The record of a worker that announces these liveness terms.
     fn announcing(terms: LivenessTerms, beat_at: u64) -> NodeRecord {
         let mut record = record("n", "default", 1, beat_at);
         Arc::make_mut(&mut record.info).terms = terms;
@@ -335,9 +347,9 @@ pub(super) mod tests {
         Holder { node: NodeId::new(name), oldest, newest }
     }
 
-    /// `nodes` workers beat once a second; from second 10 on the first `silent` of them are silent.
-    /// We read twice a second, but not in `deaf` (seconds). Gives the second in which the first was
-    /// declared dead.
+    /// `nodes` workers send a heartbeat each second; from second 10 on the first `silent` of them
+    /// are silent. The list is read twice a second, but not in `deaf` (seconds). Returns the second
+    /// in which the first worker was dead.
     fn first_death(nodes: usize, silent: usize, deaf: std::ops::Range<u64>) -> Option<f64> {
         let mut fleet = Fleet::new(Duration::from_secs(5));
         for half in 0..120 {
@@ -355,7 +367,7 @@ pub(super) mod tests {
                 .collect();
             fleet.observe(Timestamp::from_millis(half * 500), &records);
             if fleet.dead().next().is_some() {
-                assert_eq!(fleet.dead().count(), silent, "only those who are silent die");
+                assert_eq!(fleet.dead().count(), silent, "only silent nodes are dead");
                 return Some(half as f64 / 2.0);
             }
         }
@@ -377,39 +389,40 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_crowd_that_falls_silent_together_gets_twice_the_time_once() {
+    fn many_nodes_that_fall_silent_together_get_twice_the_time_once() {
         dies_after(10, 4, Some(10.0));
         dies_after(4, 4, Some(10.0));
     }
 
-    /// Looks at a worker's heart at these times (ms; severed or not); tells when it died.
+    /// Checks the connections of a worker at these times (ms; gone or not); `expected` is when the
+    /// worker is dead.
     #[track_caller]
-    fn dies_at(looks: &[(u64, bool)], expected: Option<u64>) {
+    fn dies_at(checks: &[(u64, bool)], expected: Option<u64>) {
         let mut fleet = Fleet::new(Duration::from_secs(5));
         let [worker, other] = ["worker", "other"].map(|name| record(name, "default", 1, 1));
         fleet.observe(Timestamp::from_millis(0), &[worker.clone(), other]);
-        let died = looks.iter().find(|(ms, severed)| {
-            let severed = severed.then(|| worker.info.id.clone()).into_iter().collect();
-            !fleet.severed(Timestamp::from_millis(*ms), &severed).is_empty()
+        let died = checks.iter().find(|(ms, is_gone)| {
+            let gone = is_gone.then(|| worker.info.id.clone()).into_iter().collect();
+            !fleet.connections_lost(Timestamp::from_millis(*ms), &gone).is_empty()
         });
-        assert_eq!(died.map(|(ms, _)| *ms), expected, "{looks:?}");
+        assert_eq!(died.map(|(ms, _)| *ms), expected, "{checks:?}");
         assert!(fleet.is_alive(&NodeId::new("other")));
         assert_eq!(fleet.is_alive(&worker.info.id), expected.is_none());
     }
 
     #[test]
-    fn a_node_whose_heart_stays_severed_is_dead_within_a_fraction_of_a_second() {
+    fn a_node_without_connections_is_dead_within_a_fraction_of_a_second() {
         dies_at(&[(0, false), (50, true), (100, true), (150, true)], Some(150));
         dies_at(&[(0, true), (900, true)], Some(900));
     }
 
     #[test]
-    fn a_heart_that_was_replaced_is_a_blip() {
+    fn connections_that_are_replaced_in_time_prove_nothing() {
         dies_at(&[(0, true), (50, true), (99, false), (120, true), (170, true)], None);
     }
 
     #[test]
-    fn a_worker_is_judged_by_the_terms_that_it_announces() {
+    fn a_worker_is_judged_by_the_times_that_it_announces() {
         let [heartbeat, dead_after] = [10, 30].map(|s| Some(Duration::from_secs(s)));
         let terms = LivenessTerms { heartbeat, dead_after, exclusive: Vec::new() };
         let mut fleet = Fleet::new(Duration::from_secs(5));
@@ -418,102 +431,106 @@ pub(super) mod tests {
             fleet.is_alive(&NodeId::new("n"))
         };
         for half in 0..=80 {
-            assert!(at(half * 500, 1 + half / 20), "it beats every 10 s, at {half}");
+            assert!(at(half * 500, 1 + half / 20), "a heartbeat every 10 s, at {half}");
         }
         let died = (81..).find(|half| !at(half * 500, 5));
-        assert_eq!(died, Some(140), "30 s after its last beat at 40 s");
+        assert_eq!(died, Some(140), "30 s after its last heartbeat at 40 s");
     }
 
     #[test]
-    fn who_is_far_from_the_ledger_gets_time_to_replace_its_connections() {
+    fn a_node_far_from_the_ledger_gets_time_to_replace_its_connections() {
         let mut fleet = Fleet::new(Duration::from_secs(5));
         let at = Timestamp::from_millis;
         let far =
             NodeRecord { round_trip: Duration::from_millis(128), ..record("n", "default", 1, 1) };
         fleet.observe(at(0), &[far]);
-        let severed = BTreeSet::from([NodeId::new("n")]);
-        let died = (0..).step_by(20).find(|ms| !fleet.severed(at(*ms), &severed).is_empty());
+        let gone = BTreeSet::from([NodeId::new("n")]);
+        let died = (0..).step_by(20).find(|ms| !fleet.connections_lost(at(*ms), &gone).is_empty());
         assert_eq!(died, Some(1_540), "twelve round trips");
     }
 
     #[test]
-    fn who_has_exclusive_tasks_does_not_die_of_its_connections() {
+    fn lost_connections_do_not_prove_the_death_of_a_node_with_exclusive_tasks() {
         let exclusive =
             LivenessTerms { exclusive: vec!["noop".into()], ..LivenessTerms::default() };
         let mut fleet = Fleet::new(Duration::from_secs(5));
         let at = Timestamp::from_millis;
-        let severed = BTreeSet::from([NodeId::new("n")]);
+        let gone = BTreeSet::from([NodeId::new("n")]);
         for half in 0..10 {
             fleet.observe(at(half * 500), &[announcing(exclusive.clone(), 1)]);
-            assert_eq!(fleet.severed(at(half * 500), &severed), BTreeSet::new());
+            assert_eq!(fleet.connections_lost(at(half * 500), &gone), BTreeSet::new());
         }
         fleet.observe(at(5_000), &[announcing(exclusive, 1)]);
-        assert!(!fleet.is_alive(&NodeId::new("n")), "by then it has stopped them");
+        assert!(!fleet.is_alive(&NodeId::new("n")), "by then it has stopped its exclusive tasks");
     }
 
     #[test]
-    fn who_was_taken_for_severed_and_beats_lives_again() {
+    fn a_node_that_was_taken_for_dead_and_sends_a_heartbeat_is_alive_again() {
         let mut fleet = Fleet::new(Duration::from_secs(5));
         let at = Timestamp::from_millis;
         let id = NodeId::new("n");
-        let severed = BTreeSet::from([id.clone()]);
+        let gone = BTreeSet::from([id.clone()]);
         fleet.observe(at(0), &[record("n", "default", 2, 1)]);
-        fleet.severed(at(0), &severed);
-        assert_eq!(fleet.severed(at(100), &severed), BTreeSet::from(["default".to_owned()]));
+        fleet.connections_lost(at(0), &gone);
+        assert_eq!(fleet.connections_lost(at(100), &gone), BTreeSet::from(["default".to_owned()]));
         assert_eq!(fleet.dead().collect::<Vec<_>>(), [(&id, at(1))]);
-        assert_eq!(fleet.severed(at(200), &severed), BTreeSet::new(), "it died once");
-        assert!(fleet.observe(at(300), &[record("n", "default", 2, 2)]).hands);
+        assert_eq!(fleet.connections_lost(at(200), &gone), BTreeSet::new(), "it died once");
+        assert!(fleet.observe(at(300), &[record("n", "default", 2, 2)]).capacity);
         assert!(fleet.is_alive(&id));
-        assert_eq!(fleet.severed(at(350), &severed), BTreeSet::new(), "it counts from anew");
+        assert_eq!(
+            fleet.connections_lost(at(350), &gone),
+            BTreeSet::new(),
+            "the timer starts again"
+        );
     }
 
     #[test]
-    fn a_death_that_was_watched_needs_no_silence_and_no_beat_undoes_it() {
+    fn a_death_that_was_watched_needs_no_silence_and_no_heartbeat_undoes_it() {
         let mut fleet = Fleet::new(Duration::from_secs(5));
         let at = Timestamp::from_millis;
         let beat = |at| record("n", "default", 2, at);
         fleet.observe(at(0), &[beat(1)]);
         let killed = |at| NodeRecord { death: Some("SIGKILL".into()), ..beat(at) };
-        assert!(fleet.observe(at(10), &[killed(1)]).hands);
+        assert!(fleet.observe(at(10), &[killed(1)]).capacity);
         let id = NodeId::new("n");
         assert_eq!((fleet.dead().next(), fleet.death(&id)), (Some((&id, at(1))), Some("SIGKILL")));
-        assert!(!fleet.observe(at(20), &[killed(2)]).hands, "a beat that was on its way");
+        assert!(!fleet.observe(at(20), &[killed(2)]).capacity, "a heartbeat that was on its way");
         assert!(!fleet.is_alive(&id));
     }
 
     #[test]
-    fn nobody_dies_who_beats() {
+    fn a_node_that_sends_heartbeats_is_not_dead() {
         dies_after(10, 0, None);
     }
 
     #[test]
-    fn time_in_which_we_could_not_read_kills_nobody() {
+    fn time_without_reads_proves_no_death() {
         assert_eq!(first_death(3, 0, 20..50), None);
     }
 
     #[test]
-    fn time_in_which_we_could_not_read_is_no_silence() {
-        // Silent from second 10; at 12 we go deaf for 20 seconds, of which one counts.
+    fn time_without_reads_is_no_silence() {
+        // Silent from second 10; no reads for 20 seconds from 12 on, of which one counts.
         assert_eq!(first_death(3, 1, 12..32), Some(34.5));
     }
 
     #[test]
-    fn a_beat_revives_and_a_drain_takes_the_slots_away() {
+    fn a_heartbeat_revives_a_node_and_a_drain_takes_its_slots_away() {
         let mut fleet = Fleet::new(Duration::from_secs(1));
         for ms in [0, 1_000] {
             fleet.observe(Timestamp::from_millis(ms), &[record("n", "gpu", 4, 7)]);
         }
         let dead = (&NodeId::new("n"), Timestamp::from_millis(7));
         assert_eq!(fleet.dead().collect::<Vec<_>>(), [dead]);
-        assert_eq!(fleet.takers(&PoolKey::shared("gpu")).0, Hands::default());
+        assert_eq!(fleet.takers(&PoolKey::shared("gpu")).0, Capacity::default());
         let changes = fleet.observe(Timestamp::from_millis(1_500), &[record("n", "gpu", 4, 8)]);
-        assert!(changes.hands);
-        assert_eq!(fleet.takers(&PoolKey::shared("gpu")).0, Hands { workers: 1, slots: 4 });
-        assert_eq!(fleet.takers(&PoolKey::shared("default")).0, Hands::default());
+        assert!(changes.capacity);
+        assert_eq!(fleet.takers(&PoolKey::shared("gpu")).0, Capacity { workers: 1, slots: 4 });
+        assert_eq!(fleet.takers(&PoolKey::shared("default")).0, Capacity::default());
         let mut draining = record("n", "gpu", 4, 9);
         Arc::make_mut(&mut draining.info).state = NodeState::Draining;
-        assert!(fleet.observe(Timestamp::from_millis(2_000), &[draining]).hands);
-        assert_eq!(fleet.takers(&PoolKey::shared("gpu")).0, Hands::default());
+        assert!(fleet.observe(Timestamp::from_millis(2_000), &[draining]).capacity);
+        assert_eq!(fleet.takers(&PoolKey::shared("gpu")).0, Capacity::default());
         fleet.observe(Timestamp::from_millis(2_500), &[]);
         assert!(!fleet.is_listed(&NodeId::new("n")));
     }

@@ -1,14 +1,16 @@
-//! Which schedulers live: those that signed in lately, less those whose process is gone.
+//! The schedulers that are alive: those that registered lately, less those whose process is gone.
 //!
-//! Silence is the ledger's to judge, which lists who signed in within some seconds. A severed heart tells sooner. Being wrong is
-//! harmless either way: for a moment two schedulers feed a queue, or none. Deliberately absent: who feeds what (see `ring`).
+//! The ledger judges silence: it lists the schedulers that registered within some seconds. Lost
+//! connections tell sooner. To be wrong is harmless either way: for a moment two schedulers feed a
+//! queue, or none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use longshore_protocol::{SchedulerId, SchedulerRecord, Timestamp};
 
-use super::severance::Severance;
+use super::disconnect_timer::DisconnectTimer;
+use super::ring;
 
 /// The schedulers as far as one of them knows.
 #[derive(Debug)]
@@ -22,57 +24,63 @@ pub(super) struct Peers {
 struct Peer {
     beat_at: Timestamp,
     round_trip: Duration,
-    severance: Severance,
-    dead: bool,
+    disconnect: DisconnectTimer,
+    is_dead: bool,
 }
 
 impl Peers {
-    /// Nobody yet, not even itself: it feeds nothing before it has signed in.
+    /// No scheduler yet, not even this one: it feeds nothing before it has registered.
     pub(super) fn new(me: SchedulerId) -> Self {
         Self { me, listed: BTreeMap::new(), living: Vec::new() }
     }
 
-    /// Those that live, sorted.
+    /// The schedulers that are alive, sorted.
+    #[cfg(test)]
     pub(super) fn living(&self) -> &[SchedulerId] {
         &self.living
     }
 
-    /// Takes in the ledger's list; tells whether others live than before.
+    /// Whether this scheduler owns the queue or the worker of this name.
+    pub(super) fn owns(&self, name: &str) -> bool {
+        ring::owner(name, &self.living) == Some(&self.me)
+    }
+
+    /// Takes in the ledger's list; returns whether other schedulers are alive than before.
     pub(super) fn observe(&mut self, records: Vec<SchedulerRecord>) -> bool {
         let mut before = std::mem::take(&mut self.listed);
         for SchedulerRecord { id, beat_at, round_trip, .. } in records {
-            // Whoever signs in again lives, whatever became of its heart.
+            // A scheduler that registers again is alive, whatever became of its connections.
             let known = before.remove(&id).filter(|peer| peer.beat_at == beat_at);
-            let severance = Severance::default();
-            let new = || Peer { beat_at, round_trip, severance, dead: false };
+            let disconnect = DisconnectTimer::default();
+            let new = || Peer { beat_at, round_trip, disconnect, is_dead: false };
             self.listed.insert(id, known.unwrap_or_else(new));
         }
-        self.count()
+        self.update_living()
     }
 
-    /// Takes in whose hearts are severed as of `now`; gives those that died of it. This scheduler itself is not among them: it
-    /// knows better.
-    pub(super) fn severed(
+    /// Takes in whose connections were gone at `now`; returns the schedulers that are dead because
+    /// of that. This scheduler itself is not among them: it knows better.
+    pub(super) fn connections_lost(
         &mut self,
         now: Timestamp,
-        severed: &BTreeSet<SchedulerId>,
+        gone: &BTreeSet<SchedulerId>,
     ) -> Vec<SchedulerId> {
         let mut died = Vec::new();
-        let others = self.listed.iter_mut().filter(|(id, peer)| **id != self.me && !peer.dead);
+        let others = self.listed.iter_mut().filter(|(id, peer)| **id != self.me && !peer.is_dead);
         for (id, peer) in others {
-            peer.dead = peer.severance.look(now, severed.contains(id), peer.round_trip);
-            died.extend(peer.dead.then(|| id.clone()));
+            peer.is_dead = peer.disconnect.check(now, gone.contains(id), peer.round_trip);
+            died.extend(peer.is_dead.then(|| id.clone()));
         }
-        self.count();
+        self.update_living();
         died
     }
 
-    fn count(&mut self) -> bool {
-        let living = self.listed.iter().filter(|(_, peer)| !peer.dead);
+    fn update_living(&mut self) -> bool {
+        let living = self.listed.iter().filter(|(_, peer)| !peer.is_dead);
         let living: Vec<SchedulerId> = living.map(|(id, _)| id.clone()).collect();
-        let changed = living != self.living;
+        let is_changed = living != self.living;
         self.living = living;
-        changed
+        is_changed
     }
 }
 
@@ -97,48 +105,48 @@ pub(super) mod tests {
         peers
     }
 
-    /// One look in which all of these are severed; gives those that died.
-    fn look(peers: &mut Peers, ms: u64, severed: &[&str]) -> Vec<SchedulerId> {
-        let severed = severed.iter().map(|name| SchedulerId::new(*name)).collect();
-        peers.severed(Timestamp::from_millis(ms), &severed)
+    /// A check that finds the connections of these gone; returns those that died.
+    fn check(peers: &mut Peers, ms: u64, lost: &[&str]) -> Vec<SchedulerId> {
+        let lost = lost.iter().map(|name| SchedulerId::new(*name)).collect();
+        peers.connections_lost(Timestamp::from_millis(ms), &lost)
     }
 
     #[test]
-    fn a_scheduler_whose_heart_stays_severed_is_dead_until_it_signs_in_again() {
+    fn a_scheduler_without_connections_is_dead_until_it_registers_again() {
         let mut peers = peers();
         let [me, other] = ["me", "other"].map(SchedulerId::new);
-        assert_eq!(look(&mut peers, 0, &["other"]), []);
-        assert_eq!(look(&mut peers, 50, &["other"]), []);
-        assert_eq!(look(&mut peers, 100, &["other"]), std::slice::from_ref(&other));
-        assert_eq!(look(&mut peers, 150, &["other"]), [], "it died once");
+        assert_eq!(check(&mut peers, 0, &["other"]), []);
+        assert_eq!(check(&mut peers, 50, &["other"]), []);
+        assert_eq!(check(&mut peers, 100, &["other"]), std::slice::from_ref(&other));
+        assert_eq!(check(&mut peers, 150, &["other"]), [], "it died once");
         assert_eq!(peers.living(), std::slice::from_ref(&me));
-        assert!(!peers.observe(vec![record("me", 2), record("other", 1)]), "an old sign of life");
+        assert!(!peers.observe(vec![record("me", 2), record("other", 1)]), "an old registration");
         assert_eq!(peers.living(), std::slice::from_ref(&me));
         assert!(peers.observe(vec![record("me", 3), record("other", 3)]));
         assert_eq!(peers.living(), [me, other]);
-        assert_eq!(look(&mut peers, 200, &["other"]), [], "it counts from anew");
+        assert_eq!(check(&mut peers, 200, &["other"]), [], "the timer starts again");
     }
 
     #[test]
-    fn a_heart_that_was_replaced_is_a_blip() {
+    fn connections_that_are_replaced_in_time_prove_nothing() {
         let mut peers = peers();
-        for (ms, severed) in [(0, true), (99, true), (120, false), (140, true), (230, true)] {
-            let severed: &[&str] = if severed { &["other"] } else { &[] };
-            assert_eq!(look(&mut peers, ms, severed), [], "at {ms} ms");
+        for (ms, lost) in [(0, true), (99, true), (120, false), (140, true), (230, true)] {
+            let lost: &[&str] = if lost { &["other"] } else { &[] };
+            assert_eq!(check(&mut peers, ms, lost), [], "at {ms} ms");
         }
         assert_eq!(peers.living().len(), 2);
     }
 
     #[test]
-    fn nobody_takes_itself_for_dead() {
+    fn no_scheduler_takes_itself_for_dead() {
         let mut peers = peers();
-        look(&mut peers, 0, &["me"]);
-        assert_eq!(look(&mut peers, 5_000, &["me"]), []);
+        check(&mut peers, 0, &["me"]);
+        assert_eq!(check(&mut peers, 5_000, &["me"]), []);
         assert_eq!(peers.living().len(), 2);
     }
 
     #[test]
-    fn who_is_off_the_list_is_gone() {
+    fn a_scheduler_that_is_off_the_list_is_gone() {
         let mut peers = peers();
         assert!(peers.observe(vec![record("me", 2)]));
         assert!(!peers.observe(vec![record("me", 3)]));

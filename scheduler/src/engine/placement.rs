@@ -1,7 +1,7 @@
-//! Which queue a chunk goes to: the one that all workers of its pool share, or one worker's.
+//! Chooses the queue of a chunk: the one that all workers of its pool share, or that of one worker.
 //!
-//! Deliberately absent: the key of a subtask (the service computes it from the job's plan; here it
-//! is a number).
+//! Deliberately absent: the key of a subtask (`crate::plans` computes it from the job's plan; here
+//! it is a number).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,36 +10,38 @@ use longshore_broker::Queue;
 use longshore_protocol::document::Placement;
 use longshore_protocol::{NodeId, Timestamp};
 
-use super::event::Keyed;
+use super::event::RoutedChunk;
 use super::fleet::Fleet;
 use super::pool::PoolKey;
 use super::ring::Ring;
 
-/// A worker whose queue was not there is passed over for so long; by then the list of workers
-/// knows.
-const SHUNNED_FOR: Duration = Duration::from_secs(5);
+/// For this long a worker whose queue was not there gets nothing; by then the list of workers shows
+/// that it is gone.
+const AVOIDED_FOR: Duration = Duration::from_secs(5);
 
-/// The load of a worker is what was placed on it lately: each second this part of it is forgotten.
+/// The load of a worker is what was placed on it lately: this part of it is forgotten each second.
 const FORGOTTEN_A_SECOND: f64 = 0.1;
 
 /// Places the chunks of one pool.
 #[derive(Debug)]
 pub(super) struct Placer {
     queue: String,
-    /// Whether workers take from the queue that can't run what the pool's jobs need: then nothing may go there.
+    /// Whether some workers that take from the queue can't run what the pool's jobs need: then
+    /// nothing may go there.
     is_exclusive: bool,
     live: Vec<NodeId>,
     ring: Ring,
     turn: usize,
     placed: BTreeMap<NodeId, f64>,
-    /// The chunks that were sent to a worker since we heard of it last, and how often we had heard it by then.
+    /// The chunks that were sent to a worker since its last heartbeat, and which heartbeat that
+    /// was.
     sent: BTreeMap<NodeId, (u64, u32)>,
     aged_at: Timestamp,
-    shunned: BTreeMap<NodeId, Timestamp>,
+    avoided: BTreeMap<NodeId, Timestamp>,
 }
 
 impl Placer {
-    /// Without workers.
+    /// A placer without workers.
     pub(super) fn new(key: &PoolKey) -> Self {
         Self {
             queue: key.queue.clone(),
@@ -50,7 +52,7 @@ impl Placer {
             placed: BTreeMap::new(),
             sent: BTreeMap::new(),
             aged_at: Timestamp::default(),
-            shunned: BTreeMap::new(),
+            avoided: BTreeMap::new(),
         }
     }
 
@@ -59,7 +61,7 @@ impl Placer {
         &self.live
     }
 
-    /// The workers that take chunks of this pool now.
+    /// Sets the workers that take chunks of this pool.
     pub(super) fn set_live(&mut self, live: Vec<NodeId>) {
         if live == self.live {
             return;
@@ -70,21 +72,22 @@ impl Placer {
         self.live = live;
     }
 
-    /// The queue of this worker is not there.
-    pub(super) fn shun(&mut self, now: Timestamp, node: &NodeId) {
-        self.shunned.insert(node.clone(), now.plus(SHUNNED_FOR));
+    /// The queue of this worker was not there.
+    pub(super) fn avoid(&mut self, now: Timestamp, node: &NodeId) {
+        self.avoided.insert(node.clone(), now.plus(AVOIDED_FOR));
     }
 
-    /// Where a chunk goes. A job that asks for a worker gets the shared queue where none is left. `None` where that queue has
-    /// workers that can't run the chunk, and there is no other: the chunk waits, and a sweep brings it back.
+    /// The queue of a chunk. A placement that asks for one worker gets the shared queue where none
+    /// is left. `None` where that queue has workers that can't run the chunk, and no other worker
+    /// is left: the chunk waits, and a sweep brings it back.
     pub(super) fn place(
         &mut self,
         now: Timestamp,
         placement: &Placement,
-        chunk: &Keyed,
+        chunk: &RoutedChunk,
         fleet: &Fleet,
     ) -> Option<Queue> {
-        self.shunned.retain(|_, until| *until > now);
+        self.avoided.retain(|_, until| *until > now);
         self.age(now);
         let node = match (placement, chunk.key) {
             (Placement::Shared, _) | (Placement::Hash(_), None) if self.is_exclusive => {
@@ -94,7 +97,7 @@ impl Placer {
             (Placement::RoundRobin, _) => self.next_in_turn(),
             (Placement::Hash(_), Some(key)) => {
                 let load = |node: &NodeId| {
-                    let takes_part = !self.shunned.contains_key(node);
+                    let takes_part = !self.avoided.contains_key(node);
                     takes_part.then(|| self.placed.get(node).copied().unwrap_or(0.0))
                 };
                 self.ring.pick(key, load).cloned()
@@ -110,8 +113,8 @@ impl Placer {
         }
     }
 
-    /// Where a chunk goes whose subtasks failed on the nodes in `tried`: to a node that has not tried it, one that is not doubtful if
-    /// there is one. `None` if all have tried it.
+    /// The queue of a chunk whose subtasks failed on the nodes in `tried`: that of another node, if
+    /// possible one that is not doubtful. `None` if all nodes have tried the chunk.
     pub(super) fn place_elsewhere(
         &mut self,
         now: Timestamp,
@@ -119,13 +122,13 @@ impl Placer {
         is_doubtful: impl Fn(&NodeId) -> bool,
         fleet: &Fleet,
     ) -> Option<Queue> {
-        self.shunned.retain(|_, until| *until > now);
+        self.avoided.retain(|_, until| *until > now);
         let rank = |node: &NodeId| (!tried.contains(node)).then(|| is_doubtful(node));
         self.least_loaded(fleet, rank).map(Queue::Node)
     }
 
-    /// The worker with the smallest part of its slots in use, as far as we know: by its last heartbeat, and by what it was sent
-    /// since. Of the workers that `rank` gives a value those with `false` come first.
+    /// The worker with the smallest part of its slots in use, by its last heartbeat and by what it
+    /// was sent since. Of the workers that `rank` gives a value, those with `false` come first.
     fn least_loaded(
         &mut self,
         fleet: &Fleet,
@@ -141,7 +144,7 @@ impl Placer {
             Some(f64::from(used) / f64::from(info.slots.max(1)))
         };
         let node = in_turn
-            .filter(|node| !self.shunned.contains_key(node))
+            .filter(|node| !self.avoided.contains_key(node))
             .filter_map(|node| Some(((rank(node)?, load(node)?), node)))
             .min_by(|((a, used), _), ((b, more), _)| a.cmp(b).then(used.total_cmp(more)))
             .map(|(_, node)| node.clone())?;
@@ -156,7 +159,7 @@ impl Placer {
         for _ in 0..self.live.len() {
             self.turn = (self.turn + 1) % self.live.len();
             let node = &self.live[self.turn];
-            if !self.shunned.contains_key(node) {
+            if !self.avoided.contains_key(node) {
                 return Some(node.clone());
             }
         }
@@ -182,11 +185,11 @@ mod tests {
     use super::super::fleet::tests::record;
     use super::*;
 
-    fn chunk(key: Option<u64>) -> Keyed {
+    fn chunk(key: Option<u64>) -> RoutedChunk {
         let job = JobId::from_uuid(uuid::Uuid::from_u128(1));
         let (chunk, epoch) = (ChunkId(1), Epoch(1));
         let message = ChunkMessage { v: 1, job, chunk, from: 0, to: 1, epoch };
-        Keyed { message, key, tried: Vec::new() }
+        RoutedChunk { message, key, tried: Vec::new() }
     }
 
     fn placer(nodes: usize) -> Placer {
@@ -195,10 +198,15 @@ mod tests {
         placer
     }
 
-    /// Where a chunk of a pool goes that has the queue for itself.
-    fn put(placer: &mut Placer, now: Timestamp, placement: &Placement, chunk: &Keyed) -> Queue {
+    /// The queue of a chunk of a pool all of whose workers can run it.
+    fn put(
+        placer: &mut Placer,
+        now: Timestamp,
+        placement: &Placement,
+        chunk: &RoutedChunk,
+    ) -> Queue {
         let fleet = Fleet::new(Duration::from_secs(5));
-        placer.place(now, placement, chunk, &fleet).expect("everybody may take it")
+        placer.place(now, placement, chunk, &fleet).expect("all workers may take it")
     }
 
     #[track_caller]
@@ -224,11 +232,11 @@ mod tests {
     }
 
     #[test]
-    fn who_has_no_queue_is_passed_over_for_a_while() {
+    fn a_node_without_a_queue_is_avoided_for_a_while() {
         let mut placer = placer(2);
-        placer.shun(Timestamp::from_millis(0), &NodeId::new("n1"));
+        placer.avoid(Timestamp::from_millis(0), &NodeId::new("n1"));
         placed(&mut placer, &Placement::RoundRobin, &[0, 0], &["n0", "n0"]);
-        placer.shun(Timestamp::from_millis(0), &NodeId::new("n0"));
+        placer.avoid(Timestamp::from_millis(0), &NodeId::new("n0"));
         placed(&mut placer, &Placement::RoundRobin, &[0], &["pool"]);
         let later =
             put(&mut placer, Timestamp::from_millis(5_000), &Placement::RoundRobin, &chunk(None));
@@ -236,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_keys_meet_on_one_node_and_reduce_nodes_go_anywhere() {
+    fn equal_keys_go_to_one_node_and_reduce_nodes_go_anywhere() {
         let hash = Placement::Hash("/customer".into());
         let mut placer = placer(5);
         let now = Timestamp::from_millis(1);
@@ -252,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn among_those_that_have_the_task_the_least_busy_is_next_and_the_others_get_nothing() {
+    fn the_least_busy_node_that_has_the_task_is_next_and_others_get_nothing() {
         let mut fleet = Fleet::new(Duration::from_secs(5));
         let records: Vec<_> = [("n0", 4, 3), ("n1", 4, 0), ("n2", 2, 0)]
             .map(|(name, slots, busy)| {
@@ -278,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_goes_to_another_node_and_to_a_doubtful_one_last() {
+    fn a_failed_chunk_goes_to_another_node_and_to_a_doubtful_one_last() {
         let mut fleet = Fleet::new(Duration::from_secs(5));
         let names = ["n0", "n1", "n2"];
         let records: Vec<_> = names.map(|name| record(name, "pool", 1, 1)).into();

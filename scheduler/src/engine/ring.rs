@@ -1,4 +1,5 @@
-//! Who gets what by hash: the consistent-hashing ring with bounded loads, and rendezvous hashing.
+//! Hashing: the ring that assigns keys to nodes (consistent hashing with bounded loads), and the
+//! rendezvous hashing that assigns queues to schedulers.
 //!
 //! The hash is written out here because schedulers of different builds have to agree on it.
 //! Consistent hashing with bounded loads after Mirrokni, Thorup and Zadimoghaddam (2016): a key
@@ -9,14 +10,14 @@ use std::collections::BTreeMap;
 
 use longshore_protocol::{NodeId, SchedulerId};
 
-/// Points of a node on the ring. With 128 the shares of nodes differ by about a tenth.
+/// The points of a node on the ring. With 128 the shares of nodes differ by about a tenth.
 const POINTS: u64 = 128;
 
-/// A node is full when it carries so many times the mean load.
+/// A node is full when it carries this many times the mean load.
 const BOUND: f64 = 1.25;
 
-/// 64 bits of a text: FNV-1a, then the finalizer of SplitMix64, which spreads short and similar
-/// texts.
+/// A 64-bit hash of a text: FNV-1a, then the finalizer of SplitMix64, which spreads short and
+/// similar texts.
 pub(crate) fn hash(bytes: &[u8]) -> u64 {
     let fnv = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
@@ -31,8 +32,9 @@ fn mix(seed: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Whose the queue or the worker called `name` is, by rendezvous hashing: of all living schedulers, `owners`, the one
-/// with the greatest hash of both names together. An owner that leaves gives away only what was its own.
+/// The owner of the queue or the worker called `name`, by rendezvous hashing: of all living
+/// schedulers, `owners`, the one with the greatest hash of both names together. An owner that
+/// leaves gives away only what was its own.
 pub fn owner<'a>(name: &str, owners: &'a [SchedulerId]) -> Option<&'a SchedulerId> {
     let name = hash(name.as_bytes());
     owners.iter().max_by_key(|owner| (mix(name ^ hash(owner.as_str().as_bytes())), *owner))
@@ -46,7 +48,7 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// Puts the nodes on the circle.
+    /// A ring of these nodes.
     pub(crate) fn new<'a>(nodes: impl IntoIterator<Item = &'a NodeId>) -> Self {
         let mut ring = Self::default();
         for node in nodes {
@@ -59,7 +61,7 @@ impl Ring {
         ring
     }
 
-    /// The node for a key: the first one clockwise that takes part (`load` is not `None`) and
+    /// The node for a key: the first one clockwise that takes part (its `load` is not `None`) and
     /// carries less than the bound; `None` if none takes part. Only whole chunks count: loads that
     /// are forgotten bit by bit, all of them less than one, would else be above each bound.
     pub(crate) fn pick(&self, key: u64, load: impl Fn(&NodeId) -> Option<f64>) -> Option<&NodeId> {
@@ -97,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_nodes_carry_one_of_them_takes_the_next() {
+    fn one_node_takes_the_next_key_whatever_the_loads() {
         for count in 1..6 {
             let nodes = nodes(count);
             let ring = Ring::new(&nodes);
@@ -137,15 +139,15 @@ mod tests {
     }
 
     #[test]
-    fn keys_move_only_to_the_newcomer() {
-        let newcomer = NodeId::new("host-5");
+    fn keys_move_only_to_the_new_node() {
+        let new_node = NodeId::new("host-5");
         let before = unloaded(&Ring::new(&nodes(5)));
         let after = unloaded(&Ring::new(&nodes(6)));
-        assert!(before.iter().zip(&after).all(|(a, b)| a == b || *b == newcomer));
+        assert!(before.iter().zip(&after).all(|(a, b)| a == b || *b == new_node));
     }
 
     #[test]
-    fn one_hot_key_overflows_to_others_and_nobody_passes_the_bound() {
+    fn one_hot_key_overflows_to_others_and_no_node_passes_the_bound() {
         let ring = Ring::new(&nodes(4));
         let loads: RefCell<BTreeMap<NodeId, f64>> = RefCell::default();
         for _ in 0..1_000 {
@@ -159,13 +161,13 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_picked_where_nobody_takes_part() {
+    fn no_node_is_picked_where_none_takes_part() {
         assert_eq!(Ring::new(&[]).pick(7, |_| Some(0.0)), None);
         assert_eq!(Ring::new(&nodes(3)).pick(7, |_| None), None);
     }
 
     #[test]
-    fn queues_spread_over_owners_and_move_only_from_the_one_that_left() {
+    fn queues_spread_over_schedulers_and_move_only_from_one_that_left() {
         let owners: Vec<SchedulerId> =
             (0..4).map(|i| SchedulerId::new(format!("scheduler-{i}"))).collect();
         let mut counts = BTreeMap::new();

@@ -1,7 +1,8 @@
-//! Gives the ledger what the journal tells and the ledger lacks.
+//! Rebuilds the ledger: restores the jobs that the journal has and the ledger lacks.
 //!
-//! The journal is read twice: first to its end for the last word about each job, since one that ended must not run again; then
-//! for the documents of those jobs that are missing. So memory follows the number of jobs, not the size of documents.
+//! The journal is read twice: first to its end for the last state of each job, since one that has
+//! ended must not run again; then for the documents of the jobs that are missing. So memory follows
+//! the number of jobs, not the size of documents.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,133 +18,145 @@ use longshore_protocol::{
 };
 use tracing::{debug, info, warn};
 
-use super::keeper::{Keeper, Stop};
-use super::line::{Line, Step};
-use super::words::{Word, Words};
-use super::{Standing, tell};
+use super::restorer::{JournalRestorer, StopReason};
+use super::state::{JobHistory, JournalState};
+use super::tail::{JournalTail, Step};
+use super::{JournalStatus, backfill_job};
 use crate::admitter;
 
-/// Jobs that are put back side by side, and asked for at once.
+/// The most jobs that are restored at once, and in one question which of them are missing.
 const AT_ONCE: usize = 64;
-/// Bytes of documents that may wait to be put back together.
-const MOST_WAITING: usize = 32 << 20;
-/// Ended jobs that a new journal is told of, the newest.
-const MOST_ENDED: usize = 1_000;
+/// The most bytes of documents that wait to be restored together.
+const MAX_BATCH_BYTES: usize = 32 << 20;
+/// The most ended jobs, the newest, that are written to a new journal.
+const MAX_ENDED: usize = 1_000;
 
-/// What a job says that was put back by its numbers.
+/// The error of an ended job that was restored from its journal record.
 const RESULTS_GONE: &str = "the ledger was lost; results and errors of subtasks are gone";
 
-/// What a rebuild did.
+/// How many jobs a rebuild changed.
 #[derive(Clone, Copy, Debug, Default)]
-struct Counts {
+struct RebuildCounts {
+    /// Open jobs that were admitted again.
     admitted: usize,
+    /// Ended jobs that were restored.
     ended: usize,
+    /// Jobs of which a control (pause, resume, cancel, retry) was repeated.
     controls: usize,
+    /// Jobs that could not be restored.
     unreadable: usize,
 }
 
-/// A ledger that has all that the journal tells up to `end`.
+/// The ledger has all that the journal says up to `end`.
 pub(super) struct Rebuilt {
     pub(super) end: JournalPosition,
-    /// Jobs that are there because they must be.
+    /// The jobs that the ledger has to have.
     pub(super) present: Vec<JobId>,
 }
 
-impl Keeper {
-    /// Reads from `from` (which `line` begins behind) to the end, and makes the ledger reflect it. With `rolled_back`, what
-    /// users did to jobs that are there still is done again; a cancel in any case, since nothing undoes one.
+impl JournalRestorer {
+    /// Reads from `from` (behind which `tail` begins) to the end, and brings the ledger in sync.
+    /// With `rolled_back`, what users did to jobs that the ledger still has is repeated; a cancel
+    /// in any case, since nothing undoes one.
     pub(super) async fn rebuild(
         &self,
-        line: &mut Line<'_>,
+        tail: &mut JournalTail<'_>,
         from: Option<&JournalPosition>,
         rolled_back: bool,
-    ) -> Result<Rebuilt, Stop> {
-        let (words, end) = self.read_to_the_end(line).await?;
-        let now = self.insist(|| self.ledger.now()).await?;
-        let wanted: BTreeMap<JobId, PriorState> =
-            words.jobs().filter_map(|(job, word)| Some((job, word.was(now)?))).collect();
+    ) -> Result<Rebuilt, StopReason> {
+        let (state, end) = self.read_to_the_end(tail).await?;
+        let now = self.retry(|| self.ledger.now()).await?;
+        let wanted: BTreeMap<JobId, PriorState> = state
+            .jobs()
+            .filter_map(|(job, history)| Some((job, history.prior_state(now)?)))
+            .collect();
         let mut present: Vec<JobId> = wanted.keys().copied().collect();
         let missing = self.missing(&present).await?;
-        let mut counts = Counts::default();
-        let there = words.jobs().filter(|(job, _)| !missing.contains(job));
-        for (job, word) in there.filter(|(_, word)| rolled_back || word.was_cancelled()) {
-            counts.controls += usize::from(self.repeat_controls(job, word).await?);
+        let mut counts = RebuildCounts::default();
+        let there = state.jobs().filter(|(job, _)| !missing.contains(job));
+        for (job, history) in there.filter(|(_, history)| rolled_back || history.was_cancelled()) {
+            counts.controls += usize::from(self.repeat_controls(job, history).await?);
         }
         if !missing.is_empty() {
-            let gone = self.put_back(&words, wanted, missing, from, &mut counts).await?;
+            let gone = self.restore_missing(&state, wanted, missing, from, &mut counts).await?;
             present.retain(|job| !gone.contains(job));
         }
-        let Counts { admitted, ended, controls, unreadable } = counts;
+        let RebuildCounts { admitted, ended, controls, unreadable } = counts;
         if admitted + ended + controls + unreadable > 0 {
             warn!(admitted, ended, controls, unreadable, "ledger rebuilt from the journal");
         }
         if from.is_none() {
-            self.seed(&words).await?;
+            self.backfill(&state).await?;
         }
         Ok(Rebuilt { end, present })
     }
 
-    async fn read_to_the_end(&self, line: &mut Line<'_>) -> Result<(Words, JournalPosition), Stop> {
-        let (mut words, mut decoder) = (Words::default(), JournalDecoder::default());
-        let now = self.insist(|| self.ledger.now()).await?;
+    async fn read_to_the_end(
+        &self,
+        tail: &mut JournalTail<'_>,
+    ) -> Result<(JournalState, JournalPosition), StopReason> {
+        let (mut state, mut decoder) = (JournalState::default(), JournalDecoder::default());
+        let now = self.retry(|| self.ledger.now()).await?;
         loop {
-            match line.next().await? {
+            match tail.next().await? {
                 Step::Entry(entry) => {
-                    if let Some(news) = self.decode(&mut decoder, &entry) {
-                        words.take(entry.place.offset, news, now);
+                    if let Some(event) = self.decode(&mut decoder, &entry) {
+                        state.apply(entry.place.offset, event, now);
                     }
                 }
                 Step::End(end) => {
-                    // It is read and written, so it has not lapsed.
-                    self.journal.stand(Standing::Reading);
-                    return Ok((words, end));
+                    // The journal was read and written, so it has not lapsed.
+                    self.journal.set_status(JournalStatus::Reading);
+                    return Ok((state, end));
                 }
                 Step::Tick => {}
             }
         }
     }
 
-    /// What a newer version wrote is left to newer schedulers.
+    /// The event of a record; `None` for a record of a newer version, which is left to newer
+    /// schedulers.
     fn decode(&self, decoder: &mut JournalDecoder, entry: &JournalEntry) -> Option<JournalEvent> {
         let offset = entry.place.offset;
         let decoded = decoder.decode(&entry.body);
         decoded.unwrap_or_else(|error| {
-            debug!(offset, %error, "a record of the journal that can't be read");
+            debug!(offset, %error, "unreadable journal record skipped");
             None
         })
     }
 
-    async fn missing(&self, jobs: &[JobId]) -> Result<BTreeSet<JobId>, Stop> {
+    async fn missing(&self, jobs: &[JobId]) -> Result<BTreeSet<JobId>, StopReason> {
         let mut missing = BTreeSet::new();
         for some in jobs.chunks(AT_ONCE) {
-            missing.extend(self.insist(|| self.ledger.missing(some)).await?);
+            missing.extend(self.retry(|| self.ledger.missing(some)).await?);
         }
         Ok(missing)
     }
 
-    /// Reads once more and puts back what is missing. Gives the jobs that are not there for all that.
-    async fn put_back(
+    /// Reads the journal once more and restores the jobs that are missing. Returns those that could
+    /// not be restored.
+    async fn restore_missing(
         &self,
-        words: &Words,
+        state: &JournalState,
         mut wanted: BTreeMap<JobId, PriorState>,
         mut missing: BTreeSet<JobId>,
         from: Option<&JournalPosition>,
-        counts: &mut Counts,
-    ) -> Result<BTreeSet<JobId>, Stop> {
-        let offsets: BTreeMap<JobId, u64> = words
+        counts: &mut RebuildCounts,
+    ) -> Result<BTreeSet<JobId>, StopReason> {
+        let offsets: BTreeMap<JobId, u64> = state
             .jobs()
             .filter(|(job, _)| missing.contains(job))
-            .filter_map(|(job, word)| Some((job, word.offset()?)))
+            .filter_map(|(job, history)| Some((job, history.offset()?)))
             .collect();
-        let opened = Line::open(&*self.broker, &self.journal, &self.me, from.cloned()).await;
-        let mut line = opened.ok_or(Stop::Absent)?;
+        let opened = JournalTail::open(&*self.broker, &self.journal, &self.me, from.cloned()).await;
+        let mut tail = opened.ok_or(StopReason::Absent)?;
         let mut decoder = JournalDecoder::default();
         let (mut batch, mut bytes, mut gone) = (Vec::new(), 0, BTreeSet::new());
         while !missing.is_empty() {
-            let entry = match line.next().await? {
+            let entry = match tail.next().await? {
                 Step::Entry(entry) => entry,
                 Step::Tick => continue,
-                // What is still missing was dropped from the journal since it was read first.
+                // The rest was dropped from the journal since it was read first.
                 Step::End(_) => break,
             };
             let Some(JournalEvent::Admitted { job, document, manifest, .. }) =
@@ -158,18 +171,18 @@ impl Keeper {
             bytes += document.len() + manifest.as_ref().map_or(0, String::len);
             match admission(job, &document, manifest.as_deref()) {
                 Ok(mut admission) => {
-                    if words.was_reopened(job) {
+                    if state.was_reopened(job) {
                         admission.deadline = None;
                     }
                     batch.push((admission, was));
                 }
                 Err(reason) => {
-                    warn!(%job, reason, "a job of the journal can't be put back");
+                    warn!(%job, reason, "job can't be restored from the journal");
                     counts.unreadable += 1;
                     gone.insert(job);
                 }
             }
-            if batch.len() >= AT_ONCE || bytes >= MOST_WAITING || missing.is_empty() {
+            if batch.len() >= AT_ONCE || bytes >= MAX_BATCH_BYTES || missing.is_empty() {
                 gone.extend(self.restore(std::mem::take(&mut batch), counts).await);
                 bytes = 0;
             }
@@ -182,11 +195,11 @@ impl Keeper {
     async fn restore(
         &self,
         batch: Vec<(Admission, PriorState)>,
-        counts: &mut Counts,
+        counts: &mut RebuildCounts,
     ) -> Vec<JobId> {
         let restores = batch.into_iter().map(|(admission, was)| async move {
-            let params = RestoreParams::new(admission, explained(was));
-            let answer = self.insist(|| self.ledger.restore(&params)).await;
+            let params = RestoreParams::new(admission, with_results_gone(was));
+            let answer = self.retry(|| self.ledger.restore(&params)).await;
             (params.admission.job, matches!(params.prior, PriorState::Ended(_)), answer)
         });
         let mut gone = Vec::new();
@@ -194,14 +207,14 @@ impl Keeper {
             match answer {
                 Ok(Restored::Restored) if had_ended => counts.ended += 1,
                 Ok(Restored::Restored) => {
-                    info!(%job, "job admitted again");
+                    info!(%job, "lost job admitted again");
                     counts.admitted += 1;
                 }
                 // Another scheduler was faster.
                 Ok(Restored::Known) => {}
                 Ok(Restored::Expired) => gone.push(job),
                 Err(stop) => {
-                    warn!(%job, error = stop.reason(), "a job of the journal can't be put back");
+                    warn!(%job, error = stop.reason(), "job can't be restored from the journal");
                     counts.unreadable += 1;
                     gone.push(job);
                 }
@@ -210,36 +223,37 @@ impl Keeper {
         gone
     }
 
-    /// Does again what somebody did to a job after the moment to which the ledger was rolled back. Whether it did.
-    async fn repeat_controls(&self, job: JobId, word: &Word) -> Result<bool, Stop> {
+    /// Repeats what a user did to a job after the moment to which the ledger was rolled back.
+    /// Returns whether there was anything to repeat.
+    async fn repeat_controls(&self, job: JobId, history: &JobHistory) -> Result<bool, StopReason> {
         let look = || async {
             match self.ledger.job(job).await {
                 Err(error @ Error::Unavailable { .. }) => Err(error),
-                // What is no job is nobody's to control.
+                // Foreign data under the job's key can't be controlled.
                 other => Ok(other.unwrap_or_default()),
             }
         };
-        let Some(summary) = self.insist(look).await? else { return Ok(false) };
+        let Some(summary) = self.retry(look).await? else { return Ok(false) };
         let state = summary.state;
         let has_ended = state.is_terminal();
-        let reopened = word.reopened().filter(|at| summary.finished_at < Some(*at));
-        let event = if word.was_cancelled() && !has_ended {
+        let reopened = history.reopened().filter(|at| summary.finished_at < Some(*at));
+        let event = if history.was_cancelled() && !has_ended {
             JobEvent::Cancel
         } else if state.may_be_reopened() && reopened.is_some() {
             JobEvent::Retry
-        } else if !has_ended && !state.is_paused() && word.paused() == Some(true) {
+        } else if !has_ended && !state.is_paused() && history.paused() == Some(true) {
             JobEvent::Pause
-        } else if state.is_paused() && word.paused() == Some(false) {
+        } else if state.is_paused() && history.paused() == Some(false) {
             JobEvent::Resume
         } else {
             return Ok(false);
         };
-        let done = self.insist(|| self.control(job, event)).await?;
-        info!(%job, %event, done, "a control that the ledger lost is repeated");
+        let done = self.retry(|| self.control(job, event)).await?;
+        info!(%job, %event, done, "control that the ledger had lost repeated");
         Ok(true)
     }
 
-    /// Whether it was possible. Somebody else may have done it, or something else, meanwhile.
+    /// Returns whether the control was possible. A user may have changed the job meanwhile.
     async fn control(&self, job: JobId, event: JobEvent) -> Result<bool, Error> {
         let ledger = &self.ledger;
         let answer = match event {
@@ -254,25 +268,25 @@ impl Keeper {
         }
     }
 
-    /// Tells a journal that was read from its beginning of the jobs that it does not know, and of ends that came while it had
-    /// lapsed.
-    async fn seed(&self, words: &Words) -> Result<(), Stop> {
-        let active = self.insist(|| self.ledger.active_jobs()).await?;
-        let ended = self.insist(|| self.ledger.finished_jobs(MOST_ENDED)).await?;
-        let mut told = 0;
-        let active = active.into_iter().filter(|job| !words.has_document(*job));
-        let ended = ended.into_iter().filter(|job| !words.has_ended(*job));
+    /// Writes to a journal that was read from its beginning the jobs that it lacks, and the ends
+    /// that came while it had lapsed.
+    async fn backfill(&self, state: &JournalState) -> Result<(), StopReason> {
+        let active = self.retry(|| self.ledger.active_jobs()).await?;
+        let ended = self.retry(|| self.ledger.finished_jobs(MAX_ENDED)).await?;
+        let mut written = 0;
+        let active = active.into_iter().filter(|job| !state.has_document(*job));
+        let ended = ended.into_iter().filter(|job| !state.has_ended(*job));
         for job in active.chain(ended) {
-            let tell = || async {
-                match tell(&*self.ledger, &self.journal, job).await {
+            let backfill = || async {
+                match backfill_job(&*self.ledger, &self.journal, job).await {
                     Err(error @ Error::Unavailable { .. }) => Err(error),
                     other => Ok(other.unwrap_or_default()),
                 }
             };
-            told += usize::from(self.insist(tell).await?);
+            written += usize::from(self.retry(backfill).await?);
         }
-        if told > 0 {
-            info!(jobs = told, "journal begun from the ledger");
+        if written > 0 {
+            info!(jobs = written, "journal begun from the ledger");
         }
         Ok(())
     }
@@ -290,8 +304,8 @@ fn admission(job: JobId, document: &str, manifest: Option<&str>) -> Result<Admis
     Ok(admitter::admission(job, &plan))
 }
 
-/// A job whose results are gone says so.
-fn explained(was: PriorState) -> PriorState {
+/// Adds to an ended job the error that its results are gone.
+fn with_results_gone(was: PriorState) -> PriorState {
     let PriorState::Ended(ending) = was else { return was };
     let error = match &ending.error {
         Some(error) => format!("{error}; {RESULTS_GONE}"),

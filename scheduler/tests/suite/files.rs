@@ -150,7 +150,10 @@ async fn a_document_that_makes_the_scheduler_panic_is_refused_and_keeps_no_place
     for _ in 0..100 {
         let delivery = dead.next().await.unwrap();
         let (_, reason) = delivery.headers.iter().find(|(name, _)| name == "reason").unwrap();
-        assert!(reason.contains("stumbled over it: a glob to stumble over"), "{reason}");
+        assert!(
+            reason.contains("the scheduler panicked on it: a glob to stumble over"),
+            "{reason}"
+        );
     }
     let other = world.submit(3, "").await;
     world.succeeds(other).await;

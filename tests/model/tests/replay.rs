@@ -9,9 +9,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use longshore_ledger::memory::{Clock, MemoryLedger};
 use longshore_ledger::{
-    Admission, BeatParams, Claim, ClaimParams, Commit, CommitParams, Committed, Error, Ledger as _,
-    DeclareLostParams, LossCause, LossEvidence as RealGrounds, NodeSnapshot, OpenParams, ReleaseParams,
-    Released, RevokeParams, SpeculationRequest, SweepParams,
+    Admission, BeatParams, Claim, ClaimParams, Commit, CommitParams, Committed, DeclareLostParams,
+    Error, Ledger as _, LossCause, LossEvidence as RealGrounds, NodeSnapshot, OpenParams,
+    ReleaseParams, Released, RevokeParams, SpeculationRequest, SweepParams,
 };
 use longshore_model::fleet::{Beat, Fleet, LossEvidence};
 use longshore_model::ledger::{Answer, Message, Node, RANGES, Request, SUBTASKS, name, real};
@@ -124,8 +124,12 @@ impl Real {
                     LossEvidence::LastBeat(beat) => RealGrounds::LastBeat(self.beats[&beat]),
                     LossEvidence::Absent => RealGrounds::Absent,
                 };
-                at_once(ledger.declare_lost(&DeclareLostParams::new(name(node), grounds, LossCause::Vanished)))
-                    .expect("answered");
+                at_once(ledger.declare_lost(&DeclareLostParams::new(
+                    name(node),
+                    grounds,
+                    LossCause::Vanished,
+                )))
+                .expect("answered");
                 None
             }
             Step::Reclaim(chunk, token) => Some(self.release(chunk, token)),

@@ -1,0 +1,92 @@
+//! Fills the window of a pool with chunks, in the order of the fair queue.
+
+use longshore_ledger::op::MAX_CHUNKS_A_CALL;
+use longshore_protocol::{JobId, Timestamp};
+use rustc_hash::FxHashMap;
+
+use super::Engine;
+use super::event::Action;
+use super::fair_queue::QueueStatus;
+use super::job::{Job, Offer, Opening};
+use super::jobs::Call;
+use super::pool::PoolKey;
+use super::window::{AHEAD, Load, has_room};
+
+/// A chunk that takes longer is not opened beside those of other jobs that come before it. Calls in
+/// flight overtake each other, and a chunk that gets behind such a long one waits for long.
+const LONG_US: f64 = AHEAD.as_micros() as f64;
+
+/// Chunks of one job that are about to be opened.
+struct Order {
+    job: JobId,
+    offer: Offer,
+    chunks: u64,
+}
+
+impl Engine {
+    /// Opens chunks while the pool's window has room.
+    pub(super) fn fill(&mut self, now: Timestamp, key: &PoolKey) {
+        let ledger_now = self.clock.at(now);
+        if !self.is_link_up || self.calls.is_backing_off() {
+            return;
+        }
+        let Some(pool) = self.pools.get_mut(key) else { return };
+        // In the order of their first picks, so that the chunks of the job that is next are also
+        // published first.
+        let mut orders: Vec<Order> = Vec::new();
+        let mut places: FxHashMap<JobId, usize> = FxHashMap::default();
+        while has_room(pool.capacity, pool.load) {
+            let Some(id) = pool.fair_queue.next() else { break };
+            let Some(job) = self.jobs.own_mut(id) else { break };
+            let place = *places.entry(id).or_insert(orders.len());
+            if place == orders.len() {
+                let offer = job.offer(now, ledger_now, pool.capacity.slots);
+                if offer.chunks == 0 {
+                    // Time has passed since the job was refreshed.
+                    places.remove(&id);
+                    pool.fair_queue.set_status(id, QueueStatus::Idle);
+                    continue;
+                }
+                if place > 0 && job.estimated_cost_us(offer.size, ledger_now) > LONG_US {
+                    break;
+                }
+                orders.push(Order { job: id, offer, chunks: 0 });
+            }
+            let Order { offer, chunks, .. } = &mut orders[place];
+            *chunks += 1;
+            let cost_us = job.estimated_cost_us(offer.size, ledger_now);
+            job.charge(cost_us);
+            pool.fair_queue.serve(id, cost_us);
+            count_one_more(job, &mut pool.load, *chunks, *offer, ledger_now);
+            if *chunks == offer.chunks {
+                pool.fair_queue.set_status(id, QueueStatus::Spent);
+            } else if *chunks == u64::from(MAX_CHUNKS_A_CALL) {
+                pool.fair_queue.set_status(id, QueueStatus::Busy);
+            }
+        }
+        for Order { job: id, offer: Offer { size, .. }, chunks } in orders {
+            pool.fair_queue.hold(id);
+            let job = self.jobs.own(id).expect("it was just served");
+            let (with_keys, with_tried) = (job.is_placed_by_key(), job.has_failures());
+            let entry = self.jobs.get_mut(id).expect("it was just served");
+            entry.call = Call::Opening(Opening { chunks, size });
+            self.calls.started();
+            let chunks = u32::try_from(chunks).expect("at most MAX_CHUNKS_A_CALL");
+            self.actions.push(Action::Open { job: id, chunks, size, with_keys, with_tried });
+        }
+    }
+}
+
+/// Adds a chunk that one job is about to open to the load of the pool.
+fn count_one_more(
+    job: &mut Job,
+    load: &mut Load,
+    ordered: u64,
+    offer: Offer,
+    ledger_now: Option<Timestamp>,
+) {
+    let opening = Opening { chunks: ordered, size: offer.size };
+    let counted = job.load(Some(opening), ledger_now);
+    load.replace(job.counted_load, counted);
+    job.counted_load = counted;
+}
