@@ -1,4 +1,5 @@
-//! The verbs that speak to RabbitMQ and Redis, against real ones: a fleet of one scheduler and one worker.
+//! The verbs that use RabbitMQ and Redis, on real servers, with a fleet of one scheduler and one
+//! worker.
 
 #[path = "cli/given.rs"]
 mod given;
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 const LONG: Duration = Duration::from_secs(30);
 const UNKNOWN: &str = "01900000-0000-7000-8000-000000000000";
 
-/// A namespace of its own on the services that the tests of this file share.
+/// A new namespace on the services that the tests of this file share.
 struct Fleet {
     given: Given,
     processes: Vec<Process>,
@@ -74,7 +75,7 @@ impl Fleet {
 }
 
 #[test]
-fn a_benchmark_measures_tells_its_figures_and_leaves_nothing() {
+fn a_benchmark_reports_its_figures_and_leaves_nothing_behind() {
     let fleet = Fleet::new("benched");
     let wanted = ["single", "latency", "idle", "nodes"];
     let small = ["--runs", "1", "--scale", "0.01", "--json"];
@@ -127,7 +128,7 @@ fn a_benchmark_measures_tells_its_figures_and_leaves_nothing() {
 }
 
 #[test]
-fn a_benchmark_that_can_t_be_says_why() {
+fn a_benchmark_that_can_not_run_reports_why() {
     let fleet = Fleet::new("unbenched");
     let unknown = fleet.given.longshore(&["bench", "speed"]);
     assert_eq!(unknown.code, Some(2), "{unknown:?}");
@@ -141,7 +142,7 @@ fn a_benchmark_that_can_t_be_says_why() {
     assert!(unreachable.stderr.starts_with("error: Redis"), "{unreachable:?}");
 }
 
-/// What `doctor` says of one check.
+/// The finding of one check of `doctor`.
 #[track_caller]
 fn finding<'a>(findings: &'a Value, check: &str) -> &'a Value {
     let list = findings.as_array().expect("a list");
@@ -233,7 +234,7 @@ fn a_failed_job_shows_its_errors_and_can_be_retried() {
 }
 
 #[test]
-fn what_is_not_there_exits_4_and_what_is_rejected_2() {
+fn a_missing_job_exits_with_4_and_a_rejected_document_with_2() {
     let mut fleet = Fleet::new("missing");
     for verb in ["results", "errors", "audit", "pause", "resume", "delete", "retry"] {
         fleet.fails(&[verb, UNKNOWN], 4, &format!("error: no such job: {UNKNOWN}"));
@@ -270,9 +271,9 @@ fn what_is_not_there_exits_4_and_what_is_rejected_2() {
 #[test]
 fn a_job_that_is_cancelled_before_it_is_admitted_never_runs() {
     let mut fleet = Fleet::new("cancelled-first");
-    let told = "cancelled; it is not known (yet): a document with this id that comes within 24 \
+    let message = "cancelled; it is not known (yet): a document with this id that comes within 24 \
                 hours is admitted as cancelled, and nothing of it runs";
-    assert_eq!(fleet.ok(&["cancel", UNKNOWN]), format!("{UNKNOWN} {told}\n"));
+    assert_eq!(fleet.ok(&["cancel", UNKNOWN]), format!("{UNKNOWN} {message}\n"));
     let again = fleet.json(&["cancel", UNKNOWN]);
     assert_eq!(again, json!({ "id": UNKNOWN, "state": "cancelled", "admitted": false }));
     let known = format!(
@@ -315,7 +316,7 @@ fn services_need_no_standard_output() {
 }
 
 #[test]
-fn the_doctor_names_what_is_wrong() {
+fn the_doctor_reports_problems() {
     let mut fleet = Fleet::new("doctor");
     let left = fleet.given.longshore(&["doctor", "--json"]);
     assert_eq!(left.code, Some(1), "{left:?}");
@@ -343,9 +344,9 @@ fn the_doctor_names_what_is_wrong() {
     wait_until("it beats", LONG, || fleet.json(&["nodes"]).as_array().map(Vec::len) == Some(2));
     let found = fleet.json(&["doctor"]);
     let terms = finding(&found, "workers.terms");
-    let told = terms["found"].as_str().expect("a text");
+    let message = terms["found"].as_str().expect("a text");
     let expected = "sends a heartbeat every 7s, dead after 35s; the settings here say 1s and 5s";
-    assert!(told.ends_with(expected), "{terms}");
+    assert!(message.ends_with(expected), "{terms}");
     assert_eq!(terms["severity"], "warning");
 
     let left =
@@ -429,7 +430,7 @@ fn a_second_signal_stops_a_worker_at_once() {
 }
 
 #[test]
-fn a_subtask_that_kills_its_workers_is_given_up_and_the_job_tells_of_it() {
+fn a_subtask_that_kills_its_workers_fails_and_the_job_reports_it() {
     let mut fleet = Fleet::new("poison");
     let history = fleet.given.folder().join("history");
     let task = format!(
@@ -448,7 +449,7 @@ fn a_subtask_that_kills_its_workers_is_given_up_and_the_job_tells_of_it() {
     fleet.start(&["scheduler"]);
     let job = r#"{"task": "odd", "split": {"by": "range", "start": 0, "end": 60}, "chunk": 30}"#;
     fleet.given = fleet.given.stdin(job);
-    // It tells that there is no worker yet.
+    // The status says that there is no worker yet.
     let submitted = fleet.given.longshore(&["submit", "-"]);
     assert_eq!(submitted.code, Some(0), "{submitted:?}");
     let id = submitted.stdout.trim().to_owned();
@@ -463,11 +464,12 @@ fn a_subtask_that_kills_its_workers_is_given_up_and_the_job_tells_of_it() {
     let killed: Vec<&str> = history.lines().collect();
     let status = fleet.json(&["status", &id]);
     assert_eq!((&status["done"], &status["failed"]), (&59.into(), &1.into()), "{status}");
-    // A machine that is short of time may take a living worker for dead: more evidence for fewer deaths.
+    // On a busy machine a living worker may be declared lost, so there may be more evidence than
+    // deaths.
     assert!((1..=8).contains(&killed.len()), "{killed:?} died");
     assert!(status["crashes"].as_u64() >= Some(killed.len() as u64), "{status}");
     let recovered = status["recovered"].as_array().expect("a list");
-    let verdict = recovered.iter().find(|it| it["given_up"][0] == 13).expect("it is told of");
+    let verdict = recovered.iter().find(|it| it["given_up"][0] == 13).expect("it is reported");
     assert_eq!(verdict["lost"], "died", "{verdict}");
     let error = fleet.json(&["errors", &id]);
     assert_eq!((&error["index"], &error["attempts"]), (&13.into(), &1.into()), "{error}");

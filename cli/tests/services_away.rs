@@ -1,5 +1,5 @@
-//! Every verb against each service that is away, hangs, or refuses: it ends in time, with the right exit code and one sentence
-//! that names the service, where it is and what to do. Nothing panics.
+//! Every verb with services that are away, hang, or refuse: it ends in time, with the right exit
+//! code and one sentence that names the service, its address and a remedy. Nothing panics.
 
 #[path = "cli/given.rs"]
 #[expect(dead_code, reason = "other tests give standard input, too")]
@@ -15,10 +15,10 @@ use longshore_test_servers::{Process, Rabbit, Redis, free_port, wait_until};
 
 const JOB: &str = "01900000-0000-7000-8000-000000000000";
 
-/// No verb takes longer, on a machine that runs other things as well.
+/// The time limit of a verb on a busy machine.
 const IN_TIME: Duration = Duration::from_secs(60);
 
-/// Every verb that asks Redis.
+/// Every verb that uses Redis.
 const VERBS: [&[&str]; 16] = [
     &["status"],
     &["status", JOB],
@@ -38,23 +38,23 @@ const VERBS: [&[&str]; 16] = [
     &["bench", "single"],
 ];
 
-/// How a service answers that is none.
+/// The behaviour of a broken service.
 #[derive(Clone, Copy, Debug)]
 enum Behaviour {
-    /// Nobody listens.
+    /// Does not listen.
     Absent,
-    /// Accepts and hangs up.
+    /// Accepts and closes.
     HangsUp,
-    /// Accepts and says nothing.
+    /// Accepts and sends nothing.
     Silent,
-    /// Says the beginning of something and then nothing.
+    /// Sends the beginning of an answer, then nothing.
     HalfOpen,
 }
 
 const BEHAVIOURS: [Behaviour; 4] =
     [Behaviour::Absent, Behaviour::HangsUp, Behaviour::Silent, Behaviour::HalfOpen];
 
-/// The port of such a service; `beginning` is what one of them says.
+/// Starts a broken service and returns its port; `beginning` is the beginning of an answer.
 fn service(behaviour: Behaviour, beginning: &'static [u8]) -> u16 {
     if matches!(behaviour, Behaviour::Absent) {
         return free_port().expect("a port");
@@ -85,7 +85,7 @@ fn given(amqp_port: u16, redis_port: u16) -> Given {
         .variable("RUST_BACKTRACE", "1")
 }
 
-/// Runs all of these side by side.
+/// Runs these verbs at the same time.
 fn run<'a>(given: &Given, verbs: &[&'a [&'a str]]) -> Vec<(&'a [&'a str], Left)> {
     let begun = Instant::now();
     let children: Vec<(&[&str], Child)> =
@@ -102,7 +102,7 @@ fn is_calm(verb: &[&str], left: &Left) {
     }
 }
 
-/// One sentence: the service, where it is, why it can't be used, what to do.
+/// Checks that the error is one sentence with the service, its address, the cause and a remedy.
 #[track_caller]
 fn names(verb: &[&str], left: &Left, service: &str, port: u16) {
     is_calm(verb, left);
@@ -111,8 +111,8 @@ fn names(verb: &[&str], left: &Left, service: &str, port: u16) {
     assert!(error.starts_with("error: "), "{verb:?}: {left:?}");
     let place = format!("{service} at 127.0.0.1:{port}: ");
     assert!(error.contains(&place), "{verb:?}: {left:?}");
-    let (_, told) = error.split_once(&place).expect("it was looked for");
-    assert!(told.contains("; "), "{verb:?} says what to do: {left:?}");
+    let (_, message) = error.split_once(&place).expect("it was looked for");
+    assert!(message.contains("; "), "{verb:?} says what to do: {left:?}");
 }
 
 #[test]
@@ -126,8 +126,8 @@ fn every_verb_names_a_redis_that_is_away() {
         let doctor = given.longshore(&["doctor"]);
         is_calm(&["doctor"], &doctor);
         assert_eq!(doctor.code, Some(3), "{behaviour:?}: {doctor:?}");
-        let told = format!("error    redis.reachable: 127.0.0.1:{port}: ");
-        assert!(doctor.stdout.contains(&told), "{behaviour:?}: {doctor:?}");
+        let message = format!("error    redis.reachable: 127.0.0.1:{port}: ");
+        assert!(doctor.stdout.contains(&message), "{behaviour:?}: {doctor:?}");
     }
 }
 
@@ -140,7 +140,7 @@ fn every_verb_names_a_rabbitmq_that_is_away() {
         for (verb, left) in run(&given, &[submit, &["bench", "single"]]) {
             names(verb, &left, "RabbitMQ", port);
         }
-        // The others don't ask it.
+        // The other verbs don't use it.
         for (verb, left) in run(&given, &[&["nodes"], &["status"]]) {
             is_calm(verb, &left);
             assert_eq!(left.code, Some(0), "{verb:?}: {left:?}");
@@ -154,7 +154,7 @@ fn every_verb_names_a_rabbitmq_that_is_away() {
 }
 
 #[test]
-fn the_doctor_never_panics_where_rabbitmq_refuses_connections() {
+fn the_doctor_does_not_panic_when_rabbitmq_refuses_connections() {
     let port = service(Behaviour::Absent, b"");
     let given = given(port, Redis::shared().port());
     for _ in 0..10 {
@@ -186,7 +186,7 @@ fn a_scheduler_and_a_worker_wait_and_stop_when_asked() {
     }
 }
 
-/// What refuses writes, and the words by which all of ours name it.
+/// A Redis that refuses writes, and the words of all programs for it.
 #[test]
 fn a_redis_that_refuses_writes_is_named_by_submit_the_doctor_and_the_scheduler() {
     let redis = Redis::start();
@@ -223,12 +223,12 @@ fn a_redis_that_refuses_writes_is_named_by_submit_the_doctor_and_the_scheduler()
         assert!(left.stderr.contains(advice), "{left:?}");
         let doctor = given.longshore(&["doctor"]);
         assert_eq!(doctor.code, Some(3), "{doctor:?}");
-        let told = format!("error    redis.writes: 127.0.0.1:{}: ", redis.port());
-        assert!(doctor.stdout.contains(&told) && doctor.stdout.contains(advice), "{doctor:?}");
-        wait_until("the scheduler tells of it", IN_TIME, || scheduler.output().contains(advice));
+        let message = format!("error    redis.writes: 127.0.0.1:{}: ", redis.port());
+        assert!(doctor.stdout.contains(&message) && doctor.stdout.contains(advice), "{doctor:?}");
+        wait_until("the scheduler reports it", IN_TIME, || scheduler.output().contains(advice));
         redis.call(mend_it);
-        let told = scheduler.output().matches(advice).count();
-        assert_eq!(told, 1, "one line: {}", scheduler.output());
+        let message = scheduler.output().matches(advice).count();
+        assert_eq!(message, 1, "one line: {}", scheduler.output());
         wait_until("it takes jobs again", IN_TIME, || given.longshore(&submit).code == Some(0));
     }
 }
@@ -242,9 +242,9 @@ fn a_redis_that_has_too_many_clients_is_named() {
     for (verb, left) in run(&given, &[&["status"], &["doctor"]]) {
         is_calm(verb, &left);
         assert_eq!(left.code, Some(3), "{verb:?}: {left:?}");
-        let told = left.stdout.clone() + &left.stderr;
-        assert!(told.contains("max number of clients reached"), "{verb:?}: {left:?}");
-        assert!(told.contains("raise maxclients in redis.conf"), "{verb:?}: {left:?}");
+        let message = left.stdout.clone() + &left.stderr;
+        assert!(message.contains("max number of clients reached"), "{verb:?}: {left:?}");
+        assert!(message.contains("raise maxclients in redis.conf"), "{verb:?}: {left:?}");
     }
 }
 
@@ -256,7 +256,7 @@ fn an_alarm_of_rabbitmq_is_named_by_submit_the_doctor_and_the_scheduler() {
     let scheduler = Process::start(&given.command(&["scheduler"]));
     let submit = ["submit", "--task", "noop", "--items", "1", "--within", "2s"];
     wait_until("the scheduler takes jobs", IN_TIME, || given.longshore(&submit).code == Some(0));
-    // So that the scheduler has chunks to publish all the time.
+    // A job that gives the scheduler chunks to publish all the time.
     let long = r#"{"task": "sleep", "split": {"by": "range", "start": 0, "end": 10000},
         "params": {"ms": 50}, "chunk": 1}"#;
     let given = given.file("long.json", long);
@@ -276,18 +276,18 @@ fn an_alarm_of_rabbitmq_is_named_by_submit_the_doctor_and_the_scheduler() {
     assert_eq!(doctor.code, Some(3), "{doctor:?}");
     assert!(doctor.stdout.contains("accepts no messages: low on memory"), "{doctor:?}");
     assert!(doctor.stdout.contains("rabbitmq-diagnostics alarms"), "{doctor:?}");
-    wait_until("the scheduler tells of it", IN_TIME, || {
+    wait_until("the scheduler reports it", IN_TIME, || {
         scheduler.output().contains("low on memory")
     });
     let output = scheduler.output();
-    let told = output.lines().filter(|line| line.contains("low on memory")).count();
-    assert_eq!(told, 1, "{output}");
+    let message = output.lines().filter(|line| line.contains("low on memory")).count();
+    assert_eq!(message, 1, "{output}");
     rabbit.ctl(&["set_vm_memory_high_watermark", "0.4"]);
     wait_until("it takes messages again", IN_TIME, || given.longshore(&submit).code == Some(0));
 }
 
 #[test]
-fn a_frozen_scheduler_is_not_taken_for_a_living_one() {
+fn a_frozen_scheduler_does_not_count_as_running() {
     let given = given(Rabbit::shared().port(), Redis::shared().port())
         .variable("LONGSHORE_NAMESPACE", "frozen");
     let mut scheduler = Process::start(&given.command(&["scheduler"]));

@@ -1,4 +1,4 @@
-//! A client over the memory broker and ledger, with a scheduler and a worker played by hand.
+//! The client on the memory broker and ledger; the tests play the scheduler and the worker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ impl Stage {
         Self { broker, ledger, client }
     }
 
-    /// Takes the next document off the queue and admits it with so many subtasks, or rejects it.
+    /// Takes the next document from the queue and admits it with `total` subtasks, or rejects it.
     async fn decide(&self, verdict: Result<u64, &str>) -> JobDocument {
         let mut jobs = self.broker.subscribe(&longshore_broker::Queue::Jobs, 1).await;
         let delivery = jobs.next().await.expect("the broker is open");
@@ -56,7 +56,7 @@ impl Stage {
         job.expect("it is admitted")
     }
 
-    /// Opens, claims and settles one chunk of up to `size` with these runs.
+    /// Opens, claims and settles one chunk of up to `size` subtasks with these runs.
     async fn settle(&self, job: &Job, size: u64, runs: impl FnOnce(u64, u64) -> Vec<OutcomeRun>) {
         let open = OpenParams::new(1, size, SOON);
         let opened = self.ledger.open(job.id(), &open).await.expect("memory does not fail");
@@ -90,7 +90,7 @@ fn admission(document: &JobDocument, total: u64) -> Admission {
     }
 }
 
-/// Each subtask gives its own index.
+/// Successful runs in which the result of each subtask is its index.
 fn indices(from: u64, to: u64) -> Vec<OutcomeRun> {
     let lines = (from..to).map(|index| format!("{index}\n")).collect();
     let run = OutcomeRun::Success { count: to - from, results: Some(lines) };
@@ -135,7 +135,7 @@ async fn the_same_document_again_is_the_same_job_and_other_content_is_a_conflict
 }
 
 #[tokio::test]
-async fn a_rejection_says_why_and_the_corrected_document_is_accepted_under_the_same_id() {
+async fn a_rejection_has_a_reason_and_the_corrected_document_is_accepted_under_the_same_id() {
     let stage = Stage::new();
     let document = document(json!({"id": "01890a5d-ac96-774b-bcce-b302099a8057"}));
     let rejection = stage.decide(Err("split.files: no file matches `/x`"));
@@ -149,7 +149,8 @@ async fn a_rejection_says_why_and_the_corrected_document_is_accepted_under_the_s
 #[tokio::test(start_paused = true)]
 async fn without_a_scheduler_the_error_says_so() {
     let stage = Stage::new();
-    let error = stage.client.submit(&document(json!({}))).await.expect_err("nobody admits it");
+    let error =
+        stage.client.submit(&document(json!({}))).await.expect_err("no scheduler admits it");
     assert!(matches!(error, SubmitError::NotAccepted { .. }));
     let text = error.to_string();
     let missing = "was published but not accepted within 30s: no scheduler takes jobs; \
@@ -158,7 +159,7 @@ async fn without_a_scheduler_the_error_says_so() {
 }
 
 #[tokio::test]
-async fn relative_globs_are_made_absolute_before_they_travel() {
+async fn relative_globs_are_made_absolute_before_the_submission() {
     let stage = Stage::new();
     let split = json!({"by": "files", "files": ["src/*.rs", "/x", "s3://b/k"]});
     let published = document(json!({ "split": split }));
@@ -193,7 +194,7 @@ async fn results_come_in_index_order_without_those_that_failed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_outcome_is_the_end_and_the_results_whenever_it_is_asked_for() {
+async fn the_outcome_has_state_and_results_before_and_after_the_end() {
     let stage = Stage::new();
     let job = stage.submit(&document(json!({})), 20).await;
     let outcome = async || {
@@ -202,7 +203,7 @@ async fn the_outcome_is_the_end_and_the_results_whenever_it_is_asked_for() {
         (end.state, results.into_iter().map(|(index, _)| index).collect::<Vec<_>>())
     };
     let expected = (JobState::Succeeded, (0..20).collect::<Vec<_>>());
-    // Time for it to wait, so that it hears of the end.
+    // The client has to wait before the end, so that it gets the hint.
     let later = async {
         tokio::time::sleep(Duration::from_millis(30)).await;
         stage.settle(&job, 20, indices).await;
@@ -213,7 +214,7 @@ async fn the_outcome_is_the_end_and_the_results_whenever_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn results_that_lie_in_files_are_read_from_there() {
+async fn results_in_files_are_read() {
     let stage = Stage::new();
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("0.jsonl");
@@ -253,7 +254,7 @@ async fn the_reduced_value_is_that_of_the_root() {
     let early = job.value().await.expect_err("it is not there yet");
     let queued = NoValue::Unfinished(JobState::Queued);
     assert!(matches!(early, Error::NoValue { reason, .. } if reason == queued), "{early}");
-    // Three leaves, then two nodes, then the root, each giving its own index.
+    // Three leaves, then two nodes, then the root; the result of each is its index.
     for size in [3, 2, 1] {
         stage.settle(&job, size, indices).await;
     }
@@ -279,7 +280,7 @@ async fn progress_reports_each_change_and_ends_with_the_end() {
 }
 
 #[tokio::test]
-async fn controls_reach_the_ledger_and_refusals_say_why() {
+async fn controls_reach_the_ledger_and_refusals_have_reasons() {
     let stage = Stage::new();
     let job = stage.submit(&document(json!({})), 20).await;
     assert_eq!(job.pause().await.expect("allowed"), JobState::Paused);
@@ -298,7 +299,7 @@ async fn controls_reach_the_ledger_and_refusals_say_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_outlasts_a_ledger_that_loses_everything_and_is_rebuilt() {
+async fn a_wait_survives_a_loss_and_a_rebuild_of_the_ledger() {
     let stage = Stage::new();
     let empty = stage.ledger.snapshot();
     let document = document(json!({"id": "0193a0c5-7e1c-7000-8000-000000000007"}));
@@ -308,7 +309,7 @@ async fn a_wait_outlasts_a_ledger_that_loses_everything_and_is_rebuilt() {
         async move { job.wait().await }
     });
     let following = tokio::spawn({
-        // It has seen the job only by itself.
+        // This client has seen the job only by polling.
         let job = stage.client.job(job.id());
         async move { job.progress().try_collect::<Vec<_>>().await }
     });
@@ -316,7 +317,7 @@ async fn a_wait_outlasts_a_ledger_that_loses_everything_and_is_rebuilt() {
     stage.ledger.restore(&empty);
     tokio::time::sleep(Duration::from_secs(50)).await;
     assert!(!waiting.is_finished() && !following.is_finished());
-    // As a scheduler would, from the journal.
+    // As a scheduler does from the journal.
     tokio::join!(stage.client.publish(&document), stage.decide(Ok(20))).0.expect("published");
     stage.settle(&job, 20, indices).await;
     let end = waiting.await.expect("no panic").expect("it came back");
@@ -326,9 +327,9 @@ async fn a_wait_outlasts_a_ledger_that_loses_everything_and_is_rebuilt() {
 }
 
 #[tokio::test]
-async fn an_ended_job_that_the_journal_brought_back_says_that_its_results_are_lost() {
+async fn an_ended_job_that_was_restored_from_the_journal_reports_its_lost_results() {
     let reduce = json!({"task": "sum", "fan_in": 3});
-    // Fields of the document; subtasks that are done when it ends; whether results are lost with it.
+    // Fields of the document; done subtasks at the end of the job; whether results are lost.
     let cases = [
         (json!({}), 3, true),
         (json!({ "reduce": reduce }), 3, true),
@@ -378,7 +379,7 @@ async fn an_ended_job_that_the_journal_brought_back_says_that_its_results_are_lo
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_stays_lost_is_given_up_and_one_that_was_deleted_at_once() {
+async fn a_job_that_stays_lost_ends_the_wait_and_a_deleted_one_ends_it_at_once() {
     let stage = Stage::new();
     let empty = stage.ledger.snapshot();
     let job = stage.submit(&document(json!({})), 20).await;
@@ -387,7 +388,7 @@ async fn a_job_that_stays_lost_is_given_up_and_one_that_was_deleted_at_once() {
     assert!(matches!(job.wait().await, Err(Error::NotFound(_))));
     let waited = begun.elapsed().as_secs();
     assert!((60..62).contains(&waited), "{waited} s");
-    // Nobody has ever seen this one.
+    // No client has ever seen this job.
     let begun = tokio::time::Instant::now();
     assert!(matches!(stage.client.job(job.id()).wait().await, Err(Error::NotFound(_))));
     let deleted = stage.submit(&document(json!({})), 1).await;

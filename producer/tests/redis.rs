@@ -1,4 +1,4 @@
-//! A client over a real Redis, with the memory broker, and a scheduler and a worker played by hand.
+//! The client on a real Redis and the memory broker; the tests play the scheduler and the worker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use longshore_test_servers::{Redis, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// Admits the next document as a job of one subtask, whose first chunk it opens, and runs that.
+/// Admits the next document as a job of one subtask, opens its chunk, and runs it.
 async fn schedule_and_work(broker: &MemoryBroker, ledger: &RedisLedger) {
     let mut jobs = broker.subscribe(&Queue::Jobs, 1).await;
     let delivery = jobs.next().await.expect("the broker is open");
@@ -40,7 +40,7 @@ async fn schedule_and_work(broker: &MemoryBroker, ledger: &RedisLedger) {
     delivery.settle.ack().await;
 }
 
-/// How often this Redis was asked for what clients ask for.
+/// The number of reads of clients at this Redis.
 fn reads(redis: &Redis) -> u64 {
     let stats = format!("{:?}", redis.call(&["INFO", "commandstats"]));
     let calls = |command: &str| {
@@ -51,7 +51,7 @@ fn reads(redis: &Redis) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_waits_for_what_it_submits_is_told_all_in_time_and_asks_nothing() {
+async fn a_client_that_waits_for_its_job_gets_hints_and_does_not_poll() {
     let redis = Redis::start();
     let connect = || {
         let config = Config::new(redis.url(), "asks-nothing");
@@ -71,7 +71,7 @@ async fn who_waits_for_what_it_submits_is_told_all_in_time_and_asks_nothing() {
         let values: Vec<_> = results.try_collect().await.expect("they can be read");
         (summary, values)
     };
-    // Until hints come, a client looks.
+    // Until hints come, a client polls.
     run().await;
     wait_until("the client follows the hints", SOON, || {
         format!("{:?}", redis.call(&["PUBSUB", "CHANNELS"])).contains("asks-nothing:events:clients")
@@ -84,7 +84,7 @@ async fn who_waits_for_what_it_submits_is_told_all_in_time_and_asks_nothing() {
         let [(0, value)] = values.as_slice() else { panic!("{values:?}") };
         assert_eq!(value.get(), "42");
         asked.push(reads(&redis) - before);
-        // On a machine that is so busy that a hint takes 20 ms, the client looks.
+        // On a busy machine, on which a hint takes 20 ms, the client polls.
         if asked.ends_with(&[0]) {
             return;
         }

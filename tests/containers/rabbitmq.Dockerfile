@@ -4,7 +4,7 @@ RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends rabbitmq-server \
     && rm -rf /var/lib/apt/lists/* /var/lib/rabbitmq/* /var/lib/rabbitmq/.erlang.cookie \
     && chown -R rabbitmq:rabbitmq /var/lib/rabbitmq /etc/rabbitmq
-# The scripts in /usr/sbin change the user and forget the environment; these don't.
+# The scripts in /usr/sbin change the user and drop the environment; these don't.
 ENV PATH=/usr/lib/rabbitmq/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     HOME=/var/lib/rabbitmq \
     RABBITMQ_LOGS=-

@@ -1,5 +1,5 @@
 # Stands in for the public image rust:1-slim-trixie. The build context holds the toolchain of the
-# machine in `toolchain`, and in `machine` what it needs to reach its registry.
+# machine in `toolchain`, and in `machine` the settings that it needs to reach its registry.
 FROM debian:trixie-slim
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \

@@ -1,5 +1,6 @@
-"""An HTTP endpoint for the tests that answers badly, each path in its own way. Prints its port, then serves until its
-standard input ends."""
+"""An HTTP endpoint for tests whose paths give various bad answers.
+
+Prints its port, then serves until its standard input ends."""
 
 import sys
 import threading

@@ -1,8 +1,9 @@
-"""A foreign AMQP client for the tests: does what each line of JSON on standard input says, and answers with a line.
+"""A foreign AMQP client for tests: executes each line of JSON on standard input and answers with a line.
 
-`{"publish": {"exchange", "key", "body", "properties"}}` answers "kept", "returned" (no queue takes it) or "refused: …";
-`{"take": QUEUE}` answers the next message of the queue, `{"body", "message_id", "headers"}`, or null. Bodies, properties and
-names of headers are bytes, written as strings of the characters U+0000 to U+00FF. The end of the input ends the program.
+`{"publish": {"exchange", "key", "body", "properties"}}` answers "kept", "returned" (no queue takes it)
+or "refused: …"; `{"take": QUEUE}` answers the next message of the queue, `{"body", "message_id",
+"headers"}`, or null. Bodies, properties and names of headers are bytes, written as strings of the
+characters U+0000 to U+00FF. The end of the input ends the program.
 """
 
 import json

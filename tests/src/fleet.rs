@@ -1,4 +1,5 @@
-//! RabbitMQ, Redis, schedulers and workers as separate processes, and `longshore` commands that speak to them.
+//! A fleet of real schedulers and workers as processes on RabbitMQ and Redis, and `longshore`
+//! commands against it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -31,7 +32,7 @@ pub fn binary() -> &'static Path {
     })
 }
 
-/// What a finished command left.
+/// The outcome of a finished command.
 #[derive(Debug)]
 pub struct Run {
     /// Its exit code; `None` if a signal ended it.
@@ -58,7 +59,7 @@ impl Run {
     }
 }
 
-/// A namespace of its own on some RabbitMQ and Redis, and the processes of a fleet in it.
+/// The processes of a fleet, in their own namespace on a RabbitMQ and a Redis.
 pub struct Fleet {
     environment: Vec<(&'static str, String)>,
     /// The schedulers that were started, in order.
@@ -68,7 +69,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// On the servers that the tests of this process share.
+    /// Starts a fleet on the servers that the tests of this process share.
     pub fn start(schedulers: usize, workers: usize) -> Self {
         let mut fleet = Self::on(Rabbit::shared(), Redis::shared());
         for _ in 0..schedulers {
@@ -81,12 +82,12 @@ impl Fleet {
         fleet
     }
 
-    /// On servers of one's own, without processes yet.
+    /// An empty fleet on these servers.
     pub fn on(rabbit: &Rabbit, redis: &Redis) -> Self {
         Self::at(&rabbit.url(), &redis.url())
     }
 
-    /// On whatever answers at these addresses, without processes yet.
+    /// An empty fleet on the servers at these addresses.
     pub fn at(amqp_url: &str, redis_url: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -101,7 +102,7 @@ impl Fleet {
         }
     }
 
-    /// One more setting for every process that is started from now on.
+    /// Sets an environment variable for every process that is started from now on.
     pub fn set(&mut self, name: &'static str, value: &str) {
         self.environment.push((name, value.to_owned()));
     }
@@ -117,12 +118,13 @@ impl Fleet {
         found.map_or("", |(_, value)| value)
     }
 
-    /// The environment by which any program finds the fleet's services.
+    /// The environment variables with which any program finds the fleet's services.
     pub fn environment(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.environment.iter().map(|(name, value)| (*name, value.as_str()))
     }
 
-    /// `longshore` with these arguments and the fleet's services, not started yet, in the repository's folder.
+    /// `longshore` with these arguments and the fleet's services, not started yet, in the
+    /// repository's folder.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(arguments).envs(self.environment()).current_dir(repository());
@@ -149,7 +151,7 @@ impl Fleet {
         self.workers.last_mut().expect("just pushed")
     }
 
-    /// Waits until so many workers beat.
+    /// Waits until `count` workers have sent heartbeats.
     #[track_caller]
     pub fn await_workers(&self, count: usize) {
         wait_until(&format!("{count} workers beat"), Duration::from_secs(30), || {
@@ -159,7 +161,7 @@ impl Fleet {
         });
     }
 
-    /// Submits a document and gives the job's id.
+    /// Submits a document and returns the job's id.
     #[track_caller]
     pub fn submit(&self, document: &Value) -> String {
         let file = tempfile::Builder::new().suffix(".json").tempfile().expect("a folder for it");
@@ -169,13 +171,13 @@ impl Fleet {
         submitted["id"].as_str().unwrap_or_else(|| panic!("an id in {submitted}")).to_owned()
     }
 
-    /// The job's status as `longshore status JOB --json` gives it.
+    /// The job's status from `longshore status JOB --json`.
     #[track_caller]
     pub fn status(&self, job: &str) -> Value {
         self.longshore(&["status", job, "--json"]).json()
     }
 
-    /// Waits until the job has ended and gives its last status.
+    /// Waits until the job has ended and returns its last status.
     #[track_caller]
     pub fn await_end(&self, job: &str, deadline: Duration) -> Value {
         let mut status = Value::Null;
@@ -187,7 +189,7 @@ impl Fleet {
         status
     }
 
-    /// Checks with `longshore audit` that the books balance.
+    /// Checks with `longshore audit` that the counts balance.
     #[track_caller]
     pub fn audit(&self, job: &str) {
         let run = self.longshore(&["audit", job]);

@@ -1,7 +1,7 @@
-//! What the end-to-end tests share: a fleet of real processes, and the command line against it.
+//! Shared code of the end-to-end tests: a fleet of real processes, and the command line against it.
 //!
-//! Deliberately absent: knowledge of Longshore's insides. These tests see what a user sees: the binary, its exit
-//! codes and output, RabbitMQ and Redis.
+//! Deliberately absent: knowledge of Longshore's internals. These tests see what a user sees: the
+//! binary, its exit codes and output, RabbitMQ and Redis.
 
 mod fleet;
 

@@ -1,4 +1,5 @@
-//! What a job of 10,000,000 five-millisecond subtasks may do to others: nothing that they notice.
+//! Fairness: a job of 10,000,000 short subtasks does not delay small jobs, controls or other
+//! tenants.
 
 #![expect(clippy::print_stdout, reason = "the figures are for people: --nocapture shows them")]
 
@@ -21,8 +22,8 @@ fn big_job(fleet: &Fleet) -> String {
     job
 }
 
-/// From the moment in which the client drew the job's id, a UUIDv7, to the end by the ledger's clock: publishing,
-/// admission, waiting and running, but not the start of the client's process.
+/// The time from the creation of the job's id, a UUIDv7, to the end of the job by the ledger's
+/// clock: publishing, admission, waiting and running, but not the start of the client's process.
 fn time_to_end(fleet: &Fleet, job: &str) -> Duration {
     let hex: String = job.chars().filter(char::is_ascii_hexdigit).take(12).collect();
     let drawn = u64::from_str_radix(&hex, 16).expect("a UUIDv7 begins with Unix milliseconds");
@@ -36,7 +37,7 @@ fn done(status: &Value) -> u64 {
 }
 
 #[test]
-fn one_subtask_behind_it_ends_within_a_second_and_controls_act_at_once() {
+fn one_subtask_behind_a_big_job_ends_within_a_second_and_controls_act_at_once() {
     let fleet = Fleet::start(1, 2);
     let big = big_job(&fleet);
 
@@ -55,7 +56,9 @@ fn one_subtask_behind_it_ends_within_a_second_and_controls_act_at_once() {
     assert_eq!(paused["state"], "paused");
 
     fleet.longshore(&["resume", &big]).ok();
-    wait_until("it goes on", Duration::from_secs(5), || done(&fleet.status(&big)) > done(&paused));
+    wait_until("it continues", Duration::from_secs(5), || {
+        done(&fleet.status(&big)) > done(&paused)
+    });
 
     let started = Instant::now();
     fleet.longshore(&["cancel", &big]).ok();
@@ -73,7 +76,7 @@ fn one_subtask_behind_it_ends_within_a_second_and_controls_act_at_once() {
 }
 
 #[test]
-fn ten_tenants_of_very_different_sizes_share_alike() {
+fn ten_tenants_with_jobs_of_different_sizes_get_equal_shares() {
     let fleet = Fleet::start(1, 2);
     let jobs: Vec<String> = (0..10)
         .map(|tenant| {
@@ -87,12 +90,12 @@ fn ten_tenants_of_very_different_sizes_share_alike() {
         })
         .collect();
     let counts = || -> Vec<u64> { jobs.iter().map(|job| done(&fleet.status(job))).collect() };
-    // Shares are measured once all take part, over a stretch of work that takes about 30 s.
+    // Shares are measured over 30 s, after all jobs have begun.
     wait_until("all ten run", LONG, || counts().iter().all(|&n| n > 50));
     let before = counts();
     let started = Instant::now();
     let mut gained = Vec::new();
-    wait_until("a stretch of work is done", Duration::from_secs(120), || {
+    wait_until("30 s are over", Duration::from_secs(120), || {
         gained = counts().iter().zip(&before).map(|(now, then)| now - then).collect();
         started.elapsed() >= Duration::from_secs(30)
     });

@@ -1,5 +1,6 @@
-//! What jobs cost in calls of Redis: counts, which a busy machine does not change, where times would mean little. Each bound is
-//! about twice what was seen; what it guards against costs several times as much.
+//! The number of Redis calls of a job, which does not depend on the load of the machine. Each limit
+//! is about twice the measured number; the regressions that it guards against cost several times as
+//! much.
 
 #![expect(clippy::print_stdout, reason = "the counts are for people: --nocapture shows them")]
 
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 
 const LONG: Duration = Duration::from_secs(120);
 
-/// A fleet of one scheduler and one worker on a Redis that writes down every command.
+/// A fleet of one scheduler and one worker on a Redis that logs every command.
 struct Counted {
     redis: Redis,
     fleet: Fleet,
@@ -30,7 +31,7 @@ impl Counted {
         Self { redis, fleet }
     }
 
-    /// How often each function was called for a job.
+    /// The number of calls of each function for a job.
     fn calls(&self, document: &Value) -> BTreeMap<String, u64> {
         self.redis.call(&["SLOWLOG", "RESET"]);
         let job = self.fleet.submit(document);
@@ -54,7 +55,8 @@ impl Counted {
     }
 }
 
-/// That these functions were called at most so often; those that are not named here may be called by who watches the job.
+/// Checks that these functions were called at most this often. Others may be called by the client
+/// that waits for the job.
 #[track_caller]
 fn at_most(calls: &BTreeMap<String, u64>, bounds: &[(&str, u64)]) {
     println!("{calls:?}");
@@ -73,7 +75,7 @@ fn range(total: u64, more: &Value) -> Value {
 }
 
 #[test]
-fn a_job_costs_as_few_calls_as_it_has_to() {
+fn a_job_costs_few_calls() {
     let counted = Counted::start();
     let one = counted.calls(&range(1, &json!({})));
     at_most(&one, &[("admit", 1), ("open", 2), ("claim", 1), ("commit", 1), ("release", 0)]);

@@ -1,4 +1,5 @@
-//! Other ways to run the fleet: Redis as a cluster or behind sentinels, work placed on chosen nodes, quorum work queues.
+//! Deployments: Redis as a cluster or behind sentinels, placement of work on nodes, quorum work
+//! queues.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -8,7 +9,7 @@ use longshore_test_servers::{Rabbit, Redis, RedisCluster, RedisSentinel};
 use longshore_tests::Fleet;
 use serde_json::{Value, json};
 
-/// A reduce over retries and several chunks, so that every key of a job is touched.
+/// Runs a job with a reduce and several chunks, which uses every key of a job.
 #[track_caller]
 fn runs_a_job(fleet: &mut Fleet) {
     fleet.add_scheduler();
@@ -46,7 +47,7 @@ fn work_queues_may_be_quorum_queues() {
     runs_a_job(&mut fleet);
 }
 
-/// Runs 60 subtasks on three workers; gives which node ran each input.
+/// Runs 60 subtasks on three workers; returns the node that ran each input.
 fn placed(placement: &Value) -> Vec<(u64, String)> {
     let mut config = tempfile::Builder::new().suffix(".toml").tempfile().expect("room for it");
     let task = "[task.where]\ncommand = [\"sh\", \"-c\", \"echo $LONGSHORE_NODE\"]\n";
@@ -82,14 +83,15 @@ fn round_robin_gives_each_node_its_turn() {
 }
 
 #[test]
-fn a_hash_keeps_what_belongs_together_on_one_node() {
+fn a_hash_keeps_inputs_with_the_same_key_on_one_node() {
     let mut homes: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
     for (customer, node) in placed(&json!({"hash": "/customer"})) {
         homes.entry(customer).or_default().insert(node);
     }
     let nodes: BTreeSet<&String> = homes.values().flatten().collect();
     assert!(nodes.len() > 1, "twelve customers spread over the nodes: {homes:?}");
-    // Bounded load may move a customer when its node is full, so most of them have one home, not all.
+    // Bounded load may move a customer when its node is full, so most of them stay on one node, not
+    // all.
     let at_home = homes.values().filter(|nodes| nodes.len() == 1).count();
     assert!(at_home >= 8, "{at_home} of 12 customers stayed on one node: {homes:?}");
 }

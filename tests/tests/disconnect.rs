@@ -1,6 +1,5 @@
-//! A worker that is cut off from Redis: a command whose attempts must never overlap
-//! (`on_disconnect = "stop"`) is stopped before others may take the worker for dead, and every other
-//! one runs on.
+//! `on_disconnect`: a worker that is cut off from Redis stops a command whose attempts must never
+//! overlap (`"stop"`) before the worker may be declared lost, and its other commands continue.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -18,7 +17,8 @@ use serde_json::{Value, json};
 const LONG: Duration = Duration::from_secs(30);
 const DEAD_AFTER: Duration = Duration::from_secs(6);
 
-/// Each attempt writes its process id to a file of its task; `steady` ends when it may.
+/// Each attempt writes its process id to a file of its task; `steady` ends when the file `go`
+/// exists.
 const TASKS: &str = r#"
 [task.exclusive]
 command = ["sh", "-c", "echo $$ >> HERE/exclusive; exec sleep 600"]
@@ -28,7 +28,7 @@ on_disconnect = "stop"
 command = ["sh", "-c", "echo $$ >> HERE/steady; until [ -e HERE/go ]; do sleep 0.1; done; echo 1"]
 "#;
 
-/// A line to Redis that can be cut: what is on its way waits, and nobody is told.
+/// A connection to Redis that can be cut: bytes on the way wait, and neither end is notified.
 struct Line {
     port: u16,
     is_cut: Arc<AtomicBool>,
@@ -72,7 +72,7 @@ fn carry(mut from: TcpStream, mut to: TcpStream, cut: &AtomicBool) {
     let _ = to.shutdown(std::net::Shutdown::Both);
 }
 
-/// The processes of all attempts so far.
+/// The process ids of all attempts so far.
 fn attempts(folder: &Path, task: &str) -> Vec<u32> {
     let lines = fs::read_to_string(folder.join(task)).unwrap_or_default();
     lines.lines().filter_map(|line| line.parse().ok()).collect()
@@ -83,7 +83,7 @@ fn document(task: &str) -> Value {
 }
 
 #[test]
-fn an_exclusive_command_stops_before_its_worker_counts_as_dead_and_others_go_on() {
+fn an_exclusive_command_stops_before_its_worker_is_declared_lost_and_others_continue() {
     let redis = Redis::shared();
     let line = Line::to(redis.port());
     let folder = tempfile::tempdir().expect("a folder");
@@ -106,14 +106,14 @@ fn an_exclusive_command_stops_before_its_worker_counts_as_dead_and_others_go_on(
     let [exclusive, steady] = ["exclusive", "steady"].map(|task| fleet.submit(&document(task)));
     let begun = || ["exclusive", "steady"].map(|task| attempts(&here, task).len());
     wait_until("both run", LONG, || begun() == [1, 1]);
-    let [stops, goes_on] = ["exclusive", "steady"].map(|task| attempts(&here, task)[0]);
+    let [stops, continues] = ["exclusive", "steady"].map(|task| attempts(&here, task)[0]);
 
     line.cut(true);
     let cut = Instant::now();
     wait_until("the exclusive command is stopped", DEAD_AFTER, || !is_running(stops));
     assert!(cut.elapsed() < DEAD_AFTER, "after {:?}", cut.elapsed());
-    assert!(is_running(goes_on), "only what is exclusive stops");
-    assert_eq!(begun(), [1, 1], "nothing begins again while the worker lives");
+    assert!(is_running(continues), "only the exclusive command stops");
+    assert_eq!(begun(), [1, 1], "no attempt begins again while the worker lives");
 
     line.cut(false);
     wait_until("the exclusive command runs again", LONG, || begun()[0] == 2);
@@ -124,7 +124,7 @@ fn an_exclusive_command_stops_before_its_worker_counts_as_dead_and_others_go_on(
     assert_eq!((&status["state"], &status["done"]), (&json!("succeeded"), &json!(1)), "{status}");
     fleet.longshore(&["cancel", &exclusive]).ok();
     let last = attempts(&here, "exclusive")[1];
-    wait_until("what was cancelled is stopped", LONG, || !is_running(last));
+    wait_until("the cancelled command is stopped", LONG, || !is_running(last));
     for job in [&exclusive, &steady] {
         fleet.audit(job);
     }

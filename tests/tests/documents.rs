@@ -1,4 +1,4 @@
-//! Documents take up memory while their jobs run, and in proportion to their size.
+//! Memory of job documents: proportional to their size, and released when their jobs have ended.
 
 #![expect(clippy::print_stdout, reason = "the figures are for people: --nocapture shows them")]
 
@@ -8,12 +8,12 @@ use longshore_test_servers::{Rabbit, Redis, wait_until};
 use longshore_tests::Fleet;
 use serde_json::json;
 
-/// Small items, of which a tree weighs most beside its text.
+/// The number of items: small ones, whose parsed form is largest in proportion to their text.
 const ITEMS: usize = 200_000;
 
 const JOBS: usize = 6;
 
-/// What the process has in memory, and the most that it ever had.
+/// The current and the peak resident memory of a process, in bytes.
 fn resident(pid: u32) -> (usize, usize) {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
     let bytes = |name: &str| {
@@ -25,7 +25,7 @@ fn resident(pid: u32) -> (usize, usize) {
 }
 
 #[test]
-fn documents_weigh_what_they_are_long_and_leave_when_their_jobs_have_ended() {
+fn documents_use_memory_in_proportion_to_their_size_and_release_it() {
     let (rabbit, redis) = (Rabbit::start(), Redis::start());
     let mut fleet = Fleet::on(&rabbit, &redis);
     fleet.add_scheduler();
@@ -37,7 +37,7 @@ fn documents_weigh_what_they_are_long_and_leave_when_their_jobs_have_ended() {
         json!({"task": "noop", "split": split, "results": "discard"})
     };
     let limit = Duration::from_secs(120);
-    // What is allocated once, for whatever job comes first.
+    // The first job causes the allocations that happen once.
     fleet.await_end(&fleet.submit(&document(0, 10)), limit);
     let pids = [fleet.schedulers[0].pid(), fleet.workers[0].pid()];
     let before = pids.map(|pid| resident(pid).0);
@@ -52,11 +52,11 @@ fn documents_weigh_what_they_are_long_and_leave_when_their_jobs_have_ended() {
     let most = grown(|(_, most)| most);
     println!("{JOBS} documents of {size} bytes: scheduler and worker grew by {most:?} at most");
     for most in most {
-        // The message, the text that is made of it, the one that goes to the ledger and the one that
-        // goes to the journal; and what the allocator makes of that.
+        // The message, its text, the text for the ledger and the text for the journal, and the
+        // overhead of the allocator.
         assert!(most < 16 * size, "grew by {most} for documents of {size} bytes");
     }
-    wait_until("the documents leave", Duration::from_secs(60), || {
+    wait_until("the memory of the documents is released", Duration::from_secs(60), || {
         grown(|(now, _)| now).iter().all(|grown| *grown < JOBS * size)
     });
     println!("{:?} more than before are left", grown(|(now, _)| now));

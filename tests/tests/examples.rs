@@ -1,4 +1,4 @@
-//! The examples, run as their own words say.
+//! Runs the examples as their instructions say.
 
 use std::process::Command;
 use std::time::Duration;
@@ -45,7 +45,7 @@ fn the_grid_is_scored_by_a_served_command_in_order() {
 }
 
 #[test]
-fn a_rust_worker_of_one_s_own_takes_jobs() {
+fn the_rust_worker_runs_jobs() {
     let source =
         std::fs::read_to_string(repository().join("examples/rust_worker.rs")).expect("it is there");
     assert!(source.lines().count() < 30, "the example promises under 30 lines");
@@ -75,7 +75,7 @@ fn a_rust_worker_of_one_s_own_takes_jobs() {
 #[test]
 fn python_submits_follows_and_reads_with_pika_and_redis_alone() {
     let fleet = Fleet::start(1, 1);
-    // The test command installs both modules and names the Python here that has them.
+    // `./test` installs both modules and names the Python that has them.
     let python =
         std::env::var("LONGSHORE_TEST_PYTHON").unwrap_or_else(|_| "/usr/bin/python3".to_owned());
     let run = |arguments: &[&str]| {
@@ -98,7 +98,8 @@ fn python_submits_follows_and_reads_with_pika_and_redis_alone() {
     assert!(kept.contains("~256 2816 "), "{kept}");
     let read = format!(
         "import sys; sys.path.insert(0, 'examples/python'); import submit_and_watch as it; \
-         print(list(it.results(it.redis.Redis.from_url(it.REDIS_URL, decode_responses=True), '{job}')))"
+         redis = it.redis.Redis.from_url(it.REDIS_URL, decode_responses=True); \
+         print(list(it.results(redis, '{job}')))"
     );
     let sums: Vec<String> = (0..600).map(|n| (1_000_000_000 + n).to_string()).collect();
     assert_eq!(run(&["-c", &read]), format!("[{}]\n", sums.join(", ")));

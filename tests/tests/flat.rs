@@ -1,4 +1,4 @@
-//! A job of 10,000,000 subtasks costs no more memory than one of 10,000, but for the bits.
+//! Memory: a job of 10,000,000 subtasks needs no more than one of 10,000, except for its bitmaps.
 
 #![expect(clippy::print_stdout, reason = "the figures are for people: --nocapture shows them")]
 
@@ -8,7 +8,7 @@ use longshore_test_servers::{Rabbit, Redis, wait_until};
 use longshore_tests::Fleet;
 use serde_json::json;
 
-/// What a job cost at its worst.
+/// The peak resources of a job.
 #[derive(Debug, Clone, Copy)]
 struct Peak {
     scheduler_rss_kib: u64,
@@ -63,7 +63,8 @@ fn memory_follows_the_work_in_flight_and_not_the_size_of_the_job() {
     let small = run(10_000, &rabbit, &redis);
     let large = run(10_000_000, &rabbit, &redis);
     println!("10,000 subtasks: {small:?}\n10,000,000 subtasks: {large:?}");
-    // Allocators and polls move these by some; a record a subtask would move them by hundreds of MiB.
+    // Allocators and the time of polls cause small differences; one record for each subtask would
+    // cost hundreds of MiB.
     assert!(large.scheduler_rss_kib < small.scheduler_rss_kib + 16 * 1024, "{small:?} {large:?}");
     let bits = 2 * 10_000_000 / 8;
     assert!(large.redis_bytes < small.redis_bytes + bits + (2 << 20), "{small:?} {large:?}");

@@ -1,4 +1,5 @@
-//! Schedulers and workers as processes over real RabbitMQ and Redis: same results as embedded, many jobs at once, drains.
+//! Fleets of real processes: same results as embedded, many jobs at once, drains, lost workers and
+//! schedulers.
 
 use std::time::Duration;
 
@@ -66,7 +67,7 @@ fn fifty_jobs() -> Vec<(Value, Vec<String>)> {
 }
 
 #[test]
-fn fifty_jobs_on_two_schedulers_and_three_workers_all_end_right_and_balanced() {
+fn fifty_jobs_on_two_schedulers_and_three_workers_end_correctly_and_balance() {
     let fleet = Fleet::start(2, 3);
     let submitted: Vec<(String, Vec<String>)> =
         fifty_jobs().into_iter().map(|(job, lines)| (fleet.submit(&job), lines)).collect();
@@ -83,7 +84,7 @@ fn fifty_jobs_on_two_schedulers_and_three_workers_all_end_right_and_balanced() {
 }
 
 #[test]
-fn a_worker_that_drains_hands_back_and_nothing_runs_twice() {
+fn a_draining_worker_releases_its_chunks_and_nothing_runs_twice() {
     let mut fleet = Fleet::start(1, 2);
     let job = fleet.submit(&json!({
         "task": "sleep",
@@ -103,7 +104,7 @@ fn a_worker_that_drains_hands_back_and_nothing_runs_twice() {
 }
 
 #[test]
-fn a_killed_worker_s_subtasks_run_elsewhere() {
+fn the_subtasks_of_a_killed_worker_run_elsewhere() {
     let mut fleet = Fleet::start(1, 2);
     let job = fleet.submit(&json!({
         "task": "sleep",
@@ -118,7 +119,7 @@ fn a_killed_worker_s_subtasks_run_elsewhere() {
 }
 
 #[test]
-fn a_scheduler_that_comes_late_finds_the_job_and_a_second_one_takes_over_from_a_killed_one() {
+fn a_second_scheduler_takes_over_from_a_killed_one() {
     let rabbit = Rabbit::shared();
     let redis = Redis::shared();
     let mut fleet = Fleet::on(rabbit, redis);
@@ -139,7 +140,7 @@ fn a_scheduler_that_comes_late_finds_the_job_and_a_second_one_takes_over_from_a_
 }
 
 #[test]
-fn what_redis_says_of_a_job_reads_like_a_sentence() {
+fn the_hash_of_a_job_in_redis_has_readable_fields() {
     let fleet = Fleet::start(1, 1);
     let job =
         fleet.submit(&json!({"task": "noop", "split": {"by": "range", "start": 0, "end": 100}}));

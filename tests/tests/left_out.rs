@@ -1,7 +1,7 @@
-//! Not a test: one line that says which tests `cargo test` left out, so that nobody takes a green
-//! run without services for the whole truth.
+//! Prints which tests a plain `cargo test` left out, so that a passing run without services is not
+//! taken for the full one.
 
-#[expect(clippy::print_stderr, reason = "telling is all that this program does")]
+#[expect(clippy::print_stderr, reason = "the message is the only purpose of this program")]
 fn main() {
     if !cfg!(feature = "services") {
         eprintln!("left out: the tests against real RabbitMQ and Redis; `./test` runs them too");

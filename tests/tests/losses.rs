@@ -1,5 +1,5 @@
-//! Redis loses everything, or its last writes; RabbitMQ loses the journal; both are restarted at once. Every job that was
-//! confirmed ends all the same, with the right results.
+//! Data loss: Redis loses all data or its last writes, RabbitMQ loses the journal, both are
+//! restarted. Every confirmed job ends nevertheless, with the right results.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 
 const LONG: Duration = Duration::from_secs(120);
 
-/// A job, and what `longshore results` prints of it.
+/// A job and the expected output of `longshore results`.
 struct Expected {
     job: String,
     printed: String,
     total: u64,
 }
 
-/// A job that adds up numbers, slow enough that something can happen to it, and what it comes to.
+/// A job that adds numbers, its expected output, and its number of subtasks.
 fn sums(number: u64) -> (Value, String, u64) {
     let total = 20 + number;
     let items: Vec<Value> = (0..total).map(|k| json!([k, number])).collect();
@@ -46,8 +46,8 @@ fn submit_slow(fleet: &Fleet) -> Expected {
     Expected { job, printed: "30\n".repeat(600), total: 600 }
 }
 
-/// The job ends as it should, and nothing of it is counted twice. The results of one that had ended before the loss are
-/// gone, and it says so; gives whether they are there.
+/// Checks that the job ends correctly and that nothing is counted twice. If it had ended before the
+/// loss, its results are gone and `longshore results` says so. Returns whether there are results.
 #[track_caller]
 fn ends(fleet: &Fleet, expected: &Expected) -> bool {
     let Expected { job, printed, total } = expected;
@@ -64,8 +64,8 @@ fn ends(fleet: &Fleet, expected: &Expected) -> bool {
         assert!(status["restored_at"].is_number(), "{status}");
         let lost = fleet.longshore(&["results", job]);
         assert_eq!((lost.code, lost.stdout.as_str()), (Some(1), ""), "{}", lost.stderr);
-        let said = format!("job {job}: its results were lost with the ledger");
-        assert!(lost.stderr.contains(&said), "{}", lost.stderr);
+        let expected = format!("job {job}: its results were lost with the ledger");
+        assert!(lost.stderr.contains(&expected), "{}", lost.stderr);
         return false;
     }
     assert_eq!(fleet.longshore(&["results", job]).ok(), *printed, "{status}");
@@ -73,7 +73,7 @@ fn ends(fleet: &Fleet, expected: &Expected) -> bool {
 }
 
 #[track_caller]
-fn ends_right(fleet: &Fleet, expected: &Expected) {
+fn ends_with_results(fleet: &Fleet, expected: &Expected) {
     assert!(ends(fleet, expected), "the results of {} are gone", expected.job);
 }
 
@@ -100,14 +100,14 @@ fn until_under_way(fleet: &Fleet, job: &str) {
     wait_until("the job is under way", LONG, || fleet.status(job)["done"].as_u64() >= Some(20));
 }
 
-/// Waits until the ledger reflects the journal up to its end.
+/// Waits until the ledger has applied the whole journal.
 #[track_caller]
 fn until_journaled(fleet: &Fleet, redis: &Redis) {
     let place =
         || format!("{:?}", redis.call(&["HGETALL", &format!("{}:journal", fleet.namespace())]));
     let mut seen = String::new();
     let mut since = std::time::Instant::now();
-    wait_until("the ledger's place in the journal rests", LONG, || {
+    wait_until("the ledger's place in the journal stays the same", LONG, || {
         let now = place();
         if now != seen {
             (seen, since) = (now, std::time::Instant::now());
@@ -118,35 +118,35 @@ fn until_journaled(fleet: &Fleet, redis: &Redis) {
 }
 
 #[track_caller]
-fn says(scheduler: &Process, line: &str) {
-    wait_until(&format!("a scheduler says: {line}"), LONG, || scheduler.output().contains(line));
+fn logs(scheduler: &Process, line: &str) {
+    wait_until(&format!("a scheduler logs: {line}"), LONG, || scheduler.output().contains(line));
 }
 
 #[test]
-fn all_is_deleted_from_redis_in_the_middle_of_twenty_jobs() {
+fn jobs_end_after_redis_loses_all_data() {
     let redis = Redis::start();
     let mut fleet = Fleet::on(Rabbit::shared(), &redis);
     fleet.add_scheduler();
     fleet.add_scheduler();
     add_workers(&mut fleet);
-    // One with results for each subtask, one with a reduced value.
+    // One job with results for each subtask, and one with a reduced value.
     let over = [submit(&fleet, 1), submit(&fleet, 22)];
-    over.iter().for_each(|job| ends_right(&fleet, job));
+    over.iter().for_each(|job| ends_with_results(&fleet, job));
     let mut jobs: Vec<Expected> = (2..21).map(|number| submit(&fleet, number)).collect();
-    // Somebody waits for it all the while, and wants its results.
+    // A client waits for a job during the loss, and reads its results.
     let wait =
         ["submit", "--wait", "--task", "sleep", "--range", "0..400", "--params", "{\"ms\":30}"];
     let waiting = Process::start(&fleet.command(&wait));
     let slow = submit_slow(&fleet);
     until_under_way(&fleet, &slow.job);
     redis.call(&["FLUSHALL"]);
-    ends_right(&fleet, &slow);
+    ends_with_results(&fleet, &slow);
     jobs.push(slow);
     for expected in &jobs {
         ends(&fleet, expected);
     }
-    let told = |scheduler: &Process| scheduler.output().contains("ledger rebuilt from the journal");
-    assert!(fleet.schedulers.iter().any(told), "{}", fleet.schedulers[0].output());
+    let rebuilt = |it: &Process| it.output().contains("ledger rebuilt from the journal");
+    assert!(fleet.schedulers.iter().any(rebuilt), "{}", fleet.schedulers[0].output());
     assert!(over.iter().all(|job| !ends(&fleet, job)), "their results were deleted");
     wait_until("the waiting client has ended", LONG, || !waiting.is_running());
     let printed = waiting.output();
@@ -156,54 +156,54 @@ fn all_is_deleted_from_redis_in_the_middle_of_twenty_jobs() {
 }
 
 #[test]
-fn all_is_deleted_from_redis_while_no_scheduler_runs_or_it_goes_back_to_an_older_state() {
+fn jobs_end_after_redis_is_rolled_back_and_after_it_loses_all_data_without_a_scheduler() {
     let mut redis = Redis::start();
     let mut fleet = Fleet::on(Rabbit::shared(), &redis);
     fleet.add_scheduler();
     add_workers(&mut fleet);
     let early = submit(&fleet, 1);
-    ends_right(&fleet, &early);
+    ends_with_results(&fleet, &early);
     until_journaled(&fleet, &redis);
     let older = redis.copy_data();
 
-    // What came after the copy is missing from it.
+    // Jobs that are submitted after the copy are missing from it.
     let late: Vec<Expected> = (2..6).map(|number| submit(&fleet, number)).collect();
-    ends_right(&fleet, &late[0]);
+    ends_with_results(&fleet, &late[0]);
     let slow = submit_slow(&fleet);
     until_under_way(&fleet, &slow.job);
     redis.roll_back(&older);
-    ends_right(&fleet, &slow);
+    ends_with_results(&fleet, &slow);
     for expected in &late {
         ends(&fleet, expected);
     }
-    ends_right(&fleet, &early);
+    ends_with_results(&fleet, &early);
 
-    // Nobody is there to notice.
+    // No scheduler runs during this loss.
     let slow = submit_slow(&fleet);
     until_under_way(&fleet, &slow.job);
     fleet.schedulers[0].kill9();
     redis.call(&["FLUSHALL"]);
     redis.call(&["FUNCTION", "FLUSH"]);
     fleet.add_scheduler();
-    ends_right(&fleet, &slow);
-    says(&fleet.schedulers[1], "ledger rebuilt from the journal");
+    ends_with_results(&fleet, &slow);
+    logs(&fleet.schedulers[1], "ledger rebuilt from the journal");
 }
 
 #[test]
-fn rabbitmq_is_reset_twice_both_are_restarted_and_then_all_is_deleted_from_redis() {
+fn jobs_end_after_resets_of_rabbitmq_restarts_of_both_and_a_loss_of_redis() {
     let mut rabbit = Rabbit::start();
     let mut redis = Redis::start();
     let mut fleet = Fleet::on(&rabbit, &redis);
     fleet.add_scheduler();
     add_workers(&mut fleet);
     let over = submit(&fleet, 3);
-    ends_right(&fleet, &over);
+    ends_with_results(&fleet, &over);
     let slow = submit_slow(&fleet);
     until_under_way(&fleet, &slow.job);
     redis.kill9();
     rabbit.restart();
     redis.restart();
-    ends_right(&fleet, &slow);
+    ends_with_results(&fleet, &slow);
 
     let split = json!({"by": "range", "start": 0, "end": 3000});
     let long = fleet.submit(&json!({"task": "sleep", "params": {"ms": 30}, "split": split}));
@@ -220,12 +220,12 @@ fn rabbitmq_is_reset_twice_both_are_restarted_and_then_all_is_deleted_from_redis
     }
     until_journaled(&fleet, &redis);
     redis.call(&["FLUSHALL"]);
-    wait_until("the job is there again", LONG, || {
+    wait_until("the job exists again", LONG, || {
         fleet.longshore(&["status", &long]).code == Some(0)
     });
     assert_eq!(fleet.status(&over.job)["state"], "succeeded");
     until_under_way(&fleet, &long);
     fleet.longshore(&["cancel", &long]).ok();
     let after = submit(&fleet, 7);
-    ends_right(&fleet, &after);
+    ends_with_results(&fleet, &after);
 }

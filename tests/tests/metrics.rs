@@ -1,4 +1,5 @@
-//! What schedulers and workers serve at `http_listen`, and that books out of balance are seen there.
+//! The metrics that schedulers and workers serve at `http_listen`, including the imbalance of
+//! counts.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,12 +11,12 @@ use serde_json::json;
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// What a process serves.
+/// The metrics of a process.
 fn served(port: u16) -> Option<String> {
     asked(port, "GET /metrics")
 }
 
-/// What it answers to a request.
+/// The answer of a process to a request.
 fn asked(port: u16, request: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     write!(stream, "{request} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
@@ -24,7 +25,7 @@ fn asked(port: u16, request: &str) -> Option<String> {
     Some(text)
 }
 
-/// The value of a metric, by its name and labels as they stand in the text.
+/// The value of a metric, by its name and labels in the text.
 fn metric(port: u16, name: &str) -> Option<f64> {
     let text = served(port)?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
@@ -41,7 +42,7 @@ fn reads(port: u16, name: &str, expected: f64) {
 }
 
 #[test]
-fn a_scheduler_and_a_worker_tell_what_they_do_and_whether_the_books_balance() {
+fn metrics_count_work_and_show_an_imbalance_of_counts() {
     let [scheduler, worker] = [(); 2].map(|()| free_port().expect("a port is free"));
     let redis = Redis::shared();
     let mut fleet = Fleet::on(Rabbit::shared(), redis);
@@ -75,15 +76,15 @@ fn a_scheduler_and_a_worker_tell_what_they_do_and_whether_the_books_balance() {
 
     fleet.workers[0].kill9();
     reads(scheduler, r#"longshore_lost_nodes_total{how="vanished"}"#, 1.0);
-    // The verdict and what follows from it are two steps: the owner of the queue takes back what the
-    // worker held after the worker was declared lost. Both slots were busy.
+    // The owner of the queue revokes the worker's chunks after the worker was declared lost, in a
+    // second step. Both slots were busy.
     let revoked = || metric(scheduler, "longshore_revoked_subtasks_total");
-    wait_until("two subtasks or more are taken back", LONG, || revoked() >= Some(2.0));
+    wait_until("at least two subtasks are revoked", LONG, || revoked() >= Some(2.0));
     fleet.longshore(&["cancel", &slow]).ok();
     is_documented(scheduler);
 }
 
-/// The names with their labels' names in a section of docs/metrics.md.
+/// The names of metrics in a section of docs/metrics.md.
 fn documented(section: &str) -> Vec<String> {
     let page = std::fs::read_to_string(repository().join("docs/metrics.md")).expect("the page");
     let (_, rest) = page.split_once(&format!("## {section}\n")).expect("the section");
@@ -93,7 +94,7 @@ fn documented(section: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_documented_metric_is_there_from_the_start() {
+fn every_documented_metric_is_served_from_the_start() {
     let [scheduler, worker] = [(); 2].map(|()| free_port().expect("a port is free"));
     let mut fleet = Fleet::on(Rabbit::shared(), Redis::shared());
     fleet.set("LONGSHORE_HTTP_LISTEN", &format!("127.0.0.1:{worker}"));
@@ -113,8 +114,8 @@ fn every_documented_metric_is_there_from_the_start() {
         assert!(names.len() >= 3, "{names:?}");
         let missing: Vec<_> = names.iter().filter(|name| !has(name)).collect();
         assert!(missing.is_empty(), "{section} lack {missing:?}: {text}");
-        // A worker that told of 0 nodes would set off the alert on them.
-        assert!(!documented(other).iter().any(has), "{section} tell of {other}: {text}");
+        // A worker that reported 0 nodes would trigger the alert on nodes.
+        assert!(!documented(other).iter().any(has), "{section} report metrics of {other}: {text}");
     }
     for (request, status) in [
         ("GET /", "404 Not Found"),
@@ -126,7 +127,7 @@ fn every_documented_metric_is_there_from_the_start() {
     }
 }
 
-/// Each metric that is served stands in docs/metrics.md with its kind.
+/// Checks that each served metric is in docs/metrics.md with its kind.
 #[track_caller]
 fn is_documented(port: u16) {
     let page = std::fs::read_to_string(repository().join("docs/metrics.md")).expect("the page");

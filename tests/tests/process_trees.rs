@@ -1,5 +1,5 @@
-//! Commands end with whoever runs them: no kill, no signal to a whole group and no upgrade leaves one behind, running beside its
-//! second run.
+//! Process trees of commands: kills, signals to whole groups and upgrades leave no process of a
+//! command behind that would run beside the second attempt.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,22 +12,23 @@ use serde_json::{Value, json};
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// A command from which something runs away by each way that there is. The number tells them from those of other tests.
+/// A command that leaves processes behind in every possible way. The number distinguishes them from
+/// those of other tests.
 const RUNAWAYS: &str = "timeout 1000 sleep $0 & (setsid sh -c 'setsid sleep $0 & exit' $0 &); \
                         env -i setsid sleep $0 & (trap '' TERM; sleep $0; sleep $0) & wait";
 
-/// How many processes that makes at least.
+/// The minimum number of those processes.
 const RUNAWAY: usize = 4;
 
 struct Commands {
     fleet: Fleet,
-    /// Keeps the configuration.
+    /// The folder of the configuration.
     folder: tempfile::TempDir,
     seconds: String,
 }
 
 impl Commands {
-    /// A fleet whose workers have this script for a task, and none of them yet.
+    /// A fleet without workers, whose workers will run this script as a task.
     fn new(script: &str) -> Self {
         let mut fleet = Fleet::on(Rabbit::shared(), Redis::shared());
         fleet.add_scheduler();
@@ -64,7 +65,7 @@ impl Commands {
         self.fleet.submit(&document)
     }
 
-    /// Those that run for the commands of this fleet.
+    /// The running processes of commands of this fleet.
     fn running(&self) -> BTreeSet<u32> {
         let entries = fs::read_dir("/proc").expect("/proc").flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -81,7 +82,7 @@ impl Commands {
         self.running()
     }
 
-    /// The worker below the only supervisor.
+    /// The process id of the worker below the only supervisor.
     fn worker_pid(&self) -> u32 {
         let nodes = self.fleet.longshore(&["nodes", "--json"]).json();
         nodes[0]["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("a process id")
@@ -99,7 +100,8 @@ fn are_gone(pids: &BTreeSet<u32>) {
     wait_until("the commands are gone", Duration::from_secs(10), || left() == 0);
 }
 
-/// A worker that is killed with a runaway command, in this way.
+/// Runs a command that leaves processes behind, kills its worker by `kill`, and checks that all are
+/// gone.
 fn killed(kill: impl Fn(&Commands)) {
     let mut commands = Commands::new(RUNAWAYS);
     commands.add_worker();
@@ -110,17 +112,17 @@ fn killed(kill: impl Fn(&Commands)) {
 }
 
 #[test]
-fn nothing_of_a_command_outlives_its_worker() {
+fn no_process_of_a_command_outlives_its_worker() {
     killed(|commands| signal(commands.worker_pid(), "KILL"));
 }
 
 #[test]
-fn nothing_of_a_command_outlives_the_supervisor() {
+fn no_process_of_a_command_outlives_the_supervisor() {
     killed(|commands| signal(commands.fleet.workers[0].pid(), "KILL"));
 }
 
 #[test]
-fn nothing_of_a_command_outlives_both_if_they_are_killed_by_name() {
+fn no_process_of_a_command_outlives_a_kill_of_worker_and_supervisor() {
     killed(|commands| {
         let (worker, supervisor) = (commands.worker_pid(), commands.fleet.workers[0].pid());
         signal(supervisor, "STOP");
@@ -130,23 +132,23 @@ fn nothing_of_a_command_outlives_both_if_they_are_killed_by_name() {
 }
 
 #[test]
-fn a_time_out_and_a_cancel_leave_nothing_behind() {
+fn a_timeout_and_a_cancel_leave_no_process_behind() {
     let mut commands = Commands::new(RUNAWAYS);
     commands.add_worker();
     let job = commands.submit(&json!({"timeout": "2s"}));
     commands.await_running(RUNAWAY);
     let status = commands.fleet.await_end(&job, LONG);
     assert_eq!(status["failed"], 1, "{status}");
-    assert_eq!(commands.running(), [].into(), "the time-out counts once they are gone");
+    assert_eq!(commands.running(), [].into(), "a timeout counts after the processes are gone");
     let job = commands.submit(&json!({}));
     let running = commands.await_running(RUNAWAY);
     assert_eq!(commands.fleet.longshore(&["cancel", &job]).code, Some(0));
     are_gone(&running);
 }
 
-/// As systemd stops a unit: everything in it gets SIGTERM at once.
+/// Like a stop of a unit by systemd: all its processes get SIGTERM at once.
 #[test]
-fn a_stop_of_everything_hands_back_what_ran() {
+fn a_sigterm_to_all_processes_releases_running_subtasks() {
     let script = "timeout 1000 sleep $0 & wait $!";
     for order in ["commands first", "worker first"] {
         let mut commands = Commands::new(script);
@@ -154,12 +156,13 @@ fn a_stop_of_everything_hands_back_what_ran() {
         let job = commands.submit(&json!({}));
         let running = commands.await_running(1);
         let supervisor = commands.fleet.workers[0].pid();
-        // The worker is older than its commands; numbers come round too seldom to matter.
+        // The worker is older than its commands, so its process id is lower, except after a rare
+        // wrap-around.
         let mut unit: Vec<u32> = [supervisor].into_iter().chain(below(supervisor)).collect();
         if order == "commands first" {
             unit.reverse();
         }
-        // Some of them end while others are still to be told.
+        // Some end before they get their signal.
         for pid in &unit {
             let _ = Command::new("kill").args(["-TERM", &pid.to_string()]).status();
         }
@@ -171,7 +174,7 @@ fn a_stop_of_everything_hands_back_what_ran() {
             (&json!(0), &json!(0)),
             "{order}: {status}"
         );
-        // What was handed back is run by the next worker, as the first attempt.
+        // The next worker runs the released subtask, as its first attempt.
         let ready = "[task.t]\ncommand = [\"echo\", \"5\"]\n";
         fs::write(commands.folder.path().join("w.toml"), ready).expect("room for it");
         commands.fleet.workers.clear();
@@ -182,7 +185,7 @@ fn a_stop_of_everything_hands_back_what_ran() {
 }
 
 #[test]
-fn after_an_upgrade_the_supervisor_starts_the_program_that_it_watched() {
+fn after_an_upgrade_the_supervisor_restarts_the_old_program() {
     let commands = Commands::new("echo 1");
     let program = commands.folder.path().join("longshore");
     let original = commands.worker(None).get_program().to_owned();
@@ -190,7 +193,7 @@ fn after_an_upgrade_the_supervisor_starts_the_program_that_it_watched() {
     let supervisor = Process::start(&commands.worker(program.to_str()));
     commands.fleet.await_workers(1);
     let first = commands.worker_pid();
-    // As package managers do it. What has come in its place could not even start.
+    // A package manager replaces files like this. The replacement here can't even start.
     let next = commands.folder.path().join("next");
     fs::write(&next, "no program").expect("room for it");
     fs::rename(&next, &program).expect("the same folder");
@@ -201,13 +204,18 @@ fn after_an_upgrade_the_supervisor_starts_the_program_that_it_watched() {
     });
     assert!(supervisor.is_running());
     let name = fs::read_to_string(format!("/proc/{}/comm", commands.worker_pid()));
-    assert_eq!(name.expect("it lives").trim(), "longshore", "people look for it by this name");
-    // Its commands are held by that program, too.
+    assert_eq!(
+        name.expect("it lives").trim(),
+        "longshore",
+        "operators look for the worker by this name"
+    );
+    // The shims of its commands run the old program, too.
     let job = commands.submit(&json!({}));
     assert_eq!(commands.fleet.await_end(&job, LONG)["state"], "succeeded");
 }
 
-/// What loses its parent comes to the supervisor, as to the first process of a container.
+/// Processes without a parent become children of the supervisor, as of the first process of a
+/// container.
 #[test]
 fn a_supervisor_leaves_no_zombies() {
     let mut commands = Commands::new("setsid sh -c 'sleep 3; exit' & exec sleep $0");
@@ -215,18 +223,18 @@ fn a_supervisor_leaves_no_zombies() {
     commands.submit(&json!({}));
     let command = *commands.await_running(1).first().expect("it runs");
     let (supervisor, shim) = (commands.fleet.workers[0].pid(), parent(command));
-    // Without its shim nobody but the supervisor is left for what has left the session.
+    // Without its shim, a process that has left the session becomes a child of the supervisor.
     signal(shim, "KILL");
     let orphans = || {
         let worker = commands.worker_pid();
         let children = below(supervisor).into_iter().filter(|pid| parent(*pid) == supervisor);
         children.filter(|pid| *pid != worker).collect::<Vec<_>>()
     };
-    wait_until("it has come to the supervisor", LONG, || !orphans().is_empty());
+    wait_until("it is a child of the supervisor", LONG, || !orphans().is_empty());
     wait_until("it is reaped", LONG, || orphans().is_empty());
 }
 
-/// All below a process.
+/// All descendants of a process.
 fn below(root: u32) -> BTreeSet<u32> {
     let entries = fs::read_dir("/proc").expect("/proc").flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());

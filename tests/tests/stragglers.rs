@@ -1,4 +1,4 @@
-//! A subtask that hangs on one worker, while others are idle and its like take moments.
+//! Stragglers: a subtask that hangs on one worker runs speculatively on an idle one.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,7 +7,8 @@ use longshore_test_servers::wait_until;
 use longshore_tests::Fleet;
 use serde_json::json;
 
-/// Subtask 7 hangs where it runs first, and says in which process.
+/// A fleet whose subtask 7 hangs in its first attempt and writes its process id. `more` holds
+/// further settings of the task.
 fn configured(folder: &Path, more: &str) -> Fleet {
     let script = r#"
         if [ "$LONGSHORE_INDEX" = 7 ] && mkdir hangs 2>/dev/null; then echo $$ > hangs/pid; exec sleep 1000; fi
@@ -35,19 +36,19 @@ fn submit(fleet: &Fleet) -> String {
 }
 
 #[test]
-fn what_hangs_on_one_worker_is_run_by_an_idle_one_and_stopped() {
+fn a_subtask_that_hangs_runs_on_an_idle_worker_and_the_first_attempt_is_stopped() {
     let folder = tempfile::tempdir().expect("room for it");
     let fleet = configured(folder.path(), "");
     let job = submit(&fleet);
     let status = fleet.await_end(&job, Duration::from_secs(30));
     assert_eq!((&status["state"], &status["done"]), (&json!("succeeded"), &json!(20)), "{status}");
     assert_eq!(status["speculative_chunks"], 1, "{status}");
-    assert_eq!(status["recoveries"], 0, "nobody was lost: {status}");
-    assert_eq!(status["attempts"], 20, "one of the two counts: {status}");
+    assert_eq!(status["recoveries"], 0, "no worker was lost: {status}");
+    assert_eq!(status["attempts"], 20, "one of the two attempts counts: {status}");
     fleet.audit(&job);
     assert_eq!(fleet.longshore(&["results", &job]).ok(), "\"done\"\n".repeat(20));
-    let told = fleet.longshore(&["status", &job]).ok();
-    assert!(told.contains("copied    1 chunk that took long"), "{told}");
+    let status = fleet.longshore(&["status", &job]).ok();
+    assert!(status.contains("copied    1 chunk that took long"), "{status}");
 
     let pid = std::fs::read_to_string(folder.path().join("hangs/pid")).expect("it hung");
     let process = format!("/proc/{}", pid.trim());
@@ -57,14 +58,14 @@ fn what_hangs_on_one_worker_is_run_by_an_idle_one_and_stopped() {
 }
 
 #[test]
-fn a_task_that_must_not_run_twice_does_not() {
+fn a_task_without_speculative_execution_runs_once() {
     let folder = tempfile::tempdir().expect("room for it");
     let fleet = configured(folder.path(), "copies = false");
     let job = submit(&fleet);
     wait_until("all but one are done", Duration::from_secs(30), || {
         fleet.status(&job)["done"] == 19
     });
-    // Twice as long as the copy of the other test takes to begin, and more.
+    // More than twice the time until the speculative attempt of the other test begins.
     std::thread::sleep(Duration::from_secs(6));
     let status = fleet.status(&job);
     assert_eq!(

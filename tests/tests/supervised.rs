@@ -1,4 +1,5 @@
-//! A worker is a child of a process that watches it: crashes are told with what the system said, and a stop is a drain.
+//! Supervised workers: the supervisor reports a crash with its signal, restarts the worker, and a
+//! stop drains it.
 
 use std::process::Command;
 use std::time::Duration;
@@ -14,7 +15,7 @@ fn nodes(fleet: &Fleet) -> Vec<Value> {
     nodes.as_array().expect("a list").clone()
 }
 
-/// The process that works, as it says of itself.
+/// The process id that a worker reports.
 fn pid(node: &Value) -> u32 {
     node["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("a process id")
 }
@@ -44,13 +45,13 @@ fn sleeps(fleet: &Fleet, count: u64, ms: u64) -> String {
 }
 
 #[test]
-fn a_crash_is_told_in_the_words_of_the_system_and_the_worker_starts_anew() {
+fn a_crash_is_reported_with_its_signal_and_the_worker_is_restarted() {
     let fleet = fleet(1);
     let before = nodes(&fleet).remove(0);
     assert_ne!(pid(&before), fleet.workers[0].pid(), "the worker is a child");
     let job = sleeps(&fleet, 20, 300);
     signal(pid(&before), "ABRT");
-    wait_until("the scheduler hears why", LONG, || {
+    wait_until("the scheduler logs the cause", LONG, || {
         fleet.schedulers[0].tail().contains("killed by SIGABRT")
     });
     wait_until("another worker takes its place", LONG, || {

@@ -1,6 +1,7 @@
-//! Files that change under a job: a subtask reads what was there when the job was admitted, or fails and says so.
+//! Input files that change: a subtask reads the content at the admission of the job, or fails with
+//! a clear error.
 
-mod yard;
+mod harness;
 
 use longshore_ledger::ErrorsParams;
 use std::fs;
@@ -8,11 +9,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use harness::{Harness, config, new_job};
 use longshore_protocol::state::JobState;
 use longshore_worker::{Context, TaskResult, Worker};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
-use yard::{Yard, config, new_job};
 
 const TEXT: &str = "one\ntwo\n";
 
@@ -23,7 +24,8 @@ fn job(folder: &Path, split: &Value) -> Value {
     json!({"task": "wordcount", "split": split, "chunk": 1})
 }
 
-/// How the job ends if this is done to its only file between its admission and its run, and how often it was tried.
+/// Changes the only file of a job between its admission and its run; returns how the job ends, and
+/// its number of attempts.
 async fn ends(
     split: &Value,
     changed: Option<&str>,
@@ -32,20 +34,20 @@ async fn ends(
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("a.txt");
     fs::write(&path, TEXT).expect("it can be written");
-    let yard = Yard::new();
+    let harness = Harness::new();
     let mut document = job(folder.path(), split);
     if let Some(changed) = changed {
         document["changed"] = changed.into();
     }
     let job = new_job();
-    let size = yard.admit(job, &document, None).await;
+    let size = harness.admit(job, &document, None).await;
     change(&path);
-    let worker = yard.start(Worker::builder().config(config()).build().expect("a good worker"));
-    yard.feed(job, size);
-    let summary = yard.ended(job).await;
-    let errors = yard.ledger.errors(job, &ErrorsParams::new(0, 1)).await.expect("memory");
+    let worker = harness.start(Worker::builder().config(config()).build().expect("a valid worker"));
+    harness.feed(job, size);
+    let summary = harness.ended(job).await;
+    let errors = harness.ledger.errors(job, &ErrorsParams::new(0, 1)).await.expect("memory");
     let error = errors.first().map(|entry| entry.error.clone()).unwrap_or_default();
-    worker.leave().await;
+    worker.stop().await;
     (summary.state, summary.attempts, error.replace(path.to_str().expect("it is UTF-8"), "a.txt"))
 }
 
@@ -54,14 +56,14 @@ fn splits() -> [Value; 2] {
 }
 
 #[tokio::test]
-async fn a_file_that_was_touched_by_nobody_is_read() {
+async fn an_unchanged_file_is_read() {
     for split in splits() {
         assert_eq!(ends(&split, None, |_| ()).await, (JobState::Succeeded, 1, String::new()));
     }
 }
 
 #[tokio::test]
-async fn a_file_that_is_not_the_one_that_was_admitted_fails_its_subtask_for_good() {
+async fn a_file_that_has_changed_since_the_admission_fails_its_subtask_for_good() {
     let replaced = |path: &Path| {
         let other = path.with_extension("new");
         fs::write(&other, "six\nsix\n").expect("it can be written");
@@ -97,7 +99,7 @@ async fn a_file_that_changes_while_it_is_read_fails_its_subtask() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("a.txt");
         fs::write(&path, TEXT).expect("it can be written");
-        let yard = Yard::new();
+        let harness = Harness::new();
         let (reads, go_on, runs) =
             (Arc::new(Notify::new()), Arc::new(Notify::new()), Arc::new(AtomicU32::new(0)));
         let (begins, goes_on, counts) = (reads.clone(), go_on.clone(), runs.clone());
@@ -111,18 +113,18 @@ async fn a_file_that_changes_while_it_is_read_fails_its_subtask() {
                 TaskResult::Ok("a result of half a file")
             }
         });
-        let worker = yard.start(builder.build().expect("a good worker"));
+        let worker = harness.start(builder.build().expect("a valid worker"));
         let mut document = job(folder.path(), &split);
         document["task"] = "slow".into();
-        let job = yard.submit(&document).await;
+        let job = harness.submit(&document).await;
         reads.notified().await;
         fs::write(&path, "one\n").expect("it can be written");
         go_on.notify_one();
-        let summary = yard.ended(job).await;
+        let summary = harness.ended(job).await;
         assert_eq!((summary.state, summary.counts.failed), (JobState::Failed, 1));
         assert_eq!(runs.load(Ordering::SeqCst), 1, "it is not tried again");
-        let error = yard.error(job).await;
+        let error = harness.error(job).await;
         assert!(error.contains("has changed since the job was admitted"), "{error}");
-        worker.leave().await;
+        worker.stop().await;
     }
 }

@@ -1,12 +1,14 @@
-//! Results outside of the ledger: a claim writes to names of its own, and a location that can't be written costs no work.
+//! Results outside of the ledger: each claim writes to its own names, and a location that can't be
+//! written repeats no work.
 
-mod yard;
+mod harness;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use async_trait::async_trait;
+use harness::{Harness, config, eventually};
 use longshore_ledger::{ErrorsParams, LossCause, RevokeParams};
 use longshore_protocol::state::JobState;
 use longshore_storage::Error;
@@ -14,9 +16,8 @@ use longshore_worker::{Context, Machine, ResultStore, TaskResult, Worker};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::Notify;
-use yard::{Yard, config, eventually};
 
-/// Objects by URL, with a gate before the first write and a disk that may be full.
+/// A result store in memory, with a gate before the first write and a disk that may be full.
 #[derive(Default)]
 struct Store {
     objects: Mutex<BTreeMap<String, Vec<u8>>>,
@@ -68,7 +69,7 @@ fn machine(name: &str, store: &Arc<Store>) -> Machine {
     Machine::simulated(name, move || draws.lock()()).with_results(store.clone())
 }
 
-/// A worker whose only task says who ran it, and counts how often it did.
+/// A worker whose only task returns the worker's name and counts its runs.
 fn worker(name: &'static str, store: &Arc<Store>, runs: &Arc<AtomicU32>) -> Worker {
     let runs = runs.clone();
     Worker::builder()
@@ -88,40 +89,41 @@ fn job(subtasks: u64) -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn who_writes_late_replaces_nothing_of_the_winners() {
-    let yard = Yard::new();
+async fn a_late_write_does_not_replace_the_counted_results() {
+    let harness = Harness::new();
     let store = Arc::new(Store { gate: Some(Notify::new()), ..Store::default() });
     let runs = Arc::default();
-    let slow = yard.start(worker("slow", &store, &runs));
-    let job = yard.submit(&job(1)).await;
+    let slow = harness.start(worker("slow", &store, &runs));
+    let job = harness.submit(&job(1)).await;
     eventually("the first write is under way", async || store.writes.load(Ordering::SeqCst) == 1)
         .await;
-    // The slow one still beats: its write has begun, and nobody can call it back.
-    yard.ledger
+    // The slow worker still sends heartbeats; its write has begun and can't be stopped.
+    harness
+        .ledger
         .revoke(job, &RevokeParams::new(slow.id.clone(), LossCause::Vanished))
         .await
         .expect("memory");
-    let quick = yard.start(worker("quick", &store, &runs));
-    assert_eq!(yard.ended(job).await.state, JobState::Succeeded);
-    let pointer = yard.results(job, 0, 1).await.remove(0);
+    let quick = harness.start(worker("quick", &store, &runs));
+    assert_eq!(harness.ended(job).await.state, JobState::Succeeded);
+    let pointer = harness.results(job, 0, 1).await.remove(0);
     let url = pointer.strip_prefix('@').expect("it lies outside of the ledger");
     let winner = store.read(url).await.expect("the ledger names it");
     store.gate.as_ref().expect("there is one").notify_one();
     eventually("the late write is there", async || store.objects.lock().len() == 2).await;
     assert_eq!(store.read(url).await.expect("the ledger names it"), winner);
-    slow.leave().await;
-    quick.leave().await;
+    slow.stop().await;
+    quick.stop().await;
 }
 
 #[tokio::test]
-async fn who_has_lost_the_chunk_does_not_even_write() {
-    let yard = Yard::new();
+async fn a_worker_that_has_lost_its_chunk_does_not_write() {
+    let harness = Harness::new();
     let (store, begun, go_on) = (Arc::new(Store::default()), Arc::default(), Arc::default());
     let (begins, goes_on): (Arc<Notify>, Arc<Notify>) = (Arc::clone(&begun), Arc::clone(&go_on));
     let slow = Worker::builder()
         .machine(machine("slow", &store))
         .config(longshore_worker::Config {
-            // It hears of nothing while its subtask runs.
+            // It receives no answers while its subtask runs.
             heartbeat: std::time::Duration::from_secs(3_600),
             dead_after: std::time::Duration::from_secs(7_200),
             ..config()
@@ -136,61 +138,65 @@ async fn who_has_lost_the_chunk_does_not_even_write() {
         })
         .build()
         .expect("the configuration is valid");
-    let slow = yard.start(slow);
-    let job = yard.submit(&job(1)).await;
+    let slow = harness.start(slow);
+    let job = harness.submit(&job(1)).await;
     begun.notified().await;
-    yard.ledger
+    harness
+        .ledger
         .revoke(job, &RevokeParams::new(slow.id.clone(), LossCause::Vanished))
         .await
         .expect("memory");
-    let before = yard.job(job).await.fenced;
+    let before = harness.job(job).await.fenced;
     go_on.notify_one();
-    eventually("it learns that it has lost", async || yard.job(job).await.fenced > before).await;
+    eventually("it learns that it has lost the chunk", async || {
+        harness.job(job).await.fenced > before
+    })
+    .await;
     assert_eq!(store.writes.load(Ordering::SeqCst), 0);
     // It may have claimed the chunk again.
     go_on.notify_one();
-    slow.leave().await;
+    slow.stop().await;
 }
 
 #[tokio::test]
 async fn a_location_that_can_not_be_written_for_a_while_repeats_no_work() {
-    let yard = Yard::new();
+    let harness = Harness::new();
     let store = Arc::new(Store { is_full: AtomicBool::new(true), ..Store::default() });
     let runs: Arc<AtomicU32> = Arc::default();
-    let worker = yard.start(worker("w", &store, &runs));
-    let job = yard.submit(&job(30)).await;
+    let worker = harness.start(worker("w", &store, &runs));
+    let job = harness.submit(&job(30)).await;
     eventually("it has tried twice", async || store.writes.load(Ordering::SeqCst) >= 3).await;
-    let summary = yard.job(job).await;
+    let summary = harness.job(job).await;
     assert_eq!((summary.counts.done, summary.counts.failed, summary.counts.retrying), (0, 0, 0));
-    let stalls = async || yard.ledger.stalls(job).await.expect("memory");
-    eventually("the ledger is told", async || stalls().await.len() == 1).await;
-    let told = stalls().await.remove(0);
-    assert_eq!(told.node, worker.id);
-    let reason = told.reason;
+    let stalls = async || harness.ledger.stalls(job).await.expect("memory");
+    eventually("the ledger has the stall", async || stalls().await.len() == 1).await;
+    let stall = stalls().await.remove(0);
+    assert_eq!(stall.node, worker.id);
+    let reason = stall.reason;
     assert!(reason.starts_with("results can't be written: file:///results/"), "{reason}");
     assert!(reason.contains(": no space left on device; the worker keeps them and "), "{reason}");
     store.is_full.store(false, Ordering::SeqCst);
-    let summary = yard.ended(job).await;
+    let summary = harness.ended(job).await;
     assert_eq!((summary.state, summary.counts.done), (JobState::Succeeded, 30));
     assert_eq!(runs.load(Ordering::SeqCst), 30, "each subtask ran once");
     eventually("that is over", async || stalls().await.is_empty()).await;
-    worker.leave().await;
+    worker.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_location_that_can_not_be_written_at_all_fails_its_subtasks_after_a_while() {
-    let yard = Yard::new();
+    let harness = Harness::new();
     let store = Arc::new(Store { is_full: AtomicBool::new(true), ..Store::default() });
     let runs: Arc<AtomicU32> = Arc::default();
-    let worker = yard.start(worker("w", &store, &runs));
-    let job = yard.submit(&job(10)).await;
+    let worker = harness.start(worker("w", &store, &runs));
+    let job = harness.submit(&job(10)).await;
     let begun = tokio::time::Instant::now();
-    let summary = yard.ended(job).await;
+    let summary = harness.ended(job).await;
     assert_eq!((summary.state, summary.counts.failed), (JobState::Failed, 10));
     assert!(begun.elapsed().as_secs() >= 300, "{:?}", begun.elapsed());
     assert_eq!(runs.load(Ordering::SeqCst), 10, "each subtask ran once");
-    let errors = yard.ledger.errors(job, &ErrorsParams::new(0, 1)).await.expect("memory");
+    let errors = harness.ledger.errors(job, &ErrorsParams::new(0, 1)).await.expect("memory");
     assert!(errors[0].error.ends_with("no space left on device"), "{errors:?}");
     assert!(errors[0].error.starts_with("results: file:///results/"), "{errors:?}");
-    worker.leave().await;
+    worker.stop().await;
 }

@@ -1,4 +1,5 @@
-//! Each mistake gets its error, on one line of standard error, and its exit code; standard output stays empty.
+//! User mistakes: each gets one line on standard error and an exit code; standard output stays
+//! empty.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -23,7 +24,7 @@ fn flags(arguments: &[&str], error: &str) {
     refused(&Given::nothing(), arguments, 2, error);
 }
 
-/// `longshore run --task noop --items 1` and then these.
+/// Checks the error of `longshore run --task noop --items 1` with these arguments.
 #[track_caller]
 fn quick(more: &[&str], error: &str) {
     let arguments: Vec<&str> =
@@ -53,7 +54,7 @@ const JOB: &str = "01900000-0000-7000-8000-000000000000";
 const NOWHERE: &str = "redis://127.0.0.1:1";
 
 #[test]
-fn flags_that_make_no_sense() {
+fn invalid_flags() {
     flags(&["fly"], "error: unrecognized subcommand 'fly'");
     flags(&["run"], "error: the following required arguments were not provided:");
     flags(&["run", "a.json", "b.json"], "error: unexpected argument 'b.json' found");
@@ -125,7 +126,7 @@ fn flags_that_make_no_sense() {
 }
 
 #[test]
-fn quick_forms_that_make_no_job() {
+fn flags_that_make_no_job() {
     let range = |range: &str, error: &str| {
         flags(&["run", "--task", "noop", "--range", range], error);
     };
@@ -194,7 +195,7 @@ fn globs_without_files() {
 }
 
 #[test]
-fn documents_that_are_none() {
+fn invalid_documents() {
     document(
         "",
         "document: not JSON: EOF while parsing a value at line 1 column 0; write one JSON object",
@@ -244,17 +245,19 @@ fn files_that_can_not_be_read() {
     refused(&given, &["status"], 2, "error: longshore.toml: is not UTF-8 text");
 }
 
-/// `longshore` as a user whom file permissions bind: they don't bind root, as which containers like to run tests.
-fn as_nobody(given: &Given, arguments: &[&str]) -> Command {
+/// Runs `longshore` as a user without special permissions. Tests in containers often run as root,
+/// who may read every file.
+fn unprivileged(given: &Given, arguments: &[&str]) -> Command {
     let me = std::fs::metadata("/proc/self").expect("Linux has it").uid();
     if me != 0 {
         return given.command(arguments);
     }
-    // The build's folder may be closed to others; the test's own is opened to them.
+    // Other users may not be able to read the build's folder, but they can read that of the test.
     let binary = given.folder().join("longshore");
     if !binary.exists() {
-        // By a process of its own: were it written here, a child that another test starts in that moment would inherit the
-        // open file, and a program that is open for writing can't be started.
+        // Copied by a separate process: if this process wrote the file, a child that another test
+        // starts at that moment would inherit the open file, and a program that is open for writing
+        // can't be started.
         let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_longshore")).arg(&binary).status();
         assert!(copied.is_ok_and(|status| status.success()), "room for a copy");
     }
@@ -265,7 +268,7 @@ fn as_nobody(given: &Given, arguments: &[&str]) -> Command {
 }
 
 #[test]
-fn files_that_we_may_not_read() {
+fn files_without_permission() {
     let given = Given::nothing()
         .file("job.json", "{}")
         .file("longshore.toml", "")
@@ -276,7 +279,7 @@ fn files_that_we_may_not_read() {
         std::fs::set_permissions(path, Permissions::from_mode(0o000)).expect("ours");
     };
     let says = |arguments: &[&str], code: i32, error: &str| {
-        let output = as_nobody(&given, arguments).output().expect("longshore starts");
+        let output = unprivileged(&given, arguments).output().expect("longshore starts");
         let stderr = String::from_utf8_lossy(&output.stderr);
         let folder = given.folder().to_str().expect("UTF-8");
         assert_eq!(stderr.replace(folder, "FOLDER"), format!("{error}\n"), "{arguments:?}");
@@ -289,7 +292,8 @@ fn files_that_we_may_not_read() {
     let denied = "error: flags: split.files: FOLDER/closed: permission denied";
     says(&[&count[..], &["closed/*"]].concat(), 2, denied);
     close("text/a.txt");
-    let left = as_nobody(&given, &[&count[..], &["text/*"]].concat()).output().expect("it starts");
+    let left =
+        unprivileged(&given, &[&count[..], &["text/*"]].concat()).output().expect("it starts");
     let stderr = String::from_utf8_lossy(&left.stderr);
     assert!(stderr.contains("text/a.txt: permission denied (3 attempts)"), "{stderr}");
     assert_eq!(left.status.code(), Some(1));
@@ -298,7 +302,7 @@ fn files_that_we_may_not_read() {
 }
 
 #[test]
-fn settings_that_make_no_sense() {
+fn invalid_settings() {
     let run = "error: longshore.toml";
     settings(
         "slots = ",
@@ -347,7 +351,7 @@ fn settings_that_make_no_sense() {
 }
 
 #[test]
-fn services_that_are_not_there() {
+fn missing_services() {
     let refusal = "error: Redis at 127.0.0.1:1: Connection refused (os error 111); start Redis, or \
                    correct redis_url";
     for verb in [
@@ -383,7 +387,7 @@ fn services_that_are_not_there() {
 }
 
 #[test]
-fn addresses_that_are_none() {
+fn invalid_addresses() {
     flags(
         &["status", "--redis-url", "http://x"],
         "error: redis_url: unknown scheme `http`; use redis://, rediss://, unix://, \

@@ -1,4 +1,4 @@
-//! Standard output that leads nowhere: what can't be printed is no success, and what nobody wants is.
+//! Closed standard output: output that can't be written is an error, unless it is not wanted.
 
 use crate::given::Given;
 
@@ -14,7 +14,7 @@ fn ends(line: &str, code: i32, stdout: &str, stderr: &str) {
 const CLOSED: &str = "error: standard output is closed\n";
 
 #[test]
-fn who_has_something_to_print_and_nowhere_to_print_it_fails() {
+fn output_that_can_not_be_written_is_an_error() {
     for arguments in [
         "config",
         "config --json",
@@ -27,28 +27,28 @@ fn who_has_something_to_print_and_nowhere_to_print_it_fails() {
     ] {
         ends(&format!("\"$0\" {arguments} >&-"), 1, "", CLOSED);
         ends(&format!("\"$0\" {arguments} >&- <&-"), 1, "", CLOSED);
-        // With nobody to tell that is all that is left.
+        // Without standard error, only the exit code is left.
         ends(&format!("\"$0\" {arguments} >&- 2>&-"), 1, "", "");
     }
 }
 
 #[test]
-fn who_wants_no_output_has_none() {
+fn output_to_dev_null_is_no_error() {
     for open in [">/dev/null", "1<>/dev/null", ">/dev/null 2>&1 <&-"] {
         for arguments in ["config", "--version", "run --task sum --items [1,2]"] {
             ends(&format!("\"$0\" {arguments} {open}"), 0, "", "");
         }
     }
     ends("\"$0\" run --task sum --items [1,2] <&- 2>&-", 0, "3\n", "");
-    // Whose input is closed has a number for a file that its output could have had.
+    // With a closed standard input, the next opened file gets a low descriptor.
     ends("\"$0\" config <&- >kept && grep -c '^heartbeat' kept", 0, "1\n", "");
 }
 
 #[test]
-fn who_has_nothing_to_print_needs_no_output() {
+fn a_command_without_output_needs_no_standard_output() {
     let document = r#"{"task":"noop","split":{"by":"items","items":[1]},"results":"discard"}"#;
     ends(&format!("echo '{document}' | \"$0\" run - >&-"), 0, "", "");
-    // What is wrong is told on standard error as ever.
+    // Errors are written to standard error as usual.
     ends(
         "\"$0\" run --task nothing --items 1 >&- 2>kept; echo $?; grep -c 'nothing' kept",
         0,

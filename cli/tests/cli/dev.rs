@@ -38,7 +38,7 @@ fn a_line_that_is_not_utf_8_is_refused_and_the_others_run() {
 }
 
 #[test]
-fn a_job_that_failed_is_told_by_the_exit_code() {
+fn a_failed_job_is_reported_by_the_exit_code() {
     let failing =
         JOB.replace("noop", "fail").replace("\"split\"", "\"retry\":{\"attempts\":1},\"split\"");
     let left = Given::nothing().stdin(format!("{JOB}\n{failing}\n")).longshore(&["dev"]);
@@ -73,7 +73,7 @@ fn each_file_of_a_folder_is_submitted_once() {
 }
 
 #[test]
-fn the_printed_settings_are_the_defaults_and_a_file_that_can_be_used() {
+fn the_printed_settings_are_the_defaults_and_a_valid_file() {
     let printed = Given::nothing().longshore(&["config"]);
     assert_eq!(printed.code, Some(0));
     assert!(printed.stdout.contains("\namqp_url = \"amqp://guest:guest@127.0.0.1:5672/%2f\"\n"));

@@ -1,17 +1,17 @@
-//! A folder of its own, and `longshore` run in it with nothing of the caller's environment but PATH.
+//! Runs `longshore` in a new folder, with nothing of the caller's environment except PATH.
 
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// What a command is given.
+/// The folder and the environment of a command.
 pub(crate) struct Given {
     folder: tempfile::TempDir,
     environment: Vec<(String, String)>,
     stdin: Vec<u8>,
 }
 
-/// What a finished command left.
+/// The outcome of a finished command.
 #[derive(Debug)]
 pub(crate) struct Left {
     pub(crate) code: Option<i32>,
@@ -61,12 +61,12 @@ impl Given {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("longshore starts");
         let stdin = child.stdin.as_mut().expect("it is a pipe");
-        // A command that refuses its flags closes the pipe without reading.
+        // A command that refuses its flags closes the pipe without reading it.
         let _ = stdin.write_all(&self.stdin);
         child
     }
 
-    /// A line for a shell, in which `$0` is the command.
+    /// Runs a line of shell, in which `$0` is the command.
     pub(crate) fn shell(&self, line: &str) -> Command {
         let mut shell = Command::new("sh");
         shell.args(["-c", line, env!("CARGO_BIN_EXE_longshore")]).current_dir(self.folder());

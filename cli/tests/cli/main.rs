@@ -1,5 +1,5 @@
-//! The command line as people and programs meet it: arguments, files and standard input in; standard output, standard
-//! error and an exit code out. Needs no service.
+//! Tests of the command line that need no service: arguments, files and standard input in; standard
+//! output, standard error and an exit code out.
 
 mod bad_input;
 mod closed_output;

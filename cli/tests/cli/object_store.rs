@@ -1,5 +1,6 @@
-//! Jobs over `s3://`: inputs listed and read by ranges, results written and read back, through the real client and the
-//! `AWS_*` environment. The store is a stand-in of ours that knows the four requests which that takes.
+//! Jobs on `s3://`: inputs are listed and read by ranges, results are written and read back, with
+//! the real client and the `AWS_*` environment. The store is a stand-in that implements the four
+//! necessary requests.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,7 +11,7 @@ use crate::given::Given;
 
 const BUCKET: &str = "/harbour";
 
-/// Objects by key, and the requests that came, as `METHOD key`.
+/// Objects by key, and the received requests as `METHOD key`.
 #[derive(Clone, Default)]
 struct Store {
     objects: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
@@ -26,7 +27,7 @@ struct Request {
 }
 
 impl Store {
-    /// Serves on a free port until the process ends, and gives the endpoint.
+    /// Serves on a free port until the process ends; returns the endpoint.
     fn serve(&self) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));

@@ -1,4 +1,4 @@
-//! `longshore run` and its like without any service: what goes in, what comes out.
+//! `longshore run` and other verbs without services: inputs, results, signals and exit codes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,21 +24,21 @@ fn quick(line: &str, stdout: &str) {
     prints(&Given::nothing().file("a.txt", "b a\nA\n").file("b.txt", "c"), &arguments, stdout);
 }
 
-/// A command that gives back what its subtask is about.
+/// A command that prints its subtask.
 const ECHO: &str = r#"
 [task.echo]
 command = ["python3", "-c", "import json,sys; print(json.dumps(json.load(sys.stdin)['input']))"]
 "#;
 
 #[test]
-fn items_give_a_line_each_in_order() {
+fn each_item_gives_a_line_in_order() {
     quick("sum --items [1,2] [3] [4,5,6]", "3\n3\n15\n");
     quick("concat --items [\"a\",\"b\"]", "\"ab\"\n");
     quick("noop --items a 1 null", "null\nnull\nnull\n");
 }
 
 #[test]
-fn ranges_give_a_line_for_each_number() {
+fn each_number_of_a_range_gives_a_line() {
     quick("noop --range 0..3", "null\nnull\nnull\n");
     quick("noop --range -4..4..4", "null\nnull\n");
     let given = Given::nothing().file("longshore.toml", ECHO);
@@ -46,7 +46,7 @@ fn ranges_give_a_line_for_each_number() {
 }
 
 #[test]
-fn lines_and_files_are_read_where_they_are() {
+fn lines_and_files_are_read() {
     quick("wordcount --lines *.txt --bytes 4B", "{\"a\":1,\"b\":1}\n{\"a\":1}\n{\"c\":1}\n");
     quick("wordcount --files *.txt", "{\"a\":2,\"b\":1}\n{\"c\":1}\n");
     quick("wordcount --files b.txt a.txt", "{\"a\":2,\"b\":1}\n{\"c\":1}\n");
@@ -99,7 +99,7 @@ fn results_that_are_written_to_files_are_read_back() {
 }
 
 #[test]
-fn a_job_that_fails_prints_what_is_done_and_says_what_is_not() {
+fn a_failed_job_prints_its_results_and_its_errors() {
     let job = r#"{"task": "odd", "split": {"by": "range", "start": 0, "end": 4},
         "retry": {"attempts": 2, "backoff": "1ms"}}"#;
     let task = r#"
@@ -119,7 +119,7 @@ command = ["sh", "-c", "[ $((LONGSHORE_INDEX % 2)) = 1 ] && echo $LONGSHORE_INDE
 }
 
 #[test]
-fn of_many_errors_the_first_ten_are_shown() {
+fn the_first_ten_of_many_errors_are_shown() {
     let job = r#"{"task": "fail", "split": {"by": "range", "start": 0, "end": 30},
         "retry": {"attempts": 1}}"#;
     let left = Given::nothing().file("job.json", job).longshore(&["run", "job.json"]);
@@ -149,7 +149,7 @@ fn cancels_and_exits_130(signal: &str) {
         "{\"ms\":600000}",
     ]);
     let pid = child.id().to_string();
-    // Before the handler is there the signal would end the process, which is right too but shows nothing.
+    // Without the handler the signal would end the process, too, but would prove nothing.
     let deadline = Instant::now() + Duration::from_secs(10);
     while !catches_interrupts(&pid) {
         assert!(Instant::now() < deadline, "longshore follows SIGINT");
@@ -167,7 +167,7 @@ fn send(signal: &str, pid: &str) {
 }
 
 #[test]
-fn under_nohup_a_closed_terminal_means_nothing() {
+fn under_nohup_a_closed_terminal_is_ignored() {
     let given = Given::nothing().file("longshore.toml", RUNAWAY);
     let run = given.command(&["run", "--task", "t", "--items", "1"]);
     let mut nohup = Command::new("sh");
@@ -176,7 +176,7 @@ fn under_nohup_a_closed_terminal_means_nothing() {
     let mut child = nohup.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a shell");
     let pids = await_pids(&given);
     let id = child.id().to_string();
-    // By now it follows the signals that it heeds.
+    // By now its signal handlers are installed.
     assert_eq!((mask(&id, "SigIgn:") & 1, mask(&id, "SigCgt:") & 3), (1, 2));
     send("HUP", &id);
     send("INT", &id);
@@ -184,7 +184,7 @@ fn under_nohup_a_closed_terminal_means_nothing() {
     pids.iter().for_each(|pid| await_death(pid));
 }
 
-/// A command that notes itself and a child that leaves its session.
+/// A command that writes its process id and that of a child which leaves its session.
 const RUNAWAY: &str = "[task.t]\ncommand = ['sh', '-c', \
     'setsid sleep 600 & echo $! >> pids; echo $$ >> pids; wait']\n";
 
@@ -202,7 +202,7 @@ fn await_pids(given: &Given) -> Vec<String> {
 
 fn await_death(pid: &str) {
     let deadline = Instant::now() + Duration::from_secs(20);
-    // A zombie that nobody reaps is dead too.
+    // A zombie is dead, too.
     let lives = || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
         stat.is_ok_and(|stat| !stat.rsplit(") ").next().unwrap_or("").starts_with('Z'))
@@ -223,12 +223,12 @@ fn a_run_that_is_killed_leaves_no_command_behind() {
     pids.iter().for_each(|pid| await_death(pid));
 }
 
-/// Whether the process has a handler for SIGINT, the second bit of the mask.
+/// Whether the process has a handler for SIGINT, which is the second bit of the mask.
 fn catches_interrupts(pid: &str) -> bool {
     mask(pid, "SigCgt:") & 2 != 0
 }
 
-/// A mask of signals; SIGHUP is the first.
+/// A mask of signals; SIGHUP is the first bit.
 fn mask(pid: &str, which: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix(which));
@@ -236,7 +236,7 @@ fn mask(pid: &str, which: &str) -> u64 {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_error() {
+fn a_closed_pipe_is_no_error() {
     let given = Given::nothing();
     let mut child = given.start(&["run", "--task", "noop", "--range", "0..100000"]);
     drop(child.stdout.take());
@@ -246,21 +246,21 @@ fn a_reader_that_has_seen_enough_is_no_error() {
 
 #[test]
 fn cargo_run_needs_no_name_of_a_binary() {
-    let told = Command::new(env!("CARGO"))
+    let metadata = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--offline", "--format-version=1"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo starts");
-    let workspace: Value = serde_json::from_slice(&told.stdout).expect("JSON");
+    let workspace: Value = serde_json::from_slice(&metadata.stdout).expect("JSON");
     let packages = workspace["packages"].as_array().expect("an array");
     let by_default: Vec<&str> =
         packages.iter().filter_map(|package| package["default_run"].as_str()).collect();
     assert_eq!(by_default, ["longshore"], "the README says `cargo run` and no more");
 }
 
-/// A shell writes `*.txt` out; what it names is meant.
+/// A shell expands `*.txt`, so the names are files and not globs.
 #[test]
-fn a_file_that_is_named_is_meant_whatever_its_name_would_match() {
+fn the_name_of_an_existing_file_is_not_a_glob() {
     let given = Given::nothing()
         .file("longshore.toml", ECHO)
         .file("report1.txt", "x")
@@ -286,7 +286,7 @@ fn a_file_that_is_named_is_meant_whatever_its_name_would_match() {
 }
 
 #[test]
-fn what_a_glob_matches_and_a_job_leaves_out_is_told() {
+fn matches_that_a_job_leaves_out_are_reported() {
     let given = Given::nothing()
         .file("longshore.toml", ECHO)
         .file("in/a.txt", "x")
@@ -317,7 +317,7 @@ fn what_a_glob_matches_and_a_job_leaves_out_is_told() {
 }
 
 #[test]
-fn what_a_terminal_would_obey_is_shown_and_results_stay_as_they_are() {
+fn control_characters_are_escaped_in_messages_and_kept_in_results() {
     let tasks = r#"
 [task.loud]
 command = ["sh", "-c", "printf '\\033]0;title\\007\\033[2Jgone' >&2; exit 1"]
@@ -348,7 +348,8 @@ fn an_id_can_be_given_to_a_document_that_has_none() {
     );
 }
 
-/// `submit` makes the paths of a document absolute where it runs: in a container, whose folder is the image's.
+/// `submit` makes the paths of a document absolute: in a container, relative to the folder of the
+/// image.
 #[test]
 fn the_job_of_the_readme_finds_its_files_in_the_containers() {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("cli/ lies in it");

@@ -1,4 +1,4 @@
-//! Jobs that are cancelled before any scheduler has admitted them.
+//! Jobs that are cancelled before their admission.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use longshore_protocol::state::JobState;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use crate::journal::{nothing, settled, told};
+use crate::journal::{journaled, nothing, settled};
 use crate::world::{World, succeed};
 
 const JOB: JobId = JobId::from_uuid(Uuid::from_u128(0x41 << 64));
 
-/// A scheduler that is late: the job is published and cancelled before it comes.
+/// Publishes and cancels a job before the scheduler starts.
 async fn cancelled_first() -> World {
     let mut world = World::with_journal();
     world.start_worker("w0", "default", 4, succeed);
@@ -29,7 +29,7 @@ async fn a_job_that_was_cancelled_first_is_admitted_as_cancelled_and_runs_nothin
     let ended = world.ended(JOB).await;
     assert_eq!((ended.state, ended.counts.cancelled), (JobState::Cancelled, 100));
     assert_eq!((ended.attempts, ended.started_at), (0, None));
-    // Others go on, and a second copy of the document changes nothing.
+    // Other jobs run, and publishing the document again changes nothing.
     world.publish_again(JOB, 100, "").await;
     let other = world.submit(3, "").await;
     world.succeeds(other).await;
@@ -41,11 +41,11 @@ async fn a_job_that_was_cancelled_first_is_admitted_as_cancelled_and_runs_nothin
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ledger_that_is_wiped_later_is_told_that_the_job_was_cancelled() {
+async fn a_cancel_before_admission_survives_a_later_wipe_of_the_ledger() {
     let world = cancelled_first().await;
     world.ended(JOB).await;
     let empty = nothing(&World::new());
-    told(&world).await;
+    journaled(&world).await;
     settled(&world).await;
     world.memory.restore(&empty);
     let back = world.until_there(JOB).await;
@@ -55,12 +55,12 @@ async fn a_ledger_that_is_wiped_later_is_told_that_the_job_was_cancelled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_is_cancelled_while_the_ledger_has_lost_it_comes_back_as_cancelled() {
+async fn a_job_that_is_cancelled_while_the_ledger_has_lost_it_is_restored_as_cancelled() {
     let mut world = crate::journal::usual(succeed);
     let empty = nothing(&world);
     let job = world.submit(100_000, "").await;
     world.until(job, "some work", |summary| summary.counts.done > 10).await;
-    told(&world).await;
+    journaled(&world).await;
     world.kill_scheduler().await;
     world.memory.restore(&empty);
     assert_eq!(world.ledger.cancel(job).await.unwrap(), Cancelled::BeforeAdmission);

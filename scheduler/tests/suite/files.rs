@@ -1,4 +1,4 @@
-//! Documents whose files can't be reached, or take for ever: nobody else waits for them.
+//! Documents whose files can't be reached or take long don't delay other documents.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use crate::world::{World, succeed};
 
-/// A file system: what it does with globs under `/away`, and under `/slow`. Others match one file.
+/// A file system with globs that fail under `/away` or take long under `/slow`. Other globs match
+/// one file.
 #[derive(Clone, Default)]
 struct Files {
     is_back: Arc<AtomicBool>,
@@ -60,8 +61,8 @@ async fn publish(world: &World, glob: &str, number: u128) -> JobId {
     id
 }
 
-/// Far more documents of the kind than schedulers take at once come first; others then are as quick
-/// as without them.
+/// Publishes far more documents with this glob than schedulers handle at once, then checks that
+/// other documents are admitted as fast as without them.
 async fn others_do_not_wait_for(glob: &str) {
     let files = Files::default();
     let world = files.world();
@@ -84,28 +85,28 @@ async fn others_do_not_wait_for(glob: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn documents_whose_files_are_away_are_in_nobodys_way() {
+async fn documents_whose_files_are_away_delay_no_others() {
     others_do_not_wait_for("/away/*").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn documents_whose_file_system_hangs_are_in_nobodys_way() {
+async fn documents_whose_file_system_hangs_delay_no_others() {
     others_do_not_wait_for("/hangs/*").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn documents_whose_globs_take_long_are_in_nobodys_way() {
+async fn documents_whose_globs_take_long_delay_no_others() {
     others_do_not_wait_for("/slow/*").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_waits_is_told_of_tried_with_pauses_and_survives_a_scheduler() {
+async fn a_waiting_document_is_reported_retried_with_pauses_and_survives_a_scheduler() {
     let files = Files::default();
     let mut world = files.world();
     let job = publish(&world, "/away/*", 1).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
-    let told = world.ledger.postponed(job).await.unwrap();
-    assert_eq!(told.as_deref(), Some("split.files: /away/*: stale file handle"));
+    let reason = world.ledger.postponed(job).await.unwrap();
+    assert_eq!(reason.as_deref(), Some("split.files: /away/*: stale file handle"));
     let asked = files.asked.load(Ordering::Relaxed);
     assert!((10..=15).contains(&asked), "{asked} times within a minute");
     world.kill_scheduler().await;
@@ -116,7 +117,7 @@ async fn one_that_waits_is_told_of_tried_with_pauses_and_survives_a_scheduler() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_waits_and_is_cancelled_ends_and_never_runs() {
+async fn a_waiting_document_that_is_cancelled_never_runs() {
     let files = Files::default();
     let world = files.world();
     let job = publish(&world, "/away/*", 1).await;
@@ -125,10 +126,10 @@ async fn one_that_waits_and_is_cancelled_ends_and_never_runs() {
     let begun = Instant::now();
     let ended = world.until_there(job).await;
     assert!(begun.elapsed() <= Duration::from_secs(6), "{:?}", begun.elapsed());
-    let told = "cancelled before it was admitted, while it could not be judged: \
+    let reason = "cancelled before it was admitted, while it could not be judged: \
                 split.files: /away/*: stale file handle";
-    assert_eq!((ended.state, ended.error.as_deref()), (JobState::Rejected, Some(told)));
-    // A second copy of the document does not run either, now or once its files are back.
+    assert_eq!((ended.state, ended.error.as_deref()), (JobState::Rejected, Some(reason)));
+    // The same document published again does not run either, now or once its files are back.
     publish(&world, "/away/*", 1).await;
     tokio::time::sleep(Duration::from_secs(12)).await;
     assert_eq!(world.ledger.job(job).await.unwrap().unwrap(), ended);

@@ -1,4 +1,4 @@
-//! Schedulers whose ledger loses something, with a journal to rebuild it from.
+//! Recovery from the journal: schedulers whose ledger loses data rebuild it.
 
 use longshore_ledger::RetryParams;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use crate::outage::Health;
 use crate::world::{Handler, World, succeed};
 
-/// A loss is noticed within a second, and put right within another.
+/// A loss is noticed within one second, and repaired within another.
 const REBUILT_WITHIN: Duration = Duration::from_secs(3);
 
 pub(crate) fn usual(handler: Handler) -> World {
@@ -24,7 +24,7 @@ pub(crate) fn usual(handler: Handler) -> World {
     world
 }
 
-/// What the ledger holds before anything has happened.
+/// An empty ledger.
 pub(crate) fn nothing(world: &World) -> Snapshot {
     world.memory.snapshot()
 }
@@ -43,8 +43,9 @@ pub(crate) async fn settled(world: &World) {
     }
 }
 
-/// What users did is told within the second after a look at the job has shown it.
-pub(crate) async fn told(world: &World) {
+/// Waits until controls are in the journal: within one second after a read of the job has shown
+/// them.
+pub(crate) async fn journaled(world: &World) {
     sleep(Duration::from_secs(3)).await;
     settled(world).await;
 }
@@ -66,7 +67,7 @@ async fn a_ledger_that_is_wiped_is_rebuilt_and_all_jobs_end() {
     let paused = world.submit(100, "").await;
     world.until(paused, "some work", |summary| summary.counts.done > 3).await;
     world.ledger.pause(paused).await.unwrap();
-    told(&world).await;
+    journaled(&world).await;
     world.memory.restore(&empty);
     let wiped = Instant::now();
     let back = world.until_there(over).await;
@@ -82,24 +83,24 @@ async fn a_ledger_that_is_wiped_is_rebuilt_and_all_jobs_end() {
     assert_eq!((rests.state, rests.counts.waiting), (JobState::Paused, 100));
     world.ledger.resume(paused).await.unwrap();
     world.succeeds(paused).await;
-    // Given once more, it is known: nothing runs.
+    // The same document again is known: nothing runs.
     world.publish_again(over, 50, "").await;
     settled(&world).await;
     assert_eq!(world.ledger.job(over).await.unwrap().unwrap().attempts, 50);
     world.stop().await;
 }
 
-/// Wipes the ledger before the nth question that the scheduler asks it while it takes in some jobs. With `killed_after`
-/// it answers only so many more, and then the scheduler is killed in the middle of whatever it does.
+/// Wipes the ledger before the nth call of a scheduler that admits jobs. With `killed_after` the
+/// scheduler is killed after this number of further calls.
 async fn wiped_before(nth: u64, killed_after: Option<u64>) {
     let mut world = usual(succeed);
     let empty = nothing(&world);
     let (memory, outage) = (world.memory.clone(), world.outage.clone());
-    world.outage.before_question(nth, move || {
+    world.outage.before_call(nth, move || {
         memory.restore(&empty);
-        if let Some(questions) = killed_after {
+        if let Some(calls) = killed_after {
             let gone = outage.clone();
-            outage.before_question(questions, move || gone.set_ledger(Health::Away));
+            outage.before_call(calls, move || gone.set_ledger(Health::Away));
         }
     });
     let mut jobs = BTreeMap::new();
@@ -124,7 +125,7 @@ async fn wiped_before(nth: u64, killed_after: Option<u64>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ledger_may_be_wiped_before_any_question() {
+async fn a_ledger_may_be_wiped_before_any_call() {
     for nth in 0..120 {
         wiped_before(nth, None).await;
     }
@@ -140,7 +141,7 @@ async fn a_scheduler_may_die_at_any_step_of_a_rebuild() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ledger_that_is_rolled_back_gets_what_came_after() {
+async fn a_ledger_that_is_rolled_back_gets_the_later_changes() {
     let mut world = usual(succeed);
     world.start_scheduler("s1");
     let early = world.submit(20, "").await;
@@ -154,7 +155,7 @@ async fn a_ledger_that_is_rolled_back_gets_what_came_after() {
         world.until(job, "some work", |summary| summary.counts.done > 10).await;
     }
     world.ledger.pause(resumed).await.unwrap();
-    told(&world).await;
+    journaled(&world).await;
     let then = world.memory.snapshot();
     world.ledger.cancel(cancelled).await.unwrap();
     world.ledger.pause(paused).await.unwrap();
@@ -163,7 +164,7 @@ async fn a_ledger_that_is_rolled_back_gets_what_came_after() {
     let ended = world.submit(5, "").await;
     world.succeeds(ended).await;
     world.until_there(late).await;
-    told(&world).await;
+    journaled(&world).await;
     world.memory.restore(&then);
     let rolled_back = Instant::now();
     assert!(absent(&world, late).await && absent(&world, ended).await);
@@ -181,7 +182,7 @@ async fn a_ledger_that_is_rolled_back_gets_what_came_after() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rollback_of_less_than_a_second_is_noticed_too() {
-    // What was admitted is lost before the ledger's place in the journal has moved.
+    // The admitted job is lost before the ledger's position in the journal has moved.
     for wait in [0, 5, 50, 500, 990] {
         let world = usual(succeed);
         let first = world.submit(3, "").await;
@@ -198,7 +199,7 @@ async fn a_rollback_of_less_than_a_second_is_noticed_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn schedulers_that_come_to_an_empty_ledger_rebuild_it() {
+async fn schedulers_that_start_with_an_empty_ledger_rebuild_it() {
     let mut world = usual(succeed);
     let empty = nothing(&world);
     let job = world.submit(2_000, "").await;
@@ -215,7 +216,7 @@ async fn schedulers_that_come_to_an_empty_ledger_rebuild_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_journal_that_is_lost_is_begun_again_from_the_ledger() {
+async fn a_lost_journal_is_begun_again_from_the_ledger() {
     let world = usual(succeed);
     let empty = nothing(&world);
     let over = world.submit(7, "").await;
@@ -240,7 +241,7 @@ async fn a_reopened_job_runs_again_after_a_loss() {
     fn failing(_: u64, _: u32) -> OutcomeRun {
         OutcomeRun::Failed { error: "broken".into() }
     }
-    // What was told of it, and what a new journal is told of it.
+    // The records of the job in the old journal, and in a new one.
     for journal_is_lost in [false, true] {
         let world = usual(failing);
         let empty = nothing(&world);
@@ -248,12 +249,12 @@ async fn a_reopened_job_runs_again_after_a_loss() {
         let first = world.ended(job).await;
         assert_eq!((first.state, first.attempts), (JobState::Failed, 6));
         settled(&world).await;
-        // Who re-opens it does not care for its deadline any more.
+        // A re-opened job has no deadline any more.
         sleep(Duration::from_secs(5)).await;
         world.ledger.pause(job).await.unwrap_err();
         world.ledger.retry(job, &RetryParams::all()).await.unwrap();
         world.ledger.pause(job).await.unwrap();
-        told(&world).await;
+        journaled(&world).await;
         if journal_is_lost {
             world.broker.purge(&Queue::Journal).await.unwrap();
             settled(&world).await;
@@ -270,8 +271,8 @@ async fn a_reopened_job_runs_again_after_a_loss() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_was_deleted_does_not_come_back() {
-    // With `keep_for` of nothing, too.
+async fn a_deleted_job_is_not_restored() {
+    // Also with a `keep_for` of zero.
     for fields in ["", r#","keep_for":"0s""#] {
         let world = usual(succeed);
         for _ in 0..20 {
@@ -289,7 +290,7 @@ async fn a_job_that_was_deleted_does_not_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_goes_on_without_a_journal_that_cannot_be_written_and_is_told_to_it_later() {
+async fn work_continues_without_a_writable_journal_and_is_journaled_later() {
     let world = usual(succeed);
     let empty = nothing(&world);
     let first = world.submit(3, "").await;
@@ -319,8 +320,8 @@ async fn work_goes_on_without_a_journal_that_cannot_be_written_and_is_told_to_it
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_one_scheduler_forgot_to_be_told_of_its_place_in_the_ledger_is_not_behind() {
-    // The place is taken back while one of two schedulers has seen it half-way only.
+async fn a_rollback_of_the_journal_position_between_two_schedulers_loses_nothing() {
+    // The position is rolled back while one of two schedulers has read only half of it.
     for wait in 0..25 {
         let mut world = usual(succeed);
         world.start_scheduler("s1");
@@ -347,7 +348,8 @@ async fn a_job_that_ended_before_the_loss_and_is_submitted_again_is_known() {
     settled(&world).await;
     world.kill_scheduler().await;
     world.memory.restore(&empty);
-    // It waits in the queue when the scheduler comes, which can't read the journal to its end for a while.
+    // The document is in the queue when the scheduler starts, which can't read the journal to its
+    // end for a while.
     world.publish_again(job, 50, "").await;
     world.outage.set_journal(Link::Down);
     world.start_scheduler("s1");
@@ -356,7 +358,7 @@ async fn a_job_that_ended_before_the_loss_and_is_submitted_again_is_known() {
     world.outage.set_journal(Link::Up);
     let back = world.until_there(job).await;
     assert_eq!((back.state, back.attempts), (JobState::Succeeded, 50));
-    told(&world).await;
+    journaled(&world).await;
     assert_eq!(world.until_there(job).await, back, "nothing has run");
     world.stop().await;
 }

@@ -1,4 +1,5 @@
-//! The journal can't be written, can't be read, or is lost without a word; and the ledger loses something all the same.
+//! Lapses of the journal (it can't be written, can't be read, or is lost silently), together with
+//! losses of the ledger.
 
 use std::time::Duration;
 
@@ -7,16 +8,17 @@ use longshore_protocol::state::JobState;
 use longshore_protocol::{JobId, JournalEvent, JournalRecord};
 use tokio::time::sleep;
 
-use crate::journal::{absent, nothing, settled, told, usual};
+use crate::journal::{absent, journaled, nothing, settled, usual};
 use crate::outage::Outage;
 use crate::world::{World, succeed};
 
 const ENDLESS: u64 = 1_000_000;
 
-/// After so long without reading, or after about as long without writing, the journal has lapsed if the broker is there.
+/// The journal lapses after this time without reads, or after about the same time without writes,
+/// while the broker is available.
 const LAPSES_AFTER: Duration = Duration::from_secs(25);
 
-/// A lapse is over soon after the journal works again: it is tried every ten seconds.
+/// A lapse ends soon after the journal works again, because schedulers retry every ten seconds.
 const RESUMED_AFTER: Duration = Duration::from_secs(15);
 
 async fn running(world: &World) -> JobId {
@@ -36,39 +38,39 @@ async fn no_document_is_admitted_while_a_running_scheduler_rebuilds() {
     let empty = nothing(&world);
     let job = world.submit(50, "").await;
     world.succeeds(job).await;
-    told(&world).await;
+    journaled(&world).await;
     world.outage.set_reading(Link::Down);
     world.memory.restore(&empty);
-    // The loss is noticed; the rebuild can't go on.
+    // The loss is noticed, but the rebuild can't continue.
     sleep(Duration::from_millis(1_500)).await;
     world.publish_again(job, 50, "").await;
     sleep(Duration::from_secs(3)).await;
-    assert!(absent(&world, job).await, "it was admitted before anybody could know");
+    assert!(absent(&world, job).await, "it was admitted before the schedulers could know");
     world.outage.set_reading(Link::Up);
     is_succeeded(&world, job, 50).await;
-    told(&world).await;
+    journaled(&world).await;
     is_succeeded(&world, job, 50).await;
     world.stop().await;
 }
 
-/// A job ended, the ledger is lost, and the job is submitted again while a scheduler starts that does not get to the journal,
-/// for so long.
-async fn known_after(trouble: fn(&Outage, Link), lasts: Duration) {
+/// A job ends, the ledger is lost, and the job is submitted again while a scheduler starts that
+/// can't reach the journal for this time.
+async fn known_after(fault: fn(&Outage, Link), lasts: Duration) {
     let mut world = usual(succeed);
     let empty = nothing(&world);
     let job = world.submit(50, "").await;
     world.succeeds(job).await;
-    told(&world).await;
+    journaled(&world).await;
     world.kill_scheduler().await;
     world.memory.restore(&empty);
     world.publish_again(job, 50, "").await;
-    trouble(&world.outage, Link::Down);
+    fault(&world.outage, Link::Down);
     world.start_scheduler("s1");
     sleep(lasts).await;
-    assert!(absent(&world, job).await, "it was admitted before anybody could know");
-    trouble(&world.outage, Link::Up);
+    assert!(absent(&world, job).await, "it was admitted before the schedulers could know");
+    fault(&world.outage, Link::Up);
     is_succeeded(&world, job, 50).await;
-    told(&world).await;
+    journaled(&world).await;
     is_succeeded(&world, job, 50).await;
     world.stop().await;
 }
@@ -79,7 +81,7 @@ async fn a_document_waits_for_a_journal_that_was_never_reached() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_document_waits_for_a_broker_that_is_away_for_however_long() {
+async fn a_document_waits_for_the_broker_for_any_time() {
     let all = |outage: &Outage, link| {
         outage.set_reading(link);
         outage.set_link(link);
@@ -88,7 +90,7 @@ async fn a_document_waits_for_a_broker_that_is_away_for_however_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_document_stays_in_its_queue_until_the_journal_has_it_however_long_the_broker_is_away() {
+async fn a_document_stays_in_its_queue_until_the_journal_has_it() {
     let mut world = usual(succeed);
     let empty = nothing(&world);
     let first = world.submit(3, "").await;
@@ -120,7 +122,7 @@ async fn a_job_that_the_ledger_lost_before_it_was_journaled_is_admitted_again() 
     world.until_there(job).await;
     world.memory.restore(&before);
     assert!(absent(&world, job).await);
-    // It never gets into the journal, which lapses.
+    // The job never gets into the journal, which lapses.
     sleep(2 * LAPSES_AFTER).await;
     world.until_there(job).await;
     world.succeeds(job).await;
@@ -128,7 +130,7 @@ async fn a_job_that_the_ledger_lost_before_it_was_journaled_is_admitted_again() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_that_are_far_apart_are_no_lapse() {
+async fn failures_that_are_far_apart_cause_no_lapse() {
     let world = usual(succeed);
     let empty = nothing(&world);
     let first = world.submit(3, "").await;
@@ -143,7 +145,7 @@ async fn failures_that_are_far_apart_are_no_lapse() {
         world.outage.set_journal(Link::Up);
         sleep(Duration::from_secs(2)).await;
     }
-    // Had it lapsed, nothing of this one would be in the journal for a while.
+    // After a lapse, the journal would not contain this job for a while.
     let job = world.submit(2, "").await;
     world.succeeds(job).await;
     sleep(Duration::from_millis(100)).await;
@@ -154,7 +156,7 @@ async fn failures_that_are_far_apart_are_no_lapse() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_that_could_not_be_told_is_told_later() {
+async fn an_end_that_could_not_be_journaled_is_journaled_later() {
     let world = usual(succeed);
     let empty = nothing(&world);
     let job = world.submit(200, r#","max_parallel":1"#).await;
@@ -164,21 +166,21 @@ async fn an_end_that_could_not_be_told_is_told_later() {
     world.succeeds(job).await;
     sleep(Duration::from_secs(2)).await;
     world.outage.set_journal(Link::Up);
-    told(&world).await;
+    journaled(&world).await;
     world.memory.restore(&empty);
     is_succeeded(&world, job, 200).await;
     world.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_of_before_a_lapse_that_ended_in_it_does_not_run_again() {
+async fn a_job_that_ended_during_a_lapse_does_not_run_again() {
     let world = usual(succeed);
     let empty = nothing(&world);
     let job = world.submit(8_000, r#","max_parallel":1"#).await;
     world.until(job, "some work", |summary| summary.counts.done > 3).await;
     settled(&world).await;
     world.outage.set_journal(Link::Down);
-    // Something that has to be told, so that it lapses.
+    // A change that has to be journaled, so that the journal lapses.
     let other = world.submit(2, "").await;
     world.succeeds(other).await;
     world.succeeds(job).await;
@@ -186,7 +188,7 @@ async fn a_job_of_before_a_lapse_that_ended_in_it_does_not_run_again() {
     assert_eq!(world.ledger.active_jobs().await.unwrap(), [], "both are archived");
     world.outage.set_journal(Link::Up);
     sleep(RESUMED_AFTER).await;
-    told(&world).await;
+    journaled(&world).await;
     world.memory.restore(&empty);
     is_succeeded(&world, job, 8_000).await;
     is_succeeded(&world, other, 2).await;
@@ -194,7 +196,7 @@ async fn a_job_of_before_a_lapse_that_ended_in_it_does_not_run_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_admitted_while_a_scheduler_could_not_read_is_told_later() {
+async fn a_job_that_was_admitted_during_a_read_outage_is_journaled_later() {
     let mut world = usual(succeed);
     let empty = nothing(&world);
     let first = world.submit(3, "").await;
@@ -203,21 +205,22 @@ async fn what_was_admitted_while_a_scheduler_could_not_read_is_told_later() {
     world.kill_scheduler().await;
     world.outage.set_reading(Link::Down);
     world.start_scheduler("s1");
-    // The broker is there, so nobody waits for the journal for ever.
+    // The broker is available, so the wait for the journal is limited.
     let job = world.submit(ENDLESS, r#","max_parallel":1"#).await;
     sleep(LAPSES_AFTER).await;
     world.until_there(job).await;
     world.outage.set_reading(Link::Up);
     sleep(RESUMED_AFTER).await;
-    told(&world).await;
+    journaled(&world).await;
     world.memory.restore(&empty);
     world.until_there(job).await;
     world.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_journal_that_is_lost_without_a_word_is_begun_again_from_the_ledger() {
-    // RabbitMQ lets a reader wait behind the end of a stream that is shorter than its place, whether it was connected then or not.
+async fn a_silently_lost_journal_is_begun_again_from_the_ledger() {
+    // RabbitMQ lets a reader wait beyond the end of a stream that is shorter than the reader's
+    // position, connected or not.
     for connected in [true, false] {
         let world = usual(succeed);
         world.outage.hide_losses();
@@ -225,7 +228,7 @@ async fn a_journal_that_is_lost_without_a_word_is_begun_again_from_the_ledger() 
         let over = world.submit(7, "").await;
         world.succeeds(over).await;
         let job = running(&world).await;
-        told(&world).await;
+        journaled(&world).await;
         if !connected {
             world.outage.set_reading(Link::Down);
         }
@@ -234,7 +237,7 @@ async fn a_journal_that_is_lost_without_a_word_is_begun_again_from_the_ledger() 
         sleep(Duration::from_secs(1)).await;
         world.outage.set_reading(Link::Up);
         sleep(Duration::from_secs(12)).await;
-        told(&world).await;
+        journaled(&world).await;
         world.memory.restore(&empty);
         is_succeeded(&world, over, 7).await;
         world.until_there(job).await;
@@ -243,7 +246,7 @@ async fn a_journal_that_is_lost_without_a_word_is_begun_again_from_the_ledger() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pause_that_no_scheduler_saw_happen_is_told_by_the_next_one() {
+async fn a_pause_without_a_scheduler_is_journaled_by_the_next_one() {
     let mut world = usual(succeed);
     let empty = nothing(&world);
     let job = running(&world).await;
@@ -251,32 +254,32 @@ async fn a_pause_that_no_scheduler_saw_happen_is_told_by_the_next_one() {
     world.kill_scheduler().await;
     world.ledger.pause(job).await.unwrap();
     world.start_scheduler("s1");
-    told(&world).await;
+    journaled(&world).await;
     world.memory.restore(&empty);
     assert_eq!(world.until_there(job).await.state, JobState::Paused);
     world.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_jobs_that_had_one_id_the_later_comes_back() {
+async fn of_two_jobs_with_the_same_id_the_later_is_restored() {
     let world = usual(succeed);
     let empty = nothing(&world);
     let job = world.submit(5, "").await;
     world.succeeds(job).await;
-    told(&world).await;
+    journaled(&world).await;
     world.ledger.delete(job).await.unwrap();
-    told(&world).await;
+    journaled(&world).await;
     world.publish_again(job, 7, "").await;
     world.until_there(job).await;
     world.succeeds(job).await;
-    told(&world).await;
+    journaled(&world).await;
     world.memory.restore(&empty);
     is_succeeded(&world, job, 7).await;
     world.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_nobody_can_read_any_more_keeps_nobody_from_rebuilding() {
+async fn an_unreadable_job_does_not_prevent_a_rebuild() {
     let world = usual(succeed);
     let empty = nothing(&world);
     let over = world.submit(5, "").await;
@@ -289,7 +292,7 @@ async fn a_job_that_nobody_can_read_any_more_keeps_nobody_from_rebuilding() {
         let message = Outgoing { body: body.into(), ..Outgoing::default() };
         world.broker.publish(&Queue::Journal, message).await.unwrap();
     }
-    told(&world).await;
+    journaled(&world).await;
     world.memory.restore(&empty);
     is_succeeded(&world, over, 5).await;
     let next = world.submit(5, "").await;
@@ -300,20 +303,20 @@ async fn a_job_that_nobody_can_read_any_more_keeps_nobody_from_rebuilding() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_scheduler_that_starts_repeats_nothing_that_the_journal_has() {
+async fn a_starting_scheduler_journals_nothing_twice() {
     let mut world = usual(succeed);
     for _ in 0..20 {
         let job = world.submit(1, "").await;
         world.succeeds(job).await;
     }
-    told(&world).await;
+    journaled(&world).await;
     let written =
         async |world: &World| world.broker.depth(&Queue::Journal).await.unwrap().unwrap().ready;
     let before = written(&world).await;
     world.kill_scheduler().await;
     world.start_scheduler("s1");
-    told(&world).await;
-    // Its mark.
+    journaled(&world).await;
+    // The mark of the start.
     assert_eq!(written(&world).await, before + 1);
     world.stop().await;
 }

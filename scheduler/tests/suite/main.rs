@@ -1,4 +1,4 @@
-//! The scheduler's tests from outside, one binary.
+//! Integration tests of the scheduler, in one binary.
 
 mod cancels;
 mod files;

@@ -1,4 +1,4 @@
-//! A ledger and a broker that can be taken away, and that count what they are asked.
+//! Wrappers of the ledger and the broker that simulate outages and count calls.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,34 +15,34 @@ use tokio::sync::watch;
 
 use crate::reading::Reading;
 
-/// How the ledger is.
+/// The state of the ledger.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Health {
     /// It answers.
     Well,
     /// It can't be reached.
     Away,
-    /// It answers `admit` and `reject` with what makes no sense.
+    /// It gives invalid answers to `admit` and `reject`.
     Corrupt,
 }
 
-/// Takes the ledger and the broker away from schedulers and workers.
+/// Controls the outages of the ledger and the broker.
 #[derive(Clone)]
 pub(crate) struct Outage {
     ledger: watch::Sender<Health>,
     link: watch::Sender<Link>,
-    asked: Arc<AtomicU64>,
+    calls: Arc<AtomicU64>,
     published: Arc<AtomicU64>,
-    mishap: Arc<Mutex<Option<Mishap>>>,
+    fault: Arc<Mutex<Option<Fault>>>,
     journal: watch::Sender<Link>,
     reading: Reading,
-    deaf: Arc<AtomicBool>,
+    drops_hints: Arc<AtomicBool>,
 }
 
-/// Something that happens before the ledger is asked for the nth time.
-struct Mishap {
+/// An action before the nth call of the ledger.
+struct Fault {
     before: u64,
-    what: Box<dyn FnOnce() + Send>,
+    inject: Box<dyn FnOnce() + Send>,
 }
 
 impl Outage {
@@ -50,37 +50,37 @@ impl Outage {
         Self {
             ledger: watch::Sender::new(Health::Well),
             link: watch::Sender::new(Link::Up),
-            asked: Arc::default(),
+            calls: Arc::default(),
             published: Arc::default(),
-            mishap: Arc::default(),
+            fault: Arc::default(),
             journal: watch::Sender::new(Link::Up),
             reading: Reading::default(),
-            deaf: Arc::default(),
+            drops_hints: Arc::default(),
         }
     }
 
-    /// No hint of the ledger arrives at those who begin to follow them from now on.
+    /// Drops all hints of the ledger for subscriptions from now on.
     pub(crate) fn lose_hints(&self) {
-        self.deaf.store(true, Ordering::Relaxed);
+        self.drops_hints.store(true, Ordering::Relaxed);
     }
 
-    /// Has something happen before the schedulers' nth question to the ledger from now on.
-    pub(crate) fn before_question(&self, nth: u64, what: impl FnOnce() + Send + 'static) {
-        let mishap = Mishap { before: self.asked() + nth, what: Box::new(what) };
-        *self.mishap.lock().unwrap() = Some(mishap);
+    /// Runs `inject` before the schedulers' nth call of the ledger from now on.
+    pub(crate) fn before_call(&self, nth: u64, inject: impl FnOnce() + Send + 'static) {
+        let fault = Fault { before: self.calls() + nth, inject: Box::new(inject) };
+        *self.fault.lock().unwrap() = Some(fault);
     }
 
-    /// Whether the journal can be written.
+    /// Sets whether the journal can be written.
     pub(crate) fn set_journal(&self, link: Link) {
         self.journal.send_replace(link);
     }
 
-    /// Whether the journal can be read.
+    /// Sets whether the journal can be read.
     pub(crate) fn set_reading(&self, link: Link) {
         self.reading.set(link);
     }
 
-    /// Nobody is told that the journal was lost; reading just goes on in silence.
+    /// Hides losses of the journal: readers get no error and no records.
     pub(crate) fn hide_losses(&self) {
         self.reading.hide_losses();
     }
@@ -97,61 +97,73 @@ impl Outage {
         self.link.send_replace(link);
     }
 
-    /// How often schedulers have asked the ledger anything.
-    pub(crate) fn asked(&self) -> u64 {
-        self.asked.load(Ordering::Relaxed)
+    /// How many calls of the ledger schedulers have made.
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
     }
 
-    /// How often schedulers have tried to publish or to learn how full a queue is.
+    /// How often schedulers have tried to publish or to read the depth of a queue.
     pub(crate) fn published(&self) -> u64 {
         self.published.load(Ordering::Relaxed)
     }
 
     pub(crate) fn ledger(&self, inner: &Arc<dyn Ledger>) -> Arc<dyn Ledger> {
-        let (health, asked) = (self.ledger.subscribe(), self.asked.clone());
-        let (mishap, deaf) = (self.mishap.clone(), self.deaf.clone());
-        Arc::new(Intercepted(Fickle { inner: inner.clone(), health, asked, mishap, deaf }))
+        let (health, calls) = (self.ledger.subscribe(), self.calls.clone());
+        let (fault, drops_hints) = (self.fault.clone(), self.drops_hints.clone());
+        Arc::new(Intercepted(UnreliableLedger {
+            inner: inner.clone(),
+            health,
+            calls,
+            fault,
+            drops_hints,
+        }))
     }
 
-    /// The same, whose calls are not counted.
+    /// The same ledger for workers, whose calls are not counted.
     pub(crate) fn workers_ledger(&self, inner: &Arc<dyn Ledger>) -> Arc<dyn Ledger> {
         let health = self.ledger.subscribe();
-        let (asked, mishap, deaf) = (Arc::default(), Arc::default(), Arc::default());
-        Arc::new(Intercepted(Fickle { inner: inner.clone(), health, asked, mishap, deaf }))
+        let (calls, fault, drops_hints) = (Arc::default(), Arc::default(), Arc::default());
+        Arc::new(Intercepted(UnreliableLedger {
+            inner: inner.clone(),
+            health,
+            calls,
+            fault,
+            drops_hints,
+        }))
     }
 
     pub(crate) fn broker(&self, inner: &Arc<dyn Broker>) -> Arc<dyn Broker> {
         let (link, published) = (self.link.subscribe(), self.published.clone());
         let journal = self.journal.subscribe();
         let reading = self.reading.clone();
-        Arc::new(Severed { inner: inner.clone(), link, journal, reading, published })
+        Arc::new(UnreliableBroker { inner: inner.clone(), link, journal, reading, published })
     }
 }
 
-struct Fickle {
+struct UnreliableLedger {
     inner: Arc<dyn Ledger>,
     health: watch::Receiver<Health>,
-    asked: Arc<AtomicU64>,
-    mishap: Arc<Mutex<Option<Mishap>>>,
-    deaf: Arc<AtomicBool>,
+    calls: Arc<AtomicU64>,
+    fault: Arc<Mutex<Option<Fault>>>,
+    drops_hints: Arc<AtomicBool>,
 }
 
-/// Hints that never come.
-struct Silence;
+/// A subscription without hints.
+struct NoHints;
 
 #[async_trait]
-impl Events for Silence {
+impl Events for NoHints {
     async fn next(&mut self) -> Event {
         std::future::pending().await
     }
 }
 
-impl Fickle {
-    fn ask(&self, operation: &'static str) -> Result<(), Error> {
-        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
-        let due = self.mishap.lock().unwrap().take_if(|mishap| mishap.before <= asked);
-        if let Some(mishap) = due {
-            (mishap.what)();
+impl UnreliableLedger {
+    fn check(&self, operation: &'static str) -> Result<(), Error> {
+        let calls = self.calls.fetch_add(1, Ordering::Relaxed);
+        let due = self.fault.lock().unwrap().take_if(|fault| fault.before <= calls);
+        if let Some(fault) = due {
+            (fault.inject)();
         }
         let health = *self.health.borrow();
         match (health, operation) {
@@ -168,24 +180,24 @@ impl Fickle {
 }
 
 #[async_trait]
-impl Interceptor for Fickle {
+impl Interceptor for UnreliableLedger {
     fn ledger(&self) -> &dyn Ledger {
         self.inner.as_ref()
     }
 
     async fn intercept(&self, operation: Operation) -> Result<Answer, ControlError> {
-        self.ask(operation.name())?;
+        self.check(operation.name())?;
         operation.call(self.inner.as_ref()).await
     }
 
     async fn events(&self, topic: Topic) -> Result<Box<dyn Events>, Error> {
-        self.ask("events")?;
-        let is_deaf = self.deaf.load(Ordering::Relaxed);
-        if is_deaf { Ok(Box::new(Silence)) } else { self.inner.events(topic).await }
+        self.check("events")?;
+        let drops_hints = self.drops_hints.load(Ordering::Relaxed);
+        if drops_hints { Ok(Box::new(NoHints)) } else { self.inner.events(topic).await }
     }
 }
 
-struct Severed {
+struct UnreliableBroker {
     inner: Arc<dyn Broker>,
     link: watch::Receiver<Link>,
     journal: watch::Receiver<Link>,
@@ -193,7 +205,7 @@ struct Severed {
     published: Arc<AtomicU64>,
 }
 
-impl Severed {
+impl UnreliableBroker {
     fn is_up(&self) -> bool {
         self.published.fetch_add(1, Ordering::Relaxed);
         *self.link.borrow() == Link::Up
@@ -206,7 +218,7 @@ impl Severed {
 }
 
 #[async_trait]
-impl Broker for Severed {
+impl Broker for UnreliableBroker {
     async fn publish(&self, queue: &Queue, message: Outgoing) -> Result<(), PublishError> {
         let is_lost = *queue == Queue::Journal && *self.journal.borrow() == Link::Down;
         if !self.is_up() || is_lost {

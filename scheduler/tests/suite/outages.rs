@@ -1,4 +1,4 @@
-//! The scheduler while the ledger or the broker is away, or talks nonsense.
+//! Outages of the ledger and the broker, and invalid answers of the ledger.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,11 +30,11 @@ async fn a_document_that_the_ledger_cannot_take_is_refused_with_its_error() {
     world.stop().await;
 }
 
-/// What a job needs at least when all is well: 8 slots, 5 ms a subtask.
+/// The minimum time of a job without faults: 8 slots, 5 ms for each subtask.
 const SUBTASKS: u64 = 4_000;
 
-/// Takes something away for a minute while a job runs; gives how often schedulers asked for it meanwhile. The job must
-/// go on within 3 s of the return.
+/// Causes an outage of a minute while a job runs; returns the schedulers' number of calls
+/// meanwhile. The job must continue within 3 s of the return.
 async fn go_on_after(take: fn(&Outage), give_back: fn(&Outage), asked: fn(&Outage) -> u64) -> u64 {
     let world = World::usual(succeed);
     let job = world.submit(SUBTASKS, "").await;
@@ -46,7 +46,7 @@ async fn go_on_after(take: fn(&Outage), give_back: fn(&Outage), asked: fn(&Outag
     let asked = asked(&world.outage) - before;
     let stood = world.ledger.job(job).await.unwrap().unwrap().counts;
     assert!(stood.done < SUBTASKS && stood.waiting > 0, "nothing was left to do: {stood:?}");
-    // What comes in meanwhile waits.
+    // A document that comes during the outage waits.
     let other = world.submit(5, "").await;
     give_back(&world.outage);
     let back = Instant::now();
@@ -55,12 +55,12 @@ async fn go_on_after(take: fn(&Outage), give_back: fn(&Outage), asked: fn(&Outag
     world.until(job, "a new chunk", |summary| summary.cursor > cursor).await;
     assert!(back.elapsed() <= Duration::from_secs(3), "went on after {:?}", back.elapsed());
     world.succeeds(other).await;
-    assert_eq!(world.succeeds(job).await.lost, 0, "nobody died");
+    assert_eq!(world.succeeds(job).await.lost, 0, "no worker died");
     world.stop().await;
     asked
 }
 
-/// Lines of the schedulers' log: how often each was written.
+/// The lines of the schedulers' log, with the number of each.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<BTreeMap<String, usize>>>);
 
@@ -83,36 +83,37 @@ impl<S: tracing::Subscriber> Layer<S> for Log {
 }
 
 impl Log {
-    /// Whatever fails, that is said once, and that all of it works again is said once.
+    /// Checks that the outage and its end are logged once each.
     #[track_caller]
-    fn tells_each_change_once(&self) {
+    fn logs_each_change_once(&self) {
         let lines = self.0.lock().unwrap();
-        for said in ["fails; it will be tried again", "works again"] {
-            let told: usize =
-                lines.iter().filter(|(line, _)| line.contains(said)).map(|(_, count)| count).sum();
-            assert_eq!(told, 1, "{said}: {lines:#?}");
+        for text in ["fails; it will be tried again", "works again"] {
+            let count: usize =
+                lines.iter().filter(|(line, _)| line.contains(text)).map(|(_, count)| count).sum();
+            assert_eq!(count, 1, "{text}: {lines:#?}");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ledger_that_is_away_is_asked_rarely_and_told_of_once() {
+async fn an_outage_of_the_ledger_causes_few_calls_and_is_logged_once() {
     let log = Log::default();
     let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(log.clone()));
     let asked = go_on_after(
         |outage| outage.set_ledger(Health::Away),
         |outage| outage.set_ledger(Health::Well),
-        Outage::asked,
+        Outage::calls,
     )
     .await;
     drop(guard);
-    // In a minute: the workers' list 120 times, the jobs' 60, signing in 120, about jobs some 30.
+    // In a minute: the list of workers 120 times, that of jobs 60, registrations 120, about 30 for
+    // jobs.
     assert!((200..350).contains(&asked), "{asked} questions in a minute");
-    log.tells_each_change_once();
+    log.logs_each_change_once();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_is_away_is_not_published_to() {
+async fn nothing_is_published_during_an_outage_of_the_broker() {
     let published = go_on_after(
         |outage| outage.set_link(Link::Down),
         |outage| outage.set_link(Link::Up),

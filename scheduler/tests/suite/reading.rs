@@ -1,4 +1,4 @@
-//! Takes the journal away from those who read it, in the ways in which RabbitMQ does.
+//! Failures of journal readers, as RabbitMQ causes them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use longshore_broker::{JournalEnd, JournalReader, Link, Reading as Read};
 use tokio::sync::watch;
 
-/// How reading goes.
+/// The state of the reader.
 #[derive(Clone)]
 pub(crate) struct Reading {
     link: watch::Sender<Link>,
@@ -25,7 +25,7 @@ impl Reading {
         self.link.send_replace(link);
     }
 
-    /// RabbitMQ says nothing of an offset beyond a stream's end.
+    /// RabbitMQ reports no error for an offset beyond the end of a stream.
     pub(crate) fn hide_losses(&self) {
         self.hides.store(true, Ordering::Relaxed);
     }
@@ -40,7 +40,7 @@ struct Reader {
     inner: Box<dyn JournalReader>,
     link: watch::Receiver<Link>,
     hides: Arc<AtomicBool>,
-    /// Its connection has broken and is not there again.
+    /// Whether the connection is broken.
     was_down: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The scheduler as a whole, while all is well with the ledger and the broker.
+//! The scheduler as a whole, without faults of the ledger and the broker.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -51,7 +51,7 @@ async fn many_retries_in_chunks_all_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_paused_job_rests_and_goes_on() {
+async fn a_paused_job_stops_and_continues_after_a_resume() {
     let world = World::usual(succeed);
     let job = world.submit(4_000, "").await;
     world.until(job, "some work", |summary| summary.counts.done > 100).await;
@@ -68,7 +68,7 @@ async fn a_paused_job_rests_and_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_killed_worker_held_runs_elsewhere() {
+async fn the_chunks_of_a_killed_worker_run_elsewhere() {
     let mut world = World::usual(succeed);
     let job = world.submit(4_000, "").await;
     world.until(job, "some work", |summary| summary.counts.done > 500).await;
@@ -80,15 +80,15 @@ async fn what_a_killed_worker_held_runs_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_killed_worker_held_is_published_at_once_though_no_hint_tells_of_it() {
-    // Whatever the time of the next sweep by the clock, which comes once a second.
+async fn the_chunks_of_a_killed_worker_are_published_at_once_without_a_hint() {
+    // At any time relative to the periodic sweep, which comes once a second.
     for wait in [0, 200, 400, 600, 800] {
         let mut world = World::new();
         world.outage.lose_hints();
         world.start_scheduler("s0");
         world.start_worker("w0", "default", 1, succeed);
         sleep(Duration::from_millis(wait)).await;
-        // One chunk that takes half a minute.
+        // The job has one chunk that takes half a minute.
         let job = world.submit(6_000, r#","chunk":6000"#).await;
         world.until(job, "some work", |summary| summary.counts.done > 400).await;
         world.kill("w0");
@@ -102,7 +102,7 @@ async fn what_a_killed_worker_held_is_published_at_once_though_no_hint_tells_of_
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_worker_claimed_after_it_was_forgotten_runs_elsewhere() {
+async fn a_chunk_that_an_unlisted_worker_claimed_runs_elsewhere() {
     let mut world = World::new();
     world.start_scheduler("s0");
     world.start_worker("w0", "default", 1, succeed);
@@ -124,7 +124,7 @@ async fn what_a_worker_claimed_after_it_was_forgotten_runs_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_small_job_costs_the_ledger_few_questions() {
+async fn a_small_job_costs_few_ledger_calls() {
     const JOBS: u64 = 500;
     let world = World::usual(succeed);
     let mut jobs = Vec::new();
@@ -134,8 +134,8 @@ async fn a_small_job_costs_the_ledger_few_questions() {
     for job in jobs {
         world.succeeds(job).await;
     }
-    // Admit, look, read the document, open twice, look, archive; and what is asked by the clock.
-    let asked = world.outage.asked();
+    // Admit, read, read the document, open twice, read, archive; and the periodic calls.
+    let asked = world.outage.calls();
     assert!(asked <= 8 * JOBS, "{asked} questions for {JOBS} jobs");
     world.stop().await;
 }
@@ -163,7 +163,7 @@ async fn a_deadline_and_a_limit_of_failures_end_a_job() {
     world.stop().await;
 }
 
-/// A document that can't be accepted is found in the dead queue with its reason.
+/// Checks that a bad document is in the dead queue with its reason.
 async fn refused(document: &str, reason: &str, id: Option<&str>) {
     let mut world = World::new();
     world.start_scheduler("s0");
@@ -180,7 +180,7 @@ async fn refused(document: &str, reason: &str, id: Option<&str>) {
         assert_eq!(summary.state, JobState::Rejected);
         assert!(summary.error.unwrap().contains(reason));
     }
-    // The next document is none the worse for it.
+    // The next document is not affected.
     world.start_worker("w0", "default", 1, succeed);
     let job = world.submit(3, "").await;
     world.succeeds(job).await;
@@ -188,7 +188,7 @@ async fn refused(document: &str, reason: &str, id: Option<&str>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_accepted_goes_to_the_dead_queue() {
+async fn bad_documents_go_to_the_dead_queue() {
     let id = "0193a0c5-7e1c-7000-8000-0000000000ff";
     let with_id = |rest: &str| format!(r#"{{"id":"{id}",{rest}}}"#);
     refused("no json at all", "not JSON", None).await;
@@ -211,7 +211,7 @@ async fn a_glob_without_files_is_refused_in_real_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_job_with_the_same_id_is_refused_and_the_first_goes_on() {
+async fn another_job_with_the_same_id_is_refused_and_the_first_continues() {
     let world = World::usual(succeed);
     let job = world.submit(2_000, "").await;
     world.until(job, "some work", |summary| summary.counts.done > 10).await;
@@ -241,7 +241,7 @@ async fn two_schedulers_feed_fifty_jobs_of_many_queues() {
     for job in &jobs[..25] {
         world.succeeds(*job).await;
     }
-    // One of them stops, and withdraws; the other takes over.
+    // One scheduler stops and deregisters; the other takes over its queues.
     world.stops[0].cancel();
     for job in &jobs[25..] {
         world.succeeds(*job).await;

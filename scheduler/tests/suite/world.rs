@@ -1,5 +1,5 @@
-//! A whole fleet in one process: schedulers, a ledger and a broker in memory, and small workers that claim and commit.
-//! Time is tokio's, paused, and the ledger's clock follows it.
+//! A whole fleet in one process: schedulers, a ledger and a broker in memory, and minimal workers
+//! that claim and commit. Tokio's time is paused, and the ledger's clock follows it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ impl Clock for TokioClock {
     }
 }
 
-/// What the workers make of a subtask: index and attempt to an outcome.
+/// The task of the workers: index and attempt to an outcome.
 pub(crate) type Handler = fn(u64, u32) -> OutcomeRun;
 
 pub(crate) fn succeed(index: u64, _: u32) -> OutcomeRun {
@@ -47,13 +47,13 @@ pub(crate) fn fail_once(index: u64, attempt: u32) -> OutcomeRun {
 }
 
 pub(crate) struct World {
-    /// As the test itself sees it: always there.
+    /// The ledger for the test itself, without outages.
     pub(crate) ledger: Arc<dyn Ledger>,
-    /// The same, to be taken back to what it was.
+    /// The same ledger, for snapshots.
     pub(crate) memory: MemoryLedger,
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) outage: Outage,
-    /// How schedulers that are started from now on expand globs, if not as usual.
+    /// Expands the globs of schedulers that are started from now on; `None` for the default.
     pub(crate) expand: Option<Expand>,
     tasks: BTreeMap<String, JoinHandle<()>>,
     pub(crate) stops: Vec<CancellationToken>,
@@ -67,7 +67,7 @@ impl World {
         Self::over(MemoryBroker::new())
     }
 
-    /// Whose broker keeps a journal.
+    /// A world whose broker has a journal.
     pub(crate) fn with_journal() -> Self {
         Self::over(MemoryBroker::with_journal())
     }
@@ -86,7 +86,7 @@ impl World {
         }
     }
 
-    /// One scheduler and two workers of four slots.
+    /// A world with one scheduler and two workers of four slots.
     pub(crate) fn usual(handler: Handler) -> Self {
         let mut world = Self::new();
         world.start_scheduler("s0");
@@ -141,7 +141,7 @@ impl World {
         self.tasks.insert(name.to_owned(), tokio::spawn(work));
     }
 
-    /// The scheduler that was started last stops in the middle of what it does.
+    /// Kills the scheduler that was started last.
     pub(crate) async fn kill_scheduler(&mut self) {
         let scheduler = self.schedulers.pop().expect("one runs");
         self.stops.pop();
@@ -149,7 +149,7 @@ impl World {
         let _ = scheduler.await;
     }
 
-    /// The worker stops in the middle of what it does.
+    /// Kills the worker.
     pub(crate) fn kill(&mut self, name: &str) {
         self.tasks.remove(name).expect("it runs").abort();
     }
@@ -160,7 +160,7 @@ impl World {
         self.broker.publish(&Queue::Jobs, message).await.unwrap();
     }
 
-    /// Publishes a job of a range; `fields` are more fields of its document.
+    /// Publishes a job with a range; `fields` are additional fields of its document.
     pub(crate) async fn submit(&self, total: u64, fields: &str) -> JobId {
         let number = u128::from(DRAWN.fetch_add(1, Ordering::Relaxed));
         let job = JobId::from_uuid(uuid::Uuid::from_u128(number));
@@ -168,7 +168,7 @@ impl World {
         job
     }
 
-    /// Publishes a job of a range once more.
+    /// Publishes the same job again.
     pub(crate) async fn publish_again(&self, job: JobId, total: u64, fields: &str) {
         let split = format!(r#"{{"by":"range","start":0,"end":{total}}}"#);
         self.publish(format!(r#"{{"id":"{job}","task":"noop","split":{split}{fields}}}"#)).await;
@@ -180,7 +180,7 @@ impl World {
         self.until(job, "any trace", |_| true)
     }
 
-    /// Waits for the job's end, which is not seen if it is forgotten soon.
+    /// Waits until the job has ended. Misses the end if the job is removed soon after it.
     #[track_caller]
     pub(crate) fn terminal<'a>(
         &'a self,
@@ -212,7 +212,7 @@ impl World {
         }
     }
 
-    /// Waits for the job's end, checks the books, and gives the summary.
+    /// Waits until the job has ended, checks that its counts balance, and returns its summary.
     #[track_caller]
     pub(crate) fn ended(&self, job: JobId) -> impl Future<Output = JobSummary> + '_ {
         let end = self.until(job, "the end", |summary| summary.state.is_terminal());
@@ -246,8 +246,8 @@ impl World {
     }
 }
 
-/// Asks again until the ledger answers.
-async fn insist<T, C: Future<Output = Result<T, longshore_ledger::Error>>>(
+/// Repeats a call until the ledger answers.
+async fn retry_until_answered<T, C: Future<Output = Result<T, longshore_ledger::Error>>>(
     call: impl Fn() -> C,
 ) -> T {
     loop {
@@ -262,17 +262,17 @@ async fn run(ledger: &dyn Ledger, node: &NodeId, message: ChunkMessage, handler:
     let token = Token::from_bytes(u128::from(DRAWN.fetch_add(1, Ordering::Relaxed)).to_be_bytes());
     let ChunkMessage { job, chunk, epoch, .. } = message;
     let params = ClaimParams::new(chunk, epoch, token, node.clone());
-    let claim = insist(|| ledger.claim(job, &params)).await;
+    let claim = retry_until_answered(|| ledger.claim(job, &params)).await;
     let Claim::Granted(Grant { from, to, attempt, .. }) = claim else { return };
     for index in from..to {
         tokio::time::sleep(Duration::from_millis(5)).await;
         let runs = split_results(index, vec![handler(index, attempt)]);
         let commit = Commit::new(index, runs, Duration::from_millis(5));
         let params = CommitParams::new(chunk, token, commit);
-        match insist(|| ledger.commit(job, &params)).await {
+        match retry_until_answered(|| ledger.commit(job, &params)).await {
             Committed::Settled { state: JobState::Paused } => {
                 let params = ReleaseParams::new(chunk, token);
-                insist(|| ledger.release(job, &params)).await;
+                retry_until_answered(|| ledger.release(job, &params)).await;
                 return;
             }
             Committed::Settled { .. } => {}

@@ -1,11 +1,12 @@
-//! Job documents.
+//! Fuzz target of job documents.
 
 use longshore_protocol::{InputFile, JobDocument, Manifest, Plan};
 
-/// A path of names, what was found, and what is allowed.
+/// The maximum length of an error: the place, the finding, and what is allowed.
 const LONGEST_ERROR: usize = 1_000;
 
-/// What is accepted survives its canonical form, and has a plan that can be asked; what is not gets an error with a place.
+/// An accepted document survives its canonical form and has a plan; a refused one gets an error
+/// with a place.
 pub(crate) fn job_document(bytes: &[u8]) {
     let peeked = JobDocument::peek_id(bytes);
     let document = match JobDocument::parse(bytes) {
@@ -25,7 +26,8 @@ pub(crate) fn job_document(bytes: &[u8]) {
     ask(document);
 }
 
-/// Asks for the ends of the plan: all splits count alike from a rule, so a size costs nothing.
+/// Reads the first, the middle and the last input of the plan. Inputs are computed by a rule, so
+/// large plans cost nothing.
 fn ask(document: JobDocument) {
     let needs_files = Plan::new(document.clone(), Manifest::default()).is_err();
     let files = [("/a", 0), ("/b", 1), ("/c", u64::from(u32::MAX))];
@@ -38,7 +40,7 @@ fn ask(document: JobDocument) {
                 assert!(!input.expect("an input is JSON").contains('\n'));
             }
         }
-        // So many windows of one byte.
+        // Too many windows of one byte.
         Err(error) => super::is_readable(&error.to_string(), LONGEST_ERROR),
     }
 }

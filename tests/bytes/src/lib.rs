@@ -1,21 +1,21 @@
-//! What must hold of every reader of foreign bytes, whatever the bytes.
+//! Fuzz targets: the properties of every parser of external bytes.
 //!
-//! A target is a function of bytes that panics when something does not hold. The fuzzer (`fuzz/`) looks for bytes that make
-//! it panic; `tests/corpus.rs` replays what it kept, in the default test command; `tests/mutated.rs` starts from what is valid
-//! and breaks it. The readers are the production ones.
+//! A target is a function of bytes that panics when a property does not hold. The fuzzer (`fuzz/`)
+//! looks for bytes that make it panic; `tests/corpus.rs` replays the kept inputs in the default
+//! test command; `tests/mutated.rs` changes valid inputs. The parsers are those of production.
 //!
-//! Of all of them: no panic, and an error is one line of bounded length. Deliberately absent: whether an input is read as
-//! it should be, which the readers' own tests tell.
+//! All targets check that no input panics and that an error is one line of bounded length.
+//! Deliberately absent: whether an input is parsed correctly, which the tests of the parsers check.
 
 mod documents;
 mod frames;
 mod settings;
 mod tasks;
 
-/// A target of the fuzzer: its name is that of its folder in `fuzz/corpus`.
+/// A fuzz target and its name, which is also the name of its folder in `fuzz/corpus`.
 pub type Target = (&'static str, fn(&[u8]));
 
-/// All of them.
+/// All fuzz targets.
 pub const TARGETS: [Target; 8] = [
     ("job_document", documents::job_document),
     ("chunk_message", tasks::chunk_message),
@@ -33,7 +33,8 @@ pub fn run(name: &str, bytes: &[u8]) {
     target(bytes);
 }
 
-/// Errors are read by people, in logs and in one field of a status.
+/// Checks that an error is one line of at most `longest` bytes, because people read it in logs and
+/// in `status`.
 #[track_caller]
 fn is_readable(error: &str, longest: usize) {
     assert!(!error.is_empty(), "an error without words");

@@ -1,14 +1,14 @@
-//! What an operator writes.
+//! Fuzz targets of settings that an operator writes: addresses and tasks.
 
 use longshore_worker::TaskSpec;
 
-/// Longer than any address of sense.
+/// The maximum length of an error, longer than any sensible address.
 const LONGEST_ERROR: usize = 1_000;
 
-/// What nobody may read in an error.
+/// The password, which no error may contain.
 const SECRET: &str = "s3cr3t";
 
-/// An address is shown without its password, and so is what is wrong with it.
+/// Neither an address nor its error shows the password.
 pub(crate) fn addresses(bytes: &[u8]) {
     let Ok(url) = std::str::from_utf8(bytes) else { return };
     let is_password = holds_secret(url);
@@ -24,7 +24,8 @@ pub(crate) fn addresses(bytes: &[u8]) {
     }
 }
 
-/// Whether the secret stands in the password of `scheme://user:password@…`, escaped as it should be or not, and nowhere else.
+/// Whether only the password of `scheme://user:password@…`, escaped correctly or not, contains the
+/// secret.
 fn holds_secret(url: &str) -> bool {
     let Some((scheme, rest)) = url.split_once("://") else { return false };
     let Some((user, rest)) = rest.split_once(':') else { return false };
@@ -33,7 +34,7 @@ fn holds_secret(url: &str) -> bool {
     is_user && password.contains(SECRET) && url.matches(SECRET).count() == 1
 }
 
-/// A task in a worker's file.
+/// A task in the settings of a worker.
 pub(crate) fn task_spec(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Err(error) = toml::from_str::<TaskSpec>(text) {

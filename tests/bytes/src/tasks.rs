@@ -1,12 +1,12 @@
-//! What workers are told, and what tasks answer them.
+//! Fuzz targets of chunk messages and of the answers of tasks.
 
 use longshore_protocol::{ChunkMessage, Outcome};
 use longshore_worker::fuzzing;
 
-/// A quoted beginning of the answer, and what is wrong with it.
+/// The maximum length of an error, which quotes the beginning of the answer.
 const LONGEST_ERROR: usize = 2_000;
 
-/// What is taken is of our version, and means the same when it is written again.
+/// An accepted message has the right version, and survives serialization.
 pub(crate) fn chunk_message(bytes: &[u8]) {
     let Some(message) = fuzzing::chunk_message(bytes) else { return };
     assert_eq!(message.v, ChunkMessage::VERSION);
@@ -14,7 +14,7 @@ pub(crate) fn chunk_message(bytes: &[u8]) {
     assert_eq!(fuzzing::chunk_message(&text), Some(message));
 }
 
-/// A result can be read again, by a reduction for one; whatever is no answer is explained.
+/// A result can be parsed again, for example by a reduction; a wrong answer gets an error.
 pub(crate) fn served_answer(bytes: &[u8]) {
     match fuzzing::served_answer(bytes) {
         Ok(Outcome::Success(json)) => is_a_result(&json),
@@ -23,7 +23,7 @@ pub(crate) fn served_answer(bytes: &[u8]) {
     }
 }
 
-/// Every text is a result, and one that can be read again.
+/// Every text is a result that can be parsed again.
 pub(crate) fn output(bytes: &[u8]) {
     match fuzzing::output(bytes) {
         Ok(json) => {
@@ -41,9 +41,9 @@ pub(crate) fn output(bytes: &[u8]) {
     }
 }
 
-/// A line of its own among other results, that every reader takes for JSON and none for a pointer.
+/// Checks that a result is one line of JSON, and not a pointer.
 fn is_a_result(json: &str) {
     assert!(!json.contains('\n') && !json.starts_with('@'), "{json:?}");
     let checked = longshore_protocol::json::check(json);
-    assert_eq!(checked, Ok(()), "a result that nobody can read: {json:?}");
+    assert_eq!(checked, Ok(()), "a result that can't be read: {json:?}");
 }

@@ -1,6 +1,7 @@
-//! Replays what the fuzzer kept: an input for each way through a reader, and each input that once broke one.
+//! Replays the corpus of the fuzzer: an input for each path through a parser, and each input that
+//! once broke one.
 
-#![expect(clippy::print_stderr, reason = "a failed test shows which input it was at")]
+#![expect(clippy::print_stderr, reason = "a failed test shows the last input")]
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +9,7 @@ use std::path::Path;
 use longshore_bytes::TARGETS;
 
 #[test]
-fn nothing_that_the_fuzzer_kept_breaks_a_reader() {
+fn no_input_of_the_corpus_breaks_a_parser() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
     for (name, target) in TARGETS {
         let mut inputs = 0;
@@ -23,9 +24,10 @@ fn nothing_that_the_fuzzer_kept_breaks_a_reader() {
     }
 }
 
-/// Each is too large for a corpus, and takes no time unless something about it is worse than linear.
+/// Inputs that are too large for the corpus. They take no time unless a parser needs more than
+/// linear time.
 #[test]
-fn large_inputs_cost_what_they_weigh() {
+fn large_inputs_take_linear_time() {
     const SIZE: usize = 256 << 10;
     let repeated = |text: &str| text.repeat(SIZE / text.len());
     let document = |split: &str| format!(r#"{{"task":"t","split":{split}}}"#);

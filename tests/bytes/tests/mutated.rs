@@ -1,4 +1,4 @@
-//! Valid inputs with something changed: nearer to what people and programs get wrong than bytes at random.
+//! Mutations of valid inputs, which are closer to real mistakes than random bytes.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use longshore_bytes::run;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-/// Words that mean something to one reader or another.
+/// Tokens that have a meaning for a parser.
 const WORDS: [&str; 28] = [
     "null",
     "true",

@@ -1,18 +1,19 @@
-//! Compares what Longshore says with what the history says. Pure; each check has an id and, below, an input that it catches.
+//! The checker: compares what Longshore reports with the history. Its functions are pure; each
+//! check has an id and, in `tests/checkers.rs`, an input that it catches.
 //!
-//! | id | what must hold |
+//! | id | invariant |
 //! | --- | --- |
 //! | C1 | every confirmed job has ended |
-//! | C2 | every subtask is counted once, and what counts as done has an execution that ended |
-//! | C3 | results are right; a signed one is of a worker that ended this subtask |
-//! | C4 | no job exists, and nothing ran, that nobody asked for |
+//! | C2 | every subtask is counted once, and each done one has an attempt that ended |
+//! | C3 | results are right; a signed result is of a worker that ended this subtask |
+//! | C4 | every job and every subtask that ran was submitted |
 //! | C5 | queues are empty at the end |
-//! | C6 | nothing is left behind: chunks, retries, connections, threads, files |
-//! | C7 | how much ran again and how soon: reported, not judged here |
-//! | C8 | no process exited that was not killed |
-//! | C9 | few lines in the log for each change of state |
-//! | C10 | no process is left of a command that has ended, however it ran away |
-//! | C11 | where slots are free, no subtask waits for long, whoever was lost |
+//! | C6 | no leaks: chunks, retries, connections, threads, files |
+//! | C7 | how much ran again and how soon: reported, not checked here |
+//! | C8 | no process exited by itself |
+//! | C9 | each change of state logs few lines |
+//! | C10 | no process outlives the command that started it |
+//! | C11 | while slots are free, no subtask waits for long, even after losses |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -22,17 +23,17 @@ use uuid::Uuid;
 
 use crate::history::{History, Intent};
 use crate::marks::What;
+use crate::process_stats::ProcessStats;
 use crate::runaways::Runaway;
 use crate::tasks::{SIGNED, fails_for_good, result, signer};
-use crate::vitals::Vitals;
 use crate::waits::Wait;
 
-/// Something that must not be.
+/// The violation of an invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// The check that found it.
+    /// The id of the check.
     pub check: &'static str,
-    /// What was found.
+    /// The finding.
     pub found: String,
 }
 
@@ -42,77 +43,79 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What Longshore says of a job at the end.
+/// What Longshore reports about a job at the end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Told {
-    /// Its state.
+pub struct ReportedJob {
+    /// The state of the job.
     pub state: String,
-    /// Its books.
+    /// All subtasks.
     pub total: u64,
     /// Subtasks that succeeded.
     pub done: u64,
     /// Subtasks that failed for good.
     pub failed: u64,
-    /// Subtasks that were given up.
+    /// Subtasks that were cancelled.
     pub cancelled: u64,
-    /// Whether `longshore audit` found that the books balance; what it said, if not.
+    /// The output of `longshore audit`, if the counts don't balance.
     pub unbalanced: Option<String>,
-    /// What `longshore results` printed, a line a subtask that is done.
+    /// The output of `longshore results`: one line for each done subtask.
     pub results: Vec<String>,
-    /// Subtasks that failed with the deaths of workers for evidence.
+    /// Subtasks that failed because workers died of them.
     pub poison: BTreeSet<u64>,
-    /// Open chunks and retries that are still in the ledger.
+    /// The number of open chunks and retries that are still in the ledger.
     pub left_open: u64,
 }
 
 const ENDS: [&str; 4] = ["succeeded", "failed", "cancelled", "rejected"];
 
-/// The most examples that one violation shows.
+/// The maximum number of examples in a violation.
 const EXAMPLES: usize = 5;
 
-/// C1 to C4 and the ledger's part of C6: everything about jobs.
-pub fn check_jobs(history: &History, told: &BTreeMap<Uuid, Told>) -> Vec<Violation> {
+/// Checks C1 to C4 and the ledger's part of C6.
+pub fn check_jobs(history: &History, reported: &BTreeMap<Uuid, ReportedJob>) -> Vec<Violation> {
     let mut violations = Vec::new();
     let executed = Executed::of(history);
     for (job, intent) in &history.intents {
         let found =
             |check, found: String| Violation { check, found: format!("job {job}: {found}") };
-        let Some(told) = told.get(job) else {
+        let Some(reported) = reported.get(job) else {
             if intent.confirmed {
                 violations.push(found("C1", "was confirmed and is unknown".into()));
             }
             continue;
         };
-        if !ENDS.contains(&told.state.as_str()) {
-            violations.push(found("C1", format!("was confirmed and is {}", told.state)));
+        if !ENDS.contains(&reported.state.as_str()) {
+            violations.push(found("C1", format!("was confirmed and is {}", reported.state)));
             continue;
         }
         let complaints = [
-            ("C2", executed.counts(*job, intent, told)),
-            ("C2", executed.lacks(*job, intent, told)),
-            ("C3", executed.results(*job, intent, told)),
+            ("C2", executed.counts(*job, intent, reported)),
+            ("C2", executed.missing(*job, intent, reported)),
+            ("C3", executed.results(*job, intent, reported)),
         ];
         let complaints = complaints.into_iter();
         violations.extend(complaints.filter_map(|(id, what)| what.map(|what| found(id, what))));
-        if told.left_open > 0 {
-            violations.push(found("C6", format!("{} chunks and retries are left", told.left_open)));
+        if reported.left_open > 0 {
+            violations
+                .push(found("C6", format!("{} chunks and retries are left", reported.left_open)));
         }
     }
-    violations.extend(invented(history, told));
+    violations.extend(invented(history, reported));
     violations
 }
 
-/// A subtask that cost so many workers is taken for poison, whoever killed them: two until it is set apart, three alone.
+/// A subtask counts as poison after the death of this number of its workers: two until it is
+/// isolated, three with it alone.
 const DEATHS: usize = 5;
 
-/// What became of subtasks.
+/// The attempts at all subtasks, from the history.
 struct Executed {
-    /// Which have an execution that ended well, by job.
+    /// Whether each subtask has a successful attempt, by job.
     ended: BTreeMap<Uuid, Vec<bool>>,
-    /// The workers that ended each.
+    /// The workers that ended each subtask: job, index, worker.
     workers: BTreeSet<(Uuid, u64, u64)>,
-    /// Which so many workers began that they may have been taken for poison. One that was frozen for long may even have
-    /// brought it to an end, when it counted as dead.
+    /// The subtasks that at least [`DEATHS`] workers began, so that they may count as poison. A
+    /// worker that was frozen for long may even have ended one while it counted as dead.
     unlucky: BTreeSet<(Uuid, u64)>,
 }
 
@@ -143,17 +146,17 @@ impl Executed {
         Self { ended, workers, unlucky: tries.into_keys().collect() }
     }
 
-    /// Whether the subtask has to fail in the end.
-    fn fails(&self, job: Uuid, intent: &Intent, told: &Told, index: u64) -> bool {
-        let is_unlucky = told.poison.contains(&index) && self.unlucky.contains(&(job, index));
+    /// Whether the subtask must fail.
+    fn fails(&self, job: Uuid, intent: &Intent, reported: &ReportedJob, index: u64) -> bool {
+        let is_unlucky = reported.poison.contains(&index) && self.unlucky.contains(&(job, index));
         is_unlucky || fails_for_good(&intent.task, index)
     }
 
-    fn lacks(&self, job: Uuid, intent: &Intent, told: &Told) -> Option<String> {
+    fn missing(&self, job: Uuid, intent: &Intent, reported: &ReportedJob) -> Option<String> {
         let bits = self.ended.get(&job)?;
         let lost = (0u64..)
             .zip(bits)
-            .filter(|(index, ended)| !**ended && !self.fails(job, intent, told, *index));
+            .filter(|(index, ended)| !**ended && !self.fails(job, intent, reported, *index));
         let lost: Vec<u64> = lost.map(|(index, _)| index).collect();
         let some: Vec<u64> = lost.iter().copied().take(EXAMPLES).collect();
         let count = lost.len();
@@ -161,13 +164,14 @@ impl Executed {
             .then(|| format!("{count} subtasks count as done and never ran to an end: {some:?}"))
     }
 
-    fn counts(&self, job: Uuid, intent: &Intent, told: &Told) -> Option<String> {
-        let Told { total, done, failed, cancelled, .. } = *told;
-        if let Some(said) = &told.unbalanced {
+    fn counts(&self, job: Uuid, intent: &Intent, reported: &ReportedJob) -> Option<String> {
+        let ReportedJob { total, done, failed, cancelled, .. } = *reported;
+        if let Some(said) = &reported.unbalanced {
             return Some(format!("the counts don't balance: {said}"));
         }
-        let fails =
-            (0..intent.total).filter(|index| self.fails(job, intent, told, *index)).count() as u64;
+        let fails = (0..intent.total)
+            .filter(|index| self.fails(job, intent, reported, *index))
+            .count() as u64;
         let expected = (intent.total, intent.total - fails, fails, 0);
         let found = (total, done, failed, cancelled);
         (found != expected).then(|| {
@@ -175,14 +179,18 @@ impl Executed {
         })
     }
 
-    fn results(&self, job: Uuid, intent: &Intent, told: &Told) -> Option<String> {
-        let done = (0..intent.total).filter(|index| !self.fails(job, intent, told, *index));
+    fn results(&self, job: Uuid, intent: &Intent, reported: &ReportedJob) -> Option<String> {
+        let done = (0..intent.total).filter(|index| !self.fails(job, intent, reported, *index));
         let expected: Vec<(u64, u64)> =
             done.map(|index| (index, result(&intent.task, index))).collect();
-        if told.results.len() != expected.len() {
-            return Some(format!("{} results instead of {}", told.results.len(), expected.len()));
+        if reported.results.len() != expected.len() {
+            return Some(format!(
+                "{} results instead of {}",
+                reported.results.len(),
+                expected.len()
+            ));
         }
-        let mut pairs = told.results.iter().zip(&expected).enumerate();
+        let mut pairs = reported.results.iter().zip(&expected).enumerate();
         pairs.find_map(|(place, (found, (index, right)))| {
             let is_right = match found.parse() {
                 Ok(found) if intent.task == SIGNED => {
@@ -196,14 +204,14 @@ impl Executed {
     }
 }
 
-fn invented(history: &History, told: &BTreeMap<Uuid, Told>) -> Vec<Violation> {
+fn invented(history: &History, reported: &BTreeMap<Uuid, ReportedJob>) -> Vec<Violation> {
     let known: BTreeSet<&Uuid> = history.intents.keys().collect();
     let seen = history.jobs_seen();
     let jobs: BTreeSet<&Uuid> =
-        told.keys().chain(&seen).filter(|job| !known.contains(job)).collect();
+        reported.keys().chain(&seen).filter(|job| !known.contains(job)).collect();
     let mut violations: Vec<Violation> = jobs
         .into_iter()
-        .map(|job| Violation { check: "C4", found: format!("job {job}: nobody asked for it") })
+        .map(|job| Violation { check: "C4", found: format!("job {job}: it was not submitted") })
         .collect();
     let beyond = history.marks.iter().find(|mark| {
         history.intents.get(&mark.job).is_some_and(|intent| mark.index >= intent.total)
@@ -215,7 +223,7 @@ fn invented(history: &History, told: &BTreeMap<Uuid, Told>) -> Vec<Violation> {
     violations
 }
 
-/// C5: nothing waits in any queue. Takes the names of queues and their messages.
+/// Checks C5 for queues, given by their names and numbers of messages.
 pub fn check_queues(depths: &[(String, u64)]) -> Vec<Violation> {
     let full = depths.iter().filter(|(_, messages)| *messages > 0);
     let found =
@@ -223,12 +231,17 @@ pub fn check_queues(depths: &[(String, u64)]) -> Vec<Violation> {
     full.map(|depth| Violation { check: "C5", found: found(depth) }).collect()
 }
 
-/// How much more a process may use at the end than before: pools and threads for blocking calls come and go.
+/// How much more a process may use at the end than before, because pools and threads for blocking
+/// calls vary.
 const MORE_THREADS: usize = 8;
 const MORE_FILES: usize = 24;
 
-/// C6: what a process uses at the end is about what it used before.
-pub fn check_vitals(name: &str, before: Vitals, after: Vitals) -> Vec<Violation> {
+/// Checks C6 for a process: it uses about as much at the end as before.
+pub fn check_process_stats(
+    name: &str,
+    before: ProcessStats,
+    after: ProcessStats,
+) -> Vec<Violation> {
     let pairs = [
         ("threads", before.threads, after.threads, MORE_THREADS),
         ("open files", before.files, after.files, MORE_FILES),
@@ -238,7 +251,7 @@ pub fn check_vitals(name: &str, before: Vitals, after: Vitals) -> Vec<Violation>
     leaks.map(|leak| Violation { check: "C6", found: found(leak) }).collect()
 }
 
-/// C6: what a server counts at the end is about what it counted before: connections.
+/// Checks C6 for a server: it has about as many connections at the end as before.
 pub fn check_connections(server: &str, before: usize, after: usize) -> Vec<Violation> {
     let more = before / 2 + MORE_FILES;
     let leaked =
@@ -246,19 +259,20 @@ pub fn check_connections(server: &str, before: usize, after: usize) -> Vec<Viola
     leaked.map(|found| Violation { check: "C6", found }).into_iter().collect()
 }
 
-/// C8: a process that nobody killed runs. Takes what it printed last, for the report.
+/// Checks C8. `tail` is the end of the output of the process, for the report.
 pub fn check_alive(name: &str, runs: bool, tail: &str) -> Vec<Violation> {
-    let found = || format!("{name} exited by itself; its last words: {tail}");
+    let found = || format!("{name} exited by itself; its last output: {tail}");
     (!runs).then(|| Violation { check: "C8", found: found() }).into_iter().collect()
 }
 
-/// C10: the processes that are left of commands which have ended.
+/// Checks C10. `left` are the processes whose commands have ended.
 pub fn check_runaways(left: &[Runaway]) -> Vec<Violation> {
     let found = || format!("{} processes outlive their commands: {left:?}", left.len());
     (!left.is_empty()).then(|| Violation { check: "C10", found: found() }).into_iter().collect()
 }
 
-/// C11: no subtask waited for longer than this. For runs in which slots are free all the while.
+/// Checks C11: no subtask waited for longer than `longest`. For runs in which slots are always
+/// free.
 pub fn check_waits(waits: &[Wait], longest: Duration) -> Vec<Violation> {
     let long = waits.iter().filter(|wait| wait.lasted > longest);
     let found = |Wait { job, index, cause, lasted }: &Wait| {
@@ -267,12 +281,12 @@ pub fn check_waits(waits: &[Wait], longest: Duration) -> Vec<Violation> {
     long.map(|wait| Violation { check: "C11", found: found(wait) }).collect()
 }
 
-/// The most lines that one change of state is worth to a process: it speaks to its servers over several connections, and each
-/// part that notices says so once.
+/// The maximum number of lines that a process logs for one change of state. It has several
+/// connections to its servers, and each part that notices the change logs it once.
 const LINES_A_CHANGE: usize = 12;
 
-/// C9: what was logged while the state changed so many times. No line comes more often than there were changes, so nothing is
-/// repeated while a state lasts.
+/// Checks C9 for the output during a number of changes of state. No line may be logged more often
+/// than there were changes, so no line is repeated while a state lasts.
 pub fn check_log(name: &str, log: &str, changes: usize) -> Vec<Violation> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for line in log.lines() {
@@ -288,7 +302,7 @@ pub fn check_log(name: &str, log: &str, changes: usize) -> Vec<Violation> {
     found.into_iter().map(|found| Violation { check: "C9", found }).collect()
 }
 
-/// A line of the log begins with its time.
+/// A line of the log without the time at its beginning.
 fn without_time(line: &str) -> &str {
     let is_time = |word: &str| word.starts_with("20") && word.ends_with('Z');
     match line.split_once(char::is_whitespace) {

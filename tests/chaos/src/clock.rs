@@ -1,18 +1,18 @@
-//! The machine's monotonic clock: the one clock that all processes of a run share.
+//! The machine's monotonic clock, which all processes of a run share.
 
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-/// A moment, told from the same unknown beginning in every process of the machine.
+/// A moment, relative to an origin that is the same for all processes of the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment {
-    /// Nanoseconds since that beginning.
+    /// Nanoseconds since the origin.
     pub ns: u64,
 }
 
 impl Moment {
-    /// Now.
+    /// The current moment.
     ///
     /// # Panics
     /// On a machine without a monotonic clock.
@@ -22,7 +22,7 @@ impl Moment {
         Self { ns: u64::try_from(ns).expect("a machine that is up for less than 584 years") }
     }
 
-    /// How long after `earlier` this is; nothing if it is not after it.
+    /// The time since `earlier`, or zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.ns.saturating_sub(earlier.ns))
     }

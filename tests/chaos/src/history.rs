@@ -1,4 +1,4 @@
-//! What really happened, as the handlers and the submitters wrote it down.
+//! The history of a run, as handlers and submitters have written it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -12,59 +12,59 @@ use uuid::Uuid;
 use crate::clock::Moment;
 use crate::marks::{What, append_to};
 
-/// The submitters' file in the folder of the history.
+/// The name of the submitters' file in the folder of the history.
 const SUBMISSIONS: &str = "submissions";
 
 /// One line of a handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// What happened.
+    /// The event.
     pub what: What,
     /// The job.
     pub job: Uuid,
     /// The subtask.
     pub index: u64,
-    /// Its attempt, as the handler was told.
+    /// The attempt, as the handler received it.
     pub attempt: u32,
-    /// The worker's process.
+    /// The process of the worker.
     pub worker: u32,
-    /// When.
+    /// The time of the event.
     pub at: Moment,
 }
 
-/// What a submitter asked for.
+/// A job that a submitter wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Intent {
     /// The task.
     pub task: String,
-    /// How many subtasks.
+    /// The number of subtasks.
     pub total: u64,
-    /// Whether `longshore submit` said that the job was accepted.
+    /// Whether `longshore submit` has confirmed the job.
     pub confirmed: bool,
 }
 
 /// A worker that was killed, frozen or cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LossCause {
-    /// Its process.
+pub struct WorkerLoss {
+    /// The process of the worker.
     pub worker: u32,
-    /// When.
+    /// The time of the loss.
     pub at: Moment,
-    /// Whether nothing can come of it after that: it was killed. Others may wake up and go on.
+    /// Whether it was killed. Other workers may continue later.
     pub for_good: bool,
 }
 
-/// Everything that was written.
+/// The history of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
-    /// In no particular order.
+    /// All marks, in no particular order.
     pub marks: Vec<Mark>,
-    /// Jobs that somebody meant to submit.
+    /// All jobs that submitters intended to submit.
     pub intents: BTreeMap<Uuid, Intent>,
 }
 
 impl History {
-    /// Reads a folder. The last line of a file may be torn: its writer was killed.
+    /// Reads a folder. The last line of a file may be incomplete, because its writer was killed.
     ///
     /// # Panics
     /// When anything else can't be read.
@@ -94,7 +94,7 @@ impl History {
                 let total = total.parse().expect("a number");
                 let job = job.parse().expect("a UUID");
                 let intent = Intent { task: task.into(), total, confirmed: false };
-                // A second submission of the same document is no second intent.
+                // A second submission of the same document adds no intent.
                 self.intents.entry(job).or_insert(intent);
             }
             ["confirmed", job] => {
@@ -108,9 +108,9 @@ impl History {
         }
     }
 
-    /// Attempts that began before a loss on the worker that was lost, and had not ended by then. A signal takes its time, so what
-    /// a killed worker still brought to its end was not cut short.
-    pub fn cut_short(&self, loss: LossCause) -> Vec<Mark> {
+    /// The attempts that a loss interrupted on the lost worker. A signal takes time to arrive, so
+    /// an attempt that a killed worker ended after the loss was not interrupted.
+    pub fn interrupted(&self, loss: WorkerLoss) -> Vec<Mark> {
         let ended = |mark: &Mark| loss.for_good && mark.what != What::Start;
         let before =
             |mark: &&Mark| mark.worker == loss.worker && (mark.at <= loss.at || ended(mark));
@@ -126,16 +126,17 @@ impl History {
         open.into_values().collect()
     }
 
-    /// For each attempt that the losses cut short, how long it took until the subtask began elsewhere; `None` if it never did.
-    pub fn recoveries(&self, losses: &[LossCause]) -> Vec<Option<Duration>> {
+    /// For each interrupted attempt, the time until the subtask began elsewhere; `None` if it never
+    /// did.
+    pub fn recoveries(&self, losses: &[WorkerLoss]) -> Vec<Option<Duration>> {
         let mut starts: HashMap<(Uuid, u64), Vec<&Mark>> = HashMap::new();
         for mark in self.marks.iter().filter(|mark| mark.what == What::Start) {
             starts.entry((mark.job, mark.index)).or_default().push(mark);
         }
         let mut times = Vec::new();
         for loss in losses {
-            for cut in self.cut_short(*loss) {
-                let again = starts[&(cut.job, cut.index)].iter();
+            for attempt in self.interrupted(*loss) {
+                let again = starts[&(attempt.job, attempt.index)].iter();
                 let again = again.filter(|mark| mark.at > loss.at && mark.worker != loss.worker);
                 times.push(again.map(|mark| mark.at.since(loss.at)).min());
             }
@@ -143,8 +144,8 @@ impl History {
         times
     }
 
-    /// How long after `from` attempts began again for good, of all pauses that are no mere `lull` and end within `watched`; nothing
-    /// if there was none.
+    /// The end of the last pause without new attempts, as the time since `from`. Only pauses of at
+    /// least `lull` count that end within `watched`; zero if there was none.
     pub fn standstill(&self, from: Moment, watched: Duration, lull: Duration) -> Duration {
         let starts = self.marks.iter().filter(|mark| mark.what == What::Start);
         let mut starts: Vec<Moment> = starts.map(|mark| mark.at).collect();
@@ -155,7 +156,7 @@ impl History {
         ends.max().unwrap_or_default()
     }
 
-    /// Attempts at subtasks, by how often each began: more than once is the price of chaos.
+    /// How many attempts at each subtask began. Faults cause more than one.
     pub fn starts(&self) -> HashMap<(Uuid, u64), u32> {
         let mut starts = HashMap::new();
         for mark in self.marks.iter().filter(|mark| mark.what == What::Start) {
@@ -164,20 +165,20 @@ impl History {
         starts
     }
 
-    /// How many attempts began in each second from the first on.
-    pub fn pace(&self) -> Vec<usize> {
+    /// How many attempts began in each second since the first attempt.
+    pub fn starts_per_second(&self) -> Vec<usize> {
         let starts = self.marks.iter().filter(|mark| mark.what == What::Start);
         let first = starts.clone().map(|mark| mark.at).min().unwrap_or_default();
-        let mut pace = Vec::new();
+        let mut counts = Vec::new();
         for mark in starts {
             let second = usize::try_from(mark.at.since(first).as_secs()).unwrap_or_default();
-            pace.resize(pace.len().max(second + 1), 0);
-            pace[second] += 1;
+            counts.resize(counts.len().max(second + 1), 0);
+            counts[second] += 1;
         }
-        pace
+        counts
     }
 
-    /// Jobs of which handlers ran something.
+    /// The jobs of which handlers ran subtasks.
     pub fn jobs_seen(&self) -> BTreeSet<Uuid> {
         self.marks.iter().map(|mark| mark.job).collect()
     }
@@ -193,7 +194,8 @@ fn mark(line: &str, worker: u32) -> Option<Mark> {
     words.next().is_none().then_some(Mark { what, job, index, attempt, worker, at })
 }
 
-/// The submitters' side: the intent before the first try, the confirmation after the last.
+/// Writes the history of submissions: the intent before the first try, the confirmation after the
+/// last.
 #[derive(Clone, Copy, Debug)]
 pub struct Submissions<'a> {
     /// The folder of the history.
@@ -201,28 +203,28 @@ pub struct Submissions<'a> {
 }
 
 impl Submissions<'_> {
-    /// Somebody is about to submit a job.
+    /// Records that a job will be submitted.
     pub fn intend(self, job: Uuid, task: &str, total: u64) {
-        self.tell(&format!("intent {job} {task} {total}\n"));
+        self.write(&format!("intent {job} {task} {total}\n"));
     }
 
-    /// Longshore says that it has the job.
+    /// Records that Longshore has confirmed the job.
     pub fn confirm(self, job: Uuid) {
-        self.tell(&format!("confirmed {job}\n"));
+        self.write(&format!("confirmed {job}\n"));
     }
 
-    /// The job was deleted: its id may be used for another one.
+    /// Records that the job was deleted, so that its id may be used again.
     pub fn forget(self, job: Uuid) {
-        self.tell(&format!("deleted {job}\n"));
+        self.write(&format!("deleted {job}\n"));
     }
 
-    fn tell(self, line: &str) {
+    fn write(self, line: &str) {
         let mut file = append_to(&self.folder.join(SUBMISSIONS));
-        file.write_all(line.as_bytes()).expect("the history takes a line");
+        file.write_all(line.as_bytes()).expect("a line of the history is written");
     }
 }
 
-/// Percentiles of durations, for people: `p50 1.2s p99 3.4s max 4s of 50`.
+/// Formats percentiles of durations: `p50 1.2s p99 3.4s max 4s of 50`.
 pub fn percentiles(times: &[Duration]) -> String {
     let mut text = String::new();
     for (name, percent) in [("p50", 50), ("p99", 99), ("max", 100)] {
@@ -231,7 +233,8 @@ pub fn percentiles(times: &[Duration]) -> String {
     text + &format!("of {}", times.len())
 }
 
-/// The smallest duration that is not below `percent` per cent of them; nothing if there are none.
+/// The smallest duration that is at least as long as `percent` per cent of all; zero if there are
+/// none.
 pub fn percentile(times: &[Duration], percent: usize) -> Duration {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();
@@ -251,15 +254,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_and_a_torn_last_line_is_left_out() {
+    fn written_lines_are_read_except_an_incomplete_last_line() {
         let folder = tempfile::tempdir().expect("a folder");
-        let told = Submissions { folder: folder.path() };
-        told.intend(JOB, "mark", 5);
-        told.confirm(JOB);
-        told.intend(JOB, "mark", 5);
+        let submissions = Submissions { folder: folder.path() };
+        submissions.intend(JOB, "mark", 5);
+        submissions.confirm(JOB);
+        submissions.intend(JOB, "mark", 5);
         let other = Uuid::from_u128(8);
-        told.intend(other, "mark", 5);
-        told.forget(other);
+        submissions.intend(other, "mark", 5);
+        submissions.forget(other);
         let lines = format!("start {JOB} 3 1 1000000\nend {JOB} 3 1 2000000\nstart {JOB} 4");
         fs::write(folder.path().join("host-a.77.78.marks"), lines).expect("room");
         let history = History::read(folder.path());
@@ -280,23 +283,23 @@ mod tests {
             at(What::Start, 2, 12, 300),
         ];
         let history = History { marks, ..History::default() };
-        let loss = LossCause { worker: 10, at: Moment { ns: 5_000_000 }, for_good: false };
+        let loss = WorkerLoss { worker: 10, at: Moment { ns: 5_000_000 }, for_good: false };
         let times = history.recoveries(&[loss]);
         assert_eq!(times, [Some(Duration::from_millis(100)), None]);
     }
 
     #[test]
-    fn what_a_killed_worker_still_finished_was_not_cut_short() {
+    fn an_attempt_that_a_killed_worker_ended_was_not_interrupted() {
         let marks = vec![at(What::Start, 1, 10, 1), at(What::End, 1, 10, 6)];
         let history = History { marks, ..History::default() };
-        let loss = LossCause { worker: 10, at: Moment { ns: 5_000_000 }, for_good: true };
-        assert_eq!(history.cut_short(loss), []);
-        let frozen = LossCause { for_good: false, ..loss };
-        assert_eq!(history.cut_short(frozen).len(), 1);
+        let loss = WorkerLoss { worker: 10, at: Moment { ns: 5_000_000 }, for_good: true };
+        assert_eq!(history.interrupted(loss), []);
+        let frozen = WorkerLoss { for_good: false, ..loss };
+        assert_eq!(history.interrupted(frozen).len(), 1);
     }
 
     #[test]
-    fn a_standstill_lasts_until_attempts_begin_again_for_good() {
+    fn a_standstill_ends_with_the_last_long_pause() {
         let starts = [0, 90, 300, 310, 320, 1_000, 1_010, 9_000];
         let marks = starts.map(|ms| at(What::Start, ms, 10, ms)).to_vec();
         let history = History { marks, ..History::default() };
@@ -305,9 +308,9 @@ mod tests {
             history.standstill(from, Duration::from_secs(5), lull).as_millis()
         };
         assert_eq!(stands(100, 250), 900);
-        assert_eq!(stands(100, 700), 0, "a lull is none");
+        assert_eq!(stands(100, 700), 0, "a short pause is no standstill");
         assert_eq!(stands(305, 600), 695);
-        assert_eq!(stands(1_005, 250), 0, "what ends later has another cause");
+        assert_eq!(stands(1_005, 250), 0, "a pause that ends later has another cause");
     }
 
     #[test]

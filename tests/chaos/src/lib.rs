@@ -1,30 +1,32 @@
-//! Chaos on real processes: RabbitMQ, Redis, two schedulers and four workers, each of which can be killed, frozen or cut off,
-//! and a checker that believes none of them.
+//! Chaos tests on real processes: RabbitMQ, Redis, schedulers and workers, each of which a nemesis
+//! can kill, freeze or cut off, and a checker that trusts none of them.
 //!
 //! ```text
-//!   nemesis ──kill, freeze, cut──▶ crew ◀──links──▶ RabbitMQ, Redis ◀──restart, purge, flush── nemesis
+//!   nemesis ──kill, freeze, cut─▶ cluster ◀──links──▶ RabbitMQ, Redis ◀─restart, flush─ nemesis
 //!                                   │
 //!   submitters ──intent, confirmed──┤
 //!                                   ▼
-//!                    history: append-only files that neither server knows ──▶ checker ──▶ violations
+//!                    history: append-only files outside of both servers ──▶ checker
 //! ```
 //!
-//! What the fleet did is told by the handlers themselves: a line when an attempt begins, a line when it ends, written to
-//! files before anybody else hears of it. The checker compares that history with what Longshore says of its jobs.
-//! Everything random comes from one seed, which a failing run prints.
+//! The task handlers write the history: a line when an attempt begins and a line when it ends,
+//! written to files before any other process learns of it. The checker compares the history with
+//! what Longshore reports about its jobs. All random choices come from one seed, which a failing
+//! run prints.
 //!
-//! Deliberately absent: knowledge of Longshore's insides. What the nemesis does, an operator's worst day does too.
+//! Deliberately absent: knowledge of Longshore's internals. Every injected fault can happen in
+//! production.
 
 pub mod checker;
 pub mod clock;
-pub mod crew;
-pub mod forge;
+pub mod cluster;
 pub mod history;
-pub mod inquest;
 pub mod link;
 pub mod marks;
+pub mod mutant;
 pub mod nemesis;
+pub mod process_stats;
+pub mod report;
 pub mod runaways;
 pub mod tasks;
-pub mod vitals;
 pub mod waits;

@@ -1,14 +1,15 @@
-//! A network link that can be broken: a TCP proxy between a process and a server.
+//! A network link for fault injection: a TCP proxy between a process and a server.
 //!
 //! ```text
 //!   process ──▶ Link ──▶ server        each direction: flows, is stuck, or is slow
 //! ```
 //!
-//! A stuck direction behaves as a cut cable does: what was sent stays on the way, neither end learns anything, and it arrives
-//! once the direction flows again, as TCP's retransmissions see to. What it can't show is a connection attempt that gets no
-//! answer at all: the attempt succeeds and then hears nothing.
+//! A stuck direction behaves like a cut cable: sent bytes stay on the way, neither end is notified,
+//! and the bytes arrive once the direction flows again, as with TCP retransmissions. It can't
+//! simulate a connection attempt without an answer: the attempt succeeds, and then nothing arrives.
 //!
-//! Deliberately absent: knowledge of what flows; a broken build's link has a `Forger` for that.
+//! Deliberately absent: knowledge of the protocol; the link of a broken build has a `FrameRewriter`
+//! for that.
 
 use std::future::pending;
 use std::io;
@@ -23,41 +24,41 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::forge::{Forger, Forgery};
+use crate::mutant::{FrameRewriter, Mutant};
 
-/// Read at once; more than any message of ours.
+/// The size of a read, larger than any message of the tests.
 const BUFFER: usize = 64 << 10;
 
-/// How one direction of a link is.
+/// The state of one direction of a link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Lane {
+pub enum Direction {
     /// Bytes pass.
     #[default]
     Flows,
-    /// Nothing passes; what is on the way waits.
+    /// Nothing passes; bytes on the way wait.
     Stuck,
-    /// Whatever is read together arrives this much later.
+    /// Each read arrives this much later.
     Slow(Duration),
 }
 
-/// How a link is.
+/// The state of a link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Weather {
+pub struct LinkState {
     /// From the process to the server.
-    pub out: Lane,
+    pub to_server: Direction,
     /// From the server to the process.
-    pub back: Lane,
+    pub to_process: Direction,
 }
 
-impl Weather {
+impl LinkState {
     /// Everything passes.
-    pub const FAIR: Self = Self { out: Lane::Flows, back: Lane::Flows };
+    pub const OPEN: Self = Self { to_server: Direction::Flows, to_process: Direction::Flows };
     /// Nothing passes.
-    pub const CUT: Self = Self { out: Lane::Stuck, back: Lane::Stuck };
+    pub const CUT: Self = Self { to_server: Direction::Stuck, to_process: Direction::Stuck };
 
     /// Both directions are slow.
     pub const fn slow(delay: Duration) -> Self {
-        Self { out: Lane::Slow(delay), back: Lane::Slow(delay) }
+        Self { to_server: Direction::Slow(delay), to_process: Direction::Slow(delay) }
     }
 }
 
@@ -65,66 +66,66 @@ impl Weather {
 #[derive(Debug)]
 pub struct Link {
     port: u16,
-    weather: watch::Sender<Weather>,
+    state: watch::Sender<LinkState>,
     resets: watch::Sender<u64>,
-    forged: Arc<AtomicU64>,
+    mutated: Arc<AtomicU64>,
     listening: JoinHandle<()>,
 }
 
 impl Link {
-    /// A link to a port of 127.0.0.1, whether somebody listens there or not.
+    /// A link to a port of 127.0.0.1, which may have no listener.
     ///
     /// # Panics
     /// When no port is free.
     pub fn to(server: u16) -> Self {
-        Self::forging(server, None)
+        Self::mutating(server, None)
     }
 
-    /// [`Link::to`] a RabbitMQ, to which the process seems to be a broken build of itself.
+    /// [`Link::to`] a RabbitMQ, on which the process behaves as a broken build.
     ///
     /// # Panics
     /// When no port is free.
-    pub fn forging(server: u16, forgery: Option<Forgery>) -> Self {
+    pub fn mutating(server: u16, mutant: Option<Mutant>) -> Self {
         let listener =
             runtime().block_on(TcpListener::bind(("127.0.0.1", 0))).expect("a free port");
         let port = listener.local_addr().expect("an address").port();
-        let weather = watch::Sender::new(Weather::FAIR);
+        let state = watch::Sender::new(LinkState::OPEN);
         let resets = watch::Sender::new(0);
-        let forged = Arc::new(AtomicU64::new(0));
-        let far = Far { server, forgery, forged: forged.clone() };
-        let listening = runtime().spawn(listen(listener, far, weather.clone(), resets.clone()));
-        Self { port, weather, resets, forged, listening }
+        let mutated = Arc::new(AtomicU64::new(0));
+        let far = Far { server, mutant, mutated: mutated.clone() };
+        let listening = runtime().spawn(listen(listener, far, state.clone(), resets.clone()));
+        Self { port, state, resets, mutated, listening }
     }
 
-    /// Where the process connects to.
+    /// The port that the process connects to.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Changes how it is, for connections that stand and for those to come.
-    pub fn set(&self, weather: Weather) {
-        self.weather.send_replace(weather);
+    /// Sets the state of the link for current and future connections.
+    pub fn set(&self, state: LinkState) {
+        self.state.send_replace(state);
     }
 
-    /// Breaks every connection that stands with a TCP reset on both sides.
+    /// Breaks all current connections with a TCP reset on both sides.
     pub fn reset(&self) {
         self.resets.send_modify(|count| *count += 1);
     }
 
-    /// How many frames were forged so far.
-    pub fn forged(&self) -> u64 {
-        self.forged.load(Ordering::Relaxed)
+    /// How many frames were changed or dropped so far.
+    pub fn mutated(&self) -> u64 {
+        self.mutated.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
-        // The connections are this task's, and go with it.
+        // The task owns the connections, so they end with it.
         self.listening.abort();
     }
 }
 
-/// What all links of a test run on, whichever thread makes them.
+/// The runtime of all links of a test.
 fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| {
@@ -134,39 +135,35 @@ fn runtime() -> &'static Runtime {
     })
 }
 
-/// Where a link leads, and what becomes of the way there.
+/// The server of a link, and the mutant on the way.
 #[derive(Clone)]
 struct Far {
     server: u16,
-    forgery: Option<Forgery>,
-    forged: Arc<AtomicU64>,
+    mutant: Option<Mutant>,
+    mutated: Arc<AtomicU64>,
 }
 
 async fn listen(
     listener: TcpListener,
     far: Far,
-    weather: watch::Sender<Weather>,
+    state: watch::Sender<LinkState>,
     resets: watch::Sender<u64>,
 ) {
     let mut connections = JoinSet::new();
     loop {
         if let Ok((process, _)) = listener.accept().await {
-            connections.spawn(connect(
-                process,
-                far.clone(),
-                weather.subscribe(),
-                resets.subscribe(),
-            ));
+            connections.spawn(connect(process, far.clone(), state.subscribe(), resets.subscribe()));
         }
         while connections.try_join_next().is_some() {}
     }
 }
 
-/// One connection, until either end closes it or it is reset. A reset is also what a server that is away answers.
+/// Forwards one connection until either end closes it or it is reset. Also resets it if the server
+/// does not accept.
 async fn connect(
     mut process: TcpStream,
     far: Far,
-    weather: watch::Receiver<Weather>,
+    state: watch::Receiver<LinkState>,
     mut resets: watch::Receiver<u64>,
 ) {
     let address = SocketAddr::from(([127, 0, 0, 1], far.server));
@@ -177,24 +174,25 @@ async fn connect(
     let was_reset = {
         let (from_process, to_process) = process.split();
         let (from_server, to_server) = server.split();
-        let mut forger = far.forgery.map(Forger::new);
-        let forge = |sent: &mut Vec<u8>| {
-            if let Some(forger) = &mut forger {
-                let (told, forged) = forger.forge(sent);
+        let mut rewriter = far.mutant.map(FrameRewriter::new);
+        let rewrite = |sent: &mut Vec<u8>| {
+            if let Some(rewriter) = &mut rewriter {
+                let (rewritten, count) = rewriter.rewrite(sent);
                 sent.clear();
-                sent.extend(told);
-                far.forged.fetch_add(forged, Ordering::Relaxed);
+                sent.extend(rewritten);
+                far.mutated.fetch_add(count, Ordering::Relaxed);
             }
         };
         tokio::select! {
-            // First: what was stuck when the link was reset must not get through because the weather is fair again.
+            // First, so that bytes stuck at the reset don't pass if the link is opened at the same
+            // time.
             biased;
             changed = resets.changed() => match changed {
                 Ok(()) => true,
                 Err(_) => pending().await,
             },
-            _ = pump(from_process, to_server, weather.clone(), |w| w.out, forge) => false,
-            _ = pump(from_server, to_process, weather, |w| w.back, |_| ()) => false,
+            _ = pump(from_process, to_server, state.clone(), |now| now.to_server, rewrite) => false,
+            _ = pump(from_server, to_process, state, |now| now.to_process, |_| ()) => false,
         }
     };
     if was_reset {
@@ -205,18 +203,18 @@ async fn connect(
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    mut weather: watch::Receiver<Weather>,
-    lane: fn(&Weather) -> Lane,
-    mut forge: impl FnMut(&mut Vec<u8>),
+    mut state: watch::Receiver<LinkState>,
+    direction: fn(&LinkState) -> Direction,
+    mut rewrite: impl FnMut(&mut Vec<u8>),
 ) -> io::Result<()> {
     let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
     let mut buffer = Vec::with_capacity(BUFFER);
     loop {
         buffer.clear();
-        weather.wait_for(|now| lane(now) != Lane::Stuck).await.map_err(gone)?;
+        state.wait_for(|now| direction(now) != Direction::Stuck).await.map_err(gone)?;
         let count = tokio::select! {
             count = from.read_buf(&mut buffer) => count?,
-            changed = weather.changed() => {
+            changed = state.changed() => {
                 changed.map_err(gone)?;
                 continue;
             }
@@ -224,15 +222,15 @@ async fn pump(
         if count == 0 {
             return Ok(());
         }
-        forge(&mut buffer);
-        let delay = match lane(&weather.borrow()) {
-            Lane::Slow(delay) => delay,
-            Lane::Flows | Lane::Stuck => Duration::ZERO,
+        rewrite(&mut buffer);
+        let delay = match direction(&state.borrow()) {
+            Direction::Slow(delay) => delay,
+            Direction::Flows | Direction::Stuck => Duration::ZERO,
         };
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        weather.wait_for(|now| lane(now) != Lane::Stuck).await.map_err(gone)?;
+        state.wait_for(|now| direction(now) != Direction::Stuck).await.map_err(gone)?;
         to.write_all(&buffer).await?;
     }
 }

@@ -1,12 +1,13 @@
-//! The handlers' side of the history: one line for each beginning and each end of an attempt.
+//! Writes the history of attempts: task handlers append one line when an attempt begins and one
+//! when it ends.
 //!
 //! ```text
 //!   FOLDER/NODE.WORKER-PID.OWN-PID.marks      start JOB INDEX ATTEMPT NS
 //!                                             end JOB INDEX ATTEMPT NS
 //! ```
 //!
-//! A line is one write to a file that is opened for appending, so that it stands once the write returned, whatever happens to
-//! the process a moment later. Deliberately absent: buffers.
+//! A line is one write to a file in append mode, so it is kept once the write has returned, even if
+//! the process dies a moment later. Deliberately absent: buffers.
 
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
@@ -20,14 +21,14 @@ use crate::clock::Moment;
 /// The environment variable that names the folder of the history.
 pub const FOLDER: &str = "LONGSHORE_CHAOS_HISTORY";
 
-/// What a handler has to tell.
+/// The event that a mark records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// An attempt begins.
     Start,
-    /// It has done its work.
+    /// An attempt has succeeded.
     End,
-    /// It has failed.
+    /// An attempt has failed.
     Fail,
 }
 
@@ -41,32 +42,33 @@ impl What {
         }
     }
 
-    /// What the first word of a line means.
+    /// Parses the first word of a line.
     pub fn of(word: &str) -> Option<Self> {
         [Self::Start, Self::End, Self::Fail].into_iter().find(|what| what.word() == word)
     }
 }
 
-/// One process's part of the history.
+/// The part of the history that one process writes.
 #[derive(Debug)]
 pub struct Marks {
     folder: PathBuf,
-    /// The process that holds the claims: a served command has its parent for that.
+    /// The process that claims chunks: for a served command, its worker.
     worker: u32,
     file: OnceLock<File>,
 }
 
 impl Marks {
-    /// In the folder that the environment names. The file is made with the first mark, since only then the node is known.
+    /// Marks in the folder that the environment names. The file is created with the first mark,
+    /// when the node is known.
     ///
     /// # Panics
-    /// When the environment names none.
+    /// When the environment names no folder.
     pub fn from_env(worker: u32) -> Self {
         let folder = std::env::var_os(FOLDER).unwrap_or_else(|| panic!("{FOLDER} is set"));
         Self { folder: folder.into(), worker, file: OnceLock::new() }
     }
 
-    /// Whether nobody asked this of the subtask before.
+    /// Whether this is the first call for the subtask in the whole run.
     pub fn is_first(&self, job: &dyn Display, index: u64) -> bool {
         let path = self.folder.join(format!("{job}.{index}.first"));
         OpenOptions::new().write(true).create_new(true).open(path).is_ok()
@@ -75,8 +77,8 @@ impl Marks {
     /// Writes one line.
     ///
     /// # Panics
-    /// When it can't be written: a run without its history proves nothing.
-    pub fn tell(
+    /// When the write fails: a run without its history proves nothing.
+    pub fn record(
         &self,
         what: What,
         node: &dyn Display,
@@ -89,14 +91,14 @@ impl Marks {
             append_to(&self.folder.join(name))
         });
         let line = format!("{} {job} {index} {attempt} {}\n", what.word(), Moment::now().ns);
-        file.write_all(line.as_bytes()).expect("the history takes a line");
+        file.write_all(line.as_bytes()).expect("a line of the history is written");
     }
 }
 
-/// A file that every write is added to at the end, whoever else writes.
+/// Opens a file in append mode. Several processes may write to it.
 ///
 /// # Panics
-/// When it can't be opened.
+/// When the file can't be opened.
 pub fn append_to(path: &Path) -> File {
     let file = OpenOptions::new().create(true).append(true).open(path);
     file.unwrap_or_else(|e| panic!("{}: {e}", path.display()))

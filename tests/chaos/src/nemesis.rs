@@ -1,10 +1,11 @@
-//! The nemesis: one misfortune after the other, drawn from a seed.
+//! The nemesis: injects random faults, drawn from a seed, into processes and services.
 //!
-//! Two of them work at the same time. One strikes members of the crew, one a second, and heals each after its time; the other
-//! strikes the servers, one after the other, since a restart takes as long as it takes. Each has a deck of misfortunes that is
-//! shuffled and dealt to its end before it is shuffled again, so that a run that is long enough has seen them all.
+//! Two run at the same time. One injects a fault into a member of the cluster each second and ends
+//! each fault after its time. The other injects faults into the servers, one after another. Each
+//! has a deck of faults that is shuffled and dealt to its end before it is shuffled again, so that
+//! a long run has every fault.
 //!
-//! A pause here is what the misfortune is about, never a wait for something to happen.
+//! A sleep here is the duration of a fault, never a wait for an event.
 
 use std::fmt::Debug;
 use std::thread::sleep;
@@ -15,132 +16,133 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 
-use crate::crew::{Member, Role};
-use crate::link::{Lane, Link, Weather};
+use crate::cluster::{Member, Role};
+use crate::link::{Direction, Link, LinkState};
 
-/// The silence after which a node counts as dead, as runs with a nemesis set it; it is also how long an answer of Redis may take.
+/// `dead_after` in runs with a nemesis; an answer of Redis may take as long.
 pub const DEAD_AFTER: Duration = Duration::from_secs(2);
 
-/// Shorter than every timeout, and longer.
+/// One duration shorter than every timeout, and one longer.
 const SHORT: Duration = Duration::from_millis(DEAD_AFTER.as_millis() as u64 * 6 / 10);
 const LONG: Duration = Duration::from_secs(DEAD_AFTER.as_secs() * 3);
 
 /// What a slow link adds to each direction.
 const DELAY: Duration = Duration::from_millis(30);
 
-/// From the end of one mishap of a server to the next: without servers nobody works, and what does not work can't be broken.
-const RESPITE: Duration = Duration::from_secs(4);
+/// The time between two service faults, in which the fleet can work.
+const SERVICE_PAUSE: Duration = Duration::from_secs(4);
 
-/// Between two blows.
+/// The time between two process faults.
 const PACE: Duration = Duration::from_secs(1);
 
-/// What can befall a member.
+/// A fault of a member of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blow {
-    /// SIGKILL; started again after a while.
+pub enum ProcessFault {
+    /// SIGKILL, and a restart after a while.
     Kill,
-    /// SIGTERM; started again once it has left.
-    Leave,
-    /// SIGSTOP for so long.
+    /// SIGTERM, and a restart.
+    Terminate,
+    /// SIGSTOP for this time.
     Freeze(Duration),
     /// All its connections to RabbitMQ are reset.
     ResetRabbit,
     /// All its connections to Redis are reset.
     ResetRedis,
-    /// No byte passes between it and RabbitMQ for so long.
+    /// Its link to RabbitMQ passes nothing for this time.
     CutRabbit(Duration),
-    /// No byte passes between it and Redis for so long.
+    /// Its link to Redis passes nothing for this time.
     CutRedis(Duration),
-    /// It hears both servers, and they don't hear it.
+    /// It receives from both servers, but they receive nothing from it.
     Mute(Duration),
-    /// Both servers hear it, and it does not hear them.
+    /// Both servers receive from it, but it receives nothing from them.
     Deafen(Duration),
-    /// Both its links are slow.
+    /// Both its links are slow for this time.
     Slow(Duration),
 }
 
-/// Of a deck, so many blows are kills: the fleet is there to survive them.
+/// The number of kills in a deck, which are the most important faults.
 const KILLS: usize = 10;
 
-/// The rest of a deck.
-const BLOWS: [Blow; 14] = [
-    Blow::Leave,
-    Blow::Freeze(SHORT),
-    Blow::Freeze(LONG),
-    Blow::ResetRabbit,
-    Blow::ResetRedis,
-    Blow::CutRabbit(SHORT),
-    Blow::CutRabbit(LONG),
-    Blow::CutRedis(SHORT),
-    Blow::CutRedis(LONG),
-    Blow::Mute(SHORT),
-    Blow::Mute(LONG),
-    Blow::Deafen(SHORT),
-    Blow::Deafen(LONG),
-    Blow::Slow(LONG),
+/// The other faults of a deck.
+const OTHER_FAULTS: [ProcessFault; 14] = [
+    ProcessFault::Terminate,
+    ProcessFault::Freeze(SHORT),
+    ProcessFault::Freeze(LONG),
+    ProcessFault::ResetRabbit,
+    ProcessFault::ResetRedis,
+    ProcessFault::CutRabbit(SHORT),
+    ProcessFault::CutRabbit(LONG),
+    ProcessFault::CutRedis(SHORT),
+    ProcessFault::CutRedis(LONG),
+    ProcessFault::Mute(SHORT),
+    ProcessFault::Mute(LONG),
+    ProcessFault::Deafen(SHORT),
+    ProcessFault::Deafen(LONG),
+    ProcessFault::Slow(LONG),
 ];
 
-/// What can befall a server.
+/// A fault of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mishap {
+pub enum ServiceFault {
     /// RabbitMQ is killed and starts with its data.
     RabbitKill,
     /// RabbitMQ is stopped and starts with its data.
     RabbitRestart,
     /// RabbitMQ is killed and starts with nothing.
     RabbitWipe,
-    /// RabbitMQ stands still for so long.
+    /// RabbitMQ is frozen for this time.
     RabbitFreeze(Duration),
-    /// The messages of the work queue are thrown away.
+    /// The work queue is purged.
     Purge,
     /// The work queue is deleted.
     Delete,
-    /// RabbitMQ takes itself to be out of memory.
+    /// RabbitMQ raises its memory alarm.
     MemoryAlarm,
-    /// RabbitMQ takes itself to be out of disk space.
+    /// RabbitMQ raises its disk alarm.
     DiskAlarm,
     /// Redis is killed and starts with its data.
     RedisKill,
     /// Redis is stopped and starts with its data.
     RedisRestart,
-    /// Redis stands still for so long.
+    /// Redis is frozen for this time.
     RedisFreeze(Duration),
-    /// Redis answers nobody for a while, by its own doing.
+    /// Redis answers nothing for a while (`DEBUG SLEEP`).
     RedisSleep,
-    /// Redis drops all its clients.
+    /// Redis closes all client connections.
     RedisHangup,
-    /// Redis forgets its functions.
+    /// Redis drops its functions.
     FunctionFlush,
-    /// Redis refuses writes, out of memory.
+    /// Redis refuses writes because it is out of memory.
     OutOfMemory,
-    /// Redis forgets everything. What is in RabbitMQ's journal is put back, so this goes with everything but a wipe of RabbitMQ.
+    /// Redis loses all data. The journal in RabbitMQ restores it, so this must not be combined with
+    /// a wipe of RabbitMQ.
     Flushall,
 }
 
-/// Everything that a server must survive while the other one has lost nothing.
-pub fn mishaps() -> Vec<Mishap> {
+/// All service faults except the loss of all data of Redis.
+pub fn service_faults() -> Vec<ServiceFault> {
     vec![
-        Mishap::RabbitKill,
-        Mishap::RabbitRestart,
-        Mishap::RabbitWipe,
-        Mishap::RabbitFreeze(SHORT),
-        Mishap::RabbitFreeze(LONG),
-        Mishap::Purge,
-        Mishap::Delete,
-        Mishap::MemoryAlarm,
-        Mishap::DiskAlarm,
-        Mishap::RedisKill,
-        Mishap::RedisRestart,
-        Mishap::RedisFreeze(SHORT),
-        Mishap::RedisFreeze(LONG),
-        Mishap::RedisSleep,
-        Mishap::RedisHangup,
-        Mishap::FunctionFlush,
-        Mishap::OutOfMemory,
+        ServiceFault::RabbitKill,
+        ServiceFault::RabbitRestart,
+        ServiceFault::RabbitWipe,
+        ServiceFault::RabbitFreeze(SHORT),
+        ServiceFault::RabbitFreeze(LONG),
+        ServiceFault::Purge,
+        ServiceFault::Delete,
+        ServiceFault::MemoryAlarm,
+        ServiceFault::DiskAlarm,
+        ServiceFault::RedisKill,
+        ServiceFault::RedisRestart,
+        ServiceFault::RedisFreeze(SHORT),
+        ServiceFault::RedisFreeze(LONG),
+        ServiceFault::RedisSleep,
+        ServiceFault::RedisHangup,
+        ServiceFault::FunctionFlush,
+        ServiceFault::OutOfMemory,
     ]
 }
 
-/// Misfortunes, dealt one by one.
+/// A shuffled deck of faults, dealt one by one.
 #[derive(Debug)]
 pub struct Deck<T> {
     all: Vec<T>,
@@ -149,12 +151,12 @@ pub struct Deck<T> {
 }
 
 impl<T: Clone> Deck<T> {
-    /// All of these, shuffled, and again when they have all been dealt.
+    /// A deck of these faults, which is shuffled again when all have been dealt.
     pub fn new(all: Vec<T>, seed: u64) -> Self {
         Self { all, left: Vec::new(), rng: StdRng::seed_from_u64(seed) }
     }
 
-    /// The same, after these.
+    /// The same deck, with these faults first.
     #[must_use]
     pub fn after(mut self, first: &[T]) -> Self {
         self.left = first.iter().rev().cloned().collect();
@@ -170,177 +172,182 @@ impl<T: Clone> Deck<T> {
     }
 }
 
-/// What happened when, for people.
+/// A log of injected faults, for people.
 #[derive(Clone, Debug)]
-pub struct Diary {
+pub struct FaultLog {
     begun: Instant,
-    /// One line a strike.
+    /// One line for each fault.
     pub lines: Vec<String>,
 }
 
-impl Diary {
+impl FaultLog {
     fn new() -> Self {
         Self { begun: Instant::now(), lines: Vec::new() }
     }
 
-    fn note(&mut self, what: &dyn Debug, whom: &str) {
+    fn note(&mut self, what: &dyn Debug, member: &str) {
         let at = self.begun.elapsed().as_secs_f64();
-        self.lines.push(format!("{at:6.1} s  {what:?} {whom}"));
+        self.lines.push(format!("{at:6.1} s  {what:?} {member}"));
     }
 }
 
-/// Strikes a member a second until `end`, and leaves everybody well.
-pub fn torment_crew(members: &mut [Member], seed: u64, end: Instant) -> Diary {
-    let mut deck = Deck::new([&[Blow::Kill; KILLS][..], &BLOWS].concat(), seed);
-    let mut suffering: Vec<(Instant, usize, Blow)> = Vec::new();
-    let mut diary = Diary::new();
+/// Injects a process fault each second until `end`, then ends all faults.
+pub fn break_processes(members: &mut [Member], seed: u64, end: Instant) -> FaultLog {
+    let mut deck = Deck::new([&[ProcessFault::Kill; KILLS][..], &OTHER_FAULTS].concat(), seed);
+    let mut active: Vec<(Instant, usize, ProcessFault)> = Vec::new();
+    let mut log = FaultLog::new();
     while Instant::now() < end {
         let now = Instant::now();
-        let due: Vec<_> = suffering.extract_if(.., |(until, ..)| *until <= now).collect();
-        due.into_iter().for_each(|(_, who, blow)| heal(&mut members[who], blow));
-        let well: Vec<usize> = (0..members.len())
-            .filter(|who| suffering.iter().all(|(_, sufferer, _)| sufferer != who))
+        let due: Vec<_> = active.extract_if(.., |(until, ..)| *until <= now).collect();
+        due.into_iter().for_each(|(_, who, fault)| end_fault(&mut members[who], fault));
+        let sound: Vec<usize> = (0..members.len())
+            .filter(|who| active.iter().all(|(_, faulty, _)| faulty != who))
             .collect();
-        // Somebody is always left to do the work, and a scheduler to see to it.
+        // At least one worker and one scheduler stay sound.
         let is_scheduler = |who: &usize| members[*who].role == Role::Scheduler;
         let (schedulers, workers): (Vec<usize>, Vec<usize>) =
-            well.into_iter().partition(is_scheduler);
+            sound.into_iter().partition(is_scheduler);
         let choice: Vec<usize> =
             [schedulers, workers].into_iter().filter(|kind| kind.len() > 1).flatten().collect();
         if let Some(&who) = choice.choose(&mut deck.rng) {
-            let blow = deck.deal();
-            diary.note(&blow, &members[who].name);
-            let lasts = strike(&mut members[who], blow, &mut deck.rng);
-            suffering.push((Instant::now() + lasts, who, blow));
+            let fault = deck.deal();
+            log.note(&fault, &members[who].name);
+            let lasts = inject(&mut members[who], fault, &mut deck.rng);
+            active.push((Instant::now() + lasts, who, fault));
         }
         sleep(PACE.saturating_sub(now.elapsed()));
     }
-    suffering.into_iter().for_each(|(_, who, blow)| heal(&mut members[who], blow));
-    diary
+    active.into_iter().for_each(|(_, who, fault)| end_fault(&mut members[who], fault));
+    log
 }
 
-/// Does it; gives how long it lasts.
-fn strike(member: &mut Member, blow: Blow, rng: &mut StdRng) -> Duration {
-    match blow {
-        Blow::Kill => {
+/// Injects a fault; returns how long it lasts.
+fn inject(member: &mut Member, fault: ProcessFault, rng: &mut StdRng) -> Duration {
+    match fault {
+        ProcessFault::Kill => {
             member.kill();
             PACE.mul_f64(rng.random_range(0.0..2.0))
         }
-        Blow::Leave => {
-            member.ask_to_leave();
+        ProcessFault::Terminate => {
+            member.terminate();
             LONG
         }
-        Blow::Freeze(time) => {
+        ProcessFault::Freeze(time) => {
             member.freeze();
             time
         }
-        Blow::ResetRabbit => {
+        ProcessFault::ResetRabbit => {
             member.rabbit.reset();
             Duration::ZERO
         }
-        Blow::ResetRedis => {
+        ProcessFault::ResetRedis => {
             member.redis.iter().for_each(Link::reset);
             Duration::ZERO
         }
-        Blow::CutRabbit(time) => {
-            member.set_links(Weather::CUT, Weather::FAIR);
+        ProcessFault::CutRabbit(time) => {
+            member.set_links(LinkState::CUT, LinkState::OPEN);
             time
         }
-        Blow::CutRedis(time) => {
-            member.set_links(Weather::FAIR, Weather::CUT);
+        ProcessFault::CutRedis(time) => {
+            member.set_links(LinkState::OPEN, LinkState::CUT);
             time
         }
-        Blow::Mute(time) => {
-            let mute = Weather { out: Lane::Stuck, back: Lane::Flows };
+        ProcessFault::Mute(time) => {
+            let mute = LinkState { to_server: Direction::Stuck, to_process: Direction::Flows };
             member.set_links(mute, mute);
             time
         }
-        Blow::Deafen(time) => {
-            let deaf = Weather { out: Lane::Flows, back: Lane::Stuck };
+        ProcessFault::Deafen(time) => {
+            let deaf = LinkState { to_server: Direction::Flows, to_process: Direction::Stuck };
             member.set_links(deaf, deaf);
             time
         }
-        Blow::Slow(time) => {
-            member.set_links(Weather::slow(DELAY), Weather::slow(DELAY));
+        ProcessFault::Slow(time) => {
+            member.set_links(LinkState::slow(DELAY), LinkState::slow(DELAY));
             time
         }
     }
 }
 
-fn heal(member: &mut Member, blow: Blow) {
-    match blow {
-        Blow::Kill | Blow::Leave => member.start_again(),
-        Blow::Freeze(_) => member.thaw(),
-        _ => member.mend(),
+fn end_fault(member: &mut Member, fault: ProcessFault) {
+    match fault {
+        ProcessFault::Kill | ProcessFault::Terminate => member.restart(),
+        ProcessFault::Freeze(_) => member.thaw(),
+        _ => member.open_links(),
     }
 }
 
-/// Strikes a server again and again until `end`, with a pause in between, and leaves both well.
-pub fn torment_servers(
+/// Injects service faults until `end`, with pauses in between. Both servers are sound afterwards.
+pub fn break_services(
     rabbit: &mut Rabbit,
     redis: &mut Redis,
     namespace: &str,
-    mut deck: Deck<Mishap>,
+    mut deck: Deck<ServiceFault>,
     end: Instant,
-) -> Diary {
-    let mut diary = Diary::new();
-    while Instant::now() + RESPITE < end {
-        sleep(RESPITE);
-        let mishap = deck.deal();
-        diary.note(&mishap, "");
-        suffer(rabbit, redis, namespace, mishap);
+) -> FaultLog {
+    let mut log = FaultLog::new();
+    while Instant::now() + SERVICE_PAUSE < end {
+        sleep(SERVICE_PAUSE);
+        let fault = deck.deal();
+        log.note(&fault, "");
+        inject_service_fault(rabbit, redis, namespace, fault);
     }
-    diary
+    log
 }
 
-fn suffer(rabbit: &mut Rabbit, redis: &mut Redis, namespace: &str, mishap: Mishap) {
+fn inject_service_fault(
+    rabbit: &mut Rabbit,
+    redis: &mut Redis,
+    namespace: &str,
+    fault: ServiceFault,
+) {
     let work = format!("{namespace}.work.default");
-    match mishap {
-        Mishap::RabbitKill => {
+    match fault {
+        ServiceFault::RabbitKill => {
             rabbit.kill9();
             rabbit.restart();
         }
-        Mishap::RabbitRestart => rabbit.restart(),
-        Mishap::RabbitWipe => rabbit.wipe(),
-        Mishap::RabbitFreeze(time) => {
+        ServiceFault::RabbitRestart => rabbit.restart(),
+        ServiceFault::RabbitWipe => rabbit.wipe(),
+        ServiceFault::RabbitFreeze(time) => {
             rabbit.freeze();
             sleep(time);
             rabbit.thaw();
         }
-        // The queue may be missing for a moment: then there is nothing to throw away.
-        Mishap::Purge => drop(rabbit.try_ctl(&["purge_queue", &work])),
-        Mishap::Delete => drop(rabbit.try_ctl(&["delete_queue", &work])),
-        Mishap::MemoryAlarm => {
+        // The queue may be missing for a moment; then there is nothing to purge.
+        ServiceFault::Purge => drop(rabbit.try_ctl(&["purge_queue", &work])),
+        ServiceFault::Delete => drop(rabbit.try_ctl(&["delete_queue", &work])),
+        ServiceFault::MemoryAlarm => {
             rabbit.ctl(&["set_vm_memory_high_watermark", "0.000001"]);
             sleep(PACE);
             rabbit.ctl(&["set_vm_memory_high_watermark", "0.4"]);
         }
-        Mishap::DiskAlarm => {
+        ServiceFault::DiskAlarm => {
             rabbit.ctl(&["set_disk_free_limit", "100000GB"]);
             sleep(PACE);
             rabbit.ctl(&["set_disk_free_limit", "50MB"]);
         }
-        Mishap::RedisKill => {
+        ServiceFault::RedisKill => {
             redis.kill9();
             redis.restart();
         }
-        Mishap::RedisRestart => redis.restart(),
-        Mishap::RedisFreeze(time) => {
+        ServiceFault::RedisRestart => redis.restart(),
+        ServiceFault::RedisFreeze(time) => {
             redis.freeze();
             sleep(time);
             redis.thaw();
         }
-        Mishap::RedisSleep => {
+        ServiceFault::RedisSleep => {
             let seconds = SHORT.as_secs_f64().to_string();
             redis.call(&["DEBUG", "SLEEP", &seconds]);
         }
-        Mishap::RedisHangup => drop(redis.call(&["CLIENT", "KILL", "TYPE", "normal"])),
-        Mishap::FunctionFlush => drop(redis.call(&["FUNCTION", "FLUSH"])),
-        Mishap::OutOfMemory => {
+        ServiceFault::RedisHangup => drop(redis.call(&["CLIENT", "KILL", "TYPE", "normal"])),
+        ServiceFault::FunctionFlush => drop(redis.call(&["FUNCTION", "FLUSH"])),
+        ServiceFault::OutOfMemory => {
             redis.call(&["CONFIG", "SET", "maxmemory", "1"]);
             sleep(2 * PACE);
             redis.call(&["CONFIG", "SET", "maxmemory", "0"]);
         }
-        Mishap::Flushall => drop(redis.call(&["FLUSHALL"])),
+        ServiceFault::Flushall => drop(redis.call(&["FLUSHALL"])),
     }
 }

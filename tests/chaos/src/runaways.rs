@@ -1,44 +1,44 @@
-//! Processes that run away from the command that started them, and how they are found.
+//! Processes that escape from the command that started them, and how the tests find them.
 //!
-//! Each carries in its environment the folder of the run and the command's process. Deliberately
-//! absent: any way that Longshore uses itself to find them.
+//! Each has the folder of the run and the process id of the command in its environment.
+//! Deliberately absent: the methods by which Longshore itself finds them.
 
 use std::process::{Command, Stdio};
 use std::{fs, io};
 
-/// Names the folder of the run.
+/// The environment variable with the folder of the run.
 const RUN: &str = "LONGSHORE_CHAOS_RUN";
-/// Names the process of the command.
+/// The environment variable with the process id of the command.
 const COMMAND: &str = "LONGSHORE_CHAOS_COMMAND";
 
-/// Out of the process group by `timeout`, out of the session by `setsid`, and away from the parent.
+/// Escapes from the process group by `timeout`, from the session by `setsid`, and from the parent.
 const SCRIPT: &str = "timeout 900 sleep 900 & (setsid sh -c 'sleep 900 & exit' &)";
 
-/// One that was found.
+/// A process that outlives its command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Runaway {
-    /// Its process.
+    /// The process id.
     pub pid: u32,
-    /// The process of the command that started it.
+    /// The process id of the command that started it.
     pub command: u32,
 }
 
-/// Starts some, as the command of a run with this folder would.
+/// Starts processes that escape from this command.
 ///
 /// # Errors
 /// When there is no shell.
 pub fn start(folder: &str, command: u32) -> io::Result<()> {
     let mut shell = Command::new("sh");
     shell.args(["-c", SCRIPT]).env(RUN, folder).env(COMMAND, command.to_string());
-    // Whatever holds the output must not hold up the command; that it may, others have tested.
+    // A process that holds the output of the command would delay its end; other tests cover that.
     shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     shell.status().map(drop)
 }
 
-/// Those of a run whose command has ended.
+/// The processes of a run whose command has ended.
 ///
 /// # Panics
-/// Where there is no `/proc`.
+/// Without `/proc`.
 pub fn left(folder: &str) -> Vec<Runaway> {
     let entries = fs::read_dir("/proc").expect("/proc").flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -46,7 +46,7 @@ pub fn left(folder: &str) -> Vec<Runaway> {
         let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
         let value = |name: &str| {
             let mut variables = environment.split(|byte| *byte == 0);
-            variables.find_map(|it| it.strip_prefix(format!("{name}=").as_bytes()))
+            variables.find_map(|variable| variable.strip_prefix(format!("{name}=").as_bytes()))
         };
         let command = std::str::from_utf8(value(COMMAND)?).ok()?.parse().ok()?;
         (value(RUN)? == folder.as_bytes()).then_some(Runaway { pid, command })
@@ -64,14 +64,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nobody_holds_is_found_once_its_command_has_ended() {
+    fn escaped_processes_are_found_once_their_command_has_ended() {
         let folder = format!("/no/such/run/{}", std::process::id());
         let mut command = Command::new("sleep").arg("900").spawn().expect("sleep");
         start(&folder, command.id()).expect("a shell");
         assert_eq!(left(&folder), [], "its command runs");
         command.kill().expect("it runs");
         command.wait().expect("our child");
-        longshore_test_servers::wait_until("both are found", crate::crew::LONG, || {
+        longshore_test_servers::wait_until("both are found", crate::cluster::LONG, || {
             left(&folder).iter().filter(|runaway| runaway.command == command.id()).count() >= 2
         });
         for runaway in left(&folder) {

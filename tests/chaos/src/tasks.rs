@@ -1,34 +1,36 @@
-//! What the tasks of the chaos worker give, known to the worker and to the checker alike.
+//! The tasks of the chaos worker and their results, shared by the worker and the checker.
 
-/// With this environment variable a chaos worker forbids copies of its tasks, so that a subtask
-/// runs again only if its worker was lost or failed it.
-pub const UNCOPIED: &str = "LONGSHORE_CHAOS_UNCOPIED";
+/// With this environment variable a chaos worker forbids speculative execution of its tasks, so
+/// that a subtask runs again only if its worker was lost or it failed.
+pub const NON_SPECULATIVE: &str = "LONGSHORE_CHAOS_NON_SPECULATIVE";
 
-/// Waits for `params.ms` and gives [`answer`].
+/// Waits for `params.ms` and returns [`answer`].
 pub const MARK: &str = "mark";
 
-/// Like [`MARK`], but some indices fail at first ([`stumbles`]), and some always ([`fails_for_good`]).
+/// Like [`MARK`], but some indices fail at first ([`fails_first`]), and some always
+/// ([`fails_for_good`]).
 pub const FLAKY: &str = "flaky";
 
-/// Like [`MARK`], but the index [`POISONED`] takes its worker down with it.
+/// Like [`MARK`], but the index [`POISONED`] aborts its worker.
 pub const POISON: &str = "poison";
 
-/// Like [`MARK`], but gives the answer of the next index: results that can't be taken for those of another task.
+/// Like [`MARK`], but returns the answer of the next index, so that results differ from those of
+/// the other tasks.
 pub const NEXT: &str = "next";
 
-/// Like [`MARK`], but the result tells which worker gave it ([`signed`]), and whoever runs an index first takes four times as
-/// long: whoever runs it again is done before.
+/// Like [`MARK`], but the result contains its worker ([`signed`]), and the first attempt at an
+/// index takes four times as long, so that a second one ends before it.
 pub const SIGNED: &str = "signed";
 
-/// No answer is as large.
+/// Larger than every answer.
 const SIGNATURE: u64 = 10_000_000;
 
-/// An answer of a [`SIGNED`] job, as this worker gives it.
+/// The result of a [`SIGNED`] job from this worker.
 pub fn signed(answer: u64, worker: u32) -> u64 {
     u64::from(worker) * SIGNATURE + answer
 }
 
-/// What was signed, and the worker.
+/// The answer in a signed result, and its worker.
 pub fn signer(result: u64) -> (u64, u64) {
     (result % SIGNATURE, result / SIGNATURE)
 }
@@ -36,21 +38,21 @@ pub fn signer(result: u64) -> (u64, u64) {
 /// The one poisoned index.
 pub const POISONED: u64 = 31_337;
 
-/// Says that it is done before it is: a broken build, for the checker to catch.
-pub const HASTY: &str = "hasty";
+/// Reports success before the attempt has ended: a broken build for the checker to catch.
+pub const COMMITS_EARLY: &str = "commits_early";
 
 /// The answer to an index: easy to compute, hard to get by accident.
 pub fn answer(index: u64) -> u64 {
     index.wrapping_mul(2_654_435_761) % 1_000_003
 }
 
-/// What a subtask of this task gives.
+/// The unsigned result of a subtask.
 pub fn result(task: &str, index: u64) -> u64 {
     answer(index + u64::from(task == NEXT))
 }
 
 /// Whether the first attempt at this index of a [`FLAKY`] job fails.
-pub fn stumbles(index: u64) -> bool {
+pub fn fails_first(index: u64) -> bool {
     index % 5 == 2
 }
 

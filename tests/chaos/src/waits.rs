@@ -1,11 +1,11 @@
-//! How long subtasks waited while nobody ran them, and for what.
+//! Measures how long subtasks waited between attempts, and why.
 //!
 //! ```text
 //!   submitted ──▶ start        failed ──▶ start        worker lost ──▶ start
 //! ```
 //!
-//! Where slots are free all the while, a wait is what Longshore takes to hand a subtask out, for
-//! the first time or again. Deliberately absent: a bound; `checker` has it.
+//! While slots are free, a wait is the time that Longshore takes to start a subtask, for the first
+//! time or again. Deliberately absent: a limit, which is in `checker`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -13,46 +13,46 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::clock::Moment;
-use crate::history::{History, LossCause, Mark};
+use crate::history::{History, Mark, WorkerLoss};
 use crate::marks::What;
 
-/// What a subtask waited for.
+/// The cause of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// Its first attempt: its job had just been accepted.
+    /// The job was accepted, and the first attempt had not begun.
     Submitted,
-    /// The next attempt, after one that failed.
+    /// An attempt failed.
     Failed,
-    /// Another worker: the one that ran it was lost, or had not committed what it had run.
+    /// The worker was lost while it ran the subtask, or before it committed it.
     Lost,
 }
 
-/// A subtask that nobody ran, until somebody did.
+/// A time in which no worker ran a subtask, until one did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wait {
     /// The job.
     pub job: Uuid,
     /// The subtask.
     pub index: u64,
-    /// What it waited for.
+    /// The cause.
     pub cause: Cause,
-    /// How long.
+    /// The duration.
     pub lasted: Duration,
 }
 
-/// One subtask, as far as its events have been read.
+/// The state of a subtask after some of its events.
 struct Subtask {
     /// Whether its first attempt and its retries may have to wait for other subtasks of its job.
     is_limited: bool,
-    /// Since when nobody runs it, and why.
+    /// The start and the cause of the current wait.
     waits: Option<(Moment, Cause)>,
     /// The workers that run it.
     running: BTreeSet<u32>,
-    /// The worker that ended it last.
+    /// The last worker that ended it.
     ended_by: Option<u32>,
 }
 
-/// Something that happened to a subtask.
+/// An event of a subtask.
 #[derive(Clone, Copy)]
 enum Event {
     Mark(What, u32),
@@ -60,7 +60,7 @@ enum Event {
 }
 
 impl Subtask {
-    /// Takes in the next event; gives a wait that it ends.
+    /// Handles the next event; returns the wait that it ends.
     fn take(&mut self, at: Moment, event: Event) -> Option<(Cause, Duration)> {
         match event {
             Event::Mark(What::Start, worker) => {
@@ -78,7 +78,7 @@ impl Subtask {
                 self.waits = waits.then_some((at, Cause::Failed));
             }
             Event::Lost(worker) => {
-                // What the worker had ended may have been in no commit yet.
+                // An attempt that the worker had ended may not have been committed yet.
                 let may_be_lost = self.running.remove(&worker) || self.ended_by == Some(worker);
                 if may_be_lost && self.running.is_empty() {
                     (self.waits, self.ended_by) = (Some((at, Cause::Lost)), None);
@@ -90,11 +90,12 @@ impl Subtask {
 }
 
 impl History {
-    /// All waits that ended. `asked` tells when each job was accepted, without the jobs that limit
-    /// how many of their subtasks run at once: these wait for one another, so only losses count for
-    /// them. `losses` are kills: a signal takes its time, so a worker is lost after its last mark.
-    pub fn waits(&self, asked: &BTreeMap<Uuid, Moment>, losses: &[LossCause]) -> Vec<Wait> {
-        let lost: HashMap<u32, Moment> = losses.iter().map(|it| (it.worker, it.at)).collect();
+    /// All waits that ended. `accepted` has the times at which jobs were accepted, without the jobs
+    /// that limit how many of their subtasks run at once: these wait for each other, so only losses
+    /// count for them. `losses` are kills. A signal takes time to arrive, so a worker is lost after
+    /// its last mark.
+    pub fn waits(&self, accepted: &BTreeMap<Uuid, Moment>, losses: &[WorkerLoss]) -> Vec<Wait> {
+        let lost: HashMap<u32, Moment> = losses.iter().map(|loss| (loss.worker, loss.at)).collect();
         let mut subtasks: BTreeMap<(Uuid, u64), Vec<&Mark>> = BTreeMap::new();
         for mark in &self.marks {
             subtasks.entry((mark.job, mark.index)).or_default().push(mark);
@@ -112,9 +113,9 @@ impl History {
                 let at = lost.get(&worker).map(|at| last.max(*at));
                 events.extend(at.map(|at| (at, Event::Lost(worker))));
             }
-            // Stable: of what happens at one moment a loss is the last.
+            // A stable sort: at equal times the loss comes last.
             events.sort_by_key(|(at, _)| *at);
-            let waiting = asked.get(&job).map(|at| (*at, Cause::Submitted));
+            let waiting = accepted.get(&job).map(|at| (*at, Cause::Submitted));
             let mut subtask = Subtask {
                 is_limited: waiting.is_none(),
                 waits: waiting,
@@ -128,7 +129,7 @@ impl History {
     }
 }
 
-/// How long the waits for this were.
+/// The durations of the waits with this cause.
 pub fn lasted(waits: &[Wait], cause: Cause) -> Vec<Duration> {
     waits.iter().filter(|wait| wait.cause == cause).map(|wait| wait.lasted).collect()
 }
@@ -143,8 +144,8 @@ mod tests {
         Moment { ns: ms * 1_000_000 }
     }
 
-    /// The waits of one subtask with these marks (what, worker, ms), submitted at 100 ms, while
-    /// worker 10 is killed at 1 s.
+    /// Checks the waits of one subtask with these marks (event, worker, ms). It is submitted at 100
+    /// ms, and worker 10 is killed at 1 s.
     #[track_caller]
     fn waited(marks: &[(What, u32, u64)], expected: &[(Cause, u64)]) {
         let mark = |&(what, worker, at): &(What, u32, u64)| Mark {
@@ -157,10 +158,10 @@ mod tests {
         };
         let marks = marks.iter().map(mark).collect();
         let history = History { marks, ..History::default() };
-        let loss = LossCause { worker: 10, at: ms(1_000), for_good: true };
+        let loss = WorkerLoss { worker: 10, at: ms(1_000), for_good: true };
         let found = history.waits(&BTreeMap::from([(JOB, ms(100))]), &[loss]);
         let found: Vec<(Cause, u64)> =
-            found.iter().map(|it| (it.cause, it.lasted.as_millis() as u64)).collect();
+            found.iter().map(|wait| (wait.cause, wait.lasted.as_millis() as u64)).collect();
         assert_eq!(found, expected);
     }
 
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_worker_ended_and_did_not_commit_runs_again_and_what_it_failed_does_not_wait() {
+    fn uncommitted_subtasks_of_a_killed_worker_wait_for_the_loss_and_failed_ones_for_a_retry() {
         let again = [(Start, 10, 900), (End, 10, 950), (Start, 11, 1_300), (End, 11, 1_310)];
         waited(&again, &[(Submitted, 800), (Lost, 300)]);
         let late = [(Start, 10, 900), (End, 10, 1_005), (Start, 11, 1_300)];
@@ -188,15 +189,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_waits_while_another_worker_runs_it() {
-        let copied = [(Start, 10, 900), (Start, 11, 950), (End, 11, 1_300)];
-        waited(&copied, &[(Submitted, 800)]);
-        let copied = [(Start, 10, 900), (Start, 11, 950), (Fail, 11, 990), (Start, 12, 1_100)];
-        waited(&copied, &[(Submitted, 800), (Lost, 100)]);
+    fn a_subtask_does_not_wait_while_another_worker_runs_it() {
+        let speculative = [(Start, 10, 900), (Start, 11, 950), (End, 11, 1_300)];
+        waited(&speculative, &[(Submitted, 800)]);
+        let failed = [(Start, 10, 900), (Start, 11, 950), (Fail, 11, 990), (Start, 12, 1_100)];
+        waited(&failed, &[(Submitted, 800), (Lost, 100)]);
     }
 
     #[test]
-    fn of_a_job_that_limits_itself_only_losses_count() {
+    fn only_losses_count_for_jobs_with_max_parallel() {
         let mark =
             |(what, at)| Mark { what, job: JOB, index: 3, attempt: 1, worker: 11, at: ms(at) };
         let marks = [(Start, 9), (Fail, 10), (Start, 300)].map(mark).to_vec();

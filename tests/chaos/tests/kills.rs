@@ -1,4 +1,4 @@
-//! A killed worker's subtasks run elsewhere, soon.
+//! The subtasks of a killed worker run elsewhere within half a second.
 
 #![expect(clippy::print_stdout, reason = "the figures are for people: --nocapture shows them")]
 
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use longshore_chaos::checker::{Violation, check_jobs};
 use longshore_chaos::clock::Moment;
-use longshore_chaos::crew::{Crew, LONG, Role};
-use longshore_chaos::history::{LossCause, percentile, percentiles};
+use longshore_chaos::cluster::{Cluster, LONG, Role};
+use longshore_chaos::history::{WorkerLoss, percentile, percentiles};
 use longshore_chaos::tasks::MARK;
 use longshore_test_servers::{Rabbit, Redis, wait_until};
 use serde_json::json;
@@ -17,74 +17,78 @@ use uuid::Uuid;
 const KILLS: usize = 50;
 const WORKERS: usize = 8;
 
-/// Two of eight: the others have free slots for what they held.
+/// Two of eight workers are killed at once, so that the others have free slots for their subtasks.
 const AT_ONCE: usize = 2;
 
-/// How long a subtask works.
+/// The duration of a subtask.
 const WORK: Duration = Duration::from_millis(500);
 
-/// How many of them a job has; there is always one more job.
+/// The number of subtasks of a job. When one job ends, the next is submitted.
 const SUBTASKS: u64 = 100;
 
-/// From the kill to the beginning of the next attempt, for 99 of 100. Silence would tell after five seconds.
+/// The limit of the time from the kill to the next attempt, for 99 of 100. Detection by silence
+/// would take five seconds.
 const RERUN_WITHIN: Duration = Duration::from_millis(500);
 
 #[test]
-fn a_killed_worker_s_subtasks_run_elsewhere() {
-    let mut crew = Crew::on(Rabbit::shared(), Redis::shared());
-    crew.set("LONGSHORE_SLOTS", "1");
-    crew.hire(Role::Scheduler, 1);
-    crew.hire(Role::Worker, WORKERS);
-    let mut job = submit(&crew);
+fn the_subtasks_of_a_killed_worker_run_elsewhere() {
+    let mut cluster = Cluster::on(Rabbit::shared(), Redis::shared());
+    cluster.set("LONGSHORE_SLOTS", "1");
+    cluster.add(Role::Scheduler, 1);
+    cluster.add(Role::Worker, WORKERS);
+    let mut job = submit(&cluster);
     let mut killed = BTreeSet::new();
     let mut counted = 0;
     while counted < KILLS {
-        let losses = kill_some(&mut crew, &mut job, &mut killed);
-        wait_until("what they held runs elsewhere", LONG, || {
-            crew.history().recoveries(&losses).iter().all(Option::is_some)
+        let losses = kill_some(&mut cluster, &mut job, &mut killed);
+        wait_until("their subtasks run elsewhere", LONG, || {
+            cluster.history().recoveries(&losses).iter().all(Option::is_some)
         });
-        counted += crew.history().recoveries(&losses).len();
+        counted += cluster.history().recoveries(&losses).len();
     }
-    let history = crew.history();
-    history.intents.keys().for_each(|job| crew.await_end(*job));
-    let history = crew.history();
-    assert_eq!(check_jobs(&history, &crew.told(&history)), Vec::<Violation>::new());
-    let times: Vec<Duration> = history.recoveries(&crew.losses()).into_iter().flatten().collect();
+    let history = cluster.history();
+    history.intents.keys().for_each(|job| cluster.await_end(*job));
+    let history = cluster.history();
+    assert_eq!(check_jobs(&history, &cluster.reported(&history)), Vec::<Violation>::new());
+    let times: Vec<Duration> =
+        history.recoveries(&cluster.losses()).into_iter().flatten().collect();
     println!("from kill to re-run: {}", percentiles(&times));
-    assert!(times.len() >= KILLS, "{} subtasks were cut short", times.len());
+    assert!(times.len() >= KILLS, "{} attempts were interrupted", times.len());
     let p99 = percentile(&times, 99);
     assert!(p99 <= RERUN_WITHIN, "{}", percentiles(&times));
 }
 
-/// Some work, of which less runs at once than there are slots, so that what a dead worker held finds a free one.
-fn submit(crew: &Crew) -> Uuid {
+/// Submits a job that uses fewer slots than there are, so that the subtasks of a killed worker find
+/// free ones.
+fn submit(cluster: &Cluster) -> Uuid {
     let more = json!({"chunk": 1, "max_parallel": WORKERS - AT_ONCE - 1});
-    crew.submit(MARK, SUBTASKS, &json!({"ms": WORK.as_millis() as u64}), &more)
+    cluster.submit(MARK, SUBTASKS, &json!({"ms": WORK.as_millis() as u64}), &more)
 }
 
-/// Kills workers in the middle of subtasks that no kill has hit before, and starts them again. Sees to it that there is work.
+/// Kills workers during subtasks that no kill has interrupted before, and starts them again.
+/// Submits the next job when needed.
 fn kill_some(
-    crew: &mut Crew,
+    cluster: &mut Cluster,
     job: &mut Uuid,
     killed: &mut BTreeSet<(Uuid, u64)>,
-) -> Vec<LossCause> {
+) -> Vec<WorkerLoss> {
     let mut losses = Vec::new();
-    wait_until("there is somebody to kill", LONG, || {
-        if crew.done(*job) >= SUBTASKS {
-            *job = submit(crew);
+    wait_until("there is a worker to kill", LONG, || {
+        if cluster.done(*job) >= SUBTASKS {
+            *job = submit(cluster);
         }
-        let history = crew.history();
+        let history = cluster.history();
         let now = Moment::now();
-        for member in crew.members.iter_mut().filter(|member| member.role == Role::Worker) {
+        for member in cluster.members.iter_mut().filter(|member| member.role == Role::Worker) {
             let running =
-                history.cut_short(LossCause { worker: member.pid(), at: now, for_good: false });
+                history.interrupted(WorkerLoss { worker: member.pid(), at: now, for_good: false });
             let is_fresh = running.iter().all(|mark| !killed.contains(&(mark.job, mark.index)));
-            // Begun a moment ago, so that it hardly ends under the hand that kills it.
+            // Begun a moment ago, so that it hardly ends before the kill.
             let is_young = running.iter().all(|mark| now.since(mark.at) < WORK / 2);
             if !running.is_empty() && is_fresh && is_young {
                 losses.push(member.kill());
                 killed.extend(running.iter().map(|mark| (mark.job, mark.index)));
-                member.start_again();
+                member.restart();
                 break;
             }
         }

@@ -1,10 +1,10 @@
-//! Links break as cables, and as nothing else does.
+//! The links of chaos tests: cut, slow and reset connections.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use longshore_chaos::link::{Lane, Link, Weather};
+use longshore_chaos::link::{Direction, Link, LinkState};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -20,7 +20,7 @@ fn connection() -> (TcpStream, TcpStream, Link) {
     (process, server, link)
 }
 
-/// Sends a byte and tells whether it arrives within a time.
+/// Sends a byte; returns whether it arrives within a time.
 #[track_caller]
 fn passes(from: &mut TcpStream, to: &mut TcpStream, within: Duration) -> bool {
     from.write_all(b"x").expect("a link takes bytes");
@@ -38,14 +38,14 @@ fn arrives(to: &mut TcpStream, within: Duration) -> bool {
 }
 
 #[test]
-fn what_a_cut_link_holds_arrives_once_it_is_mended() {
+fn bytes_on_a_cut_link_arrive_once_it_is_open_again() {
     let (mut process, mut server, link) = connection();
     assert!(passes(&mut process, &mut server, LONG));
     assert!(passes(&mut server, &mut process, LONG));
-    link.set(Weather::CUT);
+    link.set(LinkState::CUT);
     assert!(!passes(&mut process, &mut server, SHORT));
     assert!(!passes(&mut server, &mut process, SHORT));
-    link.set(Weather::FAIR);
+    link.set(LinkState::OPEN);
     assert!(arrives(&mut server, LONG));
     assert!(arrives(&mut process, LONG));
 }
@@ -53,15 +53,15 @@ fn what_a_cut_link_holds_arrives_once_it_is_mended() {
 #[test]
 fn one_direction_can_be_stuck_alone() {
     let (mut process, mut server, link) = connection();
-    link.set(Weather { out: Lane::Stuck, back: Lane::Flows });
+    link.set(LinkState { to_server: Direction::Stuck, to_process: Direction::Flows });
     assert!(!passes(&mut process, &mut server, SHORT));
     assert!(passes(&mut server, &mut process, LONG));
-    link.set(Weather::slow(Duration::from_millis(20)));
+    link.set(LinkState::slow(Duration::from_millis(20)));
     assert!(arrives(&mut server, LONG));
 }
 
 #[test]
-fn a_reset_is_felt_at_both_ends_and_new_connections_work() {
+fn a_reset_reaches_both_ends_and_new_connections_work() {
     let (mut process, mut server, link) = connection();
     assert!(passes(&mut process, &mut server, LONG));
     link.reset();
@@ -74,7 +74,7 @@ fn a_reset_is_felt_at_both_ends_and_new_connections_work() {
 }
 
 #[test]
-fn the_end_of_one_side_is_the_end_of_the_other() {
+fn closing_one_end_closes_the_other() {
     let (process, mut server, _link) = connection();
     drop(process);
     server.set_read_timeout(Some(LONG)).expect("a socket");

@@ -1,66 +1,70 @@
-//! Visits every reachable state of a model, breadth first, so that the first violation found is one of the shortest.
+//! Explores every reachable state of a model, breadth first, so that the first violation found has
+//! a shortest trace.
 //!
-//! Our own, because what matters most here is "from every state the end can still be reached" (in CTL: AG EF done), and
-//! checkers of "eventually" along paths don't say that. It is one backward walk over the steps that are no faults.
+//! It is not an existing library because the main property is "from every state the end can still
+//! be reached" (in CTL: AG EF done), which checkers of "eventually" along paths don't express. It
+//! takes one backward walk over the steps that are no faults.
 //!
-//! States are told apart by 128 bits of hash: among a hundred million states two share them with a probability below
-//! 10^-22. What is kept of a state is that, the step that found it first, and the steps into it; its own data is dropped once
-//! its successors are known, and a trace is found by taking the steps again.
+//! States are identified by hashes of 128 bits: among a hundred million states, two have the same
+//! hash with a probability below 10^-22. Of each state only the hash, the step that found it first,
+//! and the steps into it are kept; its data is dropped once its successors are known, and a trace
+//! is rebuilt by repeating the steps.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt::{self, Debug, Write as _};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// What is explored.
+/// A model to explore.
 pub trait Model {
-    /// All that the future depends on, and what the properties have to remember.
+    /// Everything that later steps depend on, and the history that the properties need.
     type State: Clone;
-    /// Something that can happen.
+    /// A step.
     type Action: Copy + Debug;
 
-    /// Where it begins.
+    /// The initial state.
     fn initial(&self) -> Self::State;
 
-    /// States with the same key behave alike, so only the first of them that is met is gone on from.
+    /// A key that is equal for states with the same behavior. Only the first of them is explored
+    /// further.
     fn key(&self, state: &Self::State) -> Vec<u8>;
 
-    /// What can happen in a state.
+    /// The possible steps in a state.
     fn actions(&self, state: &Self::State) -> Vec<Self::Action>;
 
-    /// What comes of it; the error is the property that is violated.
+    /// The state after a step. The error is the property that it violates.
     fn next(&self, state: &Self::State, action: Self::Action) -> Result<Self::State, &'static str>;
 
-    /// Whether the world has to do this for the worse; an end must be reachable without it.
+    /// Whether the step is a fault. The end must be reachable without faults.
     fn is_fault(&self, action: Self::Action) -> bool;
 
-    /// Whether all is done.
+    /// Whether the state is an end.
     fn is_done(&self, state: &Self::State) -> bool;
 
-    /// One line about a state, for traces.
+    /// Describes a state in one line, for traces.
     fn describe(&self, state: &Self::State) -> String;
 }
 
-/// What the exploration found.
+/// The result of an exploration.
 #[derive(Debug)]
 pub struct Report {
-    /// How many different states there are.
+    /// The number of different states.
     pub states: usize,
-    /// How many steps lead from one of them to another.
+    /// The number of steps between states.
     pub steps: usize,
-    /// How many of the states are done.
+    /// The number of end states.
     pub done: usize,
-    /// How many steps the farthest state is away.
+    /// The number of steps to the farthest state.
     pub depth: usize,
-    /// A property that does not hold.
+    /// The first violation found.
     pub violation: Option<Violation>,
 }
 
-/// A property that does not hold, and one of the shortest ways to see it.
+/// A violated property with a shortest trace.
 pub struct Violation {
-    /// Which one.
+    /// The property.
     pub property: &'static str,
-    /// The steps from the beginning, with the state after each.
+    /// The steps from the initial state, with the state after each.
     pub trace: String,
 }
 
@@ -70,7 +74,7 @@ impl Debug for Violation {
     }
 }
 
-/// From some state no way leads to the end any more, though all faults stop.
+/// The property that some state violates from which no end can be reached without faults.
 pub const DEAD_END: &str = "L4: from every state the end can be reached once faults stop";
 
 /// How a state was first found.
@@ -92,7 +96,7 @@ struct Exploration<'a, M: Model> {
     steps: usize,
 }
 
-/// Explores all of it, or up to the first violation.
+/// Explores the whole model, or up to the first violation.
 pub fn explore<M: Model>(model: &M) -> Report {
     let mut exploration = Exploration {
         model,
@@ -122,7 +126,7 @@ pub fn explore<M: Model>(model: &M) -> Report {
     }
 }
 
-/// States to go on from, by number.
+/// States to explore next, by number.
 type Layer<S> = Vec<(u32, S)>;
 
 impl<M: Model> Exploration<'_, M> {
@@ -142,7 +146,7 @@ impl<M: Model> Exploration<'_, M> {
         }
     }
 
-    /// Takes every step from a layer; gives the states that nobody had met before.
+    /// Takes every step from the states of a layer; returns the new states.
     fn advance(&mut self, layer: Layer<M::State>) -> Result<Layer<M::State>, Violation> {
         let mut next = Vec::new();
         for (from, state) in layer {
@@ -165,7 +169,7 @@ impl<M: Model> Exploration<'_, M> {
         Ok(next)
     }
 
-    /// The first state found from which no sound steps lead to the end.
+    /// The first state found from which no path without faults leads to an end.
     fn dead_end(&mut self) -> Option<Violation> {
         self.sound.sort_unstable();
         let mut reaches = vec![false; self.origins.len()];

@@ -1,44 +1,44 @@
-//! The ledger's list of workers and its verdicts: `beat` and `lose`, as `ledger/lua` has them.
+//! The ledger's list of workers and its verdicts: the operations `beat` and `lose` of `ledger/lua`.
 //!
-//! Verdicts are never forgotten here. The ledger forgets them after ten minutes; a holder that
-//! comes later is on no list, and `LossEvidence::Absent` applies.
+//! Verdicts never expire here. In the ledger they expire after ten minutes; a holder that comes
+//! later is not listed, and `LossEvidence::Absent` applies.
 
 use crate::Mutation;
 use crate::ledger::Node;
 
-/// When a heartbeat came: a number above those of all heartbeats before it.
+/// The time of a heartbeat: a number above those of all earlier heartbeats.
 pub type Beat = u8;
 
-/// On what grounds a scheduler has a worker declared lost.
+/// The evidence on which a scheduler has a worker declared lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LossEvidence {
-    /// This was its last heartbeat. Void if another one has come.
+    /// The last heartbeat of the worker. Void if another one has come.
     LastBeat(Beat),
-    /// It holds chunks and is on no list. Void if it is on the list.
+    /// The worker holds chunks and is not listed. Void if it is listed.
     Absent,
 }
 
-/// Who beats, and who is lost.
+/// The listed workers and the lost ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Fleet {
-    /// The workers that beat, each with its last heartbeat, by node.
+    /// The workers that send heartbeats, each with its last one, by node.
     pub listed: Vec<(Node, Beat)>,
-    /// The workers on which a verdict stands, by node.
+    /// The workers that are declared lost, by node.
     pub lost: Vec<Node>,
 }
 
 impl Fleet {
-    /// The last heartbeat of a worker that is on the list.
+    /// The last heartbeat of a listed worker.
     pub fn last_beat(&self, node: Node) -> Option<Beat> {
         self.listed.iter().find(|(listed, _)| *listed == node).map(|(_, beat)| *beat)
     }
 
-    /// Whether a verdict stands on a worker.
+    /// Whether a worker is declared lost.
     pub fn is_lost(&self, node: Node) -> bool {
         self.lost.contains(&node)
     }
 
-    /// A heartbeat puts its worker on the list, and makes a verdict void.
+    /// Lists the worker of a heartbeat, and voids a verdict on it.
     pub fn beat(&mut self, node: Node, beat: Beat, mutation: Option<Mutation>) {
         self.listed.retain(|(listed, _)| *listed != node);
         self.listed.push((node, beat));
@@ -48,11 +48,11 @@ impl Fleet {
         }
     }
 
-    /// Declares a worker lost, unless the grounds are void; whether a verdict stands now.
-    pub fn lose(&mut self, node: Node, grounds: LossEvidence, mutation: Option<Mutation>) -> bool {
+    /// Declares a worker lost, unless the evidence is void. Returns whether it is.
+    pub fn lose(&mut self, node: Node, evidence: LossEvidence, mutation: Option<Mutation>) -> bool {
         let is_void =
-            self.last_beat(node).is_some_and(|beat| grounds != LossEvidence::LastBeat(beat));
-        if is_void && mutation != Some(Mutation::GroundsUnchecked) {
+            self.last_beat(node).is_some_and(|beat| evidence != LossEvidence::LastBeat(beat));
+        if is_void && mutation != Some(Mutation::EvidenceUnchecked) {
             return false;
         }
         self.listed.retain(|(listed, _)| *listed != node);

@@ -1,10 +1,11 @@
-//! The ledger of the model: one job, its chunks and its books, moved by THE tables in `longshore_protocol::state`.
+//! The ledger of the model: one job, its chunks and its counts, which follow the transition tables
+//! of `longshore_protocol::state`.
 //!
-//! Not the memory ledger itself: its states can't be told apart by a hash without teaching a dozen of its types to be hashed
-//! for this alone, and it does not let itself be broken on purpose. Instead `tests/replay.rs` drives the memory ledger along
-//! ways through the model and compares every answer.
+//! It is not the memory ledger: a dozen types of that would need `Hash` for this purpose only, and
+//! it has no deliberate bugs. Instead `tests/replay.rs` drives the memory ledger along paths
+//! through the model and compares every answer.
 
-#![expect(missing_docs, reason = "the fields of requests and answers are what their names say")]
+#![expect(missing_docs, reason = "the names of the fields of requests and answers say enough")]
 
 use longshore_protocol::state::{ChunkEvent, ChunkState, JobEvent, JobState};
 use longshore_protocol::{Epoch, NodeId, Timestamp, Token};
@@ -12,95 +13,96 @@ use longshore_protocol::{Epoch, NodeId, Timestamp, Token};
 use crate::Mutation;
 use crate::fleet::Fleet;
 
-/// Subtasks of the job.
+/// The number of subtasks of the job.
 pub const SUBTASKS: u8 = 3;
 
-/// The chunks that it is handed out in: a partial commit is possible in the first.
+/// The chunks of the job. A partial commit is possible in the first.
 pub const RANGES: [(u8, u8); 2] = [(0, 2), (2, 3)];
 
-/// One incarnation of a worker: which one, and how often it was started before.
+/// One incarnation of a worker: its number, and how often it was started before.
 pub type Node = (u8, u8);
 
-/// A message, as far as it matters: chunk and epoch.
+/// A chunk message: chunk and epoch.
 pub type Message = (u8, u8);
 
-/// A token. Random in truth; here the smallest number that nobody remembers.
+/// A token: the smallest number that is not in use (in production a random number).
 pub type TokenNumber = u8;
 
-/// What a worker asks of the ledger. Late, lost or repeated, it is the same bytes.
+/// A request of a worker to the ledger. A late, lost or repeated request has the same content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Request {
-    /// The chunk of a message, please.
+    /// Asks for the chunk of a message.
     Claim { message: Message, token: TokenNumber, node: Node },
-    /// Subtasks `from ≤ i < to` have succeeded. The epoch is what the claim was made with; only broken ledgers look at it.
+    /// Reports that subtasks `from ≤ i < to` have succeeded. The epoch is that of the claim; only
+    /// ledgers with a deliberate bug read it.
     Commit { message: Message, token: TokenNumber, from: u8, to: u8 },
-    /// The rest is for somebody else.
+    /// Gives up the remaining subtasks of the chunk.
     Release { message: Message, token: TokenNumber },
 }
 
-/// What it answers.
+/// The ledger's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The chunk is the claimant's: what is left of it.
+    /// The worker holds the chunk; these subtasks remain.
     Granted { from: u8, to: u8 },
-    /// Held by somebody else, or an old message.
+    /// The chunk has another holder, or the message is old.
     Stale,
-    /// Nothing to do.
+    /// The chunk is not open any more.
     Gone,
-    /// In the books.
+    /// The commit is recorded.
     Settled,
     /// The token holds nothing.
     Fenced,
-    /// Waits for somebody else.
+    /// The chunk is queued again.
     Queued,
 }
 
 /// An open chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Chunk {
-    /// First subtask that is left.
+    /// The first remaining subtask.
     pub from: u8,
-    /// One past the last.
+    /// One past the last subtask.
     pub to: u8,
-    /// How often it was handed out.
+    /// Grows with each release, revoke and speculative offer.
     pub epoch: u8,
-    /// Who runs it.
+    /// The holder of the chunk.
     pub holder: Option<(TokenNumber, Node)>,
-    /// While somebody runs it: whether a second one may, or does.
-    pub copy: Copied,
+    /// Whether a second node may run the running chunk, or does.
+    pub speculation: Speculation,
 }
 
-/// What became of the copy of a chunk.
+/// The speculative execution of a running chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Copied {
-    /// There is none.
+pub enum Speculation {
+    /// The chunk is not offered.
     No,
     /// Another node than the holder may claim it.
     Offered,
-    /// It runs, too.
+    /// A second node runs it, too.
     Held(TokenNumber, Node),
 }
 
-/// One history of the ledger. A rollback takes up an older one, with all that happened in it.
+/// The ledger and its history. A rollback restores an older ledger with its history.
 #[derive(Clone, Debug, Hash)]
 pub struct Ledger {
-    /// The job.
+    /// The state of the job.
     pub state: JobState,
-    /// How many chunks were opened.
+    /// The number of opened chunks.
     pub opened: u8,
-    /// The open ones, by number.
+    /// The open chunks, by number.
     pub chunks: [Option<Chunk>; RANGES.len()],
-    /// Which subtasks are done.
+    /// The subtasks that are done.
     pub done: [bool; SUBTASKS as usize],
-    /// What the books say: queued, running, done. The rest waits.
+    /// The counts of queued, running and done subtasks. The others are waiting.
     pub counts: [i8; 3],
-    /// The workers that beat, and those that are lost.
+    /// The listed workers and the lost ones.
     pub fleet: Fleet,
-    /// Remembered for the properties: how often each subtask was counted.
+    /// For the properties: how often each subtask was counted.
     pub counted: [u8; SUBTASKS as usize],
-    /// Remembered for the properties: the token whose commit of each subtask was accepted.
+    /// For the properties: the token whose commit of each subtask was accepted.
     pub settled_by: [Option<TokenNumber>; SUBTASKS as usize],
-    /// Remembered for the properties: tokens that held a chunk and lost it.
+    /// For the properties: tokens that held a chunk and lost it.
     pub lost: Vec<(u8, TokenNumber)>,
 }
 
@@ -136,16 +138,16 @@ impl Chunk {
         }
     }
 
-    /// Everybody who holds it.
+    /// All holders of the chunk.
     pub fn holders(self) -> impl Iterator<Item = (TokenNumber, Node)> {
-        let copy = match self.copy {
-            Copied::Held(token, node) => Some((token, node)),
-            Copied::No | Copied::Offered => None,
+        let second = match self.speculation {
+            Speculation::Held(token, node) => Some((token, node)),
+            Speculation::No | Speculation::Offered => None,
         };
-        self.holder.into_iter().chain(copy)
+        self.holder.into_iter().chain(second)
     }
 
-    /// Whether the table lets this happen; all that can change is who holds it.
+    /// Whether the transition table allows the event.
     fn allows(self, event: ChunkEvent) -> bool {
         self.state().on(Epoch(self.epoch.into()), event).is_ok()
     }
@@ -162,42 +164,42 @@ pub fn name((worker, start): Node) -> NodeId {
 }
 
 impl Ledger {
-    /// Hands out the next chunk.
+    /// Opens the next chunk.
     pub fn open(&mut self) -> Option<Message> {
         if self.state.is_terminal() {
             return None;
         }
         let &(from, to) = RANGES.get(usize::from(self.opened))?;
         let number = self.opened;
-        let chunk = Chunk { from, to, epoch: 1, holder: None, copy: Copied::No };
+        let chunk = Chunk { from, to, epoch: 1, holder: None, speculation: Speculation::No };
         self.chunks[usize::from(number)] = Some(chunk);
         self.opened += 1;
         self.counts[QUEUED] += chunk.len();
         Some((number, 1))
     }
 
-    /// The message of a chunk that waits, to be published again.
+    /// The message of a queued chunk, to be published again.
     pub fn sweep(&self, number: u8) -> Option<Message> {
         let chunk = self.chunks[usize::from(number)]?;
         (chunk.holder.is_none() && !self.state.is_terminal()).then_some((number, chunk.epoch))
     }
 
-    /// A second node may run the first chunk that runs and has no copy.
-    pub fn copy(&mut self) -> Option<Message> {
-        let number = self.to_be_copied()?;
+    /// Offers the next speculation target to a second node.
+    pub fn offer_speculative(&mut self) -> Option<Message> {
+        let number = self.speculation_target()?;
         let chunk = self.chunks[usize::from(number)].as_mut()?;
-        (chunk.epoch, chunk.copy) = (chunk.epoch + 1, Copied::Offered);
+        (chunk.epoch, chunk.speculation) = (chunk.epoch + 1, Speculation::Offered);
         Some((number, chunk.epoch))
     }
 
-    /// Which one that is.
-    pub fn to_be_copied(&self) -> Option<u8> {
-        let may_be = |chunk: Chunk| chunk.holder.is_some() && chunk.copy == Copied::No;
+    /// The first running chunk that is not offered to a second node.
+    pub fn speculation_target(&self) -> Option<u8> {
+        let may_be = |chunk: Chunk| chunk.holder.is_some() && chunk.speculation == Speculation::No;
         let number = self.chunks.iter().position(|chunk| chunk.is_some_and(may_be))?;
         u8::try_from(number).ok().filter(|_| !self.state.is_terminal())
     }
 
-    /// Does what a worker asks.
+    /// Serves the request of a worker.
     pub fn serve(&mut self, request: Request, mutation: Option<Mutation>) -> Answer {
         match request {
             Request::Claim { message, token, node } => self.claim(message, token, node, mutation),
@@ -205,7 +207,7 @@ impl Ledger {
                 self.commit(message, token, from, to, mutation)
             }
             Request::Release { message: (number, _), token } => {
-                match self.hand_back(number, token, mutation) {
+                match self.release(number, token, mutation) {
                     true => Answer::Queued,
                     false => Answer::Fenced,
                 }
@@ -225,11 +227,11 @@ impl Ledger {
         if chunk.holders().any(|(holder, _)| holder == token) {
             return granted;
         }
-        let is_offered = chunk.copy == Copied::Offered
-            || mutation == Some(Mutation::OffersStay) && chunk.copy != Copied::No;
+        let is_offered = chunk.speculation == Speculation::Offered
+            || mutation == Some(Mutation::OffersStay) && chunk.speculation != Speculation::No;
         let is_other = chunk.holder.is_some_and(|(_, holder)| holder != node);
         if is_offered && is_other && chunk.epoch == epoch {
-            chunk.copy = Copied::Held(token, node);
+            chunk.speculation = Speculation::Held(token, node);
             self.chunks[usize::from(number)] = Some(chunk);
             return granted;
         }
@@ -266,7 +268,8 @@ impl Ledger {
             Some(Mutation::CommitsUnchecked) => true,
             _ => chunk.holders().any(|(holder, _)| holder == token),
         };
-        // What leaves a gap is refused by every ledger. What begins before what is left repeats what whoever runs it as well did.
+        // Every ledger refuses a commit that leaves a gap. A commit that begins before the
+        // remaining subtasks repeats those that the other holder has settled.
         let is_repeat = to <= chunk.from;
         if !accepted || !is_repeat && from > chunk.from {
             return Answer::Fenced;
@@ -299,19 +302,19 @@ impl Ledger {
         Answer::Settled
     }
 
-    /// What is left of a chunk is for somebody else; whether the token held it.
-    fn hand_back(&mut self, number: u8, token: TokenNumber, mutation: Option<Mutation>) -> bool {
+    /// Takes a chunk from the holder of this token. Returns whether the token held it.
+    fn release(&mut self, number: u8, token: TokenNumber, mutation: Option<Mutation>) -> bool {
         let Some(mut chunk) = self.chunks[usize::from(number)] else { return false };
-        if let Copied::Held(copy, node) = chunk.copy {
-            if copy != token {
+        if let Speculation::Held(second, node) = chunk.speculation {
+            if second != token {
                 let event =
-                    ChunkEvent::HandOver { token: real(token), to: real(copy), node: name(node) };
+                    ChunkEvent::HandOver { token: real(token), to: real(second), node: name(node) };
                 if !chunk.allows(event) {
                     return false;
                 }
-                chunk.holder = Some((copy, node));
+                chunk.holder = Some((second, node));
             }
-            chunk.copy = Copied::No;
+            chunk.speculation = Speculation::No;
             self.chunks[usize::from(number)] = Some(chunk);
             return true;
         }
@@ -319,7 +322,7 @@ impl Ledger {
         if !chunk.allows(event) {
             return false;
         }
-        (chunk.holder, chunk.copy) = (None, Copied::No);
+        (chunk.holder, chunk.speculation) = (None, Speculation::No);
         chunk.epoch += u8::from(mutation != Some(Mutation::EpochsKept));
         self.counts[RUNNING] -= chunk.len();
         self.counts[QUEUED] += chunk.len();
@@ -327,32 +330,36 @@ impl Ledger {
         true
     }
 
-    /// Takes away all that a node holds.
+    /// Revokes all chunks of a node.
     pub fn revoke(&mut self, node: Node, mutation: Option<Mutation>) {
         for number in 0..RANGES.len() as u8 {
             let held = self.holders(number).find(|(_, holder)| *holder == node);
             if let Some((token, _)) = held {
-                self.hand_back(number, token, mutation);
+                self.release(number, token, mutation);
             }
         }
     }
 
-    /// Takes one chunk away from whoever holds it under this token.
+    /// Takes a chunk from the live worker that holds it under this token.
     pub fn reclaim(&mut self, number: u8, token: TokenNumber, mutation: Option<Mutation>) {
-        self.hand_back(number, token, mutation);
+        self.release(number, token, mutation);
     }
 
-    /// Who holds a chunk.
+    /// The holders of a chunk.
     pub fn holders(&self, number: u8) -> impl Iterator<Item = (TokenNumber, Node)> {
         self.chunks[usize::from(number)].into_iter().flat_map(Chunk::holders)
     }
 
     /// Whether a node holds any chunk.
     pub fn holds(&self, node: Node) -> bool {
-        self.chunks.iter().flatten().flat_map(|it| it.holders()).any(|(_, it)| it == node)
+        self.chunks
+            .iter()
+            .flatten()
+            .flat_map(|chunk| chunk.holders())
+            .any(|(_, holder)| holder == node)
     }
 
-    /// Whether the books say what the chunks and bits do.
+    /// Whether the counts agree with the chunks and the done subtasks.
     pub fn balances(&self) -> bool {
         let mut counted = [0; 3];
         for chunk in self.chunks.iter().flatten() {

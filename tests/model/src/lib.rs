@@ -1,77 +1,81 @@
-//! Every state that claim, commit, release, beat, lose, revoke, sweep and acknowledge can lead to:
-//! 2 workers, 2 schedulers, 2 chunks, and faults. The properties and their ids are in `properties`.
+//! Model checker of the protocol: explores every state that claim, commit, release, beat, lose,
+//! revoke, sweep and acknowledge can reach, with 2 workers, 2 schedulers, 2 chunks, and faults. The
+//! properties and their ids are in `properties`.
 //!
-//! The ledger's steps are taken by THE tables of `longshore_protocol::state`, and `tests/replay.rs` drives the real memory
-//! ledger along the same ways. `cargo test -p longshore-model` looks at all that one or two faults can do, which takes seconds.
-//! This looks at all that three can do, and two beside a rollback; it takes minutes, and memory by the gigabyte:
+//! The ledger's steps follow the transition tables of `longshore_protocol::state`, and
+//! `tests/replay.rs` drives the real memory ledger along the same paths. `cargo test -p
+//! longshore-model` explores up to two faults, which takes seconds. This command explores up to
+//! three, and two beside a rollback; it takes minutes and gigabytes of memory:
 //!
 //! ```text
 //! LONGSHORE_MODEL_FAULTS=3 cargo test -p longshore-model -- --nocapture
 //! ```
 //!
-//! Deliberately absent: time (whatever can happen may happen now), failed subtasks, pauses and ends by people, all of which
-//! the ledger's own suites cover, and what subtasks do.
+//! Deliberately absent: time (every possible step may happen now); failed subtasks, pauses and
+//! cancels by users, which the ledger's own suites cover; the work of subtasks.
 
-mod alike;
 pub mod explore;
 pub mod fleet;
 pub mod ledger;
 mod properties;
 mod recovery;
+mod symmetry;
 pub mod world;
 
 pub use explore::{Model, Report, Violation, explore};
 
-/// What is explored.
+/// The model to explore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Most faults on one way.
+    /// The maximum number of faults on one path.
     pub faults: u8,
-    /// How many workers there are, at most [`world::WORKERS`].
+    /// The number of workers, at most [`world::WORKERS`].
     pub workers: u8,
-    /// Whether the ledger may return, once, to an earlier state. Not among the faults above.
+    /// Whether the ledger may return, once, to an earlier state. This does not count as one of
+    /// `faults`.
     pub rolls_back: bool,
-    /// Whether a second node may be given what another one runs; each time is one of the faults.
-    pub copies: bool,
-    /// What is broken.
+    /// Whether running chunks may be offered speculatively to a second node. Each offer counts as
+    /// one of `faults`.
+    pub speculative: bool,
+    /// A deliberate bug.
     pub mutation: Option<Mutation>,
 }
 
-/// Deliberate mistakes; each is caught by a property.
+/// Deliberate bugs; each is caught by a property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
-    /// A commit counts if its epoch is the current one, whatever its token.
+    /// A commit counts if its epoch is the current one, with any token.
     EpochsCompared,
     /// A commit counts if its epoch is not below the current one.
     EpochsOrdered,
     /// A claim with the current epoch takes over a chunk that runs.
     ClaimsTakeOver,
-    /// A commit counts whoever sends it.
+    /// A commit counts from any sender.
     CommitsUnchecked,
-    /// A commit that is repeated counts again.
+    /// A repeated commit counts again.
     RepeatsCounted,
-    /// Who gives a chunk back, or loses it, leaves its epoch as it is.
+    /// A release or a revoke leaves the epoch of the chunk unchanged.
     EpochsKept,
-    /// A copy that somebody runs is still on offer.
+    /// A chunk stays on offer after a second node has claimed it.
     OffersStay,
-    /// Of a commit that begins before what is left all of it is taken off the books.
+    /// A commit that overlaps with settled subtasks subtracts them from the running count again.
     OverlapsCounted,
-    /// Nobody publishes again what waits.
+    /// No scheduler publishes the messages of queued chunks again.
     NoSweep,
-    /// Nobody takes a chunk from a live worker that does not know of it; see the decision record 0011.
+    /// No scheduler reclaims a chunk from a live worker that does not know of it; see ADR 11.
     NoReclaim,
-    /// A worker is declared lost on grounds that a heartbeat has made void.
-    GroundsUnchecked,
-    /// A heartbeat leaves a verdict standing.
+    /// A worker is declared lost on evidence that a heartbeat has made void.
+    EvidenceUnchecked,
+    /// A heartbeat does not void a verdict.
     VerdictsStay,
-    /// A worker that is lost leaves the list, and no verdict is kept.
+    /// A lost worker leaves the list, and no verdict is kept.
     VerdictsDropped,
-    /// The scheduler that declares a worker lost takes back what the worker holds of the jobs that
-    /// this scheduler knows, and nobody takes back the rest. See the decision record 0027.
+    /// The scheduler that declares a worker lost revokes its chunks of the jobs that this scheduler
+    /// owns; no scheduler revokes the others. See ADR 27.
     OneRecovers,
-    /// The owner of a queue takes back what a lost worker holds only once, so not what a late claim
-    /// brings.
+    /// The owner of a queue revokes the chunks of a lost worker only once, so not those that it
+    /// claims late.
     RevokesOnce,
-    /// No worker is declared lost that holds chunks and is on no list.
+    /// A worker that holds chunks and is not listed is never declared lost.
     NoAbsent,
 }

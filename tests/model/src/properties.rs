@@ -1,39 +1,39 @@
-//! What must hold, whatever happens. A property is about one history of the ledger: a rollback returns to an older one,
-//! with what is remembered of it.
+//! The properties of the protocol that must always hold. A property is about one history of the
+//! ledger: a rollback restores an older history.
 //!
-//! | id | holds |
+//! | id | property |
 //! | --- | --- |
 //! | L1 | each subtask is counted at most once |
-//! | L2 | a chunk that runs gets another holder only where a copy is on offer, and a token that lost it never holds it again |
+//! | L2 | a running chunk gets another holder only while it is offered speculatively, and a token that lost it never holds it again |
 //! | L3 | a commit is accepted only under the token that holds the chunk |
 //! | L4 | from every state the end can be reached once faults stop (checked by `explore`) |
-//! | L5 | commits of one subtask are accepted under one token only, until a copy is made |
-//! | L6 | the books balance |
-//! | L7 | no verdict stands on a worker that is on the list |
+//! | L5 | commits of one subtask are accepted under one token only, until a chunk is offered speculatively |
+//! | L6 | the counts balance |
+//! | L7 | no listed worker is declared lost |
 //! | L8 | a worker leaves the list only by a verdict |
-//! | L9 | nobody is declared lost who has sent a heartbeat since the grounds were taken |
+//! | L9 | no worker is declared lost that has sent a heartbeat since the evidence |
 //!
-//! L4 includes that the owner of the queue takes back what lost workers hold: nobody else does, and
-//! a job does not end while a dead worker holds some of it.
+//! L4 includes that the owner of the queue revokes the chunks of lost workers: no other process
+//! does, and a job does not end while a dead worker holds one of its chunks.
 
 use crate::fleet::{Fleet, LossEvidence};
-use crate::ledger::{Answer, Copied, Ledger, Node, RANGES, Request, TokenNumber};
+use crate::ledger::{Answer, Ledger, Node, RANGES, Request, Speculation, TokenNumber};
 
 const L1: &str = "L1: each subtask is counted at most once";
 const L2: &str = "L2: a chunk gets another holder only by an offer, and no token comes back";
 const L3: &str = "L3: a commit is accepted only under the token that holds the chunk";
 const L5: &str = "L5: commits of one subtask are accepted under one token only";
 const L6: &str = "L6: the counts balance";
-const L7: &str = "L7: no verdict stands on a worker that is on the list";
+const L7: &str = "L7: no listed worker is declared lost";
 const L8: &str = "L8: a worker leaves the list only by a verdict";
-const L9: &str = "L9: nobody is declared lost who has sent a heartbeat since";
+const L9: &str = "L9: no worker is declared lost that has sent a heartbeat since";
 
-/// Of what a worker was told.
+/// Checks the answer to a worker.
 pub(crate) fn check_answer(
     before: &Ledger,
     request: Request,
     answer: Answer,
-    has_copied: bool,
+    has_speculated: bool,
 ) -> Result<(), &'static str> {
     let Request::Commit { message: (chunk, _), token, from, to } = request else { return Ok(()) };
     if answer != Answer::Settled {
@@ -41,13 +41,13 @@ pub(crate) fn check_answer(
     }
     let subtasks = usize::from(from)..usize::from(to);
     let foreign = |other: &u8| *other != token;
-    if !has_copied && before.settled_by[subtasks].iter().flatten().any(foreign) {
+    if !has_speculated && before.settled_by[subtasks].iter().flatten().any(foreign) {
         return Err(L5);
     }
     if before.holders(chunk).any(|(holder, _)| holder == token) { Ok(()) } else { Err(L3) }
 }
 
-/// Of a step of the ledger. Remembers which tokens lost their chunk in it.
+/// Checks a step of the ledger. Records the tokens that lost their chunk in it.
 pub(crate) fn check_step(before: &Ledger, after: &mut Ledger) -> Result<(), &'static str> {
     if after.counted.iter().any(|times| *times > 1) {
         return Err(L1);
@@ -57,8 +57,8 @@ pub(crate) fn check_step(before: &Ledger, after: &mut Ledger) -> Result<(), &'st
             ledger.holders(chunk).map(|(token, _)| token).collect()
         };
         let (was, is) = (tokens(before), tokens(after));
-        let offered =
-            before.chunks[usize::from(chunk)].is_some_and(|it| it.copy == Copied::Offered);
+        let offered = before.chunks[usize::from(chunk)]
+            .is_some_and(|chunk| chunk.speculation == Speculation::Offered);
         let returns = is.iter().any(|token| after.lost.contains(&(chunk, *token)));
         let is_new = |token: &TokenNumber| !was.contains(token);
         if returns || !was.is_empty() && !offered && is.iter().any(is_new) {
@@ -86,13 +86,13 @@ fn check_fleet(before: &Fleet, after: &Fleet) -> Result<(), &'static str> {
     if before.listed.iter().any(|(node, _)| vanishes(*node)) { Err(L8) } else { Ok(()) }
 }
 
-/// Of a verdict that was asked for.
+/// Checks a verdict.
 pub(crate) fn check_verdict(
     before: &Fleet,
-    (node, grounds): (Node, LossEvidence),
+    (node, evidence): (Node, LossEvidence),
     after: &Fleet,
 ) -> Result<(), &'static str> {
-    let has_beaten = match (grounds, before.last_beat(node)) {
+    let has_beaten = match (evidence, before.last_beat(node)) {
         (_, None) => false,
         (LossEvidence::LastBeat(known), Some(last)) => last > known,
         (LossEvidence::Absent, Some(_)) => true,

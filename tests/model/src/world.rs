@@ -1,19 +1,20 @@
-//! Workers, schedulers and the queue around the ledger, and what can go wrong between them.
+//! The state of the model around the ledger (workers, schedulers and the queue), and the steps and
+//! faults between them.
 //!
-//! What behaves alike is one state. A message that a scheduler has in hand may as well be in the queue, whence nobody takes it
-//! for a while; a worker that has acknowledged early differs from another only in what comes back when it dies.
+//! Situations with the same behavior are one state. A message that a scheduler has not published
+//! yet is in the queue, where it may wait; a worker that has acknowledged early differs from
+//! another only in whether its message comes back when it dies.
 //!
-//! A request to the ledger has one of these fates: it is served and answered; served, but the answer gets lost; or it is
-//! late: served some time or never, with nobody left to hear the answer, while its sender repeats it or gives up. A message
-//! may get lost, come twice, or wait as long as it likes. What takes long elsewhere needs no step of its own: whoever does
-//! nothing for a while is frozen.
+//! A request to the ledger is served and answered; or it is served, but the answer is lost; or it
+//! is late: served at any later time or never, while its sender repeats it or gives up, and no
+//! process receives the answer. A message may be lost, come twice, or wait for any time. Slow
+//! processes need no step of their own: a process that takes no step for a while is frozen.
 //!
-//! A worker starts with its first heartbeat. Another heartbeat is a step only where it changes who
-//! is on the list, whether a verdict stands, or whether the grounds of a scheduler are void. One of
-//! the two schedulers owns the queue of the job. Either may find that a worker died; only the owner
-//! takes back what the worker holds.
+//! A worker starts with its first heartbeat. Another heartbeat is a step only if it changes the
+//! list, voids a verdict, or voids the evidence of a scheduler. One of the two schedulers owns the
+//! queue of the job. Either may notice that a worker died; only the owner revokes its chunks.
 
-#![expect(missing_docs, reason = "the fields of states and steps are what their names say")]
+#![expect(missing_docs, reason = "the names of the fields of states and steps say enough")]
 
 use std::sync::Arc;
 
@@ -21,74 +22,73 @@ use longshore_protocol::state::JobState;
 
 use crate::fleet::LossEvidence;
 use crate::ledger::{Answer, Ledger, Message, Node, RANGES, Request, TokenNumber};
-use crate::{Config, Model, Mutation, alike, properties};
+use crate::{Config, Model, Mutation, properties, symmetry};
 
-/// Copies of one message that are looked at.
-const COPIES: usize = 2;
+/// The maximum number of equal messages in the queue.
+const DUPLICATES: usize = 2;
 
-/// Workers.
+/// The number of workers.
 pub const WORKERS: u8 = 2;
 
-/// Schedulers.
+/// The number of schedulers.
 pub const SCHEDULERS: usize = 2;
 
-/// The one that owns the job's queue.
+/// The scheduler that owns the queue of the job.
 pub const OWNER: usize = 0;
 
-/// What a worker is about to do, with all that it knows.
+/// The next step of a worker, with everything that it knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Worker {
-    /// It crashed or never ran; nobody beats its heart. A start makes it `Idle`, as another node.
+    /// It crashed or never ran, and sends no heartbeats. A start makes it `Idle`, as another node.
     Dead,
-    /// A delivery moves it on.
+    /// It waits for a delivery.
     Idle,
-    /// It insists until the ledger answers.
+    /// It repeats a claim until the ledger answers.
     Claiming { message: Message, token: TokenNumber },
-    /// It runs subtasks and commits them; `asked` is the end of a commit whose answer it has not heard.
+    /// It runs subtasks and commits them; `asked` is the end of a commit without an answer.
     Holding { message: Message, token: TokenNumber, from: u8, to: u8, asked: Option<u8> },
-    /// It gives back what it may hold, then lets go of the message.
+    /// It releases the chunk that it may hold, then settles the message.
     Leaving { message: Message, token: TokenNumber, then: Then },
 }
 
-/// What a scheduler is about to do about a worker.
+/// The next step of a scheduler in the recovery of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Hand {
-    /// Nothing.
-    Empty,
-    /// It took the worker for dead, and has the ledger declare it lost.
-    Judging { node: Node, grounds: LossEvidence },
-    /// It saw a verdict, and takes back what the worker holds.
+pub enum NextStep {
+    /// No step.
+    Nothing,
+    /// It considers the worker dead, and will ask the ledger to declare it lost.
+    Judging { node: Node, evidence: LossEvidence },
+    /// It saw a verdict, and will revoke the worker's chunks.
     Revoking { node: Node },
 }
 
-/// What becomes of the message.
+/// How a worker settles a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Then {
-    /// It is acknowledged, or was.
+    /// It is acknowledged, now or earlier.
     Ack,
-    /// It goes back to the queue.
+    /// It returns to the queue.
     Requeue,
 }
 
-/// Everything.
+/// A state of the model.
 #[derive(Clone, Debug, Hash)]
 pub struct State {
-    /// The truth.
     pub ledger: Ledger,
-    /// What a rollback would return to.
+    /// The ledger that a rollback would return to.
     pub saved: Option<Arc<Ledger>>,
-    /// How often each worker was started before, and what it does.
+    /// How often each worker was started, and its next step.
     pub workers: [(u8, Worker); WORKERS as usize],
-    /// What each scheduler is about to do; the owner of the queue comes first.
-    pub hands: [Hand; SCHEDULERS],
-    /// Only for [`Mutation::RevokesOnce`]: the lost workers that the owner has dealt with.
-    pub dealt_with: Vec<Node>,
-    /// In order, since any of them may come next.
+    /// The next step of each scheduler; the owner of the queue comes first.
+    pub next_steps: [NextStep; SCHEDULERS],
+    /// Only for [`Mutation::RevokesOnce`]: the lost workers whose chunks the owner has revoked.
+    pub revoked_once: Vec<Node>,
+    /// Sorted, because any message may be delivered next.
     pub queue: Vec<Message>,
-    /// Requests that are still on their way, though nobody waits for them.
+    /// Requests under way whose senders don't wait for them any more.
     pub late: Vec<Request>,
-    /// Whether a copy of a chunk was ever offered.
-    pub has_copied: bool,
+    /// Whether a chunk was ever offered speculatively.
+    pub has_speculated: bool,
     /// How many faults may still happen.
     pub faults: u8,
     /// Whether a rollback may still happen.
@@ -100,55 +100,55 @@ pub struct State {
 pub enum Action {
     /// A scheduler opens the next chunk and publishes its message.
     Open,
-    /// A scheduler publishes the message of a chunk that waits again.
+    /// A scheduler publishes the message of a queued chunk again.
     Sweep { chunk: u8 },
-    /// A scheduler offers a copy of a chunk that runs, and publishes its message.
-    Copy,
-    /// A scheduler decides that a node is dead; wrongly, if it is not (a fault).
-    Judge { scheduler: usize, node: Node, grounds: LossEvidence, wrongly: bool },
-    /// The ledger is asked to declare that node lost.
+    /// A scheduler offers a running chunk speculatively, and publishes its message.
+    OfferSpeculative,
+    /// A scheduler considers a node dead; wrongly, if the node is alive (a fault).
+    Judge { scheduler: usize, node: Node, evidence: LossEvidence, wrongly: bool },
+    /// A scheduler asks the ledger to declare that node lost.
     Declare { scheduler: usize },
-    /// The owner of the queue sees a verdict, and that the node holds something.
+    /// The owner of the queue sees a verdict on a node that holds a chunk.
     Learn { node: Node },
-    /// A scheduler takes away what a lost node holds by now.
+    /// A scheduler revokes all chunks of a lost node.
     Revoke { scheduler: usize },
-    /// A chunk is taken from a live worker that does not know that it holds it.
+    /// A scheduler reclaims a chunk from a live worker that does not know that it holds it.
     Reclaim { chunk: u8 },
-    /// A scheduler dies with what it has in hand; the other one owns the queue then.
+    /// A scheduler dies with its next step; the other one then owns the queue.
     SchedulerDies { scheduler: usize },
-    /// The queue falls to the other scheduler, while both go on.
+    /// The other scheduler becomes the owner of the queue, and both go on.
     TakeOver,
-    /// A message gets lost: by the broker, or by a scheduler that did not hear what it opened.
+    /// A message is lost: by the broker, or by a scheduler that did not get the answer to its open.
     Lose { message: Message },
     /// The broker delivers a message once more.
     Double { message: Message },
-    /// A worker receives a message; while it counts as lost, if its next heartbeat comes later (a
-    /// fault, or the owner of the queue could take back what it claims again and again).
+    /// A worker receives a message; while it counts as lost if its next heartbeat comes later (a
+    /// fault, because otherwise the owner of the queue could revoke its claims endlessly).
     Deliver { worker: u8, message: Message, lost: bool },
-    /// A worker asks the ledger; if it commits, up to where.
+    /// A worker sends its request to the ledger; a commit ends at `to`.
     Ask { worker: u8, to: u8, fate: Fate },
-    /// A worker gives up what it claims or holds, for its heart can't get through, or for it is to stop.
+    /// A worker gives up its chunk, because its heartbeats fail or because it has to stop.
     GiveUp { worker: u8 },
     /// A worker dies; the broker takes back the message if it was not acknowledged yet.
     Crash { worker: u8, acked: bool },
-    /// It is started, and sends its first heartbeat.
+    /// A worker is started, and sends its first heartbeat.
     Start { worker: u8 },
-    /// A heartbeat arrives; late, if its worker has died in the meantime (a fault).
+    /// A heartbeat arrives; late if its worker has died in the meantime (a fault).
     Beat { node: Node, late: bool },
     /// A late request is served.
     Arrive { request: Request },
-    /// What a rollback returns to is written now.
+    /// The ledger is saved for a rollback.
     Save,
-    /// The ledger returns to it.
+    /// The ledger returns to the saved state.
     RollBack,
 }
 
-/// What becomes of a request.
+/// The fate of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// Served and answered.
     Heard,
-    /// Served, but the answer got lost.
+    /// Served, but the answer is lost.
     Unheard,
     /// Not served yet.
     Late,
@@ -163,7 +163,7 @@ impl State {
         self.node(node.0) == node && self.workers[usize::from(node.0)].1 != Worker::Dead
     }
 
-    /// Whether a live node knows nothing of what it holds under this token.
+    /// Whether a live node does not know that it holds a chunk under this token.
     fn has_forgotten(&self, token: TokenNumber, node: Node) -> bool {
         self.is_alive(node) && !self.knows(node.0, token)
     }
@@ -174,7 +174,7 @@ impl State {
         Some(holders.find(|(token, node)| self.has_forgotten(*token, *node))?.0)
     }
 
-    /// Whether a worker would say of a token that it holds it, or may.
+    /// Whether a worker would report the token as one that it holds or may hold.
     fn knows(&self, worker: u8, wanted: TokenNumber) -> bool {
         match self.workers[usize::from(worker)].1 {
             Worker::Dead | Worker::Idle => false,
@@ -184,7 +184,8 @@ impl State {
         }
     }
 
-    /// The smallest number that nobody remembers. A token is never drawn twice; one that left no trace may as well be new.
+    /// The smallest number that is not in use. Tokens are never drawn twice, but one that left no
+    /// trace is as good as new.
     fn fresh_token(&self) -> TokenNumber {
         let ledgers = [Some(&self.ledger), self.saved.as_deref()];
         let mut known: Vec<TokenNumber> = Vec::new();
@@ -205,7 +206,7 @@ impl State {
         (0..).find(free).expect("there are few")
     }
 
-    /// What a worker asks next, if it asks anything.
+    /// The next request of a worker, if it has one.
     pub fn request(&self, worker: u8, upto: u8) -> Option<Request> {
         Some(match self.workers[usize::from(worker)].1 {
             Worker::Dead | Worker::Idle => return None,
@@ -220,7 +221,7 @@ impl State {
     }
 
     fn publish(&mut self, message: Message) {
-        if self.queue.iter().filter(|other| **other == message).count() < COPIES {
+        if self.queue.iter().filter(|other| **other == message).count() < DUPLICATES {
             self.queue.push(message);
             self.queue.sort_unstable();
         }
@@ -231,7 +232,7 @@ impl State {
         self.queue.remove(at);
     }
 
-    /// What a worker makes of an answer.
+    /// Moves a worker on by an answer.
     fn hear(&mut self, worker: u8, upto: u8, answer: Answer) {
         let place = &mut self.workers[usize::from(worker)].1;
         let before = *place;
@@ -260,8 +261,8 @@ impl Config {
         if usize::from(ledger.opened) < RANGES.len() && !ledger.state.is_terminal() {
             actions.push(Action::Open);
         }
-        if self.copies && ledger.to_be_copied().is_some() {
-            actions.push(Action::Copy);
+        if self.speculative && ledger.speculation_target().is_some() {
+            actions.push(Action::OfferSpeculative);
         }
         let waits = |chunk: &u8| {
             ledger.sweep(*chunk).is_some_and(|message| !state.queue.contains(&message))
@@ -321,12 +322,12 @@ impl Config {
         }
     }
 
-    /// Lets the ledger serve a request, and looks at what came of it.
+    /// Lets the ledger serve a request, and checks the properties.
     fn serve(&self, state: &mut State, request: Request) -> Result<Answer, &'static str> {
         let before = state.ledger.clone();
         let answer = state.ledger.serve(request, self.mutation);
         properties::check_step(&before, &mut state.ledger)?;
-        properties::check_answer(&before, request, answer, state.has_copied)?;
+        properties::check_answer(&before, request, answer, state.has_speculated)?;
         Ok(answer)
     }
 
@@ -351,7 +352,7 @@ impl Config {
         Ok(())
     }
 
-    /// Steps of the ledger that no worker asked for.
+    /// Takes a step of the ledger that no worker asked for, and checks the properties.
     pub(crate) fn change(
         &self,
         state: &mut State,
@@ -372,13 +373,13 @@ impl Config {
                 let message = state.ledger.sweep(chunk).expect("it waits");
                 state.publish(message);
             }
-            Action::Copy => {
-                let message = state.ledger.copy().expect("there is a chunk to copy");
-                state.has_copied = true;
+            Action::OfferSpeculative => {
+                let message = state.ledger.offer_speculative().expect("there is a target");
+                state.has_speculated = true;
                 state.publish(message);
             }
             Action::Reclaim { chunk } => {
-                let token = state.forgotten(chunk).expect("somebody holds it unknowingly");
+                let token = state.forgotten(chunk).expect("a worker holds it unknowingly");
                 self.change(state, |ledger| ledger.reclaim(chunk, token, self.mutation))?;
             }
             _ => self.recover(state, action)?,
@@ -452,18 +453,18 @@ impl Model for Config {
             ledger: Ledger::default(),
             saved: None,
             workers: [(0, Worker::Dead); WORKERS as usize],
-            hands: [Hand::Empty; SCHEDULERS],
-            dealt_with: Vec::new(),
+            next_steps: [NextStep::Nothing; SCHEDULERS],
+            revoked_once: Vec::new(),
             queue: Vec::new(),
             late: Vec::new(),
-            has_copied: false,
+            has_speculated: false,
             faults: self.faults,
             may_roll_back: self.rolls_back,
         }
     }
 
     fn key(&self, state: &State) -> Vec<u8> {
-        alike::key(state)
+        symmetry::key(state)
     }
 
     fn actions(&self, state: &State) -> Vec<Action> {
@@ -493,17 +494,17 @@ impl Model for Config {
     }
 
     fn describe(&self, state: &State) -> String {
-        let State { ledger, workers, hands, queue, late, .. } = state;
+        let State { ledger, workers, next_steps, queue, late, .. } = state;
         let Ledger { chunks, done, fleet, .. } = ledger;
         format!(
             "ledger {chunks:?} done {done:?} {fleet:?} | workers {workers:?} | \
-             schedulers {hands:?} | queue {queue:?} | late {late:?}"
+             schedulers {next_steps:?} | queue {queue:?} | late {late:?}"
         )
     }
 }
 
 impl Config {
-    /// Whether a step is one of the faults that are counted; rollbacks are counted apart.
+    /// Whether a step counts as one of the faults. Rollbacks count separately.
     fn uses_up(&self, action: Action) -> bool {
         match action {
             Action::Judge { wrongly, .. } => wrongly,
@@ -512,7 +513,7 @@ impl Config {
             Action::Ask { fate, .. } => fate != Fate::Heard,
             Action::SchedulerDies { .. }
             | Action::TakeOver
-            | Action::Copy
+            | Action::OfferSpeculative
             | Action::Lose { .. }
             | Action::Double { .. }
             | Action::GiveUp { .. }

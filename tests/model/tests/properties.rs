@@ -1,8 +1,9 @@
-//! Explores the protocol as it is, and as it would be with mistakes.
+//! Explores the protocol without bugs, where all properties hold, and with deliberate bugs, each of
+//! which a property catches.
 
 #![expect(
     clippy::print_stdout,
-    reason = "how many states there are, and how a mistake shows, is worth a look"
+    reason = "the number of states and the traces of deliberate bugs are for people to read"
 )]
 
 use std::time::Instant;
@@ -15,11 +16,11 @@ fn faults() -> u8 {
     variable.map_or(2, |text| text.parse().expect("LONGSHORE_MODEL_FAULTS is a small number"))
 }
 
-/// Two workers, and nothing goes wrong.
+/// Two workers without faults.
 const PLAIN: Config =
-    Config { faults: 0, workers: WORKERS, rolls_back: false, copies: false, mutation: None };
+    Config { faults: 0, workers: WORKERS, rolls_back: false, speculative: false, mutation: None };
 
-fn look(config: Config) -> Report {
+fn run(config: Config) -> Report {
     let begun = Instant::now();
     let report = explore(&config);
     println!(
@@ -40,16 +41,12 @@ fn holds(faults: u8, rolls_back: bool, mutation: Option<Mutation>, at_least: usi
 
 #[track_caller]
 fn is_right(config: Config, at_least: usize) {
-    let report = look(config);
+    let report = run(config);
     assert!(report.violation.is_none(), "{:?}", report.violation);
-    assert!(
-        report.states >= at_least,
-        "only {} states: the model has lost something",
-        report.states
-    );
+    assert!(report.states >= at_least, "only {} states: the model has lost steps", report.states);
 }
 
-/// The mistake is caught by the property, though not a single fault or rollback more than needed happens.
+/// The property catches the bug with the given number of faults.
 #[track_caller]
 fn caught(mutation: Mutation, faults: u8, rolls_back: bool, property: &str) {
     is_caught(Config { faults, rolls_back, mutation: Some(mutation), ..PLAIN }, property);
@@ -57,38 +54,38 @@ fn caught(mutation: Mutation, faults: u8, rolls_back: bool, property: &str) {
 
 #[track_caller]
 fn is_caught(config: Config, property: &str) {
-    let report = look(config);
-    let violation = report.violation.expect("it is caught");
+    let report = run(config);
+    let violation = report.violation.expect("the bug is caught");
     println!("{violation:?}");
     assert!(violation.property.starts_with(property), "{violation:?}");
 }
 
 #[test]
-fn every_property_holds_whatever_the_faults() {
+fn every_property_holds_under_faults() {
     holds(faults(), false, None, 500_000);
 }
 
 #[test]
-fn every_property_holds_though_the_ledger_rolls_back() {
+fn every_property_holds_under_a_rollback_of_the_ledger() {
     let faults = faults() - 1;
-    is_right(Config { faults, rolls_back: true, copies: true, ..PLAIN }, 2_500_000);
+    is_right(Config { faults, rolls_back: true, speculative: true, ..PLAIN }, 2_500_000);
 }
 
 #[test]
-fn every_property_holds_though_two_nodes_run_the_same_chunk() {
-    is_right(Config { faults: faults(), copies: true, ..PLAIN }, 500_000);
+fn every_property_holds_under_speculative_execution() {
+    is_right(Config { faults: faults(), speculative: true, ..PLAIN }, 500_000);
 }
 
 #[test]
-fn a_copy_that_stays_on_offer_is_caught() {
+fn a_chunk_that_stays_on_offer_after_a_speculative_claim_is_caught() {
     let mutation = Some(Mutation::OffersStay);
-    is_caught(Config { faults: 3, copies: true, mutation, ..PLAIN }, "L2");
+    is_caught(Config { faults: 3, speculative: true, mutation, ..PLAIN }, "L2");
 }
 
 #[test]
-fn a_commit_that_counts_what_the_other_holder_did_is_caught() {
+fn a_commit_that_counts_the_other_holders_subtasks_again_is_caught() {
     let mutation = Some(Mutation::OverlapsCounted);
-    is_caught(Config { faults: 1, copies: true, mutation, ..PLAIN }, "L6");
+    is_caught(Config { faults: 1, speculative: true, mutation, ..PLAIN }, "L6");
 }
 
 #[test]
@@ -97,7 +94,7 @@ fn a_commit_without_a_token_is_caught() {
 }
 
 #[test]
-fn epochs_in_place_of_tokens_do_until_the_ledger_rolls_back() {
+fn epochs_instead_of_tokens_fail_only_after_a_rollback() {
     for mutation in [Mutation::EpochsCompared, Mutation::EpochsOrdered] {
         holds(1, false, Some(mutation), 1_000);
         caught(mutation, 0, true, "L3");
@@ -120,7 +117,7 @@ fn a_revoke_that_keeps_the_epoch_is_caught() {
 }
 
 #[test]
-fn without_a_sweep_a_lost_message_is_the_end() {
+fn without_a_sweep_a_lost_message_is_a_dead_end() {
     caught(Mutation::NoSweep, 1, false, "L4");
 }
 
@@ -132,8 +129,8 @@ fn a_chunk_of_a_live_worker_that_forgot_it_must_be_reclaimed() {
 }
 
 #[test]
-fn a_verdict_on_void_grounds_is_caught() {
-    caught(Mutation::GroundsUnchecked, 1, false, "L9");
+fn a_verdict_on_void_evidence_is_caught() {
+    caught(Mutation::EvidenceUnchecked, 1, false, "L9");
 }
 
 #[test]
@@ -142,25 +139,25 @@ fn a_verdict_that_outlives_a_heartbeat_is_caught() {
 }
 
 #[test]
-fn a_worker_that_vanishes_from_the_list_without_a_verdict_is_caught() {
+fn a_worker_that_leaves_the_list_without_a_verdict_is_caught() {
     caught(Mutation::VerdictsDropped, 1, false, "L8");
 }
 
 #[test]
-fn a_scheduler_that_takes_back_for_all_what_it_knows_of_is_caught() {
+fn a_recovery_by_one_scheduler_of_its_own_jobs_is_caught() {
     caught(Mutation::OneRecovers, 1, false, "L4");
 }
 
 #[test]
-fn what_a_lost_worker_claims_late_must_be_taken_back_as_well() {
+fn late_claims_of_a_lost_worker_must_be_revoked_as_well() {
     holds(1, false, Some(Mutation::RevokesOnce), 1_000);
     caught(Mutation::RevokesOnce, 2, false, "L4");
 }
 
 #[test]
-fn who_holds_chunks_and_is_on_no_list_must_be_declared_lost() {
+fn an_unlisted_holder_must_be_declared_lost() {
     holds(1, false, Some(Mutation::NoAbsent), 1_000);
-    // One worker shows it, among far fewer states.
+    // One worker is enough, with far fewer states.
     let mutation = Some(Mutation::NoAbsent);
     is_caught(Config { faults: 1, workers: 1, rolls_back: true, mutation, ..PLAIN }, "L4");
 }

@@ -1,5 +1,6 @@
-//! Drives the memory ledger along random ways through the model: it must answer every request as the model's ledger does.
-//! The differential test of the ledger's own crate carries that on to Redis.
+//! Replays random paths through the model on the memory ledger, which must answer every request as
+//! the model's ledger does. The differential test of the ledger crate compares the memory ledger
+//! with Redis.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,22 +11,22 @@ use futures_util::FutureExt;
 use longshore_ledger::memory::{Clock, MemoryLedger};
 use longshore_ledger::{
     Admission, BeatParams, Claim, ClaimParams, Commit, CommitParams, Committed, DeclareLostParams,
-    Error, Ledger as _, LossCause, LossEvidence as RealGrounds, NodeSnapshot, OpenParams,
+    Error, Ledger as _, LossCause, LossEvidence as RealEvidence, NodeSnapshot, OpenParams,
     ReleaseParams, Released, RevokeParams, SpeculationRequest, SweepParams,
 };
 use longshore_model::fleet::{Beat, Fleet, LossEvidence};
 use longshore_model::ledger::{Answer, Message, Node, RANGES, Request, SUBTASKS, name, real};
-use longshore_model::world::{Action, Fate, Hand, State, WORKERS};
+use longshore_model::world::{Action, Fate, NextStep, State, WORKERS};
 use longshore_model::{Config, Model};
 use longshore_protocol::{ChunkId, ChunkMessage, Epoch, JobId, NodeInfo, OutcomeRun, Timestamp};
 
-const WAYS: u64 = 6_000;
+const PATHS: u64 = 6_000;
 const STEPS: usize = 80;
-/// When the ledger begins.
+/// The initial time of the ledger.
 const BEGIN: Timestamp = Timestamp::from_millis(1_000);
 const JOB: JobId = JobId::from_uuid(uuid::Uuid::from_u128(1));
 
-/// It stands still from one heartbeat to the next, in milliseconds: whatever waits is due.
+/// A clock in milliseconds that stands still between heartbeats, so that every queued chunk is due.
 #[derive(Debug)]
 struct Stopped(AtomicU64);
 
@@ -35,29 +36,30 @@ impl Clock for Stopped {
     }
 }
 
-/// A worker, as its heartbeats tell of it.
+/// The heartbeat of a worker.
 fn info(node: Node) -> NodeInfo {
     NodeInfo { jobs: Some(BTreeSet::new()), ..NodeInfo::new(name(node)) }
 }
 
-/// What the ledger is asked, as it can be asked again.
+/// An operation on the memory ledger, in a form that can be repeated.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Open,
-    Copy,
+    OfferSpeculative,
     Ask(Request),
     Revoke(Node),
     Beat(Node, Beat, Timestamp),
     Lose(Node, LossEvidence),
-    /// A release on behalf of a worker that has forgotten.
+    /// A release on behalf of a worker that does not know that it holds the chunk.
     Reclaim(u8, u8),
 }
 
-/// The memory ledger, and what it was asked so far: it returns to an earlier state by asking the same again.
+/// The memory ledger with all operations so far. A rollback repeats the first of them on a new
+/// ledger.
 struct Real {
     clock: Arc<Stopped>,
-    /// When heartbeats came, the newest of each number, and the newest of all. The model uses a
-    /// number again once nobody remembers it; no two heartbeats come at one time.
+    /// The times of heartbeats by number, and the newest of all. The model reuses a number that is
+    /// not in use any more; no two heartbeats have the same time.
     beats: BTreeMap<Beat, Timestamp>,
     newest: Timestamp,
     ledger: MemoryLedger,
@@ -97,11 +99,11 @@ impl Real {
                 at_once(ledger.open(JOB, &open)).expect("opened");
                 None
             }
-            Step::Copy => {
+            Step::OfferSpeculative => {
                 let (held_for, offer_for) = (Duration::ZERO, Duration::from_hours(1));
-                let lagging = SpeculationRequest { held_for, offer_for, chunks: 1, only: None };
+                let request = SpeculationRequest { held_for, offer_for, chunks: 1, only: None };
                 assert_eq!(
-                    at_once(ledger.offer_speculative(JOB, &lagging)).expect("offered").len(),
+                    at_once(ledger.offer_speculative(JOB, &request)).expect("offered").len(),
                     1
                 );
                 None
@@ -119,14 +121,14 @@ impl Real {
                 at_once(ledger.beat(&BeatParams::new(info(node), []))).expect("heard");
                 None
             }
-            Step::Lose(node, grounds) => {
-                let grounds = match grounds {
-                    LossEvidence::LastBeat(beat) => RealGrounds::LastBeat(self.beats[&beat]),
-                    LossEvidence::Absent => RealGrounds::Absent,
+            Step::Lose(node, evidence) => {
+                let evidence = match evidence {
+                    LossEvidence::LastBeat(beat) => RealEvidence::LastBeat(self.beats[&beat]),
+                    LossEvidence::Absent => RealEvidence::Absent,
                 };
                 at_once(ledger.declare_lost(&DeclareLostParams::new(
                     name(node),
-                    grounds,
+                    evidence,
                     LossCause::Vanished,
                 )))
                 .expect("answered");
@@ -158,7 +160,8 @@ impl Real {
                 match at_once(self.ledger.commit(JOB, &params)) {
                     Ok(Committed::Settled { .. }) => Answer::Settled,
                     Ok(Committed::Fenced) => Answer::Fenced,
-                    // After a rollback its holder knows more than the ledger. It gives the chunk up, as if it were fenced.
+                    // After a rollback the holder may know more than the ledger. It gives the chunk
+                    // up, as if it were fenced.
                     Err(Error::Misuse { .. }) => Answer::Fenced,
                     Err(error) => panic!("{request:?}: {error}"),
                 }
@@ -175,16 +178,17 @@ impl Real {
         }
     }
 
-    /// What waits for a worker, however lately it was asked for.
+    /// The messages of all queued chunks, including those published a moment ago.
     fn waiting(&self) -> Vec<ChunkMessage> {
-        let doubt = Some(Duration::ZERO);
-        let params = SweepParams { suspect_lost: doubt, ..SweepParams::new(10, Duration::ZERO) };
+        let suspect_lost = Some(Duration::ZERO);
+        let params = SweepParams { suspect_lost, ..SweepParams::new(10, Duration::ZERO) };
         let sweep = at_once(self.ledger.sweep(JOB, &params));
         sweep.expect("swept").expect("the job is there").publish
     }
 
+    /// Fails unless the memory ledger is in the same state as the model's.
     #[track_caller]
-    fn is_like(&self, state: &State) {
+    fn assert_agrees(&self, state: &State) {
         let ledger = &state.ledger;
         let waiting: Vec<ChunkMessage> =
             (0..RANGES.len() as u8).filter_map(|chunk| message(ledger, chunk)).collect();
@@ -193,7 +197,10 @@ impl Real {
         let job = at_once(self.ledger.job(JOB)).expect("read").expect("it is there");
         assert_eq!(job.state, ledger.state);
         let counts = [job.counts.queued, job.counts.running, job.counts.done];
-        assert_eq!(counts, ledger.counts.map(|count| u64::try_from(count).expect("no debts")));
+        assert_eq!(
+            counts,
+            ledger.counts.map(|count| u64::try_from(count).expect("no negative counts"))
+        );
 
         let mut holders: Vec<_> =
             (0..RANGES.len() as u8).flat_map(|chunk| ledger.holders(chunk)).collect();
@@ -204,17 +211,17 @@ impl Real {
         let found: Vec<_> = found.into_iter().map(|holder| holder.node).collect();
         assert_eq!(found, holders);
 
-        let roster = at_once(self.ledger.nodes_since(&NodeSnapshot::default())).expect("read");
+        let snapshot = at_once(self.ledger.nodes_since(&NodeSnapshot::default())).expect("read");
         let Fleet { listed, lost } = &ledger.fleet;
         let mut listed: Vec<_> =
             listed.iter().map(|(node, beat)| (name(*node), self.beats[beat])).collect();
         listed.sort_unstable();
         let found: Vec<_> =
-            roster.nodes.iter().map(|node| (node.info.id.clone(), node.beat_at)).collect();
+            snapshot.nodes.iter().map(|node| (node.info.id.clone(), node.beat_at)).collect();
         assert_eq!(found, listed);
         let mut lost: Vec<_> = lost.iter().map(|node| name(*node)).collect();
         lost.sort_unstable();
-        let found: Vec<_> = roster.lost.iter().map(|verdict| verdict.node.clone()).collect();
+        let found: Vec<_> = snapshot.lost.iter().map(|verdict| verdict.node.clone()).collect();
         assert_eq!(found, lost);
 
         let audit = at_once(self.ledger.audit(JOB)).expect("read").expect("it is there");
@@ -233,16 +240,16 @@ fn message(ledger: &longshore_model::ledger::Ledger, chunk: u8) -> Option<ChunkM
     Some(ChunkMessage { v: ChunkMessage::VERSION, job: JOB, chunk: id(number), from, to, epoch })
 }
 
-/// What a step of the model means for the ledger; a heartbeat comes at this time.
+/// The operation of the memory ledger for a step of the model; `at` is the time of a heartbeat.
 fn step(state: &State, action: Action, at: Timestamp) -> Option<Step> {
     match action {
         Action::Open => Some(Step::Open),
-        Action::Copy => Some(Step::Copy),
+        Action::OfferSpeculative => Some(Step::OfferSpeculative),
         Action::Declare { scheduler } | Action::Revoke { scheduler } => {
-            match state.hands[scheduler] {
-                Hand::Judging { node, grounds } => Some(Step::Lose(node, grounds)),
-                Hand::Revoking { node } => Some(Step::Revoke(node)),
-                Hand::Empty => None,
+            match state.next_steps[scheduler] {
+                NextStep::Judging { node, evidence } => Some(Step::Lose(node, evidence)),
+                NextStep::Revoking { node } => Some(Step::Revoke(node)),
+                NextStep::Nothing => None,
             }
         }
         Action::Start { worker } => {
@@ -261,24 +268,25 @@ fn step(state: &State, action: Action, at: Timestamp) -> Option<Step> {
     }
 }
 
-/// Numbers without a pattern, the same ones every time.
-struct Dice(u64);
+/// Random numbers (SplitMix64) that repeat with the seed.
+struct Rng(u64);
 
-impl Dice {
-    fn throw(&mut self, sides: usize) -> usize {
+impl Rng {
+    fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((mixed ^ (mixed >> 31)) % sides as u64) as usize
+        ((mixed ^ (mixed >> 31)) % limit as u64) as usize
     }
 }
 
-/// One way; counts the answers by their words.
+/// Walks one random path; counts the answers by kind.
 fn walk(seed: u64, answers: &mut BTreeMap<&'static str, u32>) {
-    let copies = seed.is_multiple_of(2);
-    let model = Config { faults: 6, workers: WORKERS, rolls_back: true, copies, mutation: None };
-    let mut dice = Dice(seed);
+    let speculative = seed.is_multiple_of(2);
+    let model =
+        Config { faults: 6, workers: WORKERS, rolls_back: true, speculative, mutation: None };
+    let mut rng = Rng(seed);
     let mut real = Real::new();
     let mut state = model.initial();
     let mut saved = 0;
@@ -287,7 +295,7 @@ fn walk(seed: u64, answers: &mut BTreeMap<&'static str, u32>) {
         if actions.is_empty() {
             break;
         }
-        let action = actions[dice.throw(actions.len())];
+        let action = actions[rng.below(actions.len())];
         let at = real.newest.plus(Duration::from_millis(1));
         let expected = step(&state, action, at).map(|step| {
             let mut after = state.ledger.clone();
@@ -324,22 +332,22 @@ fn walk(seed: u64, answers: &mut BTreeMap<&'static str, u32>) {
             }
         }
         if let Action::Declare { scheduler } = action
-            && let Hand::Judging { node, .. } = state.hands[scheduler]
+            && let NextStep::Judging { node, .. } = state.next_steps[scheduler]
         {
             let word = if next.ledger.fleet.is_lost(node) { "lost" } else { "lives" };
             *answers.entry(word).or_default() += 1;
         }
         state = next;
-        real.is_like(&state);
+        real.assert_agrees(&state);
     }
     *answers.entry("ended").or_default() += u32::from(model.is_done(&state));
     *answers.entry("rolled back").or_default() += u32::from(!state.may_roll_back);
 }
 
 #[test]
-fn the_memory_ledger_answers_as_the_model_does() {
+fn the_memory_ledger_answers_like_the_model() {
     let mut answers = BTreeMap::new();
-    (0..WAYS).for_each(|seed| walk(seed, &mut answers));
+    (0..PATHS).for_each(|seed| walk(seed, &mut answers));
     let of_workers = ["lost", "lives", "ended", "rolled back"];
     for word in
         ["granted", "stale", "gone", "settled", "fenced", "queued"].into_iter().chain(of_workers)

@@ -1,4 +1,4 @@
-//! Asks a RabbitMQ whether it serves: the opening of AMQP 0-9-1 up to an open virtual host.
+//! Checks whether a RabbitMQ serves: opens an AMQP 0-9-1 connection up to an open virtual host.
 //!
 //! Deliberately absent: everything after that.
 
@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// A server on the loopback address that does not answer within this is not ready.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
 const CONNECTION: u16 = 10;
 const START: u16 = 10;
@@ -22,12 +22,12 @@ const FRAME_END: u8 = 0xCE;
 /// Logs in as guest on the virtual host `/`.
 ///
 /// # Errors
-/// When the server does not listen, refuses, or says something else than it should.
+/// When the server does not listen, refuses, or sends an unexpected answer.
 pub(crate) fn log_in(port: u16) -> io::Result<()> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&address, ANSWERS_WITHIN)?;
+    stream.set_read_timeout(Some(ANSWERS_WITHIN))?;
+    stream.set_write_timeout(Some(ANSWERS_WITHIN))?;
     stream.write_all(b"AMQP\0\0\x09\x01")?;
     expect(&mut stream, START)?;
     // An empty table of client properties, mechanism, response, locale.
@@ -37,7 +37,7 @@ pub(crate) fn log_in(port: u16) -> io::Result<()> {
     login.extend(b"\0guest\0guest");
     short_string(&mut login, "en_US");
     send(&mut stream, START_OK, &login)?;
-    // What the server proposes (channels, frame size, heartbeat) is taken as it is.
+    // The server's proposals (channels, frame size, heartbeat) are accepted.
     let limits = expect(&mut stream, TUNE)?;
     send(&mut stream, TUNE_OK, &limits)?;
     let mut host = Vec::new();

@@ -1,7 +1,7 @@
-//! A clock that a test can set: a library that is loaded before a server's own ones, and adds to the
-//! system's time what a file says.
+//! A clock that a test can set: a preloaded library adds a number of seconds from a file to the
+//! system time of a server.
 //!
-//! Deliberately absent: the monotonic clock, which nobody can set.
+//! Deliberately absent: the monotonic clock, which can't be set in production either.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -44,14 +44,14 @@ int gettimeofday(struct timeval *time, void *zone) {
 }
 "#;
 
-/// The system's time for servers that are started with [`Self::environment`].
+/// The system time of servers that are started with [`Self::environment`].
 pub struct SettableClock(TempDir);
 
 impl SettableClock {
-    /// A clock that is right so far.
+    /// A clock that shows the right time.
     ///
     /// # Panics
-    /// When the C compiler can't be run, with what it says.
+    /// When the C compiler fails, with its output.
     pub fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("longshore-clock-").tempdir();
         let clock = Self(folder.expect("a temporary folder"));
@@ -65,17 +65,17 @@ impl SettableClock {
         clock
     }
 
-    /// Sets the clock so many seconds ahead of the right time.
+    /// Sets the clock `seconds` ahead of the right time.
     ///
     /// # Panics
     /// When the file can't be written.
     pub fn shift(&self, seconds: i64) {
-        // A server must never read half of it.
+        // By a rename, so that a server never reads half of the number.
         std::fs::write(self.file("shift.new"), seconds.to_string()).expect("it can be written");
         std::fs::rename(self.file("shift.new"), self.file("shift")).expect("it can be replaced");
     }
 
-    /// What makes a process go by this clock.
+    /// The environment variables that make a process use this clock.
     pub fn environment(&self) -> Vec<(&'static str, PathBuf)> {
         vec![
             ("LD_PRELOAD", self.file("clock.so")),

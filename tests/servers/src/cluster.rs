@@ -1,4 +1,4 @@
-//! A Redis Cluster of masters on this machine.
+//! A private Redis Cluster of masters.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ pub struct RedisCluster {
 }
 
 impl RedisCluster {
-    /// Starts `masters` nodes and waits until each of them sees a whole cluster.
+    /// Starts `masters` nodes and waits until each of them sees the whole cluster.
     ///
     /// # Panics
-    /// When it does not come about.
+    /// When the cluster does not form.
     pub fn start(masters: u32) -> Self {
         let nodes: Vec<Redis> = (0..masters).map(|_| start_node()).collect();
         for (number, node) in (0..masters).zip(&nodes) {
@@ -33,7 +33,7 @@ impl RedisCluster {
         cluster
     }
 
-    /// Makes every node known to the first; gossip tells the rest.
+    /// Introduces every node to the first; gossip does the rest.
     fn introduce(&self) {
         let Some((first, others)) = self.nodes.split_first() else { return };
         for node in others {
@@ -44,10 +44,10 @@ impl RedisCluster {
         }
     }
 
-    /// Waits until every node serves and knows all others: after a start, a kill or a restart.
+    /// Waits until every node serves and knows all others, after a start, a kill or a restart.
     ///
     /// # Panics
-    /// When it does not come about.
+    /// When the cluster does not form.
     #[track_caller]
     pub fn await_whole(&self) {
         let known = format!("cluster_known_nodes:{}", self.nodes.len());
@@ -67,7 +67,7 @@ impl RedisCluster {
         format!("redis+cluster://{}", addresses.join(","))
     }
 
-    /// The nodes, for tests that look into them.
+    /// The nodes, for tests that read from them.
     pub fn nodes(&self) -> &[Redis] {
         &self.nodes
     }

@@ -1,4 +1,4 @@
-//! Starts a server under a tiny shell that outlives nobody.
+//! Starts a server under a small shell that kills the server when the test process ends.
 //!
 //! ```text
 //!   test process ──stdin pipe──▶ guardian (sh) ──starts──▶ server, in a session of its own
@@ -6,7 +6,7 @@
 //!
 //! The guardian reads orders from the pipe. When the pipe ends, because the owner was dropped, the
 //! test process exited or was killed with SIGKILL, the guardian kills the server's whole process
-//! group and removes its folder. `PR_SET_PDEATHSIG` would not do: it follows the thread that
+//! group and removes its folder. `PR_SET_PDEATHSIG` would not work: it follows the thread that
 //! started the child, and tests start servers from threads that end early.
 //!
 //! Deliberately absent: knowledge of any server.
@@ -25,8 +25,8 @@ use crate::wait::holds_within;
 /// Orders are single lines: `start`, `signal NAME`, `signal-group NAME`. Each is answered by one.
 ///
 /// `setsid` makes the server the leader of a process group, so that its children go with it. The
-/// shell reaps a server only when it dies itself, so a process id is never reused while we hold it.
-/// The folder is removed in several tries: what was just killed may still be writing to it.
+/// shell reaps a server only when the shell itself ends, so the process id is not reused before.
+/// The folder is removed in several tries, because killed processes may still be writing to it.
 const SCRIPT: &str = r#"
 dir=$1; shift
 pid=
@@ -46,10 +46,10 @@ for try in 1 2 3 4 5 6 7 8 9 10; do
 done
 "#;
 
-/// How long a killed process may stay in the process table. Only a stuck disk comes near it.
+/// How long a killed process may stay in the process table; only a stuck disk takes that long.
 const LONGEST_DEATH: Duration = Duration::from_secs(10);
 
-/// A server's program, folder and life.
+/// A server's program, folder and process.
 pub(crate) struct Guardian {
     folder: TempDir,
     shell: Child,
@@ -70,10 +70,11 @@ impl Guardian {
                 None => shell.env_remove(name),
             };
         }
-        // Core and crash dumps go where everything goes.
+        // Core and crash dumps are written to the folder, too.
         shell.current_dir(folder.path());
-        // In a process group of its own, Ctrl-C at the terminal leaves it alive to clean up. It
-        // holds none of the test's output pipes, which others may be reading to their end.
+        // In its own process group, Ctrl-C at the terminal does not end it, so that it can clean
+        // up. It holds none of the test's output pipes, which other processes may read to their
+        // end.
         shell.process_group(0);
         let mut shell =
             shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
@@ -146,13 +147,13 @@ impl Guardian {
         Ok(answer.trim().to_owned())
     }
 
-    /// All that the server printed.
+    /// The output of the server.
     pub(crate) fn output(&self) -> String {
         let bytes = fs::read(self.folder().join("output")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// The end of what the server printed, and of each log file given, for a failure's message.
+    /// The end of the server's output and of these log files, for the message of a failure.
     pub(crate) fn tail(&self, logs: &[PathBuf]) -> String {
         let output = self.folder().join("output");
         let mut tail = String::new();
@@ -166,18 +167,18 @@ impl Guardian {
 
 impl Drop for Guardian {
     fn drop(&mut self) {
-        // The end of the pipe is the order to kill and clean up; waiting makes it so at once.
+        // The end of the pipe makes the guardian kill and clean up; wait until it has.
         self.orders = None;
         let _gone = self.shell.wait();
         let _ended = self.await_end(LONGEST_DEATH);
     }
 }
 
-/// Whether a process runs: a zombie has ended, it only waits to be reaped. But its first thread may be one while others
-/// are still on their way out, and hold its files and ports.
+/// Whether a process runs. A zombie has ended and waits to be reaped; but its first thread may be a
+/// zombie while other threads have not ended, and hold its files and ports.
 pub fn is_running(pid: u32) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-    // The name in parentheses may itself hold spaces and parentheses; the state follows the last.
+    // The name in parentheses may contain spaces and parentheses; the state follows the last one.
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
     match state {
         None | Some('X') => false,

@@ -1,4 +1,5 @@
-//! Private RabbitMQ and Redis servers for tests: free ports, own data folders, no survivors.
+//! Private RabbitMQ and Redis servers for tests: free ports, own data folders, no processes left
+//! behind.
 //!
 //! ```no_run
 //! use longshore_test_servers::{Rabbit, Redis};
@@ -12,13 +13,14 @@
 //!
 //! Every server listens on 127.0.0.1 only. Dropping it kills it and removes its data; a guardian
 //! process does the same when the test process itself is killed (see `guardian.rs`). Starting
-//! RabbitMQ takes seconds, so tests that don't break it share one ([`Rabbit::shared`]) and keep
-//! apart by namespace.
+//! RabbitMQ takes seconds, so tests that don't break it share one ([`Rabbit::shared`]) and use
+//! different namespaces.
 //!
-//! A server that can't be started is a broken test machine, not a result: everything here panics
-//! with the end of the server's log instead of returning an error.
+//! A server that can't be started is a problem of the test machine, not a test result: the
+//! functions here panic with the end of the server's log instead of returning an error.
 //!
-//! Deliberately absent: tokio and client libraries; what is needed of the protocols is spoken here.
+//! Deliberately absent: tokio and client libraries; this crate implements the needed parts of the
+//! protocols.
 
 mod amqp;
 mod clock;

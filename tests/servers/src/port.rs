@@ -1,8 +1,8 @@
 //! Free TCP ports on the loopback address.
 //!
-//! A port is free when nobody listens on it now; nothing holds it until the server binds it. Who
-//! starts a server therefore checks that the answer comes from that very server, and tries again
-//! with another port when it lost the race.
+//! A port is free when no process listens on it now; nothing reserves it until the server binds it.
+//! Code that starts a server therefore checks that the answer comes from that server, and tries
+//! again with another port if another process took the port first.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -10,17 +10,17 @@ use std::io;
 use std::net::TcpListener;
 use std::sync::Mutex;
 
-/// Below the ports that Linux gives to outgoing connections (32768 and up): a client that keeps
-/// redialling a stopped server there can end up connected to itself, and the server's restart on
-/// its old port then fails.
+/// Below the ports that Linux uses for outgoing connections (32768 and up): a client that
+/// repeatedly connects to a stopped server there may connect to itself, and then the server can't
+/// restart on its old port.
 const PORTS: std::ops::Range<u16> = 15_000..32_000;
 
-/// Tries before giving up; a machine on which 200 random ports are taken is not one to test on.
+/// The maximum number of tries.
 const TRIES: usize = 200;
 
 static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
 
-/// A port of 127.0.0.1 that nobody listens on and that this process has not given out before.
+/// A port of 127.0.0.1 without a listener that this process has not returned before.
 ///
 /// # Errors
 /// When no free port was found.
@@ -28,7 +28,7 @@ pub fn free_port() -> io::Result<u16> {
     let mut given = GIVEN.lock().map_err(|_| io::Error::other("a test panicked here before"))?;
     let given = given.get_or_insert_default();
     for _ in 0..TRIES {
-        // Every RandomState has keys of its own, which makes it the randomness that std offers.
+        // Each `RandomState` has new random keys, the only random numbers in std.
         let random = RandomState::new().hash_one(given.len());
         let span = u64::from(PORTS.end - PORTS.start);
         let offset = u16::try_from(random % span).unwrap_or_default();

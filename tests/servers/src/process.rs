@@ -1,4 +1,5 @@
-//! Any program, run as the servers are: it can be killed, frozen and read, and it outlives nobody.
+//! Runs any program like the servers: tests can kill it, freeze it and read its output, and it ends
+//! with the test process.
 
 use std::process::Command;
 
@@ -52,7 +53,8 @@ impl Process {
         self.guardian.signal(name).unwrap_or_else(|e| panic!("process {}: {e}", self.pid()));
     }
 
-    /// Starts the program once more, after killing it if it runs. What it prints is added to the same file.
+    /// Starts the program again, after killing it if it runs. Its output is appended to the same
+    /// file.
     ///
     /// # Panics
     /// When it can't be started.
@@ -64,12 +66,12 @@ impl Process {
         self.guardian.start().unwrap_or_else(|e| panic!("a process does not start again: {e}"));
     }
 
-    /// All that it printed, both streams together, in all its lives.
+    /// Everything that it printed to both streams since the first start.
     pub fn output(&self) -> String {
         self.guardian.output()
     }
 
-    /// The end of what it printed, both streams together.
+    /// The last lines that it printed to both streams.
     pub fn tail(&self) -> String {
         self.guardian.tail(&[])
     }

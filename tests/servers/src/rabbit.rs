@@ -1,4 +1,4 @@
-//! A RabbitMQ of one's own.
+//! A private RabbitMQ server.
 
 use std::fs;
 use std::io;
@@ -13,28 +13,29 @@ use crate::guardian::Guardian;
 use crate::port::free_port;
 use crate::wait::{holds_within, wait_until};
 
-/// A start takes some five seconds on two idle cores, most of it loading code; a machine that
-/// builds at the same time needs several times that.
+/// A start takes about five seconds on two idle cores, mostly for loading code; a busy machine
+/// needs several times that.
 const START_DEADLINE: Duration = Duration::from_secs(180);
 /// A clean stop flushes queues; it takes a second or two.
 const STOP_GRACE: Duration = Duration::from_secs(60);
-/// Starts on new ports before giving up, when others take a chosen port first.
+/// The maximum number of starts on new ports, when other processes take a chosen port first.
 const START_TRIES: usize = 3;
 
-/// Where distributions put the scripts. The ones in `/usr/sbin` of Debian change the user and
-/// forget the environment, so they are of no use here.
+/// The folders of the scripts in distributions. Those in `/usr/sbin` of Debian change the user and
+/// drop the environment, so they can't be used here.
 const SCRIPT_FOLDERS: [&str; 3] =
     ["/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin", "/usr/local/lib/rabbitmq/bin"];
 
-/// Everything that the server remembers.
+/// The folder of all data of the server.
 const DATA: &str = "data";
 
-/// Is there only when a test asks for settings that belong there.
+/// Exists only when a test asks for settings that belong there.
 const ADVANCED: &str = "advanced.config";
 
-/// epmd, by which Erlang nodes find each other, would otherwise be started as a daemon that outlives
-/// everybody. In the foreground it belongs to the server's process group. The one of a server that was just killed may hold the
-/// port for another moment; one that somebody else has is given up.
+/// By default, epmd, by which Erlang nodes find each other, is started as a daemon that outlives
+/// the server. In the foreground it belongs to the server's process group. The epmd of a server
+/// that was just killed may hold the port for another moment; a port of another process is given
+/// up.
 const EPMD_THEN: &str = r#"
 epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 & epmd=$!
 tries=50
@@ -52,14 +53,15 @@ exec "$0"
 /// How to start a [`Rabbit`].
 #[derive(Clone, Debug, Default)]
 pub struct RabbitOptions {
-    /// More lines of rabbitmq.conf, which win over ours.
+    /// More lines of rabbitmq.conf, which override the default ones.
     pub lines: Vec<String>,
-    /// Settings of the application `rabbit` that rabbitmq.conf has no names for, as Erlang:
+    /// Settings of the application `rabbit` that can't be set in rabbitmq.conf, as Erlang terms:
     /// `{channel_tick_interval, 500}`.
     pub advanced: Vec<String>,
     /// The feature flags that are on, where not all of them are.
     pub features: Option<&'static str>,
-    /// Erlang's threads are as RabbitMQ ships them: what is measured should be what users have. Starts take longer.
+    /// Whether Erlang's threads have RabbitMQ's default settings, as for users, for measurements.
+    /// Starts take longer.
     pub as_shipped: bool,
 }
 
@@ -69,7 +71,7 @@ pub struct Rabbit {
     place: Place,
 }
 
-/// Everything that sets one RabbitMQ apart from the others on the machine.
+/// The settings that distinguish a RabbitMQ from the others on the machine.
 struct Place {
     scripts: PathBuf,
     node: String,
@@ -78,7 +80,7 @@ struct Place {
     epmd_port: u16,
     /// The feature flags that are on, where not all of them are.
     features: Option<&'static str>,
-    /// Erlang's threads are as RabbitMQ ships them.
+    /// Whether Erlang's threads have RabbitMQ's default settings.
     as_shipped: bool,
 }
 
@@ -91,7 +93,8 @@ impl Rabbit {
         Self::start_with(&RabbitOptions::default())
     }
 
-    /// Starts a RabbitMQ 3.x as an upgrade from 3.8 leaves it: streams are turned off. Later ones can't be without.
+    /// Starts a RabbitMQ 3.x without streams, like after an upgrade from 3.8. Later versions always
+    /// have streams.
     ///
     /// # Panics
     /// When it can't be started, with the end of its log.
@@ -101,7 +104,7 @@ impl Rabbit {
         Self::start_with(&RabbitOptions { features: Some(features), ..RabbitOptions::default() })
     }
 
-    /// Starts a RabbitMQ with options of the test's own.
+    /// Starts a RabbitMQ with these options.
     ///
     /// # Panics
     /// When it can't be started, with the end of its log.
@@ -138,14 +141,14 @@ impl Rabbit {
         Ok(rabbit)
     }
 
-    /// Starts the process and waits until it is this very process that serves.
+    /// Starts the process and waits until this process serves.
     fn launch(&mut self) -> Result<(), String> {
         let log = self.log();
         let seen = fs::metadata(&log).map_or(0, |file| file.len());
         self.guardian.start().map_err(|e| e.to_string())?;
         let mut serves = false;
         holds_within(START_DEADLINE, || {
-            // The log tells our server from another one that took the port.
+            // The log shows whether this server or another one has the port.
             serves = says_complete(&log, seen) && amqp::log_in(self.place.port).is_ok();
             serves || !self.guardian.is_running()
         });
@@ -183,7 +186,8 @@ impl Rabbit {
         self.try_ctl(arguments).unwrap_or_else(|failure| panic!("{failure}"))
     }
 
-    /// Runs `rabbitmqctl` with what may fail, such as deleting a queue that somebody else declares and deletes.
+    /// Runs a `rabbitmqctl` command that may fail, such as deleting a queue that other processes
+    /// declare and delete.
     ///
     /// # Errors
     /// When it fails, with its output.
@@ -203,7 +207,7 @@ impl Rabbit {
         Err(format!("rabbitmqctl {arguments:?}: {}\n{printed}{complaint}", output.status))
     }
 
-    /// Closes all connections and listeners; the Erlang machine goes on.
+    /// Closes all connections and listeners; the Erlang VM keeps running.
     ///
     /// # Panics
     /// When `rabbitmqctl` fails.
@@ -212,7 +216,7 @@ impl Rabbit {
         self.ctl(&["stop_app"]);
     }
 
-    /// The end of [`Rabbit::stop_app`]; returns when the server serves again.
+    /// Reverts [`Rabbit::stop_app`]; returns when the server serves again.
     ///
     /// # Panics
     /// When it does not serve again.
@@ -252,8 +256,8 @@ impl Rabbit {
         self.launch().unwrap_or_else(|tail| panic!("RabbitMQ does not start again:\n{tail}"));
     }
 
-    /// Kills the server and starts it without anything that it knew: queues, messages, policies. It keeps
-    /// its port.
+    /// Kills the server and starts it without its data (queues, messages, policies) on the same
+    /// port.
     ///
     /// # Panics
     /// When it does not start, with the end of its log.
@@ -265,13 +269,13 @@ impl Rabbit {
         self.restart();
     }
 
-    /// All that the server wrote to its log.
+    /// The log of the server.
     pub fn log_text(&self) -> String {
         let bytes = fs::read(self.log()).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Stops the process in its tracks (SIGSTOP): connections stay, answers don't come.
+    /// Freezes the process (SIGSTOP): connections stay open, answers don't come.
     ///
     /// # Panics
     /// When the signal can't be sent.
@@ -280,7 +284,7 @@ impl Rabbit {
         self.guardian.signal("STOP").unwrap_or_else(|e| panic!("RabbitMQ: {e}"));
     }
 
-    /// Lets a frozen process go on, and waits until it serves.
+    /// Continues a frozen process, and waits until it serves.
     ///
     /// # Panics
     /// When it does not serve again.
@@ -309,7 +313,7 @@ impl Place {
         let port = free_port()?;
         Ok(Self {
             scripts: scripts.to_owned(),
-            // The port alone could come back with another process's server.
+            // A new port, because another process may have taken the old one.
             node: format!("longshore-{}-{port}@localhost", std::process::id()),
             port,
             dist_port: free_port()?,
@@ -350,7 +354,7 @@ impl Place {
             .env("HOME", folder)
             .env("ERL_EPMD_PORT", self.epmd_port.to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-            // Of everything that runs Erlang here: use the epmd that is there.
+            // All Erlang programs of this server use the running epmd.
             .env("ERL_FLAGS", "-start_epmd false")
             .env("RABBITMQ_NODENAME", &self.node)
             .env("RABBITMQ_NODE_PORT", self.port.to_string())
@@ -361,19 +365,19 @@ impl Place {
             .env("RABBITMQ_PID_FILE", own("pid"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", own("enabled_plugins"))
             .env("RABBITMQ_CONFIG_FILE", own("rabbitmq.conf"))
-            // The machine's own settings must not reach in.
+            // The settings of the machine must not apply.
             .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
             .env("RABBITMQ_ADVANCED_CONFIG_FILE", own(ADVANCED))
-            // Makes the script become the server instead of waiting for it as a parent.
+            // Makes the script replace itself by the server instead of waiting for it.
             .env("RUNNING_UNDER_SYSTEMD", "true")
             .env_remove("NOTIFY_SOCKET")
-            // Many tests may run rabbitmqctl at once; the default range has room for ten.
+            // Many tests may run rabbitmqctl at once; the default range is enough for ten.
             .env("RABBITMQ_CTL_DIST_PORT_MIN", "35672")
             .env("RABBITMQ_CTL_DIST_PORT_MAX", "36671");
         if !self.as_shipped {
             command.env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+S 2:2 +A 4");
-            // Loading code is a dialogue of Erlang's schedulers, and RabbitMQ's own `none` puts them
-            // to sleep between any two words: on a virtual machine a start then takes 10 to 16 s
+            // Loading code alternates between Erlang's schedulers, and RabbitMQ's default `none`
+            // lets them sleep at each change: on a virtual machine a start then takes 10 to 16 s
             // instead of 5. Idle, the server still uses less than 1% of a core.
             command.env("RABBITMQ_SCHEDULER_BUSY_WAIT_THRESHOLD", "medium");
         }
@@ -387,7 +391,7 @@ fn log_in(folder: &Path) -> PathBuf {
     folder.join("log").join("rabbit.log")
 }
 
-/// Whether the log tells, after its first `seen` bytes, that the server is up.
+/// Whether the log says, after its first `seen` bytes, that the server is up.
 fn says_complete(log: &Path, seen: u64) -> bool {
     let Ok(text) = fs::read(log) else { return false };
     let fresh = text.get(usize::try_from(seen).unwrap_or(usize::MAX)..).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A Redis of one's own.
+//! A private Redis server.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,26 +11,26 @@ use crate::port::free_port;
 use crate::resp::{self, Reply};
 use crate::wait::{holds_within, wait_until};
 
-/// Redis answers within 50 ms on an idle machine; loaded ones get much longer.
+/// The time limit of a start. Redis answers within 50 ms on an idle machine; a busy one needs more.
 const START_DEADLINE: Duration = Duration::from_secs(30);
-/// Redis writes what it must on SIGTERM within this.
+/// The time limit of a stop, in which Redis writes its data.
 const STOP_GRACE: Duration = Duration::from_secs(10);
-/// Starts on new ports before giving up, when others take the chosen port first.
+/// The maximum number of starts on new ports, when other processes take the chosen port first.
 const START_TRIES: usize = 5;
 
 /// How to start a [`Redis`].
 #[derive(Clone, Debug)]
 pub struct RedisOptions {
-    /// `always`, `everysec` or `no`: when the append-only file is flushed. The default, `always`,
-    /// loses nothing that was answered.
+    /// When the append-only file is flushed: `always` (the default, which loses no confirmed
+    /// write), `everysec` or `no`.
     pub appendfsync: &'static str,
-    /// More lines of redis.conf, which win over ours.
+    /// More lines of redis.conf, which override the default ones.
     pub lines: Vec<String>,
-    /// A fixed port; a free one when `None`.
+    /// The port; a free one if `None`.
     pub port: Option<u16>,
-    /// A node of a cluster, with a second port for the others.
+    /// Whether it is a node of a cluster, with a second port for the other nodes.
     pub cluster: bool,
-    /// More of its environment.
+    /// Additional environment variables.
     pub environment: Vec<(&'static str, PathBuf)>,
 }
 
@@ -41,13 +41,13 @@ impl Default for RedisOptions {
     }
 }
 
-/// Where Redis keeps its append-only file, within its folder.
+/// The subfolder of the append-only file.
 const DATA: &str = "appendonlydir";
 
 /// A copy of a server's data files.
 pub struct Data(tempfile::TempDir);
 
-/// Copies a folder without folders in it.
+/// Copies a folder that has no subfolders.
 fn copy_files(from: &std::path::Path, to: &std::path::Path) -> io::Result<()> {
     std::fs::create_dir_all(to)?;
     for file in std::fs::read_dir(from)? {
@@ -72,7 +72,7 @@ impl Redis {
         Self::start_with(&RedisOptions::default())
     }
 
-    /// Starts a Redis with options of the test's own.
+    /// Starts a Redis with these options.
     ///
     /// # Panics
     /// When it can't be started, with the end of its log.
@@ -104,7 +104,7 @@ impl Redis {
             options.appendfsync
         );
         if options.cluster {
-            // By default it is the port plus 10000; one of its own keeps it among the free ports.
+            // The default is the port plus 10000, which may not be free.
             let bus = free_port().map_err(text)?;
             conf.push_str(&format!(
                 "cluster-enabled yes\ncluster-port {bus}\ncluster-config-file nodes.conf\n"
@@ -124,7 +124,7 @@ impl Redis {
         Ok(redis)
     }
 
-    /// Starts the process and waits until it is this very process that answers.
+    /// Starts the process and waits until this process answers.
     fn launch(&mut self) -> Result<(), String> {
         self.guardian.start().map_err(|e| e.to_string())?;
         let mut answers = false;
@@ -138,7 +138,7 @@ impl Redis {
         Err(self.guardian.tail(&[]))
     }
 
-    /// Whether our process answers, with its data loaded: another one may have taken the port.
+    /// Whether this process answers, with its data loaded. Another process may have taken the port.
     fn serves_itself(&self) -> bool {
         let Ok(Reply::Text(info)) = resp::call(self.port, &["INFO"]) else { return false };
         let has = |wanted: &str| info.lines().any(|line| line.trim_end() == wanted);
@@ -169,10 +169,11 @@ impl Redis {
         resp::call(self.port, command).unwrap_or_else(|e| panic!("{command:?}: {e}"))
     }
 
-    /// Sends one command, over a connection of its own, to whatever Redis listens on a port of 127.0.0.1; it may be away.
+    /// Sends one command over a new connection to the Redis on a port of 127.0.0.1, which may be
+    /// away.
     ///
     /// # Errors
-    /// When there is no reply within some seconds.
+    /// When there is no reply within a few seconds.
     pub fn ask(port: u16, command: &[&str]) -> io::Result<Reply> {
         resp::call(port, command)
     }
@@ -234,7 +235,7 @@ impl Redis {
         self.restart();
     }
 
-    /// Stops the process in its tracks (SIGSTOP): connections stay, answers don't come.
+    /// Freezes the process (SIGSTOP): connections stay open, answers don't come.
     ///
     /// # Panics
     /// When the signal can't be sent.
@@ -243,7 +244,7 @@ impl Redis {
         self.guardian.signal("STOP").unwrap_or_else(|e| panic!("Redis: {e}"));
     }
 
-    /// Lets a frozen process go on, and waits until it answers.
+    /// Continues a frozen process, and waits until it answers.
     ///
     /// # Panics
     /// When it does not answer again.

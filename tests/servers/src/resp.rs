@@ -1,21 +1,21 @@
-//! As much of the Redis protocol (RESP2) as tests need: one command, one reply.
+//! The part of the Redis protocol (RESP2) that tests need: one command, one reply.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// A server on the loopback address that does not answer within this is as good as down.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A server on the loopback address that does not answer within this counts as down.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
-/// What a Redis answered.
+/// A reply of Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// A simple or a bulk string; bytes that are not UTF-8 are replaced.
     Text(String),
     /// An integer.
     Int(i64),
-    /// The null of either kind.
+    /// The null of both kinds.
     Nil,
     /// An array.
     List(Vec<Reply>),
@@ -24,7 +24,7 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// The text of a string, the digits of an integer, `None` of everything else.
+    /// The text of a string, the digits of an integer, `None` for everything else.
     pub fn text(&self) -> Option<String> {
         match self {
             Self::Text(text) => Some(text.clone()),
@@ -45,12 +45,12 @@ impl fmt::Display for Reply {
     }
 }
 
-/// Sends one command over a connection of its own.
+/// Sends one command over a new connection.
 pub(crate) fn call(port: u16, command: &[&str]) -> io::Result<Reply> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&address, ANSWERS_WITHIN)?;
+    stream.set_read_timeout(Some(ANSWERS_WITHIN))?;
+    stream.set_write_timeout(Some(ANSWERS_WITHIN))?;
     let mut request = format!("*{}\r\n", command.len());
     for word in command {
         request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
@@ -89,7 +89,7 @@ fn read_reply(from: &mut impl BufRead) -> io::Result<Reply> {
     }
 }
 
-/// A length on the wire; negative means null.
+/// Parses a length; negative means null.
 fn length(digits: &str, line: &str) -> io::Result<i64> {
     digits.parse().map_err(|_| unreadable(line))
 }

@@ -1,4 +1,4 @@
-//! A Redis master with a replica, watched by sentinels.
+//! A private Redis master with a replica, monitored by sentinels.
 
 use std::io;
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::redis::{Redis, RedisOptions};
 use crate::resp::{self, Reply};
 use crate::wait::{holds_within, wait_until};
 
-/// The name that the sentinels know the master by.
+/// The name of the master for the sentinels.
 const MASTER: &str = "mymaster";
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 const START_TRIES: usize = 5;
@@ -23,30 +23,30 @@ pub struct RedisSentinel {
 }
 
 struct Sentinel {
-    // Held for its end: dropping it stops the process.
+    // Kept, because dropping it stops the process.
     _guardian: Guardian,
     port: u16,
 }
 
 impl RedisSentinel {
-    /// One sentinel, which decides alone.
+    /// Starts one sentinel, which decides alone.
     ///
     /// # Panics
-    /// When it does not come about.
+    /// When the servers do not find each other.
     pub fn start() -> Self {
         Self::start_with(1)
     }
 
-    /// As many sentinels as asked for; more than half of them decide.
+    /// Starts a number of sentinels, a majority of which decides.
     ///
     /// # Panics
-    /// When it does not come about.
+    /// When the servers do not find each other.
     pub fn start_with(sentinels: usize) -> Self {
         let master = Redis::start();
         let replica = Redis::start_with(&RedisOptions {
             lines: vec![
                 format!("replicaof 127.0.0.1 {}", master.port()),
-                // Without the default delay of 5 s, in which more replicas could join the copy.
+                // Without the default delay of 5 s, in which more replicas could join the transfer.
                 "repl-diskless-sync-delay 0".into(),
             ],
             ..RedisOptions::default()
@@ -84,7 +84,7 @@ impl RedisSentinel {
         format!("redis+sentinel://{}/{MASTER}", addresses.join(","))
     }
 
-    /// The port of the server that the first sentinel takes for the master.
+    /// The port of the master according to the first sentinel.
     pub fn master_port(&self) -> Option<u16> {
         let address = &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER];
         match resp::call(self.sentinels.first()?.port, address) {
@@ -93,10 +93,10 @@ impl RedisSentinel {
         }
     }
 
-    /// The server that is the master now, for tests that look into it or break it.
+    /// The current master, for tests that read from it or break it.
     ///
     /// # Panics
-    /// When the sentinels name none of ours.
+    /// When the sentinels name none of these servers.
     #[track_caller]
     pub fn master(&mut self) -> &mut Redis {
         let port = self.master_port();
@@ -122,7 +122,7 @@ impl Sentinel {
         let port = free_port().map_err(text)?;
         let folder =
             tempfile::Builder::new().prefix("longshore-sentinel-").tempdir().map_err(text)?;
-        // A sentinel rewrites this file to remember what it learnt.
+        // A sentinel stores its state in this file.
         let file = folder.path().join("sentinel.conf");
         let conf = format!(
             "bind 127.0.0.1\nport {port}\ndir {}\ndaemonize no\n\
@@ -149,7 +149,7 @@ impl Sentinel {
         Err(guardian.tail(&[]))
     }
 
-    /// The fields and values of what the sentinel knows of the master.
+    /// The fields and values of the master according to the sentinel.
     fn master_state(&self) -> Vec<String> {
         match resp::call(self.port, &["SENTINEL", "MASTER", MASTER]) {
             Ok(Reply::List(state)) => state.iter().filter_map(Reply::text).collect(),

@@ -1,10 +1,10 @@
-//! Waits on conditions, never for a length of time.
+//! Waits for conditions with a deadline.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Between two looks at a condition: short beside every deadline, long beside a look.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+/// The interval between two checks of a condition.
+const CHECK_EVERY: Duration = Duration::from_millis(5);
 
 /// Waits until `condition` holds.
 ///
@@ -15,7 +15,7 @@ pub fn wait_until(what: &str, deadline: Duration, condition: impl FnMut() -> boo
     assert!(holds_within(deadline, condition), "waited {deadline:?} in vain until {what}");
 }
 
-/// Whether `condition` came to hold within `deadline`; it is looked at once at least.
+/// Whether `condition` holds within `deadline`. It is checked at least once.
 pub fn holds_within(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let started = Instant::now();
     loop {
@@ -25,7 +25,7 @@ pub fn holds_within(deadline: Duration, mut condition: impl FnMut() -> bool) -> 
         if started.elapsed() >= deadline {
             return false;
         }
-        sleep(BETWEEN_LOOKS);
+        sleep(CHECK_EVERY);
     }
 }
 
@@ -35,12 +35,12 @@ mod tests {
 
     #[test]
     fn a_condition_that_comes_true_ends_the_wait() {
-        let mut looks = 0;
-        wait_until("the third look", Duration::from_secs(5), || {
-            looks += 1;
-            looks == 3
+        let mut checks = 0;
+        wait_until("the third check", Duration::from_secs(5), || {
+            checks += 1;
+            checks == 3
         });
-        assert_eq!(looks, 3);
+        assert_eq!(checks, 3);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Real RabbitMQ servers.
+//! Private RabbitMQ servers: restarts keep data and port, nothing is left behind.
 
 use std::process::Command;
 
@@ -22,8 +22,8 @@ fn a_killed_rabbit_comes_back_with_its_data_on_its_port() {
     nothing_is_left_of(rabbit);
 }
 
-/// Every process of the server is in the server's group. A defunct one has ended; how soon it is
-/// reaped is up to the init process of the machine.
+/// Drops the server and waits until no process of its group is left. A defunct process has ended;
+/// when it is reaped depends on the init process of the machine.
 #[track_caller]
 fn nothing_is_left_of(rabbit: Rabbit) {
     let pid = rabbit.pid();

@@ -1,4 +1,4 @@
-//! Real Redis servers: alone, as a cluster, with a sentinel.
+//! Private Redis servers: single, as a cluster, with a sentinel.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -71,31 +71,31 @@ fn folder_of(redis: &Redis) -> std::path::PathBuf {
     dir.last().and_then(Reply::text).expect("a folder").into()
 }
 
-/// The other half of the next test: holds a server until it is killed.
+/// The child process of the next test: holds a server until it is killed.
 #[test]
 #[ignore = "started by a_killed_test_process_leaves_nothing"]
 fn hold_a_redis() {
     let redis = Redis::start();
     let place = std::env::var("LONGSHORE_TEST_HOLD").expect("LONGSHORE_TEST_HOLD is set");
-    let told = format!("{}\n{}\n", redis.pid(), folder_of(&redis).display());
-    std::fs::write(&place, told).expect("tell the parent");
-    wait_until("somebody kills this process", Duration::from_secs(300), || false);
+    let text = format!("{}\n{}\n", redis.pid(), folder_of(&redis).display());
+    std::fs::write(&place, text).expect("the parent can read it");
+    wait_until("the parent kills this process", Duration::from_secs(300), || false);
 }
 
 #[test]
 fn a_killed_test_process_leaves_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
-    let place = folder.path().join("told");
+    let place = folder.path().join("child");
     let mut holder = Command::new(std::env::current_exe().expect("this test"))
         .args(["--exact", "hold_a_redis", "--ignored"])
         .env("LONGSHORE_TEST_HOLD", &place)
         .stdout(Stdio::null())
         .spawn()
         .expect("start this test again");
-    let told = || std::fs::read_to_string(&place).unwrap_or_default();
-    wait_until("the other process holds a server", SOON, || told().lines().count() == 2);
-    let told = told();
-    let (pid, data) = told.trim().split_once('\n').expect("two lines");
+    let text = || std::fs::read_to_string(&place).unwrap_or_default();
+    wait_until("the other process holds a server", SOON, || text().lines().count() == 2);
+    let text = text();
+    let (pid, data) = text.trim().split_once('\n').expect("two lines");
     let pid: u32 = pid.parse().expect("a pid");
     assert!(is_running(pid));
     holder.kill().expect("SIGKILL");
@@ -123,7 +123,7 @@ fn a_sentinel_promotes_the_replica() {
     assert!(all.url().ends_with("/mymaster"), "{}", all.url());
     let first = all.master_port();
     check(all.master(), &["SET", "ship", "unloaded"], OK);
-    // `WAIT` knows only of what its own connection wrote, and each command here has another.
+    // `WAIT` covers only writes of its own connection, and each command here has a new one.
     let known = all.master().call(&["INFO", "replication"]).to_string();
     let port = known.split_once("slave0:").and_then(|(_, of)| of.split_once(",port="));
     let port = port.and_then(|(_, of)| of.split(',').next()?.parse().ok()).expect("a replica");
@@ -133,7 +133,7 @@ fn a_sentinel_promotes_the_replica() {
     all.master().kill9();
     wait_until("another master is named", SOON, || all.master_port() != first);
     wait_until("it takes writes", SOON, || {
-        all.master().call(&["SET", "crew", "home"]).to_string() == OK
+        all.master().call(&["SET", "port", "home"]).to_string() == OK
     });
     check(all.master(), &["GET", "ship"], "unloaded");
 }

@@ -1,7 +1,8 @@
-//! The broker as one process sees it: its connection breaks, messages get lost, doubled and late, and what a confirm says need
-//! not be so.
+//! The broker as one process sees it: its connection breaks, messages are lost, doubled and
+//! delayed, and confirms may be wrong.
 //!
-//! Only chunk messages are treated badly. A job document that was confirmed is safe with RabbitMQ, so it is here.
+//! Only chunk messages are affected. RabbitMQ does not lose a confirmed job document, so this
+//! broker doesn't either.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +13,10 @@ use longshore_broker::{
 };
 use tokio::sync::watch;
 
-use crate::process::{Process, Trouble};
+use crate::process::{Impairment, Process};
 use crate::sabotage::Sabotage;
 
-/// A worker that does not fetch ahead of its slots asks for no more messages at once.
+/// The highest prefetch of a worker that does not fetch ahead of its slots.
 const FEW: u16 = 16;
 
 /// The connection of one process to the broker.
@@ -42,34 +43,34 @@ impl Broker for RemoteBroker {
         let process = &self.0;
         let world = &process.world;
         process.running().await;
-        tokio::time::sleep(world.dice.millis(0..3)).await;
-        if process.has(Trouble::Broker) {
+        tokio::time::sleep(world.rng.millis(0..3)).await;
+        if process.has(Impairment::Broker) {
             return unknown("not connected");
         }
         if *queue == Queue::Waiting && world.is_sabotaged(Sabotage::LoseWaiting) {
             return Ok(());
         }
         let disposable = !matches!(queue, Queue::Jobs | Queue::Waiting | Queue::Dead);
-        if world.happens("publishes refused", |weather| weather.publish_refused) {
+        if world.happens("publishes refused", |rates| rates.publish_refused) {
             return unknown("nack");
         }
-        if disposable && world.happens("messages lost", |weather| weather.message_lost) {
+        if disposable && world.happens("messages lost", |rates| rates.message_lost) {
             return Ok(());
         }
-        if disposable && world.happens("messages late", |weather| weather.message_late) {
+        if disposable && world.happens("messages late", |rates| rates.message_late) {
             let (world, queue) = (world.clone(), queue.clone());
             tokio::spawn(async move {
-                tokio::time::sleep(world.dice.millis(10..8_000)).await;
+                tokio::time::sleep(world.rng.millis(10..8_000)).await;
                 let _ = world.broker.publish(&queue, message).await;
             });
             return Ok(());
         }
-        if world.happens("messages doubled", |weather| weather.message_doubled) {
+        if world.happens("messages doubled", |rates| rates.message_doubled) {
             let _ = world.broker.publish(queue, message.clone()).await;
         }
         let published = world.broker.publish(queue, message).await;
         world.note(|| format!("{} published to {queue:?}: {published:?}", process.name));
-        if world.happens("confirms lost", |weather| weather.confirm_lost) {
+        if world.happens("confirms lost", |rates| rates.confirm_lost) {
             return unknown("no confirm in time");
         }
         published
@@ -85,7 +86,7 @@ impl Broker for RemoteBroker {
 
     async fn depth(&self, queue: &Queue) -> Result<Option<Depth>, Error> {
         self.0.running().await;
-        if self.0.has(Trouble::Broker) {
+        if self.0.has(Impairment::Broker) {
             return Err(self.unreachable());
         }
         self.0.world.broker.depth(queue).await
@@ -93,7 +94,7 @@ impl Broker for RemoteBroker {
 
     async fn purge(&self, queue: &Queue) -> Result<(), Error> {
         self.0.running().await;
-        if self.0.has(Trouble::Broker) {
+        if self.0.has(Impairment::Broker) {
             return Err(self.unreachable());
         }
         self.0.world.broker.purge(queue).await
@@ -103,11 +104,11 @@ impl Broker for RemoteBroker {
         self.0.link()
     }
 
-    /// Nothing is on its way that this process knows of.
+    /// Does nothing: `publish` returns only after its message was sent.
     async fn close(&self, _grace: Duration) {}
 }
 
-/// Deliveries of one queue, over one connection after the other.
+/// The deliveries of one queue, over consecutive connections.
 struct RemoteSubscription {
     process: Arc<Process>,
     queue: Queue,
@@ -124,7 +125,7 @@ impl Subscription for RemoteSubscription {
             let now = process.session().await;
             if matches!(self.queue, Queue::Work(_))
                 && process.world.is_sabotaged(Sabotage::EndSubscriptions)
-                && process.world.dice.chance(5)
+                && process.world.rng.chance(5)
             {
                 return None;
             }
@@ -145,19 +146,14 @@ impl Subscription for RemoteSubscription {
             };
             let early = self.queue == Queue::Jobs
                 && process.world.is_sabotaged(Sabotage::AckDocumentsEarly);
-            return Some(hand_out(process, session, delivery, early).await);
+            return Some(deliver(process, session, delivery, early).await);
         }
     }
 }
 
-/// Passes a delivery on; `early` acknowledges it at once.
-async fn hand_out(
-    process: Arc<Process>,
-    session: u64,
-    delivery: Delivery,
-    early: bool,
-) -> Delivery {
-    // It lies in the buffers of a frozen process until that thaws.
+/// Gives a delivery to the process; `early` acknowledges it at once.
+async fn deliver(process: Arc<Process>, session: u64, delivery: Delivery, early: bool) -> Delivery {
+    // The delivery stays in the buffers of a frozen process until it thaws.
     process.running().await;
     let Delivery { settle, .. } = delivery;
     let id = if early {
@@ -169,7 +165,7 @@ async fn hand_out(
     Delivery { settle: Box::new(RemoteSettle { process, id }), ..delivery }
 }
 
-/// Settles a delivery, if its connection still lives.
+/// Settles a delivery, if its connection is still open.
 struct RemoteSettle {
     process: Arc<Process>,
     id: u64,
@@ -180,8 +176,8 @@ impl Settle for RemoteSettle {
     async fn ack(self: Box<Self>) {
         self.process.running().await;
         let world = &self.process.world;
-        // Few, or a worker's prefetch would be used up before the end.
-        if world.is_sabotaged(Sabotage::LoseAcks) && world.dice.chance(2) {
+        // Rarely, or a worker's prefetch would be used up before the end.
+        if world.is_sabotaged(Sabotage::LoseAcks) && world.rng.chance(2) {
             return;
         }
         if let Some(settle) = self.process.take(self.id) {

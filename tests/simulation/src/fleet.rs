@@ -1,5 +1,5 @@
-//! The processes of a run: workers and schedulers that are started again after each death, and the application that
-//! submits and controls jobs. All of them are the production code.
+//! The processes of a run: workers and schedulers that are restarted after each death, and the
+//! application that submits and controls jobs. All of them run the production code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,38 +12,38 @@ use longshore_scheduler::{Expand, Scheduler};
 use longshore_worker::{CancellationToken, Config, Context, Inputs, Machine, TaskError, Worker};
 
 use crate::broker::RemoteBroker;
-use crate::dice::Dice;
 use crate::ledger::RemoteLedger;
 use crate::process::Process;
+use crate::rng::Rng;
 use crate::storage::RemoteStore;
-use crate::workload::{ADD, Control, EXCLUSIVE, Job, MARK, Temper, WORK, files_of};
+use crate::workload::{ADD, Behavior, Control, EXCLUSIVE, Job, MARK, WORK, files_of};
 use crate::world::World;
 
-/// The longest time between a death and the next start in the same place.
+/// The longest time between a death and the restart.
 const RESTART_MS: u64 = 3_000;
 
-/// What a place of the fleet is like, whichever process runs there.
+/// What the workers in one place of the fleet can run. Restarts don't change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// It runs everything.
+    /// Runs all tasks.
     Sound,
-    /// It does not have this task.
+    /// Does not have this task.
     Lacks(&'static str),
-    /// All subtasks fail there at once. Reductions don't.
-    Hole,
+    /// Fails all subtasks at once, but no reductions.
+    FailsAll,
 }
 
 impl Kind {
-    /// The kinds of so many places. The first is sound, and at most one is a hole.
-    pub(crate) fn some(dice: &Dice, places: usize) -> Vec<Self> {
+    /// The kinds of all places. The first is sound, and in at most one all subtasks fail.
+    pub(crate) fn some(rng: &Rng, places: usize) -> Vec<Self> {
         let mut kinds = vec![Self::Sound; places];
         for kind in kinds.iter_mut().skip(1) {
-            if dice.chance(200) {
-                *kind = Self::Lacks(if dice.chance(667) { WORK } else { ADD });
+            if rng.chance(200) {
+                *kind = Self::Lacks(if rng.chance(667) { WORK } else { ADD });
             }
         }
-        if places > 1 && dice.chance(300) {
-            kinds[dice.among(1..places as u64) as usize] = Self::Hole;
+        if places > 1 && rng.chance(300) {
+            kinds[rng.among(1..places as u64) as usize] = Self::FailsAll;
         }
         kinds
     }
@@ -51,24 +51,24 @@ impl Kind {
 
 /// Keeps a worker running in one place of the fleet, each time as a new process.
 pub(crate) async fn keep_worker(world: Arc<World>, place: usize, config: Config, kind: Kind) {
-    let dice = Arc::new(world.dice.fork());
+    let rng = Arc::new(world.rng.fork());
     for start in 0.. {
         let process = Process::start(&world, format!("worker-{place}.{start}"), true);
         process.announces(config.dead_after);
-        let worker = worker(&process, &config, &dice, kind);
+        let worker = worker(&process, &config, &rng, kind);
         world.note(|| format!("{} starts as {}", process.name, worker.id()));
         let (broker, ledger) = (RemoteBroker::new(&process), RemoteLedger::connect(&process));
         let run = tokio::spawn(worker.run(broker, ledger, CancellationToken::new()));
         live(&process, run).await;
-        tokio::time::sleep(dice.millis(0..RESTART_MS)).await;
+        tokio::time::sleep(rng.millis(0..RESTART_MS)).await;
     }
 }
 
 /// Keeps a scheduler running, each time as a new process.
 pub(crate) async fn keep_scheduler(world: Arc<World>, place: usize) {
-    let dice = world.dice.fork();
+    let rng = world.rng.fork();
     for start in 0.. {
-        // Nobody could take anything back until now.
+        // Until now no scheduler could revoke chunks.
         if !world.living().iter().any(|it| it.name.starts_with("scheduler")) {
             world.history.lock().scheduler_died = world.now();
         }
@@ -82,20 +82,20 @@ pub(crate) async fn keep_scheduler(world: Arc<World>, place: usize) {
                 .expanding(files(&world));
         let run = tokio::spawn(scheduler.run(CancellationToken::new()));
         live(&process, run).await;
-        tokio::time::sleep(dice.millis(0..RESTART_MS)).await;
+        tokio::time::sleep(rng.millis(0..RESTART_MS)).await;
     }
 }
 
-/// What globs match, where the files are there.
+/// Expands globs, unless the files are away.
 fn files(world: &Arc<World>) -> Expand {
     let world = world.clone();
     Arc::new(move |globs| {
         let world = world.clone();
         Box::pin(async move {
-            // Longer than a document may keep its place for, now and then.
-            tokio::time::sleep(world.dice.millis(0..500)).await;
+            // Sometimes longer than a document may wait in the admitter.
+            tokio::time::sleep(world.rng.millis(0..500)).await;
             let (path, reason) = (globs[0].clone(), "stale file handle".to_owned());
-            if world.happens("files away", |weather| weather.files_away) {
+            if world.happens("files away", |rates| rates.files_away) {
                 return Err(longshore_storage::Error::Io { path, reason });
             }
             Ok(files_of(&path))
@@ -103,7 +103,7 @@ fn files(world: &Arc<World>) -> Expand {
     })
 }
 
-/// Until the process is killed, or its program ends; a panic of it is a violation.
+/// Waits until the process is killed or its program exits. An error or a panic is a violation.
 async fn live<E: std::fmt::Display>(
     process: &Process,
     mut run: tokio::task::JoinHandle<Result<(), E>>,
@@ -127,10 +127,10 @@ async fn live<E: std::fmt::Display>(
     }
 }
 
-fn worker(process: &Arc<Process>, config: &Config, dice: &Arc<Dice>, kind: Kind) -> Worker {
-    let (works, adds, dice) = (process.clone(), process.clone(), dice.clone());
+fn worker(process: &Arc<Process>, config: &Config, rng: &Arc<Rng>, kind: Kind) -> Worker {
+    let (works, adds, rng) = (process.clone(), process.clone(), rng.clone());
     let alone = process.clone();
-    let machine = Machine::simulated(process.name.clone(), move || dice.next())
+    let machine = Machine::simulated(process.name.clone(), move || rng.next())
         .with_results(RemoteStore::new(process));
     let mut builder = Worker::builder().machine(machine).config(config.clone());
     if process.world.has_exclusive() {
@@ -140,9 +140,9 @@ fn worker(process: &Arc<Process>, config: &Config, dice: &Arc<Dice>, kind: Kind)
             })
             .exclusive(EXCLUSIVE);
     }
-    if kind == Kind::Hole {
+    if kind == Kind::FailsAll {
         builder =
-            builder.task(WORK, move |ctx: Context, _: serde_json::Value| hole(works.clone(), ctx));
+            builder.task(WORK, move |ctx: Context, _: serde_json::Value| fail(works.clone(), ctx));
     } else if kind != Kind::Lacks(WORK) {
         builder = builder.task(WORK, move |ctx: Context, _: serde_json::Value| {
             subtask(works.clone(), ctx, None)
@@ -156,51 +156,51 @@ fn worker(process: &Arc<Process>, config: &Config, dice: &Arc<Dice>, kind: Kind)
     builder.build().expect("the configuration is valid")
 }
 
-/// One attempt where everything fails.
-async fn hole(process: Arc<Process>, ctx: Context) -> Result<u64, TaskError> {
+/// An attempt on a node where all subtasks fail.
+async fn fail(process: Arc<Process>, ctx: Context) -> Result<u64, TaskError> {
     process.running().await;
     let (job, index, attempt) = (ctx.job(), ctx.index(), ctx.attempt());
     let _running = process.world.attempt_begins(&process, job, index, attempt);
-    process.world.attempt_failed_in_hole(&process, job, index, attempt);
-    Err(TaskError::retryable("hole"))
+    process.world.attempt_failed_where_all_fail(&process, job, index, attempt);
+    Err(TaskError::retryable("all fail here"))
 }
 
-/// One attempt at a subtask, or with `sum` at a node of the reduce.
+/// An attempt at a subtask, or with `sum` at a node of the reduce tree.
 async fn subtask(process: Arc<Process>, ctx: Context, sum: Option<u64>) -> Result<u64, TaskError> {
     let world = &process.world;
     let (id, index, attempt) = (ctx.job(), ctx.index(), ctx.attempt());
     let Some(job) = world.jobs.get(&id) else {
-        return Err(TaskError::permanent("nobody submitted this job"));
+        return Err(TaskError::permanent("this job was never submitted"));
     };
     progress(&process, job).await;
     if ctx.is_cancelled() {
-        // It was stopped before its first step: that does not count as begun.
+        // An attempt that is stopped before its first step does not count as begun.
         return Err(TaskError::retryable("stopped"));
     }
     let running = world.attempt_begins(&process, id, index, attempt);
     tokio::time::sleep(job.duration(index, attempt)).await;
     progress(&process, job).await;
-    match job.temper(index) {
-        Temper::FailsForGood => {
+    match job.behavior(index) {
+        Behavior::FailsForGood => {
             world.attempt_failed(id, index, attempt);
             return Err(TaskError::permanent("never"));
         }
-        Temper::FailsFirst(times) if attempt <= times => {
+        Behavior::FailsFirst(times) if attempt <= times => {
             world.attempt_failed(id, index, attempt);
             return Err(TaskError::retryable("not this time"));
         }
-        Temper::Defers(times) if world.attempt_deferred(id, index, times) => {
+        Behavior::Defers(times) if world.attempt_deferred(id, index, times) => {
             return Err(TaskError::not_now("full"));
         }
         _ => {}
     }
     world.attempt_succeeded(id, index);
-    // So that results tell whose they are.
+    // The run number shows which attempt a result is of.
     Ok(running.run * MARK + sum.unwrap_or_else(|| job.value(index)))
 }
 
-/// A handler goes on only where its process does. With a time limit a freeze would be charged to the subtask, as it is when a
-/// machine really stops; so that outcomes stay known beforehand, such subtasks run on.
+/// Waits while the process is frozen. A subtask with a time limit goes on: a freeze would count as
+/// its timeout, as on a real machine, and the outcome would not be known beforehand.
 async fn progress(process: &Process, job: &Job) {
     match job.document.timeout {
         Some(_) => process.alive().await,
@@ -208,7 +208,7 @@ async fn progress(process: &Process, job: &Job) {
     }
 }
 
-/// The application: submits the jobs at their times, controls them, and submits again what a rollback of the ledger lost.
+/// The application: submits and controls jobs at their times.
 pub(crate) async fn application(world: Arc<World>) {
     let process = Process::start(&world, "application".into(), false);
     let ledger = RemoteLedger::connect(&process);
@@ -223,7 +223,7 @@ pub(crate) async fn application(world: Arc<World>) {
 
 async fn submit(world: Arc<World>, client: Client, job: Job) {
     tokio::time::sleep_until(world.at(job.submitted_after)).await;
-    for _ in 0..job.copies {
+    for _ in 0..job.submissions {
         publish(&client, &job.document).await;
     }
     world.confirmed(job.id);
@@ -242,7 +242,7 @@ async fn control_job(
     control: Control,
 ) {
     tokio::time::sleep_until(world.at(at)).await;
-    // Its state may not allow it, or the answer may get lost: then so it is.
+    // The state of the job may not allow the operation, or the answer may be lost.
     let _ = match control {
         Control::Pause => ledger.pause(job.id).await.map(drop),
         Control::Resume => ledger.resume(job.id).await.map(drop),
@@ -251,7 +251,7 @@ async fn control_job(
     };
 }
 
-/// After a rollback: what was confirmed and is not known any more comes again.
+/// Submits confirmed jobs again that a rollback of the ledger has lost.
 pub(crate) async fn resubmit(world: Arc<World>) {
     let process = Process::start(&world, "application again".into(), false);
     let client = Client::new(RemoteBroker::new(&process), RemoteLedger::connect(&process));
@@ -263,31 +263,37 @@ pub(crate) async fn resubmit(world: Arc<World>) {
     }
 }
 
-/// How a worker of the fleet is set up.
-pub(crate) fn worker_config(dice: &Dice, place: usize, queues: &[String], hasty: bool) -> Config {
+/// The configuration of a worker of the fleet.
+pub(crate) fn worker_config(
+    rng: &Rng,
+    place: usize,
+    queues: &[String],
+    has_short_timeouts: bool,
+) -> Config {
     let queues = match place {
-        // Somebody takes from every queue.
+        // At least one worker takes from every queue.
         0 => queues.to_vec(),
-        _ => vec![dice.pick(queues).clone()],
+        _ => vec![rng.pick(queues).clone()],
     };
-    let (mut heartbeat, mut dead_after) = if hasty { (300, 1_500) } else { (1_000, 5_000) };
-    if dice.chance(200) {
-        // Its own terms: a scheduler's would take it for dead between two heartbeats.
+    let (mut heartbeat, mut dead_after) =
+        if has_short_timeouts { (300, 1_500) } else { (1_000, 5_000) };
+    if rng.chance(200) {
+        // By a scheduler's setting this worker would be lost between two heartbeats.
         (heartbeat, dead_after) = (dead_after * 3 / 2, dead_after * 4);
     }
     Config {
-        slots: dice.among(1..4) as u32,
+        slots: rng.among(1..4) as u32,
         queues,
         non_speculative: BTreeSet::new(),
         exclusive: BTreeSet::new(),
         labels: BTreeMap::new(),
         heartbeat: Duration::from_millis(heartbeat),
         dead_after: Duration::from_millis(dead_after),
-        ack_after: dice.millis(500..5_000),
+        ack_after: rng.millis(500..5_000),
         grace: Duration::from_secs(1),
-        commit_every: dice.millis(1..300),
-        // Jobs are small here, and most workers never got there.
-        prefetch_ahead_after: *dice.pick(&[1, 3, 64]),
+        commit_every: rng.millis(1..300),
+        // Low, because the jobs of a run are small.
+        prefetch_ahead_after: *rng.pick(&[1, 3, 64]),
         max_result: 1 << 20,
     }
 }

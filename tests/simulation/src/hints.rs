@@ -1,16 +1,16 @@
-//! The ledger's hints on their way to one process: some get lost, and a cut line loses all.
+//! The ledger's hints on their way to one process: some are lost, and a cut line loses all.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use longshore_ledger::{Event, Events};
 
-use crate::process::{Process, Trouble};
+use crate::process::{Impairment, Process};
 
-/// Hints on their way to one process.
+/// The hints that reach one process.
 pub(crate) struct RemoteEvents {
     pub(crate) process: Arc<Process>,
-    pub(crate) line: Trouble,
+    pub(crate) line: Impairment,
     pub(crate) real: Box<dyn Events>,
 }
 
@@ -26,7 +26,7 @@ impl Events for RemoteEvents {
                 self.process.without(self.line).await;
                 return Event::Gap;
             }
-            if !world.happens("hints lost", |weather| weather.hint_lost) {
+            if !world.happens("hints lost", |rates| rates.hint_lost) {
                 return event;
             }
         }

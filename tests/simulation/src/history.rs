@@ -1,5 +1,5 @@
-//! What really happened, as handlers and the ledger's operations tell it, and the checkers that look at each step.
-//! The history is written outside of broker and ledger, so a mistake of theirs can't hide itself.
+//! The history of a run, recorded by handlers and ledger operations, and the checkers of each step.
+//! It is kept outside of broker and ledger, so that a bug in them can't hide itself.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -12,61 +12,61 @@ use longshore_protocol::{
     Audit, ChunkId, Epoch, JobId, JobSummary, NodeId, OutcomeRun, Timestamp, Token,
 };
 
-use crate::process::Process;
+use crate::process::{Impairment, Process};
 use crate::sabotage::Sabotage;
-use crate::workload::{Job, Temper};
+use crate::workload::{Behavior, Job};
 use crate::world::World;
 
-/// Timers have milliseconds, and what is due at one moment happens in some order.
+/// Tolerance for timers, which count milliseconds and fire in any order within one.
 const SLACK: Duration = Duration::from_millis(20);
 
-/// How long a handler that is stopped may take to be dropped (`WIND_UP` of the worker's Rust tasks).
-const WIND_UP: Duration = Duration::from_millis(500);
+/// How long a stopped handler may take until it is dropped (the grace of the worker's Rust tasks).
+const STOPPED_WITHIN: Duration = Duration::from_millis(500);
 
-/// By then schedulers know all workers.
+/// By this time schedulers know all workers.
 const FLEET_IS_KNOWN: Duration = Duration::from_secs(3);
 
-/// What happened so far.
+/// What has happened so far in a run.
 #[derive(Default)]
 pub(crate) struct History {
     pub(crate) holders: Holders,
-    /// Under which epoch each token was granted; a rollback makes nobody forget it.
+    /// The epoch under which each token was granted. A rollback does not reset it.
     pub(crate) epochs: HashMap<Token, Epoch>,
-    /// Chunks that were taken from a node.
+    /// Chunks that were revoked from a node.
     pub(crate) revoked: BTreeSet<(JobId, ChunkId)>,
-    /// Jobs of which a chunk was handed back in parts.
-    pub(crate) cut: BTreeSet<JobId>,
-    /// Jobs that were cancelled before they were admitted, by a ledger that has lost nothing since.
+    /// Jobs of which a chunk was split when it was released.
+    pub(crate) split: BTreeSet<JobId>,
+    /// Jobs that were cancelled before their admission, without a rollback since.
     pub(crate) cancelled_early: BTreeSet<JobId>,
-    /// Jobs that are paused, and since when.
+    /// Paused jobs, with the time of the pause.
     pub(crate) paused: BTreeMap<JobId, Duration>,
-    /// What a claim wrote outside of the ledger: the lines from this subtask on.
+    /// The lines that a claim wrote to an object, by job, first subtask and token.
     pub(crate) written: HashMap<(JobId, u64, Token), Vec<String>>,
-    /// What the attempt returned that was counted, by index.
+    /// The result of the counted attempt, by index.
     pub(crate) counted: BTreeMap<(JobId, u64), String>,
     indices: BTreeMap<(JobId, u64), Index>,
-    /// Where attempts failed because everything fails there.
-    holes: BTreeSet<(JobId, u64, String)>,
+    /// The processes on which attempts failed because all subtasks fail there.
+    failing_nodes: BTreeSet<(JobId, u64, String)>,
     running: BTreeMap<u64, Running>,
     next_run: u64,
-    /// When the last heartbeat that got through was begun, by process.
+    /// The start of the last successful heartbeat, by process.
     heard: HashMap<String, Duration>,
-    /// Which indices a token was granted.
+    /// The subtasks that each token was granted.
     subtasks: HashMap<Token, Range<u64>>,
-    /// Under which tokens a subtask was granted, oldest first.
+    /// The grants of each subtask, oldest first.
     grants: HashMap<(JobId, u64), Vec<SubtaskGrant>>,
-    /// When the heartbeat began that told to stop what a token holds, and when its answer came.
+    /// The start and the answer of the heartbeat that reported a token as one to stop.
     stopped: HashMap<Token, (Duration, Duration)>,
     /// Workers that were killed or are frozen.
     pub(crate) lost: BTreeMap<NodeId, LostWorker>,
-    /// When a scheduler was last killed, or the first one started again after all were.
+    /// When a scheduler was last killed, or when the first one started again after all were dead.
     pub(crate) scheduler_died: Duration,
-    /// When a process last learned of a grant of a job.
+    /// When a process last received a grant of a job.
     granted: HashMap<(String, JobId), Duration>,
 }
 
 impl History {
-    /// A node holds these subtasks now. Who claims again under his token counts once.
+    /// Records that a node holds these subtasks. A repeated claim under one token counts once.
     pub(crate) fn granted(
         &mut self,
         at: Duration,
@@ -84,17 +84,18 @@ impl History {
         }
     }
 
-    /// The token under which a process runs an attempt that began at this time: the newest that it
-    /// had been granted by then.
+    /// The token under which a process runs an attempt that began at this time: its newest grant of
+    /// the subtask until then.
     fn token_of(&self, process: &Process, at: (JobId, u64), since: Duration) -> Option<Token> {
         let own = format!("{}-", process.name);
         let grants = self.grants.get(&at)?.iter();
-        let mut own = grants.filter(|it| it.at <= since && it.node.as_str().starts_with(&own));
+        let mut own =
+            grants.filter(|grant| grant.at <= since && grant.node.as_str().starts_with(&own));
         own.next_back().map(|grant| grant.token)
     }
 }
 
-/// A subtask was granted to a worker.
+/// The grant of a subtask to a worker.
 #[derive(Clone, Debug)]
 struct SubtaskGrant {
     at: Duration,
@@ -102,33 +103,33 @@ struct SubtaskGrant {
     token: Token,
 }
 
-/// What the attempts at one index came to.
+/// The attempts at one index so far.
 #[derive(Clone, Copy, Debug, Default)]
 struct Index {
-    /// Bit a: attempt a failed, or may have.
+    /// Bit `a` is set if attempt `a` failed or may have failed.
     failed: u32,
-    /// An attempt failed, or may have, where not everything fails.
+    /// An attempt failed, or may have failed, on a sound node.
     failed_of_itself: bool,
     deferred: u32,
     succeeded: bool,
-    /// How often it was held.
+    /// How often the index was granted.
     holders: u32,
-    /// The last attempt that its job allows failed where everything fails.
-    lost_in_hole: bool,
-    /// How many attempts began, as far as no failure and no deferral led to another one.
+    /// The last attempt that the job allows failed on a node where all subtasks fail.
+    exhausted_where_all_fail: bool,
+    /// How many attempts began.
     begun: u32,
-    /// How often a copy of it was offered.
-    copies: u32,
+    /// How often the index was offered speculatively.
+    speculative_offers: u32,
 }
 
 impl Index {
-    /// An attempt failed for the subtask's own sake.
+    /// Records a failure that the subtask itself caused.
     fn fail(&mut self, attempt: u32) {
         self.failed |= 1 << attempt;
         self.failed_of_itself = true;
     }
 
-    fn came_to_something(&self) -> bool {
+    fn has_outcome(&self) -> bool {
         self.succeeded || self.failed != 0 || self.deferred > 0
     }
 }
@@ -140,53 +141,54 @@ struct Running {
     since: Duration,
 }
 
-/// A worker that runs no more, or not for now.
+/// A worker that was killed or is frozen.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LostWorker {
     /// When it stopped.
     pub(crate) at: Duration,
-    /// Within this time what it holds has to be queued again.
+    /// The time within which its chunks must be queued again.
     pub(crate) within: Duration,
 }
 
-/// Who holds a chunk.
+/// The holder of a chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
     pub(crate) token: Token,
     pub(crate) node: NodeId,
     pub(crate) epoch: Epoch,
     pub(crate) to: u64,
-    /// When it was granted, by the ledger's clock.
+    /// The time of the grant, by the ledger's clock.
     pub(crate) since: Timestamp,
 }
 
-/// The holders of all chunks, by what the ledger answered.
+/// The holders of all chunks, according to the ledger's answers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Holders {
     chunks: BTreeMap<(JobId, ChunkId), Vec<Holder>>,
-    /// Of these somebody else than the holder may claim a copy.
+    /// Chunks that a second node may claim speculatively.
     offered: BTreeSet<(JobId, ChunkId)>,
 }
 
 impl Holders {
-    /// Whether a second one may be granted.
+    /// Whether a second node may be granted the chunk.
     pub(crate) fn offers(&self, job: JobId, chunk: ChunkId) -> bool {
         self.offered.contains(&(job, chunk))
     }
 
-    /// A grant; gives the token that held the chunk, if it was another and no copy was on offer.
+    /// Records a grant. Returns the token that still holds the chunk, unless the grant repeats it
+    /// or is speculative.
     pub(crate) fn granted(&mut self, job: JobId, chunk: ChunkId, holder: Holder) -> Option<Token> {
         let holders = self.chunks.entry((job, chunk)).or_default();
         if holders.iter().any(|other| other.token == holder.token) {
             return None;
         }
         let before = holders.first().map(|other| other.token);
-        let is_copy = self.offered.remove(&(job, chunk));
-        if !is_copy {
+        let is_speculative = self.offered.remove(&(job, chunk));
+        if !is_speculative {
             holders.clear();
         }
         holders.push(holder);
-        before.filter(|_| !is_copy)
+        before.filter(|_| !is_speculative)
     }
 
     pub(crate) fn offered(&mut self, job: JobId, chunk: ChunkId) {
@@ -197,13 +199,14 @@ impl Holders {
         self.chunks.get(&(job, chunk)).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Whether a token may do something to the chunk: it holds it, or nobody does as far as we know.
+    /// Whether operations on the chunk may succeed under a token: it holds the chunk, or no holder
+    /// is known.
     pub(crate) fn allow(&self, job: JobId, chunk: ChunkId, token: Token) -> bool {
         let holders = self.of(job, chunk);
         holders.is_empty() || holders.iter().any(|holder| holder.token == token)
     }
 
-    pub(crate) fn let_go(&mut self, job: JobId, chunk: ChunkId, token: Token) {
+    pub(crate) fn released(&mut self, job: JobId, chunk: ChunkId, token: Token) {
         if let Some(holders) = self.chunks.get_mut(&(job, chunk)) {
             holders.retain(|holder| holder.token != token);
             if holders.is_empty() {
@@ -212,14 +215,15 @@ impl Holders {
         }
     }
 
-    /// Nobody holds the chunk any more.
-    pub(crate) fn parted(&mut self, job: JobId, chunk: ChunkId) {
+    /// Records that the chunk was split and has no holders any more.
+    pub(crate) fn split(&mut self, job: JobId, chunk: ChunkId) {
         self.chunks.remove(&(job, chunk));
         self.offered.remove(&(job, chunk));
     }
 
-    /// All that a node holds of a job is taken from it, of what it claimed up to this time if one is given.
-    pub(crate) fn taken(&mut self, job: JobId, node: &NodeId, claimed_by: Option<Timestamp>) {
+    /// Records that a node's chunks of a job were revoked, those claimed by `claimed_by` if it is
+    /// given.
+    pub(crate) fn revoked(&mut self, job: JobId, node: &NodeId, claimed_by: Option<Timestamp>) {
         for ((of, chunk), holders) in &mut self.chunks {
             let is_old = |holder: &Holder| claimed_by.is_none_or(|latest| holder.since <= latest);
             if *of == job && !holders.is_empty() {
@@ -236,10 +240,10 @@ impl Holders {
     }
 }
 
-/// An attempt that runs; dropped when it ends, however it ends.
+/// A running attempt. It is dropped when the attempt ends for any reason.
 pub(crate) struct Attempt {
     world: Arc<World>,
-    /// Its number; no other attempt of the run has it.
+    /// The number of the attempt, unique in the run.
     pub(crate) run: u64,
 }
 
@@ -250,7 +254,7 @@ impl Drop for Attempt {
 }
 
 impl World {
-    /// A handler begins.
+    /// Records that a handler begins, and checks that it may.
     pub(crate) fn attempt_begins(
         self: &Arc<Self>,
         process: &Arc<Process>,
@@ -266,8 +270,8 @@ impl World {
         self.check_fenced(process, job, index);
         self.check_begun(process, job, index, attempt);
         let mut history = self.history.lock();
-        let overruns = self.jobs.get(&job).map(|job| job.temper(index));
-        if matches!(overruns, Some(Temper::Overruns(times)) if attempt <= times) {
+        let overruns = self.jobs.get(&job).map(|job| job.behavior(index));
+        if matches!(overruns, Some(Behavior::Overruns(times)) if attempt <= times) {
             history.indices.entry((job, index)).or_default().fail(attempt);
         }
         history.next_run += 1;
@@ -285,33 +289,34 @@ impl World {
         self.history.lock().indices.entry((job, index)).or_default().fail(attempt);
     }
 
-    /// S14. A retry goes to another node than those on which an attempt failed, if there is one: the
-    /// first worker can run everything, and is there. It has not failed there unless of itself.
-    pub(crate) fn attempt_failed_in_hole(
+    /// Checks S14: a retry goes to a node on which no attempt failed, if there is one. The first
+    /// worker always runs, can run all tasks, and a subtask fails there only by itself.
+    pub(crate) fn attempt_failed_where_all_fail(
         &self,
         process: &Process,
         job: JobId,
         index: u64,
         attempt: u32,
     ) {
-        self.count("attempts lost in a hole");
+        self.count("attempts failed where all fail");
         let allowed = self.jobs.get(&job).map_or(0, |job| job.document.retry.attempts);
         let mut history = self.history.lock();
         let entry = history.indices.entry((job, index)).or_default();
         entry.failed |= 1 << attempt;
-        entry.lost_in_hole |= attempt >= allowed;
+        entry.exhausted_where_all_fail |= attempt >= allowed;
         let failed_of_itself = entry.failed_of_itself;
-        let is_news = history.holes.insert((job, index, process.name.clone()));
+        let is_new = history.failing_nodes.insert((job, index, process.name.clone()));
         drop(history);
         let is_steady = self.is_steady.load(Ordering::Relaxed) && self.now() > FLEET_IS_KNOWN;
-        if !is_news && attempt > 1 && is_steady && !failed_of_itself {
+        if !is_new && attempt > 1 && is_steady && !failed_of_itself {
             self.violated("S14", || {
                 format!("{job}/{index}: attempt {attempt} on {} again, as before", process.name)
             });
         }
     }
 
-    /// Whether to say "not now" once more; if so it is said.
+    /// Records a deferral (`not_now`) if the subtask has deferrals left, and returns whether it
+    /// has.
     pub(crate) fn attempt_deferred(&self, job: JobId, index: u64, times: u32) -> bool {
         let mut history = self.history.lock();
         let index = history.indices.entry((job, index)).or_default();
@@ -319,20 +324,20 @@ impl World {
         index.deferred <= times
     }
 
-    /// A copy was offered of all that the holders of a chunk were granted.
-    pub(crate) fn copy_offered(&self, job: JobId, chunk: ChunkId) {
+    /// Records that all subtasks of a chunk's holders were offered speculatively.
+    pub(crate) fn offered_speculatively(&self, job: JobId, chunk: ChunkId) {
         let mut history = self.history.lock();
         let holders = history.holders.of(job, chunk);
         let held = holders.iter().filter_map(|holder| history.subtasks.get(&holder.token));
         for index in held.cloned().collect::<Vec<_>>().into_iter().flatten() {
-            history.indices.entry((job, index)).or_default().copies += 1;
+            history.indices.entry((job, index)).or_default().speculative_offers += 1;
         }
     }
 
     pub(crate) fn stops_heard(&self, begun: Duration, stops: &[Stop]) {
         let (now, mut history) = (self.now(), self.history.lock());
         for stop in stops.iter().filter(|stop| stop.reason != StopReason::Paused) {
-            // Its hold takes a while to go, and may be listed once more.
+            // The worker takes a while to drop the chunk, which may be reported again.
             history.stopped.entry(stop.held.token).or_insert((begun, now));
         }
     }
@@ -350,20 +355,22 @@ impl World {
         self.history.lock().indices.get(&(job, index)).is_some_and(|index| index.succeeded)
     }
 
-    /// How many subtasks of a job may have been taken for poison though they don't fail: so many nodes held them that as many
-    /// may have died, two until a subtask is set apart and three alone. Nobody but the node knows whether it had begun. And those
-    /// whose last attempt failed where everything fails: without another attempt nobody can know better.
+    /// How many subtasks of a job may fail though they don't fail by themselves. Either enough
+    /// nodes held them for the subtasks to be taken for poison: two may have died until a subtask
+    /// is isolated, and three with it alone; only the node knows whether it had begun. Or their
+    /// last attempt failed on a node where all subtasks fail, so that no other attempt can disprove
+    /// it.
     pub(crate) fn unlucky(&self, job: &Job) -> u64 {
         const DEATHS: u32 = 5;
         let history = self.history.lock();
         let indices = history.indices.range((job.id, 0)..(job.id, job.total));
-        let is_unlucky = |it: &Index| it.holders >= DEATHS || it.lost_in_hole;
-        indices.filter(|((_, index), it)| is_unlucky(it) && !job.fails(*index)).count() as u64
+        let is_unlucky = |known: &Index| known.holders >= DEATHS || known.exhausted_where_all_fail;
+        indices.filter(|((_, index), known)| is_unlucky(known) && !job.fails(*index)).count() as u64
     }
 
     // Checkers of a step
 
-    /// S19.
+    /// Checks S19.
     fn check_wanted(&self, job: JobId, index: u64) {
         if self.history.lock().cancelled_early.contains(&job) {
             self.violated("S19", || {
@@ -372,7 +379,7 @@ impl World {
         }
     }
 
-    /// S5.
+    /// Checks S5.
     fn check_attempt(&self, job: JobId, index: u64, attempt: u32) {
         let history = self.history.lock();
         let failed = history.indices.get(&(job, index)).map_or(0, |index| index.failed);
@@ -388,8 +395,9 @@ impl World {
         }
     }
 
-    /// S9. A worker learns of a pause with its next heartbeat. A claim
-    /// whose answer was lost may be granted again later; then it takes until the next heartbeat after that.
+    /// Checks S9. A worker learns of a pause from its next heartbeat. A claim whose answer was lost
+    /// may be granted again later; then the worker learns of the pause from the first heartbeat
+    /// after that grant.
     fn check_pause(&self, process: &Process, job: JobId, index: u64) {
         let history = self.history.lock();
         let Some(paused) = history.paused.get(&job).copied() else { return };
@@ -397,7 +405,7 @@ impl World {
         let heard = history.heard.get(&process.name).copied().unwrap_or_default();
         drop(history);
         if heard < paused {
-            // A worker that is cut off goes on with what it holds.
+            // A worker that is cut off may run the chunks that it holds.
             return;
         }
         let since = granted.map_or(paused, |granted| granted.max(paused));
@@ -409,7 +417,7 @@ impl World {
         }
     }
 
-    /// S11. Reductions may overlap.
+    /// Checks S11. Reductions may overlap.
     fn check_fenced(&self, process: &Process, job: JobId, index: u64) {
         let is_exclusive = |job: &Job| job.is_exclusive() && index < job.total;
         if !self.jobs.get(&job).is_some_and(is_exclusive) {
@@ -424,42 +432,52 @@ impl World {
         }
     }
 
-    /// S18. Whose connections are gone may be taken for dead; so may whoever is on no list, and has
-    /// announced nothing there.
-    pub(crate) fn check_living(&self, node: &NodeId, grounds: LossEvidence) {
-        let process =
-            self.processes.lock().iter().find(|it| it.node().as_ref() == Some(node)).cloned();
-        let Some(process) = process.filter(|it| !it.is_dead()) else { return };
+    /// Checks S18. A node whose connections are closed may be declared lost, and so may an unlisted
+    /// one, which has announced no terms.
+    pub(crate) fn check_living(&self, node: &NodeId, evidence: LossEvidence) {
+        let process = self
+            .processes
+            .lock()
+            .iter()
+            .find(|process| process.node().as_ref() == Some(node))
+            .cloned();
+        let Some(process) = process.filter(|process| !process.is_dead()) else { return };
         let heard = self.history.lock().heard.get(&process.name).copied().unwrap_or_default();
         let silent = self.now().saturating_sub(heard);
-        if matches!(grounds, LossEvidence::LastBeat(_)) && silent < process.dead_after() {
-            self.violated("S18", || format!("{node} lives, and was heard {silent:?} ago"));
+        if matches!(evidence, LossEvidence::LastBeat(_)) && silent < process.dead_after() {
+            self.violated("S18", || {
+                format!("{node} lives, and its last heartbeat was {silent:?} ago")
+            });
         }
     }
 
-    /// S16.
+    /// Checks S16.
     fn check_begun(&self, process: &Process, job: JobId, index: u64, attempt: u32) {
         let mut history = self.history.lock();
         let known = history.indices.entry((job, index)).or_default();
         known.begun += 1;
-        let again = known.failed.count_ones() + known.deferred + known.copies;
+        let again = known.failed.count_ones() + known.deferred + known.speculative_offers;
         let Index { begun, .. } = *known;
         drop(history);
         let may_begin_again = self.jobs.get(&job).is_none_or(Job::may_begin_again);
-        // A build that is broken in another way may begin things twice, and is caught for that way.
+        // A build with another deliberate bug may begin attempts twice; the checker of that bug has
+        // to catch it.
         let is_judged = self.sabotage.is_none_or(|by| by.breaks() == "S16");
-        if self.is_gentle && is_judged && !may_begin_again && begun > 1 + again {
+        if self.only_servers_fail && is_judged && !may_begin_again && begun > 1 + again {
             self.violated("S16", || {
                 format!("{job}/{index} began again on {}, attempt {attempt}", process.name)
             });
         }
     }
 
-    /// S13. A scheduler that dies in the middle of it is found as soon as a worker is, and another one
-    /// goes on. A claim that was under way is carried out after the death of its worker.
+    /// Checks S13. A scheduler that dies during the recovery of a worker is detected as fast as a
+    /// worker, and another scheduler goes on; so the time counts from the scheduler's death. A
+    /// claim that was under way counts from its execution, which may follow the death of its
+    /// worker.
     pub(crate) async fn check_lost(&self) {
-        let has_scheduler = || self.living().iter().any(|it| it.name.starts_with("scheduler"));
-        if !self.is_clear || !has_scheduler() {
+        let has_scheduler =
+            || self.living().iter().any(|process| process.name.starts_with("scheduler"));
+        if !self.only_processes_fail || !has_scheduler() {
             return;
         }
         for job in self.jobs.keys() {
@@ -478,30 +496,34 @@ impl World {
         if held > lost.within {
             let node = &holder.node;
             self.violated("S13", || {
-                format!("{node} was lost {held:?} ago and holds some of {job}")
+                format!("{node} was lost {held:?} ago and still holds chunks of {job}")
             });
         }
     }
 
-    /// S17. Whoever was told of one grant may hold the subtask by another.
+    /// Checks S17. A worker that was told to stop one grant may hold the subtask by another one.
     fn check_stopped(&self, process: &Process, job: JobId, index: u64, since: Duration) {
         let history = self.history.lock();
         let token = history.token_of(process, (job, index), since);
-        let told = token.and_then(|token| history.stopped.get(&token)).copied();
+        let stop = token.and_then(|token| history.stopped.get(&token)).copied();
         drop(history);
-        let told = told.filter(|(begun, _)| *begun > since);
-        if told.is_some_and(|(_, told)| self.now() > told + WIND_UP + SLACK) && !process.is_dead() {
-            self.violated("S17", || format!("{job}/{index} runs on {} though told", process.name));
+        let stop = stop.filter(|(begun, _)| *begun > since);
+        if stop.is_some_and(|(_, told_at)| self.now() > told_at + STOPPED_WITHIN + SLACK)
+            && !process.is_dead()
+        {
+            self.violated("S17", || {
+                format!("{job}/{index} runs on {} though it was told to stop", process.name)
+            });
         }
     }
 
-    /// S3, as far as a commit can tell: nothing is settled that did not run.
+    /// Checks the part of S3 that a commit shows: no subtask is settled that did not run.
     pub(crate) fn check_ran(&self, job: JobId, commit: &Commit) {
         let mut index = commit.from;
         for run in &commit.runs {
             for index in index..index + run.len() {
                 let known = self.history.lock().indices.get(&(job, index)).copied();
-                let Some(known) = known.filter(Index::came_to_something) else {
+                let Some(known) = known.filter(Index::has_outcome) else {
                     self.violated("S3", || format!("{job}/{index} was settled but never ran"));
                     continue;
                 };
@@ -513,7 +535,7 @@ impl World {
         }
     }
 
-    /// S2 and S6, after each operation on a job.
+    /// Checks S2 and S6 after each operation on a job.
     pub(crate) async fn inspect(&self, job: JobId) {
         let audit = self.ledger.audit(job).await.ok().flatten();
         let summary = self.ledger.job(job).await.ok().flatten();
@@ -527,25 +549,26 @@ impl World {
         let most = self.jobs.get(&job).and_then(|job| job.document.max_parallel);
         let Some(most) = most else { return };
         let (queued, running) = (summary.queued_chunks, summary.running_chunks);
-        // A chunk that two nodes died of is cut, and one that takes long, so more may be open than may run.
-        let may_be_cut = summary.crashes >= 2 || self.history.lock().cut.contains(&job);
-        if running > most || queued + running > most && !may_be_cut {
+        // Chunks are split after the death of two holders, and when they take long. Then more may
+        // be open than may run.
+        let may_be_split = summary.crashes >= 2 || self.history.lock().split.contains(&job);
+        if running > most || queued + running > most && !may_be_split {
             let open = format!("{running} chunks run and {queued} wait, {most} allowed");
             self.violated("S6", || format!("{job}: {open}"));
         }
     }
 
-    /// What only time can break: S8, S11, S13 and S17.
-    pub(crate) async fn look_round(&self) {
+    /// Checks the invariants that passing time can violate: S8, S11, S13 and S17.
+    pub(crate) async fn check_now(&self) {
         self.check_lost().await;
         let running: Vec<(Arc<Process>, JobId, u64, Duration)> = {
             let history = self.history.lock();
             let all = history.running.values();
-            all.map(|it| (it.process.clone(), it.job, it.index, it.since)).collect()
+            all.map(|run| (run.process.clone(), run.job, run.index, run.since)).collect()
         };
         for (process, job, index, since) in running {
-            // What is frozen does not run.
-            if !process.has(crate::process::Trouble::Frozen) {
+            // The handlers of a frozen process don't run.
+            if !process.has(Impairment::Frozen) {
                 self.check_fenced(&process, job, index);
                 self.check_stopped(&process, job, index, since);
             }
@@ -553,12 +576,12 @@ impl World {
         let active = self.ledger.active_jobs().await.unwrap_or_default();
         let finished = self.ledger.finished_jobs(usize::MAX).await.unwrap_or_default();
         for job in active.iter().chain(&finished).filter(|job| !self.jobs.contains_key(job)) {
-            self.violated("S8", || format!("nobody submitted {job}"));
+            self.violated("S8", || format!("{job} was never submitted"));
         }
     }
 }
 
-/// What is wrong with the books, by the audit and by our own sums.
+/// Describes what is wrong with the counts, by the audit and by sums over them.
 fn unbalanced(audit: &Audit, summary: &JobSummary) -> Option<String> {
     let Audit { kept, counted, reduce_kept, reduce_counted, .. } = audit;
     if let Some(finding) = audit.findings.first() {

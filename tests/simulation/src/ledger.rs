@@ -1,11 +1,11 @@
-//! The ledger as one process sees it: over a network that loses, delays and forgets.
+//! The ledger as one process sees it, over a network that delays and loses calls and answers.
 //!
 //! ```text
-//!   process ──▶ gate (frozen, dead) ──▶ line (cut) ──▶ on its way (late, lost) ──▶ the true ledger, checked
-//!           ◀── gate ◀── time limit ◀───────────────── on its way (late, lost) ◀──┘
+//!   process ──▶ gate (frozen, dead) ──▶ line (cut) ──▶ network (late, lost) ──▶ checked_ledger.rs
+//!           ◀── gate ◀── time limit ◀───────────────── network (late, lost) ◀──┘
 //! ```
 //!
-//! A call that was sent is carried out whatever becomes of the caller: a time-out or a death cancels nothing.
+//! A call that was sent is executed even if the caller gives up or dies.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use longshore_protocol::{NodeId, SchedulerId};
 use tokio::sync::oneshot;
 
 use crate::hints::RemoteEvents;
-use crate::process::{Process, Trouble};
+use crate::process::{Impairment, Process};
 use crate::sabotage::Sabotage;
 use crate::world::World;
 
@@ -32,13 +32,13 @@ const RESPONSE: Duration = Duration::from_secs(2);
 /// The connections of one process to the ledger.
 pub(crate) struct RemoteLedger {
     process: Arc<Process>,
-    /// Which trouble cuts them.
-    line: Trouble,
+    /// The impairment that cuts them.
+    line: Impairment,
 }
 
 impl RemoteLedger {
     pub(crate) fn connect(process: &Arc<Process>) -> Arc<dyn Ledger> {
-        Arc::new(Intercepted(Self { process: process.clone(), line: Trouble::Ledger }))
+        Arc::new(Intercepted(Self { process: process.clone(), line: Impairment::Ledger }))
     }
 
     /// Sends an operation to the true ledger.
@@ -58,7 +58,7 @@ impl RemoteLedger {
         .await
     }
 
-    /// Sends a heartbeat and hears, or in a sabotaged run mishears, its answer.
+    /// Sends a heartbeat and returns its answer, changed in a sabotaged run.
     async fn beat(&self, operation: Operation, params: BeatParams) -> Result<Beat, ControlError> {
         let world = &self.process.world;
         let begun = world.now();
@@ -96,12 +96,12 @@ impl RemoteLedger {
         E: From<Error> + Send + 'static,
     {
         self.process.running().await;
-        self.stumble("crashes before a call").await;
+        self.may_crash("crashes before a call").await;
         let (answer, reply) = oneshot::channel();
         tokio::spawn(carry(self.process.clone(), self.line, operation, act, answer));
         let reply = tokio::time::timeout(RESPONSE, reply).await;
         self.process.running().await;
-        self.stumble("crashes after a call").await;
+        self.may_crash("crashes after a call").await;
         match reply {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(unavailable("connection reset").into()),
@@ -109,55 +109,56 @@ impl RemoteLedger {
         }
     }
 
-    /// Whether a worker would fall to this scheduler if workers were spread over schedulers.
+    /// Whether this scheduler would own a worker if workers were distributed over schedulers.
     fn owns(&self, node: &NodeId) -> bool {
         let living = self.process.world.living();
-        let schedulers = living.iter().filter(|it| it.name.starts_with("scheduler"));
-        let ids: Vec<_> = schedulers.map(|it| SchedulerId::new(it.name.clone())).collect();
+        let schedulers = living.iter().filter(|process| process.name.starts_with("scheduler"));
+        let ids: Vec<_> =
+            schedulers.map(|process| SchedulerId::new(process.name.clone())).collect();
         let owner = longshore_scheduler::owner(node.as_str(), &ids);
         owner.is_some_and(|owner| owner.as_str() == self.process.name)
     }
 
-    /// Perhaps the process dies here.
-    async fn stumble(&self, where_: &'static str) {
-        if self.process.mortal && self.process.world.happens(where_, |w| w.crash_at_call) {
+    /// Kills the process here with the probability `crash_at_call`.
+    async fn may_crash(&self, where_: &'static str) {
+        if self.process.is_mortal && self.process.world.happens(where_, |w| w.crash_at_call) {
             self.process.kill();
             self.process.alive().await;
         }
     }
 }
 
-/// A call and its answer on their way.
+/// Delivers a call to the true ledger, and its answer.
 async fn carry<T, E>(
     process: Arc<Process>,
-    line: Trouble,
+    line: Impairment,
     operation: &'static str,
     act: impl FnOnce(Arc<World>) -> BoxFuture<'static, Result<T, E>> + Send + 'static,
     answer: oneshot::Sender<Result<T, E>>,
 ) {
     let world = process.world.clone();
     if process.has(line) {
-        // Half of them are refused, the others wait in a buffer until the line is mended.
-        if world.dice.chance(500) {
+        // Half of the calls are refused; the others wait in a buffer until the line works again.
+        if world.rng.chance(500) {
             return;
         }
         process.without(line).await;
         world.count("calls that waited for a cut line");
     }
-    if world.happens("calls lost", |weather| weather.call_lost) {
+    if world.happens("calls lost", |rates| rates.call_lost) {
         return;
     }
-    pause(world.dice.millis(0..3)).await;
-    if world.happens("calls late", |weather| weather.call_late) {
-        pause(world.dice.millis(100..6_000)).await;
+    pause(world.rng.millis(0..3)).await;
+    if world.happens("calls late", |rates| rates.call_late) {
+        pause(world.rng.millis(100..6_000)).await;
     }
     let done = act(world.clone()).await;
-    world.note(|| format!("{} {operation} #{}", process.name, world.dice.fingerprint()));
-    if world.happens("replies lost", |weather| weather.reply_lost) {
+    world.note(|| format!("{} {operation} #{}", process.name, world.rng.fingerprint()));
+    if world.happens("replies lost", |rates| rates.reply_lost) {
         return;
     }
-    pause(world.dice.millis(0..3)).await;
-    // Nobody waits any more: then nobody hears.
+    pause(world.rng.millis(0..3)).await;
+    // The caller may have stopped waiting.
     let _ = answer.send(done);
 }
 
@@ -171,24 +172,29 @@ fn unavailable(reason: &str) -> Error {
     Error::Unavailable { address: "the simulation".into(), reason: reason.into() }
 }
 
-/// A scheduler's look at the hearts, over its line. What cuts all lines cuts that one too: then only
-/// those count whose hearts it has seen since.
+/// The connection watch of a scheduler, over its line. A fault that cuts all lines cuts this one,
+/// too; after that only processes count whose connections the watch has seen since.
 struct RemoteConnectionWatch {
     ledger: RemoteLedger,
     was_cut: bool,
-    /// Of the ledger's connections, as far as this one has gone through them.
+    /// The number of resets of the ledger's connections that the watch has noticed.
     resets: u64,
     seen: BTreeSet<Beating>,
 }
 
 #[async_trait]
 impl ConnectionWatch for RemoteConnectionWatch {
-    async fn disconnected(&mut self, hearts: &[ProcessConnections]) -> Result<Vec<Beating>, Error> {
+    async fn disconnected(
+        &mut self,
+        connections: &[ProcessConnections],
+    ) -> Result<Vec<Beating>, Error> {
         let mut there: BTreeSet<Beating> =
-            hearts.iter().map(|heart| heart.process.clone()).collect();
-        let hearts = hearts.to_vec();
-        let asked = self.ledger.ask("hearts", move |world| {
-            Box::pin(async move { world.ledger.connection_watch().disconnected(&hearts).await })
+            connections.iter().map(|connections| connections.process.clone()).collect();
+        let connections = connections.to_vec();
+        let asked = self.ledger.ask("connections", move |world| {
+            Box::pin(
+                async move { world.ledger.connection_watch().disconnected(&connections).await },
+            )
         });
         let asked = asked.await;
         let resets = self.ledger.process.resets();
@@ -196,11 +202,11 @@ impl ConnectionWatch for RemoteConnectionWatch {
             self.was_cut = true;
             self.seen.clear();
         }
-        let mut severed = asked?;
-        there.retain(|process| !severed.contains(process));
+        let mut disconnected = asked?;
+        there.retain(|process| !disconnected.contains(process));
         self.seen.extend(there);
-        severed.retain(|process| !self.was_cut || self.seen.contains(process));
-        Ok(severed)
+        disconnected.retain(|process| !self.was_cut || self.seen.contains(process));
+        Ok(disconnected)
     }
 }
 
@@ -213,7 +219,7 @@ impl Interceptor for RemoteLedger {
     async fn intercept(&self, operation: Operation) -> Result<Answer, ControlError> {
         let world = &self.process.world;
         match &operation {
-            // They are for display only.
+            // These operations are for display only.
             Operation::Postpone(..)
             | Operation::Postponed(..)
             | Operation::ReportStall(..)
@@ -260,7 +266,7 @@ impl Interceptor for RemoteLedger {
     }
 
     fn separate(&self) -> Arc<dyn Ledger> {
-        Arc::new(Intercepted(Self { process: self.process.clone(), line: Trouble::Heart }))
+        Arc::new(Intercepted(Self { process: self.process.clone(), line: Impairment::Heartbeat }))
     }
 
     fn describe(&self) -> String {

@@ -1,4 +1,4 @@
-//! Brings trouble: what happens to processes, links, queues, clocks and the ledger itself, until it is told to stop.
+//! Injects faults into processes, links, queues, clocks and the ledger until a given time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,15 +10,15 @@ use longshore_ledger::{
 use longshore_protocol::{ChunkMessage, NodeId, Token};
 use tokio::time::Instant;
 
-use crate::dice::Dice;
+use crate::checked_ledger::Moment;
 use crate::fleet;
-use crate::process::{Process, Trouble};
+use crate::process::{Impairment, Process};
+use crate::rng::Rng;
 use crate::sabotage::Sabotage;
-use crate::truth::Moment;
-use crate::workload::stranger;
-use crate::world::{Weather, World};
+use crate::workload::unsubmitted;
+use crate::world::{FaultRates, World};
 
-/// What can be done to a fleet.
+/// A fault that the nemesis injects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     KillWorker,
@@ -27,7 +27,7 @@ pub(crate) enum Fault {
     Freeze,
     CutBroker,
     CutLedger,
-    CutHeart,
+    CutHeartbeat,
     BrokerOutage,
     LedgerOutage,
     Purge,
@@ -46,7 +46,7 @@ impl Fault {
         Self::Freeze,
         Self::CutBroker,
         Self::CutLedger,
-        Self::CutHeart,
+        Self::CutHeartbeat,
         Self::BrokerOutage,
         Self::LedgerOutage,
         Self::Purge,
@@ -57,7 +57,7 @@ impl Fault {
         Self::Drain,
     ];
 
-    /// As it is counted.
+    /// The name of the fault's counter in the tally.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::KillWorker => "workers killed",
@@ -66,7 +66,7 @@ impl Fault {
             Self::Freeze => "processes frozen",
             Self::CutBroker => "broker links cut",
             Self::CutLedger => "ledger links cut",
-            Self::CutHeart => "heart links cut",
+            Self::CutHeartbeat => "heartbeat links cut",
             Self::BrokerOutage => "broker outages",
             Self::LedgerOutage => "ledger outages",
             Self::Purge => "queues purged",
@@ -79,52 +79,53 @@ impl Fault {
     }
 }
 
-/// A few kinds of trouble for one run: few at a time go deeper than all at once.
-pub(crate) fn some_faults(dice: &Dice) -> Vec<Fault> {
-    let share = *dice.pick(&[0, 150, 350, 700]);
-    Fault::ALL.into_iter().filter(|_| dice.chance(share)).collect()
+/// The kinds of faults of one run. A few kinds at a time reach deeper states than all at once.
+pub(crate) fn some_faults(rng: &Rng) -> Vec<Fault> {
+    let share = *rng.pick(&[0, 150, 350, 700]);
+    Fault::ALL.into_iter().filter(|_| rng.chance(share)).collect()
 }
 
-/// The troubles of a run in which servers are away for a while, and nothing else happens to processes
-/// and calls.
-pub(crate) fn outages(dice: &Dice, weather: Weather) -> (Vec<Fault>, Weather) {
+/// The faults of a run in which servers have outages, and processes and calls have no other faults.
+pub(crate) fn outages(rng: &Rng, fault_rates: FaultRates) -> (Vec<Fault>, FaultRates) {
     let mut faults = vec![Fault::LedgerOutage];
-    faults.extend(dice.chance(500).then_some(Fault::BrokerOutage));
-    faults.extend(dice.chance(300).then_some(Fault::Purge));
-    let fair = Weather { crash_at_call: 0, call_lost: 0, reply_lost: 0, call_late: 0, ..weather };
-    (faults, fair)
+    faults.extend(rng.chance(500).then_some(Fault::BrokerOutage));
+    faults.extend(rng.chance(300).then_some(Fault::Purge));
+    let rates =
+        FaultRates { crash_at_call: 0, call_lost: 0, reply_lost: 0, call_late: 0, ..fault_rates };
+    (faults, rates)
 }
 
-/// Trouble of a run in clear weather, beside what comes right after submissions: nothing that keeps
-/// schedulers from their work for long.
-pub(crate) fn clear_faults(dice: &Dice) -> Vec<Fault> {
+/// The faults of a run in which only single processes fail, in addition to [`fail_workers_early`]:
+/// none stops the schedulers for long.
+pub(crate) fn process_faults(rng: &Rng) -> Vec<Fault> {
     let all = [Fault::KillWorker, Fault::KillScheduler, Fault::Drain];
-    all.into_iter().filter(|_| dice.chance(400)).collect()
+    all.into_iter().filter(|_| rng.chance(400)).collect()
 }
 
-/// Workers stop within half a second of each submission, those first that hold something of the job.
-pub(crate) fn strike_early(world: &Arc<World>) {
+/// Kills or freezes a worker within half a second of each submission, preferably one that holds a
+/// chunk of the job.
+pub(crate) fn fail_workers_early(world: &Arc<World>) {
     for job in world.jobs.values() {
-        let (world, dice, job) = (world.clone(), world.dice.fork(), job.clone());
+        let (world, rng, job) = (world.clone(), world.rng.fork(), job.clone());
         tokio::spawn(async move {
-            let after = job.submitted_after + dice.millis(0..500);
+            let after = job.submitted_after + rng.millis(0..500);
             tokio::time::sleep_until(world.at(after)).await;
             let victims: Vec<_> = mortals(&world, "worker");
             let held = world.ledger.holders(job.id).await.unwrap_or_default();
-            let holds = |it: &&Arc<Process>| {
-                held.iter().any(|holder| Some(&holder.node) == it.node().as_ref())
+            let holds = |process: &&Arc<Process>| {
+                held.iter().any(|holder| Some(&holder.node) == process.node().as_ref())
             };
             let holders: Vec<_> = victims.iter().filter(holds).cloned().collect();
             let among = if holders.is_empty() { &victims } else { &holders };
             if among.is_empty() {
                 return;
             }
-            let victim = dice.pick(among);
-            // Several that freeze at once are taken for a trouble that they share.
-            let is_frozen = victims.iter().any(|it| it.has(Trouble::Frozen));
-            if !is_frozen && dice.chance(300) {
+            let victim = rng.pick(among);
+            // Several frozen workers at once would count as a fault that they share.
+            let is_frozen = victims.iter().any(|victim| victim.has(Impairment::Frozen));
+            if !is_frozen && rng.chance(300) {
                 world.count("workers frozen early");
-                trouble(victim.clone(), Trouble::Frozen, world.dead_after + dice.millis(0..4_000));
+                impair(victim.clone(), Impairment::Frozen, world.dead_after + rng.millis(0..4_000));
             } else {
                 world.count("workers killed early");
                 victim.kill();
@@ -133,10 +134,10 @@ pub(crate) fn strike_early(world: &Arc<World>) {
     }
 }
 
-/// How the calls and messages of one run fare.
-pub(crate) fn some_weather(dice: &Dice) -> Weather {
-    let maybe = |most: u64| if dice.chance(350) { dice.among(1..most) } else { 0 };
-    Weather {
+/// How often the calls and messages of one run fail.
+pub(crate) fn some_fault_rates(rng: &Rng) -> FaultRates {
+    let maybe = |most: u64| if rng.chance(350) { rng.among(1..most) } else { 0 };
+    FaultRates {
         crash_at_call: maybe(6),
         call_lost: maybe(60),
         reply_lost: maybe(60),
@@ -152,8 +153,8 @@ pub(crate) fn some_weather(dice: &Dice) -> Weather {
     }
 }
 
-/// Brings trouble until `until`; then all links are mended by themselves within seconds.
-pub(crate) async fn rage(
+/// Injects faults until `until`. All links recover by themselves within seconds after that.
+pub(crate) async fn inject_faults(
     world: Arc<World>,
     faults: Vec<Fault>,
     queues: Vec<String>,
@@ -162,112 +163,118 @@ pub(crate) async fn rage(
     if faults.is_empty() {
         return;
     }
-    let dice = world.dice.fork();
+    let rng = world.rng.fork();
     let mut past: Vec<Moment> = Vec::new();
     loop {
-        tokio::time::sleep(dice.millis(50..1_500)).await;
+        tokio::time::sleep(rng.millis(50..1_500)).await;
         if Instant::now() >= until || world.is_violated() {
             return;
         }
         if faults.contains(&Fault::Rollback) {
             past.push(world.moment());
         }
-        let fault = *dice.pick(&faults);
-        strike(&world, &dice, fault, &queues, &past).await;
+        let fault = *rng.pick(&faults);
+        inject(&world, &rng, fault, &queues, &past).await;
         if fault == Fault::Rollback {
-            // What is undone has never been: nobody goes back to it.
+            // A state that was rolled back can't be the target of a later rollback.
             past.clear();
         }
     }
 }
 
-async fn strike(world: &Arc<World>, dice: &Dice, fault: Fault, queues: &[String], past: &[Moment]) {
-    let struck = match fault {
-        Fault::KillWorker => on_one(world, dice, "worker", |process| process.kill()),
-        Fault::KillScheduler => on_one(world, dice, "scheduler", |process| process.kill()),
+async fn inject(world: &Arc<World>, rng: &Rng, fault: Fault, queues: &[String], past: &[Moment]) {
+    let is_injected = match fault {
+        Fault::KillWorker => on_one(world, rng, "worker", |process| process.kill()),
+        Fault::KillScheduler => on_one(world, rng, "scheduler", |process| process.kill()),
         Fault::MassDeath => {
             mortals(world, "").iter().for_each(|process| process.kill());
             true
         }
-        Fault::Freeze => trouble_one(world, dice, "", Trouble::Frozen),
-        Fault::CutBroker => trouble_one(world, dice, "", Trouble::Broker),
-        Fault::CutLedger => trouble_one(world, dice, "", Trouble::Ledger),
-        Fault::CutHeart => trouble_one(world, dice, "worker", Trouble::Heart),
-        Fault::BrokerOutage => outage(world, &[Trouble::Broker], span(dice)),
-        Fault::LedgerOutage => outage(world, &[Trouble::Ledger, Trouble::Heart], span(dice)),
+        Fault::Freeze => impair_one(world, rng, "", Impairment::Frozen),
+        Fault::CutBroker => impair_one(world, rng, "", Impairment::Broker),
+        Fault::CutLedger => impair_one(world, rng, "", Impairment::Ledger),
+        Fault::CutHeartbeat => impair_one(world, rng, "worker", Impairment::Heartbeat),
+        Fault::BrokerOutage => outage(world, &[Impairment::Broker], span(rng)),
+        Fault::LedgerOutage => {
+            outage(world, &[Impairment::Ledger, Impairment::Heartbeat], span(rng))
+        }
         Fault::Purge => {
             for queue in queues {
                 let _ = world.broker.purge(&Queue::Work(queue.clone())).await;
             }
             true
         }
-        Fault::Rollback => return roll_back(world, dice, past).await,
+        Fault::Rollback => return roll_back(world, rng, past).await,
         Fault::ClockJump => {
-            world.clock.jump(dice.among(0..16_000) as i64 - 8_000);
+            world.clock.jump(rng.among(0..16_000) as i64 - 8_000);
             true
         }
-        Fault::Ghost => haunt(world, dice, queues).await.is_some(),
-        Fault::Forget => forget(world, dice).await.is_some(),
-        Fault::Drain => drain(world, dice).await.is_some(),
+        Fault::Ghost => claim_as_ghost(world, rng, queues).await.is_some(),
+        Fault::Forget => forget(world, rng).await.is_some(),
+        Fault::Drain => drain(world, rng).await.is_some(),
     };
-    if struck {
+    if is_injected {
         world.count(fault.name());
         world.note(|| format!("nemesis: {fault:?}"));
     }
 }
 
-/// The living processes whose names begin so, but for those of the application.
+/// The living processes whose names begin with `kind`, except those of the application.
 fn mortals(world: &World, kind: &str) -> Vec<Arc<Process>> {
-    world.living().into_iter().filter(|it| it.mortal && it.name.starts_with(kind)).collect()
+    world
+        .living()
+        .into_iter()
+        .filter(|process| process.is_mortal && process.name.starts_with(kind))
+        .collect()
 }
 
-/// Does it to one of them, if the dice hit one.
-fn on_one(world: &World, dice: &Dice, kind: &str, act: impl FnOnce(&Arc<Process>)) -> bool {
+/// Applies the fault to a random process of this kind, or to none.
+fn on_one(world: &World, rng: &Rng, kind: &str, act: impl FnOnce(&Arc<Process>)) -> bool {
     let victims = mortals(world, kind);
-    let victim = victims.get(dice.among(0..8) as usize);
+    let victim = victims.get(rng.among(0..8) as usize);
     victim.map(act).is_some()
 }
 
-fn trouble_one(world: &World, dice: &Dice, kind: &str, kind_of_trouble: Trouble) -> bool {
-    on_one(world, dice, kind, |process| trouble(process.clone(), kind_of_trouble, span(dice)))
+fn impair_one(world: &World, rng: &Rng, kind: &str, by: Impairment) -> bool {
+    on_one(world, rng, kind, |process| impair(process.clone(), by, span(rng)))
 }
 
-/// From a blip to well past every time limit.
-fn span(dice: &Dice) -> Duration {
-    match dice.among(0..3) {
-        0 => dice.millis(1..600),
-        1 => dice.millis(600..4_000),
-        _ => dice.millis(4_000..12_000),
+/// A duration between a millisecond and well beyond every time limit.
+fn span(rng: &Rng) -> Duration {
+    match rng.among(0..3) {
+        0 => rng.millis(1..600),
+        1 => rng.millis(600..4_000),
+        _ => rng.millis(4_000..12_000),
     }
 }
 
-fn trouble(process: Arc<Process>, trouble: Trouble, span: Duration) {
-    process.begin(trouble);
+fn impair(process: Arc<Process>, by: Impairment, span: Duration) {
+    process.begin(by);
     tokio::spawn(async move {
         tokio::time::sleep(span).await;
-        process.end(trouble);
+        process.end(by);
     });
 }
 
-fn outage(world: &World, troubles: &[Trouble], span: Duration) -> bool {
+fn outage(world: &World, impairments: &[Impairment], span: Duration) -> bool {
     for process in world.living() {
-        if troubles.contains(&Trouble::Ledger) {
+        if impairments.contains(&Impairment::Ledger) {
             process.reset();
         }
-        for kind in troubles {
-            trouble(process.clone(), *kind, span);
+        for by in impairments {
+            impair(process.clone(), *by, span);
         }
     }
     true
 }
 
-async fn roll_back(world: &Arc<World>, dice: &Dice, past: &[Moment]) {
-    // Not far: what a replica may miss, or the last second or two of a file.
+async fn roll_back(world: &Arc<World>, rng: &Rng, past: &[Moment]) {
+    // Not far: the writes that a replica may miss, or the last seconds of an append-only file.
     let recent = &past[past.len().saturating_sub(3)..];
-    world.go_back(dice.pick(recent)).await;
-    if dice.chance(300) {
-        // Both at once: what was delivered comes again soon.
-        outage(world, &[Trouble::Broker], dice.millis(1..300));
+    world.roll_back(rng.pick(recent)).await;
+    if rng.chance(300) {
+        // A broker outage at the same time: delivered messages come again soon.
+        outage(world, &[Impairment::Broker], rng.millis(1..300));
     }
     tokio::spawn(fleet::resubmit(world.clone()));
     if world.is_sabotaged(Sabotage::InventJob) {
@@ -275,30 +282,30 @@ async fn roll_back(world: &Arc<World>, dice: &Dice, past: &[Moment]) {
     }
 }
 
-/// A job that nobody submitted.
+/// The admission of a job that was never submitted.
 fn invented() -> Admission {
-    Admission { queue: "nowhere".into(), ..Admission::plain(stranger(), 1) }
+    Admission { queue: "nowhere".into(), ..Admission::plain(unsubmitted(), 1) }
 }
 
-/// Takes a message and claims its chunk under a name that is on no list, and is never heard of again.
-async fn haunt(world: &Arc<World>, dice: &Dice, queues: &[String]) -> Option<()> {
-    let queue = Queue::Work(dice.pick(queues).clone());
+/// Takes a message and claims its chunk for a node that is not registered and never reports again.
+async fn claim_as_ghost(world: &Arc<World>, rng: &Rng, queues: &[String]) -> Option<()> {
+    let queue = Queue::Work(rng.pick(queues).clone());
     let mut messages = world.broker.subscribe(&queue, 1).await;
     let wait = Duration::from_millis(300);
     let delivery = tokio::time::timeout(wait, messages.next()).await.ok().flatten()?;
     let message: ChunkMessage = serde_json::from_slice(&delivery.body).ok()?;
-    let bits = [dice.next().to_be_bytes(), dice.next().to_be_bytes()].concat();
+    let bits = [rng.next().to_be_bytes(), rng.next().to_be_bytes()].concat();
     let token = Token::from_bytes(bits.try_into().ok()?);
-    let ghost = NodeId::new(format!("ghost-{}", dice.among(0..1_000)));
+    let ghost = NodeId::new(format!("ghost-{}", rng.among(0..1_000)));
     let ChunkMessage { job, chunk, epoch, .. } = message;
     let claim = world.claim(job, &ClaimParams::new(chunk, epoch, token, ghost.clone())).await;
     delivery.settle.ack().await;
     matches!(claim, Ok(Claim::Granted(_))).then_some(())
 }
 
-async fn forget(world: &World, dice: &Dice) -> Option<()> {
+async fn forget(world: &World, rng: &Rng) -> Option<()> {
     let nodes = world.ledger.nodes().await.ok()?;
-    let node = nodes.get(dice.among(0..6) as usize)?;
+    let node = nodes.get(rng.among(0..6) as usize)?;
     let lost = world
         .ledger
         .declare_lost(&DeclareLostParams::new(
@@ -310,8 +317,8 @@ async fn forget(world: &World, dice: &Dice) -> Option<()> {
     lost.ok().map(|_| ())
 }
 
-async fn drain(world: &World, dice: &Dice) -> Option<()> {
+async fn drain(world: &World, rng: &Rng) -> Option<()> {
     let nodes = world.ledger.nodes().await.ok()?;
-    let node = nodes.get(dice.among(0..6) as usize)?;
+    let node = nodes.get(rng.among(0..6) as usize)?;
     world.ledger.drain(&node.info.id).await.ok().filter(|found| *found).map(|_| ())
 }

@@ -1,8 +1,10 @@
-//! One process of the fleet as the outside sees it: it lives or not, runs or not, and has three connections that can break.
+//! A simulated process of the fleet: whether it lives and runs, and the state of its three
+//! connections.
 //!
-//! All processes share one thread and one time. What a process does to the world goes through its connections and its
-//! handlers, and each of those asks here first. So a process that was killed does nothing any more from that moment on, at
-//! whatever await its tasks were, and one that is frozen does nothing until it thaws; then all that it began goes through.
+//! All processes share one thread and one time. All effects of a process go through its connections
+//! and its handlers, and each of those asks here first. So a killed process has no effect from that
+//! moment on, whatever its tasks awaited, and a frozen process has none until it thaws; then
+//! everything that it began continues.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,71 +20,71 @@ use tokio::sync::{Notify, watch};
 use crate::history::LostWorker;
 use crate::world::World;
 
-/// What a killed worker held is queued again within this time (S13).
+/// The chunks of a killed worker are queued again within this time (S13).
 const KILLED_WITHIN: Duration = Duration::from_millis(500);
 
-/// The same of a frozen one, after `dead_after`.
+/// The chunks of a frozen worker are queued again within this time after `dead_after` (S13).
 const FROZEN_WITHIN: Duration = Duration::from_secs(1);
 
 /// A process, from its start to its death.
 pub(crate) struct Process {
     pub(crate) world: Arc<World>,
     pub(crate) name: String,
-    /// Whether it may crash by itself.
-    pub(crate) mortal: bool,
+    /// Whether the nemesis may kill it, and calls may crash it.
+    pub(crate) is_mortal: bool,
     condition: Mutex<Condition>,
     changed: Notify,
     link: watch::Sender<Link>,
-    tray: Mutex<Tray>,
-    /// The worker or scheduler whose heart beats here.
+    deliveries: Mutex<Deliveries>,
+    /// The worker or scheduler that sends heartbeats here.
     beating: Mutex<Option<Beating>>,
     /// Whether the last heartbeat failed.
     missed_beat: AtomicBool,
-    /// How often the server ended all its connections.
+    /// How often the ledger closed all connections of the process.
     resets: AtomicU64,
-    /// A worker's own setting.
+    /// The setting of a worker that overrides that of the schedulers.
     dead_after: OnceLock<Duration>,
 }
 
-/// How a process is. Troubles overlap, so they are counted.
+/// The state of a process. Impairments overlap, so they are counted.
 #[derive(Clone, Copy, Debug, Default)]
 struct Condition {
     dead: bool,
-    troubles: [u32; 4],
-    /// Counts the broker's connections.
+    impairments: [u32; 4],
+    /// The number of the current connection to the broker.
     session: u64,
 }
 
-/// What can be wrong with a process for a while.
+/// A temporary fault of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trouble {
-    /// It does not run.
+pub(crate) enum Impairment {
+    /// The process does not run.
     Frozen,
-    /// No connection to the broker.
+    /// The connection to the broker is cut.
     Broker,
-    /// No connection to the ledger, but for that of the heart.
+    /// The connections to the ledger are cut, except that of the heartbeat.
     Ledger,
-    /// The heart's connection to the ledger is cut.
-    Heart,
+    /// The heartbeat's connection to the ledger is cut.
+    Heartbeat,
 }
 
-/// Deliveries of one connection that are not settled.
+/// The unsettled deliveries of one connection.
 #[derive(Default)]
-struct Tray {
+struct Deliveries {
     next: u64,
     settles: BTreeMap<u64, Box<dyn Settle>>,
 }
 
 impl Process {
-    pub(crate) fn start(world: &Arc<World>, name: String, mortal: bool) -> Arc<Self> {
+    pub(crate) fn start(world: &Arc<World>, name: String, is_mortal: bool) -> Arc<Self> {
         let process = Arc::new(Self {
             world: world.clone(),
             name,
-            mortal,
+            is_mortal,
             condition: Mutex::default(),
             changed: Notify::new(),
             link: watch::Sender::new(Link::Up),
-            tray: Mutex::default(),
+            deliveries: Mutex::default(),
             beating: Mutex::default(),
             missed_beat: AtomicBool::new(false),
             resets: AtomicU64::new(0),
@@ -92,12 +94,12 @@ impl Process {
         process
     }
 
-    /// A worker's own setting, by which it wants to be judged.
+    /// Sets the `dead_after` that the worker announces.
     pub(crate) fn announces(&self, dead_after: Duration) {
         let _ = self.dead_after.set(dead_after);
     }
 
-    /// After so much silence it may be taken for dead.
+    /// After this time without a heartbeat the process may be declared lost.
     pub(crate) fn dead_after(&self) -> Duration {
         self.dead_after.get().copied().unwrap_or(self.world.dead_after)
     }
@@ -106,13 +108,13 @@ impl Process {
         self.condition.lock().dead
     }
 
-    pub(crate) fn has(&self, trouble: Trouble) -> bool {
-        self.condition.lock().has(trouble)
+    pub(crate) fn has(&self, impairment: Impairment) -> bool {
+        self.condition.lock().has(impairment)
     }
 
-    /// Waits while the process is frozen; for ever if it is dead.
+    /// Waits while the process is frozen, and for ever if it is dead.
     pub(crate) async fn running(&self) {
-        self.until(|condition| !condition.dead && !condition.has(Trouble::Frozen)).await;
+        self.until(|condition| !condition.dead && !condition.has(Impairment::Frozen)).await;
     }
 
     /// Waits for ever if the process is dead.
@@ -124,14 +126,14 @@ impl Process {
         self.until(|condition| condition.dead).await;
     }
 
-    /// Waits until the trouble is over.
-    pub(crate) async fn without(&self, trouble: Trouble) {
-        self.until(|condition| !condition.has(trouble)).await;
+    /// Waits until the impairment is over.
+    pub(crate) async fn without(&self, impairment: Impairment) {
+        self.until(|condition| !condition.has(impairment)).await;
     }
 
-    /// The number of the connection to the broker, once there is one.
+    /// Waits for a connection to the broker and returns its number.
     pub(crate) async fn session(&self) -> u64 {
-        self.without(Trouble::Broker).await;
+        self.without(Impairment::Broker).await;
         self.condition.lock().session
     }
 
@@ -146,7 +148,7 @@ impl Process {
 
     async fn until(&self, holds: impl Fn(&Condition) -> bool) {
         loop {
-            // Not a watch channel: that wakes those who wait in a random order.
+            // Not a watch channel, which wakes its waiters in a random order.
             let changed = self.changed.notified();
             if holds(&self.condition.lock()) {
                 return;
@@ -164,7 +166,7 @@ impl Process {
         *self.beating.lock() = Some(name);
     }
 
-    /// The ledger ends all its connections, this process's among them.
+    /// Closes all connections of the process to the ledger.
     pub(crate) fn reset(&self) {
         self.resets.fetch_add(1, Ordering::Relaxed);
     }
@@ -173,12 +175,12 @@ impl Process {
         self.resets.load(Ordering::Relaxed)
     }
 
-    /// A heartbeat failed, or not; tells whether the one before did.
+    /// Records whether a heartbeat failed; returns whether the one before did.
     pub(crate) fn missed_beat(&self, this: bool) -> bool {
         self.missed_beat.swap(this, Ordering::Relaxed)
     }
 
-    /// The worker whose heart beats here.
+    /// The worker that sends heartbeats here, if it is a worker.
     pub(crate) fn node(&self) -> Option<NodeId> {
         match &*self.beating.lock() {
             Some(Beating::Worker(node)) => Some(node.clone()),
@@ -186,45 +188,48 @@ impl Process {
         }
     }
 
-    /// The ledger sees that the heart's connection is gone; the next beat that gets through undoes it.
-    fn sever(&self) {
+    /// Makes the ledger see the registered connection as closed, until the next heartbeat gets
+    /// through.
+    fn lose_connection(&self) {
         if let Some(name) = &*self.beating.lock() {
             self.world.ledger.disconnect(name);
         }
     }
 
-    /// A beat that was on its way when its process died registers a connection that is gone.
+    /// Closes the connection that a heartbeat registered which was under way when its process died.
     pub(crate) fn lose_connection_if_dead(&self) {
         if self.is_dead() {
-            self.sever();
+            self.lose_connection();
         }
     }
 
-    // What is done to it
+    // Faults
 
-    /// SIGKILL: the broker puts back what it had delivered, and the ledger sees that the heart is severed.
+    /// SIGKILL: the broker requeues unsettled deliveries, and the ledger sees the closed
+    /// connection.
     pub(crate) fn kill(&self) {
         self.world.note(|| format!("{} dies", self.name));
         self.change(|condition| {
             condition.dead = true;
             condition.session += 1;
         });
-        self.clear_tray();
-        self.sever();
+        self.drop_deliveries();
+        self.lose_connection();
         self.lost(self.found_within(KILLED_WITHIN));
         if matches!(*self.beating.lock(), Some(Beating::Scheduler(_))) {
             self.world.history.lock().scheduler_died = self.world.now();
         }
     }
 
-    /// Where there are exclusive tasks, connections that are gone don't prove that these have
-    /// stopped. Silence has to, and those who died lately are a crowd that gets twice the time.
+    /// With exclusive tasks, a closed connection doesn't prove that they have stopped; only silence
+    /// does. Workers that died shortly after each other count as a mass loss, which is given twice
+    /// the time.
     fn found_within(&self, usual: Duration) -> Duration {
-        let crowd = 2 * self.dead_after() + FROZEN_WITHIN;
-        if self.world.has_exclusive() { crowd } else { usual }
+        let with_exclusive = 2 * self.dead_after() + FROZEN_WITHIN;
+        if self.world.has_exclusive() { with_exclusive } else { usual }
     }
 
-    /// A worker stops: what it holds has to be queued again within this time.
+    /// Records that a worker stopped, and within which time its chunks must be queued again.
     fn lost(&self, within: Duration) {
         if let Some(Beating::Worker(node)) = &*self.beating.lock() {
             let lost = LostWorker { at: self.world.now(), within };
@@ -232,69 +237,69 @@ impl Process {
         }
     }
 
-    pub(crate) fn begin(&self, trouble: Trouble) {
-        self.world.note(|| format!("{} has trouble: {trouble:?}", self.name));
+    pub(crate) fn begin(&self, impairment: Impairment) {
+        self.world.note(|| format!("{} is impaired: {impairment:?}", self.name));
         self.change(|condition| {
-            condition.troubles[trouble as usize] += 1;
-            if trouble == Trouble::Broker {
+            condition.impairments[impairment as usize] += 1;
+            if impairment == Impairment::Broker {
                 condition.session += 1;
             }
         });
-        if trouble == Trouble::Heart && self.world.dice.chance(500) {
-            // Half of the cuts are resets, the others nobody notices.
-            self.sever();
+        if impairment == Impairment::Heartbeat && self.world.rng.chance(500) {
+            // Half of the cuts are resets; nothing reports the others.
+            self.lose_connection();
         }
-        if trouble == Trouble::Frozen && !self.is_dead() {
+        if impairment == Impairment::Frozen && !self.is_dead() {
             self.lost(self.found_within(self.dead_after() + FROZEN_WITHIN));
         }
-        if trouble == Trouble::Broker {
-            self.clear_tray();
+        if impairment == Impairment::Broker {
+            self.drop_deliveries();
             self.link.send_replace(Link::Down);
         }
     }
 
-    pub(crate) fn end(&self, trouble: Trouble) {
-        self.change(|condition| condition.troubles[trouble as usize] -= 1);
-        if trouble == Trouble::Frozen
+    pub(crate) fn end(&self, impairment: Impairment) {
+        self.change(|condition| condition.impairments[impairment as usize] -= 1);
+        if impairment == Impairment::Frozen
             && !self.is_dead()
             && let Some(Beating::Worker(node)) = &*self.beating.lock()
         {
             self.world.history.lock().lost.remove(node);
         }
-        if trouble == Trouble::Broker && !self.has(trouble) {
+        if impairment == Impairment::Broker && !self.has(impairment) {
             self.link.send_replace(Link::Up);
         }
     }
 
     // Deliveries
 
-    /// Keeps the means to settle a delivery as long as its connection lives.
+    /// Keeps the handle that settles a delivery as long as its connection lives.
     pub(crate) fn keep(&self, session: u64, settle: Box<dyn Settle>) -> u64 {
-        let mut tray = self.tray.lock();
-        tray.next += 1;
-        let id = tray.next;
+        let mut deliveries = self.deliveries.lock();
+        deliveries.next += 1;
+        let id = deliveries.next;
         if self.condition.lock().session == session {
-            tray.settles.insert(id, settle);
+            deliveries.settles.insert(id, settle);
         }
         id
     }
 
     pub(crate) fn take(&self, id: u64) -> Option<Box<dyn Settle>> {
-        self.tray.lock().settles.remove(&id)
+        self.deliveries.lock().settles.remove(&id)
     }
 
     pub(crate) fn unsettled(&self) -> usize {
-        self.tray.lock().settles.len()
+        self.deliveries.lock().settles.len()
     }
 
-    fn clear_tray(&self) {
-        let settles = std::mem::take(&mut self.tray.lock().settles);
+    fn drop_deliveries(&self) {
+        let settles = std::mem::take(&mut self.deliveries.lock().settles);
         drop(settles);
     }
 }
 
 impl Condition {
-    fn has(&self, trouble: Trouble) -> bool {
-        self.troubles[trouble as usize] > 0
+    fn has(&self, impairment: Impairment) -> bool {
+        self.impairments[impairment as usize] > 0
     }
 }

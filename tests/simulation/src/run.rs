@@ -1,4 +1,5 @@
-//! One run: a seed becomes jobs, a fleet and its troubles; time passes until all is done; then everything is judged.
+//! Runs one seed: draws jobs, a fleet and faults, lets time pass until all jobs have ended, then
+//! checks the outcome.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,27 +12,28 @@ use longshore_protocol::{JobId, JobSummary};
 use tokio::runtime::RngSeed;
 use tokio::time::Instant;
 
-use crate::dice::{self, Dice};
 use crate::nemesis::{self, Fault};
+use crate::rng::{self, Rng};
 use crate::sabotage::Sabotage;
 use crate::storage::lines;
 use crate::workload::{self, Job, MARK};
-use crate::world::{Weather, World};
+use crate::world::{FaultRates, World};
 use crate::{Report, fleet};
 
-/// After the last fault every job ends within this time and what its work takes on one slot (S1). Freezes and cuts may last
-/// 12 s beyond the fault, late messages 8 s, the clock may have been set back by some jumps of 8 s each, the sweep's repeats thin
-/// out, and an orphan is found after up to 20 s.
+/// Every job ends within this time of the last fault, plus the time that its work takes on one slot
+/// (S1). Freezes and cuts may last 12 s beyond the fault, late messages 8 s, the clock may have
+/// been set back by a few jumps of 8 s each, the sweep repeats less and less often, and an orphan
+/// is found after up to 20 s.
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
-/// After the end of all jobs no message is left after this time (S10).
-const SILENT_WITHIN: Duration = Duration::from_secs(30);
+/// All queues are empty within this time after the end of all jobs (S10).
+const EMPTY_WITHIN: Duration = Duration::from_secs(30);
 
-/// Objects that nobody needs are removed within this time.
-const TIDY_WITHIN: Duration = Duration::from_secs(60);
+/// Result objects that no job refers to are removed within this time.
+const CLEAN_WITHIN: Duration = Duration::from_secs(60);
 
-/// How often the world is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The interval of the checks that depend on time.
+const CHECK_EVERY: Duration = Duration::from_millis(100);
 
 /// Runs a seed on a runtime of its own.
 pub(crate) fn run(seed: u64, sabotage: Option<Sabotage>, traced: bool) -> Report {
@@ -46,38 +48,46 @@ pub(crate) fn run(seed: u64, sabotage: Option<Sabotage>, traced: bool) -> Report
 }
 
 async fn play(seed: u64, sabotage: Option<Sabotage>, traced: bool) -> Report {
-    let dice = Dice::new(seed);
-    let queues = workload::queues(&dice);
-    let jobs = (0..dice.among(1..6)).map(|_| Job::random(&dice, &queues)).collect();
-    let hasty = dice.chance(500);
-    let dead_after = Duration::from_millis(if hasty { 1_500 } else { 5_000 });
-    let is_clear = dice::is_clear(seed);
-    let (mut faults, mut weather) = (nemesis::some_faults(&dice), nemesis::some_weather(&dice));
-    let is_gentle = dice.chance(150) && !is_clear;
-    if is_gentle {
-        (faults, weather) = nemesis::outages(&dice, weather);
+    let rng = Rng::new(seed);
+    let queues = workload::queues(&rng);
+    let jobs = (0..rng.among(1..6)).map(|_| Job::random(&rng, &queues)).collect();
+    let has_short_timeouts = rng.chance(500);
+    let dead_after = Duration::from_millis(if has_short_timeouts { 1_500 } else { 5_000 });
+    let only_processes_fail = rng::only_processes_fail(seed);
+    let (mut faults, mut fault_rates) =
+        (nemesis::some_faults(&rng), nemesis::some_fault_rates(&rng));
+    let only_servers_fail = rng.chance(150) && !only_processes_fail;
+    if only_servers_fail {
+        (faults, fault_rates) = nemesis::outages(&rng, fault_rates);
     }
-    if is_clear {
-        (faults, weather) = (nemesis::clear_faults(&dice), Weather::default());
+    if only_processes_fail {
+        (faults, fault_rates) = (nemesis::process_faults(&rng), FaultRates::default());
     }
-    let rage_for = dice.millis(2_000..15_000);
-    let fewest = if is_clear { 2 } else { 1 };
-    let workers = dice.among(fewest..6) as usize;
-    let configs: Vec<_> =
-        (0..workers).map(|place| fleet::worker_config(&dice, place, &queues, hasty)).collect();
-    let mut kinds = fleet::Kind::some(&dice, workers);
-    if is_gentle {
+    let faults_for = rng.millis(2_000..15_000);
+    let fewest = if only_processes_fail { 2 } else { 1 };
+    let workers = rng.among(fewest..6) as usize;
+    let configs: Vec<_> = (0..workers)
+        .map(|place| fleet::worker_config(&rng, place, &queues, has_short_timeouts))
+        .collect();
+    let mut kinds = fleet::Kind::some(&rng, workers);
+    if only_servers_fail {
         kinds.fill(fleet::Kind::Sound);
     }
-    let schedulers = dice.among(fewest..4) as usize;
+    let schedulers = rng.among(fewest..4) as usize;
 
-    // Late calls and crashes may leave nobody but a hole for a while.
-    let calm = faults.is_empty() && weather.crash_at_call + weather.call_late == 0;
-    let is_steady = calm && !is_clear;
-    let world =
-        World::new(dice.fork(), jobs, weather, (dead_after, is_gentle, is_clear), sabotage, traced);
+    // Late calls and crashes may leave only a node where all fails for a while.
+    let calm = faults.is_empty() && fault_rates.crash_at_call + fault_rates.call_late == 0;
+    let is_steady = calm && !only_processes_fail;
+    let world = World::new(
+        rng.fork(),
+        jobs,
+        fault_rates,
+        (dead_after, only_servers_fail, only_processes_fail),
+        sabotage,
+        traced,
+    );
     world.is_steady.store(is_steady, Ordering::Relaxed);
-    world.note(|| plan(&world, &faults, &weather));
+    world.note(|| plan(&world, &faults, &fault_rates));
     for place in 0..schedulers {
         tokio::spawn(fleet::keep_scheduler(world.clone(), place));
     }
@@ -86,45 +96,45 @@ async fn play(seed: u64, sabotage: Option<Sabotage>, traced: bool) -> Report {
         tokio::spawn(fleet::keep_worker(world.clone(), place, config, kind));
     }
     tokio::spawn(fleet::application(world.clone()));
-    let until = world.at(rage_for);
-    if is_clear {
-        nemesis::strike_early(&world);
+    let until = world.at(faults_for);
+    if only_processes_fail {
+        nemesis::fail_workers_early(&world);
     }
-    tokio::spawn(nemesis::rage(world.clone(), faults, queues.clone(), until));
+    tokio::spawn(nemesis::inject_faults(world.clone(), faults, queues.clone(), until));
 
     while Instant::now() < until && !world.is_violated() {
-        tokio::time::sleep(LOOK_EVERY).await;
-        world.look_round().await;
+        tokio::time::sleep(CHECK_EVERY).await;
+        world.check_now().await;
     }
-    *world.weather.lock() = Weather::default();
-    world.note(|| "the weather is fine now".into());
-    let calm = Instant::now();
-    settle(&world, calm).await;
-    let took = calm.elapsed();
+    *world.fault_rates.lock() = FaultRates::default();
+    world.note(|| "no more faults".into());
+    let faults_over = Instant::now();
+    settle(&world, faults_over).await;
+    let took = faults_over.elapsed();
     if !world.is_violated() {
-        judge_jobs(&world).await;
-        quieten(&world, &queues).await;
-        tidy(&world).await;
+        check_outcomes(&world).await;
+        await_empty_queues(&world, &queues).await;
+        await_cleanup(&world).await;
     }
-    // Each process knows the world, and the world its processes.
+    // The processes and the world refer to each other.
     world.processes.lock().clear();
     let (tally, violation, trace) =
         (world.tally.lock().clone(), world.violation(), world.take_trace());
     Report { seed, tally, violation, trace, settled_in: took }
 }
 
-fn plan(world: &World, faults: &[Fault], weather: &Weather) -> String {
+fn plan(world: &World, faults: &[Fault], fault_rates: &FaultRates) -> String {
     let jobs = world.jobs.values().map(|job| format!("\n  {job:?}")).collect::<String>();
-    format!("faults {faults:?}, {weather:?}, jobs{jobs}")
+    format!("faults {faults:?}, {fault_rates:?}, jobs{jobs}")
 }
 
-/// S1: waits until all jobs have ended. What is still paused is resumed: a pause is for ever if nobody does.
-async fn settle(world: &Arc<World>, calm: Instant) {
-    let mut next_resume = calm;
+/// S1: waits until all jobs have ended. Resumes paused jobs, which would never end.
+async fn settle(world: &Arc<World>, faults_over: Instant) {
+    let mut next_resume = faults_over;
     let work: Duration = world.jobs.values().map(Job::work).sum();
     let bound = ENDS_WITHIN + work;
     while !world.is_violated() {
-        world.look_round().await;
+        world.check_now().await;
         let mut open = Vec::new();
         for id in world.jobs.keys() {
             match world.ledger.job(*id).await.ok().flatten() {
@@ -132,14 +142,14 @@ async fn settle(world: &Arc<World>, calm: Instant) {
                 other => open.push((*id, other)),
             }
         }
-        // Everybody controls and submits at his time, even if that comes after the calm.
-        let all_said = world.confirmed_jobs().len() == world.jobs.len();
-        if open.is_empty() && all_said && world.now() > Duration::from_secs(12) {
+        // Submissions and controls have their times, which may come after the last fault.
+        let all_submitted = world.confirmed_jobs().len() == world.jobs.len();
+        if open.is_empty() && all_submitted && world.now() > Duration::from_secs(12) {
             return;
         }
-        if calm.elapsed() > bound {
+        if faults_over.elapsed() > bound {
             let open: Vec<String> =
-                open.iter().map(|(id, job)| stands(*id, job.as_ref())).collect();
+                open.iter().map(|(id, job)| describe(*id, job.as_ref())).collect();
             return world
                 .violated("S1", || format!("not ended after {bound:?}: {}", open.join("; ")));
         }
@@ -151,22 +161,22 @@ async fn settle(world: &Arc<World>, calm: Instant) {
                 }
             }
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(CHECK_EVERY).await;
     }
 }
 
-fn stands(id: JobId, summary: Option<&JobSummary>) -> String {
+fn describe(id: JobId, summary: Option<&JobSummary>) -> String {
     match summary {
-        Some(it) => format!("{id} is {}, {:?}, reduce {:?}", it.state, it.counts, it.reduce),
-        None => format!("{id} is not there"),
+        Some(job) => format!("{id} is {}, {:?}, reduce {:?}", job.state, job.counts, job.reduce),
+        None => format!("{id} does not exist"),
     }
 }
 
-/// S10: waits until the queues are empty and everything is settled.
-async fn quieten(world: &World, queues: &[String]) {
+/// S10: waits until the queues are empty and all deliveries are settled.
+async fn await_empty_queues(world: &World, queues: &[String]) {
     let since = Instant::now();
     while !world.is_violated() {
-        world.look_round().await;
+        world.check_now().await;
         let mut ready = 0;
         for queue in queues {
             let depth = world.broker.depth(&Queue::Work(queue.clone())).await.ok().flatten();
@@ -176,20 +186,20 @@ async fn quieten(world: &World, queues: &[String]) {
         if ready == 0 && unsettled == 0 {
             return;
         }
-        if since.elapsed() > SILENT_WITHIN {
+        if since.elapsed() > EMPTY_WITHIN {
             return world.violated("S10", || {
                 format!("{ready} messages wait and {unsettled} are not settled, long after the end")
             });
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(CHECK_EVERY).await;
     }
 }
 
-/// Lets time pass while there are result objects that the ledger does not name: workers remove what they know of. What a dead
-/// one left behind of a job that somebody cancelled may stay.
-async fn tidy(world: &World) {
+/// Lets time pass while there are result objects that the ledger does not name: workers remove the
+/// objects that they know. Objects that a killed worker wrote for a cancelled job may stay.
+async fn await_cleanup(world: &World) {
     let since = Instant::now();
-    while since.elapsed() < TIDY_WITHIN {
+    while since.elapsed() < CLEAN_WITHIN {
         let mut named = 0;
         for job in world.jobs.values() {
             let page =
@@ -205,25 +215,25 @@ async fn tidy(world: &World) {
     world.count("runs that left result objects behind");
 }
 
-/// S3 and S7: what came of each job.
-async fn judge_jobs(world: &World) {
+/// S3 and S7: checks the outcome of each job.
+async fn check_outcomes(world: &World) {
     for job in world.jobs.values() {
         let Some(summary) = world.ledger.job(job.id).await.ok().flatten() else {
             world.violated("S1", || format!("{} is gone", job.id));
             continue;
         };
-        if let Some(complaint) = misjudged(job, &summary, world.unlucky(job)) {
+        if let Some(complaint) = wrong_end(job, &summary, world.unlucky(job)) {
             world.violated("S3", || format!("{}: {complaint}", job.id));
         }
-        judge_results(world, job, &summary).await;
+        check_results(world, job, &summary).await;
     }
 }
 
-/// What is wrong with how a job ended.
-fn misjudged(job: &Job, summary: &JobSummary, unlucky: u64) -> Option<String> {
+/// Describes what is wrong with the end of a job.
+fn wrong_end(job: &Job, summary: &JobSummary, unlucky: u64) -> Option<String> {
     let JobSummary { state, counts, reduce, .. } = summary;
     if *state == JobState::Rejected && job.is_cancelled() {
-        // Before its files could be read.
+        // It was cancelled before its files could be read.
         return None;
     }
     let failures = job.failures()..=job.failures() + unlucky;
@@ -242,8 +252,8 @@ fn misjudged(job: &Job, summary: &JobSummary, unlucky: u64) -> Option<String> {
     (!right).then(|| format!("{failures:?} of {} fail, but it is {state}: {counts:?}", job.total))
 }
 
-/// S7, and the end of S3: results are there for what is done, and right.
-async fn judge_results(world: &World, job: &Job, summary: &JobSummary) {
+/// S7, and the end of S3: each done index has its result.
+async fn check_results(world: &World, job: &Job, summary: &JobSummary) {
     let indices = job.tree().map_or(job.total, |tree| tree.root() + 1);
     let page = world
         .ledger
@@ -278,7 +288,7 @@ async fn judge_results(world: &World, job: &Job, summary: &JobSummary) {
     }
 }
 
-/// The lines of a run, wherever they are: `@URL` or `@URL#k` is an object, from its line k on.
+/// The lines of a run, which are in an object if it is `@URL` or `@URL#k` (from line k on).
 fn lines_of(world: &World, run: &str) -> Vec<String> {
     let Some(place) = run.trim_end().strip_prefix('@') else { return lines(run.as_bytes()) };
     let (url, skip) = place.rsplit_once('#').unwrap_or((place, "0"));

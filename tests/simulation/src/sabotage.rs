@@ -1,61 +1,62 @@
-//! Deliberate bugs: for each invariant at least one build that breaks it, to prove that its checker can fail. None of them
-//! touches production code; each is a lie that the wrappers of ledger and broker tell.
+//! Deliberate bugs: at least one for each invariant, to prove that its checker can fail. No bug is
+//! in production code; the wrappers of ledger and broker give wrong answers.
 
-/// What is broken, and which invariant has to notice.
+/// A deliberate bug, and the invariant that must notice it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
-    /// Some commits are confirmed without being written: acknowledged before they are safe. S1.
+    /// Some commits are confirmed without being written. S1.
     ConfirmUnwritten,
     /// Job documents are acknowledged before they are admitted. S1.
     AckDocumentsEarly,
-    /// What is set aside, since its files can't be reached, is confirmed and lost. S1.
+    /// Documents set aside because their files can't be reached are confirmed and lost. S1.
     LoseWaiting,
-    /// The sweep finds nothing, ever. S1.
+    /// The sweep never finds anything. S1.
     NeverSweep,
-    /// Nothing is taken from the dead. S13.
+    /// Chunks of dead workers are not revoked. S13.
     NeverRevoke,
-    /// One scheduler takes everything from a dead worker, of the jobs that it knows: its own. S13.
+    /// One scheduler revokes all chunks of a dead worker, but only of the jobs that it owns. S13.
     OneRecovers,
     /// The counters that an audit reads are off by one. S2.
     Miscount,
-    /// Commits cover more than what ran. S3.
+    /// Commits cover subtasks that did not run. S3.
     SkipSubtasks,
-    /// Commits and releases count whatever token they show. S4.
+    /// Commits and releases count with any token. S4.
     IgnoreFencing,
-    /// Holders are told apart by their epochs; after a rollback an epoch is issued twice. S4.
+    /// Holders are identified by epochs instead of tokens; after a rollback an epoch is issued
+    /// twice. S4.
     EpochsForTokens,
-    /// A chunk that comes back from a dead node is a failed attempt of its subtasks. S5.
+    /// A chunk revoked from a dead node counts as a failed attempt of its subtasks. S5.
     ChargeCrashes,
     /// The ledger opens more chunks than `max_parallel` allows. S6.
     ForgetMaxParallel,
-    /// Results are filed one index too late. S7.
+    /// Results are stored one index too high. S7.
     ShiftResults,
-    /// Result objects are named by what they hold, not by who wrote them. S7.
+    /// The names of result objects lack the token of the claim that wrote them. S7.
     ShareResultNames,
-    /// A job appears that nobody submitted. S8.
+    /// A job appears that was not submitted. S8.
     InventJob,
-    /// A pause is confirmed and not kept. S9.
-    PauseInName,
-    /// Some acknowledgements never arrive, on connections that stay. S10.
+    /// A pause is confirmed without effect. S9.
+    PauseWithoutEffect,
+    /// Some acknowledgements never arrive, on connections that stay open. S10.
     LoseAcks,
-    /// A worker that can't beat believes that it does. S11.
+    /// A worker whose heartbeats fail believes that they succeed. S11.
     IgnoreMissedHeartbeats,
-    /// A worker whose heartbeat failed believes that others have what it holds. S16.
+    /// A worker whose heartbeat failed believes that its chunks were revoked. S16.
     AssumeRevoked,
-    /// A worker does not hear what it must stop. S17.
+    /// A worker does not learn which chunks to stop. S17.
     IgnoreStops,
-    /// Schedulers judge all workers by their own settings. S18.
+    /// Schedulers apply their own `dead_after` to all workers. S18.
     IgnoreTerms,
     /// Subscriptions of workers end, as if the broker had been closed. S12.
     EndSubscriptions,
-    /// Who cancels a job that is not known yet is told that this is remembered, which it is not. S19.
+    /// The cancel of a job that is not known yet is confirmed and forgotten. S19.
     ForgetCancels,
-    /// Nobody knows on which nodes a subtask has failed. S14.
+    /// The nodes on which a subtask has failed are not recorded. S14.
     ForgetTried,
 }
 
 impl Sabotage {
-    /// All of them.
+    /// All deliberate bugs.
     pub const ALL: [Self; 24] = [
         Self::ConfirmUnwritten,
         Self::AckDocumentsEarly,
@@ -72,7 +73,7 @@ impl Sabotage {
         Self::ShiftResults,
         Self::ShareResultNames,
         Self::InventJob,
-        Self::PauseInName,
+        Self::PauseWithoutEffect,
         Self::LoseAcks,
         Self::IgnoreMissedHeartbeats,
         Self::AssumeRevoked,
@@ -83,7 +84,7 @@ impl Sabotage {
         Self::ForgetTried,
     ];
 
-    /// The invariant that notices.
+    /// The invariant that notices the bug.
     pub const fn breaks(self) -> &'static str {
         match self {
             Self::ConfirmUnwritten
@@ -97,7 +98,7 @@ impl Sabotage {
             Self::ForgetMaxParallel => "S6",
             Self::ShiftResults | Self::ShareResultNames => "S7",
             Self::InventJob => "S8",
-            Self::PauseInName => "S9",
+            Self::PauseWithoutEffect => "S9",
             Self::LoseAcks => "S10",
             Self::IgnoreMissedHeartbeats => "S11",
             Self::AssumeRevoked => "S16",

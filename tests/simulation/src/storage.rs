@@ -1,5 +1,5 @@
-//! The storage of results as one process sees it: writes may be late or refused, and one that was sent is carried out whatever
-//! becomes of the process.
+//! The result storage as one process sees it: writes may be late or refused. A write that was sent
+//! is executed even if the process dies.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::process::Process;
 use crate::sabotage::Sabotage;
 use crate::world::World;
 
-/// Where jobs want their results that don't want them in the ledger.
+/// The location of results outside of the ledger.
 pub(crate) const LOCATION: &str = "s3://results/simulated";
 
 /// The connection of one process to the storage.
@@ -40,7 +40,7 @@ impl ResultStore for RemoteStore {
             name
         };
         let url = format!("{prefix}/{name}");
-        if world.happens("result objects refused", |weather| weather.write_refused) {
+        if world.happens("result objects refused", |rates| rates.write_refused) {
             return Err(Error::Io { path: url, reason: "no space left".into() });
         }
         let (answer, reply) = oneshot::channel();
@@ -73,19 +73,19 @@ impl ResultStore for RemoteStore {
     }
 }
 
-/// A write on its way.
+/// Delivers a write and its answer.
 async fn carry(world: Arc<World>, url: String, bytes: Vec<u8>, answer: oneshot::Sender<()>) {
-    let mut on_its_way = world.dice.millis(0..20);
-    if world.happens("result objects late", |weather| weather.call_late) {
-        on_its_way += world.dice.millis(100..6_000);
+    let mut delay = world.rng.millis(0..20);
+    if world.happens("result objects late", |rates| rates.call_late) {
+        delay += world.rng.millis(100..6_000);
     }
-    tokio::time::sleep(on_its_way).await;
+    tokio::time::sleep(delay).await;
     world.note(|| format!("{url} is written"));
     world.objects.lock().insert(url, bytes);
     let _ = answer.send(());
 }
 
-/// Whose object it is: `JOB/FROM-TO-TOKEN.jsonl`.
+/// Parses the name of an object, `JOB/FROM-TO-TOKEN.jsonl`.
 fn parse(name: &str) -> Option<(JobId, u64, Token)> {
     let (job, file) = name.split_once('/')?;
     let mut parts = file.strip_suffix(".jsonl")?.split('-');

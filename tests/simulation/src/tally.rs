@@ -1,4 +1,4 @@
-//! How often each thing happened: proof that the faults of a run were not only planned.
+//! Counts how often each event happened, which proves that the faults of a run took place.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,19 +8,19 @@ use std::fmt;
 pub struct Tally(BTreeMap<&'static str, u64>);
 
 impl Tally {
-    /// It happened once more.
+    /// Counts one event.
     pub(crate) fn count(&mut self, what: &'static str) {
         *self.0.entry(what).or_default() += 1;
     }
 
-    /// Takes in the counts of another run.
+    /// Adds the counts of another run.
     pub fn add(&mut self, other: &Self) {
         for (what, count) in &other.0 {
             *self.0.entry(what).or_default() += count;
         }
     }
 
-    /// How often it happened.
+    /// The count of an event.
     pub fn of(&self, what: &str) -> u64 {
         self.0.get(what).copied().unwrap_or_default()
     }

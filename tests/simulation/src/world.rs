@@ -1,5 +1,5 @@
-//! Everything that the processes of one run share: the true broker and ledger, the weather between, chance, and what is
-//! written down.
+//! The shared state of one run: the true broker and ledger, the fault rates, the random numbers,
+//! the history and the trace.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::Violation;
-use crate::dice::Dice;
 use crate::history::History;
 use crate::process::Process;
+use crate::rng::Rng;
 use crate::sabotage::Sabotage;
 use crate::tally::Tally;
 use crate::workload::Job;
 
-/// The ledger's clock when a run begins.
+/// The time of the ledger's clock when a run begins.
 const EPOCH_MS: i64 = 1_700_000_000_000;
 
 /// One run.
@@ -29,9 +29,9 @@ pub(crate) struct World {
     pub(crate) broker: MemoryBroker,
     pub(crate) clock: Arc<SimulatedClock>,
     pub(crate) jobs: BTreeMap<JobId, Job>,
-    /// Of what happens on the way, and by chance.
-    pub(crate) dice: Dice,
-    pub(crate) weather: Mutex<Weather>,
+    /// Decides random events during the run.
+    pub(crate) rng: Rng,
+    pub(crate) fault_rates: Mutex<FaultRates>,
     pub(crate) history: Mutex<History>,
     /// Result objects by URL.
     pub(crate) objects: Mutex<BTreeMap<String, Vec<u8>>>,
@@ -39,21 +39,22 @@ pub(crate) struct World {
     pub(crate) tally: Mutex<Tally>,
     pub(crate) sabotage: Option<Sabotage>,
     pub(crate) dead_after: Duration,
-    /// Whether all workers are there all the time.
+    /// Whether no worker is ever killed, frozen or cut off.
     pub(crate) is_steady: AtomicBool,
-    /// Whether only the ledger and the broker fail in this run, and only by being away.
-    pub(crate) is_gentle: bool,
-    /// Nothing but deaths and freezes of single processes happens: then time limits hold.
-    pub(crate) is_clear: bool,
+    /// Whether the only faults of this run are outages of the ledger and the broker.
+    pub(crate) only_servers_fail: bool,
+    /// Whether the only faults of this run are kills and freezes of single processes. Then the time
+    /// limits of S13 hold.
+    pub(crate) only_processes_fail: bool,
     begun: Instant,
     confirmed: Mutex<BTreeSet<JobId>>,
     trace: Option<Mutex<String>>,
     violation: Mutex<Option<Violation>>,
 }
 
-/// How likely a call or a message meets trouble, of a thousand.
+/// How often calls and messages fail, per mille.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Weather {
+pub(crate) struct FaultRates {
     pub(crate) crash_at_call: u64,
     pub(crate) call_lost: u64,
     pub(crate) reply_lost: u64,
@@ -68,7 +69,7 @@ pub(crate) struct Weather {
     pub(crate) files_away: u64,
 }
 
-/// The ledger's clock: virtual time, and the jumps that somebody made it do.
+/// The ledger's clock: virtual time plus the injected jumps.
 #[derive(Debug)]
 pub(crate) struct SimulatedClock {
     begun: Instant,
@@ -98,10 +99,10 @@ impl Clock for SimulatedClock {
 
 impl World {
     pub(crate) fn new(
-        dice: Dice,
+        rng: Rng,
         jobs: Vec<Job>,
-        weather: Weather,
-        (dead_after, is_gentle, is_clear): (Duration, bool, bool),
+        fault_rates: FaultRates,
+        (dead_after, only_servers_fail, only_processes_fail): (Duration, bool, bool),
         sabotage: Option<Sabotage>,
         traced: bool,
     ) -> Arc<Self> {
@@ -112,8 +113,8 @@ impl World {
             broker: MemoryBroker::new(),
             clock,
             jobs: jobs.into_iter().map(|job| (job.id, job)).collect(),
-            dice,
-            weather: Mutex::new(weather),
+            rng,
+            fault_rates: Mutex::new(fault_rates),
             history: Mutex::default(),
             objects: Mutex::default(),
             processes: Mutex::default(),
@@ -121,8 +122,8 @@ impl World {
             sabotage,
             dead_after,
             is_steady: AtomicBool::new(false),
-            is_gentle,
-            is_clear,
+            only_servers_fail,
+            only_processes_fail,
             begun,
             confirmed: Mutex::default(),
             trace: traced.then(Mutex::default),
@@ -140,12 +141,12 @@ impl World {
         self.begun.elapsed()
     }
 
-    /// The moment so long after the run began.
+    /// The moment that lies `after` behind the start of the run.
     pub(crate) fn at(&self, after: Duration) -> Instant {
         self.begun + after
     }
 
-    /// The application has the broker's word for this job.
+    /// Records that the broker has confirmed the job to the application.
     pub(crate) fn confirmed(&self, job: JobId) {
         self.confirmed.lock().insert(job);
     }
@@ -158,7 +159,7 @@ impl World {
         self.tally.lock().count(what);
     }
 
-    /// Writes a line into the trace, if there is one.
+    /// Appends a line to the trace, if there is one.
     pub(crate) fn note(&self, line: impl FnOnce() -> String) {
         if let Some(trace) = &self.trace {
             let mut trace = trace.lock();
@@ -170,7 +171,7 @@ impl World {
         self.trace.as_ref().map(|trace| std::mem::take(&mut *trace.lock())).unwrap_or_default()
     }
 
-    /// An invariant is broken; the first time counts.
+    /// Records the violation of an invariant. Only the first one is kept.
     pub(crate) fn violated(&self, invariant: &'static str, what: impl FnOnce() -> String) {
         let mut violation = self.violation.lock();
         if violation.is_none() {
@@ -188,10 +189,10 @@ impl World {
         self.violation.lock().is_some()
     }
 
-    /// Whether a thing of this likelihood happens now; if so, it is counted.
-    pub(crate) fn happens(&self, what: &'static str, chance: impl Fn(&Weather) -> u64) -> bool {
-        let per_mille = chance(&self.weather.lock());
-        let happens = self.dice.chance(per_mille);
+    /// Draws whether an event of this rate happens now, and counts it if so.
+    pub(crate) fn happens(&self, what: &'static str, chance: impl Fn(&FaultRates) -> u64) -> bool {
+        let per_mille = chance(&self.fault_rates.lock());
+        let happens = self.rng.chance(per_mille);
         if happens {
             self.count(what);
         }
@@ -202,7 +203,7 @@ impl World {
         self.sabotage == Some(by)
     }
 
-    /// Those that were not killed and have not left.
+    /// The processes that were not killed and have not exited.
     pub(crate) fn living(&self) -> Vec<Arc<Process>> {
         let mut processes = self.processes.lock();
         processes.retain(|process| !process.is_dead());

@@ -1,43 +1,43 @@
-//! Proofs about the simulation itself: it repeats itself, its faults happen, its checkers catch.
+//! Proofs about the simulation: a seed repeats its run, all faults happen, each checker catches its
+//! deliberate bug.
 
-#![expect(clippy::print_stdout, reason = "what a run met is for people to read")]
+#![expect(clippy::print_stdout, reason = "the counts of faults are for people to read")]
 
 use longshore_simulation::{Sabotage, Tally, faults, run, run_sabotaged, run_traced};
 
 #[test]
-fn the_same_seed_is_the_same_run_byte_for_byte() {
+fn the_same_seed_repeats_the_run_byte_for_byte() {
     for seed in 1..41 {
         let (first, second) = (run_traced(seed), run_traced(seed));
         let lines = first.trace.lines().zip(second.trace.lines());
-        let apart = lines.enumerate().find(|(_, (first, second))| first != second);
-        assert_eq!(apart, None, "seed {seed} went two ways");
-        assert_eq!(first.trace.len(), second.trace.len(), "seed {seed} went on for longer once");
-        assert_eq!(first.tally, run(seed).tally, "writing down seed {seed} changed it");
+        let difference = lines.enumerate().find(|(_, (first, second))| first != second);
+        assert_eq!(difference, None, "the runs of seed {seed} differ");
+        assert_eq!(first.trace.len(), second.trace.len(), "one run of seed {seed} was longer");
+        assert_eq!(first.tally, run(seed).tally, "the trace changed the run of seed {seed}");
     }
 }
 
 #[test]
-fn different_seeds_are_different_runs() {
+fn different_seeds_give_different_runs() {
     assert_ne!(run_traced(1).trace, run_traced(2).trace);
 }
 
 #[test]
-fn every_kind_of_trouble_happens() {
+fn every_kind_of_fault_happens() {
     let mut tally = Tally::default();
     for seed in 1..200 {
         tally.add(&run(seed).tally);
     }
     let by_chance = [
-        "attempts lost in a hole",
+        "attempts failed where all fail",
         "calls late",
         "calls lost",
         "calls that waited for a cut line",
-        "chunks cut because they took long",
         "chunks fetched ahead",
+        "chunks offered speculatively",
         "chunks revoked",
+        "chunks split because they took long",
         "confirms lost",
-        "copies offered",
-        "copies run",
         "crashes after a call",
         "crashes before a call",
         "deadlines passed",
@@ -57,16 +57,17 @@ fn every_kind_of_trouble_happens() {
         "result objects refused",
         "result objects removed",
         "retries asked for",
+        "speculative chunks run",
         "stale commits refused",
     ];
     let absent: Vec<&str> = faults().chain(by_chance).filter(|what| tally.of(what) == 0).collect();
     assert!(absent.is_empty(), "never happened: {absent:?}\n{tally}");
 }
 
-/// How many seeds it takes to find each deliberate bug, at most.
+/// The maximum number of seeds until each deliberate bug is found.
 const FOUND_WITHIN: u64 = 1_000;
 
-/// Which invariant notices first, and at which seed.
+/// Runs seeds until an invariant notices the deliberate bug; it must be the right one.
 fn caught(sabotage: Sabotage) -> Result<(), String> {
     for seed in 1..=FOUND_WITHIN {
         let Some(violation) = run_sabotaged(seed, sabotage).violation else { continue };

@@ -1,6 +1,6 @@
-//! Runs seeds: as many as fit into the time of the default test command, or as many as asked for.
+//! Runs seeds: as many as fit into 40 seconds, or the number in `LONGSHORE_SIM_SEEDS`.
 
-#![expect(clippy::print_stdout, reason = "what a run met is for people to read")]
+#![expect(clippy::print_stdout, reason = "the counts of faults are for people to read")]
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::mpsc::sync_channel;
@@ -12,15 +12,15 @@ use longshore_simulation::{Report, Tally, Violation, run, run_traced};
 /// How long the default run may take; the proofs beside it take as long on the second core.
 const TIME: Duration = Duration::from_secs(40);
 
-/// A seed takes some milliseconds. One in which virtual time stands still, because somebody asks again and again without waiting,
-/// would take for ever.
+/// A seed takes a few milliseconds. A run in which virtual time stands still, because a task loops
+/// without waiting, would never end.
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
-/// So many seeds of a default run are new each time.
+/// How many seeds of a default run are new each time.
 const NEW: u64 = 20;
 
-/// Seeds that once found something: a worker that could not be stopped while its acknowledgement was stuck; a checker that did
-/// not count a death between a claim and its first step.
+/// Seeds that once found a bug: a worker that could not be stopped while its acknowledgement was
+/// stuck; a checker that did not count a death between a claim and its first step.
 const KEPT: [u64; 2] = [4373, 293_273_798_350];
 
 fn number(name: &str) -> Option<u64> {
@@ -28,7 +28,7 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is `{text}`; give a number")))
 }
 
-/// Fails with the command that repeats the run.
+/// Fails with the command that repeats the run, if an invariant was violated.
 #[track_caller]
 fn holds(report: &Report) {
     if let Some(Violation { invariant, at, what }) = &report.violation {
@@ -39,8 +39,8 @@ fn holds(report: &Report) {
 #[track_caller]
 fn fails(seed: u64, why: &str) -> ! {
     panic!(
-        "seed {seed}: {why}\nrepeat it with its trace: LONGSHORE_SIM_SEED={seed} cargo test -p longshore-simulation one_seed -- \
-         --nocapture"
+        "seed {seed}: {why}\nrepeat it with its trace: LONGSHORE_SIM_SEED={seed} \
+         cargo test -p longshore-simulation one_seed -- --nocapture"
     );
 }
 
@@ -52,7 +52,7 @@ fn one_seed() {
     holds(&report);
 }
 
-/// Runs seeds one after another, on a thread that can be given up.
+/// Runs seeds one after another, on a thread that is abandoned if a seed does not end.
 fn reports(seeds: impl Iterator<Item = u64>) -> impl Iterator<Item = Report> {
     let (next, nexts) = sync_channel(0);
     let (done, dones) = sync_channel(0);
@@ -63,7 +63,7 @@ fn reports(seeds: impl Iterator<Item = u64>) -> impl Iterator<Item = Report> {
     })
 }
 
-/// All of them; what they met is printed.
+/// Runs all seeds and prints the counts of their faults.
 fn all(seeds: impl Iterator<Item = u64>) {
     let begun = Instant::now();
     let mut tally = Tally::default();
@@ -91,7 +91,7 @@ fn seeds() {
         return all(first..first + wanted);
     }
     let begun = Instant::now();
-    // Far away from the others, and short enough to be typed.
+    // Far from the fixed seeds, and short enough to type.
     let new = RandomState::new().hash_one(0) % 1_000_000_000 * 1_000;
     println!("{NEW} new seeds from {new} on");
     let fixed = (first..).take_while(|_| begun.elapsed() < TIME);

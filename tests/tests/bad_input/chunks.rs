@@ -1,19 +1,20 @@
-//! Chunk messages that no scheduler sent, published raw to the queue of the workers: dropped with a line in the log, or
-//! found out by the ledger. Nothing runs twice, and nothing runs that should not.
+//! Chunk messages that no scheduler sent, published directly to the work queue: the worker drops
+//! them with a line in the log, or the ledger refuses the claim. Nothing runs twice, and nothing
+//! runs that should not.
 
 use longshore_test_servers::{Rabbit, wait_until};
 use serde_json::{Value, json};
 
 use super::{LONG, Site};
 
-/// What the worker's log says of a message that it does not even ask the ledger about; empty if it does ask.
-type Said = &'static str;
+/// The text in the worker's log for a message that it drops; empty if it asks the ledger.
+type LogText = &'static str;
 
 const NO_CHUNK: &str = "a message that is no chunk is dropped";
 const UNKNOWN: &str = "0193a0c5-7e1c-7000-8000-00000000dead";
 
-/// Messages, in which `ENDED`, `PAUSED` and `RUNNING` stand for the ids of such jobs.
-const ROWS: [(&str, &str, Said); 22] = [
+/// Name, message and log text. `ENDED`, `PAUSED` and `RUNNING` stand for the ids of such jobs.
+const ROWS: [(&str, &str, LogText); 22] = [
     ("empty", "", "EOF while parsing a value at line 1 column 0"),
     ("not JSON", "go!", "expected value at line 1 column 1"),
     ("a list", "[1]", "bytes"),
@@ -70,7 +71,7 @@ const ROWS: [(&str, &str, Said); 22] = [
     ("paused job", r#"{"v":1,"job":"PAUSED","chunk":1,"from":0,"to":1000,"epoch":1}"#, ""),
 ];
 
-/// Publishes all of them and looks at what became of each; gives their number.
+/// Publishes all messages and checks the effect of each; returns their number.
 pub(crate) fn table(site: &Site) -> usize {
     let fleet = &site.fleet;
     let three = json!({"task": "noop", "split": {"by": "range", "start": 0, "end": 3}});
@@ -86,7 +87,7 @@ pub(crate) fn table(site: &Site) -> usize {
     let publish = |name: &str, body: &[u8], properties: &Value| {
         assert_eq!(site.client.publish("", &queue, body, properties), "kept", "{name}");
     };
-    for (name, body, said) in ROWS {
+    for (name, body, text) in ROWS {
         let body = body
             .replace("UNKNOWN", UNKNOWN)
             .replace("ENDED", &ended)
@@ -94,7 +95,7 @@ pub(crate) fn table(site: &Site) -> usize {
             .replace("RUNNING", &site.healthy)
             .replace("CHUNK", &open_chunk(site));
         publish(name, body.as_bytes(), &json!({}));
-        logged(site, name, said, body.len());
+        logged(site, name, text, body.len());
     }
     publish("not UTF-8", b"\xff\xfe", &json!({}));
     logged(site, "not UTF-8", "bytes", 2);
@@ -106,8 +107,12 @@ pub(crate) fn table(site: &Site) -> usize {
         list.lines().any(|line| line.split_whitespace().eq([queue.as_str(), "0"]))
     });
     assert_eq!(fleet.status(&ended), counts, "a job that has ended stays as it was");
-    assert_eq!(fleet.longshore(&["status", UNKNOWN]).code, Some(4), "no job comes of a chunk");
-    assert_eq!(fleet.status(&paused)["attempts"], 0, "what is paused does not run");
+    assert_eq!(
+        fleet.longshore(&["status", UNKNOWN]).code,
+        Some(4),
+        "a chunk message creates no job"
+    );
+    assert_eq!(fleet.status(&paused)["attempts"], 0, "a paused job does not run");
     for job in [&ended, &paused] {
         fleet.audit(job);
     }
@@ -115,7 +120,7 @@ pub(crate) fn table(site: &Site) -> usize {
     ROWS.len() + 2
 }
 
-/// A chunk of the healthy job that runs or waits.
+/// An open chunk of the healthy job.
 fn open_chunk(site: &Site) -> String {
     let key = format!("{}:{{{}}}:chunks", site.fleet.namespace(), site.healthy);
     let mut chunk = None;
@@ -129,21 +134,21 @@ fn open_chunk(site: &Site) -> String {
 }
 
 #[track_caller]
-fn logged(site: &Site, row: &str, said: Said, length: usize) {
-    if said.is_empty() {
+fn logged(site: &Site, row: &str, text: LogText, length: usize) {
+    if text.is_empty() {
         return;
     }
     let worker = &site.fleet.workers[0];
     let wanted = format!("bytes={length}");
-    let is_told = || {
+    let is_logged = || {
         worker.tail().lines().any(|line| {
             let is_ours = line.contains(NO_CHUNK) && line.contains(&wanted);
-            line.contains(said) && (is_ours || line.contains("another version"))
+            line.contains(text) && (is_ours || line.contains("another version"))
         })
     };
     let deadline = std::time::Instant::now() + LONG;
-    while !is_told() {
+    while !is_logged() {
         let is_late = std::time::Instant::now() > deadline;
-        assert!(!is_late, "{row}: no line with `{said}` and `{wanted}` in {}", worker.tail());
+        assert!(!is_late, "{row}: no line with `{text}` and `{wanted}` in {}", worker.tail());
     }
 }

@@ -1,5 +1,6 @@
-//! Job documents of foreign clients, published raw: refused with the reason in the dead queue, shown as rejected where
-//! the id can be read, and never harmful to the job that has the id already.
+//! Bad job documents of foreign clients, published directly: the dead queue has them with the
+//! reason, the job is shown as rejected if its id can be read, and a job that has the id already is
+//! not affected.
 
 use std::cell::Cell;
 
@@ -9,15 +10,15 @@ use serde_json::{Value, json};
 use super::foreign::Message;
 use super::{LONG, Site, each, expect};
 
-/// What becomes of a row's message.
+/// The expected outcome of a row.
 enum Fate {
     /// The dead queue holds it, with this reason.
     Dead(&'static str),
     /// The ledger shows its id as rejected, too.
     Rejected(&'static str),
-    /// However often it comes, it is one job, which succeeds.
+    /// All its messages make one job, which succeeds.
     OneJob,
-    /// RabbitMQ says that nobody takes it.
+    /// RabbitMQ returns it, because no queue takes it.
     Answered(&'static str),
 }
 
@@ -25,13 +26,13 @@ use Fate::{Answered, Dead, OneJob, Rejected};
 
 struct Row {
     name: &'static str,
-    /// Each is published once, in order.
+    /// The messages, published once each, in order.
     bodies: Vec<Vec<u8>>,
-    /// Where to, unless it is the exchange of applications.
+    /// The exchange and the key, unless they are those of applications.
     address: Option<(&'static str, &'static str)>,
     properties: Value,
     fate: Fate,
-    /// In the bodies `ID` stands for it.
+    /// The id of the job. In bodies it is written `ID`.
     id: String,
 }
 
@@ -46,7 +47,7 @@ impl Row {
         self
     }
 
-    /// What the publisher named it.
+    /// The message id that the publisher has set.
     fn message_id(&self) -> Option<&str> {
         self.properties["message_id"].as_str()
     }
@@ -64,7 +65,7 @@ fn nested(depth: usize) -> Value {
     (0..depth).fold(json!(null), |inner, _| json!({ "t": inner }))
 }
 
-/// The rows; `healthy` is the id of a job that runs.
+/// All rows; `healthy` is the id of a running job.
 fn rows(healthy: &str) -> Vec<Row> {
     let number = Cell::new(0);
     let several = |name, bodies: &[Vec<u8>], fate| {
@@ -85,7 +86,7 @@ fn rows(healthy: &str) -> Vec<Row> {
     };
     let mib = |byte: u8| vec![byte; 1 << 20];
     vec![
-        // What is no document at all.
+        // Bodies that are not a document.
         row(
             "empty",
             "",
@@ -125,7 +126,7 @@ fn rows(healthy: &str) -> Vec<Row> {
             r#"{"v":1,"job":"ID","chunk":1,"from":0,"to":1,"epoch":1}"#,
             Dead("document: unknown field `v`; …"),
         ),
-        // The id can be read, the rest can't be accepted.
+        // Documents with a readable id that can't be accepted.
         row(
             "unknown field",
             r#"{"id":"ID","task":"noop","split":{"by":"range","end":3},"timeOut":"1s"}"#,
@@ -258,7 +259,7 @@ fn rows(healthy: &str) -> Vec<Row> {
     ]
 }
 
-/// Publishes all of them and looks at what became of each; gives their number.
+/// Publishes all messages and checks the outcome of each row; returns the number of rows.
 pub(crate) fn table(site: &Site) -> usize {
     let rows = rows(&site.healthy);
     let namespace = site.fleet.namespace();
@@ -288,7 +289,7 @@ pub(crate) fn table(site: &Site) -> usize {
         OneJob => succeeds_once(site, row),
         Answered(_) => Ok(()),
     });
-    // Whatever else is there now was accepted above.
+    // Every other job was accepted above.
     dead.extend(std::iter::from_fn(|| site.client.take(&queue)));
     assert_eq!(dead.len(), refused, "nothing else died");
     looked_at
@@ -310,7 +311,7 @@ fn is_dead(dead: &[Message], row: &Row, reason: &str, is_named: bool) -> Result<
     }
 }
 
-/// The ledger shows the id as rejected, to every verb that asks.
+/// Checks that every command shows the id as rejected.
 fn is_shown(site: &Site, row: &Row, reason: &str) -> Result<(), String> {
     let status = site.fleet.status(&row.id);
     expect(row.name, "its state", status["state"].as_str().unwrap_or_default(), "rejected")?;
@@ -330,7 +331,7 @@ fn jobs(site: &Site) -> Vec<Value> {
     list.as_array().expect("a list").clone()
 }
 
-/// The row's messages gave one job, by its id or its tenant.
+/// Checks that the messages of a row made one job, found by its id or its tenant.
 fn succeeds_once(site: &Site, row: &Row) -> Result<(), String> {
     let mut found = Vec::new();
     wait_until(row.name, LONG, || {

@@ -1,4 +1,4 @@
-//! Files that were there when the job was accepted and are not as they were when it runs.
+//! Input files that change between the acceptance of a job and its run.
 
 use std::fs;
 use std::path::Path;
@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::{LONG, Site, each, expect};
 
-/// What happens to the file `x/file.txt` of a job between its acceptance and its run, how the job is split, and what
-/// its subtask says. `FILE` stands for the file's path.
+/// The name of a case, the change of the file between acceptance and run, the kind of split, and
+/// the error of the subtask. `FILE` stands for the path of the file.
 type Row = (&'static str, fn(&Path), &'static str, &'static str);
 
 const ROWS: [Row; 8] = [
@@ -56,7 +56,8 @@ fn replace_folder_by_file(file: &Path) {
     fs::write(folder(file), "no folder").expect("its name is free");
 }
 
-/// Submits all of them to a queue without workers, spoils their files, and adds a worker; gives their number.
+/// Submits all jobs to a queue without workers, changes their files, and adds a worker; returns the
+/// number of rows.
 pub(crate) fn table(site: &mut Site) -> usize {
     let mut jobs = Vec::new();
     for (number, row) in ROWS.into_iter().enumerate() {

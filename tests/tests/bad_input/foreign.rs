@@ -1,4 +1,4 @@
-//! Programs of other people: a Python client of RabbitMQ, and an HTTP endpoint.
+//! Foreign programs: a Python client of RabbitMQ, and an HTTP endpoint.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -7,7 +7,8 @@ use std::sync::Mutex;
 use longshore_tests::{Fleet, repository};
 use serde_json::{Value, json};
 
-/// A script under `tests/foreign` that answers a line for a line. It ends with its standard input.
+/// A script under `tests/foreign` that answers each line with a line. It ends with its standard
+/// input.
 pub(crate) struct Script {
     pipes: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
     child: Child,
@@ -24,7 +25,7 @@ pub(crate) struct Message {
 
 impl Script {
     fn start<'a>(name: &str, environment: impl Iterator<Item = (&'static str, &'a str)>) -> Self {
-        // The test command installs pika and names the Python here that has it.
+        // `./test` installs pika and names the Python that has it.
         let python = std::env::var("LONGSHORE_TEST_PYTHON");
         let mut command = Command::new(python.unwrap_or_else(|_| "/usr/bin/python3".to_owned()));
         command.arg(repository().join("tests/foreign").join(name));
@@ -37,7 +38,7 @@ impl Script {
 
     #[track_caller]
     fn ask(&self, request: Option<&Value>) -> Value {
-        let mut pipes = self.pipes.lock().expect("nobody panicked with it");
+        let mut pipes = self.pipes.lock().expect("no panic while it was locked");
         if let Some(request) = request {
             writeln!(pipes.0, "{request}").expect("the script reads");
         }
@@ -49,7 +50,7 @@ impl Script {
 
 impl Drop for Script {
     fn drop(&mut self) {
-        // Killed rather than asked: a test that fails must not wait for anybody.
+        // Killed, because a failing test must not wait for it.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -59,12 +60,12 @@ impl Drop for Script {
 pub(crate) struct Client(Script);
 
 impl Client {
-    /// Connected to the fleet's RabbitMQ.
+    /// Starts a client that is connected to the fleet's RabbitMQ.
     pub(crate) fn start(fleet: &Fleet) -> Self {
         Self(Script::start("publish.py", fleet.environment()))
     }
 
-    /// Publishes and tells what RabbitMQ said: `kept`, `returned` or `refused: …`.
+    /// Publishes a message; returns RabbitMQ's answer: `kept`, `returned` or `refused: …`.
     #[track_caller]
     pub(crate) fn publish(
         &self,
@@ -95,7 +96,7 @@ impl Client {
     }
 }
 
-/// Bytes as the scripts write them in JSON.
+/// Encodes bytes for the scripts' JSON.
 fn latin1(bytes: &[u8]) -> String {
     bytes.iter().copied().map(char::from).collect()
 }

@@ -1,8 +1,9 @@
-//! Whatever comes in is answered with its error, and the system goes on working for everybody else.
+//! Bad input gets an error and does not affect other jobs.
 //!
-//! One fleet gets it all, group by group: messages of foreign clients, tasks that misbehave, files that change. A
-//! healthy job runs beside them from the first row to the last, and after each group a small job must succeed.
-//! Deliberately absent: documents and flags in themselves; `protocol` and `cli` have tables of those.
+//! One fleet gets all bad input, in groups: messages of foreign clients, tasks that misbehave,
+//! files that change. A healthy job runs at the same time from the first row to the last, and after
+//! each group a small job must succeed. Deliberately absent: the validation of documents and flags,
+//! which `protocol` and `cli` test.
 
 mod chunks;
 mod documents;
@@ -20,23 +21,24 @@ use longshore_tests::Fleet;
 use serde_json::json;
 use tempfile::TempDir;
 
-/// More than anything here takes on a machine that is not stuck.
+/// The time limit of all waits.
 const LONG: Duration = Duration::from_secs(20);
 
-/// How many rows are looked at side by side; they mostly wait for processes.
+/// How many rows are checked at the same time; they mostly wait for processes.
 const AT_ONCE: usize = 8;
 
-/// The fleet, and what the rows need beside it.
+/// The fleet and the other fixtures of the rows.
 struct Site {
     fleet: Fleet,
     client: foreign::Client,
     _endpoint: foreign::Endpoint,
     folder: TempDir,
-    /// The job that nothing may disturb.
+    /// The job that must not be affected.
     healthy: String,
 }
 
-/// Subtasks of the healthy job: 0.2 s each, until they are told to hurry at the end of the table.
+/// The number of subtasks of the healthy job. Each takes 0.2 s until the file `hurry` exists, at
+/// the end of the table.
 const STEADY: u64 = 1_000;
 
 impl Site {
@@ -46,7 +48,7 @@ impl Site {
         let endpoint = foreign::Endpoint::start();
         let config = tasks::declare(folder.path(), endpoint.port);
         fleet.add_scheduler();
-        // The healthy job has a queue of its own, so that the other can be seen to be empty.
+        // The healthy job has its own queue, so that a test can wait until the other one is empty.
         let flags = ["--slots", "8", "--queues", "default,steady", "--config", &config];
         fleet.add_worker(&flags);
         fleet.await_workers(1);
@@ -58,9 +60,10 @@ impl Site {
         Self { fleet, client, _endpoint: endpoint, folder, healthy }
     }
 
-    /// A small job of somebody else succeeds, the healthy one has moved on, and nobody has left.
+    /// Checks that another small job succeeds, that the healthy one progresses, and that all
+    /// processes run.
     #[track_caller]
-    fn the_others_are_fine(&self, after: &str) {
+    fn check_others(&self, after: &str) {
         let before = self.fleet.status(&self.healthy);
         let sum =
             ["submit", "--wait", "--task", "sum", "--items", "[1,2]", "[3]", "--reduce", "sum"];
@@ -75,7 +78,8 @@ impl Site {
     }
 }
 
-/// Looks at all rows, some side by side, and complains of all that are wrong at once.
+/// Checks all rows, several at the same time, and reports all failures at once. Returns the number
+/// of rows.
 #[track_caller]
 fn each<R: Sync>(what: &str, rows: &[R], check: impl Fn(&R) -> Result<(), String> + Sync) -> usize {
     let next = AtomicUsize::new(0);
@@ -85,18 +89,18 @@ fn each<R: Sync>(what: &str, rows: &[R], check: impl Fn(&R) -> Result<(), String
             scope.spawn(|| {
                 while let Some(row) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if let Err(complaint) = check(row) {
-                        complaints.lock().expect("no panic with it").push(complaint);
+                        complaints.lock().expect("no panic while it was locked").push(complaint);
                     }
                 }
             });
         }
     });
-    let complaints = complaints.into_inner().expect("no panic with it");
+    let complaints = complaints.into_inner().expect("no panic while it was locked");
     assert!(complaints.is_empty(), "{what}:\n\n{}", complaints.join("\n\n"));
     rows.len()
 }
 
-/// Compares one thing of one row. An expectation that ends in `…` is the beginning of a longer text.
+/// Compares one value of a row. An expectation that ends in `…` is a prefix.
 fn expect(row: &str, what: &str, found: &str, expected: &str) -> Result<(), String> {
     let holds = match expected.strip_suffix('…') {
         Some(beginning) => found.starts_with(beginning),
@@ -110,16 +114,16 @@ fn expect(row: &str, what: &str, found: &str, expected: &str) -> Result<(), Stri
 }
 
 #[test]
-fn bad_input_gets_its_error_and_the_system_goes_on_for_everybody_else() {
+fn bad_input_gets_an_error_and_does_not_affect_other_jobs() {
     let mut site = Site::start();
     let mut rows = documents::table(&site);
-    site.the_others_are_fine("bad documents");
+    site.check_others("bad documents");
     rows += chunks::table(&site);
-    site.the_others_are_fine("bad chunk messages");
+    site.check_others("bad chunk messages");
     rows += tasks::table(&site);
-    site.the_others_are_fine("bad tasks");
+    site.check_others("bad tasks");
     rows += files::table(&mut site);
-    site.the_others_are_fine("bad files");
+    site.check_others("bad files");
     assert!(rows >= 60, "only {rows} rows");
 
     std::fs::write(site.folder.path().join("hurry"), "").expect("room for it");

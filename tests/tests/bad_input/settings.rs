@@ -1,4 +1,4 @@
-//! Settings and services that are not as they should be: one clear line and an exit code, within seconds.
+//! Wrong settings and unreachable services: one clear line and an exit code, within seconds.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -8,12 +8,12 @@ use longshore_tests::{binary, finish};
 
 use super::{each, expect};
 
-/// A command that is refused takes no longer, on a busy machine.
+/// The time limit of a refused command on a busy machine.
 const SECONDS: Duration = Duration::from_secs(20);
 
-/// A `longshore.toml`, the environment beside the good URLs, the arguments, the exit code, and the one line on standard
-/// error. `RABBIT`, `REDIS` and `LOCKED` stand for the ports of servers, the last being a Redis with a password;
-/// `NOBODY` for a port that nobody listens on.
+/// A `longshore.toml`, environment variables that override the right URLs, the arguments, the exit
+/// code, and the line on standard error. `RABBIT`, `REDIS` and `LOCKED` (a Redis with a password)
+/// stand for the ports of servers, `NOBODY` for a port without a listener.
 struct Row {
     toml: &'static str,
     environment: &'static [(&'static str, &'static str)],
@@ -145,7 +145,7 @@ const ROWS: [Row; 40] = [
 fn each_bad_setting_gets_one_line_and_its_exit_code_within_seconds() {
     let locked = Redis::start_with(&RedisOptions::default());
     locked.call(&["CONFIG", "SET", "requirepass", "secret"]);
-    // Nobody has used it yet: what a bad setting stops leaves no trace there, and says nothing of it.
+    // A Redis of its own, so that commands that stop at a bad setting find nothing of other tests.
     let unused = Redis::start_with(&RedisOptions::default());
     let ports = [
         ("RABBIT", Rabbit::shared().port()),
@@ -176,7 +176,7 @@ fn check(row: &Row, redis: &Redis, ports: &[(&str, u16)]) -> Result<(), String> 
     if begun.elapsed() > SECONDS {
         return Err(format!("{name}: took {:?}", begun.elapsed()));
     }
-    // A scheduler or a worker may have logged its tries before.
+    // A scheduler or a worker may have logged its attempts to connect before.
     let error = run.stderr.rfind("error: ").map_or("", |at| &run.stderr[at + "error: ".len()..]);
     expect(&name, "standard error", error.replace(path, "FILE").trim_end(), row.error)?;
     if row.code == 2 && run.stderr.lines().count() != 1 || !run.stdout.is_empty() {

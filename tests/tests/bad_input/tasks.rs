@@ -1,5 +1,5 @@
-//! Tasks that misbehave: commands, served commands and endpoints. Each job ends as it should, says why, and leaves
-//! nothing behind.
+//! Tasks that misbehave: commands, served commands and endpoints. Each job ends as expected,
+//! reports the reason, and leaves no process behind.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use super::{LONG, Site, each, expect};
 
-/// How each task is declared: its name, and its table in the worker's `longshore.toml`. `HERE` stands for the test's
-/// folder, `PORT` for the port of the bad endpoint.
+/// The name of each task and its table in the worker's `longshore.toml`. `HERE` stands for the
+/// test's folder, `PORT` for the port of the bad endpoint.
 const TASKS: [(&str, &str); 34] = [
-    // The healthy job's: it takes its time until it is told to hurry.
+    // The task of the healthy job: slow until the file `hurry` exists.
     (
         "steady",
         r#"serve = ["sh", "-c", "while read x; do [ -e HERE/hurry ] || sleep 0.2; echo '{\"ok\":1}'; done"]"#,
@@ -51,7 +51,7 @@ const TASKS: [(&str, &str); 34] = [
     ("serves-half", r#"serve = ["sh", "-c", "read x; printf '{\"ok\": 1'"]"#),
     (
         "serves-more",
-        r#"serve = ["python3", "-u", "-c", "import json, sys\nfor line in sys.stdin:\n n = json.loads(line)['input']\n print(json.dumps({'ok': n}) + '\\n' + json.dumps({'ok': 'stray'}))"]"#,
+        r#"serve = ["python3", "-u", "-c", "import json, sys\nfor line in sys.stdin:\n n = json.loads(line)['input']\n print(json.dumps({'ok': n}) + '\\n' + json.dumps({'ok': 'extra'}))"]"#,
     ),
     (
         "serves-no",
@@ -79,10 +79,10 @@ const TASKS: [(&str, &str); 34] = [
     ("elsewhere", r#"http = "http://127.0.0.1:PORT/elsewhere""#),
 ];
 
-/// Paths of the endpoint that are tasks by their name.
+/// Paths of the endpoint, each of which is a task named after it.
 const ENDPOINTS: [&str; 7] = ["broken", "gone", "bytes", "text", "long", "garbage", "short"];
 
-/// Writes the worker's configuration and gives its path.
+/// Writes the worker's configuration and returns its path.
 pub(crate) fn declare(folder: &Path, port: u64) -> String {
     let here = folder.to_str().expect("a plain name");
     let mut toml = String::new();
@@ -106,21 +106,21 @@ pub(crate) fn declare(folder: &Path, port: u64) -> String {
     config.to_str().expect("a plain name").to_owned()
 }
 
-/// How the job of a row ends. Texts that end in `…` are beginnings.
+/// How the job of a row ends. Texts that end in `…` are prefixes.
 enum End {
-    /// A subtask fails for good after so many attempts, and this is its error.
+    /// A subtask fails for good after this number of attempts, with this error.
     Fails(&'static str, u32),
     /// The job as a whole fails for this reason.
     JobFails(&'static str),
-    /// The job succeeds, and this is what it prints.
+    /// The job succeeds, with these results.
     Prints(&'static str),
-    /// Nothing of the job runs or fails, and `status` names this reason among its words.
+    /// No subtask runs or fails, and `status` shows this reason.
     Waits(&'static str),
 }
 
 use End::{Fails, JobFails, Prints, Waits};
 
-/// A name, fields of the document beside the default ones, and the end.
+/// A name, fields of the document that differ from the default, and the end.
 type Row = (&'static str, &'static str, End);
 
 fn rows() -> Vec<Row> {
@@ -238,9 +238,9 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-/// Runs a job for each row, some side by side; gives their number.
+/// Runs a job for each row, several at the same time; returns their number.
 pub(crate) fn table(site: &Site) -> usize {
-    // It was there when the worker looked, and is not when it is to run.
+    // The program existed when the worker started, and is missing when it is to run.
     std::fs::remove_file(site.folder.path().join("removed")).expect("it was written");
     let numbered: Vec<(usize, Row)> = rows().into_iter().enumerate().collect();
     let count = each("tasks", &numbered, |row| check(site, row));
@@ -249,7 +249,8 @@ pub(crate) fn table(site: &Site) -> usize {
     count
 }
 
-/// The command lines of processes that name the test's folder or number, but for the worker and the healthy task.
+/// The command lines of processes that contain the test's folder or number, except the worker and
+/// the healthy task.
 fn left_over(here: &str) -> Vec<String> {
     let number = format!("1000.{}", std::process::id());
     let entries = std::fs::read_dir("/proc").expect("Linux has it").flatten();

@@ -1,6 +1,6 @@
-//! A worker whose tasks write the history. As `longshore-chaos-worker serve` it is the served
-//! command of a worker from the `longshore` binary instead, as `longshore-chaos-worker command` the
-//! command, and as `longshore-chaos-worker fail` a command that always fails.
+//! The chaos worker, whose tasks write the history. `longshore-chaos-worker serve` is the served
+//! command of a worker of the `longshore` binary instead, `longshore-chaos-worker command` its
+//! command, and `longshore-chaos-worker fail` a command that always fails.
 
 use std::io::{BufRead, Write, stdin, stdout};
 use std::os::unix::process::parent_id;
@@ -10,17 +10,17 @@ use std::time::Duration;
 use longshore_chaos::marks::{FOLDER, Marks, What};
 use longshore_chaos::runaways;
 use longshore_chaos::tasks::{
-    FLAKY, HASTY, MARK, NEXT, POISON, POISONED, SIGNED, UNCOPIED, answer, fails_for_good, result,
-    signed, stumbles,
+    COMMITS_EARLY, FLAKY, MARK, NEXT, NON_SPECULATIVE, POISON, POISONED, SIGNED, answer,
+    fails_first, fails_for_good, result, signed,
 };
 use longshore_worker::{Builder, Config, Context, Worker};
 use serde::Deserialize;
 
-/// What the jobs of a chaos run tell their tasks.
+/// The `params` of the jobs.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Params {
-    /// How long an attempt works.
+    /// The duration of an attempt, in milliseconds.
     ms: u64,
 }
 
@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some("fail") => return fail(),
         _ => {}
     }
-    // As `longshore worker` has it.
+    // The same log settings as `longshore worker`.
     let filter = tracing_subscriber::EnvFilter::new("info,lapin=off");
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     log.with_ansi(false).init();
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn worker(marks: &Arc<Marks>) -> Result<Worker, Box<dyn std::error::Error>> {
     let (mark, next, flaky) = (marks.clone(), marks.clone(), marks.clone());
-    let (poison, hasty, signed) = (marks.clone(), marks.clone(), marks.clone());
+    let (poison, early, signed) = (marks.clone(), marks.clone(), marks.clone());
     let builder = Worker::builder()
         .config(config()?)
         .task(MARK, move |ctx: Context, _: u64| attempt(mark.clone(), ctx, MARK))
@@ -61,18 +61,19 @@ fn worker(marks: &Arc<Marks>) -> Result<Worker, Box<dyn std::error::Error>> {
         .task(FLAKY, move |ctx: Context, _: u64| attempt(flaky.clone(), ctx, FLAKY))
         .task(POISON, move |ctx: Context, _: u64| attempt(poison.clone(), ctx, POISON))
         .task(SIGNED, move |ctx: Context, _: u64| attempt(signed.clone(), ctx, SIGNED))
-        .task(HASTY, move |ctx: Context, _: u64| {
-            // Nobody waits for the attempt: its success is committed while it still works.
+        .task(COMMITS_EARLY, move |ctx: Context, _: u64| {
+            // The handler does not wait for the attempt, so its success is committed while it still
+            // works.
             let answer = answer(ctx.index());
-            drop(tokio::spawn(attempt(hasty.clone(), ctx, HASTY)));
+            drop(tokio::spawn(attempt(early.clone(), ctx, COMMITS_EARLY)));
             async move { Ok::<_, String>(answer) }
         });
-    let tasks = [MARK, NEXT, FLAKY, POISON, SIGNED, HASTY];
-    let non_speculative = tasks.into_iter().filter(|_| std::env::var_os(UNCOPIED).is_some());
+    let tasks = [MARK, NEXT, FLAKY, POISON, SIGNED, COMMITS_EARLY];
+    let non_speculative = tasks.into_iter().filter(|_| std::env::var_os(NON_SPECULATIVE).is_some());
     Ok(non_speculative.fold(builder, Builder::non_speculative).build()?)
 }
 
-/// As the command line reads the environment.
+/// Reads the environment like the command line does.
 fn config() -> Result<Config, Box<dyn std::error::Error>> {
     let setting = |name: &str| std::env::var(format!("LONGSHORE_{name}")).ok();
     let duration = |name: &str, default: Duration| match setting(name) {
@@ -94,9 +95,9 @@ fn config() -> Result<Config, Box<dyn std::error::Error>> {
 
 async fn attempt(marks: Arc<Marks>, ctx: Context, task: &str) -> Result<u64, String> {
     let (node, job, index) = (ctx.node(), ctx.job(), ctx.index());
-    let tell = |what| marks.tell(what, node, &job, index, ctx.attempt());
+    let record = |what| marks.record(what, node, &job, index, ctx.attempt());
     let params = Params::of(&ctx);
-    tell(What::Start);
+    record(What::Start);
     if params.ms > 0 {
         let times = if task == SIGNED && marks.is_first(&job, index) { 4 } else { 1 };
         tokio::time::sleep(params.work() * times).await;
@@ -104,12 +105,12 @@ async fn attempt(marks: Arc<Marks>, ctx: Context, task: &str) -> Result<u64, Str
     if task == POISON && index == POISONED {
         std::process::abort();
     }
-    let stumbles = task == FLAKY && stumbles(index) && ctx.attempt() == 1;
-    if stumbles || fails_for_good(task, index) {
-        tell(What::Fail);
-        return Err(format!("attempt {} at {index} stumbles", ctx.attempt()));
+    let fails_now = task == FLAKY && fails_first(index) && ctx.attempt() == 1;
+    if fails_now || fails_for_good(task, index) {
+        record(What::Fail);
+        return Err(format!("attempt {} at {index} fails", ctx.attempt()));
     }
-    tell(What::End);
+    record(What::End);
     let result = result(task, index);
     Ok(if task == SIGNED { signed(result, std::process::id()) } else { result })
 }
@@ -124,55 +125,54 @@ struct Subtask {
     params: Option<Params>,
 }
 
-/// Lets some processes run away from this one.
-fn run_away() -> Result<(), Box<dyn std::error::Error>> {
+/// Starts processes that escape from this one.
+fn start_runaways() -> Result<(), Box<dyn std::error::Error>> {
     Ok(runaways::start(&std::env::var(FOLDER)?, std::process::id())?)
 }
 
-/// The marks of a program, and its node.
+/// The marks of this command, and the node of its worker.
 fn program() -> Result<(Marks, String), Box<dyn std::error::Error>> {
-    // Between a program and its worker is a shim.
+    // The parent of a command is a shim; the parent of that is the worker.
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", parent_id()))?;
     let (_, rest) = stat.rsplit_once(") ").ok_or("a name in brackets")?;
     let worker = rest.split(' ').nth(1).ok_or("a parent")?.parse()?;
     Ok((Marks::from_env(worker), std::env::var("LONGSHORE_NODE")?))
 }
 
-/// One line in, one line out.
+/// A command: reads one subtask and prints its result.
 fn command() -> Result<(), Box<dyn std::error::Error>> {
-    run_away()?;
+    start_runaways()?;
     let (marks, node) = program()?;
     let mut line = String::new();
     stdin().lock().read_line(&mut line)?;
     let Subtask { job, index, attempt, params } = serde_json::from_str(&line)?;
-    marks.tell(What::Start, &node, &job, index, attempt);
+    marks.record(What::Start, &node, &job, index, attempt);
     std::thread::sleep(params.unwrap_or_default().work());
-    marks.tell(What::End, &node, &job, index, attempt);
+    marks.record(What::End, &node, &job, index, attempt);
     writeln!(stdout(), "{}", answer(index))?;
     Ok(())
 }
 
-/// One line in, and a failure.
+/// A command that reads one subtask and fails.
 fn fail() -> Result<(), Box<dyn std::error::Error>> {
     let (marks, node) = program()?;
     let mut line = String::new();
     stdin().lock().read_line(&mut line)?;
     let Subtask { job, index, attempt, .. } = serde_json::from_str(&line)?;
-    marks.tell(What::Start, &node, &job, index, attempt);
-    marks.tell(What::Fail, &node, &job, index, attempt);
+    marks.record(What::Start, &node, &job, index, attempt);
+    marks.record(What::Fail, &node, &job, index, attempt);
     Err("everything fails here".into())
 }
 
-/// A line in, a line out, until there are no more.
+/// A served command: answers each line with a line.
 fn serve() -> Result<(), Box<dyn std::error::Error>> {
-    run_away()?;
+    start_runaways()?;
     let (marks, node) = program()?;
     for line in stdin().lock().lines() {
         let Subtask { job, index, attempt, params } = serde_json::from_str(&line?)?;
-        marks.tell(What::Start, &node, &job, index, attempt);
-        // The work itself; nobody waits for it but the worker that asked.
+        marks.record(What::Start, &node, &job, index, attempt);
         std::thread::sleep(params.unwrap_or_default().work());
-        marks.tell(What::End, &node, &job, index, attempt);
+        marks.record(What::End, &node, &job, index, attempt);
         writeln!(stdout(), "{{\"ok\": {}}}", answer(index))?;
         stdout().flush()?;
     }

@@ -1,8 +1,8 @@
-//! What becomes of subtasks when their workers fall silent or take long.
+//! The subtasks of workers that are silent, slow or failing.
 
 #![expect(clippy::print_stdout, reason = "the figures are for people: --nocapture shows them")]
 
-mod holes;
+mod failing_nodes;
 mod living;
 mod long_subtasks;
 mod silence;

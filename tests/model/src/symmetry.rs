@@ -1,20 +1,20 @@
-//! Which states behave alike: those that differ in names alone.
+//! Symmetry reduction: a key that is equal for states which differ only in names.
 //!
-//! Tokens and nodes are compared and nothing else, so they are numbered anew in the order in which
-//! they stand in the state; workers do the same things, so of the state and its mirror image the
-//! smaller one is taken. What is remembered for the properties of tokens that nobody knows any more
-//! is left out. So are list and verdict of a node that does nothing, holds nothing and has nothing
-//! on its way. Of the heartbeats of a node only the order counts.
+//! Tokens and nodes are only compared, so they are numbered in the order of their appearance in the
+//! state. Workers are interchangeable, so the key is the smaller one of the state and its mirror
+//! image. The history of tokens that are not in use any more is left out, and so are the list entry
+//! and the verdict of a node without steps, chunks and requests. Of the heartbeats of a node only
+//! the order counts.
 
 use crate::fleet::{Beat, LossEvidence};
-use crate::ledger::{Copied, Ledger, Node, RANGES, Request, TokenNumber};
-use crate::world::{Hand, State, Then, WORKERS, Worker};
+use crate::ledger::{Ledger, Node, RANGES, Request, Speculation, TokenNumber};
+use crate::world::{NextStep, State, Then, WORKERS, Worker};
 
-/// Stands for a token that nobody can show any more.
-const FORGOTTEN: u8 = u8::MAX - 1;
-const NOBODY: u8 = u8::MAX;
+/// Stands for a token that is not in use any more.
+const UNUSED: u8 = u8::MAX - 1;
+const NONE: u8 = u8::MAX;
 
-/// What distinguishes a state from those that behave otherwise.
+/// The key of a state.
 pub(crate) fn key(state: &State) -> Vec<u8> {
     let plain = Key::of(state, false);
     let mirrored = Key::of(state, true);
@@ -40,14 +40,16 @@ impl Key<'_> {
         key.ledger(&state.ledger);
         match &state.saved {
             Some(saved) => key.ledger(saved),
-            None => key.bytes.push(NOBODY),
+            None => key.bytes.push(NONE),
         }
-        for hand in state.hands {
-            let (kind, node) = match hand {
-                Hand::Empty => (0, NOBODY),
-                Hand::Judging { node, grounds: LossEvidence::LastBeat(_) } => (1, key.node(node)),
-                Hand::Judging { node, grounds: LossEvidence::Absent } => (2, key.node(node)),
-                Hand::Revoking { node } => (3, key.node(node)),
+        for step in state.next_steps {
+            let (kind, node) = match step {
+                NextStep::Nothing => (0, NONE),
+                NextStep::Judging { node, evidence: LossEvidence::LastBeat(_) } => {
+                    (1, key.node(node))
+                }
+                NextStep::Judging { node, evidence: LossEvidence::Absent } => (2, key.node(node)),
+                NextStep::Revoking { node } => (3, key.node(node)),
             };
             key.bytes.extend([kind, node]);
         }
@@ -55,7 +57,7 @@ impl Key<'_> {
         for (chunk, epoch) in &state.queue {
             key.bytes.extend([*chunk, *epoch]);
         }
-        let flags = [state.may_roll_back, state.has_copied].map(u8::from);
+        let flags = [state.may_roll_back, state.has_speculated].map(u8::from);
         key.bytes.push(state.faults);
         key.bytes.extend(flags);
         key.bytes
@@ -69,7 +71,7 @@ impl Key<'_> {
             Worker::Idle => return self.bytes.push(1),
             Worker::Claiming { message, token } => (2, message, token, [0; 3]),
             Worker::Holding { message, token, from, to, asked } => {
-                (3, message, token, [from, to, asked.unwrap_or(NOBODY)])
+                (3, message, token, [from, to, asked.unwrap_or(NONE)])
             }
             Worker::Leaving { message, token, then } => {
                 (4, message, token, [u8::from(then == Then::Ack), 0, 0])
@@ -80,7 +82,7 @@ impl Key<'_> {
         self.bytes.extend(rest);
     }
 
-    /// In the order of what does not depend on names.
+    /// Adds the late requests in an order that does not depend on names.
     fn late(&mut self) {
         let mut late = self.state.late.clone();
         if self.mirrored {
@@ -102,34 +104,34 @@ impl Key<'_> {
             self.bytes.extend([kind, message.0, message.1, token]);
             self.bytes.extend(rest);
         }
-        self.bytes.push(NOBODY);
+        self.bytes.push(NONE);
     }
 
     fn ledger(&mut self, ledger: &Ledger) {
-        // Everything that anybody but a ledger knows has been seen by now.
+        // By now all tokens outside of ledgers have been numbered.
         let known = self.tokens.clone();
         self.bytes.push(ledger.opened);
         for (number, (from, to)) in RANGES.into_iter().enumerate() {
             let Some(chunk) = ledger.chunks[number] else {
-                self.bytes.push(NOBODY);
+                self.bytes.push(NONE);
                 continue;
             };
             let (token, node) = match chunk.holder {
                 Some((token, node)) => (self.token(token), self.node(node)),
-                None => (NOBODY, NOBODY),
+                None => (NONE, NONE),
             };
             self.bytes.extend([chunk.from, chunk.to, chunk.epoch, token, node]);
-            let copy = match chunk.copy {
-                Copied::No => [NOBODY; 2],
-                Copied::Offered => [FORGOTTEN; 2],
-                Copied::Held(token, node) => [self.token(token), self.node(node)],
+            let second = match chunk.speculation {
+                Speculation::No => [NONE; 2],
+                Speculation::Offered => [UNUSED; 2],
+                Speculation::Held(token, node) => [self.token(token), self.node(node)],
             };
-            self.bytes.extend(copy);
+            self.bytes.extend(second);
             for index in from..to {
                 let settled_by = match ledger.settled_by[usize::from(index)] {
                     Some(token) if known.contains(&token) => self.token(token),
-                    Some(_) => FORGOTTEN,
-                    None => NOBODY,
+                    Some(_) => UNUSED,
+                    None => NONE,
                 };
                 self.bytes.push(settled_by);
             }
@@ -139,30 +141,34 @@ impl Key<'_> {
                     self.bytes.push(token);
                 }
             }
-            self.bytes.push(NOBODY);
+            self.bytes.push(NONE);
         }
         self.bytes.extend(ledger.done.map(u8::from));
         self.bytes.extend(ledger.counts.map(i8::cast_unsigned));
         self.bytes.extend(ledger.counted);
     }
 
-    /// Last, when all nodes that matter have been seen.
+    /// Adds list and verdicts. Comes last, when all relevant nodes have been numbered.
     fn fleet(&mut self) {
         let ledgers = [Some(&self.state.ledger), self.state.saved.as_deref()];
         for node in std::mem::take(&mut self.nodes) {
-            let judged = self.state.hands.iter().map(|hand| match *hand {
-                Hand::Judging { node: of, grounds: LossEvidence::LastBeat(beat) } if of == node => {
+            let judged = self.state.next_steps.iter().map(|step| match *step {
+                NextStep::Judging { node: of, evidence: LossEvidence::LastBeat(beat) }
+                    if of == node =>
+                {
                     Some(beat)
                 }
                 _ => None,
             });
-            let listed = ledgers.iter().map(|it| it.and_then(|it| it.fleet.last_beat(node)));
+            let listed =
+                ledgers.iter().map(|ledger| ledger.and_then(|ledger| ledger.fleet.last_beat(node)));
             let beats: Vec<Option<Beat>> = judged.chain(listed).collect();
             let rank = |beat: Beat| beats.iter().flatten().filter(|other| **other < beat).count();
-            self.bytes.extend(beats.iter().map(|beat| beat.map_or(NOBODY, |it| rank(it) as u8)));
-            let is_lost = |it: &Option<&Ledger>| it.is_some_and(|it| it.fleet.is_lost(node));
-            self.bytes.extend(ledgers.iter().map(|it| u8::from(is_lost(it))));
-            self.bytes.push(u8::from(self.state.dealt_with.contains(&node)));
+            self.bytes.extend(beats.iter().map(|beat| beat.map_or(NONE, |beat| rank(beat) as u8)));
+            let is_lost =
+                |ledger: &Option<&Ledger>| ledger.is_some_and(|it| it.fleet.is_lost(node));
+            self.bytes.extend(ledgers.iter().map(|ledger| u8::from(is_lost(ledger))));
+            self.bytes.push(u8::from(self.state.revoked_once.contains(&node)));
         }
     }
 

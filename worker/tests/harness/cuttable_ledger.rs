@@ -1,4 +1,5 @@
-//! A ledger whose connection can be cut, so that it answers nothing at all, or broken, so that each call fails at once.
+//! A ledger whose connection can be cut, so that calls get no answer, or broken, so that each call
+//! fails at once.
 
 #![expect(unreachable_pub, reason = "test files include it")]
 #![allow(dead_code, reason = "each uses a part of it")]
@@ -13,32 +14,32 @@ use tokio::sync::watch;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Connection {
-    Whole,
+    Open,
     Cut,
     Broken,
 }
 
 /// Cuts and breaks the connection to a ledger.
 #[derive(Clone)]
-pub struct Severed {
+pub struct CuttableLedger {
     inner: Arc<dyn Ledger>,
     connection: Arc<watch::Sender<Connection>>,
     failed: Arc<AtomicU64>,
     released: Arc<AtomicU64>,
     holds_results: Arc<AtomicBool>,
-    deaf: bool,
+    drops_hints: bool,
 }
 
-impl Severed {
+impl CuttableLedger {
     pub fn new(inner: Arc<dyn Ledger>) -> Self {
-        let connection = Arc::new(watch::Sender::new(Connection::Whole));
+        let connection = Arc::new(watch::Sender::new(Connection::Open));
         let (failed, released, holds_results) = Default::default();
-        Self { inner, connection, failed, released, holds_results, deaf: false }
+        Self { inner, connection, failed, released, holds_results, drops_hints: false }
     }
 
-    /// Hints never arrive.
-    pub fn deaf(inner: Arc<dyn Ledger>) -> Self {
-        Self { deaf: true, ..Self::new(inner) }
+    /// A ledger whose hints never arrive.
+    pub fn without_hints(inner: Arc<dyn Ledger>) -> Self {
+        Self { drops_hints: true, ..Self::new(inner) }
     }
 
     /// The ledger behind the connection.
@@ -47,11 +48,11 @@ impl Severed {
     }
 
     pub fn cut(&self, cut: bool) {
-        self.connection.send_replace(if cut { Connection::Cut } else { Connection::Whole });
+        self.connection.send_replace(if cut { Connection::Cut } else { Connection::Open });
     }
 
     pub fn break_off(&self, broken: bool) {
-        self.connection.send_replace(if broken { Connection::Broken } else { Connection::Whole });
+        self.connection.send_replace(if broken { Connection::Broken } else { Connection::Open });
     }
 
     /// Reads of results fail, all other operations are answered.
@@ -72,7 +73,7 @@ impl Severed {
     async fn connected(&self) -> Result<(), Error> {
         let mut connection = self.connection.subscribe();
         let now = *connection.wait_for(|it| *it != Connection::Cut).await.expect("it has a sender");
-        if now == Connection::Whole { Ok(()) } else { Err(self.gone()) }
+        if now == Connection::Open { Ok(()) } else { Err(self.gone()) }
     }
 
     fn gone(&self) -> Error {
@@ -82,7 +83,7 @@ impl Severed {
 }
 
 #[async_trait]
-impl Interceptor for Severed {
+impl Interceptor for CuttableLedger {
     fn ledger(&self) -> &dyn Ledger {
         self.inner.as_ref()
     }
@@ -100,7 +101,7 @@ impl Interceptor for Severed {
     }
 
     async fn events(&self, topic: Topic) -> Result<Box<dyn Events>, Error> {
-        if self.deaf {
+        if self.drops_hints {
             std::future::pending::<()>().await;
         }
         self.connected().await?;

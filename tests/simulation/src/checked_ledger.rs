@@ -1,5 +1,5 @@
-//! The ledger's operations as they happen: done on the true ledger, looked at by the checkers, and spoilt where a run is
-//! sabotaged.
+//! The ledger's operations: each runs on the true ledger, then the checkers inspect the result. In
+//! sabotaged runs the operations have bugs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::sabotage::Sabotage;
 use crate::storage::lines;
 use crate::world::World;
 
-/// The ledger at some moment, and who held what.
+/// A snapshot of the ledger with the history that belongs to it.
 pub(crate) struct Moment {
     ledger: Snapshot,
     holders: Holders,
@@ -31,7 +31,7 @@ pub(crate) struct Moment {
 }
 
 impl World {
-    /// Carries out an operation on the true ledger, through the checks of those that have any.
+    /// Executes an operation on the true ledger, with the checks of operations that have any.
     pub(crate) async fn carry_out(&self, operation: &Operation) -> Result<Answer, ControlError> {
         Ok(match operation {
             Operation::Admit(admission) => Answer::Admit(self.admit(admission).await?),
@@ -86,25 +86,26 @@ impl World {
     async fn declare_lost(&self, params: &DeclareLostParams) -> Result<LossVerdict, Error> {
         let DeclareLostParams { node, evidence, .. } = params;
         let process = Process::Worker(node.clone());
-        let heart =
+        let connections =
             ProcessConnections { process, connections: None, beat_at: Timestamp::default() };
-        let is_severed = !self.ledger.connection_watch().disconnected(&[heart]).await?.is_empty();
+        let is_disconnected =
+            !self.ledger.connection_watch().disconnected(&[connections]).await?.is_empty();
         let declared = self.ledger.declare_lost(params).await?;
         self.note(|| format!("{node} declared lost by {evidence:?}: {declared:?}"));
-        if !is_severed && matches!(declared, LossVerdict::New(_)) {
+        if !is_disconnected && matches!(declared, LossVerdict::New(_)) {
             self.check_living(node, *evidence);
         }
         Ok(declared)
     }
 
     async fn nodes_since(&self, known: &NodeSnapshot) -> Result<NodeSnapshot, Error> {
-        let mut roster = self.ledger.nodes_since(known).await?;
+        let mut snapshot = self.ledger.nodes_since(known).await?;
         if self.is_sabotaged(Sabotage::IgnoreTerms) {
-            for record in Arc::make_mut(&mut roster.nodes) {
+            for record in Arc::make_mut(&mut snapshot.nodes) {
                 Arc::make_mut(&mut record.info).terms = LivenessTerms::default();
             }
         }
-        Ok(roster)
+        Ok(snapshot)
     }
 
     async fn open(&self, job: JobId, open: &OpenParams) -> Result<Vec<ChunkMessage>, Error> {
@@ -129,7 +130,7 @@ impl World {
             let granted = (job, grant.from..grant.to);
             history.granted(self.now(), granted, epoch, (node, token));
             if history.holders.offers(job, chunk) && !history.holders.allow(job, chunk, token) {
-                self.count("copies run");
+                self.count("speculative chunks run");
             }
             if let Some(other) = history.holders.granted(job, chunk, holder) {
                 drop(history);
@@ -154,8 +155,8 @@ impl World {
             (holders.allow(job, chunk, token), to)
         };
         let mut params = params.clone();
-        self.spoil(&mut params.commit, to);
-        if self.is_sabotaged(Sabotage::ConfirmUnwritten) && self.dice.chance(50) {
+        self.corrupt(&mut params.commit, to);
+        if self.is_sabotaged(Sabotage::ConfirmUnwritten) && self.rng.chance(50) {
             return Ok(Committed::Settled { state: JobState::Running });
         }
         params.token = self.effective(job, chunk, token);
@@ -185,15 +186,15 @@ impl World {
         let &ReleaseParams { chunk, token, part, .. } = params;
         let shown = self.effective(job, chunk, token);
         let answer = self.ledger.release(job, &ReleaseParams { token: shown, ..*params }).await?;
-        self.note(|| format!("{job}/{chunk} released, in parts of {part:?}: {answer:?}"));
+        self.note(|| format!("{job}/{chunk} released, split into {part:?}: {answer:?}"));
         if answer == Released::Queued {
             let mut history = self.history.lock();
             let allowed = history.holders.allow(job, chunk, token);
-            history.holders.let_go(job, chunk, token);
+            history.holders.released(job, chunk, token);
             if part.is_some() {
-                history.holders.parted(job, chunk);
-                history.cut.insert(job);
-                self.count("chunks cut because they took long");
+                history.holders.split(job, chunk);
+                history.split.insert(job);
+                self.count("chunks split because they took long");
             }
             drop(history);
             if !allowed {
@@ -211,10 +212,12 @@ impl World {
     ) -> Result<Vec<SpeculativeChunk>, Error> {
         let offered = self.ledger.offer_speculative(job, params).await?;
         for SpeculativeChunk { message, holder } in &offered {
-            self.count("copies offered");
-            self.note(|| format!("{job}/{} may be copied, {holder} holds it", message.chunk));
+            self.count("chunks offered speculatively");
+            self.note(|| {
+                format!("{job}/{} is offered speculatively, {holder} holds it", message.chunk)
+            });
             self.history.lock().holders.offered(job, message.chunk);
-            self.copy_offered(job, message.chunk);
+            self.offered_speculatively(job, message.chunk);
         }
         self.inspect(job).await;
         Ok(offered)
@@ -231,7 +234,7 @@ impl World {
             LossCause::Orphaned { claimed_by } => Some(*claimed_by),
             _ => None,
         };
-        self.history.lock().holders.taken(job, node, claimed_by);
+        self.history.lock().holders.revoked(job, node, claimed_by);
         for Revoked { chunk, .. } in &revoked {
             self.count("chunks revoked");
             self.note(|| format!("{job}/{chunk} revoked from {node}"));
@@ -244,7 +247,7 @@ impl World {
 
     async fn refund_attempts(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error> {
         let again = self.ledger.refund_attempts(job, nodes).await?;
-        self.note(|| format!("{job} absolved of {nodes:?}: {again} are tried again"));
+        self.note(|| format!("{job} refunded attempts of {nodes:?}: {again} are retried"));
         self.inspect(job).await;
         Ok(again)
     }
@@ -257,12 +260,12 @@ impl World {
             sweep.publish.clear();
         }
         let suspect_lost = params.suspect_lost;
-        self.note(|| format!("{job} swept, suspecting {suspect_lost:?}: {sweep:?}"));
+        self.note(|| format!("{job} swept, suspected lost after {suspect_lost:?}: {sweep:?}"));
         Ok(sweep)
     }
 
     async fn pause(&self, job: JobId) -> Result<JobState, ControlError> {
-        let state = if self.is_sabotaged(Sabotage::PauseInName) {
+        let state = if self.is_sabotaged(Sabotage::PauseWithoutEffect) {
             JobState::Paused
         } else {
             self.ledger.pause(job).await?
@@ -298,7 +301,7 @@ impl World {
         self.ended(job, "jobs cancelled", Ok(done)).await
     }
 
-    /// A control after which nobody holds anything of the job any more.
+    /// Records a control operation after which no chunk of the job has a holder.
     async fn ended<A>(
         &self,
         job: JobId,
@@ -317,7 +320,7 @@ impl World {
         let state = self.ledger.retry(job, params).await?;
         self.count("retries asked for");
         self.note(|| format!("{job} re-opened"));
-        // It may have been paused when it ended.
+        // The job may have been paused when it ended.
         self.history.lock().paused.remove(&job);
         self.inspect(job).await;
         Ok(state)
@@ -331,7 +334,7 @@ impl World {
         runs.iter().flat_map(|run| run.from..run.from + run.count).collect()
     }
 
-    /// Writes down what the attempts returned whose results a commit made part of the job.
+    /// Records the results that a commit added to the job.
     async fn count_results(
         &self,
         job: JobId,
@@ -361,7 +364,7 @@ impl World {
         }
     }
 
-    // Going back in time
+    // Rollback
 
     pub(crate) fn moment(&self) -> Moment {
         let history = self.history.lock();
@@ -369,14 +372,14 @@ impl World {
         Moment { ledger: self.ledger.snapshot(), holders, counted }
     }
 
-    pub(crate) async fn go_back(&self, to: &Moment) {
+    pub(crate) async fn roll_back(&self, to: &Moment) {
         self.count("ledger rolled back");
         self.note(|| "the ledger is rolled back".into());
         self.ledger.restore(&to.ledger);
         let mut paused = Vec::new();
         for job in self.jobs.keys() {
             let summary = self.ledger.job(*job).await.ok().flatten();
-            paused.extend(summary.filter(|it| it.state == JobState::Paused).map(|it| it.id));
+            paused.extend(summary.filter(|job| job.state == JobState::Paused).map(|job| job.id));
             self.inspect(*job).await;
         }
         let now = self.now();
@@ -390,17 +393,17 @@ impl World {
 
     // Sabotage
 
-    /// The token that the ledger looks at: the one that was shown, in an honest run.
-    fn effective(&self, job: JobId, chunk: ChunkId, shown: Token) -> Token {
+    /// The token that the ledger checks: the given one, except in runs that sabotage fencing.
+    fn effective(&self, job: JobId, chunk: ChunkId, given: Token) -> Token {
         let history = self.history.lock();
-        let Some(holder) = history.holders.of(job, chunk).first() else { return shown };
-        let same_epoch = history.epochs.get(&shown) == Some(&holder.epoch);
-        let taken_for_his = self.is_sabotaged(Sabotage::IgnoreFencing)
+        let Some(holder) = history.holders.of(job, chunk).first() else { return given };
+        let same_epoch = history.epochs.get(&given) == Some(&holder.epoch);
+        let is_accepted = self.is_sabotaged(Sabotage::IgnoreFencing)
             || self.is_sabotaged(Sabotage::EpochsForTokens) && same_epoch;
-        if taken_for_his { holder.token } else { shown }
+        if is_accepted { holder.token } else { given }
     }
 
-    fn spoil(&self, commit: &mut Commit, to: Option<u64>) {
+    fn corrupt(&self, commit: &mut Commit, to: Option<u64>) {
         let end = commit.end();
         if self.is_sabotaged(Sabotage::SkipSubtasks)
             && let Some(to) = to.filter(|to| *to > end)
@@ -414,7 +417,7 @@ impl World {
                 if let OutcomeRun::Success { results: Some(lines), .. } = run {
                     let shifted = |line: &str| match line.parse::<u64>() {
                         Ok(value) => format!("{}\n", value + 1),
-                        // They are kept elsewhere.
+                        // A line that refers to an object.
                         Err(_) => format!("{line}\n"),
                     };
                     *lines = lines.lines().map(shifted).collect();

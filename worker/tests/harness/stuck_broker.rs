@@ -1,4 +1,4 @@
-//! A broker whose acknowledgements get stuck, as they do on a connection that RabbitMQ blocks.
+//! A broker whose acknowledgements never end, like on a connection that RabbitMQ blocks.
 
 #![expect(unreachable_pub, reason = "one test file uses it")]
 
@@ -11,10 +11,10 @@ use longshore_broker::{
 };
 use tokio::sync::watch;
 
-pub struct Stuck(pub Arc<dyn Broker>);
+pub struct StuckBroker(pub Arc<dyn Broker>);
 
 #[async_trait]
-impl Broker for Stuck {
+impl Broker for StuckBroker {
     async fn publish(&self, queue: &Queue, message: Outgoing) -> Result<(), PublishError> {
         self.0.publish(queue, message).await
     }

@@ -1,4 +1,4 @@
-//! What the process logs, line by line.
+//! Captures the log of a test.
 
 #![expect(unreachable_pub, reason = "one test file uses it")]
 
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tempfile::NamedTempFile;
 use tracing::subscriber::DefaultGuard;
 
-/// Follows what this thread logs until it is dropped.
+/// Captures the log of this thread until it is dropped.
 pub struct Log {
     file: NamedTempFile,
     _guard: DefaultGuard,
@@ -21,7 +21,7 @@ impl Log {
         Self { file, _guard: tracing::subscriber::set_default(log) }
     }
 
-    /// The lines with these words.
+    /// The lines that contain this text.
     pub fn lines(&self, words: &str) -> Vec<String> {
         let text = std::fs::read_to_string(self.file.path()).expect("it is there");
         text.lines().filter(|line| line.contains(words)).map(str::to_owned).collect()

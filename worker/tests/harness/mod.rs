@@ -1,5 +1,4 @@
-//! A place to try workers in: a broker and a ledger in memory, and the least that a scheduler has
-//! to do.
+//! Test harness for workers: a broker and a ledger in memory, and a minimal scheduler.
 
 #![expect(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
@@ -18,10 +17,10 @@ use longshore_worker::{CancellationToken, Config, Error, Worker};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-/// How long anything here may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The time limit of all waits.
+const LONG: Duration = Duration::from_secs(30);
 
-pub struct Yard {
+pub struct Harness {
     pub broker: Arc<dyn Broker>,
     pub ledger: Arc<dyn Ledger>,
 }
@@ -32,7 +31,7 @@ pub struct Running {
     run: JoinHandle<Result<(), Error>>,
 }
 
-/// A worker's settings for tests: everything happens soon.
+/// A worker's settings for tests, with short intervals.
 pub fn config() -> Config {
     Config {
         slots: 2,
@@ -43,7 +42,7 @@ pub fn config() -> Config {
     }
 }
 
-/// Waits for a condition; `what` says which if it does not come about.
+/// Waits for a condition; `what` describes it if the time limit passes.
 #[track_caller]
 pub fn eventually<'a>(
     what: &'a str,
@@ -51,7 +50,7 @@ pub fn eventually<'a>(
 ) -> impl Future<Output = ()> + 'a {
     let caller = std::panic::Location::caller();
     async move {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LONG;
         while !condition().await {
             assert!(Instant::now() < deadline, "{caller}: waited in vain until {what}");
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -59,17 +58,17 @@ pub fn eventually<'a>(
     }
 }
 
-/// Lets tests run commands, whose shims all begin in the test below.
+/// Lets tests run commands. Their shims start in the test below.
 pub fn prepare() {
-    longshore_worker::init_with(["yard::a_shim_begins_here", "--exact"]);
+    longshore_worker::init_with(["harness::a_shim_starts_here", "--exact"]);
 }
 
 #[test]
-fn a_shim_begins_here() {
+fn a_shim_starts_here() {
     prepare();
 }
 
-impl Yard {
+impl Harness {
     pub fn new() -> Self {
         Self {
             broker: Arc::new(MemoryBroker::new()),
@@ -81,7 +80,7 @@ impl Yard {
         self.start_with(worker, self.ledger.clone())
     }
 
-    /// Starts a worker that sees the ledger through something else.
+    /// Starts a worker with another connection to the ledger.
     pub fn start_with(&self, worker: Worker, ledger: Arc<dyn Ledger>) -> Running {
         let id = worker.id().clone();
         let shutdown = CancellationToken::new();
@@ -89,7 +88,7 @@ impl Yard {
         Running { id, shutdown, run }
     }
 
-    /// Admits a job and keeps its chunks coming until it has ended.
+    /// Admits a job and feeds its chunks until it has ended.
     pub async fn submit(&self, document: &Value) -> JobId {
         let job = new_job();
         let size = self.admit(job, document, None).await;
@@ -97,12 +96,12 @@ impl Yard {
         job
     }
 
-    /// Keeps the chunks of an admitted job coming until it has ended.
+    /// Feeds the chunks of an admitted job until it has ended.
     pub fn feed(&self, job: JobId, size: u64) {
         tokio::spawn(feed(self.ledger.clone(), self.broker.clone(), job, size));
     }
 
-    /// Gives the size of its chunks.
+    /// Admits a job; returns the size of its chunks.
     pub async fn admit(&self, job: JobId, document: &Value, open: Option<OpenParams>) -> u64 {
         let document = JobDocument::parse(document.to_string().as_bytes()).expect("it is valid");
         let manifest = longshore_storage::expand(files(&document)).await.expect("the files exist");
@@ -139,7 +138,7 @@ impl Yard {
         errors[0].error.clone()
     }
 
-    /// The results of `from..to`, a value a subtask, pointers as they are.
+    /// The results of `from..to`, one line for each subtask. Pointers to objects are not resolved.
     pub async fn results(&self, job: JobId, from: u64, to: u64) -> Vec<String> {
         let mut lines = Vec::new();
         let mut next = from;
@@ -157,15 +156,15 @@ impl Yard {
 }
 
 impl Running {
-    /// Asks the worker to leave, and waits until it has.
-    pub async fn leave(self) {
+    /// Asks the worker to drain, and waits until it has stopped.
+    pub async fn stop(self) {
         self.shutdown.cancel();
-        self.ended().await.expect("it leaves as asked");
+        self.ended().await.expect("it stops as asked");
     }
 
-    /// Waits for the worker's end.
+    /// Waits until the worker has stopped.
     pub async fn ended(self) -> Result<(), Error> {
-        tokio::time::timeout(PATIENCE, self.run).await.expect("it ends").expect("it does not panic")
+        tokio::time::timeout(LONG, self.run).await.expect("it ends").expect("it does not panic")
     }
 }
 
@@ -203,8 +202,8 @@ fn admission(job: JobId, document: &JobDocument, manifest: &Manifest, total: u64
     }
 }
 
-/// The least of a scheduler: opens chunks, publishes them, and publishes again what waits for too
-/// long.
+/// A minimal scheduler: opens chunks, publishes them, and publishes chunks again that are queued
+/// for too long.
 async fn feed(ledger: Arc<dyn Ledger>, broker: Arc<dyn Broker>, job: JobId, size: u64) {
     let publish_within = Duration::from_secs(1);
     let open = OpenParams::new(4, size, publish_within);

@@ -1,24 +1,24 @@
-//! What a process uses, by Linux's account.
+//! The resources that a process uses, from `/proc`.
 
 use std::fs;
 use std::time::Duration;
 
-/// Clock ticks a second in /proc; Linux shows 100 to programs on every architecture of today.
+/// Clock ticks per second in `/proc`: 100 on every current architecture.
 const TICKS: u64 = 100;
 
-/// What a process uses now, or has used so far.
+/// The resources that a process uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Vitals {
+pub struct ProcessStats {
     /// CPU time since its start, in user and kernel mode.
     pub cpu: Duration,
-    /// Threads.
+    /// The number of threads.
     pub threads: usize,
-    /// Open files, sockets included.
+    /// The number of open files, including sockets.
     pub files: usize,
 }
 
-impl Vitals {
-    /// Those of a process; `None` if it does not run.
+impl ProcessStats {
+    /// The resources of a process; `None` if it does not run.
     pub fn of(pid: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name in parentheses may hold anything; the fields after it are numbers.
@@ -38,8 +38,8 @@ mod tests {
 
     #[test]
     fn this_process_has_threads_and_files() {
-        let vitals = Vitals::of(std::process::id()).expect("it runs");
-        assert!(vitals.threads >= 2 && vitals.files >= 3, "{vitals:?}");
-        assert_eq!(Vitals::of(u32::MAX), None);
+        let stats = ProcessStats::of(std::process::id()).expect("it runs");
+        assert!(stats.threads >= 2 && stats.files >= 3, "{stats:?}");
+        assert_eq!(ProcessStats::of(u32::MAX), None);
     }
 }

@@ -1,4 +1,5 @@
-//! The crew: schedulers and workers as processes behind links of their own, and what they and the servers say at the end.
+//! The cluster under test: schedulers and workers as processes, each behind its own network links,
+//! and what Longshore reports about their jobs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -13,18 +14,18 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use crate::checker::Told;
+use crate::checker::ReportedJob;
 use crate::clock::Moment;
-use crate::forge::Forgery;
-use crate::history::{History, LossCause, Submissions};
-use crate::link::{Link, Weather};
+use crate::history::{History, Submissions, WorkerLoss};
+use crate::link::{Link, LinkState};
 use crate::marks::FOLDER;
-use crate::vitals::Vitals;
+use crate::mutant::Mutant;
+use crate::process_stats::ProcessStats;
 
-/// A machine that builds at the same time needs long for everything.
+/// The time limit of all waits, which allows for a busy machine.
 pub const LONG: Duration = Duration::from_secs(180);
 
-/// What a member does.
+/// The program that a member runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// `longshore scheduler`.
@@ -33,53 +34,53 @@ pub enum Role {
     Worker,
     /// `longshore worker` with a served command.
     Server,
-    /// `longshore worker` on which each attempt at the same task fails at once.
-    Hole,
-    /// `longshore worker` with a command from which processes run away.
+    /// `longshore worker` on which each attempt at the task fails at once.
+    FailsAll,
+    /// `longshore worker` with a command that leaves processes behind.
     Commander,
 }
 
-/// One process of the crew.
+/// One process of the cluster.
 pub struct Member {
-    /// For reports: `worker-2`.
+    /// The name in reports, such as `worker-2`.
     pub name: String,
-    /// What it does.
+    /// The program that it runs.
     pub role: Role,
-    /// Its link to RabbitMQ.
+    /// The link to RabbitMQ.
     pub rabbit: Link,
-    /// Its link to Redis; none behind sentinels.
+    /// The link to Redis; `None` behind sentinels.
     pub redis: Option<Link>,
     process: Process,
     should_run: bool,
-    losses: Vec<LossCause>,
+    losses: Vec<WorkerLoss>,
 }
 
-/// How the crew finds Redis.
+/// How the cluster finds Redis.
 enum Ledger {
-    /// On this port, over a link for each member.
+    /// By this port, over a link for each member.
     Port(u16),
-    /// By sentinels, which name addresses themselves, so without links.
+    /// By sentinels, without links, because sentinels name the addresses.
     Sentinels,
 }
 
-/// A fleet that can be broken, and its history.
-pub struct Crew {
+/// A fleet for fault injection, and its history.
+pub struct Cluster {
     fleet: Fleet,
     rabbit_port: u16,
     ledger: Ledger,
-    forgery: Option<Forgery>,
-    /// Everybody.
+    mutant: Option<Mutant>,
+    /// All processes, in the order of their start.
     pub members: Vec<Member>,
     folder: Option<TempDir>,
 }
 
-impl Crew {
-    /// Nobody yet, on these servers.
+impl Cluster {
+    /// An empty cluster on these servers.
     pub fn on(rabbit: &Rabbit, redis: &Redis) -> Self {
         Self::at(rabbit, &redis.url(), Ledger::Port(redis.port()))
     }
 
-    /// Nobody yet, with a Redis behind sentinels.
+    /// An empty cluster with a Redis behind sentinels.
     pub fn behind(rabbit: &Rabbit, sentinels: &RedisSentinel) -> Self {
         Self::at(rabbit, &sentinels.url(), Ledger::Sentinels)
     }
@@ -89,21 +90,21 @@ impl Crew {
         let folder = folder.expect("a folder for the history");
         let fleet = Fleet::at(&rabbit.url(), redis_url);
         let (rabbit_port, members) = (rabbit.port(), Vec::new());
-        let (forgery, folder) = (None, Some(folder));
-        let mut crew = Self { fleet, rabbit_port, ledger, forgery, members, folder };
-        let history = crew.folder().to_str().expect("a plain name").to_owned();
-        crew.set(FOLDER, &history);
-        crew
+        let (mutant, folder) = (None, Some(folder));
+        let mut cluster = Self { fleet, rabbit_port, ledger, mutant, members, folder };
+        let history = cluster.folder().to_str().expect("a plain name").to_owned();
+        cluster.set(FOLDER, &history);
+        cluster
     }
 
-    /// A setting for everybody who starts from now on.
+    /// Sets an environment variable for all members that start from now on.
     pub fn set(&mut self, name: &'static str, value: &str) {
         self.fleet.set(name, value);
     }
 
-    /// Whoever is hired from now on is a broken build of its role, or none any more.
-    pub fn break_build(&mut self, forgery: Option<Forgery>) {
-        self.forgery = forgery;
+    /// Members added from now on behave as this broken build; `None` for the regular one.
+    pub fn break_build(&mut self, mutant: Option<Mutant>) {
+        self.mutant = mutant;
     }
 
     /// The folder of the history.
@@ -116,8 +117,8 @@ impl Crew {
         self.fleet.namespace()
     }
 
-    /// Starts so many of a kind and waits until the workers among them beat.
-    pub fn hire(&mut self, role: Role, count: usize) {
+    /// Starts `count` members of a role and waits until new workers have sent a heartbeat.
+    pub fn add(&mut self, role: Role, count: usize) {
         for _ in 0..count {
             let member = self.member(role);
             self.members.push(member);
@@ -139,14 +140,14 @@ impl Crew {
             Role::Server => {
                 self.fleet.command(&["worker", "--config", &self.config("serve", "serve")])
             }
-            Role::Hole => {
+            Role::FailsAll => {
                 self.fleet.command(&["worker", "--config", &self.config("fail", "command")])
             }
             Role::Commander => {
                 self.fleet.command(&["worker", "--config", &self.config("command", "command")])
             }
         };
-        let rabbit = Link::forging(self.rabbit_port, self.forgery);
+        let rabbit = Link::mutating(self.rabbit_port, self.mutant);
         let url = format!("amqp://guest:guest@127.0.0.1:{}/%2f", rabbit.port());
         command.env("LONGSHORE_AMQP_URL", url);
         let redis = match self.ledger {
@@ -156,14 +157,14 @@ impl Crew {
         if let Some(link) = &redis {
             command.env("LONGSHORE_REDIS_URL", format!("redis://127.0.0.1:{}/", link.port()));
         }
-        let alike = self.members.iter().filter(|member| member.role == role).count();
-        let name = format!("{role:?}-{alike}").to_lowercase();
+        let same_role = self.members.iter().filter(|member| member.role == role).count();
+        let name = format!("{role:?}-{same_role}").to_lowercase();
         let process = Process::start(&command);
         Member { name, role, rabbit, redis, process, should_run: true, losses: Vec::new() }
     }
 
-    /// The configuration of a worker whose task is this command of the chaos worker, or a served
-    /// one.
+    /// The configuration of a worker whose task is this command, or served command, of the chaos
+    /// worker.
     fn config(&self, verb: &str, kind: &str) -> String {
         let path = self.folder().join(format!("{verb}.toml"));
         let command = format!("[task.mark]\n{kind} = [{:?}, {verb:?}]\n", chaos_worker());
@@ -171,23 +172,23 @@ impl Crew {
         path.to_str().expect("a plain name").to_owned()
     }
 
-    /// All but the schedulers.
+    /// All members except the schedulers.
     pub fn workers(&self) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(|member| member.role != Role::Scheduler)
     }
 
-    /// When workers were killed, frozen or cut off.
-    pub fn losses(&self) -> Vec<LossCause> {
+    /// The losses of workers: kills, freezes and cuts.
+    pub fn losses(&self) -> Vec<WorkerLoss> {
         self.workers().flat_map(|worker| worker.losses.iter().copied()).collect()
     }
 
-    /// What the handlers and submitters wrote so far.
+    /// The history that handlers and submitters have written so far.
     pub fn history(&self) -> History {
         History::read(self.folder())
     }
 
-    /// Submits a job of a chaos task and insists until Longshore confirms it, as the documents tell clients to. `more` holds
-    /// further fields of the document.
+    /// Submits a job of a chaos task and repeats that until Longshore confirms it, as documented
+    /// for clients. `more` holds further fields of the document.
     #[track_caller]
     pub fn submit(&self, task: &str, total: u64, params: &Value, more: &Value) -> Uuid {
         let job = Uuid::now_v7();
@@ -195,19 +196,19 @@ impl Crew {
         job
     }
 
-    /// [`Crew::submit`] with an id that may have been used before.
+    /// [`Cluster::submit`] with an id that may have been used before.
     #[track_caller]
     pub fn submit_as(&self, job: Uuid, task: &str, total: u64, params: &Value, more: &Value) {
         let file = tempfile::Builder::new().suffix(".json").tempfile().expect("room for it");
         let document = Self::document(job, task, total, params, more);
         std::fs::write(file.path(), document.to_string()).expect("room for it");
         let path = file.path().to_str().expect("a plain name");
-        let told = Submissions { folder: self.folder() };
-        told.intend(job, task, total);
+        let submissions = Submissions { folder: self.folder() };
+        submissions.intend(job, task, total);
         wait_until(&format!("job {job} is accepted"), LONG, || {
             self.longshore(&["submit", path, "--json"]).code == Some(0)
         });
-        told.confirm(job);
+        submissions.confirm(job);
     }
 
     /// The document of a job of a chaos task. `more` holds further fields.
@@ -225,12 +226,12 @@ impl Crew {
         document
     }
 
-    /// Runs a `longshore` command that speaks to the servers without links.
+    /// Runs a `longshore` command that connects to the servers without links.
     pub fn longshore(&self, arguments: &[&str]) -> Run {
         finish(self.fleet.command(arguments))
     }
 
-    /// Asks Redis itself; nothing while it is away, or behind sentinels.
+    /// Sends a command to Redis; `None` while Redis is away, or behind sentinels.
     pub fn ask_redis(&self, command: &[&str]) -> Option<Reply> {
         match self.ledger {
             Ledger::Port(port) => Redis::ask(port, command).ok(),
@@ -238,7 +239,8 @@ impl Crew {
         }
     }
 
-    /// A field of a job's hash in Redis, empty while there is no answer. Behind sentinels the command line is asked.
+    /// A field of a job's hash in Redis, empty while there is no answer. Behind sentinels it comes
+    /// from `longshore status`.
     pub fn field(&self, job: Uuid, name: &str) -> String {
         if matches!(self.ledger, Ledger::Sentinels) {
             let status = self.longshore(&["status", &job.to_string(), "--json"]);
@@ -256,51 +258,51 @@ impl Crew {
         self.field(job, "done").parse().unwrap_or_default()
     }
 
-    /// How many chunks second workers ran as well, because the first took so long, by the books of all jobs.
-    pub fn copies(&self, history: &History) -> u64 {
-        let copies = history.intents.keys().map(|job| self.field(*job, "speculative_chunks"));
-        copies.map(|copies| copies.parse::<u64>().unwrap_or_default()).sum()
+    /// How many chunks of all jobs a second worker ran speculatively, according to the jobs'
+    /// counts.
+    pub fn speculative_chunks(&self, history: &History) -> u64 {
+        let counts = history.intents.keys().map(|job| self.field(*job, "speculative_chunks"));
+        counts.map(|count| count.parse::<u64>().unwrap_or_default()).sum()
     }
 
-    /// Waits until so many subtasks of a job are done.
+    /// Waits until `count` subtasks of a job are done.
     #[track_caller]
     pub fn await_done(&self, job: Uuid, count: u64) {
         wait_until(&format!("{count} of {job} are done"), LONG, || self.done(job) >= count);
     }
 
-    /// Waits until a job has ended, for as long as it moves.
+    /// Waits until a job has ended. Fails when it makes no progress.
     #[track_caller]
     pub fn await_end(&self, job: Uuid) {
         let ends = ["succeeded", "failed", "cancelled", "rejected"];
         let has_ended = || ends.contains(&self.field(job, "state").as_str());
-        let standing = || (self.field(job, "done"), self.field(job, "failed"));
+        let progress = || (self.field(job, "done"), self.field(job, "failed"));
         loop {
-            let before = standing();
-            let moves = holds_within(LONG, || has_ended() || standing() != before);
-            assert!(moves, "job {job} has stood still for {LONG:?}; done and failed: {before:?}");
+            let before = progress();
+            let moves = holds_within(LONG, || has_ended() || progress() != before);
+            assert!(moves, "job {job} made no progress in {LONG:?}; done and failed: {before:?}");
             if has_ended() {
                 return;
             }
         }
     }
 
-    /// What Longshore says of its jobs: all that it lists, and all that were intended.
+    /// What Longshore reports about its jobs: all that it lists, and all that were intended.
     #[track_caller]
-    pub fn told(&self, history: &History) -> BTreeMap<Uuid, Told> {
+    pub fn reported(&self, history: &History) -> BTreeMap<Uuid, ReportedJob> {
         let listed = self.longshore(&["status", "--json"]).json();
         let listed = listed.as_array().expect("a list").iter();
         let mut jobs: Vec<Uuid> = listed
             .map(|job| job["id"].as_str().and_then(|id| id.parse().ok()).expect("an id"))
             .collect();
         jobs.extend(history.intents.keys());
-        let told = jobs.into_iter().filter_map(|job| Some((job, self.told_of(job)?)));
-        told.collect()
+        jobs.into_iter().filter_map(|job| Some((job, self.reported_job(job)?))).collect()
     }
 
-    fn told_of(&self, job: Uuid) -> Option<Told> {
+    fn reported_job(&self, job: Uuid) -> Option<ReportedJob> {
         let id = job.to_string();
         let status = self.longshore(&["status", &id, "--json"]);
-        // 4: there is no such job.
+        // Exit code 4: there is no such job.
         if status.code == Some(4) {
             return None;
         }
@@ -309,7 +311,7 @@ impl Crew {
         let audit = self.longshore(&["audit", &id]);
         let results = self.longshore(&["results", &id]).stdout;
         let errors = self.longshore(&["errors", &id, "--json"]).stdout;
-        Some(Told {
+        Some(ReportedJob {
             state: status["state"].as_str().unwrap_or_default().to_owned(),
             total: count("total"),
             done: count("done"),
@@ -331,19 +333,19 @@ impl Crew {
         count("HLEN", "chunks") + count("ZCARD", "retry")
     }
 
-    /// The queues of this crew in RabbitMQ with their messages.
+    /// The queues of this cluster in RabbitMQ with their numbers of messages.
     pub fn queues(&self, rabbit: &Rabbit) -> Vec<(String, u64)> {
         let table = rabbit.ctl(&["list_queues", "--no-table-headers", "name", "messages"]);
         let rows = table.lines().filter_map(|line| line.split_once('\t'));
         let ours = rows.filter(|(name, _)| name.starts_with(self.namespace()));
-        // The journal is a stream: what was read from it stays.
+        // The journal is a stream, which keeps the messages that were read.
         let queues = ours.filter(|(name, _)| !name.ends_with(".journal"));
         queues
             .map(|(name, count)| (name.to_owned(), count.trim().parse().unwrap_or_default()))
             .collect()
     }
 
-    /// Keeps history and logs for a post-mortem and says where they are.
+    /// Keeps history and logs for an analysis, and returns their folder.
     fn keep(&mut self) -> Option<PathBuf> {
         for member in &self.members {
             let path = self.folder().join(format!("{}.log", member.name));
@@ -353,8 +355,8 @@ impl Crew {
     }
 }
 
-impl Drop for Crew {
-    #[expect(clippy::print_stderr, reason = "a failing test tells where its history is")]
+impl Drop for Cluster {
+    #[expect(clippy::print_stderr, reason = "a failing test says where its history is")]
     fn drop(&mut self) {
         if std::thread::panicking()
             && let Some(kept) = self.keep()
@@ -365,106 +367,109 @@ impl Drop for Crew {
 }
 
 impl Member {
-    /// Its process.
+    /// The id of the started process.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// The process that holds claims, by which marks name the worker. For `longshore worker`, which
-    /// is a supervisor, it is the child.
+    /// The id of the process that claims chunks, by which marks name the worker. For `longshore
+    /// worker`, which is a supervisor, it is the child.
     pub fn worker_pid(&self) -> u32 {
         match self.role {
             Role::Scheduler | Role::Worker => self.pid(),
-            Role::Server | Role::Hole | Role::Commander => child(self.pid()).unwrap_or_default(),
+            Role::Server | Role::FailsAll | Role::Commander => {
+                child(self.pid()).unwrap_or_default()
+            }
         }
     }
 
-    /// Whether it runs.
+    /// Whether the process runs.
     pub fn is_running(&self) -> bool {
         self.process.is_running()
     }
 
-    /// Whether it runs if nobody stopped it.
-    pub fn is_as_it_should(&self) -> bool {
+    /// Whether it runs, or the test has stopped it.
+    pub fn is_as_expected(&self) -> bool {
         !self.should_run || self.process.is_running()
     }
 
-    /// What it uses; nothing while it does not run.
-    pub fn vitals(&self) -> Vitals {
-        Vitals::of(self.pid()).unwrap_or_default()
+    /// The resources that it uses; zero while it does not run.
+    pub fn stats(&self) -> ProcessStats {
+        ProcessStats::of(self.pid()).unwrap_or_default()
     }
 
-    /// All that it has printed.
+    /// Everything that it has printed.
     pub fn output(&self) -> String {
         self.process.output()
     }
 
-    /// The end of what it has printed.
+    /// The last lines that it has printed.
     pub fn tail(&self) -> String {
         self.process.tail()
     }
 
     /// Kills it with SIGKILL.
-    pub fn kill(&mut self) -> LossCause {
+    pub fn kill(&mut self) -> WorkerLoss {
         self.should_run = false;
         let loss = self.lost(true);
         self.process.kill9();
         loss
     }
 
-    /// Asks it to leave with SIGTERM; does not wait.
-    pub fn ask_to_leave(&mut self) {
+    /// Asks it to stop with SIGTERM; does not wait.
+    pub fn terminate(&mut self) {
         self.should_run = false;
         self.process.signal("TERM");
     }
 
-    /// Starts it again, as a new incarnation, with fair links. Kills it if it still runs.
-    pub fn start_again(&mut self) {
+    /// Starts it again, as a new incarnation, with open links. Kills it if it still runs.
+    pub fn restart(&mut self) {
         self.process.restart();
         self.should_run = true;
-        self.mend();
+        self.open_links();
     }
 
-    /// Stops it in its tracks with SIGSTOP.
-    pub fn freeze(&mut self) -> LossCause {
+    /// Freezes it with SIGSTOP.
+    pub fn freeze(&mut self) -> WorkerLoss {
         let loss = self.lost(false);
         self.process.signal("STOP");
         loss
     }
 
-    /// Lets it go on.
+    /// Continues it with SIGCONT.
     pub fn thaw(&mut self) {
         self.process.signal("CONT");
     }
 
     /// Cuts it off from both servers.
-    pub fn cut_off(&mut self) -> LossCause {
+    pub fn cut_off(&mut self) -> WorkerLoss {
         let loss = self.lost(false);
-        self.set_links(Weather::CUT, Weather::CUT);
+        self.set_links(LinkState::CUT, LinkState::CUT);
         loss
     }
 
-    /// Ends whatever its links suffer from.
-    pub fn mend(&self) {
-        self.set_links(Weather::FAIR, Weather::FAIR);
+    /// Opens its links.
+    pub fn open_links(&self) {
+        self.set_links(LinkState::OPEN, LinkState::OPEN);
     }
 
-    /// Changes its links to RabbitMQ and Redis.
-    pub fn set_links(&self, rabbit: Weather, redis: Weather) {
+    /// Sets the state of its links to RabbitMQ and Redis.
+    pub fn set_links(&self, rabbit: LinkState, redis: LinkState) {
         self.rabbit.set(rabbit);
         if let Some(link) = &self.redis {
             link.set(redis);
         }
     }
 
-    fn lost(&mut self, for_good: bool) -> LossCause {
-        let loss = LossCause { worker: self.worker_pid(), at: Moment::now(), for_good };
+    fn lost(&mut self, for_good: bool) -> WorkerLoss {
+        let loss = WorkerLoss { worker: self.worker_pid(), at: Moment::now(), for_good };
         self.losses.push(loss);
         loss
     }
 }
 
-/// The subtasks that were given up because workers died of them, of what `longshore errors --json` printed.
+/// The subtasks that failed because workers died of them, from the output of `longshore errors
+/// --json`.
 fn poison(errors: &str) -> BTreeSet<u64> {
     let entries = errors.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
     let poison = entries.filter(|entry| entry.get("deaths").is_some());
@@ -479,7 +484,7 @@ fn child(pid: u32) -> Option<u32> {
     firsts.next()
 }
 
-/// The chaos worker of this build, which cargo builds for the tests of this crate.
+/// The path of the chaos worker, which cargo builds for the tests of this crate.
 fn chaos_worker() -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
     // target/PROFILE/deps/TEST-HASH -> target/PROFILE/longshore-chaos-worker
