@@ -1,13 +1,15 @@
-//! The JSON of jobs, recoveries, nodes and answers, as `--json` prints it and other programs read it.
+//! The JSON of jobs, recoveries, nodes and answers, as `--json` prints it and other programs read
+//! it.
 //!
-//! Each type here or marked so has its JSON Schema in `docs/views.schema.json`. A job and a recovery are
-//! flat and use the words of the ledger's keys; durations are milliseconds in fields that end in `_ms`.
-//! Deliberately absent: the layout for people, which is the CLI's.
+//! Each type here or marked so has its JSON Schema in `docs/views.schema.json`. A job and a
+//! recovery are flat and use the words of the ledger's keys; durations are milliseconds in fields
+//! that end in `_ms`. Deliberately absent: the layout for people, which is the CLI's.
 
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::state::JobState;
 use crate::{
@@ -210,6 +212,17 @@ impl From<&NodeRecord> for NodeView {
             isolated: record.isolated.clone(),
         }
     }
+}
+
+/// A result: of one subtask, or the reduced value of the job. Its schema would accept any object
+/// with a `result`, so it is not among the views of the schema.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ResultView<'a> {
+    /// The subtask; absent for the reduced value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<u64>,
+    /// The application's own JSON.
+    pub result: &'a RawValue,
 }
 
 /// The answer to a command about one job.

@@ -5,25 +5,13 @@ use longshore_producer::{Job, JobDocument};
 use longshore_protocol::JobSummary;
 use longshore_protocol::document::Results;
 use longshore_protocol::state::JobState;
-use serde::Serialize;
-use serde_json::value::RawValue;
+use longshore_protocol::wire::ResultView;
 
 use super::{Output, grouped, job, talk};
 use crate::failure::Failure;
 
 /// How many errors a failed job shows by itself; `longshore errors` shows all.
 const ERRORS_SHOWN: usize = 10;
-
-#[derive(Serialize)]
-struct Indexed<'a> {
-    index: u64,
-    result: &'a RawValue,
-}
-
-#[derive(Serialize)]
-struct Reduced<'a> {
-    result: &'a RawValue,
-}
 
 /// The reduced value of a job that has one; otherwise a line for each subtask that is done, in index order.
 pub(crate) async fn print(
@@ -38,7 +26,7 @@ pub(crate) async fn print(
     if document.reduce.is_some() && summary.state.is_success() {
         let value = job.value().await?;
         if output.is_json() {
-            output.json(&Reduced { result: &value })?;
+            output.json(&ResultView { index: None, result: &value })?;
         } else {
             output.data(value)?;
         }
@@ -47,7 +35,7 @@ pub(crate) async fn print(
         pin_mut!(results);
         while let Some((index, value)) = results.try_next().await? {
             if output.is_json() {
-                output.json(&Indexed { index, result: &value })?;
+                output.json(&ResultView { index: Some(index), result: &value })?;
             } else {
                 output.data(value)?;
             }

@@ -143,7 +143,6 @@ fn pairs<T>(mut arguments: Arguments, fields: &[Field<T>], from: &T) -> Argument
     arguments
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "the value of a field may be absent")]
 fn number(number: impl Into<u64>) -> Option<String> {
     Some(number.into().to_string())
 }
