@@ -6,7 +6,7 @@ ARG BASE_IMAGE=debian:trixie-slim
 FROM ${RUST_IMAGE} AS builder
 WORKDIR /src
 COPY . .
-RUN cargo build --profile dist --locked --package longshore --bin longshore
+RUN cargo build --profile dist --locked --package longshore-cli --bin longshore
 
 FROM ${BASE_IMAGE}
 # An unprivileged user: workers run commands whose parameters come from jobs.

@@ -1,5 +1,5 @@
-//! Measures quorum against classic for work queues, on a RabbitMQ of its own:
-//! `cargo run --release -p longshore-broker --example work_queue_kind [RUNS]`. The figures of decision record 0004 come from it.
+//! Compares quorum and classic work queues on a RabbitMQ of its own: `cargo run --release -p
+//! longshore-broker --example work_queue_kind [RUNS]`. Decision record 0004 has the figures.
 #![expect(clippy::print_stdout, reason = "a measurement that nobody sees is none")]
 
 use std::sync::Arc;
@@ -47,12 +47,13 @@ async fn main() {
     }
 }
 
-/// How the server ends before it starts again.
+/// How the server is stopped before it starts again.
 #[derive(Clone, Copy, Debug)]
 enum End {
-    /// As an administrator stops it.
+    /// By an orderly stop.
     Stop,
-    /// With SIGKILL, so many seconds after the last confirm. The queue was declared just before the first.
+    /// With SIGKILL, this many seconds after the last confirm. The queue was declared just before
+    /// the first publish.
     Kill(u64),
 }
 
@@ -71,7 +72,7 @@ fn work() -> Queue {
     Queue::Work("bench".to_owned())
 }
 
-/// As long as a chunk message.
+/// A message of the size of a chunk message.
 fn message() -> Outgoing {
     Outgoing { body: Bytes::from(vec![b'x'; 120]), ..Outgoing::default() }
 }
@@ -95,7 +96,8 @@ async fn publish_only(rabbit: &Rabbit) -> f64 {
     rate(MESSAGES, begun)
 }
 
-/// Publish with confirms, consume and acknowledge one by one, all at once.
+/// Messages per second while publishing with confirms, consuming and acknowledging one by one, all
+/// at the same time.
 async fn through(rabbit: &Arc<Rabbit>) -> f64 {
     let mut subscription = rabbit.subscribe(&work(), PREFETCH).await;
     let begun = Instant::now();
@@ -114,7 +116,8 @@ async fn through(rabbit: &Arc<Rabbit>) -> f64 {
     rate(MESSAGES, begun)
 }
 
-/// From the call of publish to the delivery, with one message under way; median and 99th percentile in microseconds.
+/// The time from the publish to the delivery, one message at a time: median and 99th percentile in
+/// microseconds.
 async fn one_at_a_time(rabbit: &Rabbit) -> (u128, u128) {
     let mut subscription = rabbit.subscribe(&work(), PREFETCH).await;
     let mut took = Vec::with_capacity(SINGLE_MESSAGES);
@@ -129,7 +132,7 @@ async fn one_at_a_time(rabbit: &Rabbit) -> (u128, u128) {
     (took[took.len() / 2], took[took.len() * 99 / 100])
 }
 
-/// How many confirmed messages are there after a clean stop or a kill.
+/// The number of confirmed messages that survive a stop or a kill.
 async fn after_restart(server: &mut Server, kind: WorkQueueKind, end: End) -> usize {
     let namespace = format!("{end:?}{}", kind.name());
     let rabbit = start(server, kind, &namespace).await;

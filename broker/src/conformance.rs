@@ -1,7 +1,7 @@
-//! What every implementation of [`Broker`] does, written once. An implementation's test walks through [`CASES`] and
-//! gives each a broker of its own that keeps a journal, and whose queues are empty.
+//! The tests that every implementation of [`Broker`] passes. The test of an implementation runs all
+//! [`CASES`], each with a broker of its own that has empty queues and keeps a journal.
 //!
-//! Deliberately absent: broken connections and restarts; they are tested where they can be made.
+//! Deliberately absent: broken connections and restarts, which are tested where they can be caused.
 
 mod journal;
 
@@ -14,20 +14,21 @@ use longshore_protocol::NodeId;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::journal::{
-    a_journal_is_read_from_where_one_left_off, a_journal_is_read_in_order_by_everyone,
-    a_place_in_another_journal_is_told_of, a_reader_waits_for_what_comes,
-    close_ends_the_reading_of_the_journal,
+    a_journal_is_read_in_order_by_everyone, a_journal_is_read_on_from_a_place,
+    a_place_in_another_journal_is_reported, a_reader_waits_for_new_records,
+    close_ends_readers_of_the_journal,
 };
 use crate::{Broker, Delivery, Depth, Outgoing, PublishError, Queue, Subscription};
 
-/// Everything on a local broker happens within milliseconds; a busy machine may need much more.
+/// The longest wait for something that is expected. A local broker needs milliseconds, a busy
+/// machine much more.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// How long nothing has to arrive before a case believes that nothing will.
+/// The wait after which a case concludes that nothing will arrive.
 const QUIET: Duration = Duration::from_millis(300);
-/// Between two looks at a condition.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+/// The wait between two checks of a condition.
+const BETWEEN_CHECKS: Duration = Duration::from_millis(20);
 
-/// A case: its name as a sentence, and what to run. It panics when the broker does something else.
+/// A case: its name as a sentence, and its test, which panics when the broker fails it.
 pub type Case = (&'static str, fn(Arc<dyn Broker>) -> BoxFuture<'static, ()>);
 
 macro_rules! cases {
@@ -48,23 +49,23 @@ cases![
     a_requeued_message_comes_again,
     a_requeued_message_is_not_lost_among_others,
     unsettled_messages_come_again_when_the_subscription_is_dropped,
-    fetched_messages_go_back_when_the_subscription_is_dropped,
+    fetched_messages_are_requeued_when_the_subscription_is_dropped,
     a_message_can_be_acknowledged_after_its_subscription_was_dropped,
     a_message_that_outlives_its_subscription_unsettled_comes_again,
     two_consumers_share_a_queue,
-    a_node_queue_goes_with_its_consumer,
-    a_node_queue_is_not_made_by_a_publish,
-    depth_counts_what_waits,
+    a_node_queue_is_deleted_with_its_consumer,
+    a_publish_does_not_create_a_node_queue,
+    depth_counts_waiting_messages,
     purge_empties_a_queue,
     two_thousand_publishes_at_once_all_arrive,
     a_subscription_may_come_before_the_first_message,
     jobs_and_dead_letters_are_queues_like_others,
     close_ends_subscriptions,
     a_journal_is_read_in_order_by_everyone,
-    a_journal_is_read_from_where_one_left_off,
-    a_reader_waits_for_what_comes,
-    a_place_in_another_journal_is_told_of,
-    close_ends_the_reading_of_the_journal,
+    a_journal_is_read_on_from_a_place,
+    a_reader_waits_for_new_records,
+    a_place_in_another_journal_is_reported,
+    close_ends_readers_of_the_journal,
 ];
 
 fn work() -> Queue {
@@ -114,7 +115,7 @@ async fn until(broker: &dyn Broker, queue: &Queue, what: &str, holds: impl Fn(De
             return;
         }
         assert!(Instant::now() < deadline, "{queue:?}: waited for {what}, found {depth:?}");
-        sleep(BETWEEN_LOOKS).await;
+        sleep(BETWEEN_CHECKS).await;
     }
 }
 
@@ -125,7 +126,7 @@ async fn publish_once_it_exists(broker: &dyn Broker, queue: &Queue, body: &str) 
         match broker.publish(queue, text(&body)).await {
             Ok(()) => return,
             Err(PublishError::Unroutable(_)) if Instant::now() < deadline => {
-                sleep(BETWEEN_LOOKS).await;
+                sleep(BETWEEN_CHECKS).await;
             }
             Err(error) => panic!("{queue:?}: {error}"),
         }
@@ -193,7 +194,7 @@ async fn no_more_than_the_prefetch_is_out_at_a_time(broker: Arc<dyn Broker>) {
     first.settle.ack().await;
     let third = expect(&mut *subscription, 2).await;
     expect_nothing(&mut *subscription).await;
-    // Dropping a message without settling it leaves it unacknowledged, so it makes no room.
+    // A message that is dropped without being settled stays unacknowledged, and takes up prefetch.
     drop((second, third));
     expect_nothing(&mut *subscription).await;
 }
@@ -217,13 +218,13 @@ async fn acknowledgements_in_any_order_are_for_their_own_messages_alone(broker: 
     for number in 0..100 {
         deliveries.push((number, expect(&mut *subscription, number).await));
     }
-    // 37 has no divisor in common with 100, so each has its turn, far from its neighbours'.
+    // 37 and 100 are coprime, so this order visits each number once, far from its neighbours.
     deliveries.sort_by_key(|(number, _)| number * 37 % 100);
     let (mut held, settled): (Vec<_>, Vec<_>) =
         deliveries.into_iter().partition(|(number, _)| number % 7 == 3);
     let settled = join_all(settled.into_iter().map(|(_, delivery)| delivery.settle.ack())).await;
-    // Each of these comes into the place of one that was acknowledged. A quorum queue of RabbitMQ may forget
-    // acknowledgements that it has not got to when their channel closes.
+    // Each of these arrives because one was acknowledged. A quorum queue of RabbitMQ may lose
+    // acknowledgements that it has not processed when their channel closes.
     for number in (100..).take(settled.len()) {
         held.push((number, expect(&mut *subscription, number).await));
     }
@@ -255,8 +256,8 @@ async fn a_requeued_message_comes_again(broker: Arc<dyn Broker>) {
     expect_nothing(&mut *subscription).await;
 }
 
-/// Where it comes again is nobody's promise: a classic queue gives it its old place, a quorum queue of RabbitMQ 3.10
-/// without a delivery limit the last one.
+/// The position of a requeued message is unspecified: a classic queue restores it, a quorum queue
+/// of RabbitMQ 3.10 without a delivery limit appends the message.
 async fn a_requeued_message_is_not_lost_among_others(broker: Arc<dyn Broker>) {
     publish_numbers(&*broker, &work(), 3).await;
     let mut subscription = broker.subscribe(&work(), 1).await;
@@ -289,12 +290,12 @@ async fn unsettled_messages_come_again_when_the_subscription_is_dropped(broker: 
     expect_nothing(&mut *subscription).await;
 }
 
-async fn fetched_messages_go_back_when_the_subscription_is_dropped(broker: Arc<dyn Broker>) {
+async fn fetched_messages_are_requeued_when_the_subscription_is_dropped(broker: Arc<dyn Broker>) {
     publish_numbers(&*broker, &work(), 20).await;
-    let mut hoarder = broker.subscribe(&work(), 20).await;
-    let held = expect(&mut *hoarder, 0).await;
+    let mut first = broker.subscribe(&work(), 20).await;
+    let held = expect(&mut *first, 0).await;
     until_depth(&*broker, &work(), Depth { ready: 0, consumers: 1 }).await;
-    drop(hoarder);
+    drop(first);
     until_ready(&*broker, &work(), 19).await;
     let mut subscription = broker.subscribe(&work(), 20).await;
     for number in 1..20 {
@@ -319,7 +320,8 @@ async fn a_message_that_outlives_its_subscription_unsettled_comes_again(broker: 
     expect_nothing(&mut *subscription).await;
 }
 
-/// A delivery whose subscription is gone, and another subscription that does not get it while it is held.
+/// A delivery whose subscription was dropped, and another subscription that does not receive it
+/// while it is held.
 async fn outlive_the_subscription(broker: &dyn Broker) -> (Delivery, Box<dyn Subscription>) {
     broker.publish(&work(), text("held")).await.expect("confirmed");
     let mut subscription = broker.subscribe(&work(), 1).await;
@@ -345,7 +347,7 @@ async fn two_consumers_share_a_queue(broker: Arc<dyn Broker>) {
     other.settle.ack().await;
 }
 
-async fn a_node_queue_goes_with_its_consumer(broker: Arc<dyn Broker>) {
+async fn a_node_queue_is_deleted_with_its_consumer(broker: Arc<dyn Broker>) {
     let queue = Queue::Node(NodeId::new("quay-1"));
     let mut subscription = broker.subscribe(&queue, 1).await;
     publish_once_it_exists(&*broker, &queue, "here").await;
@@ -361,7 +363,7 @@ async fn a_node_queue_goes_with_its_consumer(broker: Arc<dyn Broker>) {
             Ok(()) => assert!(Instant::now() < deadline, "the queue outlived its consumer"),
             Err(error) => panic!("{error}"),
         }
-        sleep(BETWEEN_LOOKS).await;
+        sleep(BETWEEN_CHECKS).await;
     }
     assert_eq!(broker.depth(&queue).await.expect("the depth can be asked for"), None);
     let mut subscription = broker.subscribe(&queue, 1).await;
@@ -369,14 +371,14 @@ async fn a_node_queue_goes_with_its_consumer(broker: Arc<dyn Broker>) {
     expect(&mut *subscription, "back").await.settle.ack().await;
 }
 
-async fn a_node_queue_is_not_made_by_a_publish(broker: Arc<dyn Broker>) {
+async fn a_publish_does_not_create_a_node_queue(broker: Arc<dyn Broker>) {
     let queue = Queue::Node(NodeId::new("nobody"));
     let sent = join_all((0..50).map(|number| {
         let broker = broker.clone();
         let queue = if number % 2 == 0 { queue.clone() } else { work() };
         async move { (number, broker.publish(&queue, text(&number)).await) }
     }));
-    // Each answer belongs to its own message, also when others are on their way.
+    // Each answer belongs to its own message, also while others are in flight.
     for (number, outcome) in sent.await {
         match outcome {
             Err(PublishError::Unroutable(back)) if number % 2 == 0 => assert_eq!(back, queue),
@@ -386,7 +388,7 @@ async fn a_node_queue_is_not_made_by_a_publish(broker: Arc<dyn Broker>) {
     }
 }
 
-async fn depth_counts_what_waits(broker: Arc<dyn Broker>) {
+async fn depth_counts_waiting_messages(broker: Arc<dyn Broker>) {
     assert_eq!(broker.depth(&work()).await.expect("the depth can be asked for"), None);
     publish_numbers(&*broker, &work(), 5).await;
     until_depth(&*broker, &work(), Depth { ready: 5, consumers: 0 }).await;
@@ -453,8 +455,8 @@ async fn close_ends_subscriptions(broker: Arc<dyn Broker>) {
     let ended = timeout(DEADLINE, waiting).await.expect("next() ends in time").expect("no panic");
     assert!(ended, "an idle subscription still got a message");
     assert!(timeout(DEADLINE, busy.next()).await.expect("next() ends in time").is_none());
-    // Too late, and harmless.
+    // Settling after the close does nothing.
     held.settle.ack().await;
     let refused = broker.publish(&work(), text("late")).await;
-    assert!(matches!(refused, Err(PublishError::Unknown(_))), "{refused:?}");
+    assert!(matches!(refused, Err(PublishError::Unknown { .. })), "{refused:?}");
 }

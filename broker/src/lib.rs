@@ -1,9 +1,11 @@
-//! Words in motion: queues of messages between applications, schedulers and workers.
+//! The message broker: queues of messages between applications, schedulers and workers.
 //!
-//! `rabbit` speaks AMQP to RabbitMQ and is the only code that names lapin; `memory` is the stand-in of the embedded
-//! mode and of simulations. One conformance suite holds both to the behaviour that is described here.
+//! `rabbit` speaks AMQP to RabbitMQ and is the only code that uses lapin; `memory` serves the
+//! embedded mode, tests and simulations. One conformance suite tests both for the behaviour that is
+//! described here.
 //!
-//! Deliberately absent: any knowledge of jobs. A message is a disposable hint; what it means is the ledger's.
+//! Deliberately absent: any knowledge of jobs. A message is a hint that may be lost; the ledger
+//! decides what it means.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -14,60 +16,73 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use longshore_protocol::{JournalPosition, NodeId};
+use longshore_protocol::{ErrorKind, JournalPosition, NodeId};
 
-/// A queue of one namespace. Declared by whoever publishes to it or consumes from it first.
+/// A queue of one namespace. The first publisher or consumer declares it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Queue {
-    /// `<ns>.jobs`: job documents from applications. Quorum, durable, bound to the exchange `<ns>` with key `jobs`.
+    /// `<ns>.jobs`: job documents from applications. Quorum, durable, bound to the exchange `<ns>`
+    /// with key `jobs`.
     Jobs,
-    /// `<ns>.waiting`: job documents that can't be judged yet, because what their globs name can't be reached. Quorum,
-    /// durable.
+    /// `<ns>.waiting`: job documents that can't be validated yet, because files or objects of their
+    /// globs can't be reached. Quorum, durable.
     Waiting,
-    /// `<ns>.dead`: what could not be accepted, with the reason in the header `reason`. Quorum, durable.
+    /// `<ns>.dead`: job documents that could not be accepted, with the reason in the header
+    /// `reason`. Quorum, durable.
     Dead,
-    /// `<ns>.work.<queue>`: chunks that wait for any worker of that pool. Durable; its kind is a setting.
+    /// `<ns>.work.<queue>`: chunks for any worker of that pool. Durable; its kind is a setting.
     Work(String),
-    /// `<ns>.node.<node>`: chunks placed on one worker. Exclusive to that worker's connection: it goes when the worker
-    /// goes, or stops to consume. Never declared by a publish.
+    /// `<ns>.node.<node>`: chunks placed on one worker. Exclusive to that worker's connection:
+    /// RabbitMQ deletes it when the worker disconnects or stops consuming. Never declared by a
+    /// publisher.
     Node(NodeId),
-    /// `<ns>.journal`: a stream, durable. Published to like the others, but read with [`Broker::read_journal`] alone: its
-    /// records stay where they are.
+    /// `<ns>.journal`: a stream, durable. Published to like the other queues, but read with
+    /// [`Broker::read_journal`] alone; reading removes nothing.
     Journal,
 }
 
-/// A message on its way out.
+/// A message to publish.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outgoing {
-    /// What is said.
+    /// The content.
     pub body: Bytes,
-    /// Names the message to whoever gets it; returned messages are recognised by it. Drawn at random when absent.
+    /// Identifies the message to its receiver, and returned messages to the publisher. Drawn at
+    /// random when absent.
     pub message_id: Option<String>,
-    /// Headers, all of them strings.
+    /// Headers; all values are strings.
     pub headers: Vec<(String, String)>,
 }
 
-/// Why a publish is not known to have worked. None of them says that the message did NOT arrive, but for `Unroutable`.
+/// Why a publish is not known to have worked. Only `Unroutable` says that the message did not
+/// arrive.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// No queue took the message.
-    #[error("no queue took the message for {0:?}")]
+    /// The message was routed to no queue.
+    #[error("the message for {0:?} was routed to no queue")]
     Unroutable(Queue),
     /// A nack, a time-out, a connection that broke: the message may or may not have arrived.
-    #[error("unknown whether the message arrived: {0}")]
-    Unknown(String),
-    /// RabbitMQ reads no messages while it is short of memory or disk space; these are its own words. The message may
-    /// still arrive once that is over.
+    #[error("unknown whether the message arrived: {reason}")]
+    Unknown {
+        /// The kind of failure.
+        kind: ErrorKind,
+        /// What the client library or RabbitMQ said, or a time-out.
+        reason: String,
+    },
+    /// RabbitMQ reads no messages while it is short of memory or disk space; holds RabbitMQ's
+    /// reason. The message may still arrive later.
     #[error("RabbitMQ accepts no messages: {0}; free memory or disk space on its machine")]
     Blocked(String),
 }
 
-/// Why the broker could not do as asked.
+/// Why a call to the broker failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It can't be reached, or refuses us. The text names the address (never the password) and the reason.
-    #[error("RabbitMQ at {address}: {reason}{}", advice(reason))]
-    Unreachable {
+    /// RabbitMQ can't be reached, or refuses us. The text names the address (never the password)
+    /// and the reason.
+    #[error("RabbitMQ at {address}: {reason}{}", advice(*kind))]
+    Unavailable {
+        /// The kind of failure.
+        kind: ErrorKind,
         /// Host and port.
         address: String,
         /// What the client library said, or a time-out.
@@ -76,52 +91,63 @@ pub enum Error {
     /// The address is not an AMQP URL.
     #[error("amqp_url: {0}")]
     BadUrl(String),
-    /// The namespace is not one.
+    /// The namespace can't be used.
     #[error("{0}")]
     BadNamespace(String),
 }
 
-/// What to do about it, as the end of a sentence, where the words of the library or of RabbitMQ tell.
-fn advice(reason: &str) -> &'static str {
-    const HANGS_UP: &str = "; see whether RabbitMQ is what listens there, and its log";
-    const ADVICE: [(&str, &str); 12] = [
-        ("ACCESS_REFUSED", "; correct user and password in amqp_url"),
-        (
-            "NOT_ALLOWED",
-            "; correct the virtual host in amqp_url, or create it and allow the user on it",
-        ),
-        ("Connection refused", "; start RabbitMQ, or correct amqp_url"),
-        ("No route to host", "; start RabbitMQ, or correct amqp_url"),
-        ("failed to lookup", "; correct the host in amqp_url"),
-        (
-            "connecting: no answer",
-            "; see whether RabbitMQ hangs, and what the network between drops",
-        ),
-        (
-            "no connection within",
-            "; see whether RabbitMQ hangs, and what the network between drops",
-        ),
-        ("no answer within", "; see RabbitMQ's log: it hangs, or is short of memory or disk space"),
-        ("onnection reset", HANGS_UP),
-        ("onnection aborted", HANGS_UP),
-        ("roken pipe", HANGS_UP),
-        ("nexpected end of file", HANGS_UP),
-    ];
-    ADVICE.iter().find(|(word, _)| reason.contains(word)).map_or("", |(_, advice)| advice)
+impl Error {
+    /// The kind of failure, for programs.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unavailable { kind, .. } => *kind,
+            Self::BadUrl(_) | Self::BadNamespace(_) => ErrorKind::BadConfig,
+        }
+    }
 }
 
-/// A message that arrived. Dropping it without settling it leaves it unacknowledged until the subscription ends;
-/// then the broker delivers it again.
+impl PublishError {
+    /// The kind of failure, for programs.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unroutable(_) => ErrorKind::NotFound,
+            Self::Unknown { kind, .. } => *kind,
+            Self::Blocked(_) => ErrorKind::Full,
+        }
+    }
+}
+
+/// What an operator can do about RabbitMQ, as the end of a sentence; empty where the kind of
+/// failure does not tell.
+fn advice(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Unreachable => "; start RabbitMQ, or correct amqp_url",
+        ErrorKind::Timeout => {
+            "; see whether RabbitMQ hangs or is short of memory or disk space, and what the \
+             network between drops"
+        }
+        ErrorKind::Disconnected => "; see whether RabbitMQ is what listens there, and its log",
+        ErrorKind::LoginRefused => "; correct user and password in amqp_url",
+        ErrorKind::Forbidden => {
+            "; correct the virtual host in amqp_url, or create it and give the user the \
+             permissions that docs/rabbitmq.md lists"
+        }
+        _ => "",
+    }
+}
+
+/// A message that arrived. If it is dropped without being settled, it stays unacknowledged until
+/// the subscription ends; then the broker delivers it again.
 pub struct Delivery {
-    /// What is said.
+    /// The content.
     pub body: Bytes,
-    /// Whether it was delivered before, to us or to somebody else.
+    /// Whether the message was delivered before, to this consumer or another one.
     pub redelivered: bool,
-    /// The publisher's name for it.
+    /// The id that the publisher gave it.
     pub message_id: Option<String>,
-    /// Text headers; others are left out.
+    /// The headers whose values are text.
     pub headers: Vec<(String, String)>,
-    /// How to settle it.
+    /// Settles the delivery.
     pub settle: Box<dyn Settle>,
 }
 
@@ -135,111 +161,119 @@ impl std::fmt::Debug for Delivery {
     }
 }
 
-/// Settles one delivery, once. Never fails: when the connection that brought the message is gone, the broker has
-/// already put the message back, and there is nothing left to settle.
+/// Settles one delivery, once. Never fails: when the connection of the delivery is gone, the broker
+/// has requeued the message already, and there is nothing left to settle.
 #[async_trait]
 pub trait Settle: Send + Sync {
-    /// The message is dealt with.
+    /// Acknowledges the message: it is processed.
     async fn ack(self: Box<Self>);
-    /// The message goes back to its queue, for somebody else.
+    /// Returns the message to its queue, for any consumer.
     async fn requeue(self: Box<Self>);
 }
 
-/// Deliveries of one queue. Survives reconnects: the broker's own loop connects, declares and consumes again, and
-/// unsettled deliveries of the broken connection come again. Dropping it cancels the consumer and puts back
-/// what was fetched but not handed out; deliveries already handed out can still be settled.
+/// The deliveries of one queue. A subscription survives reconnects: the broker connects, declares
+/// and consumes again, and delivers again what was unsettled on the broken connection. Dropping the
+/// subscription cancels the consumer and requeues messages that were fetched but not handed out;
+/// deliveries that were handed out can still be settled.
 #[async_trait]
 pub trait Subscription: Send {
-    /// The next delivery; waits through broken connections. `None` only once the broker has been closed.
+    /// Waits for the next delivery, through broken connections. `None` only once the broker has
+    /// been closed.
     async fn next(&mut self) -> Option<Delivery>;
 }
 
 /// A record of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalEntry {
-    /// Where it stands.
+    /// The record's place in the journal.
     pub place: JournalPosition,
-    /// What it says.
+    /// The content.
     pub body: Bytes,
 }
 
-/// What a reader of the journal comes upon.
+/// An event of reading the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// Reading begins here, or begins again after a broken connection: what is published from now on will be read.
+    /// Reading has begun, or begun again after a broken connection: records that are published from
+    /// now on will be read.
     Attached,
     /// The next record.
     Entry(JournalEntry),
 }
 
-/// Why there is nothing more to read.
+/// Why the journal can't be read any further.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JournalEnd {
     /// The broker was closed.
     #[error("the broker was closed")]
     Closed,
-    /// The record that was read last is not where it was: the journal was deleted, or so much of it that what follows can't
-    /// be known.
+    /// The record that was read last is not in its place: the journal, or its beginning up to some
+    /// later record, was deleted.
     #[error("the journal is not the one that was read before")]
     Lost,
-    /// The broker can't keep a journal.
+    /// The broker can't keep a journal, for this reason.
     #[error("{0}")]
     Unsupported(String),
 }
 
-/// Reads the journal in order, each record once, through broken connections. Dropping it ends the reading.
+/// Reads the journal in order, each record once, through broken connections, until it is dropped.
 #[async_trait]
 pub trait JournalReader: Send {
-    /// What comes next; waits for it. After an error there is nothing more. Safe to be dropped while it waits.
+    /// Waits for the next event. After an error there are no more. The future may be dropped while
+    /// it waits.
     async fn next(&mut self) -> Result<Reading, JournalEnd>;
 }
 
-/// How full a queue is.
+/// The messages and consumers of a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Depth {
-    /// Messages that wait to be delivered; those at a consumer, unacknowledged, are not counted.
+    /// Messages that wait to be delivered; unacknowledged ones at a consumer are not counted.
     pub ready: u64,
-    /// Consumers. A quorum queue counts a cancelled one until the last of its deliveries is settled.
+    /// Consumers. A quorum queue counts a cancelled consumer until the last of its deliveries is
+    /// settled.
     pub consumers: u64,
 }
 
-/// Whether the broker can be reached right now.
+/// The state of the connection to the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
     /// Connected.
     Up,
-    /// Not connected; the loop keeps trying.
+    /// Not connected; connecting is tried again.
     Down,
 }
 
-/// A broker of messages, seen from one process. Cheap to share behind an `Arc`.
+/// A message broker, seen from one process. Shared behind an `Arc`.
 #[async_trait]
 pub trait Broker: Send + Sync + 'static {
-    /// Publishes and waits for the broker's confirm, at most some seconds; persistently, unless it is a chunk, which is a hint
-    /// that the ledger can give again. Many may be in flight. Each
-    /// publish is tried once: what follows an unknown outcome is the caller's to decide.
+    /// Publishes a message and waits for the broker's confirm, for at most some seconds. Messages
+    /// are persistent, except chunk messages, which are hints that the ledger can issue again. Many
+    /// publishes may be in flight. Each is tried once: the caller decides what follows an unknown
+    /// outcome.
     async fn publish(&self, queue: &Queue, message: Outgoing) -> Result<(), PublishError>;
 
-    /// Starts to consume, with at most `prefetch` unsettled deliveries at a time. Comes back at once, also while
-    /// the broker is down.
+    /// Starts to consume, with at most `prefetch` unsettled deliveries at a time. Returns at once,
+    /// also while the broker is down.
     async fn subscribe(&self, queue: &Queue, prefetch: u16) -> Box<dyn Subscription>;
 
-    /// Reads the journal: what follows `after`, or all that is left of it. Comes back at once, also while the broker is
-    /// down. `None` from a broker that keeps no journal by its nature.
+    /// Reads the journal: the records after `after`, or all that it still has. Returns at once,
+    /// also while the broker is down. `None` from a broker that keeps no journal by design.
     async fn read_journal(&self, after: Option<JournalPosition>) -> Option<Box<dyn JournalReader>> {
         let _ = after;
         None
     }
 
-    /// How full a queue is; `None` if it does not exist. A `Node` queue can be looked at by its own worker only.
+    /// The depth of a queue; `None` if the queue does not exist. Only its own worker can ask for
+    /// the depth of a `Node` queue.
     async fn depth(&self, queue: &Queue) -> Result<Option<Depth>, Error>;
 
-    /// Throws away the messages that wait in a queue; of the journal, all of it: it begins anew.
+    /// Deletes the messages that wait in a queue. Of the journal, deletes everything.
     async fn purge(&self, queue: &Queue) -> Result<(), Error>;
 
-    /// Follows the link. The first value is the current one.
+    /// Follows the state of the connection. The first value is the current one.
     fn link(&self) -> tokio::sync::watch::Receiver<Link>;
 
-    /// Settles what is on its way out, closes the connections and ends every subscription. Waits at most `grace`.
+    /// Waits for publishes and settlements that are in flight, for at most `grace`; then closes the
+    /// connections and ends every subscription.
     async fn close(&self, grace: Duration);
 }

@@ -1,12 +1,13 @@
-//! A broker within the process: the stand-in of the embedded mode and of simulations.
+//! A broker in the memory of the process, for the embedded mode, for tests and for simulations.
 //!
-//! It behaves as RabbitMQ does where the trait can tell: messages are pushed to consumers in turn up to their
-//! prefetch, stay unacknowledged until they are settled or their subscription is dropped, and go back to the place
-//! that they had in their queue. A journal is kept only where one is asked for: what it is for, a ledger that is lost while
-//! the broker lives on, can't happen within one process.
+//! It behaves as RabbitMQ does, as far as the trait shows it: it pushes messages to consumers in
+//! turn, up to their prefetch; messages stay unacknowledged until they are settled or their
+//! subscription is dropped, and requeued messages return to their position in the queue. It keeps a
+//! journal only on request: a journal serves to rebuild a ledger that was lost while the broker was
+//! not, which can't happen within one process.
 //!
-//! Deliberately absent: persistence, a thread, a clock. Everything happens in the caller's own call, in order, so a
-//! simulation of tokio's time sees all of it.
+//! Deliberately absent: persistence, threads and clocks. Everything happens in the caller's own
+//! call, in order, so that a simulation of tokio's time controls all of it.
 
 mod journal;
 
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use longshore_protocol::JournalPosition;
+use longshore_protocol::{ErrorKind, JournalPosition};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
@@ -27,36 +28,38 @@ use crate::{
     Subscription,
 };
 
-/// Messages that may wait in one queue. The scheduler's window keeps queues short; reaching this means that somebody
-/// publishes without end, and an error is better than the process's memory. A chunk message weighs some 200 bytes.
+/// Most messages that may wait in one queue. The scheduler's window keeps queues short; a queue of
+/// this length means that a publisher does not stop, and an error is better than running out of
+/// memory. A chunk message takes some 200 bytes.
 pub const MAX_READY: usize = 1_000_000;
 
-/// A broker in memory. Every clone of the `Arc` around it sees the same queues.
+/// A broker in memory. All clones of the `Arc` around it share its queues.
 pub struct MemoryBroker {
-    hall: Arc<Hall>,
+    state: Arc<State>,
     link: watch::Sender<Link>,
 }
 
-/// All queues of one broker.
-struct Hall {
-    queues: Mutex<HashMap<Queue, Arc<Line>>>,
+/// The queues and the journal of one broker.
+struct State {
+    queues: Mutex<HashMap<Queue, Arc<MemoryQueue>>>,
     journal: Option<Arc<Journal>>,
 }
 
 /// One queue.
-struct Line {
+struct MemoryQueue {
     name: Queue,
-    state: Mutex<LineState>,
+    state: Mutex<QueueState>,
 }
 
 #[derive(Default)]
-struct LineState {
-    /// Waiting messages by the place that they were given on arrival; a requeue puts them back there.
+struct QueueState {
+    /// Waiting messages by the position that they got on arrival; a requeued message returns to its
+    /// position.
     ready: BTreeMap<u64, Message>,
     next_place: u64,
     consumers: Vec<Consumer>,
     next_consumer: u64,
-    /// The consumer that is asked first for the next message, so that they share.
+    /// The index of the consumer that is offered the next message first, so that consumers share.
     turn: usize,
 }
 
@@ -72,31 +75,31 @@ struct Consumer {
     id: u64,
     /// 0 means no limit, as in AMQP.
     prefetch: usize,
-    /// Unsettled: in the inbox, handed out, or dropped without being settled.
+    /// Unsettled messages: in the inbox, handed out, or dropped without being settled.
     held: usize,
     inbox: VecDeque<Message>,
-    /// Dropped without being settled; they go back when the subscription is dropped.
-    abandoned: Vec<Message>,
+    /// Messages that were dropped without being settled; requeued when the subscription is dropped.
+    dropped: Vec<Message>,
     arrival: Arc<Notify>,
 }
 
 impl MemoryBroker {
-    /// A broker without queues.
+    /// An empty broker without a journal.
     pub fn new() -> Self {
-        Self::over(None)
+        Self::build(None)
     }
 
-    /// A broker without queues that keeps a journal, every record of it, for as long as it lives.
+    /// An empty broker that keeps a journal, with every record, until it is dropped.
     pub fn with_journal() -> Self {
-        Self::over(Some(Arc::default()))
+        Self::build(Some(Arc::default()))
     }
 
-    fn over(journal: Option<Arc<Journal>>) -> Self {
-        let hall = Arc::new(Hall { queues: Mutex::default(), journal });
-        Self { hall, link: watch::Sender::new(Link::Up) }
+    fn build(journal: Option<Arc<Journal>>) -> Self {
+        let state = Arc::new(State { queues: Mutex::default(), journal });
+        Self { state, link: watch::Sender::new(Link::Up) }
     }
 
-    fn closed(&self) -> bool {
+    fn is_closed(&self) -> bool {
         *self.link.borrow() == Link::Down
     }
 }
@@ -107,37 +110,38 @@ impl Default for MemoryBroker {
     }
 }
 
-impl Hall {
-    /// The queue, and whether it exists already; it is made unless it is a node's, which only its consumer makes.
-    fn find(&self, queue: &Queue, for_consumer: bool) -> Option<Arc<Line>> {
+impl State {
+    /// Finds or creates the queue. `None` for a node's queue that does not exist, unless a consumer
+    /// asks: only a consumer creates it.
+    fn find(&self, queue: &Queue, for_consumer: bool) -> Option<Arc<MemoryQueue>> {
         let mut queues = self.queues.lock();
-        if let Some(line) = queues.get(queue) {
-            return Some(line.clone());
+        if let Some(found) = queues.get(queue) {
+            return Some(found.clone());
         }
         if matches!(queue, Queue::Node(_)) && !for_consumer {
             return None;
         }
-        let line = Arc::new(Line { name: queue.clone(), state: Mutex::default() });
-        queues.insert(queue.clone(), line.clone());
-        Some(line)
+        let made = Arc::new(MemoryQueue { name: queue.clone(), state: Mutex::default() });
+        queues.insert(queue.clone(), made.clone());
+        Some(made)
     }
 }
 
-impl LineState {
-    fn put(&mut self, message: Message) {
+impl QueueState {
+    fn enqueue(&mut self, message: Message) {
         self.ready.insert(message.place, message);
     }
 
-    fn put_back(&mut self, mut message: Message) {
+    fn requeue(&mut self, mut message: Message) {
         message.redelivered = true;
-        self.put(message);
+        self.enqueue(message);
     }
 
     fn consumer(&mut self, id: u64) -> Option<&mut Consumer> {
         self.consumers.iter_mut().find(|consumer| consumer.id == id)
     }
 
-    /// Hands waiting messages to consumers with room, in turn.
+    /// Passes waiting messages to consumers whose prefetch has room, in turn.
     fn dispatch(&mut self) {
         while !self.ready.is_empty() {
             let count = self.consumers.len();
@@ -164,29 +168,31 @@ impl Consumer {
 #[async_trait]
 impl Broker for MemoryBroker {
     async fn publish(&self, queue: &Queue, message: Outgoing) -> Result<(), PublishError> {
-        if self.closed() {
-            return Err(PublishError::Unknown("the broker is closed".to_owned()));
+        if self.is_closed() {
+            let reason = "the broker is closed".to_owned();
+            return Err(PublishError::Unknown { kind: ErrorKind::Disconnected, reason });
         }
         let unroutable = || PublishError::Unroutable(queue.clone());
         if *queue == Queue::Journal {
-            let journal = self.hall.journal.as_ref().ok_or_else(unroutable)?;
+            let journal = self.state.journal.as_ref().ok_or_else(unroutable)?;
             journal.append(message);
             return Ok(());
         }
-        let line = self.hall.find(queue, false).ok_or_else(unroutable)?;
-        let mut state = line.state.lock();
-        // The node may have gone between the look-up and the lock.
+        let found = self.state.find(queue, false).ok_or_else(unroutable)?;
+        let mut state = found.state.lock();
+        // The consumer of a node's queue may have gone between the look-up and the lock.
         if matches!(queue, Queue::Node(_)) && state.consumers.is_empty() {
             return Err(unroutable());
         }
         if state.ready.len() >= MAX_READY {
-            return Err(PublishError::Unknown(format!("{MAX_READY} messages wait in {queue:?}")));
+            let reason = format!("{MAX_READY} messages wait in {queue:?}");
+            return Err(PublishError::Unknown { kind: ErrorKind::Full, reason });
         }
         let place = state.next_place;
         state.next_place += 1;
         let Outgoing { body, message_id, headers } = message;
         let message_id = message_id.unwrap_or_else(|| Uuid::new_v4().to_string());
-        state.put(Message { place, body, message_id, headers, redelivered: false });
+        state.enqueue(Message { place, body, message_id, headers, redelivered: false });
         state.dispatch();
         Ok(())
     }
@@ -195,10 +201,11 @@ impl Broker for MemoryBroker {
         let arrival = Arc::new(Notify::new());
         let link = self.link.subscribe();
         loop {
-            let Some(line) = self.hall.find(queue, true) else { continue };
-            let mut state = line.state.lock();
-            // A node's queue that just went is not the one to consume from; the next look makes a new one.
-            if !self.hall.holds(&line) {
+            let Some(found) = self.state.find(queue, true) else { continue };
+            let mut state = found.state.lock();
+            // A node's queue that was just removed can't be consumed from; the next look-up creates
+            // a new one.
+            if !self.state.holds(&found) {
                 continue;
             }
             let id = state.next_consumer;
@@ -208,14 +215,14 @@ impl Broker for MemoryBroker {
                 prefetch: usize::from(prefetch),
                 held: 0,
                 inbox: VecDeque::new(),
-                abandoned: Vec::new(),
+                dropped: Vec::new(),
                 arrival: arrival.clone(),
             });
             state.dispatch();
             drop(state);
             return Box::new(MemorySubscription {
-                hall: self.hall.clone(),
-                line,
+                state: self.state.clone(),
+                queue: found,
                 id,
                 arrival,
                 link,
@@ -224,28 +231,28 @@ impl Broker for MemoryBroker {
     }
 
     async fn read_journal(&self, after: Option<JournalPosition>) -> Option<Box<dyn JournalReader>> {
-        let journal = self.hall.journal.as_ref()?;
+        let journal = self.state.journal.as_ref()?;
         Some(Box::new(journal.read(after, self.link.subscribe())))
     }
 
     async fn depth(&self, queue: &Queue) -> Result<Option<Depth>, Error> {
         if *queue == Queue::Journal {
-            return Ok(self.hall.journal.as_ref().map(|journal| journal.depth()));
+            return Ok(self.state.journal.as_ref().map(|journal| journal.depth()));
         }
-        let line = self.hall.queues.lock().get(queue).cloned();
-        Ok(line.map(|line| {
-            let state = line.state.lock();
+        let found = self.state.queues.lock().get(queue).cloned();
+        Ok(found.map(|queue| {
+            let state = queue.state.lock();
             Depth { ready: state.ready.len() as u64, consumers: state.consumers.len() as u64 }
         }))
     }
 
     async fn purge(&self, queue: &Queue) -> Result<(), Error> {
-        if let (Queue::Journal, Some(journal)) = (queue, &self.hall.journal) {
-            journal.begin_anew();
+        if let (Queue::Journal, Some(journal)) = (queue, &self.state.journal) {
+            journal.clear();
         }
-        let line = self.hall.queues.lock().get(queue).cloned();
-        if let Some(line) = line {
-            line.state.lock().ready.clear();
+        let found = self.state.queues.lock().get(queue).cloned();
+        if let Some(queue) = found {
+            queue.state.lock().ready.clear();
         }
         Ok(())
     }
@@ -254,22 +261,23 @@ impl Broker for MemoryBroker {
         self.link.subscribe()
     }
 
-    /// Nothing is ever on its way here, so there is nothing to wait for.
+    /// No message is ever in flight here, so there is nothing to wait for.
     async fn close(&self, _grace: Duration) {
         self.link.send_replace(Link::Down);
     }
 }
 
-impl Hall {
-    fn holds(&self, line: &Arc<Line>) -> bool {
-        // Called with the line locked: the only place that locks both takes them in this order too.
-        self.queues.lock().get(&line.name).is_some_and(|held| Arc::ptr_eq(held, line))
+impl State {
+    /// Whether the queue was not removed. Called with the queue locked; the only place that locks
+    /// both uses this order too.
+    fn holds(&self, queue: &Arc<MemoryQueue>) -> bool {
+        self.queues.lock().get(&queue.name).is_some_and(|held| Arc::ptr_eq(held, queue))
     }
 }
 
 struct MemorySubscription {
-    hall: Arc<Hall>,
-    line: Arc<Line>,
+    state: Arc<State>,
+    queue: Arc<MemoryQueue>,
     id: u64,
     arrival: Arc<Notify>,
     link: watch::Receiver<Link>,
@@ -282,7 +290,7 @@ impl Subscription for MemorySubscription {
             if *self.link.borrow_and_update() == Link::Down {
                 return None;
             }
-            let message = self.line.state.lock().consumer(self.id)?.inbox.pop_front();
+            let message = self.queue.state.lock().consumer(self.id)?.inbox.pop_front();
             if let Some(message) = message {
                 return Some(self.hand_out(message));
             }
@@ -303,7 +311,7 @@ impl MemorySubscription {
             message_id: Some(message.message_id.clone()),
             headers: message.headers.clone(),
             settle: Box::new(MemorySettle {
-                line: self.line.clone(),
+                queue: self.queue.clone(),
                 consumer: self.id,
                 message: Some(message),
             }),
@@ -313,35 +321,35 @@ impl MemorySubscription {
 
 impl Drop for MemorySubscription {
     fn drop(&mut self) {
-        let mut state = self.line.state.lock();
+        let mut state = self.queue.state.lock();
         let Some(index) = state.consumers.iter().position(|consumer| consumer.id == self.id) else {
             return;
         };
         let mut consumer = state.consumers.remove(index);
-        // What was fetched but never handed out was delivered as far as RabbitMQ can tell.
-        for message in consumer.inbox.drain(..).chain(consumer.abandoned.drain(..)) {
-            state.put_back(message);
+        // As with RabbitMQ, messages that were fetched but never handed out count as redelivered.
+        for message in consumer.inbox.drain(..).chain(consumer.dropped.drain(..)) {
+            state.requeue(message);
         }
         state.turn = 0;
-        if state.consumers.is_empty() && matches!(self.line.name, Queue::Node(_)) {
+        if state.consumers.is_empty() && matches!(self.queue.name, Queue::Node(_)) {
             state.ready.clear();
-            self.hall.queues.lock().remove(&self.line.name);
+            self.state.queues.lock().remove(&self.queue.name);
             return;
         }
         state.dispatch();
     }
 }
 
-/// Settles one message; `message` is there until it is settled.
+/// Settles one message. `message` is `Some` until it is settled.
 struct MemorySettle {
-    line: Arc<Line>,
+    queue: Arc<MemoryQueue>,
     consumer: u64,
     message: Option<Message>,
 }
 
 impl MemorySettle {
-    fn release(&self) -> MutexGuard<'_, LineState> {
-        let mut state = self.line.state.lock();
+    fn release(&self) -> MutexGuard<'_, QueueState> {
+        let mut state = self.queue.state.lock();
         if let Some(consumer) = state.consumer(self.consumer) {
             consumer.held -= 1;
         }
@@ -360,7 +368,7 @@ impl Settle for MemorySettle {
     async fn requeue(mut self: Box<Self>) {
         if let Some(message) = self.message.take() {
             let mut state = self.release();
-            state.put_back(message);
+            state.requeue(message);
             state.dispatch();
         }
     }
@@ -369,11 +377,11 @@ impl Settle for MemorySettle {
 impl Drop for MemorySettle {
     fn drop(&mut self) {
         let Some(message) = self.message.take() else { return };
-        let mut state = self.line.state.lock();
+        let mut state = self.queue.state.lock();
         match state.consumer(self.consumer) {
-            Some(consumer) => consumer.abandoned.push(message),
+            Some(consumer) => consumer.dropped.push(message),
             None => {
-                state.put_back(message);
+                state.requeue(message);
                 state.dispatch();
             }
         }
@@ -385,24 +393,24 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_queue_that_nobody_empties_ends_in_an_error_instead_of_the_memory() {
+    async fn a_queue_without_consumers_reports_an_error_before_memory_runs_out() {
         let broker = MemoryBroker::new();
         let queue = Queue::Work("bulk".to_owned());
         for _ in 0..MAX_READY {
             broker.publish(&queue, Outgoing::default()).await.expect("there is room");
         }
         let refused = broker.publish(&queue, Outgoing::default()).await;
-        assert!(matches!(refused, Err(PublishError::Unknown(_))), "{refused:?}");
+        assert!(matches!(refused, Err(PublishError::Unknown { .. })), "{refused:?}");
         broker.purge(&queue).await.expect("purged");
         broker.publish(&queue, Outgoing::default()).await.expect("there is room again");
     }
 
     #[tokio::test]
-    async fn a_closed_broker_takes_nothing() {
+    async fn a_closed_broker_accepts_no_messages() {
         let broker = MemoryBroker::new();
         broker.close(Duration::ZERO).await;
         let refused = broker.publish(&Queue::Jobs, Outgoing::default()).await;
-        assert!(matches!(refused, Err(PublishError::Unknown(_))), "{refused:?}");
+        assert!(matches!(refused, Err(PublishError::Unknown { .. })), "{refused:?}");
         assert_eq!(*broker.link().borrow(), Link::Down);
     }
 }

@@ -1,4 +1,4 @@
-//! RabbitMQ does what every broker does, with both kinds of work queue.
+//! RabbitMQ passes the conformance suite of brokers, with both kinds of work queue.
 #![expect(clippy::print_stderr, reason = "a failing run shows how far it came")]
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use longshore_broker::conformance::CASES;
 use longshore_broker::rabbit::{Config, Rabbit, WorkQueueKind};
 use longshore_test_servers::Rabbit as Server;
 
-/// Each case has queues of its own on the one server.
+/// Each case has a namespace of its own on the one server.
 static NAMESPACES: AtomicU32 = AtomicU32::new(0);
 
 fn start(kind: WorkQueueKind) -> Rabbit {

@@ -1,5 +1,6 @@
-//! Connection attempts that are given up in the midst of something, together with the runtime below them. No thread may
-//! panic for it: applications embed this, and a panic of a thread that is not theirs is nothing that they can catch.
+//! Attempts to connect that are cancelled at any point, together with the runtime below them, make
+//! no thread panic: applications embed the broker, and can't catch a panic of a thread that they
+//! did not start.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +18,7 @@ fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads")
 }
 
-/// Accepts connections, and drops each at once, or never.
+/// A listener that accepts connections, and either closes each at once or keeps all of them open.
 fn listener(hangs_up: bool) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("bound");
@@ -32,7 +33,7 @@ fn listener(hangs_up: bool) -> SocketAddr {
     address
 }
 
-/// Whether lapin has a thread left.
+/// Whether a thread of lapin's is running.
 fn has_threads() -> bool {
     let tasks = std::fs::read_dir("/proc/self/task").expect("Linux has it");
     tasks.flatten().any(|task| {
@@ -53,7 +54,7 @@ fn a_runtime_that_ends_while_a_connection_is_opened_makes_nothing_panic() {
             runtime.block_on(async {
                 let config = Config::new(format!("amqp://{address}"), "ends");
                 let rabbit = Rabbit::start(config).expect("the URL is good");
-                // Each attempt is given up a little later than the one before.
+                // Each attempt is cancelled a little later than the one before.
                 let longest = Duration::from_micros(20 * u64::from(attempt));
                 let _ = rabbit.connected(longest).await;
             });

@@ -1,4 +1,5 @@
-//! RabbitMQ when links break: everything goes on by itself, and nothing that was confirmed is lost.
+//! Broken connections to RabbitMQ: publishing, consuming and reading go on, and no confirmed
+//! message is lost.
 #![expect(clippy::print_stderr, reason = "a failing run shows how far it came")]
 
 use std::collections::HashSet;
@@ -12,7 +13,7 @@ use longshore_broker::{
     Broker, Delivery, Error, JournalEnd, JournalReader, Link, Outgoing, PublishError, Queue,
     Reading, Subscription,
 };
-use longshore_protocol::{NodeId, Severity};
+use longshore_protocol::{ErrorKind, NodeId, Severity};
 use longshore_test_servers::{Rabbit as Server, free_port};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, block_in_place};
@@ -21,9 +22,9 @@ use tokio_util::sync::CancellationToken;
 
 /// A restart of RabbitMQ takes some ten seconds, more on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// Messages that show that publishing works.
+/// The number of confirmed messages that shows that publishing works.
 const ENOUGH: usize = 100;
-/// Between two tries of something that is expected to work again soon.
+/// The wait between two attempts at something that is expected to work again soon.
 const BETWEEN_TRIES: Duration = Duration::from_millis(20);
 
 fn config(server: &Server, namespace: &str) -> Config {
@@ -53,15 +54,15 @@ async fn next(subscription: &mut dyn Subscription, what: &str) -> Delivery {
     delivery.unwrap_or_else(|_| panic!("waited in vain for {what}")).expect("a delivery")
 }
 
-/// How far publishing has come.
+/// The progress of publishing.
 #[derive(Clone, Copy, Default)]
 struct Progress {
     confirmed: usize,
-    /// The last one that was confirmed.
+    /// The last message that was confirmed.
     last: u64,
 }
 
-/// Publishes numbers until `stop`, and gives back which were confirmed, and how many were not.
+/// Publishes numbers until `stop`; gives those that were confirmed, and how many were not.
 fn publish_until(
     stop: CancellationToken,
     rabbit: Arc<Rabbit>,
@@ -75,7 +76,7 @@ fn publish_until(
                     confirmed.insert(next);
                     progress.send_replace(Progress { confirmed: confirmed.len(), last: next });
                 }
-                Err(PublishError::Unknown(_)) => unknown += 1,
+                Err(PublishError::Unknown { .. }) => unknown += 1,
                 Err(error) => panic!("message {next}: {error}"),
             }
             next += 1;
@@ -84,7 +85,8 @@ fn publish_until(
     })
 }
 
-/// Asks for the depth of the queue until `stop`: whoever asks sees nothing of a connection that is replaced.
+/// Asks for the depth of the queue until `stop`: callers do not notice a connection that is
+/// replaced.
 fn ask_until(stop: CancellationToken, rabbit: Arc<Rabbit>) -> JoinHandle<()> {
     tokio::spawn(async move {
         while !stop.is_cancelled() {
@@ -93,7 +95,8 @@ fn ask_until(stop: CancellationToken, rabbit: Arc<Rabbit>) -> JoinHandle<()> {
     })
 }
 
-/// Consumes and acknowledges until every number that `wanted` will name has come, but for those up to `lost`.
+/// Consumes and acknowledges until every number that `wanted` gives has arrived, except those up to
+/// `lost`.
 async fn consume_all(
     mut subscription: Box<dyn Subscription>,
     wanted: JoinHandle<(HashSet<u64>, u64)>,
@@ -101,7 +104,7 @@ async fn consume_all(
 ) -> (HashSet<u64>, u64) {
     let mut seen = HashSet::new();
     while !wanted.is_finished() {
-        // A pause in the stream is expected here; only the end counts.
+        // Pauses in the stream are expected.
         if let Ok(delivery) = timeout(BETWEEN_TRIES, subscription.next()).await {
             let delivery = delivery.expect("the subscription lives on");
             seen.insert(number(&delivery));
@@ -119,16 +122,17 @@ async fn consume_all(
     (confirmed, unknown)
 }
 
-/// What may be lost while the links are broken.
+/// The messages that may be lost while the connections are broken.
 #[derive(PartialEq)]
 enum Losses {
-    /// Nothing that was confirmed.
+    /// No confirmed message.
     Nothing,
-    /// What was published before.
-    WhatWasThere,
+    /// Messages that were published before.
+    Earlier,
 }
 
-/// Publishes and consumes while `disturb` breaks the links; nothing else may be lost, and it has to go on.
+/// Publishes and consumes while `disturb` breaks the connections. Only `losses` may be lost, and
+/// both have to go on.
 async fn survives(rabbit: Arc<Rabbit>, losses: Losses, disturb: impl FnOnce() + Send) {
     let stop = CancellationToken::new();
     let (progress, mut confirmed) = watch::channel(Progress::default());
@@ -142,7 +146,7 @@ async fn survives(rabbit: Arc<Rabbit>, losses: Losses, disturb: impl FnOnce() + 
     let up = timeout(DEADLINE, link.wait_for(|link| *link == Link::Up)).await;
     assert_eq!(*up.expect("the link comes back in time").expect("the broker lives"), Link::Up);
     let then = *confirmed.borrow();
-    if losses == Losses::WhatWasThere {
+    if losses == Losses::Earlier {
         lost.set(then.last).expect("set once");
     }
     let at_least = then.confirmed + ENOUGH;
@@ -162,17 +166,18 @@ async fn reaches(progress: &mut watch::Receiver<Progress>, count: usize, what: &
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_broker_is_used_again() {
+async fn a_restarted_broker_is_used_again_after_a_kill() {
     let mut server = block_in_place(Server::start);
     let rabbit = start(&server, "killed").await;
-    survives(rabbit, Losses::WhatWasThere, || {
+    survives(rabbit, Losses::Earlier, || {
         server.kill9();
         server.restart();
     })
     .await;
 }
 
-/// Not killed: RabbitMQ 3.10 forgets a quorum queue that is killed soon after it was declared (decision record 0004).
+/// Restarted, not killed: RabbitMQ 3.10 loses a quorum queue if it is killed soon after the
+/// declaration (decision record 0004).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_loses_nothing_that_was_confirmed_in_a_quorum_queue() {
     let mut server = block_in_place(Server::start);
@@ -220,8 +225,10 @@ async fn a_queue_deleted_under_its_consumer_is_declared_and_consumed_again() {
 }
 
 #[track_caller]
-fn names(found: Result<(), Error>, parts: &[&str]) {
-    let text = found.expect_err("there is nothing to connect to").to_string();
+fn names(found: Result<(), Error>, kind: ErrorKind, parts: &[&str]) {
+    let error = found.expect_err("there is nothing to connect to");
+    assert_eq!(error.kind(), kind, "{error}");
+    let text = error.to_string();
     for part in parts {
         assert!(text.contains(part), "expected `{part}` in: {text}");
     }
@@ -241,27 +248,31 @@ async fn connect(url: &str) -> (Result<(), Error>, Vec<String>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_wrong_is_named() {
+async fn failures_to_connect_are_named_and_have_their_kind() {
     let server = block_in_place(Server::shared);
     let port = server.port();
     let (found, checks) = connect(&format!("amqp://guest:sesame@127.0.0.1:{port}/%2f")).await;
-    names(found, &[&format!("127.0.0.1:{port}"), "login refused for user `guest`"]);
+    names(
+        found,
+        ErrorKind::LoginRefused,
+        &[&format!("127.0.0.1:{port}"), "login refused for user `guest`"],
+    );
     assert_eq!(checks, ["rabbitmq.login"]);
 
     let (found, checks) = connect(&format!("amqp://guest:guest@127.0.0.1:{port}/nowhere")).await;
-    names(found, &["virtual host `nowhere` refused"]);
+    names(found, ErrorKind::Forbidden, &["virtual host `nowhere` refused"]);
     assert_eq!(checks, ["rabbitmq.vhost"]);
 
     let free = free_port().expect("a free port");
     let (found, checks) = connect(&format!("amqp://guest:sesame@127.0.0.1:{free}")).await;
-    names(found, &[&format!("127.0.0.1:{free}"), "onnection refused"]);
+    names(found, ErrorKind::Unreachable, &[&format!("127.0.0.1:{free}"), "onnection refused"]);
     assert_eq!(checks, ["rabbitmq.reachable"]);
 
-    // Something listens there, but never says a word.
+    // A listener that never answers.
     let mute = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
     let mute = mute.local_addr().map(|at| (mute, at.port())).expect("its port");
     let (found, checks) = connect(&format!("amqp://guest:sesame@127.0.0.1:{}", mute.1)).await;
-    names(found, &["no answer within 5s"]);
+    names(found, ErrorKind::Timeout, &["no answer within 5s"]);
     assert_eq!(checks, ["rabbitmq.handshake"]);
 
     let (found, checks) = connect(&server.url()).await;
@@ -270,7 +281,24 @@ async fn what_is_wrong_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_blocked_broker_holds_up_publishes_but_not_acknowledgements() {
+async fn ready_waits_for_a_server_and_gives_up_when_the_login_is_refused() {
+    let server = block_in_place(Server::shared);
+    let url = format!("amqp://guest:sesame@127.0.0.1:{}/%2f", server.port());
+    let refused = Rabbit::start(Config::new(url, "links")).expect("the URL is good");
+    let outcome = timeout(DEADLINE, refused.ready()).await.expect("it gives up");
+    assert_eq!(outcome.expect_err("the login is refused").kind(), ErrorKind::LoginRefused);
+
+    let free = free_port().expect("a free port");
+    let config = Config::new(format!("amqp://127.0.0.1:{free}"), "links");
+    let away = Rabbit::start(config).expect("the URL is good");
+    assert!(timeout(Duration::from_secs(2), away.ready()).await.is_err(), "it waits");
+    away.close(Duration::ZERO).await;
+    let outcome = timeout(DEADLINE, away.ready()).await.expect("it ends with the broker");
+    outcome.expect_err("the broker is closed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blocked_broker_stops_publishes_but_not_acknowledgements() {
     let server = block_in_place(Server::start);
     let limit = Duration::from_secs(2);
     let timeouts = Timeouts { publish: limit, ..Timeouts::default() };
@@ -292,7 +320,8 @@ async fn a_blocked_broker_holds_up_publishes_but_not_acknowledgements() {
         );
         assert!(begun.elapsed() < limit * 2, "it took {:?}", begun.elapsed());
     }
-    // With a prefetch of 2, each further message needs an acknowledgement that has reached RabbitMQ.
+    // With a prefetch of 2, each further message needs an acknowledgement that has reached
+    // RabbitMQ.
     first.settle.ack().await;
     for body in 1..20 {
         let delivery = next(&mut *subscription, "a message during the alarm").await;
@@ -308,7 +337,7 @@ async fn a_blocked_broker_holds_up_publishes_but_not_acknowledgements() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frozen_broker_is_given_up_and_found_again() {
+async fn a_frozen_broker_is_disconnected_and_connected_again() {
     let mut server = block_in_place(Server::start);
     let short = Duration::from_secs(2);
     let timeouts = Timeouts { connect: short, publish: short, call: short };
@@ -326,7 +355,7 @@ async fn a_frozen_broker_is_given_up_and_found_again() {
         let down = runtime.block_on(timeout(DEADLINE, down));
         down.expect("a frozen broker is noticed").expect("the broker lives");
         let refused = runtime.block_on(watcher.publish(&work(), text(&0)));
-        assert!(matches!(refused, Err(PublishError::Unknown(_))), "{refused:?}");
+        assert!(matches!(refused, Err(PublishError::Unknown { .. })), "{refused:?}");
         server.thaw();
     })
     .await;
@@ -353,7 +382,7 @@ async fn an_existing_queue_of_another_kind_is_used_as_it_is() {
     quorum.close(Duration::from_secs(5)).await;
 }
 
-/// The permissions of docs/rabbitmq.md, with another namespace.
+/// The permissions are those of docs/rabbitmq.md, with another namespace.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_documented_permissions_suffice() {
     let server = block_in_place(Server::shared);
@@ -391,12 +420,12 @@ async fn the_documented_permissions_suffice() {
     next(&mut *placed, "the placed chunk").await.settle.ack().await;
     let refused = app.publish(&work(), text(&3)).await;
     assert!(
-        matches!(refused, Err(PublishError::Unknown(_))),
+        matches!(refused, Err(PublishError::Unknown { .. })),
         "an application may publish jobs only"
     );
 }
 
-/// Reads the journal until `count` records have come, each once and in order.
+/// Reads `count` records of the journal, each once and in order.
 async fn read_numbers(reader: &mut dyn JournalReader, from: u64, count: u64) {
     let mut next = from;
     while next < from + count {
@@ -404,7 +433,7 @@ async fn read_numbers(reader: &mut dyn JournalReader, from: u64, count: u64) {
         match read.unwrap_or_else(|_| panic!("waited in vain for record {next}")) {
             Ok(Reading::Entry(entry)) => {
                 let number: u64 = String::from_utf8_lossy(&entry.body).parse().expect("a number");
-                // One whose confirm was lost was published again.
+                // A record whose confirm was lost was published twice.
                 assert!(number == next || number + 1 == next, "{number} in place of {next}");
                 next = number + 1;
             }
@@ -424,9 +453,10 @@ async fn publish_to_journal(rabbit: &Rabbit, numbers: std::ops::Range<u64>) {
     }
 }
 
-/// Not killed: RabbitMQ 3.10 forgets a stream that is killed within moments of its declaration (decision record 0013).
+/// Restarted, not killed: RabbitMQ 3.10 loses a stream if it is killed soon after the declaration
+/// (decision record 0013).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_journal_outlives_a_restart_and_is_read_on() {
+async fn the_journal_survives_a_restart_and_is_read_on() {
     let mut server = block_in_place(Server::start);
     let rabbit = start(&server, "journal").await;
     publish_to_journal(&rabbit, 0..50).await;
@@ -445,7 +475,7 @@ async fn the_journal_outlives_a_restart_and_is_read_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_without_streams_is_told_of_and_goes_on_working() {
+async fn a_server_without_streams_is_reported_and_goes_on_working() {
     let server = block_in_place(Server::start_without_streams);
     let features = block_in_place(|| server.ctl(&["list_feature_flags", "name", "state"]));
     if features.lines().any(|line| line.starts_with("stream_queue") && line.contains("enabled")) {
@@ -464,11 +494,11 @@ async fn a_server_without_streams_is_told_of_and_goes_on_working() {
     rabbit.close(Duration::from_secs(5)).await;
 }
 
-/// An administrator's queue of the journal's name that is no stream.
+/// An administrator has declared a queue of the journal's name that is not a stream.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_journal_that_is_no_stream_is_not_read() {
+async fn a_journal_that_is_not_a_stream_is_not_read() {
     let server = block_in_place(Server::shared);
-    // Somebody else has declared it as a classic queue.
+    // Declared as a classic queue.
     let declare = r#"rabbit_amqqueue:declare({resource, <<"/">>, queue, <<"odd.journal">>}, true,
         false, [], none, <<"guest">>)."#;
     block_in_place(|| server.ctl(&["eval", declare]));
@@ -488,9 +518,10 @@ async fn a_journal_that_is_no_stream_is_not_read() {
     rabbit.close(Duration::from_secs(5)).await;
 }
 
-/// RabbitMQ 3.10 answers some of them with an internal error and ends their connection.
+/// RabbitMQ 3.10 answers some of the declarations with an internal error and ends their
+/// connections.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_who_declare_the_journal_at_once_all_get_to_read_it() {
+async fn many_processes_that_declare_the_journal_at_once_all_read_it() {
     let server = block_in_place(Server::shared);
     for round in 0..5 {
         let namespace = format!("crowd{round}");

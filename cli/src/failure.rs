@@ -116,7 +116,7 @@ impl From<longshore_broker::Error> for Failure {
         use longshore_broker::Error as E;
         match error {
             E::BadUrl(_) | E::BadNamespace(_) => Self::Usage(error.to_string()),
-            E::Unreachable { .. } => Self::Unreachable(error.to_string()),
+            E::Unavailable { .. } => Self::Unreachable(error.to_string()),
         }
     }
 }

@@ -23,7 +23,6 @@
 //! set when index i succeeded, bit i of `failed` when it failed for good. Subtasks and reduce nodes
 //! have separate [`Counts`](longshore_protocol::Counts).
 
-mod cause;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod keys;
@@ -31,6 +30,7 @@ pub mod memory;
 pub mod op;
 pub mod poison;
 pub mod redis;
+mod remedy;
 mod retention;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -40,11 +40,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use longshore_protocol::state::{IllegalTransition, JobState};
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobSummary, JournalPosition, NodeId,
-    NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Stall, Timestamp,
+    Audit, ChunkId, ChunkMessage, ErrorEntry, ErrorKind, Finding, JobId, JobSummary,
+    JournalPosition, NodeId, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord,
+    Stall, Timestamp,
 };
 
-pub use cause::Cause;
 pub use op::{
     Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, Claim, ClaimParams, Commit,
     CommitParams, Committed, DeclareLostParams, Ended, ErrorsParams, Event, Grant, Held, Holder,
@@ -62,8 +62,10 @@ pub enum Error {
     /// The ledger can't be reached, refuses the login, or did not answer in time. Whether the
     /// operation happened is unknown. The text names the address (never the password) and the
     /// reason.
-    #[error("Redis at {address}: {reason}{}", cause::advice(reason))]
+    #[error("Redis at {address}: {reason}{}", remedy::advice(*kind))]
     Unavailable {
+        /// The kind of failure.
+        kind: ErrorKind,
         /// Host and port.
         address: String,
         /// The message of the client library, or a time-out.

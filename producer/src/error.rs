@@ -1,12 +1,12 @@
-//! What can go wrong between an application and its job.
+//! The errors of the client library.
 
 use std::time::Duration;
 
 use longshore_ledger::ControlError;
 use longshore_protocol::state::JobState;
-use longshore_protocol::{Invalid, JobId, Timestamp};
+use longshore_protocol::{ErrorKind, Invalid, JobId, Timestamp};
 
-/// Why a client can't be made.
+/// Why a client could not connect.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// RabbitMQ can't be used.
@@ -17,10 +17,10 @@ pub enum ConnectError {
     Ledger(#[from] longshore_ledger::Error),
 }
 
-/// Why a job was not accepted, as far as is known.
+/// Why a job was not accepted, or is not known to be.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
-    /// The document is not one that a scheduler would accept.
+    /// No scheduler would accept the document.
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// A glob of the document can't be made absolute.
@@ -31,7 +31,7 @@ pub enum SubmitError {
     Rejected {
         /// Its id.
         job: JobId,
-        /// What the scheduler said.
+        /// The scheduler's reason.
         error: String,
     },
     /// Another job has this id.
@@ -40,36 +40,38 @@ pub enum SubmitError {
         /// The id.
         job: JobId,
     },
-    /// The message could not be brought to the broker in time. It may still have arrived; to submit the same
-    /// document with the same id again is safe.
+    /// The broker did not confirm the message in time. It may still have arrived; to submit the
+    /// same document with the same id again is safe.
     #[error("job {job} may not have been published, the outcome is unknown: {reason}")]
     NotPublished {
         /// Its id.
         job: JobId,
-        /// What the broker said last.
+        /// The kind of the broker's last failure.
+        kind: ErrorKind,
+        /// The broker's last failure.
         reason: String,
     },
-    /// The broker has the message, but the ledger does not show the job. It is not lost: it is accepted once what
-    /// is missing is there.
+    /// The broker has the message, but the ledger does not show the job. The job is not lost: it is
+    /// accepted once the cause is gone.
     #[error("job {job} was published but not accepted within {}s: {missing}", .waited.as_secs())]
     NotAccepted {
         /// Its id.
         job: JobId,
-        /// How long we waited.
+        /// How long the client waited.
         waited: Duration,
-        /// What seems to be missing.
+        /// What keeps the job from being accepted, as far as the client can tell.
         missing: String,
     },
     /// The ledger failed before the job was published.
     #[error(transparent)]
     Ledger(longshore_ledger::Error),
-    /// The broker has the message, and the ledger failed, and went on failing: the job may have been accepted. To submit
-    /// the same document with the same id again is safe.
+    /// The broker has the message, but the ledger stayed unavailable: the job may have been
+    /// accepted. To submit the same document with the same id again is safe.
     #[error("job {job} was published, but whether it was accepted is unknown: {error}")]
     Unknown {
         /// Its id.
         job: JobId,
-        /// What the ledger said last.
+        /// The ledger's last failure.
         error: longshore_ledger::Error,
     },
 }
@@ -77,28 +79,29 @@ pub enum SubmitError {
 /// Why a job could not be read or controlled.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No such job, or it was kept no longer.
+    /// No such job, or the job has expired.
     #[error("no such job: {0}")]
     NotFound(JobId),
-    /// The document is published, but what its globs name can't be reached, so that nobody knows yet
-    /// whether it can be accepted.
+    /// The document is published, but files or objects of its globs can't be reached, so that no
+    /// scheduler can validate it yet.
     #[error("job {job} is not accepted yet: {reason}; it is tried again every few seconds")]
     Postponed {
         /// The job.
         job: JobId,
-        /// What can't be reached.
+        /// The files or objects that can't be reached.
         reason: String,
     },
-    /// Somebody cancelled the job before it was admitted. If its document is on its way, it is admitted
-    /// as cancelled, and nothing of it runs.
+    /// The job was cancelled before it was admitted. If its document arrives, it is admitted as
+    /// cancelled, and nothing of it runs.
     #[error(
-        "job {job} is not known, and was cancelled: a document with this id that comes within 24 hours of that is admitted \
+        "job {job} is not known, and was cancelled: a document with this id that comes within 24 \
+         hours of that is admitted \
          as cancelled, and nothing of it runs"
     )]
     Cancelled {
         /// The job.
         job: JobId,
-        /// When, by the ledger's clock.
+        /// The time of the cancel, by the ledger's clock.
         at: Timestamp,
     },
     /// The job's state does not allow it, or the indices are wrong.
@@ -106,16 +109,16 @@ pub enum Error {
     Refused {
         /// The job.
         job: JobId,
-        /// Why.
+        /// The rule that forbids it.
         reason: ControlError,
     },
-    /// The ledger failed, and went on failing.
+    /// The ledger stayed unavailable, or failed.
     #[error(transparent)]
     Ledger(#[from] longshore_ledger::Error),
     /// Results that were written to files or objects can't be read back.
     #[error(transparent)]
     Storage(#[from] longshore_storage::Error),
-    /// What the ledger holds is not what a job looks like: another program wrote to it, or versions differ.
+    /// The ledger's data can't be read: another program wrote it, or versions differ.
     #[error("job {job}: {detail}")]
     Corrupt {
         /// The job.
@@ -123,19 +126,20 @@ pub enum Error {
         /// What is wrong.
         detail: String,
     },
-    /// The results of a job that had ended are gone: the ledger was lost, and the journal, from which the job was put back,
-    /// knows how it ended and no more.
+    /// The results of a job that had ended are gone: the ledger lost its data, and the journal,
+    /// from which the job was restored, records only the end.
     #[error(
-        "job {0}: its results were lost with the ledger; how it ended is known from the journal alone; submit it again under \
+        "job {0}: its results were lost with the ledger; how it ended is known from the journal \
+         alone; submit it again under \
          a new id to have them"
     )]
     ResultsLost(JobId),
-    /// There is no reduced value.
+    /// The job has no reduced value.
     #[error("job {job} has no value: {reason}")]
     NoValue {
         /// The job.
         job: JobId,
-        /// Why.
+        /// The reason.
         reason: NoValue,
     },
 }
@@ -143,18 +147,79 @@ pub enum Error {
 /// Why a job has no reduced value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoValue {
-    /// Its document asks for none.
+    /// The document has no reduce.
     #[error("its document has no reduce")]
     NotReduced,
-    /// It is not (yet) succeeded.
+    /// The job has not succeeded, or not yet.
     #[error("it is {0}")]
     Unfinished(JobState),
-    /// Its document asks for results to be thrown away.
+    /// The document discards results.
     #[error("its results are discarded")]
     Discarded,
 }
 
+impl ConnectError {
+    /// The kind of failure, for programs. A connection that was refused or timed out may work later
+    /// ([`ErrorKind::is_transient`]); a login that was refused won't.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Broker(error) => error.kind(),
+            Self::Ledger(error) => error.kind(),
+        }
+    }
+}
+
+impl SubmitError {
+    /// The kind of failure, for programs: [`ErrorKind::BadInput`] of a document that no scheduler
+    /// accepts, [`ErrorKind::Conflict`] where another job has the id, [`ErrorKind::NotYet`] of a
+    /// job that is published and may still be accepted; otherwise the kind of what failed below.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Invalid(_) | Self::Rejected { .. } => ErrorKind::BadInput,
+            Self::Storage(error) => storage(error),
+            Self::Conflict { .. } => ErrorKind::Conflict,
+            Self::NotPublished { kind, .. } => *kind,
+            Self::NotAccepted { .. } => ErrorKind::NotYet,
+            Self::Ledger(error) | Self::Unknown { error, .. } => error.kind(),
+        }
+    }
+}
+
+/// The kind of a failure to read files or objects.
+fn storage(error: &longshore_storage::Error) -> ErrorKind {
+    if error.is_users_fault() { ErrorKind::BadInput } else { ErrorKind::Unreachable }
+}
+
 impl Error {
+    /// The kind of failure, for programs.
+    ///
+    /// ```
+    /// # fn look_again(error: &longshore_producer::Error) -> bool {
+    /// use longshore_producer::ErrorKind;
+    ///
+    /// match error.kind() {
+    ///     ErrorKind::NotFound | ErrorKind::Lost => false,
+    ///     kind => kind.is_transient(),
+    /// }
+    /// # }
+    /// ```
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound(_) => ErrorKind::NotFound,
+            Self::Postponed { .. } => ErrorKind::NotYet,
+            Self::Cancelled { .. } => ErrorKind::IllegalState,
+            Self::Refused { reason, .. } => reason.kind(),
+            Self::Ledger(error) => error.kind(),
+            Self::Storage(error) => storage(error),
+            Self::Corrupt { .. } => ErrorKind::Corrupt,
+            Self::ResultsLost(_) => ErrorKind::Lost,
+            Self::NoValue { reason: NoValue::Unfinished(state), .. } if !state.is_terminal() => {
+                ErrorKind::NotYet
+            }
+            Self::NoValue { .. } => ErrorKind::IllegalState,
+        }
+    }
+
     pub(crate) fn from_control(job: JobId, error: ControlError) -> Self {
         match error {
             ControlError::NotFound => Self::NotFound(job),

@@ -1,11 +1,13 @@
-//! One subscription to the ledger's hints, shared by everybody who waits in this process.
+//! One subscription to the ledger's hints, shared by all callers in this process that wait for a
+//! job.
 //!
 //! ```text
 //! ledger.events() ──▶ one task ──▶ broadcast ──▶ each waiting job
 //! ```
 //!
-//! Hints make waiting quick; polling makes it certain. So nothing here can fail: a hint that is lost costs half a
-//! second. Who follows from before a job was submitted has heard all that became of it, unless there was a gap.
+//! Hints make waiting fast; polling makes it reliable. Therefore nothing here can fail: a lost hint
+//! costs half a second. A caller that follows from before a job was submitted receives every hint
+//! about the job, unless there was a gap.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,31 +20,32 @@ use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tracing::debug;
 
-/// How many hints may wait for a slow reader; past that it takes everything for changed, and looks.
+/// Most hints that wait for a slow reader. A reader that falls further behind polls.
 const BACKLOG: usize = 256;
 
-/// The wait between two tries to subscribe while the ledger is away.
-const AGAIN: Duration = Duration::from_secs(1);
+/// The wait between two attempts to subscribe while the ledger is unavailable.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// The hints about all jobs.
 pub(crate) struct Hints {
     sender: broadcast::Sender<Event>,
-    /// Hints come.
-    followed: Arc<AtomicBool>,
+    /// The ledger's hints are being received.
+    subscribed: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
 impl Hints {
-    /// Starts to follow. Needs a tokio runtime.
+    /// Subscribes in the background. Needs a tokio runtime.
     pub(crate) fn follow(ledger: Arc<dyn Ledger>) -> Self {
         let (sender, _) = broadcast::channel(BACKLOG);
-        let followed = Arc::default();
-        let task = tokio::spawn(pump(ledger, sender.clone(), Arc::clone(&followed)));
-        Self { sender, followed, task }
+        let subscribed = Arc::default();
+        let task = tokio::spawn(forward(ledger, sender.clone(), Arc::clone(&subscribed)));
+        Self { sender, subscribed, task }
     }
 
     pub(crate) fn of(&self, job: JobId) -> JobHints {
-        let has_heard_all = self.followed.load(Ordering::Acquire);
-        JobHints { job, receiver: self.sender.subscribe(), has_heard_all }
+        let is_complete = self.subscribed.load(Ordering::Acquire);
+        JobHints { job, receiver: self.sender.subscribe(), is_complete }
     }
 }
 
@@ -52,32 +55,32 @@ impl Drop for Hints {
     }
 }
 
-async fn pump(
+async fn forward(
     ledger: Arc<dyn Ledger>,
     sender: broadcast::Sender<Event>,
-    followed: Arc<AtomicBool>,
+    subscribed: Arc<AtomicBool>,
 ) {
     let mut events = loop {
         match ledger.events(Topic::Clients).await {
             Ok(events) => break events,
-            Err(error) => debug!(%error, "no hints for now"),
+            Err(error) => debug!(%error, "can't subscribe to hints; trying again"),
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(RETRY_AFTER).await;
     };
-    followed.store(true, Ordering::Release);
+    subscribed.store(true, Ordering::Release);
     loop {
-        // Nobody may be listening right now; that is no error.
+        // An error means that no job is being waited for right now.
         let _ = sender.send(events.next().await);
     }
 }
 
-/// What a hint said.
-pub(crate) enum Heard {
-    /// Nothing in time, or that hints were missed.
+/// The outcome of waiting for a hint.
+pub(crate) enum Notification {
+    /// No hint in time, or hints were missed.
     Nothing,
-    /// The job is this now.
+    /// The state that the job is in.
     State(JobState),
-    /// How the job ended.
+    /// The end of the job.
     End(Arc<Ended>),
 }
 
@@ -85,53 +88,58 @@ pub(crate) enum Heard {
 pub(crate) struct JobHints {
     job: JobId,
     receiver: broadcast::Receiver<Event>,
-    has_heard_all: bool,
+    is_complete: bool,
 }
 
 impl JobHints {
-    /// Whether all that was hinted since this was made was heard, and was not that the job ended.
-    pub(crate) fn has_heard_all(&self) -> bool {
-        self.has_heard_all
+    /// Whether every hint since this was created was received, and none of them was the job's end.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.is_complete
     }
 
-    /// Waits until the job may be something else, at most `longest`.
-    pub(crate) async fn changed(&mut self, longest: Duration) -> Heard {
+    /// Waits until the job may have changed its state, for at most `longest`.
+    pub(crate) async fn changed(&mut self, longest: Duration) -> Notification {
         self.next(longest, |_| true).await
     }
 
-    /// Waits until the job may have ended, at most `longest`.
-    pub(crate) async fn ended(&mut self, longest: Duration) -> Heard {
+    /// Waits until the job may have ended, for at most `longest`.
+    pub(crate) async fn ended(&mut self, longest: Duration) -> Notification {
         self.next(longest, JobState::is_terminal).await
     }
 
-    /// The next hint about the job, if it says a state that is wanted.
-    async fn next(&mut self, longest: Duration, is_wanted: impl Fn(JobState) -> bool) -> Heard {
+    /// The next hint about the job with a state that is wanted.
+    async fn next(
+        &mut self,
+        longest: Duration,
+        is_wanted: impl Fn(JobState) -> bool,
+    ) -> Notification {
         let hint = async {
             loop {
                 match self.receiver.recv().await {
                     Ok(Event::Job { job, state }) if job == self.job && is_wanted(state) => {
-                        return Heard::State(state);
+                        return Notification::State(state);
                     }
                     Ok(Event::Ended(ended)) if ended.summary.id == self.job => {
-                        return Heard::End(ended);
+                        return Notification::End(ended);
                     }
                     Ok(Event::Gap) | Err(broadcast::error::RecvError::Lagged(_)) => {
-                        self.has_heard_all = false;
-                        return Heard::Nothing;
+                        self.is_complete = false;
+                        return Notification::Nothing;
                     }
                     Ok(_) => {}
                     Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
                 }
             }
         };
-        // Out of time means: look yourself.
-        let heard = tokio::time::timeout(longest, hint).await.unwrap_or(Heard::Nothing);
-        let has_ended = match &heard {
-            Heard::State(state) => state.is_terminal(),
-            Heard::End(_) => true,
-            Heard::Nothing => false,
+        // After a time-out the caller polls.
+        let hint = tokio::time::timeout(longest, hint).await;
+        let notification = hint.unwrap_or(Notification::Nothing);
+        let has_ended = match &notification {
+            Notification::State(state) => state.is_terminal(),
+            Notification::End(_) => true,
+            Notification::Nothing => false,
         };
-        self.has_heard_all &= !has_ended;
-        heard
+        self.is_complete &= !has_ended;
+        notification
     }
 }

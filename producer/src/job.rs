@@ -1,4 +1,4 @@
-//! One job, from outside: how it stands, what came out of it, and what to do with it.
+//! One job, as a client sees it: its state, its results and errors, and its controls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use crate::hints::{Heard, JobHints};
-use crate::patience::{Absence, Outage, Pace};
+use crate::hints::{JobHints, Notification};
+use crate::timers::{MissingTimer, OutageTimer, PollInterval};
 use crate::{Error, Jobs, NoValue, results};
 
 /// The shortest time between two reports of progress.
@@ -26,17 +26,17 @@ const REPORT_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 /// The longest time between two reports of progress.
 const REPORT_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 
-/// How many errors are asked of the ledger at once.
+/// The number of errors that one call to the ledger asks for.
 const ERRORS_A_PAGE: usize = 500;
 
-/// A job, by its id. Cheap to clone; dropping it changes nothing for the job.
+/// A job, by its id. Cheap to clone; dropping it does not affect the job.
 #[derive(Clone)]
 pub struct Job {
     jobs: Jobs,
     id: JobId,
-    /// The ledger has shown that a scheduler accepted it.
+    /// A scheduler has accepted the job, as the ledger showed.
     accepted: bool,
-    /// What was hinted since it was submitted here, for whoever waits first.
+    /// The hints since the job was submitted here, for the first caller that waits.
     since: Arc<Mutex<Option<JobHints>>>,
 }
 
@@ -51,17 +51,17 @@ impl Job {
         Self { jobs, id, accepted: false, since: Arc::default() }
     }
 
-    /// With what was hinted since it was submitted, if it was just now.
+    /// An accepted job, with the hints since it was submitted, if that was just now.
     pub(crate) fn accepted(self, since: Option<JobHints>) -> Self {
         Self { accepted: true, since: Arc::new(Mutex::new(since)), ..self }
     }
 
-    /// Its name, and idempotency key.
+    /// The job's id, which is its idempotency key too.
     pub fn id(&self) -> JobId {
         self.id
     }
 
-    /// How the job stands now.
+    /// The job's state and counts now.
     pub async fn summary(&self) -> Result<JobSummary, Error> {
         match self.jobs.ledger().job(self.id).await? {
             Some(summary) => Ok(summary),
@@ -69,15 +69,15 @@ impl Job {
         }
     }
 
-    /// Waits until the job has ended, however it ends. Bears with a ledger that is away for up to 30 s, and with one that has
-    /// lost the job (which schedulers put back) for up to a minute, if the job was there before. One that somebody deletes
-    /// is `NotFound` at once.
+    /// Waits until the job has ended, in whatever state. Tolerates a ledger that is unavailable for
+    /// up to 30 s, and one that has lost the job (which schedulers restore) for up to a minute, if
+    /// the job was there before. A deleted job is `NotFound` at once.
     pub async fn wait(&self) -> Result<JobSummary, Error> {
         Ok(self.end(false).await?.0)
     }
 
-    /// Waits as [`Self::wait`] does, then gives [`Self::results`] too, whose beginning is read together with how the job ended: for who
-    /// wants both, one trip to the ledger less.
+    /// Waits as [`Self::wait`] does, and gives [`Self::results`] too. The first page of the results
+    /// is read together with the job's end, which saves a round trip to the ledger.
     pub async fn outcome(
         &self,
     ) -> Result<
@@ -89,62 +89,63 @@ impl Job {
         Ok((summary, results))
     }
 
-    /// Waits until the job has ended; gives the first page of its results too if that is wanted and was to be had in the same trip.
+    /// Waits until the job has ended. Gives the first page of its results too, if that is wanted
+    /// and took no further round trip.
     async fn end(&self, with_results: bool) -> Result<(JobSummary, Option<ResultsPage>), Error> {
-        let since = self.since.lock().take().filter(JobHints::has_heard_all);
-        let has_heard_all = since.is_some();
+        let since = self.since.lock().take().filter(JobHints::is_complete);
+        let is_complete = since.is_some();
         let mut hints = since.unwrap_or_else(|| self.jobs.hints(self.id));
-        let mut pace = Pace::new();
-        let mut view = View::of(self);
-        let mut heard = Heard::Nothing;
-        if has_heard_all {
-            heard = hints.ended(pace.next()).await;
+        let mut interval = PollInterval::new();
+        let mut poller = Poller::of(self);
+        let mut notification = Notification::Nothing;
+        if is_complete {
+            notification = hints.ended(interval.next()).await;
         }
         loop {
-            if let Heard::End(end) = heard {
+            if let Notification::End(end) = notification {
                 return Ok((end.summary.clone(), end.results.clone()));
             }
-            let is_hinted = matches!(heard, Heard::State(_));
+            let is_hinted = matches!(notification, Notification::State(_));
             let first = async {
                 let ledger = self.jobs.ledger().as_ref();
-                // If it can't be read, whoever reads the results finds out why.
+                // An error shows again when the results are read.
                 if is_hinted && with_results {
                     results::first_page(ledger, self.id).await.ok()
                 } else {
                     None
                 }
             };
-            let (summary, first) = tokio::join!(view.look(), first);
+            let (summary, first) = tokio::join!(poller.poll(), first);
             if let Some(summary) = summary?.filter(|summary| summary.state.is_terminal()) {
                 return Ok((summary, first));
             }
-            heard = hints.ended(pace.next()).await;
+            notification = hints.ended(interval.next()).await;
         }
     }
 
-    /// How the job stands, now and with each change until it has ended; the last report is of the end. Reports come
-    /// at most every 100 ms, and every second if nothing changes.
+    /// The job's state and counts, now and with each change until it has ended; the last report is
+    /// the end. Reports come at most every 100 ms, and every second if nothing changes.
     pub fn progress(&self) -> impl Stream<Item = Result<JobSummary, Error>> + Send + 'static {
         let progress =
-            Progress { view: View::of(self), hints: self.jobs.hints(self.id), last: None };
+            Progress { poller: Poller::of(self), hints: self.jobs.hints(self.id), last: None };
         try_unfold(progress, |mut progress| async move {
             Ok(progress.next().await?.map(|summary| (summary, progress)))
         })
     }
 
-    /// The results that are there, in index order, each with its index; of a job that has not ended, those of the
-    /// subtasks that have. Failed and cancelled subtasks have none, and neither has a job that discards its results. Takes
-    /// constant memory, whatever the size of the job.
+    /// The results, in index order, each with its index. A job that has not ended has those of the
+    /// subtasks that succeeded so far. Failed and cancelled subtasks have no result, and neither
+    /// has a job that discards results. Takes constant memory, whatever the size of the job.
     ///
     /// # Errors
-    /// [`Error::ResultsLost`] of a job that had ended when the ledger was lost.
+    /// [`Error::ResultsLost`] if the job had ended when the ledger lost its data.
     pub fn results(
         &self,
     ) -> impl Stream<Item = Result<(u64, Box<RawValue>), Error>> + Send + 'static {
         let job = self.clone();
         let found = async move {
             let ledger = Arc::clone(job.jobs.ledger());
-            // Of most jobs the first page is all, so it is asked for before it is known how many there are.
+            // Most jobs have one page of results, so it is read before their number is known.
             let (summary, first) =
                 tokio::join!(job.summary(), results::first_page(&*ledger, job.id));
             job.results_of(&summary?, Some(first?)).await
@@ -155,7 +156,7 @@ impl Job {
         })
     }
 
-    /// The results of a job that stands so, of which the first page may be there.
+    /// The results of a job with this summary, of which the first page may have been read.
     async fn results_of(
         &self,
         summary: &JobSummary,
@@ -202,7 +203,7 @@ impl Job {
             .map_err(|error| self.corrupt(format!("its document: {error}")))
     }
 
-    /// Why subtasks failed for good, by index; of more than 10,000 the newest.
+    /// The errors of the subtasks that failed for good, by index; the newest 10,000 at most.
     pub fn errors(&self) -> impl Stream<Item = Result<ErrorEntry, Error>> + Send + 'static {
         let job = self.clone();
         let start = (job, Vec::new().into_iter(), Some(0));
@@ -215,7 +216,7 @@ impl Job {
                     return Ok(None);
                 };
                 if from == 0 {
-                    // An unknown job has no errors, which is not the same as a job without errors.
+                    // The ledger gives no errors for an unknown job, which has to be an error here.
                     job.summary().await?;
                 }
                 let params = ErrorsParams::new(from, ERRORS_A_PAGE);
@@ -227,13 +228,14 @@ impl Job {
         })
     }
 
-    /// What was done each time that the job lost a node, newest first; of more than 100 the newest.
+    /// What was recovered each time that the job lost a node, newest first; 100 at most.
     pub async fn recoveries(&self) -> Result<Vec<Recovery>, Error> {
         Ok(self.jobs.ledger().recoveries(self.id, MAX_RECOVERIES).await?)
     }
 
-    /// Why the job does not go on, or not with all that workers hold of it: what they say that they can't go on with, and if
-    /// nothing runs why nothing can, as far as the list of workers tells.
+    /// Why the job does not progress, or not with all of its chunks: the reasons that workers
+    /// report, and if nothing runs, why no worker can run anything, as far as the list of workers
+    /// tells.
     pub async fn reasons(&self) -> Result<Vec<Reason>, Error> {
         let summary = self.summary().await?;
         if summary.state.is_terminal() {
@@ -244,7 +246,7 @@ impl Job {
         Ok(Reason::stalled(&stalls).into_iter().chain(no_worker).collect())
     }
 
-    /// Why nothing of the job can run; `None` if something runs, or can.
+    /// Why no worker can run anything of the job; `None` if one does, or can.
     async fn no_worker(&self, summary: JobSummary) -> Result<Option<Reason>, Error> {
         let moves = summary.state.feeds();
         if !moves || summary.running_chunks > 0 {
@@ -260,35 +262,35 @@ impl Job {
         Ok(Reason::no_worker(&summary.queue, &task, &nodes))
     }
 
-    /// The books, recounted from the ledger's raw keys.
+    /// The job's counts, recounted from the ledger's raw data.
     pub async fn audit(&self) -> Result<Audit, Error> {
         self.jobs.ledger().audit(self.id).await?.ok_or(Error::NotFound(self.id))
     }
 
-    /// Stops feeding the job. What runs is finished, nothing new starts.
+    /// Pauses the job: running chunks finish, no new ones start.
     pub async fn pause(&self) -> Result<JobState, Error> {
         self.control(self.jobs.ledger().pause(self.id).await)
     }
 
-    /// Goes on after a pause.
+    /// Resumes a paused job.
     pub async fn resume(&self) -> Result<JobState, Error> {
         self.control(self.jobs.ledger().resume(self.id).await)
     }
 
-    /// Ends the job; what runs is stopped within a second. A job that no scheduler has admitted yet, whose
-    /// document may be on its way, is admitted as `cancelled`, and nothing of it runs: the cancel is
-    /// remembered for 24 hours, and counts for the next document with this id that is admitted.
+    /// Cancels the job; running subtasks are stopped within a second. A job that no scheduler has
+    /// admitted yet is admitted as `cancelled`, and nothing of it runs: the ledger remembers the
+    /// cancel for 24 hours, and applies it to the next document with this id.
     pub async fn cancel(&self) -> Result<Cancelled, Error> {
         self.control(self.jobs.ledger().cancel(self.id).await)
     }
 
-    /// Tries again what failed: all of it, or only `indices`. Each gets fresh attempts.
+    /// Retries failed subtasks: all of them, or only `indices`. Each gets a new budget of attempts.
     pub async fn retry(&self, indices: Option<&[u64]>) -> Result<JobState, Error> {
         let params = indices.map_or_else(RetryParams::all, RetryParams::only);
         self.control(self.jobs.ledger().retry(self.id, &params).await)
     }
 
-    /// Forgets the job, its results and its errors. Only for jobs that have ended.
+    /// Deletes the job, its results and its errors. Only for jobs that have ended.
     pub async fn delete(&self) -> Result<(), Error> {
         self.control(self.jobs.ledger().delete(self.id).await)
     }
@@ -302,47 +304,50 @@ impl Job {
     }
 }
 
-/// Looks at a job again and again, through outages and losses.
-struct View {
+/// Polls a job, and tolerates outages of the ledger and losses of its data.
+struct Poller {
     job: Job,
-    /// It was there before.
+    /// The job was found before, or is known to be accepted.
     known: bool,
-    outage: Outage,
-    absence: Absence,
+    outage: OutageTimer,
+    missing: MissingTimer,
 }
 
-impl View {
+impl Poller {
     fn of(job: &Job) -> Self {
-        let (outage, absence) = (Outage::default(), Absence::default());
-        Self { job: job.clone(), known: job.accepted, outage, absence }
+        let (outage, missing) = (OutageTimer::default(), MissingTimer::default());
+        Self { job: job.clone(), known: job.accepted, outage, missing }
     }
 
-    /// How the job stands; `None` while the ledger is away, or has lost the job and may get it back.
-    async fn look(&mut self) -> Result<Option<JobSummary>, Error> {
+    /// The job's summary; `None` while the ledger is unavailable, or has lost the job and may get
+    /// it back.
+    async fn poll(&mut self) -> Result<Option<JobSummary>, Error> {
         let (ledger, id) = (self.job.jobs.ledger(), self.job.id);
-        let Some(found) = self.outage.bear(ledger.job(id).await)? else { return Ok(None) };
+        let Some(found) = self.outage.tolerate(ledger.job(id).await)? else { return Ok(None) };
         if found.is_some() {
             self.known = true;
-            self.absence.over();
+            self.missing.reset();
             return Ok(found);
         }
         if !self.known {
             return Err(absent(ledger.as_ref(), id).await);
         }
         let not_found = Error::NotFound(id);
-        match self.outage.bear(ledger.missing(&[id]).await)? {
-            // It was deleted; or put back since, which a second look shows.
-            Some(missing) if missing.is_empty() => match self.outage.bear(ledger.job(id).await)? {
-                Some(None) => Err(not_found),
-                found => Ok(found.flatten()),
-            },
-            Some(_) if !self.absence.bear() => Err(not_found),
+        match self.outage.tolerate(ledger.missing(&[id]).await)? {
+            // The job was deleted, or restored meanwhile, which a second read shows.
+            Some(missing) if missing.is_empty() => {
+                match self.outage.tolerate(ledger.job(id).await)? {
+                    Some(None) => Err(not_found),
+                    found => Ok(found.flatten()),
+                }
+            }
+            Some(_) if !self.missing.tolerates() => Err(not_found),
             _ => Ok(None),
         }
     }
 }
 
-/// Why there is no such job.
+/// The error for a job that the ledger does not have.
 async fn absent(ledger: &dyn longshore_ledger::Ledger, job: JobId) -> Error {
     match tokio::join!(ledger.pending_cancel(job), ledger.postponed(job)) {
         (Ok(Some(at)), _) => Error::Cancelled { job, at },
@@ -353,7 +358,7 @@ async fn absent(ledger: &dyn longshore_ledger::Ledger, job: JobId) -> Error {
 }
 
 struct Progress {
-    view: View,
+    poller: Poller,
     hints: JobHints,
     last: Option<(JobSummary, Instant)>,
 }
@@ -367,7 +372,7 @@ impl Progress {
             tokio::time::sleep_until(*at + REPORT_AT_MOST_EVERY).await;
         }
         loop {
-            if let Some(summary) = self.view.look().await? {
+            if let Some(summary) = self.poller.poll().await? {
                 let is_due = self.last.as_ref().is_none_or(|(last, at)| {
                     *last != summary || at.elapsed() >= REPORT_AT_LEAST_EVERY
                 });

@@ -17,7 +17,7 @@
 //! )?;
 //! let job = client.submit(&document).await?;
 //! let (end, results) = job.outcome().await?;
-//! println!("{}: {} of {} done", end.state, end.books.done, end.books.total);
+//! println!("{}: {} of {} done", end.state, end.counts.done, end.counts.total);
 //!
 //! futures_util::pin_mut!(results);
 //! while let Some((index, value)) = results.try_next().await? {
@@ -27,15 +27,15 @@
 //! # }
 //! ```
 //!
-//! Deliberately absent: scheduling and running. A client publishes a document to the broker and reads the ledger;
-//! everything between is the business of schedulers and workers, wherever they are.
+//! Deliberately absent: scheduling and running subtasks. A client publishes a document to the
+//! broker and reads the ledger; schedulers and workers do the rest, on whatever machines they run.
 
 mod error;
 mod hints;
 mod job;
-mod patience;
 mod results;
 mod submit;
+mod timers;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -45,6 +45,7 @@ use longshore_broker::rabbit::{self, Rabbit};
 pub use longshore_ledger::Cancelled;
 use longshore_ledger::Ledger;
 use longshore_ledger::redis::{self, RedisLedger};
+pub use longshore_protocol::ErrorKind;
 pub use longshore_protocol::document::JobDocument;
 use longshore_protocol::{JobId, JobSummary};
 
@@ -60,14 +61,14 @@ pub const ACCEPTED_WITHIN: Duration = Duration::from_secs(30);
 /// How long [`Client::connect`] waits for RabbitMQ.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
 
-/// Where the services are.
+/// The addresses of the services.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// RabbitMQ: `amqp://user:password@host:port/vhost`.
+    /// The URL of RabbitMQ: `amqp://user:password@host:port/vhost`.
     pub amqp_url: String,
-    /// Redis: `redis://…`, or the forms for Sentinel and Cluster.
+    /// The URL of Redis: `redis://…`, or the forms for Sentinel and Cluster.
     pub redis_url: String,
-    /// What all names in both begin with.
+    /// The prefix of all names in both.
     pub namespace: String,
 }
 
@@ -82,13 +83,13 @@ impl Default for Settings {
 }
 
 impl std::fmt::Debug for Settings {
-    /// Both URLs may hold passwords, which have no business in logs.
+    /// Leaves out both URLs, which may hold passwords.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Settings").field("namespace", &self.namespace).finish_non_exhaustive()
     }
 }
 
-/// Finds jobs, reads them and controls them. Needs the ledger alone. Cheap to clone; all clones share their
+/// Finds, reads and controls jobs. Needs the ledger alone. Cheap to clone; all clones share their
 /// connections.
 #[derive(Clone)]
 pub struct Jobs {
@@ -97,7 +98,7 @@ pub struct Jobs {
 
 struct Inner {
     ledger: Arc<dyn Ledger>,
-    /// Followed from the first wait on.
+    /// Subscribed to with the first wait.
     hints: OnceLock<Hints>,
 }
 
@@ -108,23 +109,23 @@ impl std::fmt::Debug for Jobs {
 }
 
 impl Jobs {
-    /// In a ledger that is at hand.
+    /// The jobs of this ledger.
     pub fn new(ledger: Arc<dyn Ledger>) -> Self {
         Self { inner: Arc::new(Inner { ledger, hints: OnceLock::new() }) }
     }
 
-    /// A job by its id. Does not look whether there is one.
+    /// A job by its id. Does not check that the job exists.
     pub fn job(&self, id: JobId) -> Job {
         Job::new(self.clone(), id)
     }
 
-    /// How the jobs stand that have not ended, in order of submission, then up to `finished` of those that have,
-    /// newest first.
+    /// The summaries of the jobs that have not ended, in order of submission, and of up to
+    /// `finished` of those that have, newest first.
     pub async fn list(&self, finished: usize) -> Result<Vec<JobSummary>, Error> {
         let ledger = &self.inner.ledger;
         let mut ids = ledger.active_jobs().await?;
         for id in ledger.finished_jobs(finished).await? {
-            // One that just ended may stand in both lists.
+            // A job that has just ended may be in both lists.
             if !ids.contains(&id) {
                 ids.push(id);
             }
@@ -147,7 +148,7 @@ impl Jobs {
     }
 }
 
-/// Submits jobs, and finds them again. Cheap to clone; all clones share their connections.
+/// Submits and finds jobs. Cheap to clone; all clones share their connections.
 #[derive(Clone)]
 pub struct Client {
     jobs: Jobs,
@@ -161,12 +162,13 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
-    /// On a broker and a ledger that are at hand, as in the embedded mode.
+    /// A client of this broker and ledger, as in the embedded mode.
     pub fn new(broker: Arc<dyn Broker>, ledger: Arc<dyn Ledger>) -> Self {
         Self { jobs: Jobs::new(ledger), broker }
     }
 
-    /// On RabbitMQ and Redis; both have to be there now. Later on they may go and come back.
+    /// Connects to RabbitMQ and Redis. Both have to be available now; later they may be away for a
+    /// time.
     pub async fn connect(settings: &Settings) -> Result<Self, ConnectError> {
         let ledger = redis::Config::new(&settings.redis_url, &settings.namespace);
         let ledger = RedisLedger::connect(ledger)?;
@@ -178,14 +180,15 @@ impl Client {
         Ok(Self::new(Arc::new(rabbit), Arc::new(ledger)))
     }
 
-    /// Publishes the document and waits until the ledger shows that a scheduler accepted it, for up to
-    /// [`ACCEPTED_WITHIN`]. Relative globs are taken from the current directory. A document without an id gets a
-    /// UUIDv7; with one, submitting the same document again finds the same job and does nothing else.
+    /// Publishes the document and waits until the ledger shows that a scheduler accepted it, for up
+    /// to [`ACCEPTED_WITHIN`]. Relative globs are resolved against the current directory. A
+    /// document without an id gets a UUIDv7. To submit the same document with the same id again
+    /// finds the same job, and does nothing else.
     pub async fn submit(&self, document: &JobDocument) -> Result<Job, SubmitError> {
         self.submit_within(document, ACCEPTED_WITHIN).await
     }
 
-    /// [`Self::submit`] with a patience of one's own.
+    /// [`Self::submit`] with another time-out.
     pub async fn submit_within(
         &self,
         document: &JobDocument,
@@ -194,9 +197,11 @@ impl Client {
         let submission = Submission::new(document)?;
         let mut hints = self.jobs.hints(submission.job);
         let (broker, ledger) = (self.broker.as_ref(), self.jobs.ledger().as_ref());
-        // An id that was just drawn can't be known yet.
+        // The ledger can't know an id that was just drawn.
         let before = match document.id {
-            Some(_) => Some(submit::look(ledger, &submission).await.map_err(SubmitError::Ledger)?),
+            Some(_) => {
+                Some(submit::read_verdict(ledger, &submission).await.map_err(SubmitError::Ledger)?)
+            }
             None => None,
         };
         match before {
@@ -207,24 +212,25 @@ impl Client {
             Some(Verdict::Unknown | Verdict::Rejected(_)) | None => {}
         }
         submit::publish(broker, &submission, within).await?;
-        submit::settled(broker, ledger, &submission, before.as_ref(), &mut hints, within).await?;
+        submit::await_verdict(broker, ledger, &submission, before.as_ref(), &mut hints, within)
+            .await?;
         Ok(self.job(submission.job).accepted(Some(hints)))
     }
 
-    /// Publishes the document and forgets about it: returns once the broker has it safe. Whether a scheduler accepts
-    /// it is for [`Job::summary`] to say, later.
+    /// Publishes the document without waiting for a scheduler: returns once the broker has
+    /// confirmed it. [`Job::summary`] shows later whether it was accepted.
     pub async fn publish(&self, document: &JobDocument) -> Result<JobId, SubmitError> {
         let submission = Submission::new(document)?;
         submit::publish(self.broker.as_ref(), &submission, ACCEPTED_WITHIN).await?;
         Ok(submission.job)
     }
 
-    /// A job by its id. Does not look whether there is one.
+    /// A job by its id. Does not check that the job exists.
     pub fn job(&self, id: JobId) -> Job {
         self.jobs.job(id)
     }
 
-    /// The jobs, without the means to submit more.
+    /// Finds, reads and controls jobs.
     pub fn jobs(&self) -> &Jobs {
         &self.jobs
     }

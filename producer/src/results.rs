@@ -1,4 +1,4 @@
-//! Results in index order, a page at a time.
+//! Streams results in index order, a page at a time.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::Error;
 
-/// How much is asked of the ledger at once: the memory that a stream of results takes, whatever the job's size.
+/// The size of a page, bytes. It bounds the memory of a stream of results, whatever the job's size.
 const PAGE_BYTES: u64 = 1 << 20;
 
 /// The first page of all results of a job, those of its reduce included.
@@ -19,7 +19,7 @@ pub(crate) async fn first_page(ledger: &dyn Ledger, job: JobId) -> Result<Result
     Ok(ledger.results(job, &ResultsParams::new(0..u64::MAX, PAGE_BYTES)).await?)
 }
 
-/// The results with these indices that the ledger has, in order; the first page of them may be there already.
+/// The results with these indices, in order. `page` is their first page, if that was read already.
 pub(crate) fn stream(
     ledger: Arc<dyn Ledger>,
     job: JobId,
@@ -40,12 +40,12 @@ pub(crate) fn stream(
 struct Reader {
     ledger: Arc<dyn Ledger>,
     job: JobId,
-    /// The first index that was neither given nor found missing.
+    /// The first index that was neither returned nor found missing.
     next: u64,
     end: u64,
-    /// Where the next page begins.
+    /// The index that the next page begins at.
     upto: u64,
-    /// Runs of the page that are still to be read, last first.
+    /// The runs of the page that are still to be read, last first.
     runs: Vec<ResultRun>,
     lines: Lines,
 }
@@ -54,7 +54,7 @@ impl Reader {
     async fn next(&mut self) -> Result<Option<(u64, Box<RawValue>)>, Error> {
         loop {
             while let Some((index, line)) = self.lines.next() {
-                // A run may begin before what was asked, and end after it.
+                // A run may begin before the indices that were asked for, and end after them.
                 if index < self.next || index >= self.end {
                     continue;
                 }
@@ -78,7 +78,7 @@ impl Reader {
         }
     }
 
-    /// Reads the next page; false if there is none.
+    /// Reads the next page; `false` if there is none.
     async fn page(&mut self) -> Result<bool, Error> {
         self.next = self.next.max(self.upto);
         if self.next >= self.end {
@@ -101,7 +101,7 @@ impl Reader {
         self.runs.reverse();
     }
 
-    /// The lines of a run, fetched if they lie elsewhere.
+    /// The lines of a run, read from a file or object if they are there.
     async fn open(&self, run: ResultRun) -> Result<Lines, Error> {
         let Some(place) = run.lines.trim_end().strip_prefix('@') else {
             return Ok(Lines { text: run.lines, at: 0, index: run.from, left: run.count });
@@ -116,7 +116,7 @@ impl Reader {
     }
 }
 
-/// `URL#k` is the object from its line k on, counted from 0.
+/// `URL#k` stands for the object from its line k on, counted from 0.
 fn split_line_number(place: &str) -> (&str, u64) {
     place
         .rsplit_once('#')
@@ -124,15 +124,15 @@ fn split_line_number(place: &str) -> (&str, u64) {
         .unwrap_or((place, 0))
 }
 
-/// Lines of one run, with the index of each.
+/// The lines of one run, with the index of each.
 #[derive(Default)]
 struct Lines {
     text: String,
-    /// Where the next line begins.
+    /// The offset of the next line, bytes.
     at: usize,
     /// The index of the next line.
     index: u64,
-    /// How many more lines belong to the run.
+    /// The number of lines of the run that are still to come.
     left: u64,
 }
 
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_carry_their_indices_and_stop_with_the_run() {
+    fn lines_have_their_indices_and_end_with_the_run() {
         let lines = Lines { text: "1\n2\n3\n".into(), at: 0, index: 7, left: 2 };
         assert_eq!(all(lines), [(7, "1".to_owned()), (8, "2".to_owned())]);
         let lines = Lines { text: "1\n2".into(), at: 0, index: 0, left: 9 };
@@ -168,14 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn a_place_may_name_the_line_to_begin_at() {
+    fn a_url_may_name_the_line_to_begin_at() {
         assert_eq!(split_line_number("file:///r/1#12"), ("file:///r/1", 12));
         assert_eq!(split_line_number("file:///r/1"), ("file:///r/1", 0));
         assert_eq!(split_line_number("file:///r#x/1"), ("file:///r#x/1", 0));
     }
 
     #[tokio::test]
-    async fn an_object_may_be_read_from_a_line_within() {
+    async fn an_object_can_be_read_from_a_line_on() {
         use longshore_ledger::memory::{MemoryLedger, SystemClock};
 
         let file = tempfile::NamedTempFile::new().expect("a folder for it");

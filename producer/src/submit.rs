@@ -1,4 +1,5 @@
-//! Bringing a job in: publish, then watch the ledger until it shows what became of it.
+//! Submits a job: publishes its document, and waits until the ledger shows that it was accepted or
+//! rejected.
 
 use std::time::Duration;
 
@@ -12,11 +13,11 @@ use tracing::debug;
 use uuid::Uuid;
 
 use crate::SubmitError;
-use crate::hints::{Heard, JobHints};
-use crate::patience::{Outage, Pace};
+use crate::hints::{JobHints, Notification};
+use crate::timers::{OutageTimer, PollInterval};
 
-/// How long an earlier rejection of the same id is taken for the answer to the earlier message. The ledger shows one
-/// rejection an id, so a second one with the same words can't be told from the first.
+/// How long a rejection is taken for that of an earlier submission with the same id. The ledger
+/// keeps one rejection for an id, so a second one with the same text looks like the first.
 const OLD_REJECTION: Duration = Duration::from_secs(3);
 
 /// A document that is ready to be published.
@@ -27,7 +28,7 @@ pub(crate) struct Submission {
 }
 
 impl Submission {
-    /// Gives the document an id if it has none, and makes its globs mean the same everywhere.
+    /// Gives the document an id if it has none, and makes its globs absolute.
     pub(crate) fn new(document: &JobDocument) -> Result<Self, SubmitError> {
         let mut document = document.clone();
         let job = *document.id.get_or_insert_with(|| JobId::from_uuid(Uuid::now_v7()));
@@ -48,14 +49,15 @@ impl Submission {
     }
 }
 
-/// Publishes until the broker confirms, or has not for the time `within`. The id makes a second copy harmless.
+/// Publishes until the broker confirms, for at most `within`. The id makes a second message
+/// harmless.
 pub(crate) async fn publish(
     broker: &dyn Broker,
     submission: &Submission,
     within: Duration,
 ) -> Result<(), SubmitError> {
     let started = Instant::now();
-    let mut pace = Pace::new();
+    let mut interval = PollInterval::new();
     loop {
         let message = Outgoing {
             body: submission.body.clone(),
@@ -66,34 +68,35 @@ pub(crate) async fn publish(
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        debug!(job = %submission.job, %error, "publishing again");
+        debug!(job = %submission.job, %error, "publish failed; trying again");
+        let kind = error.kind();
         let reason = match error {
             PublishError::Unroutable(_) => "no queue takes jobs".to_owned(),
-            PublishError::Unknown(reason) => reason,
+            PublishError::Unknown { reason, .. } => reason,
             blocked @ PublishError::Blocked(_) => blocked.to_string(),
         };
         if started.elapsed() >= within {
-            return Err(SubmitError::NotPublished { job: submission.job, reason });
+            return Err(SubmitError::NotPublished { job: submission.job, kind, reason });
         }
-        tokio::time::sleep(pace.next()).await;
+        tokio::time::sleep(interval.next()).await;
     }
 }
 
-/// What the ledger says of the submission.
+/// The outcome of a submission, as the ledger shows it.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Verdict {
-    /// Nothing yet.
+    /// None yet.
     Unknown,
-    /// It was accepted, now or before.
+    /// The job was accepted, now or before.
     Accepted,
     /// Another job has the id.
     Conflict,
-    /// It was rejected, for this reason.
+    /// The job was rejected, for this reason.
     Rejected(String),
 }
 
-/// Looks once.
-pub(crate) async fn look(
+/// Reads the outcome once.
+pub(crate) async fn read_verdict(
     ledger: &dyn Ledger,
     submission: &Submission,
 ) -> Result<Verdict, longshore_ledger::Error> {
@@ -107,9 +110,9 @@ pub(crate) async fn look(
     })
 }
 
-/// Waits until the ledger shows what became of the published submission. `before` is what it said earlier; without it the
-/// id was just drawn, and a hint about it is as good as a look.
-pub(crate) async fn settled(
+/// Waits for the outcome of a published submission. `before` is the outcome that the ledger showed
+/// earlier; without it the id was just drawn, and a hint about it is as good as a read.
+pub(crate) async fn await_verdict(
     broker: &dyn Broker,
     ledger: &dyn Ledger,
     submission: &Submission,
@@ -119,20 +122,22 @@ pub(crate) async fn settled(
 ) -> Result<(), SubmitError> {
     let job = submission.job;
     let started = Instant::now();
-    let mut pace = Pace::new();
-    let mut outage = Outage::default();
-    let mut heard = Heard::Nothing;
-    if before.is_none() && hints.has_heard_all() {
-        heard = hints.changed(pace.next()).await;
+    let mut interval = PollInterval::new();
+    let mut outage = OutageTimer::default();
+    let mut notification = Notification::Nothing;
+    if before.is_none() && hints.is_complete() {
+        notification = hints.changed(interval.next()).await;
     }
     loop {
-        match heard {
-            Heard::State(state) if before.is_none() && state.was_accepted() => return Ok(()),
-            Heard::End(_) if before.is_none() => return Ok(()),
-            Heard::State(_) | Heard::End(_) | Heard::Nothing => {}
+        match notification {
+            Notification::State(state) if before.is_none() && state.was_accepted() => {
+                return Ok(());
+            }
+            Notification::End(_) if before.is_none() => return Ok(()),
+            Notification::State(_) | Notification::End(_) | Notification::Nothing => {}
         }
         let verdict = outage
-            .bear(look(ledger, submission).await)
+            .tolerate(read_verdict(ledger, submission).await)
             .map_err(|error| SubmitError::Unknown { job, error })?;
         match verdict.unwrap_or(Verdict::Unknown) {
             Verdict::Accepted => return Ok(()),
@@ -145,16 +150,18 @@ pub(crate) async fn settled(
             let missing = missing(broker, ledger, job).await;
             return Err(SubmitError::NotAccepted { job, waited: within, missing });
         }
-        heard = hints.changed(pace.next()).await;
+        notification = hints.changed(interval.next()).await;
     }
 }
 
-/// A scheduler signs in twice a second. One that has not for so long is frozen, cut off, or gone.
+/// A scheduler renews its registration twice a second. One that was silent for longer than this is
+/// frozen, disconnected or gone.
 const SCHEDULER_SILENCE: Duration = Duration::from_secs(3);
 
-/// Who should have taken the job and did not.
+/// What keeps the job from being accepted.
 async fn missing(broker: &dyn Broker, ledger: &dyn Ledger, job: JobId) -> String {
-    // Asks for chunks of a job that can't exist: writes nothing, and is refused where writes are.
+    // Opens chunks of a job that can't exist, which writes nothing, but fails where the ledger
+    // refuses writes.
     let open = OpenParams::new(1, 1, Duration::ZERO);
     if let Err(error) = ledger.open(JobId::NIL, &open).await {
         return error.to_string();
@@ -166,7 +173,9 @@ async fn missing(broker: &dyn Broker, ledger: &dyn Ledger, job: JobId) -> String
         return "it was cancelled before, and will be admitted as cancelled".to_owned();
     }
     if let Ok(Some(reason)) = ledger.postponed(job).await {
-        return format!("it can't be judged yet, and is tried again every few seconds: {reason}");
+        return format!(
+            "it can't be validated yet, and is tried again every few seconds: {reason}"
+        );
     }
     match broker.depth(&Queue::Jobs).await {
         Ok(Some(depth)) if depth.consumers == 0 => {
@@ -174,14 +183,15 @@ async fn missing(broker: &dyn Broker, ledger: &dyn Ledger, job: JobId) -> String
                 .to_owned()
         }
         Ok(Some(depth)) if depth.ready > 0 => {
-            format!("the schedulers are behind, {} documents wait", depth.ready)
+            format!("the schedulers are behind: {} documents wait", depth.ready)
         }
         Ok(_) => "a scheduler has it but could not admit it yet; its log says why".to_owned(),
         Err(error) => error.to_string(),
     }
 }
 
-/// Says which schedulers have fallen silent, if none else is there: RabbitMQ counts a frozen process as a consumer for a while.
+/// Names the scheduler that has been silent, if no other one is running. RabbitMQ counts a frozen
+/// process as a consumer for a while.
 async fn silent_schedulers(ledger: &dyn Ledger) -> Option<String> {
     let (listed, now) = (ledger.schedulers().await.ok()?, ledger.now().await.ok()?);
     let last = listed.iter().max_by_key(|scheduler| scheduler.beat_at)?;
@@ -189,7 +199,8 @@ async fn silent_schedulers(ledger: &dyn Ledger) -> Option<String> {
     (silence > SCHEDULER_SILENCE).then(|| {
         let (id, seconds) = (&last.id, silence.as_secs());
         format!(
-            "scheduler {id} has been silent for {seconds}s: it is frozen, cut off or gone; restart it, or start another one"
+            "scheduler {id} has been silent for {seconds}s: it is frozen, disconnected or gone; \
+             restart it, or start another one"
         )
     })
 }

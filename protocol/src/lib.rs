@@ -6,6 +6,7 @@
 //! sizes of files).
 
 pub mod document;
+mod error_kind;
 mod finding;
 mod ids;
 mod journal;
@@ -23,6 +24,7 @@ mod view;
 pub mod wire;
 
 pub use document::{Invalid, JobDocument};
+pub use error_kind::ErrorKind;
 pub use finding::{Finding, Severity};
 pub use ids::{ChunkId, Digest, Epoch, JobId, NodeId, SchedulerId, Token};
 pub use journal::{

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_broker::PublishError;
-use longshore_ledger::{Cause, Error};
+use longshore_ledger::Error;
+use longshore_protocol::ErrorKind;
 use parking_lot::Mutex;
 use tracing::{debug, info, warn};
 
@@ -20,7 +21,7 @@ struct Outage {
     /// The kinds of call that found the service away, and have not worked since.
     calls: BTreeSet<&'static str>,
     /// Why it refuses writes, as logged last.
-    refusal: Option<Cause>,
+    refusal: Option<ErrorKind>,
 }
 
 impl Service {
@@ -60,7 +61,7 @@ pub(crate) trait Failure: Display {
     }
 
     /// Why the service refuses writes, if it answers.
-    fn refusal(&self) -> Option<Cause> {
+    fn refusal(&self) -> Option<ErrorKind> {
         None
     }
 }
@@ -70,8 +71,8 @@ impl Failure for Error {
         matches!(self, Self::Unavailable { .. })
     }
 
-    fn refusal(&self) -> Option<Cause> {
-        self.cause().filter(|cause| cause.refuses_writes())
+    fn refusal(&self) -> Option<ErrorKind> {
+        Some(self.kind()).filter(|kind| kind.refuses_writes())
     }
 }
 
@@ -178,7 +179,11 @@ mod tests {
     use super::*;
 
     fn away() -> Error {
-        Error::Unavailable { address: "there".into(), reason: "away".into() }
+        refused(ErrorKind::Unreachable)
+    }
+
+    fn refused(kind: ErrorKind) -> Error {
+        Error::Unavailable { kind, address: "there".into(), reason: "away".into() }
     }
 
     fn broken() -> Error {
@@ -216,21 +221,19 @@ mod tests {
             tracing::subscriber::set_default(tracing_subscriber::registry().with(logged.clone()));
         let ledger = Service::default();
         let (reads, writes) = (ledger.health("reads"), ledger.health("writes"));
-        let refused =
-            |reason: &str| Error::Unavailable { address: "there".into(), reason: reason.into() };
-        writes.failed(&refused("READONLY: a replica"));
+        writes.failed(&refused(ErrorKind::ReadOnly));
         reads.failed(&away());
         logged.are(&["WARN writes"]);
-        writes.failed(&refused("READONLY: a replica"));
-        reads.failed(&refused("READONLY: a replica"));
+        writes.failed(&refused(ErrorKind::ReadOnly));
+        reads.failed(&refused(ErrorKind::ReadOnly));
         logged.are(&[]);
-        reads.failed(&refused("NOREPLICAS: not enough"));
-        writes.failed(&refused("NOREPLICAS: not enough"));
+        reads.failed(&refused(ErrorKind::TooFewReplicas));
+        writes.failed(&refused(ErrorKind::TooFewReplicas));
         logged.are(&["WARN reads"]);
         reads.worked();
         writes.worked();
         logged.are(&["INFO writes"]);
-        writes.failed(&refused("NOREPLICAS: not enough"));
+        writes.failed(&refused(ErrorKind::TooFewReplicas));
         logged.are(&["WARN writes"]);
     }
 

@@ -20,7 +20,7 @@ pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         let mut build = Command::new(env!("CARGO"));
-        build.current_dir(repository()).args(["build", "--quiet", "-p", "longshore"]);
+        build.current_dir(repository()).args(["build", "--quiet", "-p", "longshore-cli"]);
         if !cfg!(debug_assertions) {
             build.arg("--release");
         }

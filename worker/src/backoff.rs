@@ -87,7 +87,8 @@ mod tests {
     use super::*;
 
     fn down() -> Error {
-        Error::Unavailable { address: "127.0.0.1:1".into(), reason: "refused".into() }
+        let kind = longshore_protocol::ErrorKind::Unreachable;
+        Error::Unavailable { kind, address: "127.0.0.1:1".into(), reason: "refused".into() }
     }
 
     #[tokio::test(start_paused = true)]

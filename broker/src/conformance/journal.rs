@@ -1,25 +1,25 @@
-//! The journal: read in order, by everyone, from wherever one left off.
+//! The tests of the journal: every reader reads it in order, from the beginning or from a place.
 
 use std::sync::Arc;
 
 use longshore_protocol::JournalPosition;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{BETWEEN_LOOKS, DEADLINE, QUIET, publish_numbers, text};
+use super::{BETWEEN_CHECKS, DEADLINE, QUIET, publish_numbers, text};
 use crate::{Broker, JournalEnd, JournalEntry, JournalReader, Queue, Reading};
 
 async fn read(broker: &dyn Broker, after: Option<JournalPosition>) -> Box<dyn JournalReader> {
     let mut reader = broker.read_journal(after).await.expect("the broker keeps a journal");
-    assert_eq!(news(&mut *reader).await, Ok(Reading::Attached), "that comes first");
+    assert_eq!(next(&mut *reader).await, Ok(Reading::Attached), "that comes first");
     reader
 }
 
-async fn news(reader: &mut dyn JournalReader) -> Result<Reading, JournalEnd> {
+async fn next(reader: &mut dyn JournalReader) -> Result<Reading, JournalEnd> {
     timeout(DEADLINE, reader.next()).await.expect("nothing came in time")
 }
 
 async fn entry(reader: &mut dyn JournalReader, body: impl ToString) -> JournalEntry {
-    match news(reader).await {
+    match next(reader).await {
         Ok(Reading::Entry(entry)) => {
             assert_eq!(String::from_utf8_lossy(&entry.body), body.to_string());
             entry
@@ -47,7 +47,7 @@ pub(super) async fn a_journal_is_read_in_order_by_everyone(broker: Arc<dyn Broke
     expect_nothing(&mut *one).await;
 }
 
-pub(super) async fn a_journal_is_read_from_where_one_left_off(broker: Arc<dyn Broker>) {
+pub(super) async fn a_journal_is_read_on_from_a_place(broker: Arc<dyn Broker>) {
     publish_numbers(&*broker, &Queue::Journal, 10).await;
     let mut reader = read(&*broker, None).await;
     let mut places = Vec::new();
@@ -55,16 +55,16 @@ pub(super) async fn a_journal_is_read_from_where_one_left_off(broker: Arc<dyn Br
         places.push(entry(&mut *reader, number).await.place);
     }
     drop(reader);
-    for left_off in [0, 6, 9] {
-        let mut reader = read(&*broker, Some(places[left_off].clone())).await;
-        for (number, place) in places.iter().enumerate().skip(left_off + 1) {
+    for from in [0, 6, 9] {
+        let mut reader = read(&*broker, Some(places[from].clone())).await;
+        for (number, place) in places.iter().enumerate().skip(from + 1) {
             assert_eq!(entry(&mut *reader, number).await.place, *place);
         }
         expect_nothing(&mut *reader).await;
     }
 }
 
-pub(super) async fn a_reader_waits_for_what_comes(broker: Arc<dyn Broker>) {
+pub(super) async fn a_reader_waits_for_new_records(broker: Arc<dyn Broker>) {
     let mut reader = read(&*broker, None).await;
     expect_nothing(&mut *reader).await;
     broker.publish(&Queue::Journal, text("first")).await.expect("confirmed");
@@ -76,8 +76,8 @@ pub(super) async fn a_reader_waits_for_what_comes(broker: Arc<dyn Broker>) {
     entry(&mut *reader, "second").await;
 }
 
-/// It may take as many records as the old journal had until that shows.
-pub(super) async fn a_place_in_another_journal_is_told_of(broker: Arc<dyn Broker>) {
+/// The new journal may need as many records as the old one had before the loss shows.
+pub(super) async fn a_place_in_another_journal_is_reported(broker: Arc<dyn Broker>) {
     publish_numbers(&*broker, &Queue::Journal, 3).await;
     let mut reader = read(&*broker, None).await;
     for number in 0..3 {
@@ -86,25 +86,25 @@ pub(super) async fn a_place_in_another_journal_is_told_of(broker: Arc<dyn Broker
     broker.purge(&Queue::Journal).await.expect("deleted");
     let deadline = Instant::now() + DEADLINE;
     loop {
-        // The queue may be about to be declared again.
+        // The publish fails while the queue is not declared again.
         let _ = broker.publish(&Queue::Journal, text("anew")).await;
-        match timeout(BETWEEN_LOOKS, reader.next()).await {
+        match timeout(BETWEEN_CHECKS, reader.next()).await {
             Ok(Err(JournalEnd::Lost)) => break,
             Ok(Ok(Reading::Attached)) | Err(_) => {}
             Ok(other) => panic!("read from another journal: {other:?}"),
         }
         assert!(Instant::now() < deadline, "the journal's loss does not show");
-        sleep(BETWEEN_LOOKS).await;
+        sleep(BETWEEN_CHECKS).await;
     }
-    // Who begins at the beginning reads the new one.
+    // A reader without a place reads the new journal.
     let mut reader = read(&*broker, None).await;
     let first = entry(&mut *reader, "anew").await.place;
     let stranger = JournalPosition { record: "somebody else".into(), ..first };
     let mut reader = read(&*broker, Some(stranger)).await;
-    assert_eq!(news(&mut *reader).await, Err(JournalEnd::Lost));
+    assert_eq!(next(&mut *reader).await, Err(JournalEnd::Lost));
 }
 
-pub(super) async fn close_ends_the_reading_of_the_journal(broker: Arc<dyn Broker>) {
+pub(super) async fn close_ends_readers_of_the_journal(broker: Arc<dyn Broker>) {
     let mut reader = read(&*broker, None).await;
     let waiting = tokio::spawn(async move { reader.next().await });
     broker.close(DEADLINE).await;

@@ -1,4 +1,4 @@
-//! The journal of a memory broker: a list that grows, and readers with a place in it each.
+//! The journal of the memory broker: a growing list, and readers that each have a place in it.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{Depth, JournalEnd, JournalEntry, JournalReader, Link, Outgoing, Reading};
 
-/// All records, by their offsets.
+/// All records, indexed by their offsets.
 pub(super) struct Journal {
     entries: Mutex<Vec<JournalEntry>>,
     grown: watch::Sender<()>,
@@ -31,7 +31,7 @@ impl Journal {
         self.grown.send_replace(());
     }
 
-    pub(super) fn begin_anew(&self) {
+    pub(super) fn clear(&self) {
         self.entries.lock().clear();
         self.grown.send_replace(());
     }
@@ -50,8 +50,8 @@ impl Journal {
         MemoryReader { journal: self.clone(), after, attached: false, grown, link }
     }
 
-    /// What stands behind a place; an error if something else stands there.
-    fn behind(&self, place: Option<&JournalPosition>) -> Result<Option<JournalEntry>, JournalEnd> {
+    /// The record after a place; `Lost` if the record of that place is not where it was.
+    fn after(&self, place: Option<&JournalPosition>) -> Result<Option<JournalEntry>, JournalEnd> {
         let entries = self.entries.lock();
         let Some(place) = place else { return Ok(entries.first().cloned()) };
         let at = usize::try_from(place.offset).unwrap_or(usize::MAX);
@@ -81,7 +81,7 @@ impl JournalReader for MemoryReader {
                 return Ok(Reading::Attached);
             }
             self.grown.mark_unchanged();
-            if let Some(entry) = self.journal.behind(self.after.as_ref())? {
+            if let Some(entry) = self.journal.after(self.after.as_ref())? {
                 self.after = Some(entry.place.clone());
                 return Ok(Reading::Entry(entry));
             }

@@ -1,4 +1,4 @@
-//! Where RabbitMQ is: the URL, checked once, and shown without its password.
+//! The address of RabbitMQ: parses and checks the URL, and shows it without its password.
 
 use std::fmt;
 
@@ -9,12 +9,12 @@ use crate::Error;
 
 use super::failure::{ACCESS_REFUSED, Failure, NOT_ALLOWED};
 
-/// Seconds between heartbeats unless the URL says otherwise. RabbitMQ recommends 5 to 20; its own default of 60 would
-/// leave a cut cable unnoticed for two minutes.
+/// Seconds between heartbeats unless the URL says otherwise. RabbitMQ recommends 5 to 20. With
+/// RabbitMQ's own default of 60, a cut cable would go unnoticed for two minutes.
 const HEARTBEAT: u16 = 10;
 
-/// Longest frame unless the URL says otherwise. lapin sets 64 times as much aside for each connection; our own messages are
-/// small, and long documents travel in several frames.
+/// Longest frame, bytes, unless the URL says otherwise. lapin allocates 64 times as much for each
+/// connection. Chunk messages are small, and long documents are sent in several frames.
 const FRAME_MAX: u32 = 16 << 10;
 
 /// A parsed URL.
@@ -31,13 +31,13 @@ impl Address {
             ))
         };
         let url = Url::parse(text).map_err(|e| bad(e.to_string()))?;
-        // The parser below takes these for localhost.
+        // Without a host, the parser below assumes localhost.
         let host = url.host_str().filter(|host| !host.is_empty());
         let host = host.ok_or_else(|| bad("no host".to_owned()))?.to_owned();
         let mut uri: AMQPUri = text.parse().map_err(bad)?;
         uri.authority.host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         if uri.vhost.is_empty() {
-            // A slash at the end of a URL rarely means the virtual host whose name is empty.
+            // A slash at the end of a URL rarely means the virtual host with the empty name.
             "/".clone_into(&mut uri.vhost);
         }
         uri.query.heartbeat.get_or_insert(HEARTBEAT);
@@ -53,21 +53,23 @@ impl Address {
         (self.uri.authority.host.clone(), self.uri.authority.port)
     }
 
-    pub(crate) fn unreachable(&self, reason: impl Into<String>) -> Error {
-        Error::Unreachable { address: self.to_string(), reason: reason.into() }
+    pub(crate) fn unavailable(&self, failure: &Failure) -> Error {
+        let (kind, reason) = (failure.kind(), self.explain(failure));
+        Error::Unavailable { kind, address: self.to_string(), reason }
     }
 
-    /// Says in the operator's words why there is no connection.
+    /// Explains to an operator why there is no connection.
     pub(crate) fn explain(&self, failure: &Failure) -> String {
         let user = &self.uri.authority.userinfo.username;
         let vhost = &self.uri.vhost;
         match failure {
-            Failure::Expelled { code, text } | Failure::Refused { code, text } => match *code {
-                ACCESS_REFUSED => format!("login refused for user `{user}`: {text}"),
-                NOT_ALLOWED => format!("virtual host `{vhost}` refused for user `{user}`: {text}"),
-                _ => text.clone(),
-            },
-            Failure::Broken(_) | Failure::TimedOut { .. } => failure.to_string(),
+            Failure::Expelled { code: ACCESS_REFUSED, text } => {
+                format!("login refused for user `{user}`: {text}")
+            }
+            Failure::Expelled { code: NOT_ALLOWED, text } => {
+                format!("virtual host `{vhost}` refused for user `{user}`: {text}")
+            }
+            _ => failure.to_string(),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Looks at a RabbitMQ step by step, so that the first step that fails is the one that is named.
+//! Examines a RabbitMQ for `longshore doctor`, step by step, so that the first step that fails is
+//! named.
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -14,7 +15,7 @@ use super::greeting::{Greeting, greet};
 use super::session::Session;
 use super::topology::Topology;
 
-/// Older ones have no quorum queues of the kind that we lean on.
+/// The oldest version that has quorum queues as Longshore needs them.
 const OLDEST: (u32, u32) = (3, 10);
 
 pub(crate) async fn examine(
@@ -41,15 +42,15 @@ pub(crate) async fn examine(
     let work = pools.iter().map(|pool| Queue::Work(pool.clone()));
     for queue in [Queue::Jobs, Queue::Waiting, Queue::Dead, Queue::Journal].into_iter().chain(work)
     {
-        findings.push(look_at(&session, topology, &queue).await);
+        findings.push(examine_queue(&session, topology, &queue).await);
     }
-    // Last, since a connection that is blocked is of no more use.
+    // Last, since a blocked connection can't be used for anything else.
     findings.extend(publish(address, &session, topology).await);
     session.close().await;
     findings
 }
 
-/// TCP, then the greeting.
+/// Connects over TCP, then reads the greeting.
 async fn reach(address: &Address, config: &Config) -> Result<Vec<Finding>, Finding> {
     let limit = config.timeouts.connect;
     let check = "rabbitmq.reachable";
@@ -63,13 +64,13 @@ async fn reach(address: &Address, config: &Config) -> Result<Vec<Finding>, Findi
     let mut stream = stream.map_err(|found| wrong(check, format!("{address}: {found}"), remedy))?;
     let reached = fine(check, address.to_string());
     if address.is_tls() {
-        let found = "not asked over TLS".to_owned();
+        let found = "not checked over TLS".to_owned();
         return Ok(vec![reached, fine("rabbitmq.version", found)]);
     }
     let greeting = match timeout(limit, greet(&mut stream)).await {
         Ok(Ok(greeting)) => Ok(greeting),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("accepts connections, but says nothing within {limit:?}")),
+        Err(_) => Err(format!("accepts connections, but sends no greeting within {limit:?}")),
     };
     let remedy = "see whether RabbitMQ is what listens there, and whether it hangs";
     let greeting = greeting
@@ -97,12 +98,10 @@ fn version(greeting: &Greeting) -> Finding {
 fn refused(address: &Address, failure: &Failure) -> Finding {
     let found = format!("{address}: {}", address.explain(failure));
     match failure {
-        Failure::Refused { code: ACCESS_REFUSED, .. }
-        | Failure::Expelled { code: ACCESS_REFUSED, .. } => {
+        Failure::Expelled { code: ACCESS_REFUSED, .. } => {
             wrong("rabbitmq.login", found, "correct user and password in amqp_url")
         }
-        Failure::Refused { code: NOT_ALLOWED, .. }
-        | Failure::Expelled { code: NOT_ALLOWED, .. } => {
+        Failure::Expelled { code: NOT_ALLOWED, .. } => {
             let remedy = "correct the virtual host in amqp_url, or create it and allow the user \
                           on it: rabbitmqctl add_vhost, rabbitmqctl set_permissions";
             wrong("rabbitmq.vhost", found, remedy)
@@ -111,7 +110,8 @@ fn refused(address: &Address, failure: &Failure) -> Finding {
     }
 }
 
-/// Publishes a message that no queue takes: RabbitMQ says that it blocks a connection only once that publishes.
+/// Publishes a message that is routed to no queue: RabbitMQ announces that it blocks a connection
+/// only once that connection publishes.
 async fn publish(address: &Address, session: &Session, topology: &Topology) -> Option<Finding> {
     let check = "rabbitmq.publish";
     let mut blocked = session.blocked();
@@ -125,11 +125,12 @@ async fn publish(address: &Address, session: &Session, topology: &Topology) -> O
                           alarms` tells more";
             return Some(wrong(check, found, remedy));
         }
-        reason = session.watch("doctor") => Err(Failure::Broken(reason)),
+        failure = session.watch("doctor") => Err(failure),
     };
     match outcome {
         Ok(()) => Some(fine(check, "confirmed".to_owned())),
-        // Workers publish nothing, so their user need not be allowed to; a missing exchange is made by a scheduler.
+        // Workers publish nothing, so their user needs no permission to. A scheduler creates a
+        // missing exchange.
         Err(Failure::Refused { code: ACCESS_REFUSED | NOT_FOUND, .. }) => None,
         Err(failure) => {
             let remedy = "see RabbitMQ's log";
@@ -138,21 +139,22 @@ async fn publish(address: &Address, session: &Session, topology: &Topology) -> O
     }
 }
 
-async fn look_at(session: &Session, topology: &Topology, queue: &Queue) -> Finding {
+async fn examine_queue(session: &Session, topology: &Topology, queue: &Queue) -> Finding {
     let name = topology.name(queue);
     let check = "rabbitmq.queue";
     let depth = match topology.depth(session, queue).await {
         Ok(depth) => depth,
-        // It is known, but not there: RabbitMQ uses the same code for both.
+        // The queue is declared, but its node is away. RabbitMQ uses the code of a missing queue,
+        // and only the text differs.
         Err(Failure::Refused { code: NOT_FOUND, text }) if text.contains("inaccessible") => {
             let remedy = format!(
-                "start the node that it lives on; if that runs, the queue was lost when it was killed: \
+                "start the node of the queue; if it runs, the queue was lost when it was killed: \
                  rabbitmqctl delete_queue {name}"
             );
             return wrong(check, text, &remedy);
         }
         Err(Failure::Refused { code: NOT_FOUND, .. }) => {
-            return fine(check, format!("{name} does not exist yet; the first use makes it"));
+            return fine(check, format!("{name} does not exist yet; the first use creates it"));
         }
         Err(failure) => {
             let remedy = "see RabbitMQ's log, and the permissions in docs/rabbitmq.md";
@@ -168,13 +170,14 @@ async fn look_at(session: &Session, topology: &Topology, queue: &Queue) -> Findi
                 format!("works as it is; to have a {kind} queue, delete this one when idle");
             finding(Severity::Warning, check, format!("{found}, but not declared {kind}"), &remedy)
         }
-        Ok(true) => judged(queue, &found, kind, ready, consumers),
-        // Whoever may not declare can't ask for the kind.
-        Err(_) => judged(queue, &found, "kind unknown", ready, consumers),
+        Ok(true) => assess(queue, &found, kind, ready, consumers),
+        // A user without the permission to declare can't find out the kind.
+        Err(_) => assess(queue, &found, "kind unknown", ready, consumers),
     }
 }
 
-fn judged(queue: &Queue, found: &str, kind: &str, ready: u64, consumers: u64) -> Finding {
+/// Judges the queue by its messages and consumers.
+fn assess(queue: &Queue, found: &str, kind: &str, ready: u64, consumers: u64) -> Finding {
     let found = format!("{found}, {kind}");
     let check = "rabbitmq.queue";
     match queue {
@@ -223,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn old_servers_and_strangers_are_named() {
+    fn old_and_foreign_servers_are_reported() {
         check("RabbitMQ", "3.10.8", Severity::Ok);
         check("RabbitMQ", "4.1.0-rc.1", Severity::Ok);
         check("RabbitMQ", "3.9.27", Severity::Error);

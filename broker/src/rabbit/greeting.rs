@@ -1,5 +1,6 @@
-//! The server's greeting: the first frame that it sends, `connection.start`, tells its product and version. lapin reads
-//! it and keeps it to itself, so this asks once more on a connection of its own, and leaves before logging in.
+//! Reads the server's product and version from its greeting, the frame `connection.start`. lapin
+//! does not expose the greeting, so this opens a connection of its own, and closes it before the
+//! login.
 //!
 //! Deliberately absent: everything after the greeting, and TLS.
 
@@ -12,10 +13,10 @@ const HEADER: &[u8] = b"AMQP\0\0\x09\x01";
 const METHOD_FRAME: u8 = 1;
 /// `connection` is class 10, `start` its method 10.
 const CONNECTION_START: [u8; 4] = [0, 10, 0, 10];
-/// RabbitMQ's greeting has some 500 bytes; something huge is not AMQP.
+/// Longest greeting, bytes. RabbitMQ's has some 500; a longer one is not AMQP.
 const LONGEST: u32 = 64 * 1024;
 
-/// Who answered.
+/// The server's product and version.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Greeting {
     pub(crate) product: String,
@@ -37,10 +38,11 @@ pub(crate) async fn greet(stream: &mut TcpStream) -> io::Result<Greeting> {
 }
 
 fn not_amqp() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "what answers does not speak AMQP 0-9-1")
+    io::Error::new(io::ErrorKind::InvalidData, "the server does not speak AMQP 0-9-1")
 }
 
-/// Method, two bytes of protocol version, a table of properties; the rest does not matter here.
+/// Parses the method, two bytes of protocol version and the table of properties; the rest is not
+/// needed.
 fn parse(payload: &[u8]) -> Option<Greeting> {
     let rest = payload.strip_prefix(&CONNECTION_START)?.get(2..)?;
     let (mut table, _) = long(rest)?;
@@ -51,7 +53,7 @@ fn parse(payload: &[u8]) -> Option<Greeting> {
         let (value, rest) = match kind {
             b'S' | b'F' => long(rest)?,
             b't' => rest.split_at_checked(1)?,
-            // RabbitMQ sends nothing else, and without its size there is no way on.
+            // RabbitMQ sends no other type, and the size of an unknown one is unknown.
             _ => return None,
         };
         let text = || Some(String::from_utf8_lossy(value).into_owned());
@@ -65,7 +67,7 @@ fn parse(payload: &[u8]) -> Option<Greeting> {
     Some(Greeting { product: product?, version: version? })
 }
 
-/// A length of four bytes, and as many bytes.
+/// Splits off a field with a length of four bytes; gives the field and the rest.
 fn long(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)

@@ -1,9 +1,10 @@
-//! Reads the journal, a stream: declares, consumes from an offset, and begins again behind the last record when the
-//! connection breaks.
+//! Reads the journal, a stream: declares it, consumes from an offset, and continues after the last
+//! record when the connection breaks.
 //!
-//! The record that was read last is read once more after each new beginning, and left out if it is the same: a stream that was
-//! deleted and begun anew counts its offsets from 0 again. RabbitMQ says nothing of an offset beyond a stream's end; its
-//! consumer just waits. Whoever reads publishes something and sees whether it comes.
+//! After each new start the last record is read once more, and left out if it is the same: a stream
+//! that was deleted and declared again counts its offsets from 0. RabbitMQ reports no error for an
+//! offset beyond the end of a stream; the consumer just waits. A reader that must detect that
+//! publishes a record and checks that it arrives.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,19 +23,21 @@ use tokio_util::task::TaskTracker;
 
 use crate::{JournalEnd, JournalEntry, JournalReader, Queue, Reading};
 
-use super::attempts::Attempts;
+use super::consumer::cancelled;
 use super::failure::{Failure, INTERNAL_ERROR, NOT_IMPLEMENTED, PRECONDITION_FAILED, within};
-use super::feed::cancelled;
 use super::link::Follower;
+use super::retry::ConsumeRetry;
 use super::session::Session;
 use super::topology::Topology;
 
-/// Records between RabbitMQ and the reader. Few of the largest fit anywhere, and reading is never what one waits for.
+/// Most records between RabbitMQ and the reader. Records may be large, and reading is never the
+/// bottleneck.
 const PREFETCH: u16 = 32;
-/// Where a consumer of a stream begins, and where a delivery says that it stood.
+/// The argument of a consumer that says where to begin, and the header of a delivery that says
+/// where it stood.
 const OFFSET: &str = "x-stream-offset";
 
-/// What reading needs.
+/// A reader of the journal, ready to start.
 pub(crate) struct Reader {
     pub(crate) after: Option<JournalPosition>,
     pub(crate) link: Follower,
@@ -44,19 +47,19 @@ pub(crate) struct Reader {
     pub(crate) underway: TaskTracker,
 }
 
-/// The reader's end.
+/// The caller's end of a reader.
 pub(crate) struct RabbitReader {
     read: mpsc::Receiver<Result<Reading, JournalEnd>>,
     closing: CancellationToken,
 }
 
-/// Why reading stopped.
+/// Why reading ended.
 enum End {
-    /// Nobody wants more.
-    Unwanted,
-    /// There is no more.
+    /// The caller's end was dropped, or the broker is being closed.
+    Stopped,
+    /// Nothing more can be read.
     Over(JournalEnd),
-    /// It has to begin again.
+    /// Reading has to begin again.
     Failed(Failure),
 }
 
@@ -82,16 +85,17 @@ impl Reader {
     }
 
     async fn run(mut self, sender: Sender) {
-        let mut attempts = Attempts::new(Queue::Journal, self.link.clone(), self.closing.clone());
-        while let Some(session) = attempts.next(sender.closed()).await {
-            match self.read(&session, &sender, &mut attempts).await {
-                End::Unwanted => return,
+        let (link, closing) = (self.link.clone(), self.closing.clone());
+        let mut retry = ConsumeRetry::new(Queue::Journal, link, closing);
+        while let Some(session) = retry.next_session(sender.closed()).await {
+            match self.read(&session, &sender, &mut retry).await {
+                End::Stopped => return,
                 End::Over(end) => {
-                    // Refused only when nobody wants to know.
+                    // An error means that the reader was dropped.
                     let _ = sender.send(Err(end)).await;
                     return;
                 }
-                End::Failed(failure) => attempts.failed(&session, &failure),
+                End::Failed(failure) => retry.failed(&session, &failure),
             }
         }
     }
@@ -101,24 +105,24 @@ impl Reader {
         &mut self,
         session: &Arc<Session>,
         sender: &Sender,
-        attempts: &mut Attempts,
+        retry: &mut ConsumeRetry,
     ) -> End {
         // Dropping the channel at the end closes it, and that ends the consumer.
         let (_channel, mut consumer) = match self.consume(session).await {
             Ok(consuming) => consuming,
-            Err(failure) => return judged(failure),
+            Err(failure) => return classify(failure),
         };
-        attempts.flows();
+        retry.succeeded();
         if sender.send(Ok(Reading::Attached)).await.is_err() {
-            return End::Unwanted;
+            return End::Stopped;
         }
         let mut known = self.after.clone();
         loop {
             let delivery = tokio::select! {
                 delivery = consumer.next() => delivery,
-                reason = session.ended() => return End::Failed(Failure::Broken(reason)),
-                () = self.closing.cancelled() => return End::Unwanted,
-                () = sender.closed() => return End::Unwanted,
+                failure = session.ended() => return End::Failed(failure),
+                () = self.closing.cancelled() => return End::Stopped,
+                () = sender.closed() => return End::Stopped,
             };
             let delivery = match delivery {
                 Some(Ok(delivery)) => delivery,
@@ -136,12 +140,13 @@ impl Reader {
                 None => {
                     let entry = JournalEntry { place: place.clone(), body: Bytes::from(data) };
                     if sender.send(Ok(Reading::Entry(entry))).await.is_err() {
-                        return End::Unwanted;
+                        return End::Stopped;
                     }
                     self.after = Some(place);
                 }
             }
-            // One by one: RabbitMQ closes the channel of whoever leaves a delivery unacknowledged for long.
+            // One by one: RabbitMQ closes a channel with a delivery that is unacknowledged for
+            // long.
             let ack = acker.ack(BasicAckOptions { multiple: false });
             if let Err(failure) = within(self.call, "acknowledging a record", ack).await {
                 return End::Failed(failure);
@@ -168,9 +173,11 @@ impl Reader {
     }
 }
 
-/// A server without streams, or with another queue of that name, says so in one of several ways. The same codes stand for
-/// troubles that pass: a replica that does not run yet; two schedulers that declare the stream at the same moment.
-fn judged(failure: Failure) -> End {
+/// Tells a server that can't keep the journal from a failure that passes. A server without streams,
+/// or with another queue of the journal's name, answers with one of several codes. RabbitMQ uses
+/// the same codes for failures that pass (a replica that is not running yet, two schedulers that
+/// declare the stream at the same moment), so its text has to decide.
+fn classify(failure: Failure) -> End {
     match failure {
         Failure::Expelled { code: NOT_IMPLEMENTED, text } => unsupported(text),
         Failure::Expelled { code: INTERNAL_ERROR, text } if text.contains("feature flag") => {
@@ -187,7 +194,7 @@ fn unsupported(text: String) -> End {
     End::Over(JournalEnd::Unsupported(text))
 }
 
-/// Where the record stands; `None` of a delivery that did not come from a stream.
+/// The place of a record; `None` for a delivery that did not come from a stream.
 fn place_of(delivery: &Delivery) -> Option<JournalPosition> {
     let headers = delivery.properties.headers().as_ref()?;
     let Some(AMQPValue::LongLongInt(offset)) = headers.inner().get(OFFSET) else { return None };
@@ -202,22 +209,22 @@ mod tests {
 
     #[track_caller]
     fn check(failure: &Failure, for_good: bool) {
-        let judged = judged(failure.clone());
-        let ends = matches!(judged, End::Over(JournalEnd::Unsupported(_)));
+        let end = classify(failure.clone());
+        let ends = matches!(end, End::Over(JournalEnd::Unsupported(_)));
         assert_eq!(ends, for_good, "{failure:?}");
     }
 
     #[test]
-    fn what_passes_is_told_from_what_stays() {
+    fn temporary_failures_are_told_from_permanent_ones() {
         let refused =
             |text: &str| Failure::Refused { code: PRECONDITION_FAILED, text: text.into() };
         let expelled = |code, text: &str| Failure::Expelled { code, text: text.into() };
         check(&refused("invalid arg 'x-stream-offset' for queue 'a' of queue type classic"), true);
         check(&refused("queue 'a' does not have a running replica on the local node"), false);
         check(&expelled(INTERNAL_ERROR, "Cannot declare: the feature flag is disabled"), true);
-        // What RabbitMQ 3.10 says to the second of two that declare a stream at once.
+        // RabbitMQ 3.10's answer to the second of two that declare a stream at the same moment.
         check(&expelled(INTERNAL_ERROR, "INTERNAL_ERROR"), false);
         check(&expelled(NOT_IMPLEMENTED, "NOT_IMPLEMENTED"), true);
-        check(&Failure::Broken("reset".into()), false);
+        check(&Failure::closed("reset"), false);
     }
 }

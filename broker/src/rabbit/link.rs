@@ -1,4 +1,4 @@
-//! Keeps one connection alive: connect, watch, and on any error tear down and begin again.
+//! Keeps one connection open: connects, watches, and after any error closes and connects again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,29 +11,30 @@ use tracing::{debug, info, warn};
 
 use super::Config;
 use super::address::Address;
+use super::failure::Failure;
 use super::session::Session;
 
 /// The first pause after a failure.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause. A broker that is back is found within it, and work is to go on within three seconds: connecting,
-/// declaring and consuming need the rest.
+/// The longest pause. It bounds how late a broker that is back is noticed. Work has to go on within
+/// three seconds, and connecting, declaring and consuming need the rest of them.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// A session that lived so long was a good one; the next failure starts from the shortest pause again.
+/// After a session of at least this length, the next failure starts from the shortest pause again.
 const GOOD_SESSION: Duration = Duration::from_secs(10);
 
-/// How the connection stands.
+/// The state of the connection.
 #[derive(Clone)]
 enum State {
-    Down { reason: Option<String> },
+    Down { failure: Option<Failure> },
     Up(Arc<Session>),
 }
 
-/// A connection that is kept alive by a task.
+/// A connection that a task keeps open.
 pub(crate) struct Supervised {
     state: watch::Receiver<State>,
 }
 
-/// Sees the connection come and go.
+/// Follows the state of a connection.
 #[derive(Clone)]
 pub(crate) struct Follower {
     state: watch::Receiver<State>,
@@ -47,7 +48,7 @@ impl Supervised {
         stop: CancellationToken,
         tasks: &TaskTracker,
     ) -> Self {
-        let (sender, state) = watch::channel(State::Down { reason: None });
+        let (sender, state) = watch::channel(State::Down { failure: None });
         let supervisor = Supervisor { role, address, config: config.clone(), state: sender };
         tasks.spawn(supervisor.run(stop));
         Self { state }
@@ -57,15 +58,15 @@ impl Supervised {
         Follower { state: self.state.clone() }
     }
 
-    /// Why there is no connection right now.
-    pub(crate) fn last_failure(&self) -> Option<String> {
+    /// The failure that the connection is down for; `None` while it is up, or was never tried.
+    pub(crate) fn last_failure(&self) -> Option<Failure> {
         match &*self.state.borrow() {
-            State::Down { reason } => reason.clone(),
+            State::Down { failure } => failure.clone(),
             State::Up(_) => None,
         }
     }
 
-    /// Why RabbitMQ reads no messages from this connection right now.
+    /// RabbitMQ's reason for blocking the connection; `None` while it accepts messages.
     pub(crate) fn blocked(&self) -> Option<String> {
         match &*self.state.borrow() {
             State::Up(session) => session.blocked().borrow().clone(),
@@ -79,12 +80,12 @@ impl Follower {
         matches!(&*self.state.borrow_and_update(), State::Up(_))
     }
 
-    /// Waits for the next change; `false` once there will be none.
+    /// Waits for the next change; `false` once there will be none any more.
     pub(crate) async fn changed(&mut self) -> bool {
         self.state.changed().await.is_ok()
     }
 
-    /// Waits for a session that lives; `None` once there will be none.
+    /// Waits for an open session; `None` once there will be none any more.
     pub(crate) async fn up(&mut self) -> Option<Arc<Session>> {
         loop {
             let found = match &*self.state.borrow_and_update() {
@@ -130,39 +131,42 @@ impl Supervisor {
         };
         let session = match opened {
             Ok(session) => session,
-            Err(failure) => return self.down(address.explain(&failure), false),
+            Err(failure) => return self.down(failure, false),
         };
         info!(role, %address, "connected to RabbitMQ");
         self.state.send_replace(State::Up(session.clone()));
         tokio::select! {
-            reason = session.watch(role) => {
+            failure = session.watch(role) => {
                 session.abort();
-                self.down(reason, true);
+                self.down(failure, true);
             }
             () = stop.cancelled() => {
                 session.close().await;
-                self.state.send_replace(State::Down { reason: Some("closed by us".to_owned()) });
+                let failure = Some(Failure::closed("closed by us"));
+                self.state.send_replace(State::Down { failure });
             }
         }
     }
 
-    /// One line for each change: the same failure again is only worth a debug line.
-    fn down(&self, reason: String, was_up: bool) {
+    /// Logs each change once; the same failure again only at debug level.
+    fn down(&self, failure: Failure, was_up: bool) {
         let (role, address) = (self.role, &self.address);
-        let news = was_up
-            || !matches!(&*self.state.borrow(), State::Down { reason: Some(r) } if *r == reason);
+        let reason = address.explain(&failure);
+        let is_known =
+            matches!(&*self.state.borrow(), State::Down { failure: Some(f) } if *f == failure);
         if was_up {
-            warn!(role, %address, reason, "lost RabbitMQ");
-        } else if news {
-            warn!(role, %address, reason, "can't connect to RabbitMQ");
+            warn!(role, %address, reason, "connection to RabbitMQ lost; reconnecting");
+        } else if !is_known {
+            warn!(role, %address, reason, "can't connect to RabbitMQ; trying again");
         } else {
             debug!(role, %address, reason, "still can't connect to RabbitMQ");
         }
-        self.state.send_replace(State::Down { reason: Some(reason) });
+        self.state.send_replace(State::Down { failure: Some(failure) });
     }
 }
 
-/// Pauses that double, with jitter, so that a fleet does not come back in one wave.
+/// Pauses that double, with jitter, so that the processes of a cluster do not reconnect at the same
+/// moment.
 pub(crate) struct Backoff {
     next: Duration,
 }

@@ -1,37 +1,38 @@
 //! RabbitMQ over AMQP 0-9-1, through lapin.
 //!
 //! ```text
-//! publish() --> lane (one task) --> publishing connection --> RabbitMQ
-//!      ^ one answer a message <-- confirms, returns
-//! Subscription <-- feed (one task each, a channel of its own) <-- consuming connection
-//!      settle --> the channel that brought the delivery
-//! JournalReader <-- reader (one task each, a channel of its own) <-- consuming connection
+//! publish() --> publisher (one task) --> publishing connection --> RabbitMQ
+//!      ^ one answer per message <-- confirms, returns
+//! Subscription <-- consumer (a task and a channel each) <-- consuming connection
+//!      settle --> the channel that the delivery arrived on
+//! JournalReader <-- reader (a task and a channel each) <-- consuming connection
 //! ```
 //!
-//! Each connection is supervised by a loop of ours (`link`): connect, run, and on any error tear down and begin again.
-//! Lanes and feeds wait for the link, work on its session for as long as that lives, and begin anew on the next one.
+//! A loop (`link`) supervises each connection: it connects, watches, and after any error closes and
+//! connects again. The publisher and the consumers wait for the link, work on its session while
+//! that is open, and start again on the next one.
 //!
-//! Deliberately absent: lapin's own recovery, which leaves confirms and consumers pending; transactions; retries of
-//! publishes, since what follows an unknown outcome is the caller's to decide.
+//! Deliberately absent: lapin's own recovery, which leaves confirms and consumers pending;
+//! transactions; retries of publishes, since the caller decides what follows an unknown outcome.
 
 mod address;
-mod attempts;
 mod confirms;
+mod consumer;
+mod delivery_tracker;
 mod examine;
 mod failure;
-mod feed;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod greeting;
 mod journal;
-mod lane;
 mod link;
+mod publisher;
+mod retry;
 mod sanitizer;
 mod session;
 mod topology;
 mod transport;
-mod tray;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,34 +51,37 @@ use crate::{
 
 use self::address::Address;
 use self::failure::Failure;
-use self::lane::{Lane, Request};
 use self::link::Supervised;
+use self::publisher::{Publisher, Request};
 use self::session::Session;
 use self::topology::Topology;
 
-/// Publishes that wait for the lane to take them. More callers than this wait for their turn, under the same time-out.
+/// Publishes that wait for the publisher. Further callers wait for room, under the same time-out.
 const WAITING_PUBLISHES: usize = 1_024;
-/// How long a connection may take to say good-bye before its socket is shut.
-const GOODBYE: Duration = Duration::from_secs(2);
+/// How long the closing handshake of a connection may take before its socket is shut.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
-/// What kind of queue a work queue is declared as.
+/// The time between two checks of why RabbitMQ is not ready.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
+
+/// The kind of queue that a work queue is declared as.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WorkQueueKind {
-    /// Replicated, written by a majority before each confirm; for clusters.
+    /// Replicated, and written by a majority before each confirm; for clusters.
     Quorum,
-    /// On one node; for a single broker. The decision record 0004 says why it is the default.
+    /// On one node; for a single broker. Decision record 0004 explains why it is the default.
     #[default]
     Classic,
 }
 
-/// How long each step may take.
+/// The time-outs of the steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// From the first packet to an open virtual host.
+    /// Connecting, from the first packet to the open virtual host.
     pub connect: Duration,
-    /// A publish, from the call to its confirm, waiting for the link included.
+    /// A publish, from the call to its confirm, the wait for a connection included.
     pub publish: Duration,
-    /// Everything else: a declaration, an acknowledgement, a question.
+    /// Any other call: a declaration, an acknowledgement, a query.
     pub call: Duration,
 }
 
@@ -88,24 +92,25 @@ impl Default for Timeouts {
     }
 }
 
-/// Where RabbitMQ is, and how to use it.
+/// The address of RabbitMQ, and how to use it.
 #[derive(Clone)]
 pub struct Config {
-    /// `amqp://user:password@host:5672/vhost`; `%2f` is the virtual host `/`, and so is none. `amqps` speaks TLS.
-    /// `?heartbeat=` in seconds, 10 if absent.
+    /// `amqp://user:password@host:5672/vhost`; `%2f`, and no virtual host at all, mean the virtual
+    /// host `/`. `amqps` uses TLS. `?heartbeat=` in seconds, 10 if absent.
     pub url: String,
-    /// What all names start with.
+    /// The prefix of all names.
     pub namespace: String,
     /// The kind of the work queues.
     pub work_queue_kind: WorkQueueKind,
-    /// What RabbitMQ shows as the connections' name.
+    /// The name of the connections in RabbitMQ's listings.
     pub name: String,
-    /// How long each step may take.
+    /// The time-outs of the steps.
     pub timeouts: Timeouts,
 }
 
 impl Config {
-    /// The namespace `longshore`, the default kind of work queue and the default time-outs.
+    /// A configuration with the namespace `longshore`, the default kind of work queue and the
+    /// default time-outs.
     pub fn new(url: impl Into<String>, name: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -116,10 +121,10 @@ impl Config {
         }
     }
 
-    /// Says what [`Rabbit::start`] would say of it, without starting anything.
+    /// Checks the configuration as [`Rabbit::start`] does, without starting anything.
     ///
     /// # Errors
-    /// For an address that can't be understood and a namespace that can't be used.
+    /// [`Error::BadUrl`] and [`Error::BadNamespace`].
     pub fn check(&self) -> Result<(), Error> {
         Address::parse(&self.url)?;
         Topology::new(self)?;
@@ -128,7 +133,7 @@ impl Config {
 }
 
 impl std::fmt::Debug for Config {
-    /// Without the URL, which holds a password.
+    /// Leaves out the URL, which may hold a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Config")
             .field("namespace", &self.namespace)
@@ -139,7 +144,7 @@ impl std::fmt::Debug for Config {
     }
 }
 
-/// A RabbitMQ, seen from one process: one connection to publish, one to consume.
+/// The connections of one process to RabbitMQ: one to publish, one to consume.
 pub struct Rabbit {
     config: Config,
     address: Address,
@@ -148,21 +153,21 @@ pub struct Rabbit {
     consuming: Supervised,
     requests: mpsc::Sender<Request>,
     link: watch::Receiver<Link>,
-    /// Cancelled when no new work is taken.
+    /// Cancelled when no new work is accepted.
     closing: CancellationToken,
-    /// Cancelled when the connections end.
+    /// Cancelled when the connections are to close.
     stop: CancellationToken,
-    /// Publishes, settlements and feeds that are under way.
+    /// Publishes, settlements and consumers that are under way.
     underway: TaskTracker,
     tasks: TaskTracker,
 }
 
 impl Rabbit {
-    /// Checks the URL and starts to connect in the background, and again whenever a connection breaks.
+    /// Checks the URL and connects in the background, and again whenever a connection breaks.
     /// Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// [`Error::BadUrl`] when the URL can't be understood.
+    /// [`Error::BadUrl`] and [`Error::BadNamespace`].
     pub fn start(config: Config) -> Result<Self, Error> {
         let address = Address::parse(&config.url)?;
         let topology = Topology::new(&config)?;
@@ -173,8 +178,8 @@ impl Rabbit {
         };
         let (publishing, consuming) = (supervise("publishing"), supervise("consuming"));
         let (requests, waiting) = mpsc::channel(WAITING_PUBLISHES);
-        let lane = Lane::new(publishing.follow(), topology.clone(), config.timeouts);
-        tasks.spawn(lane.run(waiting, stop.clone()));
+        let publisher = Publisher::new(publishing.follow(), topology.clone(), config.timeouts);
+        tasks.spawn(publisher.run(waiting, stop.clone()));
         let (link_in, link) = watch::channel(Link::Down);
         tasks.spawn(follow_both(publishing.follow(), consuming.follow(), link_in));
         let underway = TaskTracker::new();
@@ -193,65 +198,88 @@ impl Rabbit {
         })
     }
 
-    /// Waits until both connections stand.
+    /// Waits until both connections are open.
     ///
     /// # Errors
-    /// [`Error::Unreachable`] after `limit`, with the reason of the last failure.
+    /// [`Error::Unavailable`] after `limit`, with the last failure to connect.
     pub async fn connected(&self, limit: Duration) -> Result<(), Error> {
         let mut link = self.link.clone();
         match timeout(limit, link.wait_for(|link| *link == Link::Up)).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(self.address.unreachable("the broker was closed")),
-            Err(_) => Err(self.unreachable(format!("no connection within {limit:?}"))),
+            Ok(Err(_)) => Err(self.address.unavailable(&Failure::closed("the broker was closed"))),
+            Err(_) => Err(self.not_connected(limit)),
         }
     }
 
-    /// What `longshore doctor` says about RabbitMQ: whether it can be reached, which step fails if not, its version, and
-    /// how the queues stand: jobs, dead letters, and the work queues of the pools named.
+    /// Waits until both connections are open, however long RabbitMQ is away. Each change is logged.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when RabbitMQ refuses this user, since waiting does not help then,
+    /// and when the broker is closed.
+    pub async fn ready(&self) -> Result<(), Error> {
+        loop {
+            match self.connected(CHECK_EVERY).await {
+                Err(error) if !error.kind().is_refusal() && !self.closing.is_cancelled() => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// The findings of `longshore doctor`: whether RabbitMQ can be reached, which step fails if
+    /// not, its version, and the state of the queues of jobs, of dead letters and of the pools that
+    /// are named.
     pub async fn examine(&self, pools: &[String]) -> Vec<Finding> {
         examine::examine(&self.address, &self.config, &self.topology, pools).await
     }
 
-    /// Asks what may be asked twice: where the connection breaks, once more over the next, for as long as a call may
-    /// take. `None` where there is no such queue.
-    async fn ask<T, Answer: Future<Output = Result<T, Failure>>>(
+    /// Makes a call that may be repeated: where the connection breaks, once more over the next one,
+    /// for as long as a call may take. `None` if the queue does not exist.
+    async fn call<T, Answer: Future<Output = Result<T, Failure>>>(
         &self,
-        question: impl Fn(Arc<Session>) -> Answer,
+        call: impl Fn(Arc<Session>) -> Answer,
     ) -> Result<Option<T>, Error> {
         let limit = self.config.timeouts.call;
         let deadline = Instant::now() + limit;
         let mut link = self.consuming.follow();
         while let Ok(Some(session)) = timeout_at(deadline, link.up()).await {
-            match question(session.clone()).await {
+            match call(session.clone()).await {
                 Ok(answer) => return Ok(Some(answer)),
                 Err(Failure::Refused { code: failure::NOT_FOUND, .. }) => return Ok(None),
-                Err(failure @ (Failure::Broken(_) | Failure::Expelled { .. })) => {
-                    session.fail(failure.to_string());
+                Err(failure @ (Failure::Broken { .. } | Failure::Expelled { .. })) => {
+                    session.fail(failure);
                 }
-                Err(failure) => return Err(self.address.unreachable(failure.to_string())),
+                Err(failure) => return Err(self.address.unavailable(&failure)),
             }
         }
-        Err(self.unreachable(format!("no connection within {limit:?}")))
+        Err(self.not_connected(limit))
     }
 
-    fn unreachable(&self, otherwise: String) -> Error {
-        let reason = self.publishing.last_failure().or_else(|| self.consuming.last_failure());
-        self.address.unreachable(reason.unwrap_or(otherwise))
+    /// The error of a connection that did not open within `limit`.
+    fn not_connected(&self, limit: Duration) -> Error {
+        let failure = self.publishing.last_failure().or_else(|| self.consuming.last_failure());
+        let failure =
+            failure.unwrap_or_else(|| Failure::too_late(format!("no connection within {limit:?}")));
+        self.address.unavailable(&failure)
     }
 
+    /// The error of a publish that was not confirmed in time.
     fn unconfirmed(&self) -> PublishError {
         let limit = self.config.timeouts.publish;
         if let Some(reason) = self.publishing.blocked() {
             return PublishError::Blocked(reason);
         }
-        PublishError::Unknown(match self.publishing.last_failure() {
-            Some(reason) => format!("not connected within {limit:?}: {reason}"),
-            None => format!("no confirm within {limit:?}"),
-        })
+        match self.publishing.last_failure() {
+            Some(failure) => {
+                let reason = self.address.explain(&failure);
+                let reason = format!("not connected within {limit:?}: {reason}");
+                PublishError::Unknown { kind: failure.kind(), reason }
+            }
+            None => Failure::too_late(format!("no confirm within {limit:?}")).into(),
+        }
     }
 }
 
-/// The link is up while both connections are.
+/// Reports the link as up while both connections are.
 async fn follow_both(
     mut publishing: link::Follower,
     mut consuming: link::Follower,
@@ -275,12 +303,12 @@ async fn follow_both(
 #[async_trait]
 impl Broker for Rabbit {
     async fn publish(&self, queue: &Queue, message: Outgoing) -> Result<(), PublishError> {
-        let closed = || PublishError::Unknown("the broker is closed".to_owned());
+        let closed = || PublishError::from(Failure::closed("the broker is closed"));
         if self.closing.is_cancelled() {
             return Err(closed());
         }
         let _underway = self.underway.token();
-        let message = Box::new(self.topology.address(queue, message)?);
+        let message = Box::new(self.topology.encode(queue, message)?);
         let (reply, answer) = oneshot::channel();
         let request = Request { queue: queue.clone(), message, reply };
         let attempt = async {
@@ -293,7 +321,7 @@ impl Broker for Rabbit {
     }
 
     async fn subscribe(&self, queue: &Queue, prefetch: u16) -> Box<dyn Subscription> {
-        let feed = feed::Feed {
+        let consumer = consumer::Consumer {
             queue: queue.clone(),
             prefetch,
             link: self.consuming.follow(),
@@ -302,7 +330,7 @@ impl Broker for Rabbit {
             closing: self.closing.clone(),
             underway: self.underway.clone(),
         };
-        Box::new(feed.start())
+        Box::new(consumer.start())
     }
 
     async fn read_journal(&self, after: Option<JournalPosition>) -> Option<Box<dyn JournalReader>> {
@@ -318,11 +346,11 @@ impl Broker for Rabbit {
     }
 
     async fn depth(&self, queue: &Queue) -> Result<Option<Depth>, Error> {
-        self.ask(|session| async move { self.topology.depth(&session, queue).await }).await
+        self.call(|session| async move { self.topology.depth(&session, queue).await }).await
     }
 
     async fn purge(&self, queue: &Queue) -> Result<(), Error> {
-        self.ask(|session| async move { self.topology.purge(&session, queue).await }).await?;
+        self.call(|session| async move { self.topology.purge(&session, queue).await }).await?;
         Ok(())
     }
 
@@ -336,13 +364,13 @@ impl Broker for Rabbit {
         let settled = timeout(grace, self.underway.wait()).await.is_ok();
         self.stop.cancel();
         self.tasks.close();
-        let ended = timeout(GOODBYE * 2, self.tasks.wait()).await.is_ok();
-        info!(address = %self.address, settled, ended, "closed RabbitMQ");
+        let ended = timeout(CLOSE_WITHIN * 2, self.tasks.wait()).await.is_ok();
+        info!(address = %self.address, settled, ended, "connections to RabbitMQ closed");
     }
 }
 
 impl Drop for Rabbit {
-    /// Dropping without closing leaves nothing running; what was on its way is unknown.
+    /// Dropping without closing stops everything; the outcome of what was in flight is unknown.
     fn drop(&mut self) {
         self.closing.cancel();
         self.stop.cancel();

@@ -1,14 +1,16 @@
-//! Makes the properties of foreign messages readable before lapin parses them.
+//! Repairs the properties of foreign messages before lapin parses them.
 //!
-//! RabbitMQ keeps the properties of a message as the publisher wrote them, unread. lapin gives up the whole connection at the
-//! first one that it can't parse (a `message_id` that is not UTF-8), RabbitMQ delivers the message again to the next
-//! connection, and one bad publisher stops all jobs. So this looks at each frame on its way from the socket to lapin: bytes that
-//! are not UTF-8 become `?`, one for one; properties whose structure is broken, or nested so deeply that a recursive parser
-//! would run out of stack, are left out, and so are those that are longer than a frame that we agreed on with RabbitMQ, which
-//! passes them on all the same. The body is never touched.
+//! RabbitMQ stores the properties of a message unread, as the publisher wrote them. lapin closes
+//! the whole connection at the first property that it can't parse (a `message_id` that is not
+//! UTF-8), RabbitMQ delivers the message again to the next connection, and one bad publisher stops
+//! all jobs. Therefore the sanitizer inspects each frame between the socket and lapin: each byte
+//! that is not UTF-8 becomes a `?`. Properties are dropped if their structure is broken, if they
+//! are nested so deeply that a recursive parser would run out of stack, or if they are longer than
+//! the frame size that was negotiated with RabbitMQ, which passes them on nevertheless. The body is
+//! never changed.
 //!
-//! Deliberately absent: sockets, and any judgement of messages. What can't be AMQP at all passes unchanged, so that lapin finds
-//! the words for it.
+//! Deliberately absent: sockets, and any judgement of messages. Bytes that can't be AMQP pass
+//! unchanged, so that lapin reports the error.
 
 /// Frame types of AMQP 0-9-1. Only the first two carry text that a publisher chose.
 const METHOD: u8 = 1;
@@ -25,31 +27,32 @@ const BEFORE_FLAGS: usize = 12;
 /// `basic.deliver`: class 60, method 60.
 const BASIC_DELIVER: [u8; 4] = [0, 60, 0, 60];
 
-/// A frame larger than this was not agreed on with the server (lapin proposes 128 KiB at most), so it is not waited for.
+/// A larger frame was not negotiated with the server (lapin proposes 128 KiB at most), so the rest
+/// of it is not awaited.
 const LARGEST_FRAME: usize = 1 << 20;
 
-/// Tables in tables. Nobody writes more than a few; a parser that recurses needs a bound.
+/// Deepest nesting of tables. Real messages have a few levels; a recursive parser needs a bound.
 const DEEPEST: u32 = 16;
 
-/// Looks at a stream of frames, however it is cut into reads.
+/// Sanitizes a stream of frames, however it is split into reads.
 #[derive(Debug)]
 pub(crate) struct Sanitizer {
-    /// No frame handed on is longer.
+    /// Longest frame that is passed on, bytes.
     frame_max: usize,
-    /// A frame, or the head of one, that is not complete yet.
+    /// An incomplete frame, or the head of one.
     held: Vec<u8>,
-    /// Bytes of a frame without foreign text that are still to come.
+    /// Bytes still to come of a frame that passes unread, since it holds no text of a publisher.
     passing: usize,
-    /// This is no AMQP.
+    /// The stream is not AMQP, and passes unread.
     foreign: bool,
 }
 
-/// What was done to the properties of a message.
+/// The change that was made to the properties of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Change {
-    /// Bytes that are not UTF-8 became `?`.
+    /// Bytes that are not UTF-8 were replaced by `?`.
     Replaced,
-    /// All of them were left out.
+    /// All properties were dropped.
     Dropped,
 }
 
@@ -58,7 +61,8 @@ impl Sanitizer {
         Self { frame_max, held: Vec::new(), passing: 0, foreign: false }
     }
 
-    /// Takes what was read; appends to `out` what may be handed on. Says what was changed, if anything.
+    /// Takes bytes that were read, and appends to `out` those that can be passed on. Gives the
+    /// largest change, if there was one.
     pub(crate) fn take(&mut self, mut read: &[u8], out: &mut Vec<u8>) -> Option<Change> {
         let mut change = None;
         while !read.is_empty() {
@@ -77,13 +81,13 @@ impl Sanitizer {
             let (more, rest) = read.split_at((wanted - self.held.len()).min(read.len()));
             self.held.extend_from_slice(more);
             read = rest;
-            change = change.max(self.hand_on(out));
+            change = change.max(self.pass_on(out));
         }
         change
     }
 
-    /// Hands on what is held, as soon as it is known to be harmless.
-    fn hand_on(&mut self, out: &mut Vec<u8>) -> Option<Change> {
+    /// Passes on the held bytes as soon as they are known to be harmless.
+    fn pass_on(&mut self, out: &mut Vec<u8>) -> Option<Change> {
         let kind = self.held[0];
         let length = frame_length(&self.held);
         let is_foreign = !matches!(kind, METHOD | HEADER | BODY | HEARTBEAT);
@@ -103,22 +107,22 @@ impl Sanitizer {
             return None;
         }
         let change = match kind {
-            HEADER => mend_header(&mut self.held, self.frame_max),
-            _ => mend_method(&mut self.held),
+            HEADER => repair_header(&mut self.held, self.frame_max),
+            _ => repair_method(&mut self.held),
         };
         out.append(&mut self.held);
         change
     }
 }
 
-/// The length of a whole frame, once its head is there.
+/// The length of a whole frame; `None` while its head is incomplete.
 fn frame_length(frame: &[u8]) -> Option<usize> {
     let size = frame.get(3..FRAME_HEAD)?.first_chunk::<4>()?;
     usize::try_from(u32::from_be_bytes(*size)).ok()?.checked_add(FRAME_HEAD + FRAME_END)
 }
 
-/// The exchange and the routing key of a delivery are the publisher's words too.
-fn mend_method(frame: &mut [u8]) -> Option<Change> {
+/// Repairs the exchange and the routing key of a delivery, which the publisher chose as well.
+fn repair_method(frame: &mut [u8]) -> Option<Change> {
     let payload = FRAME_HEAD..frame.len() - FRAME_END;
     let mut walk = Walk::new(&mut frame[payload]);
     if !walk.bytes.starts_with(&BASIC_DELIVER) {
@@ -131,12 +135,12 @@ fn mend_method(frame: &mut [u8]) -> Option<Change> {
         walk.short_string()?;
         walk.short_string()
     };
-    // RabbitMQ wrote the structure; if it is broken, that is not a publisher's doing.
+    // RabbitMQ writes the structure; no publisher can break it.
     let _whole: Option<()> = arguments();
     walk.replaced.then_some(Change::Replaced)
 }
 
-fn mend_header(frame: &mut Vec<u8>, frame_max: usize) -> Option<Change> {
+fn repair_header(frame: &mut Vec<u8>, frame_max: usize) -> Option<Change> {
     let payload = FRAME_HEAD..frame.len() - FRAME_END;
     if payload.len() < BEFORE_FLAGS {
         return None;
@@ -155,7 +159,7 @@ fn mend_header(frame: &mut Vec<u8>, frame_max: usize) -> Option<Change> {
     Some(Change::Dropped)
 }
 
-/// A walk over a payload. `None` means that its structure is broken.
+/// Walks over a payload. `None` means that its structure is broken.
 struct Walk<'a> {
     bytes: &'a mut [u8],
     at: usize,
@@ -167,7 +171,7 @@ impl<'a> Walk<'a> {
         Self { bytes, at: 0, replaced: false }
     }
 
-    /// Flags, and the properties that they announce, to the end of the payload.
+    /// The flags, and the properties that they announce, up to the end of the payload.
     fn properties(&mut self) -> Option<()> {
         self.skip(BEFORE_FLAGS)?;
         let flags = self.number::<2>()?;
@@ -181,7 +185,7 @@ impl<'a> Walk<'a> {
                 _ => self.short_string()?,
             }
         }
-        // The two lowest bits announce what basic messages don't have.
+        // The two lowest bits announce properties that basic messages don't have.
         (flags & 0b11 == 0 && self.at == self.bytes.len()).then_some(())
     }
 
@@ -192,7 +196,7 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// A length of four bytes, and as many bytes of elements.
+    /// A length of four bytes, and elements of that many bytes.
     fn list(&mut self, depth: u32, mut element: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
         let length = usize::try_from(self.number::<4>()?).ok()?;
         let end = self.at.checked_add(length)?;
@@ -205,7 +209,7 @@ impl<'a> Walk<'a> {
         (self.at == end).then_some(())
     }
 
-    /// A value behind its type, as RabbitMQ and lapin know them.
+    /// A type and its value, for the types that RabbitMQ and lapin know.
     fn value(&mut self, depth: u32) -> Option<()> {
         match u8::try_from(self.number::<1>()?).ok()? {
             b'V' => Some(()),

@@ -1,7 +1,8 @@
 //! One connection, from its handshake to its end.
 //!
-//! A session that fails is thrown away whole; nothing on it is repaired. Its socket is shut from our side, because lapin
-//! waits for a good-bye that a frozen or cut-off server never says, on a thread of its own.
+//! A failed session is discarded as a whole; nothing of it is repaired. This side shuts the socket,
+//! because lapin waits, on a thread of its own, for a closing handshake that a frozen or
+//! unreachable server never answers.
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -19,45 +20,48 @@ use tracing::{info, warn};
 use super::address::Address;
 use super::failure::{Failure, within};
 use super::transport::{self, Transport};
-use super::{Config, GOODBYE};
+use super::{CLOSE_WITHIN, Config};
 
-/// lapin announces most ends; this look finds the rest.
-const LOOK: Duration = Duration::from_millis(500);
+/// The time between two checks for a closed connection. lapin announces most ends; the check finds
+/// the others.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
 
-/// A connection that stood once.
+/// A connection that was opened.
 pub(crate) struct Session {
     connection: Connection,
-    socket: Socket,
-    /// Why the session is over; `None` while it lives.
-    over: watch::Sender<Option<String>>,
-    /// Why RabbitMQ reads no messages from us, in its own words: it is short of memory or disk space.
+    socket: SocketState,
+    /// The failure that ended the session; `None` while the session is open.
+    over: watch::Sender<Option<Failure>>,
+    /// RabbitMQ's reason for reading no messages from this connection: it is short of memory or
+    /// disk space.
     blocked: watch::Sender<Option<String>>,
+    /// The time-out of a call.
     call: Duration,
 }
 
-/// The socket below lapin. Shut when dropped, so that lapin's thread ends.
-struct Socket(Mutex<Option<TcpStream>>);
+/// The socket below lapin, until it is shut. Shut when dropped, so that lapin's thread ends.
+struct SocketState(Mutex<Option<TcpStream>>);
 
-impl Socket {
+impl SocketState {
     fn shut(&self) {
         if let Some(stream) = self.0.lock().take() {
-            // It may be closed already; there is nothing else to do about it.
+            // An error means that it is closed already.
             let _closed = stream.shutdown(Shutdown::Both);
         }
     }
 }
 
-impl Drop for Socket {
+impl Drop for SocketState {
     fn drop(&mut self) {
         self.shut();
     }
 }
 
 impl Session {
-    /// Connects, shakes hands, logs in, opens the virtual host. Dropping the future closes the socket.
+    /// Connects, logs in and opens the virtual host. Dropping the future closes the socket.
     ///
-    /// lapin gets a socket that is connected: what it awaits on its own thread outlives both this future and tokio's
-    /// runtime, and would panic when the latter shuts down in the middle of a name look-up.
+    /// lapin is given a connected socket: futures on lapin's own thread outlive both this future
+    /// and tokio's runtime, and a name look-up there would panic when the runtime shuts down.
     pub(crate) async fn open(
         address: &Address,
         config: &Config,
@@ -68,7 +72,7 @@ impl Session {
         let uri = &address.uri;
         let connecting = async {
             let (transport, stream) = Transport::connect(uri).await?;
-            let socket = Socket(Mutex::new(Some(stream)));
+            let socket = SocketState(Mutex::new(Some(stream)));
             let transport = Mutex::new(Some(transport));
             let connect = async move |_, _| match transport.lock().take() {
                 Some(transport) => Ok(AsyncTcpStream::Plain(transport)),
@@ -78,8 +82,9 @@ impl Session {
                 Connection::connector(uri.clone(), transport::runtime(), connect, options);
             Ok((Box::pin(connector).await?, socket))
         };
-        let (connection, socket) =
-            within(config.timeouts.connect, "connecting", connecting).await?;
+        let (connection, socket) = within(config.timeouts.connect, "connecting", connecting)
+            .await
+            .map_err(Failure::at_login)?;
         let session = Self {
             connection,
             socket,
@@ -90,17 +95,17 @@ impl Session {
         Ok(Arc::new(session))
     }
 
-    /// A new channel. Nothing but a broken connection keeps RabbitMQ from opening one, so a time-out here ends the
-    /// session; a time-out of a declaration may be one queue's own trouble.
+    /// Opens a channel. Only a broken connection keeps RabbitMQ from opening one, so a time-out
+    /// here ends the session; the time-out of a declaration may concern one queue alone.
     pub(crate) async fn channel(&self) -> Result<Channel, Failure> {
         let opened = self.within("opening a channel", self.connection.create_channel()).await;
         if let Err(failure @ Failure::TimedOut { .. }) = &opened {
-            self.fail(failure.to_string());
+            self.fail(failure.clone());
         }
         opened
     }
 
-    /// A new channel whose publishes are confirmed.
+    /// Opens a channel whose publishes are confirmed.
     pub(crate) async fn confirming_channel(&self) -> Result<Channel, Failure> {
         let channel = self.channel().await?;
         let confirm = channel.confirm_select(ConfirmSelectOptions::default());
@@ -117,12 +122,12 @@ impl Session {
         within(self.call, step, future).await
     }
 
-    /// Declares the session over. The first reason counts.
-    pub(crate) fn fail(&self, reason: impl Into<String>) {
+    /// Ends the session. The first failure counts.
+    pub(crate) fn fail(&self, failure: Failure) {
         self.over.send_if_modified(|over| {
             let first = over.is_none();
             if first {
-                *over = Some(reason.into());
+                *over = Some(failure);
             }
             first
         });
@@ -132,11 +137,12 @@ impl Session {
         self.over.borrow().is_some() || !self.connection.status().connected()
     }
 
-    /// Waits for the end and says why it came.
-    pub(crate) async fn ended(&self) -> String {
+    /// Waits for the end of the session, and gives the failure that ended it.
+    pub(crate) async fn ended(&self) -> Failure {
         let mut over = self.over.subscribe();
-        let reason = over.wait_for(Option::is_some).await;
-        reason.ok().and_then(|reason| reason.clone()).unwrap_or_default()
+        let failure = over.wait_for(Option::is_some).await;
+        let failure = failure.ok().and_then(|failure| failure.clone());
+        failure.unwrap_or_else(|| Failure::closed("the connection was dropped"))
     }
 
     pub(crate) fn blocked(&self) -> watch::Receiver<Option<String>> {
@@ -144,16 +150,16 @@ impl Session {
     }
 
     /// Watches the connection until it is over.
-    pub(crate) async fn watch(&self, role: &str) -> String {
+    pub(crate) async fn watch(&self, role: &str) -> Failure {
         let mut events = Box::pin(self.connection.events_listener());
-        let mut look = interval(LOOK);
+        let mut check = interval(CHECK_EVERY);
         let mut last_error = None;
         loop {
             tokio::select! {
-                reason = self.ended() => return reason,
+                failure = self.ended() => return failure,
                 event = events.next() => match event {
                     Some(Event::ConnectionBlocked(reason)) => {
-                        warn!(role, reason, "RabbitMQ accepts no messages until its alarm is over");
+                        warn!(role, reason, "RabbitMQ blocks publishes; free memory or disk space");
                         self.blocked.send_replace(Some(reason));
                     }
                     Some(Event::ConnectionUnblocked) => {
@@ -162,28 +168,29 @@ impl Session {
                     }
                     Some(Event::Error(error)) => last_error = Some(Failure::from(error)),
                     Some(_) => {}
-                    None => self.fail("the connection was dropped"),
+                    None => self.fail(Failure::closed("the connection was dropped")),
                 },
-                _ = look.tick() => {}
+                _ = check.tick() => {}
             }
             if !self.connection.status().connected() {
-                let reason = last_error.take().map(|failure| failure.to_string());
-                self.fail(reason.unwrap_or_else(|| "the connection was closed".to_owned()));
+                let failure = last_error.take();
+                self.fail(failure.unwrap_or_else(|| Failure::closed("the connection was closed")));
             }
         }
     }
 
-    /// Says good-bye, briefly, and shuts the socket.
+    /// Closes the connection, with a short wait for the closing handshake, and shuts the socket.
     pub(crate) async fn close(&self) {
-        self.fail("closed by us");
-        // Whether it was heard does not matter: the socket is shut either way.
-        let _heard = timeout(GOODBYE, self.connection.close(200, "OK".into())).await;
+        self.fail(Failure::closed("closed by us"));
+        // The outcome does not matter: the socket is shut either way.
+        let _closed = timeout(CLOSE_WITHIN, self.connection.close(200, "OK".into())).await;
         self.socket.shut();
     }
 
-    /// Ends the connection without a word. Deliveries that are still held keep the session's value, not its socket.
+    /// Shuts the socket without a closing handshake. Deliveries that are still held keep the
+    /// session in memory, but not its socket.
     pub(crate) fn abort(&self) {
-        self.fail("aborted");
+        self.fail(Failure::closed("aborted"));
         self.socket.shut();
     }
 }

@@ -1,7 +1,8 @@
-//! What the exchange and the queues are called, and how they are declared.
+//! Names and declarations of the exchange and the queues, and the encoding of messages.
 //!
-//! The only queue argument is `x-queue-type`; everything tunable is a policy, so that versions never fight over a
-//! declaration. What exists with another kind, or may not be declared by this user, is used as it is.
+//! The only queue argument is `x-queue-type`; everything tunable is a policy, so that versions of
+//! Longshore never conflict over a declaration. A queue of another kind, or one that this user may
+//! not declare, is used as it is.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use parking_lot::Mutex;
 use tracing::warn;
 use uuid::Uuid;
 
+use longshore_protocol::ErrorKind;
 use longshore_protocol::names::check_namespace;
 
 use crate::{Depth, Error, Outgoing, PublishError, Queue};
@@ -25,18 +27,19 @@ use super::failure::{ACCESS_REFUSED, Failure, NOT_FOUND, PRECONDITION_FAILED};
 use super::session::Session;
 use super::{Config, WorkQueueKind};
 
-/// AMQP's delivery mode for messages that need not outlive the server, ...
+/// AMQP's delivery mode of messages that a restart of the server may lose.
 const TRANSIENT: u8 = 1;
-/// ... and for those that have to.
+/// AMQP's delivery mode of messages that survive a restart of the server.
 const PERSISTENT: u8 = 2;
 /// The routing key of job documents.
 const JOBS_KEY: &str = "jobs";
-/// A routing key to which no queue is bound, and what `longshore doctor` publishes with it. Not empty: RabbitMQ stops to
-/// read before the body.
+/// The routing key of the probe that `longshore doctor` publishes. No queue is bound to it.
 const PROBE_KEY: &str = "doctor";
+/// The body of the probe. Not empty: a blocked connection shows only when RabbitMQ stops reading
+/// before the body.
 const PROBE: &[u8] = b"doctor";
 
-/// The names of one namespace. Cheap to clone.
+/// The exchange and the queues of one namespace. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Topology {
     inner: Arc<Inner>,
@@ -45,12 +48,12 @@ pub(crate) struct Topology {
 struct Inner {
     namespace: String,
     work_queue_kind: WorkQueueKind,
-    /// Queues that were found to be of another kind: one warning each.
+    /// Queues of another kind that were warned about.
     warned: Mutex<HashSet<String>>,
 }
 
-/// A message with its address on it.
-pub(crate) struct Parcel {
+/// A message with its exchange, routing key and AMQP properties.
+pub(crate) struct EncodedMessage {
     pub(crate) exchange: ShortString,
     pub(crate) key: ShortString,
     pub(crate) id: String,
@@ -59,7 +62,7 @@ pub(crate) struct Parcel {
 }
 
 impl WorkQueueKind {
-    /// The kind as RabbitMQ calls it.
+    /// The kind, in RabbitMQ's terms.
     pub fn name(self) -> &'static str {
         match self {
             Self::Quorum => "quorum",
@@ -90,7 +93,7 @@ impl Topology {
         }
     }
 
-    /// The kind that the queue is declared as, as RabbitMQ calls it.
+    /// The kind that the queue is declared as, in RabbitMQ's terms.
     pub(crate) fn kind(&self, queue: &Queue) -> &'static str {
         match queue {
             Queue::Jobs | Queue::Waiting | Queue::Dead => WorkQueueKind::Quorum.name(),
@@ -101,9 +104,17 @@ impl Topology {
         }
     }
 
-    /// Job documents go through the exchange, where policies and others may listen; the rest goes straight to its queue.
-    pub(crate) fn address(&self, queue: &Queue, message: Outgoing) -> Result<Parcel, PublishError> {
-        let bad = |e: lapin::types::ShortStringError| PublishError::Unknown(e.to_string());
+    /// Encodes a message for a queue. Job documents go through the exchange, to which other queues
+    /// may be bound; everything else goes directly to its queue.
+    pub(crate) fn encode(
+        &self,
+        queue: &Queue,
+        message: Outgoing,
+    ) -> Result<EncodedMessage, PublishError> {
+        let bad = |e: lapin::types::ShortStringError| PublishError::Unknown {
+            kind: ErrorKind::BadInput,
+            reason: e.to_string(),
+        };
         let (exchange, key) = match queue {
             Queue::Jobs => (self.inner.namespace.clone(), JOBS_KEY.to_owned()),
             _ => (String::new(), self.name(queue)),
@@ -123,10 +134,10 @@ impl Topology {
         }
         let exchange = ShortString::try_new(exchange).map_err(bad)?;
         let key = ShortString::try_new(key).map_err(bad)?;
-        Ok(Parcel { exchange, key, id, properties, body: message.body })
+        Ok(EncodedMessage { exchange, key, id, properties, body: message.body })
     }
 
-    /// Makes the queue, and for job documents the exchange, unless they are there.
+    /// Declares the queue, and for job documents the exchange.
     pub(crate) async fn declare(&self, session: &Session, queue: &Queue) -> Result<(), Failure> {
         let through_exchange = matches!(queue, Queue::Jobs);
         if through_exchange {
@@ -137,7 +148,7 @@ impl Topology {
         match declared {
             Err(Failure::Refused { code: PRECONDITION_FAILED, text }) => {
                 match self.declare_queue(session, queue, name.clone(), true).await {
-                    // It was not another kind of queue that stood in the way: the server does not know the kind.
+                    // No queue of another kind exists: the server does not know the kind.
                     Err(Failure::Refused { code: NOT_FOUND, .. }) => {
                         return Err(Failure::Refused { code: PRECONDITION_FAILED, text });
                     }
@@ -197,7 +208,8 @@ impl Topology {
         let options = QueueBindOptions::default();
         let bind = channel.queue_bind(queue, exchange, JOBS_KEY.into(), options, no_arguments());
         match session.within("binding a queue", bind).await {
-            // Somebody with more rights has set things up; a missing binding shows as Unroutable.
+            // A user with more permissions has bound the queue; a missing binding shows as
+            // Unroutable.
             Err(Failure::Refused { code: ACCESS_REFUSED, .. }) => Ok(()),
             other => other,
         }
@@ -205,7 +217,7 @@ impl Topology {
 
     fn warn_once(&self, queue: &ShortString, reason: &str) {
         if self.inner.warned.lock().insert(queue.to_string()) {
-            warn!(%queue, reason, "the queue exists with other properties and is used as it is");
+            warn!(%queue, reason, "the queue exists with other properties; using it as it is");
         }
     }
 
@@ -213,13 +225,13 @@ impl Topology {
         let channel = session.channel().await?;
         let name = short(self.name(queue))?;
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
-        let look = channel.queue_declare(name, options, no_arguments());
-        let found = session.within("looking at a queue", look).await?;
+        let declare = channel.queue_declare(name, options, no_arguments());
+        let found = session.within("asking for the depth of a queue", declare).await?;
         let (ready, consumers) = (found.message_count(), found.consumer_count());
         Ok(Depth { ready: ready.into(), consumers: consumers.into() })
     }
 
-    /// Publishes a message with a body that no queue takes, and waits for its confirm.
+    /// Publishes a message that is routed to no queue, and waits for its confirm.
     pub(crate) async fn probe(&self, session: &Session) -> Result<(), Failure> {
         let channel = session.confirming_channel().await?;
         let exchange = short(self.inner.namespace.clone())?;
@@ -260,7 +272,8 @@ fn no_arguments() -> FieldTable {
     FieldTable::default()
 }
 
-/// The ledger knows of every chunk, and whoever published it publishes it again after a restart.
+/// Chunk messages are transient: the ledger holds every chunk, and the scheduler publishes it again
+/// after a restart.
 fn delivery_mode(queue: &Queue) -> u8 {
     match queue {
         Queue::Work(_) | Queue::Node(_) => TRANSIENT,
@@ -269,7 +282,8 @@ fn delivery_mode(queue: &Queue) -> u8 {
 }
 
 fn short(name: String) -> Result<ShortString, Failure> {
-    ShortString::try_new(name).map_err(|e| Failure::Broken(e.to_string()))
+    ShortString::try_new(name)
+        .map_err(|e| Failure::Broken { kind: ErrorKind::BadInput, text: e.to_string() })
 }
 
 #[cfg(test)]
@@ -281,8 +295,8 @@ mod tests {
     fn check(queue: &Queue, name: &str, exchange: &str, key: &str) {
         let topology = Topology::new(&Config::new("amqp://localhost", "test")).expect("valid");
         assert_eq!(topology.name(queue), name);
-        let parcel = topology.address(queue, Outgoing::default()).expect("addressed");
-        assert_eq!((parcel.exchange.as_str(), parcel.key.as_str()), (exchange, key));
+        let message = topology.encode(queue, Outgoing::default()).expect("encoded");
+        assert_eq!((message.exchange.as_str(), message.key.as_str()), (exchange, key));
     }
 
     #[test]
@@ -297,12 +311,12 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_amqp_has_no_room_for_is_an_error() {
+    fn a_name_that_is_too_long_for_amqp_is_an_error() {
         let topology = Topology::new(&Config::new("amqp://localhost", "test")).expect("valid");
         let queue = Queue::Work("x".repeat(300));
-        assert!(topology.address(&queue, Outgoing::default()).is_err());
+        assert!(topology.encode(&queue, Outgoing::default()).is_err());
         let long_id = Outgoing { message_id: Some("x".repeat(300)), ..Outgoing::default() };
-        assert!(topology.address(&Queue::Jobs, long_id).is_err());
+        assert!(topology.encode(&Queue::Jobs, long_id).is_err());
         let config = Config { namespace: String::new(), ..Config::new("amqp://localhost", "test") };
         assert!(Topology::new(&config).is_err());
     }

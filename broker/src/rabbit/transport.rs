@@ -1,6 +1,6 @@
-//! The stream below lapin: TCP or TLS, read through the sanitizer.
+//! The byte stream below lapin: TCP or TLS, read through the sanitizer.
 //!
-//! lapin takes its streams from a runtime kit; ours is tokio's with another type of stream.
+//! lapin takes its streams from a runtime kit; the one here is tokio's with another type of stream.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,27 +20,28 @@ use tracing::warn;
 
 use super::sanitizer::{Change, Sanitizer};
 
-/// Read from the socket at once; a handful of deliveries of chunks.
+/// Size of the read buffer, bytes: a few deliveries of chunks.
 const READ: usize = 16 << 10;
 
-/// A connected stream, plain or with TLS, whose frames lapin can parse.
+/// A connected stream, plain or TLS, whose frames lapin can parse.
 pub(crate) struct Transport {
     stream: AsyncTcpStream<<Tokio as Reactor>::TcpStream>,
     sanitizer: Sanitizer,
     read: Box<[u8]>,
-    /// Looked at, but not handed on yet, from `handed` on.
+    /// Sanitized bytes; those from `handed` on are still to be passed on.
     ready: Vec<u8>,
     handed: usize,
 }
 
 impl Transport {
-    /// Connects to where the URI says; gives a second handle of the socket, too. Must be awaited on tokio's runtime.
+    /// Connects to the host of the URI; also gives a second handle of the socket. Must be awaited
+    /// on tokio's runtime.
     pub(crate) async fn connect(uri: &AMQPUri) -> io::Result<(Self, std::net::TcpStream)> {
         let runtime = Runtime::tokio_current();
         let target = (uri.authority.host.as_str(), uri.authority.port);
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         let mut connected = None;
-        // Not by lapin's runtime kit, which panics where tokio gives a look-up up.
+        // Not through lapin's runtime kit, which panics when tokio gives up a look-up.
         for address in tokio::net::lookup_host(target).await? {
             match runtime.tcp_connect_addr(address).await {
                 Ok(stream) => {
@@ -60,7 +61,7 @@ impl Transport {
         Ok((Self::over(stream, uri.query.frame_max), socket))
     }
 
-    /// No frame that is handed on is longer than `frame_max`, where that is neither absent nor 0.
+    /// No frame that is passed on is longer than `frame_max`; absent and 0 mean no limit.
     fn over(stream: AsyncTcpStream<<Tokio as Reactor>::TcpStream>, frame_max: Option<u32>) -> Self {
         let frame_max = frame_max.filter(|most| *most > 0).unwrap_or(u32::MAX) as usize;
         let (sanitizer, read) = (Sanitizer::new(frame_max), vec![0; READ].into());
@@ -84,10 +85,10 @@ impl AsyncRead for Transport {
             }
             match sanitizer.take(&read[..count], ready) {
                 Some(Change::Replaced) => {
-                    warn!("properties of a message are not UTF-8; their bytes read as `?`");
+                    warn!("a message has properties that are not UTF-8; replaced the bytes by `?`");
                 }
                 Some(Change::Dropped) => {
-                    warn!("properties of a message are unreadable or too long; left out");
+                    warn!("a message has unreadable or oversized properties; dropped them");
                 }
                 None => {}
             }
@@ -126,10 +127,10 @@ impl AsyncWrite for Transport {
     }
 }
 
-/// What lapin runs on: tokio, with [`Transport`] for a stream.
+/// The runtime kit for lapin: tokio, with [`Transport`] as the stream.
 pub(crate) type Kit = RuntimeParts<Tokio, Sanitizing>;
 
-/// The runtime of whoever asks.
+/// The caller's runtime.
 pub(crate) fn runtime() -> Runtime<Kit> {
     let tokio = Tokio::current();
     Runtime::new(RuntimeParts::new(tokio.clone(), Sanitizing(tokio)))

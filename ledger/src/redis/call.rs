@@ -1,6 +1,7 @@
 //! One call of a function: its keys and arguments, its errors, and loading the library if it is
 //! missing.
 
+use longshore_protocol::ErrorKind;
 use redis::{Cmd, ToRedisArgs, Value};
 use tracing::{debug, info};
 
@@ -157,10 +158,11 @@ impl RedisLedger {
             return corrupt(operation, failure.reason());
         }
         debug!(operation, reason = failure.reason(), "Redis command failed");
-        Error::Unavailable {
-            address: self.transport().address().to_string(),
-            reason: failure.reason(),
-        }
+        self.unavailable(failure.kind(), failure.reason())
+    }
+
+    pub(super) fn unavailable(&self, kind: ErrorKind, reason: String) -> Error {
+        Error::Unavailable { kind, address: self.transport().address().to_string(), reason }
     }
 
     /// Loads the library of this build unless it is loaded already.
@@ -195,19 +197,20 @@ impl RedisLedger {
                 info!(library = library::NAME, digest = LIBRARY.digest, "functions loaded");
                 Ok(())
             }
-            Err(failure) if failure.is_forbidden() => Err(Error::Unavailable {
-                address: self.transport().address().to_string(),
-                reason: format!(
+            Err(failure) if failure.kind() == ErrorKind::Forbidden => {
+                let reason = format!(
                     "the function library {} is missing, and this user may not load it; start a \
                      scheduler, or load it as a user that may run FUNCTION LOAD",
                     library::NAME
-                ),
-            }),
+                );
+                Err(self.unavailable(ErrorKind::Forbidden, reason))
+            }
             Err(failure) => Err(self.error("load_functions", &failure)),
         }
     }
 }
 
+/// Whether Redis does not know the function, which it has no code for.
 fn is_missing(failure: &Failure) -> bool {
     matches!(failure, Failure::Redis(error) if error.to_string().contains("Function not found"))
 }

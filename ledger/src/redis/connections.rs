@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use deadpool_redis::sentinel::{self, SentinelNodeConnectionInfo, SentinelServerType, TlsMode};
 use deadpool_redis::{PoolConfig, RedisConnectionInfo, Runtime, Timeouts, cluster};
+use longshore_protocol::ErrorKind;
 use parking_lot::Mutex;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 use super::Config;
 use super::address::Address;
 use super::connection_watch;
+use super::error_kind;
 use super::transport::{Failure, within};
 
 /// A connection with this many requests in flight gets no more while there is another one.
@@ -56,6 +58,8 @@ pub(super) struct Connections {
     pool: Pool,
     /// Host and port of the one server, if it is one and speaks plain TCP.
     server: Option<(String, u16)>,
+    /// The first node of a cluster's address.
+    cluster_node: Option<redis::ConnectionInfo>,
     slots: Vec<Slot>,
     response: Duration,
     connect: Duration,
@@ -73,7 +77,12 @@ impl Connections {
             },
             Address::Sentinel { .. } | Address::Cluster(_) => None,
         };
-        Ok(Self { pool: Pool::new(address, config)?, server, slots, response, connect })
+        let cluster_node = match address {
+            Address::Cluster(nodes) => nodes.first().cloned(),
+            Address::Alone(_) | Address::Sentinel { .. } => None,
+        };
+        let pool = Pool::new(address, config)?;
+        Ok(Self { pool, server, cluster_node, slots, response, connect })
     }
 
     pub(super) fn is_cluster(&self) -> bool {
@@ -150,21 +159,49 @@ impl Connections {
         }
     }
 
+    /// The failure to open a connection, with the cause that the client library does not report.
+    async fn explained(&self, failure: Failure) -> Failure {
+        if !failure.is_hung_up() {
+            return failure;
+        }
+        match (&self.server, &self.cluster_node) {
+            (Some(server), _) => self.greeting(server, failure).await,
+            (None, Some(node)) => self.node_failure(node, failure).await,
+            (None, None) => failure,
+        }
+    }
+
     /// Reads the error that a server sends before it closes a new connection: that it has too many
     /// clients. The client library, which writes first, only reports that the connection is closed.
-    async fn explained(&self, failure: Failure) -> Failure {
-        let Some(target) = self.server.as_ref().filter(|_| failure.is_hung_up()) else {
-            return failure;
-        };
+    async fn greeting(&self, server: &(String, u16), failure: Failure) -> Failure {
         let listen = async {
-            let stream = tokio::net::TcpStream::connect(target).await.ok()?;
+            let stream = tokio::net::TcpStream::connect(server).await.ok()?;
             let mut line = String::new();
             BufReader::new(stream.take(LONGEST_GREETING)).read_line(&mut line).await.ok()?;
             line.strip_prefix('-').map(|said| said.trim().to_owned())
         };
         match tokio::time::timeout(self.connect, listen).await {
-            Ok(Some(said)) => Failure::Pool(said),
+            Ok(Some(reason)) => {
+                let (code, detail) = reason.split_once(' ').unwrap_or((&reason, ""));
+                Failure::NoConnection { kind: error_kind::of_reply(code, detail), reason }
+            }
             _ => failure,
+        }
+    }
+
+    /// Of a cluster of which no node could be connected to, the kind of the failure: the library gives it as text
+    /// alone, so one of the nodes is connected to once more.
+    async fn node_failure(&self, node: &redis::ConnectionInfo, failure: Failure) -> Failure {
+        let times = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.connect))
+            .set_response_timeout(Some(self.response));
+        let connecting = async {
+            let client = redis::Client::open(node.clone())?;
+            client.get_multiplexed_async_connection_with_config(&times).await
+        };
+        match within(self.connect, "connecting", connecting).await {
+            Ok(_) => failure,
+            Err(cause) => Failure::NoConnection { kind: cause.kind(), reason: failure.reason() },
         }
     }
 }
@@ -365,7 +402,8 @@ impl Pool {
 fn failure(error: deadpool_redis::PoolError) -> Failure {
     match error {
         deadpool_redis::PoolError::Backend(error) => Failure::Redis(error),
-        other => Failure::Pool(other.to_string()),
+        deadpool_redis::PoolError::Timeout(_) => Failure::TimedOut(error.to_string()),
+        other => Failure::NoConnection { kind: ErrorKind::Other, reason: other.to_string() },
     }
 }
 

@@ -11,7 +11,8 @@ use super::jobs::clock_millis;
 use super::library::{LIBRARY, NAME};
 use super::reply::{Reply, word};
 use super::transport::Failure;
-use crate::{Cause, Error, Ledger, OpenParams};
+use crate::remedy::remedy;
+use crate::{Error, Ledger, OpenParams};
 
 const OPERATION: &str = "examine";
 const OLDEST: (u32, u32) = (7, 0);
@@ -60,19 +61,11 @@ impl RedisLedger {
 
     fn unreachable(&self, failure: &Failure) -> Finding {
         let found = format!("{}: {}", self.transport().address(), failure.reason());
-        if let Some(cause) = Cause::of(&found).filter(|cause| !cause.is_refusal()) {
-            return finding(Severity::Error, "reachable", found, cause.remedy());
-        }
-        if failure.is_authentication() {
-            let remedy = "check user and password in redis_url";
-            return finding(Severity::Error, "auth", found, remedy);
-        }
-        if failure.is_forbidden() {
-            let remedy = "allow this user the commands that docs/redis.md lists";
-            return finding(Severity::Error, "auth", found, remedy);
-        }
-        let remedy = "start Redis, or correct redis_url; check the network and firewalls between";
-        finding(Severity::Error, "reachable", found, remedy)
+        let check = if failure.kind().is_refusal() { "auth" } else { "reachable" };
+        let remedy = remedy(failure.kind()).unwrap_or(
+            "start Redis, or correct redis_url; check the network and firewalls between",
+        );
+        finding(Severity::Error, check, found, remedy)
     }
 
     /// Opens chunks of a job that can't exist: nothing is written, but Redis checks the rights to
@@ -84,7 +77,7 @@ impl RedisLedger {
             Err(error) => {
                 let remedy = error.remedy().unwrap_or("see Redis's log");
                 let found = match error {
-                    Error::Unavailable { address, reason } => format!("{address}: {reason}"),
+                    Error::Unavailable { address, reason, .. } => format!("{address}: {reason}"),
                     other => other.to_string(),
                 };
                 finding(Severity::Error, "writes", found, remedy)

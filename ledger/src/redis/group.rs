@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use longshore_protocol::JobId;
+use longshore_protocol::{ErrorKind, JobId};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -76,8 +76,7 @@ impl RedisLedger {
 
     /// The runtime on which the call was in flight has ended.
     fn unanswered(&self) -> Error {
-        let reason = "given up before an answer came".into();
-        Error::Unavailable { address: self.transport().address().to_string(), reason }
+        self.unavailable(ErrorKind::Other, "given up before an answer came".into())
     }
 
     async fn ask(

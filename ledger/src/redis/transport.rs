@@ -10,17 +10,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
+use longshore_protocol::ErrorKind;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, Pipeline,
-    ProtocolVersion, PushInfo, RedisError, RedisResult, ServerErrorKind, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, Pipeline, ProtocolVersion,
+    PushInfo, RedisError, RedisResult, Value,
 };
 use tokio::sync::mpsc;
 
 use super::Config;
 use super::address::Address;
 use super::connections::{Connection, Connections, node_info};
+use super::error_kind;
 use crate::Error;
 
 /// Why a command failed.
@@ -30,41 +32,37 @@ pub(super) enum Failure {
     TimedOut(String),
     /// Redis answered with an error, or the connection broke.
     Redis(RedisError),
-    /// The pool could not provide a connection.
-    Pool(String),
+    /// No connection could be opened.
+    NoConnection { kind: ErrorKind, reason: String },
 }
 
 impl Failure {
     /// The reason for display.
     pub(super) fn reason(&self) -> String {
         match self {
-            Self::TimedOut(what) | Self::Pool(what) => what.clone(),
+            Self::TimedOut(reason) | Self::NoConnection { reason, .. } => reason.clone(),
             Self::Redis(error) => error.to_string(),
         }
     }
 
-    /// Whether the user or the password is wrong.
-    pub(super) fn is_authentication(&self) -> bool {
-        let words = ["WRONGPASS", "NOAUTH", "AuthenticationFailed"];
-        matches!(self, Self::Redis(e) if e.kind() == ErrorKind::AuthenticationFailed)
-            || words.iter().any(|word| self.reason().contains(word))
-    }
-
-    /// Whether the user lacks the permission.
-    pub(super) fn is_forbidden(&self) -> bool {
-        self.code() == Some("NOPERM")
+    /// The kind of failure, for programs.
+    pub(super) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::TimedOut(_) => ErrorKind::Timeout,
+            Self::NoConnection { kind, .. } => *kind,
+            Self::Redis(error) => error_kind::of(error),
+        }
     }
 
     /// Whether the connection is unusable from now on.
     pub(super) fn breaks_connection(&self) -> bool {
         match self {
-            Self::TimedOut(_) | Self::Pool(_) => true,
+            Self::TimedOut(_) | Self::NoConnection { .. } => true,
             Self::Redis(error) => {
-                let read_only = ErrorKind::Server(ServerErrorKind::ReadOnly);
                 error.is_io_error()
                     || error.is_timeout()
                     || error.is_unrecoverable_error()
-                    || error.kind() == read_only
+                    || self.kind() == ErrorKind::ReadOnly
             }
         }
     }
@@ -78,7 +76,7 @@ impl Failure {
     pub(super) fn code(&self) -> Option<&str> {
         match self {
             Self::Redis(error) => error.code(),
-            Self::TimedOut(_) | Self::Pool(_) => None,
+            Self::TimedOut(_) | Self::NoConnection { .. } => None,
         }
     }
 }
@@ -281,15 +279,17 @@ impl Transport {
             Address::Cluster(nodes) => {
                 let slots = redis::cmd("CLUSTER").arg("SLOTS").to_owned();
                 let table = self.run_anywhere(&slots).await?;
-                first_server(&table, &nodes[0])
-                    .ok_or_else(|| Failure::Pool("no node of the cluster serves slot 0".into()))
+                first_server(&table, &nodes[0]).ok_or_else(|| Failure::NoConnection {
+                    kind: ErrorKind::ClusterDown,
+                    reason: "no node of the cluster serves slot 0".into(),
+                })
             }
         }
     }
 
     fn sentinel_client(&self) -> RedisResult<redis::sentinel::SentinelClient> {
         let Address::Sentinel { sentinels, master, node, tls } = &self.address else {
-            return Err((ErrorKind::InvalidClientConfig, "no sentinels").into());
+            return Err((redis::ErrorKind::InvalidClientConfig, "no sentinels").into());
         };
         redis::sentinel::SentinelClient::build(
             sentinels.clone(),

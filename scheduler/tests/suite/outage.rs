@@ -10,7 +10,7 @@ use longshore_broker::{
 };
 use longshore_ledger::testing::{Answer, Intercepted, Interceptor, Operation};
 use longshore_ledger::{ControlError, Error, Event, Events, Ledger, Topic};
-use longshore_protocol::JournalPosition;
+use longshore_protocol::{ErrorKind, JournalPosition};
 use tokio::sync::watch;
 
 use crate::reading::Reading;
@@ -169,7 +169,7 @@ impl UnreliableLedger {
         match (health, operation) {
             (Health::Away, _) => {
                 let (address, reason) = ("127.0.0.1:1".into(), "gone".into());
-                Err(Error::Unavailable { address, reason })
+                Err(Error::Unavailable { kind: ErrorKind::Unreachable, address, reason })
             }
             (Health::Corrupt, "admit" | "reject") => {
                 Err(Error::Corrupt { operation, detail: "a list where a hash was".into() })
@@ -213,7 +213,8 @@ impl UnreliableBroker {
 
     fn gone() -> longshore_broker::Error {
         let (address, reason) = ("127.0.0.1:2".into(), "gone".into());
-        longshore_broker::Error::Unreachable { address, reason }
+        let kind = ErrorKind::Unreachable;
+        longshore_broker::Error::Unavailable { kind, address, reason }
     }
 }
 
@@ -222,7 +223,8 @@ impl Broker for UnreliableBroker {
     async fn publish(&self, queue: &Queue, message: Outgoing) -> Result<(), PublishError> {
         let is_lost = *queue == Queue::Journal && *self.journal.borrow() == Link::Down;
         if !self.is_up() || is_lost {
-            return Err(PublishError::Unknown("gone".into()));
+            let (kind, reason) = (ErrorKind::Unreachable, "gone".into());
+            return Err(PublishError::Unknown { kind, reason });
         }
         self.inner.publish(queue, message).await
     }

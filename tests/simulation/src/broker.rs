@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use longshore_broker::{
     Broker, Delivery, Depth, Error, Link, Outgoing, PublishError, Queue, Settle, Subscription,
 };
+use longshore_protocol::ErrorKind;
 use tokio::sync::watch;
 
 use crate::process::{Impairment, Process};
@@ -29,12 +30,13 @@ impl RemoteBroker {
 
     fn unreachable(&self) -> Error {
         let reason = format!("{} is cut off", self.0.name);
-        Error::Unreachable { address: "the simulation".into(), reason }
+        let kind = ErrorKind::Unreachable;
+        Error::Unavailable { kind, address: "the simulation".into(), reason }
     }
 }
 
 fn unknown(why: &str) -> Result<(), PublishError> {
-    Err(PublishError::Unknown(why.into()))
+    Err(PublishError::Unknown { kind: ErrorKind::Unreachable, reason: why.into() })
 }
 
 #[async_trait]

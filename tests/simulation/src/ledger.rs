@@ -18,7 +18,7 @@ use longshore_ledger::{
     Beat, BeatParams, ConnectionWatch, ControlError, Error, Events, Ledger, Process as Beating,
     ProcessConnections, Stop, StopReason, Topic,
 };
-use longshore_protocol::{NodeId, SchedulerId};
+use longshore_protocol::{ErrorKind, NodeId, SchedulerId};
 use tokio::sync::oneshot;
 
 use crate::hints::RemoteEvents;
@@ -169,7 +169,8 @@ async fn pause(time: Duration) {
 }
 
 fn unavailable(reason: &str) -> Error {
-    Error::Unavailable { address: "the simulation".into(), reason: reason.into() }
+    let kind = ErrorKind::Unreachable;
+    Error::Unavailable { kind, address: "the simulation".into(), reason: reason.into() }
 }
 
 /// The connection watch of a scheduler, over its line. A fault that cuts all lines cuts this one,

@@ -6,7 +6,7 @@ use crate::extension;
 const LONGEST: usize = 600;
 
 /// Crates by layer; a crate may depend only on lower layers.
-const LAYERS: [(&str, u8); 11] = [
+const LAYERS: [(&str, u8); 12] = [
     ("protocol", 0),
     ("broker", 1),
     ("ledger", 1),
@@ -14,6 +14,7 @@ const LAYERS: [(&str, u8); 11] = [
     ("producer", 2),
     ("scheduler", 2),
     ("worker", 2),
+    ("longshore", 3),
     ("bench", 3),
     ("closed-stdout", 3),
     ("cli", 4),

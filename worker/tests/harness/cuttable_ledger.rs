@@ -78,7 +78,8 @@ impl CuttableLedger {
 
     fn gone(&self) -> Error {
         self.failed.fetch_add(1, Ordering::Relaxed);
-        Error::Unavailable { address: "127.0.0.1:1".into(), reason: "gone".into() }
+        let kind = longshore_protocol::ErrorKind::Unreachable;
+        Error::Unavailable { kind, address: "127.0.0.1:1".into(), reason: "gone".into() }
     }
 }
 

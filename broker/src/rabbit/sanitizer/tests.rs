@@ -1,4 +1,4 @@
-//! What passes, what is mended, and what is left out, byte by byte.
+//! Which bytes pass, which are repaired and which are dropped.
 
 use super::*;
 use amq_protocol::frame::{AMQPFrame, parse_frame};
@@ -27,7 +27,7 @@ fn long(bytes: &[u8]) -> Vec<u8> {
 const HEADERS: u16 = 1 << 13;
 const MESSAGE_ID: u16 = 1 << 7;
 
-/// Whole, and byte by byte.
+/// Checks the whole stream at once, and split into small reads.
 #[track_caller]
 fn check(wire: &[u8], expected: &[u8], change: Option<Change>) {
     for step in [wire.len(), 1, 5] {
@@ -64,7 +64,7 @@ fn bytes_that_are_not_utf_8_become_question_marks() {
 }
 
 #[test]
-fn properties_that_nobody_can_read_are_left_out() {
+fn unreadable_properties_are_dropped() {
     let none = header(0, b"");
     let dropped = Some(Change::Dropped);
     check(&header(MESSAGE_ID, b"\x09short"), &none, dropped);
@@ -78,7 +78,7 @@ fn properties_that_nobody_can_read_are_left_out() {
     check(&header(HEADERS, &deep), &none, dropped);
 }
 
-/// A header whose properties are broken loses them all, and nothing else.
+/// Broken properties are all dropped, and nothing else of the header is.
 #[track_caller]
 fn dropped(flags: u16, properties: &[u8]) {
     check(&header(flags, properties), &header(0, b""), Some(Change::Dropped));
@@ -96,7 +96,7 @@ fn entry(kind: u8, value: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn each_property_is_as_long_as_it_has_to_be() {
+fn the_length_of_each_property_is_checked() {
     for bit in 2..16 {
         let property = match bit {
             13 => entry(b't', &[1]),
@@ -108,7 +108,7 @@ fn each_property_is_as_long_as_it_has_to_be() {
         kept(flags, &property);
         dropped(flags, &property[..property.len() - 1]);
         dropped(flags, &[&property[..], b"\0"].concat());
-        // Behind another one, where that is.
+        // After another property.
         let first = (flags | 1 << 15, [short(b""), property].concat());
         if bit < 15 {
             kept(first.0, &first.1);
@@ -116,14 +116,14 @@ fn each_property_is_as_long_as_it_has_to_be() {
     }
     kept(0, b"");
     dropped(0, b"\0");
-    // These announce what basic messages don't have.
+    // These announce properties that basic messages don't have.
     dropped(1, b"");
     dropped(2, b"");
     dropped(3, b"");
 }
 
 #[test]
-fn each_type_of_a_value_is_as_long_as_it_has_to_be_and_no_other_type_is_known() {
+fn the_length_of_each_type_of_value_is_checked_and_unknown_types_are_dropped() {
     let sizes: [(&[u8], usize); 7] =
         [(b"V", 0), (b"tbB", 1), (b"sUu", 2), (b"Iif", 4), (b"D", 5), (b"LldT", 8), (b"SxFA", 4)];
     let size_of = |kind| sizes.iter().find(|(kinds, _)| kinds.contains(&kind));
@@ -150,7 +150,7 @@ fn each_type_of_a_value_is_as_long_as_it_has_to_be_and_no_other_type_is_known() 
 }
 
 #[test]
-fn what_lies_in_a_table_ends_where_the_table_ends() {
+fn the_last_entry_of_a_table_ends_with_the_table() {
     // The last value reaches over the end of its table, into what follows in the message.
     let table = [&[0, 0, 0, 4][..], &short(b"k"), b"t", b"\x01", &short(b"id")].concat();
     kept(HEADERS | MESSAGE_ID, &table);
@@ -166,7 +166,7 @@ fn what_lies_in_a_table_ends_where_the_table_ends() {
 }
 
 #[test]
-fn a_table_holds_tables_and_lists_sixteen_deep_at_most() {
+fn tables_and_lists_may_be_nested_sixteen_levels_deep() {
     for kind in *b"FA" {
         let nested = |deep: u32| {
             let wrap = |value: Vec<u8>, _| match kind {
@@ -181,18 +181,18 @@ fn a_table_holds_tables_and_lists_sixteen_deep_at_most() {
 }
 
 #[test]
-fn each_text_of_a_delivery_is_mended_and_no_other_method_is_touched() {
+fn the_texts_of_a_delivery_are_repaired_and_other_methods_pass() {
     let texts = |method: [u8; 4], tag: &[u8], exchange: &[u8], key: &[u8]| {
         let tag = [&short(tag)[..], &[0xff; 9]].concat();
         frame(METHOD, &[&method[..], &tag, &short(exchange), &short(key)].concat())
     };
     let clean = [&b"ctag"[..], b"longshore", b"jobs"];
     for place in 0..3 {
-        let (mut bad, mut mended) = (clean, clean);
-        (bad[place], mended[place]) = (b"a\xffb", b"a?b");
+        let (mut bad, mut repaired) = (clean, clean);
+        (bad[place], repaired[place]) = (b"a\xffb", b"a?b");
         let of = |method, [tag, exchange, key]: [&[u8]; 3]| texts(method, tag, exchange, key);
         let change = Some(Change::Replaced);
-        check(&of(BASIC_DELIVER, bad), &of(BASIC_DELIVER, mended), change);
+        check(&of(BASIC_DELIVER, bad), &of(BASIC_DELIVER, repaired), change);
         for method in [[0, 60, 0, 61], [0, 60, 1, 60], [0, 61, 0, 60], [1, 60, 0, 60]] {
             check(&of(method, bad), &of(method, bad), None);
         }
@@ -205,7 +205,7 @@ fn each_text_of_a_delivery_is_mended_and_no_other_method_is_touched() {
 }
 
 #[test]
-fn a_header_without_flags_is_no_header_and_one_that_is_too_short_passes() {
+fn a_header_without_flags_is_repaired_and_a_shorter_one_passes() {
     let fixed = [0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 42];
     check(&frame(HEADER, &fixed), &header(0, b""), Some(Change::Dropped));
     check(&frame(HEADER, &[&fixed[..], b"\0"].concat()), &header(0, b""), Some(Change::Dropped));
@@ -214,7 +214,7 @@ fn a_header_without_flags_is_no_header_and_one_that_is_too_short_passes() {
 }
 
 #[test]
-fn the_worst_that_was_done_is_told() {
+fn the_largest_change_is_reported() {
     let (replaced, dropped) = (header(MESSAGE_ID, &short(b"\xff")), header(1, b""));
     for order in [[&replaced, &dropped], [&dropped, &replaced]] {
         let mut sanitizer = Sanitizer::new(FRAME_MAX);
@@ -224,7 +224,7 @@ fn the_worst_that_was_done_is_told() {
 }
 
 #[test]
-fn what_holds_no_text_is_not_held_back() {
+fn frames_without_text_pass_before_they_are_complete() {
     for kind in [BODY, HEARTBEAT] {
         let wire = frame(kind, &[0xff; 20]);
         let (mut sanitizer, mut out) = (Sanitizer::new(FRAME_MAX), Vec::new());
@@ -232,11 +232,11 @@ fn what_holds_no_text_is_not_held_back() {
             sanitizer.take(&wire[out.len()..cut], &mut out);
             assert_eq!(out, wire[..cut]);
         }
-        // However it comes, what follows it is looked at.
-        let (bad, mended) = (header(1, b""), header(0, b""));
-        check(&[&wire[..], &bad].concat(), &[wire, mended].concat(), Some(Change::Dropped));
+        // The frame that follows is inspected, however the stream is split.
+        let (bad, repaired) = (header(1, b""), header(0, b""));
+        check(&[&wire[..], &bad].concat(), &[wire, repaired].concat(), Some(Change::Dropped));
     }
-    // Text is, until the last byte.
+    // A frame with text is held until its last byte.
     let wire = header(MESSAGE_ID, &short(b"id"));
     let (mut sanitizer, mut out) = (Sanitizer::new(FRAME_MAX), Vec::new());
     sanitizer.take(&wire[..wire.len() - 1], &mut out);
@@ -246,7 +246,7 @@ fn what_holds_no_text_is_not_held_back() {
 }
 
 #[test]
-fn properties_longer_than_a_frame_are_left_out() {
+fn properties_longer_than_a_frame_are_dropped() {
     let text = |length| header(HEADERS, &entry(b'S', &long(&vec![b'x'; length])));
     let around = text(0).len();
     let fits = text(FRAME_MAX - around);
@@ -255,9 +255,9 @@ fn properties_longer_than_a_frame_are_left_out() {
 }
 
 #[test]
-fn frames_with_text_have_a_largest_size_and_bodies_have_none() {
-    // What follows is looked at only if this is still taken for AMQP.
-    let (bad, mended) = (header(1, b""), header(0, b""));
+fn frames_with_text_have_a_maximum_size_and_bodies_have_none() {
+    // The frame that follows is repaired only if the stream still counts as AMQP.
+    let (bad, repaired) = (header(1, b""), header(0, b""));
     let payload = |length: usize| vec![0; length - FRAME_HEAD - FRAME_END];
     let follow = |kind, length, expected: &[u8]| {
         let first = frame(kind, &payload(length));
@@ -265,9 +265,9 @@ fn frames_with_text_have_a_largest_size_and_bodies_have_none() {
         Sanitizer::new(FRAME_MAX).take(&[&first[..], &bad].concat(), &mut out);
         assert!(out == [&first[..], expected].concat(), "{kind}, {length} bytes");
     };
-    follow(METHOD, LARGEST_FRAME, &mended);
+    follow(METHOD, LARGEST_FRAME, &repaired);
     follow(METHOD, LARGEST_FRAME + 1, &bad);
-    follow(BODY, LARGEST_FRAME + 1, &mended);
+    follow(BODY, LARGEST_FRAME + 1, &repaired);
     follow(0, 20, &bad);
     follow(4, 20, &bad);
     follow(7, 20, &bad);
@@ -275,7 +275,7 @@ fn frames_with_text_have_a_largest_size_and_bodies_have_none() {
 }
 
 #[test]
-fn what_is_no_amqp_passes_at_once() {
+fn a_stream_that_is_not_amqp_passes_at_once() {
     check(b"HTTP/1.1 400 Bad Request\r\n", b"HTTP/1.1 400 Bad Request\r\n", None);
     check(b"AMQP\x00\x00\x09\x01", b"AMQP\x00\x00\x09\x01", None);
     let huge = [&[METHOD, 0, 0][..], &u32::MAX.to_be_bytes(), b"and so on"].concat();
@@ -284,15 +284,20 @@ fn what_is_no_amqp_passes_at_once() {
 
 proptest! {
     #[test]
-    fn whatever_a_publisher_writes_lapin_can_parse(
+    fn lapin_can_parse_whatever_a_publisher_writes(
         flags: u16,
         properties in prop::collection::vec(
-            prop_oneof![4 => 0u8..8, 2 => prop::sample::select(b"tbBsUuIifdDlLTSxFAV".to_vec()), 1 => any::<u8>()],
+            prop_oneof![
+                4 => 0u8..8,
+                2 => prop::sample::select(b"tbBsUuIifdDlLTSxFAV".to_vec()),
+                1 => any::<u8>(),
+            ],
             0..200,
         ),
         key in prop::collection::vec(any::<u8>(), 0..20),
     ) {
-        let deliver = [&BASIC_DELIVER[..], &short(b"c"), &[0; 9], &short(b""), &short(&key)].concat();
+        let (tag, exchange, key) = (short(b"c"), short(b""), short(&key));
+        let deliver = [&BASIC_DELIVER[..], &tag, &[0; 9], &exchange, &key].concat();
         for wire in [header(flags, &properties), frame(METHOD, &deliver)] {
             let mut out = Vec::new();
             Sanitizer::new(FRAME_MAX).take(&wire, &mut out);

@@ -1,4 +1,5 @@
-//! The feed of one subscription: declares, consumes, and begins again when the stream ends, whatever the reason.
+//! The consumer behind one subscription: declares its queue, consumes, and begins again whenever
+//! the stream of deliveries ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +7,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use lapin::Consumer;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::sync::mpsc;
@@ -17,22 +17,24 @@ use tracing::debug;
 
 use crate::{Delivery, Queue, Subscription};
 
-use super::attempts::Attempts;
-use super::failure::Failure;
+use super::delivery_tracker::DeliveryTracker;
+use super::failure::{Failure, NOT_FOUND};
 use super::link::Follower;
+use super::retry::ConsumeRetry;
 use super::session::Session;
 use super::topology::Topology;
-use super::tray::Tray;
 
-/// Deliveries between the feed and `next()`, whatever the prefetch. The rest of the prefetch waits in lapin.
+/// Most deliveries between the consumer and `next()`, whatever the prefetch. The rest of the
+/// prefetch waits in lapin.
 const MOST_BUFFERED: u16 = 256;
 
-/// What a feed needs.
-pub(crate) struct Feed {
+/// A consumer, ready to start.
+pub(crate) struct Consumer {
     pub(crate) queue: Queue,
     pub(crate) prefetch: u16,
     pub(crate) link: Follower,
     pub(crate) topology: Topology,
+    /// The time-out of a call.
     pub(crate) call: Duration,
     pub(crate) closing: CancellationToken,
     pub(crate) underway: TaskTracker,
@@ -41,29 +43,29 @@ pub(crate) struct Feed {
 /// A delivery and the session that brought it.
 type Fetched = (Arc<Session>, Delivery);
 
-/// The subscriber's end of a feed.
-pub(crate) struct FeedSubscription {
+/// The subscriber's end of a consumer.
+pub(crate) struct RabbitSubscription {
     fetched: mpsc::Receiver<Fetched>,
     closing: CancellationToken,
 }
 
-/// Why a feed stopped to consume.
+/// Why consuming ended.
 enum End {
-    /// Nobody wants more.
-    Unwanted,
-    /// It has to begin again.
+    /// The subscription was dropped, or the broker is being closed.
+    Stopped,
+    /// Consuming has to begin again.
     Failed(Failure),
 }
 
 #[async_trait]
-impl Subscription for FeedSubscription {
+impl Subscription for RabbitSubscription {
     async fn next(&mut self) -> Option<Delivery> {
         loop {
             let (session, delivery) = self.fetched.recv().await?;
             if self.closing.is_cancelled() {
                 return None;
             }
-            // What a broken connection brought has been put back and comes again.
+            // RabbitMQ has requeued what a broken connection delivered, and delivers it again.
             if !session.is_over() {
                 return Some(delivery);
             }
@@ -71,43 +73,43 @@ impl Subscription for FeedSubscription {
     }
 }
 
-impl Feed {
-    pub(crate) fn start(self) -> FeedSubscription {
+impl Consumer {
+    pub(crate) fn start(self) -> RabbitSubscription {
         let buffered = usize::from(self.prefetch.clamp(1, MOST_BUFFERED));
         let (sender, fetched) = mpsc::channel(buffered);
         let closing = self.closing.clone();
         let underway = self.underway.clone();
         underway.spawn(self.run(sender));
-        FeedSubscription { fetched, closing }
+        RabbitSubscription { fetched, closing }
     }
 
     async fn run(self, subscriber: mpsc::Sender<Fetched>) {
         let (link, closing) = (self.link.clone(), self.closing.clone());
-        let mut attempts = Attempts::new(self.queue.clone(), link, closing);
-        while let Some(session) = attempts.next(subscriber.closed()).await {
-            match self.consume(&session, &subscriber, &mut attempts).await {
-                End::Unwanted => return,
-                End::Failed(failure) => attempts.failed(&session, &failure),
+        let mut retry = ConsumeRetry::new(self.queue.clone(), link, closing);
+        while let Some(session) = retry.next_session(subscriber.closed()).await {
+            match self.consume(&session, &subscriber, &mut retry).await {
+                End::Stopped => return,
+                End::Failed(failure) => retry.failed(&session, &failure),
             }
         }
     }
 
-    /// Consumes until the stream ends.
+    /// Consumes until the stream of deliveries ends.
     async fn consume(
         &self,
         session: &Arc<Session>,
         subscriber: &mpsc::Sender<Fetched>,
-        attempts: &mut Attempts,
+        retry: &mut ConsumeRetry,
     ) -> End {
-        let (tray, mut consumer) = match self.subscribe(session).await {
+        let (tracker, mut deliveries) = match self.subscribe(session).await {
             Ok(subscribed) => subscribed,
             Err(failure) => return End::Failed(failure),
         };
-        attempts.flows();
+        retry.succeeded();
         loop {
             let delivery = tokio::select! {
-                delivery = consumer.next() => delivery,
-                reason = session.ended() => return End::Failed(Failure::Broken(reason)),
+                delivery = deliveries.next() => delivery,
+                failure = session.ended() => return End::Failed(failure),
                 () = self.closing.cancelled() => break,
                 () = subscriber.closed() => break,
             };
@@ -116,61 +118,67 @@ impl Feed {
                 Some(Err(error)) => return End::Failed(error.into()),
                 None => return End::Failed(cancelled()),
             };
-            let fetched = (session.clone(), unpack(delivery, &tray));
-            // Refused only when the subscription was dropped; then the delivery has gone back to the tray.
+            let fetched = (session.clone(), unpack(delivery, &tracker));
+            // An error means that the subscription was dropped; the delivery is then with the
+            // tracker.
             if subscriber.send(fetched).await.is_err() {
                 break;
             }
         }
-        self.cancel(&tray, consumer).await;
-        End::Unwanted
+        self.cancel(&tracker, deliveries).await;
+        End::Stopped
     }
 
-    async fn subscribe(&self, session: &Arc<Session>) -> Result<(Arc<Tray>, Consumer), Failure> {
+    async fn subscribe(
+        &self,
+        session: &Arc<Session>,
+    ) -> Result<(Arc<DeliveryTracker>, lapin::Consumer), Failure> {
         self.topology.declare(session, &self.queue).await?;
         let channel = session.channel().await?;
         let qos = channel.basic_qos(self.prefetch, BasicQosOptions { global: false });
         session.within("setting the prefetch", qos).await?;
-        let tray = Tray::new(session.clone(), channel, self.call, self.underway.clone());
-        let consume = tray.channel().basic_consume(
+        let underway = self.underway.clone();
+        let tracker = DeliveryTracker::new(session.clone(), channel, self.call, underway);
+        let consume = tracker.channel().basic_consume(
             self.topology.name(&self.queue).into(),
             "".into(),
             BasicConsumeOptions::default(),
             FieldTable::default(),
         );
-        let consumer = session.within("consuming", consume).await?;
-        Ok((tray, consumer))
+        let deliveries = session.within("consuming", consume).await?;
+        Ok((tracker, deliveries))
     }
 
-    /// Ends the consumer and puts back what nobody was given.
-    async fn cancel(&self, tray: &Arc<Tray>, mut consumer: Consumer) {
-        let session = tray.session();
-        let cancel = tray.channel().basic_cancel(consumer.tag(), BasicCancelOptions::default());
+    /// Ends the consumer and requeues what was not handed out.
+    async fn cancel(&self, tracker: &Arc<DeliveryTracker>, mut deliveries: lapin::Consumer) {
+        let session = tracker.session();
+        let options = BasicCancelOptions::default();
+        let cancel = tracker.channel().basic_cancel(deliveries.tag(), options);
         if let Err(failure) = session.within("cancelling a consumer", cancel).await {
-            // The channel or the connection is gone, and RabbitMQ has put everything back.
-            debug!(%failure, queue = ?self.queue, "could not cancel the consumer");
+            // The channel or the connection is gone, and RabbitMQ has requeued everything.
+            debug!(%failure, queue = ?self.queue, "the consumer could not be cancelled");
             return;
         }
-        tray.put_back().await;
-        while let Ok(Some(Ok(delivery))) = timeout(self.call, consumer.next()).await {
-            tray.requeue(delivery.acker).await;
+        tracker.requeue_dropped().await;
+        while let Ok(Some(Ok(delivery))) = timeout(self.call, deliveries.next()).await {
+            tracker.requeue(delivery.acker).await;
         }
     }
 }
 
 /// RabbitMQ ended the consumer, because its queue was deleted or moved; the connection goes on.
 pub(crate) fn cancelled() -> Failure {
-    Failure::Refused { code: super::failure::NOT_FOUND, text: "RabbitMQ ended the consumer".into() }
+    Failure::Refused { code: NOT_FOUND, text: "RabbitMQ ended the consumer".into() }
 }
 
-fn unpack(delivery: lapin::message::Delivery, tray: &Arc<Tray>) -> Delivery {
+fn unpack(delivery: lapin::message::Delivery, tracker: &Arc<DeliveryTracker>) -> Delivery {
     let headers = delivery.properties.headers().as_ref().map(text_headers).unwrap_or_default();
     Delivery {
         body: Bytes::from(delivery.data),
         redelivered: delivery.redelivered,
         message_id: delivery.properties.message_id().as_ref().map(ToString::to_string),
         headers,
-        settle: tray.hold(delivery.delivery_tag, delivery.acker),
+        settle: tracker.track(delivery.delivery_tag, delivery.acker),
     }
 }
 

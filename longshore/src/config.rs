@@ -1,0 +1,158 @@
+//! The configuration of clients and workers.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use longshore_broker::rabbit;
+use longshore_ledger::redis;
+use longshore_protocol::ErrorKind;
+
+use crate::Error;
+
+/// The addresses of the services, and what else a client or worker needs to know of its
+/// surroundings.
+///
+/// ```
+/// let config = longshore::Config::new()
+///     .amqp_url("amqp://app:secret@rabbit:5672/%2f")
+///     .redis_url("redis://redis:6379")
+///     .namespace("thumbnails");
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Config {
+    pub(crate) amqp_url: String,
+    pub(crate) redis_url: String,
+    pub(crate) namespace: String,
+    pub(crate) http_listen: Option<SocketAddr>,
+}
+
+impl Config {
+    /// RabbitMQ and Redis at their usual ports of this machine, and the namespace `longshore`.
+    pub fn new() -> Self {
+        Self {
+            amqp_url: "amqp://guest:guest@127.0.0.1:5672/%2f".into(),
+            redis_url: "redis://127.0.0.1:6379".into(),
+            namespace: "longshore".into(),
+            http_listen: None,
+        }
+    }
+
+    /// Reads `LONGSHORE_AMQP_URL`, `LONGSHORE_REDIS_URL`, `LONGSHORE_NAMESPACE` and
+    /// `LONGSHORE_HTTP_LISTEN`. A variable that is empty or not set leaves the default of
+    /// [`Self::new`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::BadConfig`] for a `LONGSHORE_HTTP_LISTEN` that is not an address and a port.
+    pub fn from_env() -> Result<Self, Error> {
+        Self::read(|name| std::env::var(name).ok())
+    }
+
+    fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let mut config = Self::new();
+        if let Some(url) = variable("LONGSHORE_AMQP_URL") {
+            config.amqp_url = url;
+        }
+        if let Some(url) = variable("LONGSHORE_REDIS_URL") {
+            config.redis_url = url;
+        }
+        if let Some(namespace) = variable("LONGSHORE_NAMESPACE") {
+            config.namespace = namespace;
+        }
+        if let Some(address) = variable("LONGSHORE_HTTP_LISTEN") {
+            let parsed = address.parse().map_err(|_| {
+                let text = format!(
+                    "LONGSHORE_HTTP_LISTEN: `{address}`; use an address like 127.0.0.1:9100"
+                );
+                Error::new(ErrorKind::BadConfig, text)
+            });
+            config.http_listen = Some(parsed?);
+        }
+        Ok(config)
+    }
+
+    /// The URL of RabbitMQ: `amqp://user:password@host:port/vhost`, or `amqps://…` for TLS. `%2f`
+    /// is the virtual host `/`.
+    #[must_use]
+    pub fn amqp_url(mut self, url: impl Into<String>) -> Self {
+        self.amqp_url = url.into();
+        self
+    }
+
+    /// The URL of Redis: `redis://user:password@host:port`, `rediss://…` for TLS,
+    /// `redis+sentinel://h1:p1,h2:p2/master` or `redis+cluster://h1:p1,h2:p2`.
+    #[must_use]
+    pub fn redis_url(mut self, url: impl Into<String>) -> Self {
+        self.redis_url = url.into();
+        self
+    }
+
+    /// The prefix of all names in both. Clients, schedulers and workers of one namespace belong
+    /// together.
+    #[must_use]
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// The address at which [`Worker::run_from_env`](crate::Worker::run_from_env) serves metrics
+    /// for Prometheus. None unless set.
+    #[must_use]
+    pub fn http_listen(mut self, address: SocketAddr) -> Self {
+        self.http_listen = Some(address);
+        self
+    }
+
+    pub(crate) fn rabbit(&self, name: &str) -> rabbit::Config {
+        let mut config = rabbit::Config::new(&self.amqp_url, name);
+        config.namespace.clone_from(&self.namespace);
+        config
+    }
+
+    pub(crate) fn redis(&self) -> redis::Config {
+        redis::Config::new(&self.redis_url, &self.namespace)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Config {
+    /// Leaves out both URLs, which may hold passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("namespace", &self.namespace)
+            .field("http_listen", &self.http_listen)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_variables_leave_the_defaults_and_bad_ones_are_named() {
+        let read = |given: &'static [(&str, &str)]| {
+            let given = |name: &str| given.iter().find(|(variable, _)| *variable == name);
+            Config::read(|name| given(name).map(|(_, value)| (*value).to_owned()))
+        };
+        assert_eq!(read(&[("LONGSHORE_AMQP_URL", "")]).expect("fine"), Config::new());
+        let config = read(&[("LONGSHORE_NAMESPACE", "shop"), ("LONGSHORE_REDIS_URL", "redis://r")]);
+        let expected = Config::new().namespace("shop").redis_url("redis://r");
+        assert_eq!(config.expect("fine"), expected);
+        let error = read(&[("LONGSHORE_HTTP_LISTEN", "9100")]).expect_err("no address");
+        assert_eq!(error.kind(), ErrorKind::BadConfig);
+        let text = "LONGSHORE_HTTP_LISTEN: `9100`; use an address like 127.0.0.1:9100";
+        assert_eq!(error.to_string(), text);
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let config = Config::new().redis_url("redis://:secret@r").amqp_url("amqp://u:secret@r");
+        assert!(!format!("{config:?}").contains("secret"), "{config:?}");
+    }
+}
