@@ -33,7 +33,7 @@ pub(crate) fn become_one() -> Failure {
 
 /// Watches the worker until it leaves.
 pub(crate) fn run() -> Result<(), Failure> {
-    match longshore_worker::watch(ledger).map_err(Failure::other)? {
+    match longshore_worker::supervise(ledger).map_err(Failure::other)? {
         0 => Ok(()),
         code => Err(Failure::Ended(code)),
     }

@@ -83,7 +83,7 @@ impl Stage {
 /// A line of results for each subtask.
 fn lines(from: u64, to: u64, line: impl Fn(u64) -> String) -> Vec<OutcomeRun> {
     let lines: String = (from..to).map(|index| line(index) + "\n").collect();
-    vec![OutcomeRun::Success { count: to - from, results: Some(lines) }]
+    vec![OutcomeRun::Success { count: to - from, results: Some(lines.into()) }]
 }
 
 #[tokio::test]

@@ -63,7 +63,10 @@ async fn run_whole_chunk(
 
 fn successes(from: u64, to: u64, with_results: bool) -> Vec<OutcomeRun> {
     let lines = with_results.then(|| (from..to).map(|i| format!("{i}\n")).collect::<String>());
-    split_results(from, vec![OutcomeRun::Success { count: to - from, results: lines }])
+    split_results(
+        from,
+        vec![OutcomeRun::Success { count: to - from, results: lines.map(Into::into) }],
+    )
 }
 
 /// One job from its submission to its end, with a retry, a failure, results and a reduce.
@@ -92,7 +95,7 @@ async fn run_job(ledger: &RedisLedger, id: JobId) -> JobSummary {
     let audit = ledger.audit(id).await.expect("an audit").expect("of the job");
     assert!(audit.is_clean(), "{audit:?}");
     let page = ledger.results(id, &ResultsParams::new(0..14, 1 << 20)).await.expect("results");
-    let lines: String = page.runs.iter().map(|run| run.lines.as_str()).collect();
+    let lines: String = page.runs.iter().map(|run| run.body.text()).collect();
     assert_eq!(lines, (0..14).map(|i| format!("{i}\n")).collect::<String>());
     ledger.archive(id).await.expect("archived");
     assert!(ledger.active_jobs().await.expect("a list").is_empty());

@@ -48,7 +48,7 @@ async fn fill(ledger: &RedisLedger, job: JobId, results: u64) {
     assert!(matches!(claim, Ok(Claim::Granted(_))), "{claim:?}");
     let mut state = results;
     for from in 0..results {
-        let runs = vec![OutcomeRun::Success { count: 1, results: Some(noise(&mut state)) }];
+        let runs = vec![OutcomeRun::Success { count: 1, results: Some(noise(&mut state).into()) }];
         let commit = Commit::new(from, runs, Duration::ZERO);
         let committed =
             ledger.commit(job, &CommitParams::new(message.chunk, token, commit.clone())).await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::Stream;
 use futures_util::stream::try_unfold;
 use longshore_ledger::{Ledger, ResultsParams};
-use longshore_protocol::{JobId, ResultRun, ResultsPage};
+use longshore_protocol::{JobId, ResultBody, ResultRun, ResultsPage};
 use serde_json::value::RawValue;
 
 use crate::Error;
@@ -103,25 +103,19 @@ impl Reader {
 
     /// The lines of a run, read from a file or object if they are there.
     async fn open(&self, run: ResultRun) -> Result<Lines, Error> {
-        let Some(place) = run.lines.trim_end().strip_prefix('@') else {
-            return Ok(Lines { text: run.lines, at: 0, index: run.from, left: run.count });
+        let (url, first_line) = match run.body {
+            ResultBody::Lines(text) => {
+                return Ok(Lines { text, at: 0, index: run.from, left: run.count });
+            }
+            ResultBody::Object { url, first_line } => (url, first_line),
         };
-        let (url, skip) = split_line_number(place);
-        let bytes = longshore_storage::read(url).await?;
+        let bytes = longshore_storage::read(&url).await?;
         let text = String::from_utf8(bytes)
             .map_err(|_| Error::Corrupt { job: self.job, detail: format!("{url} is not UTF-8") })?;
-        let mut lines = Lines { text, at: 0, index: 0, left: skip };
+        let mut lines = Lines { text, at: 0, index: 0, left: first_line };
         while lines.next().is_some() {}
         Ok(Lines { index: run.from, left: run.count, ..lines })
     }
-}
-
-/// `URL#k` stands for the object from its line k on, counted from 0.
-fn split_line_number(place: &str) -> (&str, u64) {
-    place
-        .rsplit_once('#')
-        .and_then(|(url, number)| Some((url, number.parse().ok()?)))
-        .unwrap_or((place, 0))
 }
 
 /// The lines of one run, with the index of each.
@@ -167,13 +161,6 @@ mod tests {
         assert_eq!(all(Lines::default()), []);
     }
 
-    #[test]
-    fn a_url_may_name_the_line_to_begin_at() {
-        assert_eq!(split_line_number("file:///r/1#12"), ("file:///r/1", 12));
-        assert_eq!(split_line_number("file:///r/1"), ("file:///r/1", 0));
-        assert_eq!(split_line_number("file:///r#x/1"), ("file:///r#x/1", 0));
-    }
-
     #[tokio::test]
     async fn an_object_can_be_read_from_a_line_on() {
         use longshore_ledger::memory::{MemoryLedger, SystemClock};
@@ -189,8 +176,9 @@ mod tests {
             runs: Vec::new(),
             lines: Lines::default(),
         };
-        let lines = format!("@file://{}#2\n", file.path().display());
-        let run = ResultRun { from: 7, lines, count: 2 };
+        let url = format!("file://{}", file.path().display());
+        let body = ResultBody::Object { url, first_line: 2 };
+        let run = ResultRun { from: 7, body, count: 2 };
         let lines = reader.open(run).await.expect("it can be read");
         assert_eq!(all(lines), [(7, "2".to_owned()), (8, "3".to_owned())]);
     }

@@ -92,8 +92,8 @@ fn admission(document: &JobDocument, total: u64) -> Admission {
 
 /// Successful runs in which the result of each subtask is its index.
 fn indices(from: u64, to: u64) -> Vec<OutcomeRun> {
-    let lines = (from..to).map(|index| format!("{index}\n")).collect();
-    let run = OutcomeRun::Success { count: to - from, results: Some(lines) };
+    let lines: String = (from..to).map(|index| format!("{index}\n")).collect();
+    let run = OutcomeRun::Success { count: to - from, results: Some(lines.into()) };
     longshore_protocol::split_results(from, vec![run])
 }
 
@@ -230,7 +230,7 @@ async fn results_in_files_are_read() {
         .await
         .expect("granted");
     let lines = format!("@file://{}\n", file.display());
-    let runs = vec![OutcomeRun::Success { count: 3, results: Some(lines) }];
+    let runs = vec![OutcomeRun::Success { count: 3, results: Some(lines.into()) }];
     let commit = Commit::new(0, runs, Duration::ZERO);
     stage
         .ledger

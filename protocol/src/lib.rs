@@ -5,6 +5,7 @@
 //! that needs one of those gets the result as an argument (a [`Timestamp`], a random number, the
 //! sizes of files).
 
+mod backoff;
 pub mod document;
 mod error_kind;
 mod finding;
@@ -17,12 +18,14 @@ pub mod names;
 mod outcome;
 mod reason;
 mod reduce;
+mod result_body;
 mod split;
 pub mod state;
 mod time;
 mod view;
 pub mod wire;
 
+pub use backoff::Backoff;
 pub use document::{Invalid, JobDocument};
 pub use error_kind::ErrorKind;
 pub use finding::{Finding, Severity};
@@ -36,6 +39,7 @@ pub use message::{ChunkMessage, Subtask};
 pub use outcome::{Outcome, OutcomeRun, RESULT_STRIDE, runs_len, split_results};
 pub use reason::{Reason, ReasonCode, Stall};
 pub use reduce::{ReduceNode, ReduceTree};
+pub use result_body::ResultBody;
 pub use split::{Input, InputFile, LineWindow, MAX_FILES, Manifest, Plan};
 pub use time::Timestamp;
 pub use view::{

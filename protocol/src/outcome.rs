@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::ResultBody;
+
 /// The outcome of one attempt at one subtask.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
@@ -36,14 +38,12 @@ pub enum Outcome {
 /// ledger O(1).
 #[derive(Clone, Debug, PartialEq)]
 pub enum OutcomeRun {
-    /// `count` subtasks succeeded. `results` is `None` where the job discards them, else one line
-    /// of compact JSON a subtask, in order, each ended by `\n`; or `@URL` of an object that holds
-    /// those lines.
+    /// `count` subtasks succeeded. `results` is `None` where the job discards them.
     Success {
         /// The number of subtasks, at least 1.
         count: u64,
         /// The results of the subtasks.
-        results: Option<String>,
+        results: Option<ResultBody>,
     },
     /// One subtask failed and is to be tried again after `delay`, as attempt + 1.
     Retry {
@@ -97,7 +97,7 @@ pub fn split_results(from: u64, runs: Vec<OutcomeRun>) -> Vec<OutcomeRun> {
     for run in runs {
         let len = run.len();
         match run {
-            OutcomeRun::Success { count, results: Some(lines) } => {
+            OutcomeRun::Success { count, results: Some(ResultBody::Lines(lines)) } => {
                 cut_success(index, count, &lines, &mut cut);
             }
             other => cut.push(other),
@@ -116,7 +116,7 @@ fn cut_success(from: u64, count: u64, lines: &str, cut: &mut Vec<OutcomeRun>) {
         let taken = usize::try_from(stop - index).expect("at most a stride");
         let bytes = rest.match_indices('\n').nth(taken - 1).map_or(rest.len(), |(at, _)| at + 1);
         let (head, tail) = rest.split_at(bytes);
-        cut.push(OutcomeRun::Success { count: stop - index, results: Some(head.to_owned()) });
+        cut.push(OutcomeRun::Success { count: stop - index, results: Some(head.into()) });
         rest = tail;
         index = stop;
     }
@@ -131,7 +131,7 @@ mod tests {
         let lines: String = (250..520).map(|i| format!("{i}\n")).collect();
         let runs = vec![
             OutcomeRun::Failed { error: "bad".into() },
-            OutcomeRun::Success { count: 270, results: Some(lines.clone()) },
+            OutcomeRun::Success { count: 270, results: Some(lines.as_str().into()) },
         ];
         let cut = split_results(249, runs);
         let counts: Vec<u64> = cut.iter().map(OutcomeRun::len).collect();
@@ -139,7 +139,7 @@ mod tests {
         let joined: String = cut
             .iter()
             .filter_map(|run| match run {
-                OutcomeRun::Success { results, .. } => results.as_deref(),
+                OutcomeRun::Success { results, .. } => results.as_ref().map(ResultBody::text),
                 _ => None,
             })
             .collect();

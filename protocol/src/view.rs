@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::state::JobState;
-use crate::{JobId, LeftOut, NodeId, SchedulerId, Timestamp};
+use crate::{JobId, LeftOut, NodeId, ResultBody, SchedulerId, Timestamp};
 
 /// The number of subtasks in each state. The sum of all fields but `total` is always `total`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -236,9 +236,8 @@ pub struct Recovery {
 pub struct ResultRun {
     /// Index of the first subtask.
     pub from: u64,
-    /// One line of JSON for each subtask, each ended by `\n`; or `@URL` of an object that holds the
-    /// lines.
-    pub lines: String,
+    /// The results, or the object that holds them.
+    pub body: ResultBody,
     /// The number of subtasks in the run.
     pub count: u64,
 }

@@ -151,7 +151,7 @@ impl Health {
 
 /// Pauses of 0.1 s, 0.2 s, 0.4 s and so on up to 5 s.
 #[derive(Debug)]
-pub(crate) struct Backoff(Duration);
+pub(crate) struct Backoff(longshore_protocol::Backoff);
 
 impl Backoff {
     const FIRST: Duration = Duration::from_millis(100);
@@ -159,13 +159,12 @@ impl Backoff {
 
     /// The first pause is next.
     pub(crate) const fn new() -> Self {
-        Self(Self::FIRST)
+        Self(longshore_protocol::Backoff::doubling(Self::FIRST, Self::LONGEST))
     }
 
     /// Waits for one pause; the next one is longer.
     pub(crate) async fn wait(&mut self) {
-        tokio::time::sleep(self.0).await;
-        self.0 = (self.0 * 2).min(Self::LONGEST);
+        tokio::time::sleep(self.0.next_pause()).await;
     }
 }
 

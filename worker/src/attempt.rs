@@ -1,5 +1,5 @@
-//! One attempt at one subtask: resolve its input, run its handler under a time-out, stop it when it
-//! must stop.
+//! One attempt at one subtask: resolves its input, runs its handler under a timeout, and stops the
+//! handler when it must stop.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -10,131 +10,132 @@ use longshore_protocol::{Input, Outcome};
 use tokio_util::sync::CancellationToken;
 
 use crate::Context;
-use crate::batch::Batch;
-use crate::commits::Commits;
-use crate::heart::wind_up_of_exclusive;
-use crate::holdings::Hold;
+use crate::chunk::Chunk;
+use crate::heartbeat::exclusive_stop_grace;
+use crate::held_chunks::ChunkLease;
 use crate::input::{NoInput, resolve};
-use crate::pipeline::{Chunk, Pipeline};
+use crate::pipeline::Pipeline;
 use crate::task::{Handler, panic_text, unreadable};
 
-/// The wait before the ledger is asked for results again.
-const AGAIN: Duration = Duration::from_millis(250);
+/// The pause before the ledger is asked for results again.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
 
-/// How an attempt ended.
-pub(crate) enum Ended {
-    /// It has an outcome that counts.
-    Outcome(Outcome),
-    /// It was stopped; whatever it did does not count.
+/// Why a handler gave no outcome that counts.
+#[derive(Debug)]
+pub(crate) enum Interruption {
+    /// The attempt was stopped; what it did does not count.
     Stopped,
-    /// It could not begin, for no fault of its own.
-    Stuck(String),
-    /// It could not be started on this machine.
+    /// The input can't be resolved; this is the outcome of the subtask.
+    Unresolvable(Outcome),
+    /// The attempt can't begin now, for a reason that is not the subtask's.
+    Blocked(String),
+    /// The attempt can't be started on this host.
     NotStarted(String),
 }
 
-/// Runs the next subtask of a batch. While it runs, what is settled before it is committed in time.
-pub(crate) async fn attempt(
-    pipeline: &Pipeline,
-    chunk: &Chunk<'_>,
-    batch: &mut Batch,
-    commits: &mut Commits<'_>,
-) -> Ended {
-    let handler = chunk.handler;
-    if let Some(instantly) = handler.instantly() {
-        let params = &chunk.plan.document().params;
-        return Ended::Outcome(instantly(params, chunk.grant.attempt));
-    }
-    let attempt = Box::pin(resolve_and_run(pipeline, chunk, handler, batch.next()));
-    tokio::select! {
-        biased;
-        ended = attempt => ended,
-        () = commits.keep_up(batch) => Ended::Stopped,
-    }
-}
-
-async fn resolve_and_run(
-    pipeline: &Pipeline,
-    chunk: &Chunk<'_>,
-    handler: &dyn Handler,
-    index: u64,
-) -> Ended {
-    let job = chunk.hold.held.job;
-    let (ledger, store) = (pipeline.ledger.as_ref(), pipeline.machine.results());
-    let input = loop {
-        let resolved = resolve(ledger, store, job, &chunk.plan, index);
-        match resolved.await {
-            Ok(input) => break input,
-            Err(NoInput::Failed(outcome)) => return Ended::Outcome(outcome),
-            Err(NoInput::NotNow(reason)) => return Ended::Stuck(reason),
-            // In an outage of the ledger the results are waited for.
-            Err(NoInput::Away) => tokio::select! {
-                biased;
-                () = chunk.hold.cancel().cancelled() => return Ended::Stopped,
-                () = tokio::time::sleep(AGAIN) => {}
-            },
+impl Pipeline {
+    /// The input of a subtask or of a reduce node.
+    pub(crate) async fn resolve(
+        &self,
+        chunk: &Chunk<'_>,
+        index: u64,
+    ) -> Result<Input, Interruption> {
+        let job = chunk.lease.held.job;
+        let (ledger, store) = (self.ledger.as_ref(), self.environment.results());
+        loop {
+            match resolve(ledger, store, job, &chunk.plan, index).await {
+                Ok(input) => return Ok(input),
+                Err(NoInput::Failed(outcome)) => return Err(Interruption::Unresolvable(outcome)),
+                Err(NoInput::NotNow(reason)) => return Err(Interruption::Blocked(reason)),
+                // In an outage of the ledger the attempt waits for the results.
+                Err(NoInput::Away) => tokio::select! {
+                    biased;
+                    () = chunk.lease.cancel().cancelled() => return Err(Interruption::Stopped),
+                    () = tokio::time::sleep(RETRY_AFTER) => {}
+                },
+            }
         }
-    };
-    let ctx = Context {
-        job,
-        index,
-        attempt: chunk.grant.attempt,
-        node: pipeline.node.clone(),
-        plan: chunk.plan.clone(),
-        cancel: CancellationToken::new(),
-        stopping: pipeline.closing.clone(),
-        max_result: chunk.judge.max_result,
-    };
-    let limits = [chunk.plan.document().timeout, handler.timeout()];
-    let limit = limits.into_iter().flatten().min();
-    let leash = Leash { stop: chunk.hold.cancel(), cut: Box::pin(cut(pipeline, chunk.hold)) };
-    let file = (index < chunk.plan.total()).then(|| chunk.plan.unchanged_file(index)).flatten();
-    let Some(file) = file else {
-        return run(handler, ctx, input, limit, leash).await;
-    };
-    if let Err(error) = longshore_storage::check(file).await {
-        return Ended::Outcome(unreadable(&error));
     }
-    let ended = run(handler, ctx, input, limit, leash).await;
-    if !matches!(ended, Ended::Outcome(Outcome::Success(_))) {
-        return ended;
+
+    /// Runs the handler of a subtask for as long as it may take. An input file must be unchanged
+    /// since the job was submitted, before and after.
+    pub(crate) async fn run_under_timeout(
+        &self,
+        chunk: &Chunk<'_>,
+        index: u64,
+        input: Input,
+    ) -> Result<Outcome, Interruption> {
+        let context = self.context(chunk, index, CancellationToken::new());
+        let kill = Box::pin(must_have_stopped(self, chunk.lease));
+        let stop = StopSignals { cancel: chunk.lease.cancel(), kill };
+        let file = (index < chunk.plan.total()).then(|| chunk.plan.unchanged_file(index)).flatten();
+        let Some(file) = file else {
+            return run(chunk.handler, context, input, chunk.timeout(), stop).await;
+        };
+        if let Err(error) = longshore_storage::check(file).await {
+            return Ok(unreadable(&error));
+        }
+        let ended = run(chunk.handler, context, input, chunk.timeout(), stop).await;
+        if !matches!(ended, Ok(Outcome::Success(_))) {
+            return ended;
+        }
+        // The file may have changed while it was read. A file that is gone was read to its end, or
+        // the task removed its own input.
+        match longshore_storage::check(file).await {
+            Err(error @ longshore_storage::Error::Changed { .. }) => Ok(unreadable(&error)),
+            _ => ended,
+        }
     }
-    // It may have changed while it was read. What is gone was read to its end, or the task removed
-    // its own input.
-    match longshore_storage::check(file).await {
-        Err(error @ longshore_storage::Error::Changed { .. }) => Ended::Outcome(unreadable(&error)),
-        _ => ended,
+
+    /// What a handler knows of an attempt that ends when `cancel` is cancelled.
+    pub(crate) fn context(
+        &self,
+        chunk: &Chunk<'_>,
+        index: u64,
+        cancel: CancellationToken,
+    ) -> Context {
+        Context {
+            job: chunk.lease.held.job,
+            index,
+            attempt: chunk.grant.attempt,
+            node: self.node.clone(),
+            plan: chunk.plan.clone(),
+            cancel,
+            stopping: self.closing.clone(),
+            max_result: chunk.classifier.max_result,
+        }
     }
 }
 
 /// Waits until an attempt at an exclusive task must have stopped: the chunk may run elsewhere soon.
-pub(crate) async fn cut(pipeline: &Pipeline, hold: &Hold) {
-    if !hold.is_exclusive() {
+/// Never ends for other tasks.
+pub(crate) async fn must_have_stopped(pipeline: &Pipeline, lease: &ChunkLease) {
+    if !lease.is_exclusive() {
         return std::future::pending().await;
     }
-    hold.abandoned().cancelled().await;
-    tokio::time::sleep(wind_up_of_exclusive(pipeline.config.dead_after)).await;
+    lease.abandoned().cancelled().await;
+    tokio::time::sleep(exclusive_stop_grace(pipeline.config.dead_after)).await;
 }
 
 /// What ends an attempt before its time.
-struct Leash<'a> {
-    /// Then it is to stop, and may wind up.
-    stop: &'a CancellationToken,
-    /// Then it is dropped at once.
-    cut: BoxFuture<'a, ()>,
+struct StopSignals<'a> {
+    /// Cancelled when the attempt is to stop, with the grace of its handler.
+    cancel: &'a CancellationToken,
+    /// Ends when the attempt is dropped at once.
+    kill: BoxFuture<'a, ()>,
 }
 
-/// Runs a handler until it ends, its time is up, or the leash says so; then it may wind up, and is
-/// dropped.
+/// Runs a handler until it ends, its time is up, or a signal stops it. A handler that is stopped
+/// gets its grace, and is dropped then.
 async fn run(
     handler: &dyn Handler,
-    ctx: Context,
+    context: Context,
     input: Input,
     timeout: Option<Duration>,
-    Leash { stop, cut }: Leash<'_>,
-) -> Ended {
-    let (cancel, stopping) = (ctx.cancel.clone(), ctx.stopping.clone());
-    let mut work = AssertUnwindSafe(handler.run(ctx, input)).catch_unwind();
+    StopSignals { cancel: stop, kill }: StopSignals<'_>,
+) -> Result<Outcome, Interruption> {
+    let (cancel, stopping) = (context.cancel.clone(), context.stopping.clone());
+    let mut work = AssertUnwindSafe(handler.run(context, input)).catch_unwind();
     let time_is_up = async {
         match timeout {
             Some(timeout) => tokio::time::sleep(timeout).await,
@@ -145,68 +146,76 @@ async fn run(
         biased;
         () = stop.cancelled() => true,
         ended = &mut work => return match ended {
-            Ok(Outcome::NotStarted { reason }) => Ended::NotStarted(reason),
-            // Whatever stops us stops our programs as well, where it stops a whole unit or
-            // terminal.
+            Ok(Outcome::NotStarted { reason }) => Err(Interruption::NotStarted(reason)),
+            // A signal to the whole unit or terminal stops the worker and its programs alike.
             Ok(Outcome::Failure { .. }) if handler.is_program() && stopping.is_cancelled() => {
-                Ended::Stopped
+                Err(Interruption::Stopped)
             }
-            Ok(outcome) => Ended::Outcome(outcome),
+            Ok(outcome) => Ok(outcome),
             Err(panic) => {
-                let error = panic_text(panic.as_ref());
-                Ended::Outcome(Outcome::Failure { error, retry: true })
+                Ok(Outcome::Failure { error: panic_text(panic.as_ref()), retry: true })
             }
         },
         () = time_is_up => false,
     };
     cancel.cancel();
-    let wound_up = tokio::select! {
+    let late = tokio::select! {
         biased;
         ended = work => Some(ended),
-        () = tokio::time::sleep(handler.wind_up()) => None,
-        () = cut => None,
+        () = tokio::time::sleep(handler.stop_grace()) => None,
+        () = kill => None,
     };
-    match (stopped, wound_up, timeout) {
-        // It was as good as done: that counts, if there is still somebody to count it.
-        (true, Some(Ok(success @ Outcome::Success(_))), _) => Ended::Outcome(success),
-        (false, _, Some(timeout)) => Ended::Outcome(Outcome::Failure {
-            error: format!("timed out after {}", humantime::format_duration(timeout)),
-            retry: true,
-        }),
-        _ => Ended::Stopped,
+    match (stopped, late, timeout) {
+        // The subtask was nearly done when it was stopped: its success counts if it can still be
+        // committed.
+        (true, Some(Ok(success @ Outcome::Success(_))), _) => Ok(success),
+        (false, _, Some(timeout)) => Ok(timed_out(timeout)),
+        _ => Err(Interruption::Stopped),
     }
+}
+
+/// The outcome of an attempt that took longer than `limit`.
+pub(crate) fn timed_out(limit: Duration) -> Outcome {
+    let error = format!("timed out after {}", humantime::format_duration(limit));
+    Outcome::Failure { error, retry: true }
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use tokio::time::Instant;
 
     use super::*;
     use crate::TaskResult;
     use crate::task::asynchronous;
     use crate::task::fixtures::{context, failure, success};
 
-    #[track_caller]
-    fn outcome(ended: Ended) -> Outcome {
-        match ended {
-            Ended::Outcome(outcome) => outcome,
-            Ended::Stopped => panic!("it was stopped"),
-            Ended::Stuck(reason) | Ended::NotStarted(reason) => panic!("it was stuck: {reason}"),
-        }
+    /// Runs a handler with the input 1 and no file.
+    async fn run_one(
+        handler: &dyn Handler,
+        timeout: Option<Duration>,
+        stop: StopSignals<'_>,
+    ) -> Result<Outcome, Interruption> {
+        run(handler, context(&json!(null)), Input::Number(1), timeout, stop).await
     }
 
-    fn leash(stop: &CancellationToken) -> Leash<'_> {
-        Leash { stop, cut: Box::pin(std::future::pending()) }
+    fn signals(cancel: &CancellationToken) -> StopSignals<'_> {
+        StopSignals { cancel, kill: Box::pin(std::future::pending()) }
+    }
+
+    fn cancelled() -> CancellationToken {
+        let cancel = CancellationToken::new();
+        cancel.cancel();
+        cancel
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_attempt_times_out() {
         let forever = asynchronous(|_, _: i64| std::future::pending::<TaskResult<()>>());
-        let limit = Some(Duration::from_secs(5));
-        let stop = CancellationToken::new();
-        let ended =
-            run(&forever, context(&json!(null)), Input::Number(1), limit, leash(&stop)).await;
-        assert_eq!(failure(outcome(ended)), ("timed out after 5s".into(), true));
+        let (limit, cancel) = (Some(Duration::from_secs(5)), CancellationToken::new());
+        let ended = run_one(&forever, limit, signals(&cancel)).await;
+        let outcome = ended.expect("a timeout is an outcome");
+        assert_eq!(failure(outcome), ("timed out after 5s".into(), true));
     }
 
     #[tokio::test]
@@ -214,45 +223,37 @@ mod tests {
         let panics = asynchronous(|_, n: i64| async move {
             if n == 1 { panic!("hook slipped") } else { TaskResult::Ok(()) }
         });
-        let stop = CancellationToken::new();
-        let ended = run(&panics, context(&json!(null)), Input::Number(1), None, leash(&stop)).await;
-        assert_eq!(failure(outcome(ended)), ("the handler panicked: hook slipped".into(), true));
+        let ended = run_one(&panics, None, signals(&CancellationToken::new())).await;
+        let outcome = ended.expect("a panic is an outcome");
+        assert_eq!(failure(outcome), ("the handler panicked: hook slipped".into(), true));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stopped_attempt_that_pays_no_heed_is_dropped_within_a_second() {
+    async fn an_attempt_that_ignores_its_stop_is_dropped_within_a_second() {
         let forever = asynchronous(|_, _: i64| std::future::pending::<TaskResult<()>>());
-        let stop = CancellationToken::new();
-        stop.cancel();
-        let begun = tokio::time::Instant::now();
-        let ended =
-            run(&forever, context(&json!(null)), Input::Number(1), None, leash(&stop)).await;
-        assert!(matches!(ended, Ended::Stopped));
+        let begun = Instant::now();
+        let ended = run_one(&forever, None, signals(&cancelled())).await;
+        assert!(matches!(ended, Err(Interruption::Stopped)), "{ended:?}");
         assert!(begun.elapsed() < Duration::from_secs(1), "it took {:?}", begun.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_attempt_that_is_cut_has_no_time_to_wind_up() {
+    async fn an_attempt_that_is_killed_gets_no_grace() {
         let forever = asynchronous(|_, _: i64| std::future::pending::<TaskResult<()>>());
-        let stop = CancellationToken::new();
-        stop.cancel();
-        let cut = Box::pin(tokio::time::sleep(Duration::from_millis(100)));
-        let leash = Leash { stop: &stop, cut };
-        let begun = tokio::time::Instant::now();
-        let ended = run(&forever, context(&json!(null)), Input::Number(1), None, leash).await;
-        assert!(matches!(ended, Ended::Stopped));
+        let kill = Box::pin(tokio::time::sleep(Duration::from_millis(100)));
+        let begun = Instant::now();
+        let ended = run_one(&forever, None, StopSignals { cancel: &cancelled(), kill }).await;
+        assert!(matches!(ended, Err(Interruption::Stopped)), "{ended:?}");
         assert_eq!(begun.elapsed(), Duration::from_millis(100));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stopped_attempt_hears_of_it_and_its_success_still_counts() {
-        let heeds = asynchronous(|ctx: Context, _: i64| async move {
+    async fn a_stopped_attempt_is_told_and_its_success_still_counts() {
+        let stops = asynchronous(|ctx: Context, _: i64| async move {
             ctx.cancelled().await;
             TaskResult::Ok(ctx.is_cancelled())
         });
-        let stop = CancellationToken::new();
-        stop.cancel();
-        let ended = run(&heeds, context(&json!(null)), Input::Number(1), None, leash(&stop)).await;
-        assert_eq!(outcome(ended), success(true));
+        let ended = run_one(&stops, None, signals(&cancelled())).await;
+        assert_eq!(ended.expect("a success counts"), success(true));
     }
 }

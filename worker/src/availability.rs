@@ -1,11 +1,11 @@
-//! Which tasks can't be started on this machine at the moment: why, since when, and when that is
-//! tried again.
+//! Tasks that can't be started on this host at the moment: why, since when, and when the next trial
+//! is.
 //!
-//! What can't start is the machine's failure and not the subtask's: a program that is missing or
-//! must not be executed, a folder that is gone, no descriptors or memory left, an endpoint that
-//! refuses connections. The task is disabled then. Heartbeats announce it, schedulers hand out its
-//! chunks elsewhere, and after a pause it is on trial: announced as a task like others until the
-//! next attempt starts, which enables it, or does not, which doubles the pause.
+//! An attempt that can't start is the host's failure and not the subtask's: a program that is
+//! missing or not executable, a folder that is gone, no descriptors or memory left, an endpoint
+//! that refuses connections. The task is disabled then. Heartbeats report it, schedulers hand out
+//! its chunks to other nodes, and after a pause the task is on trial: reported like other tasks
+//! until the next attempt starts, which enables the task, or does not, which doubles the pause.
 //!
 //! Deliberately absent: attempts that fail once they have started.
 
@@ -13,115 +13,115 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use longshore_protocol::DisabledTask;
+use longshore_protocol::{Backoff, DisabledTask};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use crate::heart::clock;
+use crate::heartbeat::clock;
 use crate::task::Handlers;
 
 /// First and longest pause before a disabled task is tried again.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// The tasks of a worker that can't be started.
+/// The disabled tasks of a worker.
 #[derive(Debug, Default)]
 pub(crate) struct Availability {
-    troubles: Mutex<BTreeMap<String, Trouble>>,
-    /// Whether there are any: most chunks need no more than this.
-    is_troubled: AtomicBool,
-    /// Wakes the heart.
-    news: Notify,
+    disabled: Mutex<BTreeMap<String, Disabled>>,
+    /// Whether any task is disabled or on trial: most chunks look no further.
+    is_any_disabled: AtomicBool,
+    /// Wakes the heartbeat.
+    changed: Notify,
     /// Wakes [`Self::probe`].
-    disabled: Notify,
+    probe: Notify,
 }
 
 #[derive(Debug)]
-struct Trouble {
+struct Disabled {
     task: DisabledTask,
-    pause: Duration,
-    again_at: Instant,
+    backoff: Backoff,
+    /// When the next trial begins.
+    trial_at: Instant,
     on_trial: bool,
 }
 
 impl Availability {
-    /// An attempt can't be started. Gives whether that is news.
+    /// Disables a task: an attempt can't be started. Gives whether the task was enabled before.
     pub(crate) fn disable(&self, task: &str, reason: String) -> bool {
-        let mut troubles = self.troubles.lock();
-        let pause = match troubles.get(task) {
-            // One of several that were begun side by side.
-            Some(trouble) if !trouble.on_trial => return false,
-            Some(trouble) => (trouble.pause * 2).min(LONGEST_PAUSE),
-            None => FIRST_PAUSE,
+        let mut all = self.disabled.lock();
+        let (mut backoff, since) = match all.get(task) {
+            // One of several attempts that were begun side by side.
+            Some(disabled) if !disabled.on_trial => return false,
+            Some(disabled) => (disabled.backoff, disabled.task.since),
+            None => (Backoff::doubling(FIRST_PAUSE, LONGEST_PAUSE), clock()),
         };
-        let since = troubles.get(task).map_or_else(clock, |trouble| trouble.task.since);
-        let trouble = Trouble {
+        let disabled = Disabled {
             task: DisabledTask { task: task.to_owned(), reason, since },
-            pause,
-            again_at: Instant::now() + pause,
+            trial_at: Instant::now() + backoff.next_pause(),
+            backoff,
             on_trial: false,
         };
-        let is_news = troubles.insert(task.to_owned(), trouble).is_none();
-        self.is_troubled.store(true, Ordering::Release);
-        self.news.notify_one();
-        self.disabled.notify_one();
-        is_news
+        let was_enabled = all.insert(task.to_owned(), disabled).is_none();
+        self.is_any_disabled.store(true, Ordering::Release);
+        self.changed.notify_one();
+        self.probe.notify_one();
+        was_enabled
     }
 
-    /// An attempt was started.
+    /// Enables a task on trial: an attempt was started.
     pub(crate) fn started(&self, task: &str) {
-        if !self.is_troubled.load(Ordering::Acquire) {
+        if !self.is_any_disabled.load(Ordering::Acquire) {
             return;
         }
-        let mut troubles = self.troubles.lock();
-        // Of one that is still disabled it was begun before.
-        if troubles.get(task).is_some_and(|trouble| trouble.on_trial) {
-            info!(task, "task enabled again: it can be started on this machine");
-            troubles.remove(task);
-            self.is_troubled.store(!troubles.is_empty(), Ordering::Release);
+        let mut all = self.disabled.lock();
+        // Where the task is still disabled, the attempt was started before that.
+        if all.get(task).is_some_and(|disabled| disabled.on_trial) {
+            info!(task, "task enabled again: it can be started on this host");
+            all.remove(task);
+            self.is_any_disabled.store(!all.is_empty(), Ordering::Release);
         }
     }
 
-    /// Why a task can't be started; `None` if it can, as far as is known.
+    /// Why a task is disabled; `None` if it is not.
     pub(crate) fn why_disabled(&self, task: &str) -> Option<String> {
-        if !self.is_troubled.load(Ordering::Acquire) {
+        if !self.is_any_disabled.load(Ordering::Acquire) {
             return None;
         }
-        let troubles = self.troubles.lock();
-        troubles.get(task).filter(|trouble| !trouble.on_trial).map(|it| it.task.reason.clone())
+        let all = self.disabled.lock();
+        all.get(task).filter(|disabled| !disabled.on_trial).map(|it| it.task.reason.clone())
     }
 
-    /// What is disabled, by name.
+    /// The disabled tasks, by name.
     pub(crate) fn disabled(&self) -> Vec<DisabledTask> {
-        let troubles = self.troubles.lock();
-        troubles.values().filter(|it| !it.on_trial).map(|it| it.task.clone()).collect()
+        let all = self.disabled.lock();
+        all.values().filter(|it| !it.on_trial).map(|it| it.task.clone()).collect()
     }
 
-    /// Waits until something was disabled, or is on trial.
+    /// Waits until a task is disabled or on trial.
     pub(crate) async fn changed(&self) {
-        self.news.notified().await;
+        self.changed.notified().await;
     }
 
-    /// Puts on trial what was disabled for long enough and looks as if it could be started. Never
-    /// ends.
+    /// Puts tasks on trial that were disabled for long enough and look as if they could be started.
+    /// Never ends.
     pub(crate) async fn probe(&self, handlers: &Handlers) {
         loop {
-            let waits = |trouble: &&Trouble| !trouble.on_trial;
+            let waits = |disabled: &&Disabled| !disabled.on_trial;
             let next = {
-                let troubles = self.troubles.lock();
-                let next = troubles.values().filter(waits).min_by_key(|trouble| trouble.again_at);
-                next.map(|trouble| (trouble.task.task.clone(), trouble.again_at))
+                let all = self.disabled.lock();
+                let next = all.values().filter(waits).min_by_key(|disabled| disabled.trial_at);
+                next.map(|disabled| (disabled.task.task.clone(), disabled.trial_at))
             };
-            let Some((task, again_at)) = next else {
-                self.disabled.notified().await;
+            let Some((task, trial_at)) = next else {
+                self.probe.notified().await;
                 continue;
             };
             tokio::select! {
                 biased;
-                () = self.disabled.notified() => continue,
-                () = tokio::time::sleep_until(again_at) => {}
+                () = self.probe.notified() => continue,
+                () = tokio::time::sleep_until(trial_at) => {}
             }
             let checked = match handlers.find(&task) {
                 Some(handler) => handler.check().await,
@@ -132,18 +132,17 @@ impl Availability {
     }
 
     fn probed(&self, task: &str, checked: Result<(), String>) {
-        let mut troubles = self.troubles.lock();
-        let Some(trouble) = troubles.get_mut(task) else { return };
+        let mut all = self.disabled.lock();
+        let Some(disabled) = all.get_mut(task) else { return };
         match checked {
             Ok(()) => {
-                debug!(task, "a disabled task is on trial");
-                trouble.on_trial = true;
-                self.news.notify_one();
+                debug!(task, "disabled task put on trial");
+                disabled.on_trial = true;
+                self.changed.notify_one();
             }
             Err(reason) => {
-                trouble.task.reason = reason;
-                trouble.pause = (trouble.pause * 2).min(LONGEST_PAUSE);
-                trouble.again_at = Instant::now() + trouble.pause;
+                disabled.task.reason = reason;
+                disabled.trial_at = Instant::now() + disabled.backoff.next_pause();
             }
         }
     }
@@ -156,7 +155,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_disabled_task_is_tried_again_after_ever_longer_pauses_until_it_starts() {
+    async fn a_disabled_task_is_put_on_trial_after_growing_pauses_until_it_starts() {
         let (tasks, handlers) = (Availability::default(), Handlers::new(HashMap::new()));
         let names = || tasks.disabled().into_iter().map(|it| it.task).collect::<Vec<_>>();
         let begun = Instant::now();
@@ -182,6 +181,6 @@ mod tests {
         };
         assert_eq!(trials, [1, 1 + 2, 1 + 2 + 4]);
         tasks.started("noop");
-        assert!(!tasks.is_troubled.load(Ordering::Relaxed));
+        assert!(!tasks.is_any_disabled.load(Ordering::Relaxed));
     }
 }

@@ -1,14 +1,14 @@
-//! Outcomes on their way to the ledger: what is settled but not committed yet.
+//! The settled subtasks of a chunk on their way to the ledger.
 //!
-//! Pure but for the clock of its age. Deliberately absent: the ledger and the storage.
+//! Pure but for the clock that tells when a commit is due. Deliberately absent: the ledger and the
+//! result store.
 
 use std::time::Duration;
 
-use longshore_protocol::document::Retry;
-use longshore_protocol::{Outcome, OutcomeRun, runs_len};
+use longshore_protocol::{OutcomeRun, ResultBody, runs_len};
 use tokio::time::Instant;
 
-use crate::config::MAX_LEDGER_RESULT;
+use crate::classify::cut_error;
 
 /// A batch with more bytes of results and errors is committed at once, so that no commit is slow.
 const MAX_BYTES: usize = 256 << 10;
@@ -17,99 +17,26 @@ const MAX_BYTES: usize = 256 << 10;
 /// ledger a step.
 const MAX_RUNS: usize = 1_000;
 
-/// A subtask that says "not now" more often has failed.
-const MAX_DEFERRALS: u32 = 100;
-
-/// Nobody is told to come back later than this.
-const MAX_DEFERRAL: Duration = Duration::from_secs(24 * 3600);
-
-/// Errors are cut at this length: they are for people.
-const MAX_ERROR_BYTES: usize = 8 << 10;
-
-/// How outcomes of one chunk are judged: all its subtasks are at the same attempt.
-#[derive(Clone, Debug)]
-pub(crate) struct Judge {
-    pub(crate) retry: Retry,
-    pub(crate) attempt: u32,
-    pub(crate) deferrals: u32,
-    pub(crate) max_result: usize,
-    /// Whether anybody will look at results.
-    pub(crate) keep_results: bool,
-}
-
-impl Judge {
-    /// What limits results.
-    fn limit(&self) -> &'static str {
-        if self.max_result < MAX_LEDGER_RESULT {
-            "max_result"
-        } else {
-            "4 MiB in the ledger; `results` at a `file://` or `s3://` URL may be larger"
-        }
-    }
-
-    /// What an outcome means for the books. `random` in 0..1 decides the jitter of delays.
-    pub(crate) fn judge(&self, outcome: Outcome, random: f64) -> OutcomeRun {
-        match outcome {
-            Outcome::Success(json) if json.len() > self.max_result => OutcomeRun::Failed {
-                error: format!(
-                    "the result is {} bytes long; at most {} are allowed ({}); \
-                     write it to a file or an object and return its name",
-                    json.len(),
-                    self.max_result,
-                    self.limit(),
-                ),
-            },
-            Outcome::Success(json) => {
-                let results = self.keep_results.then(|| json + "\n");
-                OutcomeRun::Success { count: 1, results }
-            }
-            Outcome::Failure { error, retry } => {
-                let error = cut(error);
-                match self.retry.delay_after(self.attempt, random).filter(|_| retry) {
-                    Some(delay) => OutcomeRun::Retry { error, delay },
-                    None => OutcomeRun::Failed { error },
-                }
-            }
-            // Chunks are handed back before it comes to this.
-            Outcome::NotStarted { .. } => {
-                OutcomeRun::Defer { delay: self.retry.backoff_for(self.deferrals + 1, random) }
-            }
-            Outcome::NotNow { reason, .. } if self.deferrals >= MAX_DEFERRALS => {
-                OutcomeRun::Failed {
-                    error: cut(format!("said \"not now\" {MAX_DEFERRALS} times: {reason}")),
-                }
-            }
-            Outcome::NotNow { after, .. } => {
-                let tries = self.deferrals + 1;
-                let delay = after.unwrap_or_else(|| self.retry.backoff_for(tries, random));
-                OutcomeRun::Defer { delay: delay.min(MAX_DEFERRAL) }
-            }
-        }
-    }
-}
-
-fn cut(mut error: String) -> String {
-    if error.len() > MAX_ERROR_BYTES {
-        error.truncate(error.floor_char_boundary(MAX_ERROR_BYTES));
-        error.push('…');
-    }
-    error
-}
-
-/// Settled subtasks of a chunk from `from` on, without gaps.
+/// Settled subtasks of a chunk, without gaps.
 #[derive(Debug)]
 pub(crate) struct Batch {
+    /// The first subtask that the ledger has not taken.
     committed: u64,
+    /// The first subtask in `runs`.
     from: u64,
+    /// The next subtask to run: one past the last in `runs`.
     next: u64,
     runs: Vec<OutcomeRun>,
+    /// Bytes of results and errors in `runs`.
     bytes: usize,
+    /// How long the subtasks in `runs` took, in sum.
     busy: Duration,
     commit_every: Duration,
+    /// When the first subtask in `runs` was settled.
     opened: Instant,
 }
 
-/// A batch that was taken out to be committed.
+/// Settled subtasks that were taken out of a batch to be committed.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Settled {
     pub(crate) from: u64,
@@ -140,7 +67,7 @@ impl Batch {
         self.committed = to;
     }
 
-    /// One more subtask is settled; `run` covers one.
+    /// Adds the next subtask; `run` covers that one.
     pub(crate) fn push(&mut self, run: OutcomeRun, took: Duration) {
         if self.runs.is_empty() {
             self.opened = Instant::now();
@@ -150,8 +77,8 @@ impl Batch {
         self.bytes += bytes(&run);
         match (self.runs.last_mut(), run) {
             (
-                Some(OutcomeRun::Success { count, results: Some(all) }),
-                OutcomeRun::Success { count: 1, results: Some(line) },
+                Some(OutcomeRun::Success { count, results: Some(ResultBody::Lines(all)) }),
+                OutcomeRun::Success { count: 1, results: Some(ResultBody::Lines(line)) },
             ) => {
                 *count += 1;
                 all.push_str(&line);
@@ -164,22 +91,22 @@ impl Batch {
         }
     }
 
-    /// When what is settled is to be committed; `None` while there is nothing.
+    /// When the settled subtasks are to be committed; `None` while there are none.
     pub(crate) fn due_at(&self) -> Option<Instant> {
         (!self.runs.is_empty()).then(|| self.opened + self.commit_every)
     }
 
-    /// Whether it is to be committed now.
+    /// Whether the settled subtasks are to be committed now.
     pub(crate) fn is_due(&self) -> bool {
         self.is_full() || self.due_at().is_some_and(|due| due <= Instant::now())
     }
 
-    /// Whether no more is to be settled before a commit.
+    /// Whether no more subtasks may be added before a commit.
     pub(crate) fn is_full(&self) -> bool {
         self.bytes > MAX_BYTES || self.runs.len() > MAX_RUNS
     }
 
-    /// Takes out what is settled.
+    /// Takes out the settled subtasks to be committed; `None` if there are none.
     pub(crate) fn take(&mut self) -> Option<Settled> {
         if self.runs.is_empty() {
             return None;
@@ -190,8 +117,8 @@ impl Batch {
         Some(Settled { from, runs, busy: std::mem::take(&mut self.busy) })
     }
 
-    /// What was taken out could not be committed; it is due again after a while, before what was
-    /// settled meanwhile.
+    /// Puts back subtasks that could not be committed, before those that were settled meanwhile.
+    /// They are due again after the usual time.
     pub(crate) fn put_back(&mut self, settled: Settled) {
         let Settled { from, runs, busy } = settled;
         debug_assert_eq!(from + runs_len(&runs), self.from, "nothing else was taken out");
@@ -203,14 +130,14 @@ impl Batch {
         self.opened = Instant::now();
     }
 
-    /// The subtasks whose results are here fail for good.
+    /// Fails for good the subtasks whose results are in the batch.
     pub(crate) fn fail_results(&mut self, error: &str) {
         let runs = std::mem::take(&mut self.runs);
         self.runs = runs
             .into_iter()
             .flat_map(|run| match run {
                 OutcomeRun::Success { count, results: Some(_) } => {
-                    let failed = OutcomeRun::Failed { error: cut(error.to_owned()) };
+                    let failed = OutcomeRun::Failed { error: cut_error(error.to_owned()) };
                     vec![failed; usize::try_from(count).expect("each of them was pushed")]
                 }
                 other => vec![other],
@@ -220,10 +147,10 @@ impl Batch {
     }
 }
 
-/// What a run weighs.
+/// Bytes of results or of the error of a run.
 fn bytes(run: &OutcomeRun) -> usize {
     match run {
-        OutcomeRun::Success { results, .. } => results.as_ref().map_or(0, String::len),
+        OutcomeRun::Success { results, .. } => results.as_ref().map_or(0, ResultBody::bytes),
         OutcomeRun::Retry { error, .. } | OutcomeRun::Failed { error } => error.len(),
         OutcomeRun::Defer { .. } => 0,
     }
@@ -233,88 +160,12 @@ fn bytes(run: &OutcomeRun) -> usize {
 mod tests {
     use super::*;
 
-    fn judge() -> Judge {
-        let retry = Retry { attempts: 2, jitter: 0.0, ..Retry::default() };
-        Judge { retry, attempt: 1, deferrals: 0, max_result: 10, keep_results: true }
-    }
-
-    #[track_caller]
-    fn becomes(judge: &Judge, outcome: Outcome, run: &OutcomeRun) {
-        assert_eq!(judge.judge(outcome, 0.5), *run);
-    }
-
-    fn failure(retry: bool) -> Outcome {
-        Outcome::Failure { error: "e".into(), retry }
-    }
-
-    fn not_now(after: Option<Duration>) -> Outcome {
-        Outcome::NotNow { reason: "full".into(), after }
-    }
-
     fn success(text: &str) -> OutcomeRun {
         OutcomeRun::Success { count: 1, results: Some(text.into()) }
     }
 
-    #[test]
-    fn outcomes_become_runs() {
-        let second = Duration::from_secs(1);
-        becomes(&judge(), Outcome::Success("1".into()), &success("1\n"));
-        becomes(&judge(), failure(true), &OutcomeRun::Retry { error: "e".into(), delay: second });
-        becomes(&judge(), failure(false), &OutcomeRun::Failed { error: "e".into() });
-        becomes(&judge(), not_now(None), &OutcomeRun::Defer { delay: second });
-        becomes(&judge(), not_now(Some(7 * second)), &OutcomeRun::Defer { delay: 7 * second });
-        becomes(&judge(), not_now(Some(Duration::MAX)), &OutcomeRun::Defer { delay: MAX_DEFERRAL });
-        let discard = Judge { keep_results: false, ..judge() };
-        becomes(
-            &discard,
-            Outcome::Success("1".into()),
-            &OutcomeRun::Success { count: 1, results: None },
-        );
-    }
-
-    #[test]
-    fn the_last_attempt_and_the_last_deferral_fail_for_good() {
-        let last = Judge { attempt: 2, ..judge() };
-        becomes(&last, failure(true), &OutcomeRun::Failed { error: "e".into() });
-        let tired = Judge { deferrals: MAX_DEFERRALS, ..judge() };
-        let error = "said \"not now\" 100 times: full".into();
-        becomes(&tired, not_now(None), &OutcomeRun::Failed { error });
-    }
-
-    #[test]
-    fn a_result_that_is_too_long_fails_and_says_what_to_do() {
-        let OutcomeRun::Failed { error } =
-            judge().judge(Outcome::Success("12345678901".into()), 0.5)
-        else {
-            panic!("expected a failure");
-        };
-        assert!(
-            error.starts_with("the result is 11 bytes long; at most 10 are allowed"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_result_that_is_too_long_for_the_ledger_is_told_where_it_may_go() {
-        let most = Judge { max_result: MAX_LEDGER_RESULT, ..judge() };
-        let long = "1".repeat(MAX_LEDGER_RESULT + 1);
-        let OutcomeRun::Failed { error } = most.judge(Outcome::Success(long), 0.5) else {
-            panic!("expected a failure");
-        };
-        assert!(
-            error.contains("at most 4194304 are allowed (4 MiB in the ledger; `results` at"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_long_error_is_cut_between_characters() {
-        let error = cut("é".repeat(MAX_ERROR_BYTES));
-        assert_eq!(error.len(), MAX_ERROR_BYTES + "…".len());
-    }
-
     #[tokio::test(start_paused = true)]
-    async fn successes_grow_together_and_are_due_in_time() {
+    async fn successes_are_joined_and_due_in_time() {
         let every = Duration::from_millis(200);
         let mut batch = Batch::new(5, every);
         assert_eq!((batch.due_at(), batch.take()), (None, None));
@@ -333,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_could_not_be_written_waits_in_its_place() {
+    async fn subtasks_that_could_not_be_committed_keep_their_place() {
         let every = Duration::from_millis(200);
         let mut batch = Batch::new(5, every);
         batch.push(success("1\n"), every);

@@ -1,4 +1,4 @@
-//! Putting a worker together.
+//! Builds a worker from settings and tasks.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
@@ -13,19 +13,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::availability::Availability;
 use crate::task::{Handler, Handlers, Pool, TaskSpec, asynchronous, blocking};
-use crate::{BuildError, Config, Context, Machine, Worker};
+use crate::{BuildError, Config, Context, Environment, Worker};
 
 pub(crate) type Setup = Box<dyn FnOnce() -> BoxFuture<'static, Result<(), String>> + Send>;
 pub(crate) type Teardown = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
-/// Most slots of a worker: prefetch is a number of 16 bits, and more than this is a slip.
+/// Most slots of a worker: the broker's prefetch count has 16 bits, and more than this is a
+/// mistake.
 const MAX_SLOTS: u32 = 4096;
 
-/// A worker in the making; see [`Worker::builder`].
+/// Builds a worker; see [`Worker::builder`].
 #[derive(Default)]
 pub struct Builder {
     config: Config,
-    machine: Machine,
+    environment: Environment,
     tasks: Vec<(String, Arc<dyn Handler>)>,
     specs: Vec<(String, TaskSpec)>,
     setup: Option<Setup>,
@@ -33,7 +34,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// A task that awaits. Its input is what the subtask is about, its output the result, both by
+    /// An async task. Its argument is the input of the subtask, its output the result, both by
     /// serde. Errors are retried unless they are a [`crate::TaskError`] that says otherwise; a
     /// panic is a failed attempt.
     #[must_use]
@@ -49,8 +50,8 @@ impl Builder {
         self
     }
 
-    /// A task that computes or blocks: it gets a thread of its own. Long ones should look at
-    /// [`Context::is_cancelled`] now and then, since nothing else can stop them.
+    /// A task that computes or blocks: it runs on a thread of its own. A long one should look at
+    /// [`Context::is_cancelled`] now and then, since nothing else can stop it.
     #[must_use]
     pub fn blocking_task<F, T, O, E>(mut self, name: impl Into<String>, task: F) -> Self
     where
@@ -71,9 +72,9 @@ impl Builder {
         self
     }
 
-    /// Of this task no second copy is started when a subtask takes much longer than its like and
-    /// other workers have nothing to do. For tasks that two must not do at the same time, and for
-    /// those that always take as long.
+    /// Subtasks of this task are never executed speculatively: no second worker starts one that
+    /// takes much longer than the others, though it is idle. For tasks that must not run twice at
+    /// the same time, and for tasks whose subtasks differ much in length.
     #[must_use]
     pub fn non_speculative(mut self, name: impl Into<String>) -> Self {
         self.config.non_speculative.insert(name.into());
@@ -81,7 +82,7 @@ impl Builder {
     }
 
     /// Two attempts at a subtask of this task must never overlap: its attempts stop when the worker
-    /// loses the ledger, before another worker may begin them, and no second copy is started.
+    /// loses the ledger, before another worker may begin them, and are never executed speculatively.
     /// Without this they go on, and end when the ledger says that they run elsewhere. A blocking
     /// task must look at [`Context::is_cancelled`], since nothing else can stop it.
     #[must_use]
@@ -90,8 +91,8 @@ impl Builder {
         self
     }
 
-    /// Runs once before the first claim. If it fails, so does [`Worker::run`], and nothing is
-    /// claimed.
+    /// Runs `setup` once before the first claim. If it fails, so does [`Worker::run`], and nothing
+    /// is claimed.
     #[must_use]
     pub fn setup<F, Fut, E>(mut self, setup: F) -> Self
     where
@@ -105,7 +106,7 @@ impl Builder {
         self
     }
 
-    /// Runs once after the last subtask ended.
+    /// Runs `teardown` once after the last subtask ended.
     #[must_use]
     pub fn teardown<F, Fut>(mut self, teardown: F) -> Self
     where
@@ -130,7 +131,7 @@ impl Builder {
         self
     }
 
-    /// What the worker is good for, free text.
+    /// Labels of the node, free text.
     #[must_use]
     pub fn labels(mut self, labels: BTreeMap<String, String>) -> Self {
         self.config.labels = labels;
@@ -144,10 +145,10 @@ impl Builder {
         self
     }
 
-    /// What the worker runs on; the machine of this process unless set.
+    /// What the worker takes from its host; the host of this process unless set.
     #[must_use]
-    pub fn machine(mut self, machine: Machine) -> Self {
-        self.machine = machine;
+    pub fn environment(mut self, environment: Environment) -> Self {
+        self.environment = environment;
         self
     }
 
@@ -156,7 +157,7 @@ impl Builder {
         check(&self.config)?;
         let mut own: HashMap<String, Arc<dyn Handler>> = HashMap::new();
         let mut config = self.config;
-        let non_speculative = self.specs.iter().filter(|(_, spec)| !spec.copies());
+        let non_speculative = self.specs.iter().filter(|(_, spec)| !spec.is_speculative());
         config.non_speculative.extend(non_speculative.map(|(name, _)| name.clone()));
         let exclusive = self.specs.iter().filter(|(_, spec)| spec.is_exclusive());
         config.exclusive.extend(exclusive.map(|(name, _)| name.clone()));
@@ -183,9 +184,9 @@ impl Builder {
             }
         }
         Ok(Worker {
-            id: self.machine.new_node(),
+            id: self.environment.new_node(),
             drain: CancellationToken::new(),
-            machine: Arc::new(self.machine),
+            environment: Arc::new(self.environment),
             config,
             handlers: Arc::new(Handlers::new(own)),
             availability: Arc::new(availability),
@@ -270,7 +271,7 @@ mod tests {
         let builder = builder.configured_task("t", TaskSpec::command(["pythn3"]));
         let worker = builder.build().expect("it can do the rest");
         let [disabled] = &worker.disabled()[..] else { panic!("{:?}", worker.disabled()) };
-        let reason = "command: no program `pythn3` on this machine";
+        let reason = "command: no program `pythn3` on this host";
         assert_eq!((&*disabled.task, &*disabled.reason), ("t", reason));
         let tasks = worker.tasks();
         assert!(tasks.contains(&"fine".into()) && !tasks.contains(&"t".into()), "{tasks:?}");
@@ -279,7 +280,7 @@ mod tests {
     #[test]
     fn every_worker_has_the_built_in_tasks_and_a_name_of_its_own() {
         let one = task(Worker::builder(), "own").build().expect("it is fine");
-        let two = task(Worker::builder(), "sum").build().expect("a name of ours may be taken");
+        let two = task(Worker::builder(), "sum").build().expect("a built-in name may be reused");
         assert_ne!(one.id(), two.id());
         let names = ["concat", "fail", "merge_counts", "noop", "own", "sleep", "sum", "wordcount"];
         assert_eq!(one.handlers.names(), names);

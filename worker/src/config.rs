@@ -1,41 +1,42 @@
-//! Settings of a worker, with the defaults that hold where nobody says otherwise.
+//! Settings of a worker and their defaults.
 //!
-//! Deliberately absent: files, flags and the environment; the command line reads those and hands
-//! the outcome in here.
+//! Deliberately absent: files, flags and environment variables; the command line reads those.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// How a worker behaves.
+/// The settings of a worker.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// How many chunks run side by side, at least 1. One a core unless set.
     pub slots: u32,
     /// The queues that the worker consumes, at least one.
     pub queues: Vec<String>,
-    /// Tasks of which no second copy may run, however long the first takes
+    /// Tasks that are never executed speculatively, however long a subtask takes
     /// ([`crate::Builder::non_speculative`]).
     pub non_speculative: BTreeSet<String>,
     /// Exclusive tasks: two attempts at a subtask of theirs must never overlap
     /// ([`crate::Builder::exclusive`]).
     pub exclusive: BTreeSet<String>,
-    /// What the worker is good for, free text.
+    /// Labels of the node, free text.
     pub labels: BTreeMap<String, String>,
     /// The time from one heartbeat to the next.
     pub heartbeat: Duration,
-    /// A worker that was silent for so long is taken for dead, and its chunks run elsewhere. The
-    /// worker itself claims nothing after three quarters of it, and stops exclusive tasks.
+    /// A worker that sent no heartbeat for this long counts as dead, and its chunks run on other
+    /// workers. After three quarters of it the worker itself claims nothing, and stops exclusive
+    /// tasks.
     pub dead_after: Duration,
-    /// A chunk that runs for so long is acknowledged early; its claim is durable.
+    /// The message of a chunk that runs for longer than this is acknowledged early; the claim is
+    /// durable.
     pub ack_after: Duration,
-    /// How long a draining worker lets running subtasks go on.
+    /// How long running subtasks of a draining worker may go on.
     pub grace: Duration,
-    /// What is settled is committed at least this often while a chunk runs. Longer than what a
-    /// chunk of automatic size takes (a quarter of a second), which is committed once then, at its
+    /// How often the settled subtasks of a running chunk are committed. Longer than a chunk of
+    /// automatic size takes (a quarter of a second), so that such a chunk is committed once, at its
     /// end.
     pub commit_every: Duration,
-    /// So many chunks in a row for each slot that kept it for less than 5 ms, and more are fetched
-    /// and claimed ahead of the slots.
+    /// After this many chunks in a row for each slot that took less than 5 ms, chunks are fetched
+    /// and claimed ahead of free slots.
     pub prefetch_ahead_after: u32,
     /// Largest result of one subtask, bytes. A reduce node may return 16 times as much: nodes are
     /// few, and combining makes results grow.
@@ -62,8 +63,8 @@ impl Default for Config {
     }
 }
 
-/// Longest result that the ledger keeps, bytes: Redis takes 1.5 ms for each MiB, and no call may
-/// hold it for 10 ms.
+/// The largest result that the ledger keeps, bytes: Redis takes 1.5 ms for each MiB, and no call
+/// may block it for 10 ms.
 pub(crate) const MAX_LEDGER_RESULT: usize = 4 << 20;
 
 /// How much larger than `max_result` the result of a reduce node may be.

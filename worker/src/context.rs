@@ -1,4 +1,4 @@
-//! What a handler knows of the attempt that it runs.
+//! What a handler knows about the attempt that it runs.
 
 use std::sync::Arc;
 
@@ -28,17 +28,17 @@ impl Context {
         self.job
     }
 
-    /// The subtask within the job; a node of the reduce tree from the job's total on.
+    /// The index of the subtask within the job; from the job's total on, that of a reduce node.
     pub fn index(&self) -> u64 {
         self.index
     }
 
-    /// 1 for the first try, one more with each failure of the subtask itself.
+    /// The number of the attempt: 1 for the first, one more after each failure of the subtask.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// The worker that runs it.
+    /// The node that runs the attempt.
     pub fn node(&self) -> &NodeId {
         &self.node
     }

@@ -1,11 +1,11 @@
-//! What can go wrong: with a subtask, with the building of a worker, with its run.
+//! Errors: of a subtask, of building a worker, of running it.
 
 use std::fmt;
 
 /// Why a subtask did not succeed, and what to do about it.
 ///
 /// Any `std::error::Error` becomes a retryable one by `?`. Like `anyhow::Error` it is no `Error`
-/// itself: that is what makes the conversion possible.
+/// itself, which makes that conversion possible.
 #[derive(Debug)]
 pub struct TaskError {
     pub(crate) kind: TaskErrorKind,
@@ -19,7 +19,7 @@ pub(crate) enum TaskErrorKind {
     NotNow,
 }
 
-/// What a task returns.
+/// The return type of a task.
 pub type TaskResult<T> = Result<T, TaskError>;
 
 impl TaskError {
@@ -33,7 +33,7 @@ impl TaskError {
         Self { kind: TaskErrorKind::Permanent, text: format!("{text:#}") }
     }
 
-    /// Not now: tried again later without using up an attempt, at most 100 times.
+    /// Not now: the subtask runs again later without using up an attempt, at most 100 times.
     pub fn not_now(reason: impl fmt::Display) -> Self {
         Self { kind: TaskErrorKind::NotNow, text: format!("{reason:#}") }
     }
@@ -67,7 +67,7 @@ pub enum BuildError {
     /// A task without a name.
     #[error("a task needs a name")]
     UnnamedTask,
-    /// A configured task that can't work.
+    /// A configured task with invalid settings.
     #[error("task.{task}: {reason}")]
     BadTask {
         /// Its name.
@@ -75,7 +75,7 @@ pub enum BuildError {
         /// What is wrong and what is allowed.
         reason: String,
     },
-    /// A name that no job can have.
+    /// A name that no job can use.
     #[error(transparent)]
     BadName(longshore_protocol::Invalid),
     /// A setting out of its range.
@@ -88,32 +88,32 @@ pub enum BuildError {
     },
 }
 
-/// Why a worker stopped otherwise than asked.
+/// Why a worker stopped without being asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The set-up that the application registered failed; nothing was claimed.
-    #[error("set-up failed: {0}")]
+    /// The application's setup failed; nothing was claimed.
+    #[error("setup failed: {0}")]
     Setup(String),
     /// The broker was closed under the worker.
     #[error("the broker was closed")]
     BrokerClosed,
-    /// The operating system refused the thread of the heart.
-    #[error("can't start the heart: {0}")]
-    Heart(#[from] std::io::Error),
-    /// The operating system does not let us hear of signals.
+    /// The operating system refused the heartbeat thread.
+    #[error("can't start the heartbeat thread: {0}")]
+    Heartbeat(#[from] std::io::Error),
+    /// The operating system refused to deliver signals.
     #[error("can't listen for signals: {0}")]
     Signals(#[source] std::io::Error),
-    /// The operating system does not let us start the program again, or hear of signals.
+    /// The operating system refused to start the program again, or to deliver signals.
     #[error("can't supervise the worker: {0}")]
     Supervisor(#[source] std::io::Error),
-    /// There are commands, and nothing that could hold their processes.
+    /// The worker has commands, and nothing that ends their processes with it.
     #[error(
         "the worker has commands, and their processes could outlive it: \
          call `longshore_worker::init()` first in `main`"
     )]
     Unprepared,
-    /// A second signal came while the worker drained; what it held runs elsewhere once it is
-    /// missed.
+    /// A second signal came while the worker drained; its chunks run on other workers once it
+    /// counts as dead.
     #[error("interrupted before the drain was over")]
     Interrupted,
     /// The broker can't be used.

@@ -1,9 +1,11 @@
-//! What an index is about: a part of the job's rule, or the results that a reduce node combines.
+//! Resolves the input of a subtask: its part of the job's split, or the results that a reduce node
+//! combines.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use longshore_ledger::{Error, Ledger, ResultsParams};
-use longshore_protocol::{Input, JobId, Json, Outcome, Plan, ResultRun};
+use longshore_protocol::{Input, JobId, Json, Outcome, Plan, ResultBody};
 
 use crate::result_store::ResultStore;
 
@@ -13,11 +15,11 @@ const PAGE_BYTES: u64 = 1 << 20;
 /// Why there is no input.
 #[derive(Debug)]
 pub(crate) enum NoInput {
-    /// Nobody's fault but ours: the subtask is handed back and runs later.
+    /// Not the subtask's fault: it is released and runs later.
     NotNow(String),
-    /// The ledger can't be reached: it is asked again.
+    /// The ledger can't be reached; the caller tries again.
     Away,
-    /// The subtask can't be run; this is its outcome.
+    /// The subtask can't run; this is its outcome.
     Failed(Outcome),
 }
 
@@ -40,7 +42,7 @@ pub(crate) async fn resolve(
     Ok(Input::Combine { inputs: results(ledger, store, job, node.children).await? })
 }
 
-/// The results of all of `children`, in order.
+/// The results of all `children`, in order.
 async fn results(
     ledger: &dyn Ledger,
     store: &dyn ResultStore,
@@ -57,7 +59,7 @@ async fn results(
             error => NoInput::NotNow(error.to_string()),
         })?;
         for run in &page.runs {
-            let text = lines(store, run).await?;
+            let text = lines(store, &run.body).await?;
             for (index, line) in (run.from..run.from + run.count).zip(text.lines()) {
                 if children.contains(&index) {
                     let value = Json::verbatim(line).map_err(|why| garbled(index, &why))?;
@@ -73,21 +75,21 @@ async fn results(
     }
     let missing = found.iter().zip(children.clone()).find(|(value, _)| value.is_none());
     if let Some((_, index)) = missing {
-        return Err(NoInput::NotNow(format!("the result of {index} is not there")));
+        return Err(NoInput::NotNow(format!("the result of {index} is missing")));
     }
     Ok(found.into_iter().flatten().collect())
 }
 
-/// The lines of a run, from the object that holds them if it is a pointer: `@URL`, or `@URL#k` from
-/// line k on.
-async fn lines(store: &dyn ResultStore, run: &ResultRun) -> Result<String, NoInput> {
-    let Some((url, skip)) = pointer(&run.lines) else {
-        return Ok(run.lines.clone());
+/// The lines of a result body, from the object that holds them if there is one.
+async fn lines<'a>(store: &dyn ResultStore, body: &'a ResultBody) -> Result<Cow<'a, str>, NoInput> {
+    let (url, first_line) = match body {
+        ResultBody::Lines(lines) => return Ok(lines.into()),
+        ResultBody::Object { url, first_line } => (url, *first_line),
     };
     let bytes = store.read(url).await.map_err(|error| {
         let text = format!("result object: {error}");
-        // An object that is gone or closed to us does not come back by itself; a store that is away
-        // does.
+        // An object that is gone or that this worker may not read does not come back without a
+        // change; a store that is away does.
         if error.is_users_fault() {
             NoInput::Failed(Outcome::Failure { error: text, retry: true })
         } else {
@@ -95,18 +97,8 @@ async fn lines(store: &dyn ResultStore, run: &ResultRun) -> Result<String, NoInp
         }
     })?;
     let text = String::from_utf8_lossy(&bytes);
-    Ok(text.split_inclusive('\n').skip(skip).collect())
-}
-
-/// The URL of the object, and the line in it to begin at; `None` if the lines themselves are there.
-pub(crate) fn pointer(lines: &str) -> Option<(&str, usize)> {
-    let pointer = lines.strip_prefix('@')?.trim_end();
-    Some(match pointer.rsplit_once('#') {
-        Some((url, line)) if !line.is_empty() && line.bytes().all(|b| b.is_ascii_digit()) => {
-            (url, line.parse().unwrap_or(usize::MAX))
-        }
-        _ => (pointer, 0),
-    })
+    let skip = usize::try_from(first_line).unwrap_or(usize::MAX);
+    Ok(text.split_inclusive('\n').skip(skip).collect::<String>().into())
 }
 
 fn garbled(index: u64, why: &str) -> NoInput {
@@ -119,26 +111,26 @@ mod tests {
     use super::*;
     use crate::result_store::Files;
 
-    fn run(lines: String, count: u64) -> ResultRun {
-        ResultRun { from: 0, lines, count }
+    async fn read(body: &ResultBody) -> Result<String, NoInput> {
+        lines(&Files, body).await.map(Cow::into_owned)
     }
 
     #[tokio::test]
-    async fn a_pointer_is_followed_and_may_begin_within_its_object() {
+    async fn an_object_is_read_from_its_first_line_or_from_a_later_one() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let prefix = format!("file://{}", folder.path().display());
         let url = longshore_storage::write(&prefix, "j/0-3.jsonl", b"1\n2\n3\n".to_vec())
             .await
             .expect("it can be written");
-        let all = lines(&Files, &run(format!("@{url}"), 3)).await.expect("it can be read");
+        let all = read(&ResultBody::object(&url)).await.expect("it can be read");
         assert_eq!(all, "1\n2\n3\n");
-        let rest = lines(&Files, &run(format!("@{url}#2"), 1)).await.expect("it can be read");
+        let rest = read(&ResultBody::Object { url, first_line: 2 }).await.expect("it can be read");
         assert_eq!(rest, "3\n");
     }
 
     #[tokio::test]
     async fn an_object_that_is_gone_fails_the_attempt() {
-        let answer = lines(&Files, &run("@file:///nowhere/at/all.jsonl".into(), 1)).await;
+        let answer = read(&ResultBody::object("file:///nowhere/at/all.jsonl")).await;
         assert!(matches!(answer, Err(NoInput::Failed(_))), "{answer:?}");
     }
 }

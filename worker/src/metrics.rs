@@ -1,5 +1,5 @@
-//! The names of this crate's metrics. Counters start at 0 with the process; units are the last word
-//! of a name.
+//! The metrics of a worker. Counters start at 0 with the process; the unit is the last word of a
+//! name.
 
 use longshore_ledger::{Commit, Committed};
 use longshore_protocol::OutcomeRun;
@@ -7,27 +7,25 @@ use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-/// Counter: attempts that ended and were committed, by `outcome`: `done`, `retry`, `failed` or
-/// `deferred`.
+/// Counter: attempts that were committed, by `outcome`: `done`, `retry`, `failed` or `deferred`.
 const ATTEMPTS: &str = "longshore_attempts_total";
-/// Counter: commits that the ledger refused, because the chunk had been given to somebody else.
+/// Counter: commits that the ledger refused because another worker held the chunk.
 const FENCED_COMMITS: &str = "longshore_fenced_commits_total";
-/// Histogram: how long slots were busy with a commit's subtasks, seconds.
+/// Histogram: how long the subtasks of a commit took, seconds.
 const BUSY_SECONDS: &str = "longshore_busy_seconds";
-/// Gauge: 1 while no heartbeat gets through and the worker claims nothing for it.
+/// Gauge: 1 while the worker is fenced: no heartbeat gets through, and it claims nothing.
 const FENCED: &str = "longshore_worker_fenced";
 
-/// Tells whoever records metrics what each of them is.
+/// Registers the metrics and their descriptions with the recorder.
 pub fn describe() {
     describe_counter!(ATTEMPTS, "Attempts at subtasks that ended, by outcome");
-    describe_counter!(FENCED_COMMITS, "Commits refused: the chunk had been given to somebody else");
-    describe_histogram!(BUSY_SECONDS, Unit::Seconds, "How long a commit's subtasks took");
-    describe_gauge!(FENCED, "1 while no heartbeat gets through and nothing is claimed for it");
+    describe_counter!(FENCED_COMMITS, "Commits refused because another worker held the chunk");
+    describe_histogram!(BUSY_SECONDS, Unit::Seconds, "How long the subtasks of a commit took");
+    describe_gauge!(FENCED, "1 while no heartbeat gets through and nothing is claimed");
     register();
 }
 
-/// Gives each of them a value from the start: an alert on something that does not exist never
-/// fires.
+/// Gives each metric a value from the start: an alert on a metric that does not exist never fires.
 fn register() {
     for outcome in ["done", "retry", "failed", "deferred"] {
         counter!(ATTEMPTS, "outcome" => outcome).increment(0);
@@ -38,7 +36,7 @@ fn register() {
     gauge!(FENCED).set(0.0);
 }
 
-/// The ledger answered to a commit.
+/// Counts a commit that the ledger answered.
 pub(crate) fn committed(commit: &Commit, answer: &Committed) {
     if matches!(answer, Committed::Fenced) {
         return counter!(FENCED_COMMITS).increment(1);
@@ -55,7 +53,7 @@ pub(crate) fn committed(commit: &Commit, answer: &Committed) {
     }
 }
 
-/// The worker fenced itself, or beats again.
+/// Sets whether the worker is fenced.
 pub(crate) fn fenced(is: bool) {
     gauge!(FENCED).set(f64::from(u8::from(is)));
 }

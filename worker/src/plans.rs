@@ -1,4 +1,4 @@
-//! Documents of jobs at work, fetched from the ledger once and kept while they are used.
+//! Caches the plans of jobs: fetched from the ledger once, and kept while chunks of the job run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,18 +9,18 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-/// Most plans kept. A worker's slots work on a few jobs at a time; fairness over more jobs than
-/// this costs a fetch now and then.
+/// Most plans in the cache. A worker's slots run a few jobs at a time; where fairness makes it run
+/// more jobs than this, a plan is fetched again now and then.
 const MAX_PLANS: usize = 64;
 
-/// Most bytes of memory that the plans kept take up; the newest is kept whatever its size.
+/// Most bytes of memory that the cached plans take up; the newest is kept whatever its size.
 const MAX_BYTES: usize = 256 << 20;
 
-/// A plan that nothing works with is kept for so long, in case that the next chunk of its job
-/// comes. One whose job has ended goes in this way; nobody need tell of the end.
+/// How long an unused plan is kept for the next chunk of its job. The plans of jobs that have ended
+/// are dropped in this way, too.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// Why there is no plan.
+/// Why a job has no plan.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The ledger has no document of this digest for the job.
@@ -34,7 +34,7 @@ pub(crate) enum Error {
     Ledger(#[from] longshore_ledger::Error),
 }
 
-/// The plans of the jobs worked on lately.
+/// The plans of the jobs that ran on this worker lately.
 #[derive(Default)]
 pub(crate) struct Plans {
     /// The least recently used first.
@@ -50,7 +50,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// Whether somebody works with the plan, or fetches it.
+    /// Whether a chunk uses the plan, or a task fetches it.
     fn is_in_use(&self) -> bool {
         let is_held = self.cell.get().is_some_and(|plan| Arc::strong_count(plan) > 1);
         is_held || Arc::strong_count(&self.cell) > 1
@@ -58,7 +58,7 @@ impl Entry {
 }
 
 impl Plans {
-    /// The plan of a job; slots that ask at the same time share one fetch.
+    /// The plan of a job; chunks that ask at the same time share one fetch.
     pub(crate) async fn get(
         &self,
         ledger: &dyn Ledger,
@@ -76,8 +76,8 @@ impl Plans {
         Ok(plan.clone())
     }
 
-    /// Fetches the plan of a job of which none is kept, while its first chunk is being claimed.
-    /// Whether that worked shows when the plan is needed.
+    /// Fetches the plan of a job that is not in the cache, while the job's first chunk is being
+    /// claimed. A failure shows when the plan is needed.
     pub(crate) async fn prepare(&self, ledger: &dyn Ledger, job: JobId) {
         let is_kept = self.entries.lock().iter().any(|entry| entry.job == job);
         if is_kept {
@@ -86,14 +86,14 @@ impl Plans {
         if let Ok(Some(stored)) = ledger.document(job).await {
             let cell = self.cell(job, &stored.digest);
             if let Ok(plan) = self.read(job, &stored) {
-                // Whoever was quicker fetched the same.
+                // A task that was quicker fetched the same plan.
                 let _ = cell.set(plan);
             }
         }
     }
 
-    /// Lets go of what nobody uses, for as long as it is not dropped.
-    pub(crate) async fn tidy(&self) {
+    /// Drops unused plans from time to time. Never ends.
+    pub(crate) async fn drop_idle_regularly(&self) {
         loop {
             tokio::time::sleep(IDLE / 2).await;
             self.drop_idle();
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_recently_used_plan_makes_room() {
+    fn the_least_recently_used_plan_is_dropped_first() {
         let plans = Plans::default();
         let digest = Digest::new("d");
         for number in 0..MAX_PLANS {
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn large_documents_make_room_but_the_newest_stays() {
+    fn large_plans_are_dropped_but_the_newest_stays() {
         let plans = Plans::default();
         let digest = Digest::new("d");
         for number in 0..3 {
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_plan_that_nobody_uses_goes_within_seconds() {
+    async fn an_unused_plan_is_dropped_within_seconds() {
         let plans = Plans::default();
         let digest = Digest::new("d");
         let plan =
@@ -204,24 +204,24 @@ mod tests {
         }
         let fetched = plans.cell(job(2), &digest);
         let kept = || plans.entries.lock().iter().map(|entry| entry.job).collect::<Vec<_>>();
-        let for_some_time = |time| tokio::time::timeout(time, plans.tidy());
+        let for_some_time = |time| tokio::time::timeout(time, plans.drop_idle_regularly());
         let _ = for_some_time(IDLE * 3).await;
-        assert_eq!(kept(), [job(0), job(1), job(2)], "a chunk works with them");
+        assert_eq!(kept(), [job(0), job(1), job(2)], "a chunk uses them");
         drop(plan);
         let _ = for_some_time(IDLE * 3).await;
-        assert_eq!(kept().len(), 3, "the three hold it for one another");
+        assert_eq!(kept().len(), 3, "the three cells hold one plan");
         for number in 0..2 {
             plans.entries.lock().retain(|entry| entry.job != job(number));
         }
         let _ = for_some_time(IDLE * 3).await;
-        assert_eq!(kept(), [job(2)], "somebody fetches it");
+        assert_eq!(kept(), [job(2)], "a task fetches it");
         drop(fetched);
         let _ = for_some_time(IDLE * 3).await;
         assert_eq!(kept(), []);
     }
 
     #[tokio::test]
-    async fn a_plan_that_was_prepared_is_not_fetched_again() {
+    async fn a_prepared_plan_is_not_fetched_again() {
         let ledger = MemoryLedger::new(Arc::new(SystemClock));
         let json = r#"{"task": "noop", "split": {"by": "items", "items": [1]}}"#;
         let document = JobDocument::parse(json.as_bytes()).expect("it is right");

@@ -1,24 +1,24 @@
-//! What came of the worker's attempts, by task: what schedulers compare to find the nodes on which
-//! subtasks fail that succeed elsewhere.
+//! Counts the outcomes of the worker's attempts by task. Schedulers compare these records to find
+//! nodes on which subtasks fail that succeed on other nodes.
 //!
-//! Heartbeats announce it of the tasks that failed here, or that succeeded here after they had
-//! failed elsewhere. Deliberately absent: single subtasks, and any judgement.
+//! Heartbeats report the records of tasks with subtasks that failed here, or that succeeded here
+//! after they had failed on other nodes. Deliberately absent: single subtasks, and any verdict.
 
 use std::collections::BTreeMap;
 
 use longshore_protocol::{NodeId, OutcomeRun, TaskRecord};
 use parking_lot::Mutex;
 
-/// Of so many other nodes it is remembered that their failures succeeded here.
-const MOST_NODES: usize = 128;
+/// Most other nodes in one record.
+const MAX_NODES: usize = 128;
 
 /// The records of a worker since it started.
 #[derive(Debug, Default)]
 pub(crate) struct Records(Mutex<BTreeMap<String, TaskRecord>>);
 
 impl Records {
-    /// The ledger took these outcomes of attempts at a task. Each of the subtasks had failed before
-    /// on the nodes in `tried`.
+    /// Counts outcomes of attempts at a task that the ledger took. Each of the subtasks had failed
+    /// before on the nodes in `tried`.
     pub(crate) fn count(&self, task: &str, runs: &[OutcomeRun], tried: &[NodeId], me: &NodeId) {
         let mut records = self.0.lock();
         if !records.contains_key(task) {
@@ -40,18 +40,18 @@ impl Records {
         others.sort_unstable();
         others.dedup();
         for node in others.into_iter().filter(|_| done > 0) {
-            if record.cleared.len() == MOST_NODES && !record.cleared.contains_key(node) {
+            if record.cleared.len() == MAX_NODES && !record.cleared.contains_key(node) {
                 record.cleared.pop_first();
             }
             *record.cleared.entry(node.clone()).or_default() += done;
         }
     }
 
-    /// Those that others should know of.
-    pub(crate) fn announced(&self) -> Vec<TaskRecord> {
+    /// The records that schedulers need.
+    pub(crate) fn reportable(&self) -> Vec<TaskRecord> {
         let records = self.0.lock();
-        let is_told = |record: &&TaskRecord| record.failed > 0 || !record.cleared.is_empty();
-        records.values().filter(is_told).cloned().collect()
+        let is_needed = |record: &&TaskRecord| record.failed > 0 || !record.cleared.is_empty();
+        records.values().filter(is_needed).cloned().collect()
     }
 }
 
@@ -62,17 +62,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_failed_elsewhere_and_succeeds_here_clears_the_subtask_and_is_told() {
+    fn a_success_here_after_failures_on_other_nodes_is_counted_for_them_and_reported() {
         let records = Records::default();
         let [me, a, b] = ["me", "a", "b"].map(NodeId::new);
         let success = OutcomeRun::Success { count: 3, results: None };
         let retry = OutcomeRun::Retry { error: "e".into(), delay: Duration::ZERO };
         records.count("t", std::slice::from_ref(&success), &[], &me);
-        assert_eq!(records.announced(), []);
+        assert_eq!(records.reportable(), []);
         records.count("t", std::slice::from_ref(&retry), std::slice::from_ref(&a), &me);
         records.count("t", &[success, retry], &[a.clone(), b.clone(), a.clone(), me.clone()], &me);
         let cleared = BTreeMap::from([(a, 3), (b, 3)]);
         let expected = TaskRecord { task: "t".into(), done: 6, failed: 2, cleared };
-        assert_eq!(records.announced(), [expected]);
+        assert_eq!(records.reportable(), [expected]);
     }
 }

@@ -1,9 +1,9 @@
-//! Result objects: what they are called, and where they are kept.
+//! Result objects: their names, and the store that keeps them.
 //!
 //! A worker that lost its chunk may write late. So no two claims write to the same name: each
 //! object carries the token of its claim, and is a part of the job only once the ledger has taken a
-//! commit that names its URL. Readers follow the URLs in the ledger; what no commit names is
-//! nobody's, and is removed.
+//! commit that names its URL. Readers follow the URLs in the ledger; objects that no commit names
+//! are removed.
 //!
 //! Deliberately absent: when to write and when to remove (`results`).
 
@@ -11,23 +11,23 @@ use async_trait::async_trait;
 use longshore_protocol::{JobId, Token};
 use longshore_storage::Error;
 
-/// What keeps result objects: file systems and object stores, or that of a simulation.
+/// Keeps result objects: in files and object stores, or in the memory of a simulation.
 #[async_trait]
 pub trait ResultStore: Send + Sync {
-    /// Writes `prefix/name` in one step and gives its URL; what had this name is replaced.
+    /// Writes `prefix/name` atomically and gives its URL; replaces an object of that name.
     async fn write(&self, prefix: &str, name: &str, bytes: Vec<u8>) -> Result<String, Error>;
 
-    /// All of an object.
+    /// Reads the whole object.
     async fn read(&self, url: &str) -> Result<Vec<u8>, Error>;
 
-    /// Removes an object; one that is not there counts as removed.
+    /// Removes an object; a missing one counts as removed.
     async fn remove(&self, url: &str) -> Result<(), Error>;
 
-    /// The URLs of all objects in `prefix/folder`.
+    /// Lists the URLs of all objects in `prefix/folder`.
     async fn list(&self, prefix: &str, folder: &str) -> Result<Vec<String>, Error>;
 }
 
-/// File systems and object stores.
+/// Files and object stores.
 pub(crate) struct Files;
 
 #[async_trait]
@@ -49,13 +49,13 @@ impl ResultStore for Files {
     }
 }
 
-/// The name of the object with the results of `from..to`, as one claim writes it.
+/// The name of the object with the results of the subtasks `from..to`, written by one claim.
 pub(crate) fn name(job: JobId, from: u64, to: u64, token: Token) -> String {
     format!("{job}/{from:013}-{to:013}-{token}.jsonl")
 }
 
-/// Whether a URL is that of a result object, or of one whose write never ended (hidden, with more
-/// behind its name). Nothing else is ever removed.
+/// Whether a URL is that of a result object, or of one whose write never ended (a hidden file with
+/// a longer name). No other object is ever removed.
 pub(crate) fn is_result(url: &str) -> bool {
     let name = url.rsplit('/').next().unwrap_or_default();
     let name = name.strip_prefix('.').unwrap_or(name);

@@ -1,13 +1,13 @@
-//! Results that a job wants outside of the ledger: written before the commit that names them,
-//! removed if none does.
+//! Results that a job keeps outside of the ledger: written before the commit that names them,
+//! removed if no commit does.
 //!
 //! ```text
-//!   ask the ledger whether the chunk is still ours -> write objects -> commit their URLs -> remove what was not needed
+//!   is the chunk still held? -> write objects -> commit their URLs -> remove the rest
 //! ```
 //!
-//! A location that can't be written is not the subtasks' fault, and their work is not repeated for
-//! it: outcomes stay in the batch, the slot goes to others, and the write is tried again. No new
-//! chunk of the job begins here meanwhile, which bounds what waits.
+//! A location that can't be written is not the subtasks' fault, and they don't run again for it:
+//! their outcomes stay in the batch, other chunks get the slot, and the write is tried again. No
+//! new chunk of the job begins on this worker meanwhile, which bounds what waits.
 //!
 //! Deliberately absent: the names of objects, and the storage itself (`result_store`).
 
@@ -20,48 +20,48 @@ use longshore_ledger::{
     Commit, CommitParams, Committed, Error, Held, Ledger, ReportStallParams, ResultsParams,
 };
 use longshore_protocol::document::Results;
-use longshore_protocol::{JobId, JobSummary, NodeId, OutcomeRun, split_results};
+use longshore_protocol::{
+    Backoff, JobId, JobSummary, NodeId, OutcomeRun, ResultBody, split_results,
+};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::Machine;
-use crate::backoff::insist;
+use crate::Environment;
 use crate::batch::{Batch, Settled};
-use crate::holdings::Ending;
-use crate::input::pointer;
+use crate::chunk::Chunk;
+use crate::held_chunks::StopMode;
 use crate::metrics;
-use crate::pipeline::{Chunk, Pipeline};
+use crate::pipeline::Pipeline;
 use crate::result_store::{is_result, name};
+use crate::retry::retry_until;
 
 /// First and longest pause before an object is written again.
-const FIRST: Duration = Duration::from_millis(250);
-const LONGEST: Duration = Duration::from_secs(10);
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// A location that could not be written for so long is given up: the subtasks whose results wait
-/// for it fail.
+/// Results that could not be written for this long are given up: their subtasks fail.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A commit may arrive this late, after its sender has given it up. Until then nothing is removed
-/// that it may name.
+/// How late a commit may arrive after its sender has given it up. No object that it may name is
+/// removed before.
 const LATE: Duration = Duration::from_secs(30);
 
-/// How often the ledger is asked, and how long apart, before objects that nobody needs are left
-/// where they are.
+/// How often the ledger is asked, and how long apart, before unneeded objects are left in place.
 const TRIES: u32 = 10;
 const APART: Duration = Duration::from_secs(10);
 
-/// References are read in pages of about this many bytes.
+/// Results are read in pages of about this many bytes.
 const PAGE_BYTES: u64 = 256 << 10;
 
 /// What came of the attempt to store the results of a batch.
 pub(crate) enum Stored {
-    /// They are where they belong.
+    /// The commit; it names the objects that were written.
     Ready(Commit),
-    /// The ledger says that the chunk is not ours any more; nothing was written.
+    /// The ledger says that this worker does not hold the chunk any more; nothing was written.
     Lost,
-    /// A location can't be written now; nothing may be committed.
+    /// The location can't be written now, for this reason; nothing may be committed.
     Unwritten(Settled, String),
 }
 
@@ -73,16 +73,17 @@ pub(crate) struct UnwritableLocations(Mutex<FxHashMap<String, Unwritable>>);
 struct Unwritable {
     since: Instant,
     error: String,
+    /// The number of chunks that wait.
     waiting: usize,
 }
 
 impl UnwritableLocations {
-    /// Why a location can't be written, if somebody waits for it.
+    /// Why a location can't be written, if a chunk waits for it.
     pub(crate) fn error(&self, location: &str) -> Option<String> {
         self.0.lock().get(location).map(|it| it.error.clone())
     }
 
-    /// Somebody waits until a location can be written.
+    /// Marks a location as unwritable until the guard is dropped.
     fn wait(&self, location: &str, error: &str) -> Waiting<'_> {
         let mut locations = self.0.lock();
         let entry = locations.entry(location.to_owned()).or_insert_with(|| {
@@ -114,48 +115,50 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Results of a job wait to be written, and the ledger is told so while this lives. Best effort,
-/// and nobody waits for it.
-struct Stalled {
+/// Reports to the ledger that results of a job wait to be written, and on drop that they don't.
+/// Best effort, in the background.
+struct StallReport {
     ledger: Arc<dyn Ledger>,
     node: NodeId,
     job: JobId,
 }
 
-impl Stalled {
+impl StallReport {
     fn report(&self, error: &str) {
         let minutes = PATIENCE.as_secs() / 60;
         let reason = format!(
-            "results can't be written: {error}; the worker keeps them and tries again for {minutes} minutes"
+            "results can't be written: {error}; the worker keeps them and tries again for \
+             {minutes} minutes"
         );
-        self.tell(Some(reason));
+        self.send(Some(reason));
     }
 
-    fn tell(&self, reason: Option<String>) {
+    fn send(&self, reason: Option<String>) {
         let (ledger, node, job) = (self.ledger.clone(), self.node.clone(), self.job);
         tokio::spawn(async move {
-            let report = ReportStallParams::new(node, reason);
-            if let Err(error) = ledger.report_stall(job, &report).await {
-                debug!(%job, %error, "can't tell of results that wait to be written");
+            if let Err(error) =
+                ledger.report_stall(job, &ReportStallParams::new(node, reason)).await
+            {
+                debug!(%job, %error, "can't report results that wait to be written");
             }
         });
     }
 }
 
-impl Drop for Stalled {
+impl Drop for StallReport {
     fn drop(&mut self) {
-        self.tell(None);
+        self.send(None);
     }
 }
 
 impl Pipeline {
-    /// Why results of a job with this document can't be written here, if that is known.
+    /// Why results of a job with this document can't be written now, if that is known.
     pub(crate) fn unwritable(&self, results: &Results) -> Option<String> {
         let Results::Url(location) = results else { return None };
         self.locations.error(location).map(|error| format!("results can't be written: {error}"))
     }
 
-    /// Writes results to where the job wants them, and leaves pointers in their place.
+    /// Writes results to where the job wants them, and names the objects in their place.
     pub(crate) async fn store(&self, chunk: &Chunk<'_>, settled: Settled) -> Stored {
         let Settled { from, runs, busy } = settled;
         let runs = split_results(from, runs);
@@ -175,10 +178,10 @@ impl Pipeline {
         for run in &runs {
             let to = index + run.len();
             match run {
-                OutcomeRun::Success { count, results: Some(lines) } => {
+                OutcomeRun::Success { count, results: Some(ResultBody::Lines(lines)) } => {
                     match self.write(chunk, location, index..to, lines).await {
                         Ok(url) => {
-                            let results = Some(format!("@{url}"));
+                            let results = Some(ResultBody::object(url));
                             stored.push(OutcomeRun::Success { count: *count, results });
                         }
                         Err(error) if error.is_permanent() => {
@@ -197,22 +200,24 @@ impl Pipeline {
         Stored::Ready(Commit::new(from, stored, busy))
     }
 
-    /// Whether the ledger still has us hold the chunk. Who was cut off and has lost it must not
-    /// litter the storage; a commit of nothing asks, and changes nothing.
+    /// Whether the ledger still lists this worker as the holder of the chunk. A worker that was cut
+    /// off and lost the chunk must not leave objects behind. An empty commit asks, and changes
+    /// nothing.
     async fn still_holds(&self, chunk: &Chunk<'_>, from: u64) -> bool {
-        let hold = chunk.hold;
-        let Held { job, chunk: id, token } = hold.held;
+        let lease = chunk.lease;
+        let Held { job, chunk: id, token } = lease.held;
         let nothing = CommitParams::new(id, token, Commit::new(from, Vec::new(), Duration::ZERO));
-        let ask = || self.ledger.commit(job, &nothing);
-        let answer = insist(&self.reach, "commit", &self.machine, hold.abandoned(), ask).await;
+        let call = || self.ledger.commit(job, &nothing);
+        let (health, environment) = (&self.ledger_health, &self.environment);
+        let answer = retry_until(health, "commit", environment, lease.abandoned(), call).await;
         if let Some(Ok(Committed::Settled { .. })) = answer {
             return true;
         }
         if let Some(Ok(fenced)) = &answer {
             metrics::committed(&nothing.commit, fenced);
         }
-        info!(from, "the chunk is somebody else's; its results are not written");
-        hold.end(Ending::Abandon);
+        info!(from, "results not written: another worker holds the chunk");
+        lease.stop(StopMode::Abandon);
         false
     }
 
@@ -223,25 +228,25 @@ impl Pipeline {
         subtasks: Range<u64>,
         lines: &str,
     ) -> Result<String, longshore_storage::Error> {
-        let Held { job, token, .. } = chunk.hold.held;
+        let Held { job, token, .. } = chunk.lease.held;
         let name = name(job, subtasks.start, subtasks.end, token);
         let bytes = lines.as_bytes().to_vec();
-        let url = self.machine.results().write(location, &name, bytes).await?;
+        let url = self.environment.results().write(location, &name, bytes).await?;
         chunk.written.lock().push(url.clone());
         Ok(url)
     }
 
-    /// Commits what is left, for as long as it takes to write it.
+    /// Commits the rest, for as long as it takes to write the results.
     pub(crate) async fn commit_rest(&self, chunk: &Chunk<'_>, batch: &mut Batch) {
         let mut waiting = None;
-        let mut pause = FIRST;
+        let mut backoff = Backoff::doubling(FIRST_PAUSE, LONGEST_PAUSE);
         while let Err(error) = self.try_commit(chunk, batch).await {
             let Results::Url(location) = &chunk.plan.document().results else { return };
             let waiting = waiting.get_or_insert_with(|| {
-                (self.locations.wait(location, &error), self.stalled(chunk))
+                (self.locations.wait(location, &error), self.stall_report(chunk))
             });
-            let (waiting, stalled) = waiting;
-            stalled.report(&error);
+            let (waiting, stall) = waiting;
+            stall.report(&error);
             if waiting.since.elapsed() >= PATIENCE {
                 warn!(location, error, "results can't be written; their subtasks fail");
                 batch.fail_results(&format!("results: {error}"));
@@ -249,57 +254,55 @@ impl Pipeline {
             }
             tokio::select! {
                 biased;
-                () = chunk.hold.abandoned().cancelled() => return,
-                () = tokio::time::sleep(pause.mul_f64(0.5 + self.machine.share() / 2.0)) => {}
+                () = chunk.lease.abandoned().cancelled() => return,
+                () = tokio::time::sleep(backoff.next_jittered(self.environment.random())) => {}
             }
-            pause = (pause * 2).min(LONGEST);
         }
     }
 
-    /// Tells people that a chunk stalls, until that is over.
-    fn stalled(&self, chunk: &Chunk<'_>) -> Stalled {
+    fn stall_report(&self, chunk: &Chunk<'_>) -> StallReport {
         let (ledger, node) = (self.ledger.clone(), self.node.clone());
-        Stalled { ledger, node, job: chunk.hold.held.job }
+        StallReport { ledger, node, job: chunk.lease.held.job }
     }
 
-    /// After a commit: sees that the objects which no commit names are removed.
+    /// Starts to remove the objects of a commit that the ledger does not name.
     pub(crate) fn tidy_up(&self, chunk: &Chunk<'_>, commit: &Commit, answer: Option<&Committed>) {
         let written = std::mem::take(&mut *chunk.written.lock());
         let Results::Url(location) = &chunk.plan.document().results else { return };
-        let tidier = Tidier {
+        let cleaner = ObjectCleaner {
             ledger: self.ledger.clone(),
-            machine: self.machine.clone(),
-            held: chunk.hold.held.clone(),
+            environment: self.environment.clone(),
+            held: chunk.lease.held.clone(),
         };
         let from = chunk.grant.from;
         match answer {
             Some(Committed::Settled { state }) => {
-                let named: HashSet<&str> = commit.runs.iter().filter_map(url).collect();
+                let named: HashSet<&str> = commit.runs.iter().filter_map(object_url).collect();
                 let mut unused = written;
                 unused.retain(|url| !named.contains(url.as_str()));
                 if !unused.is_empty() {
-                    let (tidier, all) = (tidier.clone(), from..chunk.grant.to);
-                    tokio::spawn(async move { tidier.remove_unnamed(all, unused).await });
+                    let (cleaner, all) = (cleaner.clone(), from..chunk.grant.to);
+                    tokio::spawn(async move { cleaner.remove_unnamed(all, unused).await });
                 }
                 if state.is_terminal() {
                     let (location, plan) = (location.clone(), &chunk.plan);
                     let all = 0..plan.reduce_tree().map_or(plan.total(), |tree| tree.root() + 1);
-                    tokio::spawn(async move { tidier.sweep(&location, all).await });
+                    tokio::spawn(async move { cleaner.sweep(&location, all).await });
                 }
             }
             _ if written.is_empty() => {}
             _ => {
                 let all = from..chunk.grant.to;
-                tokio::spawn(async move { tidier.remove_lost(all, written).await });
+                tokio::spawn(async move { cleaner.remove_lost(all, written).await });
             }
         }
     }
 }
 
-/// The object that a committed run names.
-fn url(run: &OutcomeRun) -> Option<&str> {
+/// The URL of the object that a committed run names.
+fn object_url(run: &OutcomeRun) -> Option<&str> {
     match run {
-        OutcomeRun::Success { results: Some(lines), .. } => pointer(lines).map(|(url, _)| url),
+        OutcomeRun::Success { results: Some(body), .. } => body.url(),
         _ => None,
     }
 }
@@ -308,38 +311,38 @@ fn unwritable(error: &longshore_storage::Error) -> OutcomeRun {
     OutcomeRun::Failed { error: format!("results: {error}") }
 }
 
-/// Removes objects that no commit names. Best effort: what is left behind is never read.
+/// Removes objects that no commit names. Best effort: an object that stays is never read.
 #[derive(Clone)]
-struct Tidier {
+struct ObjectCleaner {
     ledger: Arc<dyn Ledger>,
-    machine: Arc<Machine>,
+    environment: Arc<Environment>,
     held: Held,
 }
 
-impl Tidier {
-    /// Removes what a claim wrote, and lost before its commit.
+impl ObjectCleaner {
+    /// Removes the objects of a claim that was lost before its commit.
     async fn remove_lost(&self, subtasks: Range<u64>, urls: Vec<String>) {
         tokio::time::sleep(LATE).await;
         let Held { job, chunk, token } = self.held;
         let nothing = Commit::new(subtasks.start, Vec::new(), Duration::ZERO);
         let params = CommitParams::new(chunk, token, nothing);
         let answer = self.ask(|| self.ledger.commit(job, &params)).await;
-        // A token that holds its chunk may still see its commit go through.
+        // While the token holds its chunk, its commit may still go through.
         if matches!(answer, Some(Committed::Fenced)) {
             self.remove_unnamed(subtasks, urls).await;
         }
     }
 
-    /// Removes those objects that the results of these subtasks don't name. A lost answer may hide
-    /// that a commit counted.
+    /// Removes those of the objects that the results of these subtasks don't name. The answer to a
+    /// commit that counted may have been lost.
     async fn remove_unnamed(&self, subtasks: Range<u64>, urls: Vec<String>) {
         let Some(named) = self.named(subtasks).await else { return };
         self.remove(urls.into_iter().filter(|url| !named.contains(file_name(url)))).await;
     }
 
-    /// Removes all that nobody needs of a job that has ended: left behind by workers that died or
-    /// lost a race. Only of a job that lost something; a job that was put back from the journal
-    /// names nothing, and keeps everything.
+    /// Removes all objects that a job which has ended does not name: those of workers that died or
+    /// lost a race. Only for a job that lost a chunk; a job that was restored from the journal
+    /// names no objects, and keeps all of them.
     async fn sweep(&self, location: &str, subtasks: Range<u64>) {
         tokio::time::sleep(LATE).await;
         let Some(before) = self.ended_job().await else { return };
@@ -348,12 +351,12 @@ impl Tidier {
             return;
         }
         let folder = before.id.to_string();
-        let listed = match self.machine.results().list(location, &folder).await {
+        let listed = match self.environment.results().list(location, &folder).await {
             Ok(listed) => listed,
-            Err(error) => return debug!(%error, "can't look for objects that nobody needs"),
+            Err(error) => return debug!(%error, "can't list unneeded result objects"),
         };
         let Some(named) = self.named(subtasks).await else { return };
-        // A job that was re-opened meanwhile may have new claims, whose objects no commit names
+        // A job that was re-opened meanwhile may have new claims, with objects that no commit names
         // yet.
         let Some(after) = self.ended_job().await else { return };
         if after.generation == before.generation && after.finished_at == before.finished_at {
@@ -368,7 +371,7 @@ impl Tidier {
         Some(summary).filter(|it| it.state.is_terminal())
     }
 
-    /// The names of all objects that the results of these subtasks lie in.
+    /// The names of all objects that hold results of these subtasks.
     async fn named(&self, subtasks: Range<u64>) -> Option<HashSet<String>> {
         let job: JobId = self.held.job;
         let Range { start: mut next, end } = subtasks;
@@ -376,8 +379,8 @@ impl Tidier {
         while next < end {
             let params = ResultsParams::new(next..end, PAGE_BYTES);
             let page = self.ask(|| self.ledger.results(job, &params)).await?;
-            let urls = page.runs.iter().filter_map(|run| pointer(&run.lines));
-            named.extend(urls.map(|(url, _)| file_name(url).to_owned()));
+            let urls = page.runs.iter().filter_map(|run| run.body.url());
+            named.extend(urls.map(|url| file_name(url).to_owned()));
             if page.next <= next {
                 return None;
             }
@@ -388,14 +391,14 @@ impl Tidier {
 
     async fn remove(&self, urls: impl Iterator<Item = String>) {
         for url in urls {
-            match self.machine.results().remove(&url).await {
-                Ok(()) => debug!(url, "removed a result object that nobody needs"),
-                Err(error) => debug!(%error, "can't remove a result object that nobody needs"),
+            match self.environment.results().remove(&url).await {
+                Ok(()) => debug!(url, "removed an unneeded result object"),
+                Err(error) => debug!(%error, "can't remove an unneeded result object"),
             }
         }
     }
 
-    /// Asks the ledger until it answers, but not for ever.
+    /// Asks the ledger until it answers, [`TRIES`] times at most.
     async fn ask<T, F>(&self, call: impl Fn() -> F) -> Option<T>
     where
         F: Future<Output = Result<T, Error>>,
@@ -411,7 +414,7 @@ impl Tidier {
     }
 }
 
-/// What an object is called; two of a job never have the same name.
+/// The name of an object; two objects of a job never have the same.
 fn file_name(url: &str) -> &str {
     url.rsplit('/').next().unwrap_or(url)
 }

@@ -5,12 +5,13 @@ use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// SIGTERM, Ctrl-C and SIGHUP, and in a supervised process what its supervisor passes on.
+/// Requests by SIGTERM, Ctrl-C and SIGHUP, and in a supervised process those that its supervisor
+/// passes on.
 #[derive(Debug)]
 pub struct StopRequests {
     terminate: Signal,
     interrupt: Signal,
-    /// `None` for a program that was told not to heed its terminal, as `nohup` does.
+    /// `None` for a program that ignores SIGHUP, as `nohup` has it.
     hangup: Option<Signal>,
     quit: Signal,
     drain: CancellationToken,
@@ -19,10 +20,11 @@ pub struct StopRequests {
 }
 
 impl StopRequests {
-    /// Follows them from now on. `drain` is the supervisor's
-    /// ([`Watched::drain`](crate::Watched::drain)), or one that nobody cancels.
+    /// Follows the requests from now on. `drain` is the supervisor's
+    /// ([`Supervised::drain`](crate::Supervised::drain)), or a token that is never cancelled.
     ///
-    /// # Errors When the system does not let us follow signals.
+    /// # Errors
+    /// When the operating system refuses to deliver signals.
     pub fn follow(drain: CancellationToken) -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -35,7 +37,7 @@ impl StopRequests {
         })
     }
 
-    /// Waits for the next request. A signal that comes to supervisor and worker alike is one
+    /// Waits for the next request. A signal that reaches supervisor and worker alike is one
     /// request, though the supervisor passes it on; SIGQUIT is always the second.
     pub async fn next(&mut self) {
         loop {
@@ -64,8 +66,8 @@ async fn hung_up(signal: Option<&mut Signal>) {
     }
 }
 
-/// Whether SIGHUP means anything to this process: `nohup` starts programs that ignore it, and they
-/// have to go on doing so.
+/// Whether this process is to stop on SIGHUP: `nohup` starts programs that ignore it, and they have
+/// to go on ignoring it.
 pub fn heeds_hangup() -> bool {
     // A mask in hexadecimal digits; SIGHUP is the first signal.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The life of a worker: set-up, heart, consuming, draining, leaving.
+//! A worker from its setup to its leave: heartbeat, consuming, draining, leaving.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,38 +7,38 @@ use std::time::Duration;
 use longshore_broker::{Broker, Queue, Subscription};
 use longshore_ledger::{DeclareLostParams, Ledger, LossCause, LossEvidence};
 use longshore_protocol::{DisabledTask, LivenessTerms, NodeId, NodeInfo};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::availability::Availability;
-use crate::backoff::Reach;
 use crate::builder::{Builder, Setup, Teardown};
-use crate::heart::{Body, Heart, clock};
-use crate::holdings::{Ending, Holdings};
-use crate::pace::{Gait, Pace};
-use crate::passed::Passed;
+use crate::heartbeat::{Heartbeat, HeartbeatConfig, clock};
+use crate::held_chunks::{HeldChunks, StopMode};
 use crate::pipeline::{Pipeline, TASK_DISABLED};
 use crate::plans::Plans;
+use crate::prefetch::Prefetcher;
+use crate::prefetch_controller::PrefetchMode;
 use crate::records::Records;
 use crate::results::UnwritableLocations;
+use crate::retry::LedgerHealth;
 use crate::task::Handlers;
-use crate::{Config, Error, Machine, Watched, shim};
+use crate::{Config, Environment, Error, Supervised, shim};
 
-/// After `grace` what still runs is stopped; that takes the wind-up of a command and a commit.
-const LEAVE: Duration = Duration::from_secs(6);
+/// How long a draining worker waits for chunks that it cancelled after `grace`: the stop of a
+/// command and a commit take that long.
+const CANCEL_WITHIN: Duration = Duration::from_secs(6);
 
-/// The last chance of releases that the ledger has not answered.
+/// How long it then waits for releases that the ledger has not answered.
 const LAST_TRY: Duration = Duration::from_secs(2);
 
 /// A worker, ready to run.
 pub struct Worker {
     pub(crate) id: NodeId,
-    /// Cancelled by a supervisor that was asked to stop, if there is one.
+    /// Cancelled by the supervisor, if there is one, when it was asked to stop.
     pub(crate) drain: CancellationToken,
-    pub(crate) machine: Arc<Machine>,
+    pub(crate) environment: Arc<Environment>,
     pub(crate) config: Config,
     pub(crate) handlers: Arc<Handlers>,
     pub(crate) availability: Arc<Availability>,
@@ -57,23 +57,23 @@ impl std::fmt::Debug for Worker {
 }
 
 impl Worker {
-    /// Starts to put a worker together.
+    /// A builder with default settings and the built-in tasks.
     pub fn builder() -> Builder {
         Builder::default()
     }
 
-    /// The watched half of a supervised program; see [`watched`](crate::watched()).
+    /// The worker of a supervised program; see [`supervised`](crate::supervised()).
     #[must_use]
-    pub fn watched(self, Watched { node, drain }: Watched) -> Self {
+    pub fn supervised(self, Supervised { node, drain }: Supervised) -> Self {
         Self { id: node, drain, ..self }
     }
 
-    /// The name under which the worker will be known.
+    /// The node id under which the cluster will know the worker.
     pub fn id(&self) -> &NodeId {
         &self.id
     }
 
-    /// The tasks that it can run, sorted.
+    /// The tasks that the worker can run, sorted.
     pub fn tasks(&self) -> Vec<String> {
         let disabled = self.availability.disabled();
         let mut names = self.handlers.names();
@@ -81,21 +81,22 @@ impl Worker {
         names
     }
 
-    /// The tasks that it has and can't start on this machine, sorted.
+    /// The tasks that the worker has and can't start on this host, sorted.
     pub fn disabled(&self) -> Vec<DisabledTask> {
         self.availability.disabled()
     }
 
-    /// Works until `shutdown` is cancelled or somebody asks the node to drain; then finishes what
-    /// runs within `grace`, releases the rest and leaves. Waits for the broker and the ledger while
-    /// they can't be reached.
+    /// Runs until `shutdown` is cancelled or the node is asked to drain; then finishes the subtasks
+    /// that run within `grace`, releases the rest and leaves. Waits for the broker and the ledger
+    /// while they can't be reached.
     pub async fn run(
         self,
         broker: Arc<dyn Broker>,
         ledger: Arc<dyn Ledger>,
         shutdown: CancellationToken,
     ) -> Result<(), Error> {
-        let Self { id, machine, config, handlers, availability, setup, teardown, drain: _ } = self;
+        let Self { id, environment, config, handlers, availability, setup, teardown, drain: _ } =
+            self;
         if handlers.have_programs() && !shim::is_prepared() {
             return Err(Error::Unprepared);
         }
@@ -105,39 +106,35 @@ impl Worker {
         for DisabledTask { task, reason, .. } in availability.disabled() {
             warn!(task, reason, "{TASK_DISABLED}");
         }
-        let holdings = Arc::new(Holdings::default());
+        let chunks = Arc::new(HeldChunks::default());
         let closing = CancellationToken::new();
         let records = Arc::new(Records::default());
-        let body = Body {
-            info: info(&id, &machine, &config, &handlers),
-            machine: machine.clone(),
-            heartbeat: config.heartbeat,
+        let heartbeat = HeartbeatConfig {
+            info: info(&id, &environment, &config, &handlers),
+            environment: environment.clone(),
+            interval: config.heartbeat,
             dead_after: config.dead_after,
-            holdings: holdings.clone(),
+            chunks: chunks.clone(),
             availability: availability.clone(),
             records: records.clone(),
             closing: closing.clone(),
         };
-        let heart = Heart::start(body, ledger.separate())?;
-        let places_ahead = places_ahead(config.slots);
+        let heartbeat = Heartbeat::start(heartbeat, ledger.separate())?;
+        let liveness = heartbeat.liveness();
         let pipeline = Arc::new(Pipeline {
-            slots: Semaphore::new(config.slots as usize),
-            ahead: Semaphore::new(places_ahead as usize),
-            places_ahead,
-            pace: Pace::new(config.prefetch_ahead_after.saturating_mul(config.slots).max(1)),
-            passed: Passed::default(),
+            prefetcher: Prefetcher::new(&config, liveness.clone(), closing.clone()),
             node: id.clone(),
-            machine,
+            environment,
             ledger: ledger.clone(),
-            reach: Reach::default(),
+            ledger_health: LedgerHealth::default(),
             handlers: handlers.clone(),
             availability: availability.clone(),
             records,
-            holdings: holdings.clone(),
+            chunks,
             plans: Plans::default(),
             locations: UnwritableLocations::default(),
-            wrist: heart.wrist(),
-            closing: closing.clone(),
+            liveness,
+            closing,
             over: CancellationToken::new(),
             left_behind: CancellationToken::new(),
             config,
@@ -153,9 +150,9 @@ impl Worker {
         if let Some(teardown) = teardown {
             teardown().await;
         }
-        heart.stop().await;
+        heartbeat.stop().await;
         if !pipeline.left_behind.is_cancelled() {
-            // Should it hold something all the same, the owners of the queues take it back.
+            // Should the ledger list a chunk for this node all the same, schedulers queue it again.
             let params = DeclareLostParams::new(id.clone(), LossEvidence::Certain, LossCause::Left);
             let leaving = ledger.declare_lost(&params);
             if !matches!(tokio::time::timeout(LAST_TRY, leaving).await, Ok(Ok(_))) {
@@ -167,7 +164,7 @@ impl Worker {
     }
 }
 
-/// Takes deliveries until it is told to stop, or the broker was closed.
+/// Takes deliveries until the worker is told to stop, or the broker was closed.
 async fn consume(
     pipeline: &Arc<Pipeline>,
     broker: &Arc<dyn Broker>,
@@ -178,110 +175,104 @@ async fn consume(
     tokio::select! {
         biased;
         () = shutdown.cancelled() => { closing.cancel(); return Ok(()) }
-        () = pipeline.wrist.beating() => {}
+        () = pipeline.liveness.until_live() => {}
     }
     let config = &pipeline.config;
     info!(node = %pipeline.node, slots = config.slots, queues = ?config.queues, "the worker runs");
-    let mut pumps = JoinSet::new();
+    let mut consumers = JoinSet::new();
     let queues = config.queues.iter().cloned().map(Queue::Work);
     for queue in queues.chain([Queue::Node(pipeline.node.clone())]) {
-        // A message for each slot, and some on their way to those that become free meanwhile.
-        let prefetch = u16::try_from(config.slots + (config.slots / 16).max(1)).unwrap_or(u16::MAX);
-        let subscription = broker.subscribe(&queue, prefetch).await;
-        pumps.spawn(pump(pipeline.clone(), running.clone(), subscription, false));
+        let subscription = broker.subscribe(&queue, pipeline.prefetcher.message_limit()).await;
+        consumers.spawn(process_all(pipeline.clone(), running.clone(), subscription, false));
     }
     for queue in config.queues.iter().cloned().map(Queue::Work) {
-        pumps.spawn(pump_ahead(pipeline.clone(), running.clone(), broker.clone(), queue));
+        consumers.spawn(prefetch(pipeline.clone(), running.clone(), broker.clone(), queue));
     }
     let ended = tokio::select! {
         biased;
         () = shutdown.cancelled() => Ok(()),
         () = closing.cancelled() => Ok(()),
         // Never ends.
-        () = pipeline.plans.tidy() => Ok(()),
-        Some(ended) = pumps.join_next() => ended.unwrap_or(Ok(())),
+        () = pipeline.plans.drop_idle_regularly() => Ok(()),
+        Some(ended) = consumers.join_next() => ended.unwrap_or(Ok(())),
     };
-    // In this order, so that a node that is seen to drain begins nothing any more.
-    pipeline.holdings.close(Ending::Yield);
+    // In this order, so that a node that is reported as draining begins nothing any more.
+    pipeline.chunks.close(StopMode::Drain);
     closing.cancel();
-    // Subscriptions are dropped before the chunks that run are waited for: what was fetched goes to
-    // others at once.
-    while pumps.join_next().await.is_some() {}
+    // Subscriptions are dropped before the chunks that run have ended: messages that were fetched
+    // go to other workers at once.
+    while consumers.join_next().await.is_some() {}
     if shutdown.is_cancelled() { Ok(()) } else { ended }
 }
 
-/// How many very short chunks may be claimed ahead of the slots, so that calls and acknowledgements
-/// of dozens go together also where slots are few.
-fn places_ahead(slots: u32) -> u32 {
-    (8 * slots).clamp(128, 256)
-}
-
-/// Works off what comes.
-async fn pump(
+/// Processes the deliveries of a subscription; those fetched ahead of the slots only as long as the
+/// worker is in that mode.
+async fn process_all(
     pipeline: Arc<Pipeline>,
     running: TaskTracker,
     mut subscription: Box<dyn Subscription>,
-    is_ahead: bool,
+    is_prefetched: bool,
 ) -> Result<(), Error> {
     loop {
+        let on_demand = pipeline.prefetcher.until(PrefetchMode::OnDemand);
         tokio::select! {
             biased;
             () = pipeline.closing.cancelled() => return Ok(()),
-            () = pipeline.pace.until(Gait::Walk), if is_ahead => return Ok(()),
+            () = on_demand, if is_prefetched => return Ok(()),
             delivery = subscription.next() => match delivery {
-                // As many as the prefetch allows, so this is bounded.
-                Some(delivery) => running.spawn(pipeline.clone().work_off(delivery, is_ahead)),
+                // As many as the broker delivers without acknowledgement, so this is bounded.
+                Some(delivery) => running.spawn(pipeline.clone().process(delivery, is_prefetched)),
                 None => return Err(Error::BrokerClosed),
             },
         };
     }
 }
 
-/// While chunks are short, fetches more of them than there are slots.
-async fn pump_ahead(
+/// Fetches more messages than there are slots while chunks are short.
+async fn prefetch(
     pipeline: Arc<Pipeline>,
     running: TaskTracker,
     broker: Arc<dyn Broker>,
     queue: Queue,
 ) -> Result<(), Error> {
-    let prefetch = 4 * u16::try_from(pipeline.places_ahead).unwrap_or(u16::MAX);
     loop {
         tokio::select! {
             biased;
             () = pipeline.closing.cancelled() => return Ok(()),
-            () = pipeline.pace.until(Gait::Run) => {}
+            () = pipeline.prefetcher.until(PrefetchMode::Ahead) => {}
         }
-        let subscription = broker.subscribe(&queue, prefetch).await;
-        pump(pipeline.clone(), running.clone(), subscription, true).await?;
+        let limit = pipeline.prefetcher.message_limit_ahead();
+        let subscription = broker.subscribe(&queue, limit).await;
+        process_all(pipeline.clone(), running.clone(), subscription, true).await?;
     }
 }
 
-/// Lets what runs finish within the grace, stops what does not, and sees that everything is handed
-/// back.
+/// Lets running subtasks finish within the grace, cancels the others, and waits until every chunk
+/// is released.
 async fn drain(pipeline: &Pipeline, running: &TaskTracker) {
-    let Pipeline { holdings, config, over, left_behind, .. } = pipeline;
+    let Pipeline { chunks, config, over, left_behind, .. } = pipeline;
     running.close();
-    info!(busy = holdings.busy(), grace = ?config.grace, "draining");
+    info!(busy = chunks.len(), grace = ?config.grace, "draining");
     if tokio::time::timeout(config.grace, running.wait()).await.is_ok() {
         return;
     }
-    warn!(busy = holdings.busy(), "the grace is over; stopping what runs");
-    holdings.close(Ending::Leave);
-    if tokio::time::timeout(LEAVE, running.wait()).await.is_ok() {
+    warn!(busy = chunks.len(), "the grace is over; stopping what runs");
+    chunks.close(StopMode::Cancel);
+    if tokio::time::timeout(CANCEL_WITHIN, running.wait()).await.is_ok() {
         return;
     }
-    let held = holdings.busy();
-    warn!(held, "the ledger did not answer; what these chunks came to is lost, and runs again");
-    holdings.close(Ending::Abandon);
+    let held = chunks.len();
+    warn!(held, "the ledger did not answer; the outcomes of these chunks are lost, they run again");
+    chunks.close(StopMode::Abandon);
     over.cancel();
     if tokio::time::timeout(LAST_TRY, running.wait()).await.is_err() {
         left_behind.cancel();
     }
 }
 
-fn info(id: &NodeId, machine: &Machine, config: &Config, handlers: &Handlers) -> NodeInfo {
+fn info(id: &NodeId, environment: &Environment, config: &Config, handlers: &Handlers) -> NodeInfo {
     NodeInfo {
-        host: machine.name(),
+        host: environment.name(),
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").into(),
         queues: config.queues.clone(),

@@ -368,7 +368,7 @@ async fn a_failed_set_up_stops_the_worker_before_it_claims() {
     let builder = Worker::builder().config(config()).setup(|| async { Err("no crane") });
     let worker = harness.start(builder.build().expect("a valid worker"));
     let error = worker.ended().await.expect_err("the set-up failed");
-    assert_eq!(error.to_string(), "set-up failed: no crane");
+    assert_eq!(error.to_string(), "setup failed: no crane");
     assert_eq!(harness.ledger.nodes().await.expect("memory"), []);
 }
 

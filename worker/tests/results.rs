@@ -12,7 +12,7 @@ use harness::{Harness, config, eventually};
 use longshore_ledger::{ErrorsParams, LossCause, RevokeParams};
 use longshore_protocol::state::JobState;
 use longshore_storage::Error;
-use longshore_worker::{Context, Machine, ResultStore, TaskResult, Worker};
+use longshore_worker::{Context, Environment, ResultStore, TaskResult, Worker};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::Notify;
@@ -59,21 +59,21 @@ impl ResultStore for Store {
     }
 }
 
-fn machine(name: &str, store: &Arc<Store>) -> Machine {
+fn machine(name: &str, store: &Arc<Store>) -> Environment {
     let mut state = name.len() as u64;
     let draws = Mutex::new(move || {
         state =
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         state
     });
-    Machine::simulated(name, move || draws.lock()()).with_results(store.clone())
+    Environment::simulated(name, move || draws.lock()()).with_results(store.clone())
 }
 
 /// A worker whose only task returns the worker's name and counts its runs.
 fn worker(name: &'static str, store: &Arc<Store>, runs: &Arc<AtomicU32>) -> Worker {
     let runs = runs.clone();
     Worker::builder()
-        .machine(machine(name, store))
+        .environment(machine(name, store))
         .config(config())
         .task("who", move |_: Context, _: i64| {
             runs.fetch_add(1, Ordering::SeqCst);
@@ -121,7 +121,7 @@ async fn a_worker_that_has_lost_its_chunk_does_not_write() {
     let (store, begun, go_on) = (Arc::new(Store::default()), Arc::default(), Arc::default());
     let (begins, goes_on): (Arc<Notify>, Arc<Notify>) = (Arc::clone(&begun), Arc::clone(&go_on));
     let slow = Worker::builder()
-        .machine(machine("slow", &store))
+        .environment(machine("slow", &store))
         .config(longshore_worker::Config {
             // It receives no answers while its subtask runs.
             heartbeat: std::time::Duration::from_secs(3_600),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use longshore_protocol::Backoff;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -109,15 +110,15 @@ struct Supervisor {
 
 impl Supervisor {
     async fn run(self, stop: CancellationToken) {
-        let mut backoff = Backoff::new();
+        let mut backoff = backoff();
         while !stop.is_cancelled() {
             let begun = Instant::now();
             self.one_session(&stop).await;
             if begun.elapsed() >= GOOD_SESSION {
-                backoff = Backoff::new();
+                backoff.reset();
             }
             tokio::select! {
-                () = sleep(backoff.pause()) => {}
+                () = sleep(backoff.next_jittered(rand::random())) => {}
                 () = stop.cancelled() => {}
             }
         }
@@ -165,37 +166,7 @@ impl Supervisor {
     }
 }
 
-/// Pauses that double, with jitter, so that the processes of a cluster do not reconnect at the same
-/// moment.
-pub(crate) struct Backoff {
-    next: Duration,
-}
-
-impl Backoff {
-    pub(crate) fn new() -> Self {
-        Self { next: SHORTEST_PAUSE }
-    }
-
-    pub(crate) fn pause(&mut self) -> Duration {
-        let pause = self.next;
-        self.next = (pause * 2).min(LONGEST_PAUSE);
-        pause.mul_f64(rand::random_range(0.5..1.0))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_the_longest() {
-        let mut backoff = Backoff::new();
-        let mut expected = SHORTEST_PAUSE;
-        for _ in 0..10 {
-            let pause = backoff.pause();
-            assert!(pause >= expected / 2 && pause <= expected, "{pause:?} for {expected:?}");
-            expected = (expected * 2).min(LONGEST_PAUSE);
-        }
-        assert_eq!(expected, LONGEST_PAUSE);
-    }
+/// The pauses between tries to connect or to consume.
+pub(crate) const fn backoff() -> Backoff {
+    Backoff::doubling(SHORTEST_PAUSE, LONGEST_PAUSE)
 }

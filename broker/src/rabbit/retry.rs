@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use longshore_protocol::Backoff;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -13,7 +14,7 @@ use tracing::{debug, info, warn};
 use crate::Queue;
 
 use super::failure::Failure;
-use super::link::{Backoff, Follower};
+use super::link::{Follower, backoff};
 use super::session::Session;
 
 /// The attempts of one consumer.
@@ -30,7 +31,7 @@ pub(crate) struct ConsumeRetry {
 
 impl ConsumeRetry {
     pub(crate) fn new(queue: Queue, link: Follower, closing: CancellationToken) -> Self {
-        let (backoff, failure, pause) = (Backoff::new(), None, Duration::ZERO);
+        let (backoff, failure, pause) = (backoff(), None, Duration::ZERO);
         Self { queue, link, closing, backoff, failure, pause }
     }
 
@@ -53,7 +54,7 @@ impl ConsumeRetry {
 
     /// The queue is being consumed; the next failure is a new one.
     pub(crate) fn succeeded(&mut self) {
-        self.backoff = Backoff::new();
+        self.backoff.reset();
         if self.failure.take().is_some() {
             info!(queue = ?self.queue, "consuming again");
         }
@@ -77,6 +78,6 @@ impl ConsumeRetry {
             }
         }
         self.failure = Some(text);
-        self.pause = self.backoff.pause();
+        self.pause = self.backoff.next_jittered(rand::random());
     }
 }

@@ -55,12 +55,12 @@ impl Worker {
         services::rabbit_config(&settings, NAME).check()?;
         let mut drain = CancellationToken::new();
         if !self.unsupervised {
-            let Some(watched) = longshore_worker::watched().map_err(Failure::other)? else {
+            let Some(supervised) = longshore_worker::supervised().map_err(Failure::other)? else {
                 services::ledger(&settings)?;
                 return Err(supervisor::become_one());
             };
-            drain = watched.drain.clone();
-            worker = worker.watched(watched);
+            drain = supervised.drain.clone();
+            worker = worker.supervised(supervised);
         }
         let mut requests = StopRequests::follow(drain).map_err(Failure::other)?;
         metrics::serve(settings.http_listen, longshore_worker::metrics::describe)?;

@@ -55,8 +55,8 @@ pub(super) fn ok(count: u64) -> OutcomeRun {
 
 /// Successes whose results are their own indices.
 pub(super) fn ok_lines(from: u64, to: u64) -> OutcomeRun {
-    let lines = (from..to).map(|index| format!("{index}\n")).collect();
-    OutcomeRun::Success { count: to - from, results: Some(lines) }
+    let lines: String = (from..to).map(|index| format!("{index}\n")).collect();
+    OutcomeRun::Success { count: to - from, results: Some(lines.into()) }
 }
 
 pub(super) fn failed(error: &str) -> OutcomeRun {

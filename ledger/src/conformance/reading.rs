@@ -26,7 +26,7 @@ async fn page(harness: &Harness, from: u64, to: u64, max_bytes: u64) -> (Vec<(u6
         .unwrap();
     for run in &page.runs {
         let expected: String = (run.from..run.from + run.count).map(|i| format!("{i}\n")).collect();
-        assert_eq!(run.lines, expected);
+        assert_eq!(run.body.text(), expected);
     }
     (page.runs.iter().map(|run| (run.from, run.count)).collect(), page.next)
 }
@@ -53,7 +53,8 @@ pub(super) async fn long_runs_of_results_are_returned_unchanged(ledger: Arc<dyn 
     let lines = |from: u64, to: u64| -> String {
         (from..to).map(|n| format!("{{\"n\":{n},\"ö\":\"{}\"}}\n", "~ @1 ".repeat(50))).collect()
     };
-    let run = |from, to| OutcomeRun::Success { count: to - from, results: Some(lines(from, to)) };
+    let run =
+        |from, to| OutcomeRun::Success { count: to - from, results: Some(lines(from, to).into()) };
     let (first, second) = (run(0, 100), run(100, RESULT_STRIDE));
     harness.commit(held.chunk, 0, vec![first]).await;
     harness.commit(held.chunk, 100, vec![second]).await;
@@ -62,7 +63,7 @@ pub(super) async fn long_runs_of_results_are_returned_unchanged(ledger: Arc<dyn 
     };
     let all = read(0, RESULT_STRIDE, 1 << 20).await;
     assert_eq!(all.runs.iter().map(|run| run.count).collect::<Vec<_>>(), [100, 156]);
-    let found: String = all.runs.into_iter().map(|run| run.lines).collect();
+    let found: String = all.runs.into_iter().map(|run| String::from(run.body)).collect();
     assert_eq!(found, lines(0, RESULT_STRIDE));
     // A page is measured by the lines that the caller receives, however small they are when stored.
     let page = read(0, RESULT_STRIDE, lines(0, 100).len() as u64).await;
@@ -115,7 +116,7 @@ pub(super) async fn results_are_found_from_the_middle(ledger: Arc<dyn Ledger>) {
     let object = OutcomeRun::Success { count: 3, results: Some("@s3://bucket/object".into()) };
     other.commit(held.chunk, 0, vec![object]).await;
     let found = ledger.results(other.job, &ResultsParams::new(1..2, 99)).await.unwrap();
-    assert_eq!((found.runs[0].lines.as_str(), found.runs[0].count), ("@s3://bucket/object", 3));
+    assert_eq!((&*found.runs[0].body.text(), found.runs[0].count), ("@s3://bucket/object", 3));
     harness.check().await;
 }
 

@@ -61,7 +61,7 @@ pub(super) async fn the_reduce_runs_level_by_level(ledger: Arc<dyn Ledger>) {
     assert_eq!((summary.reduce.done, summary.counts.done, summary.attempts), (4, 10, 15));
     let page = ledger.results(harness.job, &ResultsParams::new(13..14, 99)).await.unwrap();
     assert_eq!(page.runs.len(), 1);
-    assert_eq!(page.runs[0].lines, "13\n");
+    assert_eq!(page.runs[0].body, "13\n".into());
     harness.check().await;
 }
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_protocol::{ChunkId, ChunkMessage, Epoch, OutcomeRun, ResultRun, Timestamp};
+use longshore_protocol::{
+    ChunkId, ChunkMessage, Epoch, OutcomeRun, ResultBody, ResultRun, Timestamp,
+};
 
 use super::harness::{
     Harness, NEVER, again, failed, job_id, later, lost, node, ok, ok_lines, token,
@@ -150,8 +152,8 @@ pub(super) async fn the_first_commit_of_two_holders_decides(ledger: Arc<dyn Ledg
     assert_eq!(harness.summary().await, before, "all of it was settled");
     harness.settled(2, 3, vec![again(NEVER), ok_lines(4, 7)]).await;
     // The first holder commits the same later, and more.
-    let late = (3..8).map(|index| format!("\"late {index}\"\n")).collect();
-    harness.settled(1, 3, vec![OutcomeRun::Success { count: 5, results: Some(late) }]).await;
+    let late: String = (3..8).map(|index| format!("\"late {index}\"\n")).collect();
+    harness.settled(1, 3, vec![OutcomeRun::Success { count: 5, results: Some(late.into()) }]).await;
     let summary = harness.summary().await;
     let counts = summary.counts;
     assert_eq!((counts.done, counts.failed, counts.retrying, counts.running), (6, 1, 1, 0));
@@ -159,7 +161,7 @@ pub(super) async fn the_first_commit_of_two_holders_decides(ledger: Arc<dyn Ledg
     let run = |from, lines: &str| ResultRun {
         from,
         count: lines.lines().count() as u64,
-        lines: lines.into(),
+        body: lines.into(),
     };
     let kept = ledger.results(harness.job, &ResultsParams::new(0..8, 1 << 20)).await.unwrap().runs;
     assert_eq!(kept, [run(0, "0\n1\n"), run(4, "4\n5\n6\n"), run(7, "\"late 7\"\n")]);
@@ -180,12 +182,13 @@ pub(super) async fn an_error_names_the_second_node_if_it_failed_there(ledger: Ar
 pub(super) async fn a_url_is_cut_where_the_second_node_overtook(ledger: Arc<dyn Ledger>) {
     let harness = Harness::of(&ledger, 6).await;
     harness.doubled(6).await;
-    let object = |count, url: &str| OutcomeRun::Success { count, results: Some(format!("@{url}")) };
+    let object =
+        |count, url: &str| OutcomeRun::Success { count, results: Some(ResultBody::object(url)) };
     harness.settled(2, 0, vec![object(2, "file:///two"), later(NEVER)]).await;
     harness.settled(1, 0, vec![object(6, "file:///six")]).await;
     let kept = ledger.results(harness.job, &ResultsParams::new(0..6, 1 << 20)).await.unwrap().runs;
-    let told: Vec<_> = kept.iter().map(|run| (run.from, run.count, &*run.lines)).collect();
-    assert_eq!(told, [(0, 2, "@file:///two"), (3, 3, "@file:///six#3")]);
+    let told: Vec<_> = kept.iter().map(|run| (run.from, run.count, run.body.text())).collect();
+    assert_eq!(told, [(0, 2, "@file:///two".into()), (3, 3, "@file:///six#3".into())]);
     assert_eq!(harness.summary().await.counts.retrying, 1, "what was put off is");
 }
 
@@ -195,7 +198,8 @@ pub(super) async fn a_long_run_is_cut_where_the_second_node_overtook(ledger: Arc
     let lines = |from: u64, to: u64| -> String {
         (from..to).map(|n| format!("\"{}\"\n", n.to_string().repeat(50))).collect()
     };
-    let run = |from, to| OutcomeRun::Success { count: to - from, results: Some(lines(from, to)) };
+    let run =
+        |from, to| OutcomeRun::Success { count: to - from, results: Some(lines(from, to).into()) };
     harness.settled(2, 0, vec![run(0, 30), later(NEVER)]).await;
     harness.settled(1, 0, vec![run(0, 60)]).await;
     harness.settled(2, 31, vec![run(31, 100)]).await;
@@ -204,7 +208,7 @@ pub(super) async fn a_long_run_is_cut_where_the_second_node_overtook(ledger: Arc
     let expected = [(0, 30), (31, 60), (60, 100)].map(|(from, to)| ResultRun {
         from,
         count: to - from,
-        lines: lines(from, to),
+        body: lines(from, to).into(),
     });
     assert_eq!(kept, expected);
 }

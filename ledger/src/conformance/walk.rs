@@ -490,12 +490,17 @@ fn a_run(index: u64, left: u64, numbers: &mut u64) -> OutcomeRun {
         1 | 2 => OutcomeRun::Retry { error: "once more".into(), delay },
         3 => OutcomeRun::Defer { delay },
         4 | 5 => OutcomeRun::Success { count, results: None },
-        6 => OutcomeRun::Success { count, results: Some(format!("@file:///results/{index}")) },
+        6 => {
+            OutcomeRun::Success { count, results: Some(format!("@file:///results/{index}").into()) }
+        }
         _ => {
             // Sometimes so long that a ledger may compress it.
             let length = if number / 8 % 4 == 3 { 100 } else { 1 };
             let line = |index: u64| format!("\"{}\"\n", index.to_string().repeat(length));
-            OutcomeRun::Success { count, results: Some((index..index + count).map(line).collect()) }
+            OutcomeRun::Success {
+                count,
+                results: Some((index..index + count).map(line).collect::<String>().into()),
+            }
         }
     }
 }

@@ -207,9 +207,9 @@ impl Job {
                 _ if index <= start => continue,
                 OutcomeRun::Success { results, .. } => {
                     let new = from.max(start)..index;
-                    if let Some(lines) = results {
+                    if let Some(body) = results {
                         for stretch in self.done.clear_stretches(new.clone()) {
-                            self.results.keep(from, stretch, lines);
+                            self.results.keep(from, stretch, body);
                         }
                     }
                     done += self.done.set_range(new);

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use longshore_protocol::{ErrorEntry, RESULT_STRIDE, ResultRun, ResultsPage};
+use longshore_protocol::{ErrorEntry, RESULT_STRIDE, ResultBody, ResultRun, ResultsPage};
 
 use crate::op::MAX_ERRORS;
 
@@ -20,15 +20,15 @@ pub(super) struct Results {
 #[derive(Clone, Debug)]
 struct Kept {
     count: u64,
-    lines: String,
+    body: ResultBody,
 }
 
 impl Results {
-    /// Stores the part `kept` of a committed run; `lines` are the lines of the whole run, which
-    /// begins at `from`.
-    pub(super) fn keep(&mut self, from: u64, kept: Range<u64>, lines: &str) {
-        let lines = cut_lines(lines, kept.start - from, kept.end - kept.start);
-        self.runs.insert(kept.start, Kept { count: kept.end - kept.start, lines });
+    /// Stores the part `kept` of a committed run; `body` is that of the whole run, which begins at
+    /// `from`.
+    pub(super) fn keep(&mut self, from: u64, kept: Range<u64>, body: &ResultBody) {
+        let body = body.part(kept.start - from, kept.end - kept.start);
+        self.runs.insert(kept.start, Kept { count: kept.end - kept.start, body });
     }
 
     /// The runs that overlap `range`, until their lines reach `max_bytes`.
@@ -44,8 +44,8 @@ impl Results {
             if end <= range.start {
                 continue;
             }
-            page.runs.push(ResultRun { from, lines: kept.lines.clone(), count: kept.count });
-            bytes += kept.lines.len() as u64;
+            page.runs.push(ResultRun { from, body: kept.body.clone(), count: kept.count });
+            bytes += kept.body.text().len() as u64;
             if bytes >= max_bytes {
                 page.next = end.min(range.end);
                 break;
@@ -53,16 +53,6 @@ impl Results {
         }
         page
     }
-}
-
-/// `count` lines of a run's text after the first `skip`; for an object, its URL with the line at
-/// which they begin.
-fn cut_lines(lines: &str, skip: u64, count: u64) -> String {
-    if lines.starts_with('@') {
-        return if skip == 0 { lines.to_owned() } else { format!("{lines}#{skip}") };
-    }
-    let take = |n: u64| usize::try_from(n).expect("a run with results is at most a stride long");
-    lines.split_inclusive('\n').skip(take(skip)).take(take(count)).collect()
 }
 
 /// The errors of failed subtasks; the newest [`MAX_ERRORS`].
@@ -110,20 +100,6 @@ mod tests {
     use longshore_protocol::{NodeId, Timestamp};
 
     use super::*;
-
-    #[track_caller]
-    fn check_cut(lines: &str, skip: u64, count: u64, expected: &str) {
-        assert_eq!(cut_lines(lines, skip, count), expected);
-    }
-
-    #[test]
-    fn a_part_of_a_run_keeps_its_own_lines() {
-        check_cut("0\n1\n2\n3\n", 0, 4, "0\n1\n2\n3\n");
-        check_cut("0\n1\n2\n3\n", 1, 2, "1\n2\n");
-        check_cut("0\n1\n2\n3\n", 3, 1, "3\n");
-        check_cut("@s3://b/o", 0, 2, "@s3://b/o");
-        check_cut("@s3://b/o", 7, 2, "@s3://b/o#7");
-    }
 
     #[test]
     fn of_too_many_errors_the_newest_are_kept() {

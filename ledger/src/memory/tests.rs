@@ -339,15 +339,15 @@ fn a_bit_that_is_set_counts_once_and_keeps_its_result() {
     // Somebody else was first with 2, 3 and 6.
     counts.done.set_range(2..4);
     counts.done.set_range(6..7);
-    let results = Some("0\n1\n2\n3\n4\n5\n6\n".to_owned());
+    let results = Some("0\n1\n2\n3\n4\n5\n6\n".into());
     let runs = vec![OutcomeRun::Success { count: 7, results }];
     let commit = Commit::new(0, runs, Duration::ZERO);
     let mut events = Vec::new();
     counts.commit(&CommitParams::new(opened[0].chunk, token(1), commit), now, &mut events).unwrap();
     assert_eq!(counts.counts.done, 4);
     let page = counts.results.page(0..8, 99);
-    let kept: Vec<_> = page.runs.iter().map(|run| (run.from, run.lines.as_str())).collect();
-    assert_eq!(kept, [(0, "0\n1\n"), (4, "4\n5\n")]);
+    let kept: Vec<_> = page.runs.iter().map(|run| (run.from, run.body.text())).collect();
+    assert_eq!(kept, [(0, "0\n1\n".into()), (4, "4\n5\n".into())]);
     // Failures of what is done are no failures.
     counts.done.set_range(7..8);
     let runs = vec![OutcomeRun::Failed { error: "late".into() }];

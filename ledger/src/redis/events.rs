@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use longshore_protocol::JobId;
+use longshore_protocol::{Backoff, JobId};
 use redis::aio::ConnectionLike;
 use redis::{PushInfo, PushKind, Value};
 use serde::Deserialize;
@@ -37,13 +37,13 @@ struct RedisEvents {
     ledger: RedisLedger,
     topic: Topic,
     followed: Option<Followed>,
-    pause: Duration,
+    backoff: Backoff,
 }
 
 impl RedisLedger {
     pub(super) async fn follow_events(&self, topic: Topic) -> Result<Box<dyn Events>, Error> {
-        let (followed, pause) = (None, FIRST_PAUSE);
-        let mut events = RedisEvents { ledger: self.clone(), topic, followed, pause };
+        let backoff = Backoff::doubling(FIRST_PAUSE, LONGEST_PAUSE);
+        let mut events = RedisEvents { ledger: self.clone(), topic, followed: None, backoff };
         events.connect().await?;
         Ok(Box::new(events))
     }
@@ -60,7 +60,7 @@ impl RedisEvents {
             connection.map(|connection| connection_watch::join(&connection, run));
         followed.round_trips.iter().for_each(|took| self.ledger.round_trips().note(*took));
         self.followed = Some(followed);
-        self.pause = FIRST_PAUSE;
+        self.backoff.reset();
         Ok(())
     }
 
@@ -74,8 +74,7 @@ impl RedisEvents {
                 warn!(%error, "hints unavailable until Redis can be reached");
                 is_told = true;
             }
-            sleep(self.pause).await;
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            sleep(self.backoff.next_pause()).await;
         }
         if is_told {
             info!("hints available again");

@@ -376,10 +376,10 @@ fn push_run(part: &mut Arguments, run: &OutcomeRun) {
             part.push("success");
             part.push(count);
         }
-        OutcomeRun::Success { count, results: Some(lines) } => {
+        OutcomeRun::Success { count, results: Some(body) } => {
             part.push("results");
             part.push(count);
-            part.push(packing::pack(*count, lines));
+            part.push(packing::pack(*count, &body.text()));
         }
         OutcomeRun::Retry { error, delay } => {
             part.push("retry");

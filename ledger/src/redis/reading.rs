@@ -201,7 +201,7 @@ pub(super) fn results_page(mut reply: Reply) -> Result<ResultsPage, Error> {
         let kept = reply.word()?;
         let lines = packing::unpack(kept)
             .map_err(|detail| corrupt("results", format!("the run from {from} on: {detail}")))?;
-        runs.push(ResultRun { from, count, lines });
+        runs.push(ResultRun { from, count, body: lines.into() });
     }
     Ok(ResultsPage { runs, next })
 }

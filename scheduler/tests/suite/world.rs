@@ -36,7 +36,7 @@ impl Clock for TokioClock {
 pub(crate) type Handler = fn(u64, u32) -> OutcomeRun;
 
 pub(crate) fn succeed(index: u64, _: u32) -> OutcomeRun {
-    OutcomeRun::Success { count: 1, results: Some(format!("{index}\n")) }
+    OutcomeRun::Success { count: 1, results: Some(format!("{index}\n").into()) }
 }
 
 pub(crate) fn fail_once(index: u64, attempt: u32) -> OutcomeRun {

@@ -1,6 +1,6 @@
 //! Fuzz targets of chunk messages and of the answers of tasks.
 
-use longshore_protocol::{ChunkMessage, Outcome};
+use longshore_protocol::{ChunkMessage, Outcome, ResultBody};
 use longshore_worker::fuzzing;
 
 /// The maximum length of an error, which quotes the beginning of the answer.
@@ -36,8 +36,8 @@ pub(crate) fn output(bytes: &[u8]) {
         Err(other) => panic!("{other:?}"),
     }
     let text = String::from_utf8_lossy(bytes);
-    if let Some((url, _)) = fuzzing::pointer(&text) {
-        assert!(text.contains(url));
+    if let ResultBody::Object { url, .. } = ResultBody::from(&*text) {
+        assert!(text.contains(&url));
     }
 }
 

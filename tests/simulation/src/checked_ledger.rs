@@ -14,8 +14,8 @@ use longshore_ledger::{
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkId, ChunkMessage, JobId, LivenessTerms, NodeId, OutcomeRun, RESULT_STRIDE, Timestamp,
-    Token,
+    ChunkId, ChunkMessage, JobId, LivenessTerms, NodeId, OutcomeRun, RESULT_STRIDE, ResultBody,
+    Timestamp, Token,
 };
 
 use crate::history::{Holder, Holders};
@@ -347,10 +347,11 @@ impl World {
         let mut from = commit.from;
         for run in &commit.runs {
             if let OutcomeRun::Success { results: Some(results), .. } = run {
-                let lines = if results.starts_with('@') {
-                    history.written.get(&(job, from, token)).cloned().unwrap_or_default()
-                } else {
-                    lines(results.as_bytes())
+                let lines = match results {
+                    ResultBody::Lines(text) => lines(text.as_bytes()),
+                    ResultBody::Object { .. } => {
+                        history.written.get(&(job, from, token)).cloned().unwrap_or_default()
+                    }
                 };
                 let counted = (from..).zip(lines).filter(|(index, _)| {
                     (from..from + run.len()).contains(index)
@@ -409,15 +410,14 @@ impl World {
             && let Some(to) = to.filter(|to| *to > end)
             && end / RESULT_STRIDE == (to - 1) / RESULT_STRIDE
         {
-            let results = Some("0\n".repeat((to - end) as usize));
+            let results = Some("0\n".repeat((to - end) as usize).into());
             commit.runs.push(OutcomeRun::Success { count: to - end, results });
         }
         if self.is_sabotaged(Sabotage::ShiftResults) {
             for run in &mut commit.runs {
-                if let OutcomeRun::Success { results: Some(lines), .. } = run {
+                if let OutcomeRun::Success { results: Some(ResultBody::Lines(lines)), .. } = run {
                     let shifted = |line: &str| match line.parse::<u64>() {
                         Ok(value) => format!("{}\n", value + 1),
-                        // A line that refers to an object.
                         Err(_) => format!("{line}\n"),
                     };
                     *lines = lines.lines().map(shifted).collect();

@@ -9,7 +9,9 @@ use longshore_ledger::{Ledger, RetryParams};
 use longshore_producer::{Client, JobDocument};
 use longshore_protocol::SchedulerId;
 use longshore_scheduler::{Expand, Scheduler};
-use longshore_worker::{CancellationToken, Config, Context, Inputs, Machine, TaskError, Worker};
+use longshore_worker::{
+    CancellationToken, Config, Context, Environment, Inputs, TaskError, Worker,
+};
 
 use crate::broker::RemoteBroker;
 use crate::ledger::RemoteLedger;
@@ -130,9 +132,9 @@ async fn live<E: std::fmt::Display>(
 fn worker(process: &Arc<Process>, config: &Config, rng: &Arc<Rng>, kind: Kind) -> Worker {
     let (works, adds, rng) = (process.clone(), process.clone(), rng.clone());
     let alone = process.clone();
-    let machine = Machine::simulated(process.name.clone(), move || rng.next())
+    let environment = Environment::simulated(process.name.clone(), move || rng.next())
         .with_results(RemoteStore::new(process));
-    let mut builder = Worker::builder().machine(machine).config(config.clone());
+    let mut builder = Worker::builder().environment(environment).config(config.clone());
     if process.world.has_exclusive() {
         builder = builder
             .task(EXCLUSIVE, move |ctx: Context, _: serde_json::Value| {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use longshore_broker::{Broker, Queue};
 use longshore_ledger::{Ledger, ResultsParams};
 use longshore_protocol::state::JobState;
-use longshore_protocol::{JobId, JobSummary};
+use longshore_protocol::{JobId, JobSummary, ResultBody};
 use tokio::runtime::RngSeed;
 use tokio::time::Instant;
 
@@ -205,7 +205,7 @@ async fn await_cleanup(world: &World) {
             let page =
                 world.ledger.results(job.id, &ResultsParams::new(0..u64::MAX, u64::MAX)).await;
             let runs = page.unwrap_or_default().runs;
-            named += runs.iter().filter(|run| run.lines.starts_with('@')).count();
+            named += runs.iter().filter(|run| run.body.url().is_some()).count();
         }
         if world.objects.lock().len() <= named {
             return;
@@ -262,7 +262,7 @@ async fn check_results(world: &World, job: &Job, summary: &JobSummary) {
         .unwrap_or_default();
     let mut found = 0;
     for run in &page.runs {
-        for (index, line) in (run.from..run.from + run.count).zip(lines_of(world, &run.lines)) {
+        for (index, line) in (run.from..run.from + run.count).zip(lines_of(world, &run.body)) {
             found += 1;
             let expected = job.value(index);
             let value = line.parse::<u64>().map(|number| number % MARK);
@@ -288,11 +288,13 @@ async fn check_results(world: &World, job: &Job, summary: &JobSummary) {
     }
 }
 
-/// The lines of a run, which are in an object if it is `@URL` or `@URL#k` (from line k on).
-fn lines_of(world: &World, run: &str) -> Vec<String> {
-    let Some(place) = run.trim_end().strip_prefix('@') else { return lines(run.as_bytes()) };
-    let (url, skip) = place.rsplit_once('#').unwrap_or((place, "0"));
+/// The lines of a run, from the object that holds them if there is one.
+fn lines_of(world: &World, body: &ResultBody) -> Vec<String> {
+    let (url, first_line) = match body {
+        ResultBody::Lines(text) => return lines(text.as_bytes()),
+        ResultBody::Object { url, first_line } => (url, *first_line),
+    };
     let objects = world.objects.lock();
     let all = objects.get(url).map(|bytes| lines(bytes)).unwrap_or_default();
-    all.into_iter().skip(skip.parse().expect("the number of a line")).collect()
+    all.into_iter().skip(usize::try_from(first_line).expect("the number of a line")).collect()
 }

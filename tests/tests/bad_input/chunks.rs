@@ -10,7 +10,7 @@ use super::{LONG, Site};
 /// The text in the worker's log for a message that it drops; empty if it asks the ledger.
 type LogText = &'static str;
 
-const NO_CHUNK: &str = "a message that is no chunk is dropped";
+const NO_CHUNK: &str = "unreadable chunk message dropped";
 const UNKNOWN: &str = "0193a0c5-7e1c-7000-8000-00000000dead";
 
 /// Name, message and log text. `ENDED`, `PAUSED` and `RUNNING` stand for the ids of such jobs.

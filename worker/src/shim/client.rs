@@ -1,4 +1,4 @@
-//! The worker's end: a pool of shims, and the command that each of them holds.
+//! The worker's end of shims: a pool of them, and the command that each runs.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,11 +21,11 @@ use super::wire::{
 use super::{ARGUMENTS, NAME, program, tree};
 use crate::supervisor;
 
-/// From SIGTERM to SIGKILL.
+/// The time from SIGTERM to SIGKILL.
 pub(crate) const TERM_GRACE: Duration = Duration::from_secs(2);
 
-/// What was killed is gone within this time, unless the system itself is stuck with it. Then it is
-/// left to the shim, which goes on until it is gone.
+/// Killed processes are gone within this time, unless the kernel is stuck with them. They are left
+/// to the shim then, which goes on until they are gone.
 const KILLED_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long this program may take to become a shim.
@@ -40,20 +40,21 @@ pub(crate) struct Shims {
 struct Shim {
     control: UnixStream,
     process: Child,
-    /// Of replies, what was read so far.
+    /// The bytes of the next reply that were read so far.
     read: Vec<u8>,
 }
 
-/// A running command and whatever it started. Dropped before it is empty, all of that is killed.
+/// A running command and all processes that it started. Dropped before it is empty, the shim kills
+/// them.
 pub(crate) struct Group {
-    /// Gone once it is known to be useless.
+    /// `None` once the shim is lost.
     shim: Option<Shim>,
     pool: Arc<Shims>,
     status: Option<ExitStatus>,
     is_empty: bool,
 }
 
-/// Our ends of a command's pipes.
+/// The worker's ends of a command's pipes.
 pub(crate) struct Pipes {
     pub(crate) stdin: Sender,
     pub(crate) stdout: Receiver,
@@ -64,7 +65,7 @@ impl Shims {
     /// Starts a command.
     ///
     /// # Errors
-    /// Those of the system, as if it had been started from here.
+    /// Those of the system, as if the worker had started the command itself.
     pub(crate) async fn start(self: &Arc<Self>, request: &Request) -> io::Result<(Group, Pipes)> {
         let ((stdin, our_stdin), (our_stdout, stdout), (our_stderr, stderr)) =
             (io::pipe()?, io::pipe()?, io::pipe()?);
@@ -78,7 +79,7 @@ impl Shims {
             None => Shim::new().await?,
         };
         let (pool, status) = (self.clone(), None);
-        // While this is under way the command may have started already.
+        // From here on the command may have started: dropping the group kills it.
         let mut group = Group { shim: Some(shim), pool, status, is_empty: false };
         let theirs = [stdin.into(), stdout.into(), stderr.into()];
         match group.shim().ask(request, theirs).await {
@@ -95,11 +96,11 @@ impl Shims {
         }
     }
 
-    /// One that is there and free.
+    /// A shim that is idle.
     fn take(&self) -> Option<Shim> {
         loop {
             let shim = self.idle.lock().pop()?;
-            // Nothing is to be read from it, not even the end.
+            // A usable shim has sent nothing, not even the end of its socket.
             if shim.is_quiet() {
                 return Some(shim);
             }
@@ -119,13 +120,14 @@ impl Shim {
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        // Meant for us, unless somebody else set it. What the shim starts inherits its environment.
+        // The variable is meant for this program, unless the operator set it. Commands inherit the
+        // environment of the shim.
         let (bound, set_by_us) = supervisor::MALLOC_BOUND;
         if std::env::var(bound).as_deref() == Ok(set_by_us) {
             command.env_remove(bound);
         }
         let process = command.spawn()?;
-        // Its end of the pair goes with the command.
+        // Closes the shim's end of the pair in this process.
         drop(command);
         let mut shim = Self { control: UnixStream::from_std(ours)?, process, read: Vec::new() };
         match timeout(READY_WITHIN, shim.reply()).await {
@@ -139,7 +141,7 @@ impl Shim {
         }
     }
 
-    /// Asks for a start; gives the answer.
+    /// Asks the shim to start a command; gives the reply.
     async fn ask(&mut self, request: &Request, pipes: [OwnedFd; 3]) -> io::Result<(u8, i32)> {
         let control = &self.control;
         let send = || send_pipes(control.as_fd(), &pipes);
@@ -149,7 +151,7 @@ impl Shim {
         self.reply().await
     }
 
-    /// Safe to drop: what has been read stays.
+    /// Reads the next reply. Dropping the future loses nothing.
     async fn reply(&mut self) -> io::Result<(u8, i32)> {
         loop {
             if let Some(reply) = self.ready() {
@@ -162,7 +164,7 @@ impl Shim {
         }
     }
 
-    /// A reply that is here already.
+    /// The next reply, if it has arrived.
     fn ready(&mut self) -> Option<(u8, i32)> {
         if self.read.len() < REPLY {
             let _ = self.control.try_read_buf(&mut self.read);
@@ -172,7 +174,7 @@ impl Shim {
         Some((letter, i32::from_le_bytes([a, b, c, d])))
     }
 
-    /// Whether it is there and has nothing to say.
+    /// Whether the shim lives and has sent nothing.
     fn is_quiet(&self) -> bool {
         let read = self.control.try_read(&mut [0; 1]);
         self.read.is_empty() && read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
@@ -180,16 +182,16 @@ impl Shim {
 }
 
 impl Group {
-    /// Waits for the program itself; what it started may go on.
+    /// Waits for the program itself; processes that it started may go on.
     ///
     /// # Errors
-    /// When the shim was killed. What it held was killed too, as far as it can be found.
+    /// When the shim was killed. Its processes are killed too, as far as they can be found.
     pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
         loop {
             if let Some(status) = self.status {
                 return Ok(status);
             }
-            self.hear().await?;
+            self.read_reply().await?;
         }
     }
 
@@ -201,23 +203,23 @@ impl Group {
         self.status.is_none() && self.shim.is_some()
     }
 
-    /// How the program ended, as far as that is known.
+    /// How the program ended; `None` as long as that is unknown.
     pub(crate) fn status(&self) -> Option<ExitStatus> {
         self.status
     }
 
-    /// Asks all of it to end, and after [`TERM_GRACE`] makes it.
+    /// Asks all processes to end, and kills them after [`TERM_GRACE`].
     pub(crate) async fn end(&mut self) {
         self.until_empty(END, TERM_GRACE + KILLED_WITHIN).await;
     }
 
-    /// Ends at once whatever is left.
+    /// Kills all processes.
     pub(crate) async fn kill(&mut self) {
         self.until_empty(KILL, KILLED_WITHIN).await;
     }
 
     async fn until_empty(&mut self, letter: u8, within: Duration) {
-        // What the shim has said already may make it unnecessary.
+        // Replies that have arrived may make the request unnecessary.
         self.is_running();
         let empty = async {
             if self.is_empty || self.shim.is_none() {
@@ -226,12 +228,12 @@ impl Group {
             if self.shim().control.write_all(&[letter]).await.is_err() {
                 return self.lose();
             }
-            while !self.is_empty && self.hear().await.is_ok() {}
+            while !self.is_empty && self.read_reply().await.is_ok() {}
         };
         let _ = timeout(within, empty).await;
     }
 
-    async fn hear(&mut self) -> io::Result<()> {
+    async fn read_reply(&mut self) -> io::Result<()> {
         let Some(shim) = &mut self.shim else { return Err(garbled()) };
         match shim.reply().await {
             Ok(reply) => self.note(reply),
@@ -251,7 +253,7 @@ impl Group {
         }
     }
 
-    /// Somebody killed the shim. Whatever has not left its session can still be found.
+    /// The shim was killed. Processes that have not left its session can still be found.
     fn lose(&mut self) {
         let id = self.shim.take().and_then(|shim| shim.process.id());
         if let Some(session) = id.and_then(|id| i32::try_from(id).ok()) {
@@ -271,7 +273,7 @@ impl Drop for Group {
         if let Some(shim) = self.shim.take_if(|_| self.is_empty) {
             self.pool.idle.lock().push(shim);
         }
-        // Else its end of the socket goes, and the shim kills what it holds.
+        // Otherwise the socket is closed, and the shim kills its processes.
     }
 }
 

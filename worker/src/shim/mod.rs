@@ -1,4 +1,4 @@
-//! Shims: the processes that hold what commands start.
+//! Shims: processes that hold all processes which a command starts.
 //!
 //! ```text
 //!   worker -- what to run, three pipes --> shim -- starts --> command -- starts --> anything
@@ -6,9 +6,9 @@
 //! ```
 //!
 //! A shim is this program once more under another name. It runs one command at a time and is the
-//! subreaper of whatever that starts, so that neither a new session nor a double fork leads out of
-//! its reach. When the worker ends, however it ends, the shim reads the end of its socket and kills
-//! what it holds. Deliberately absent: anything about subtasks.
+//! subreaper of all processes that the command starts, so that neither a new session nor a double
+//! fork leads out of its reach. When the worker ends in any way, the shim reads the end of its
+//! socket and kills these processes. Deliberately absent: anything about subtasks.
 
 mod client;
 mod server;
@@ -22,22 +22,22 @@ use std::sync::OnceLock;
 pub(crate) use client::{Group, Pipes, Shims, TERM_GRACE};
 pub(crate) use wire::Request;
 
-/// The name of a shim among processes. It does not contain the program's own, so that a
-/// `pkill -9` by that name leaves the shims to do their work.
+/// The process name of a shim. It does not contain the program's own name, so that a `pkill -9` by
+/// that name leaves the shims to kill the commands.
 const NAME: &str = "command-shim";
 
-/// The file of this program, also after another one has taken its place.
+/// The file of this program, also after an upgrade replaced it.
 const PROGRAM: &str = "/proc/self/exe";
 
-/// With which arguments a new start of this program reaches [`init_with`] or its like.
+/// The arguments with which a new start of this program reaches [`init_with`].
 static ARGUMENTS: OnceLock<Vec<OsString>> = OnceLock::new();
 
-/// Lets this program hold the processes of its command tasks; to be called first in `main`.
+/// Prepares this program to run command tasks; to be called first in `main`.
 ///
 /// Each command runs below a small process, which is this program started once more: there, this
-/// call never comes back. A program that calls [`supervise_from_env`](crate::supervise_from_env)
-/// need not call it: then, what comes before that is done once for each command that runs at the
-/// same time.
+/// call never returns. A program that calls [`supervise_from_env`](crate::supervise_from_env) need
+/// not call it; the code before that call then runs once for each command that runs at the same
+/// time.
 ///
 /// ```no_run
 /// longshore_worker::init();
@@ -47,8 +47,8 @@ pub fn init() {
     init_with::<OsString>([]);
 }
 
-/// [`init`] for programs that get here only with certain arguments, such as tests: with these,
-/// and under whatever name, a new start has to come here without doing anything else.
+/// [`init`] for programs that get here only with certain arguments, such as tests: started with
+/// these arguments under any name, the program has to come here without doing anything else.
 pub fn init_with<S: Into<OsString>>(arguments: impl IntoIterator<Item = S>) {
     if std::env::args_os().next().is_some_and(|name| name == NAME) {
         std::process::exit(match server::run() {
@@ -64,9 +64,8 @@ pub(crate) fn is_prepared() -> bool {
     ARGUMENTS.get().is_some()
 }
 
-/// What to execute to start this program once more, and the name to give it. That is the program
-/// which runs, and not one that an upgrade has put in its place: the two might not understand each
-/// other.
+/// The file to execute to start this program once more, and the process name to give it. It is the
+/// program that runs, not one that an upgrade put in its place: the two might not be compatible.
 pub fn program() -> (PathBuf, OsString) {
     use std::os::unix::fs::MetadataExt;
     let id = |path: &std::path::Path| std::fs::metadata(path).map(|it| (it.dev(), it.ino())).ok();

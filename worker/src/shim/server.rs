@@ -1,4 +1,4 @@
-//! The shim's own life: one thread that starts commands, reaps, and kills.
+//! The shim process: one thread that starts commands, reaps processes, and kills them.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use longshore_protocol::Backoff;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     Pid, Signal, WaitOptions, kill_process_group, set_child_subreaper, setsid, wait,
@@ -23,46 +24,46 @@ use super::wire::{
 use super::{NAME, tree};
 use crate::supervisor;
 
-/// How often what was killed is looked at until it is gone, at first and at last.
-const SOON: Duration = Duration::from_millis(2);
-const LATER: Duration = Duration::from_millis(200);
+/// The pauses between two looks at killed processes, until they are gone.
+const KILL_BACKOFF: Backoff =
+    Backoff::doubling(Duration::from_millis(2), Duration::from_millis(200));
 
-/// What is to become of what we hold.
+/// The state of the command and of the processes that it started.
 #[derive(Clone, Copy)]
 enum Phase {
-    /// There is nothing.
+    /// There is no process.
     Idle,
-    /// It runs.
+    /// The command runs.
     Running,
-    /// It was asked to end, and is killed then.
+    /// The processes were asked to end, and are killed at this time.
     Ending(Instant),
-    /// It is killed, and looked at again after this time.
-    Killing(Duration),
+    /// The processes are being killed, again after each pause of this backoff until they are gone.
+    Killing(Backoff),
 }
 
 struct Server {
     control: UnixStream,
-    /// Says that a child ended.
+    /// Readable once a child has ended.
     ended: UnixStream,
-    /// Whether the worker is there.
-    is_attended: bool,
+    /// Whether the worker is connected.
+    is_connected: bool,
     phase: Phase,
     leader: Option<Pid>,
     replies: Vec<u8>,
 }
 
-/// Serves the worker at the other end of standard input, until it has gone and nothing is left.
+/// Serves the worker at the other end of standard input, until it is gone and no process is left.
 pub(super) fn run() -> io::Result<()> {
     let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     control.set_nonblocking(false)?;
-    // A session without a terminal: a command that asks for a password is refused at once, where
-    // in the background of a terminal it would be stopped for ever.
+    // A session without a terminal: a command that asks for a password fails at once. In the
+    // background of a terminal it would be stopped for ever.
     let _ = setsid();
     let name = std::ffi::CString::new(NAME).expect("no zero");
     let _ = nix::sys::prctl::set_name(&name);
     set_child_subreaper(Some(rustix::process::getpid()))?;
-    // What stops a whole unit or terminal is for the worker to heed; here it must not end what
-    // holds the commands. They themselves start with the defaults.
+    // The worker reacts to signals that stop a whole unit or terminal; they must not end its shims.
+    // Commands start with the default signal handlers.
     for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT] {
         signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
     }
@@ -70,8 +71,8 @@ pub(super) fn run() -> io::Result<()> {
     ended.set_nonblocking(true)?;
     signal_hook::low_level::pipe::register(SIGCHLD, on_end)?;
     let replies = reply(READY, 0).to_vec();
-    let (is_attended, phase, leader) = (true, Phase::Idle, None);
-    Server { control, ended, is_attended, phase, leader, replies }.serve()
+    let (is_connected, phase, leader) = (true, Phase::Idle, None);
+    Server { control, ended, is_connected, phase, leader, replies }.serve()
 }
 
 impl Server {
@@ -79,7 +80,7 @@ impl Server {
         loop {
             self.look_after();
             self.answer();
-            if !self.is_attended && matches!(self.phase, Phase::Idle) {
+            if !self.is_connected && matches!(self.phase, Phase::Idle) {
                 return Ok(());
             }
             if self.is_asked()? {
@@ -90,25 +91,24 @@ impl Server {
             }
         }
     }
-
-    /// Waits for a request, the end of a child, or the time to look again; tells if it is a
+    /// Waits for a request, the end of a child, or the time to look again; tells if there is a
     /// request.
     fn is_asked(&self) -> io::Result<bool> {
         let pause = match self.phase {
             Phase::Idle | Phase::Running => None,
             Phase::Ending(until) => Some(until.saturating_duration_since(Instant::now())),
-            Phase::Killing(pause) => Some(pause),
+            Phase::Killing(mut backoff) => Some(backoff.next_pause()),
         };
         let pause = pause.map(|pause| Timespec::try_from(pause).expect("a short time"));
-        let mut watched = vec![PollFd::new(&self.ended, PollFlags::IN)];
-        if self.is_attended {
-            watched.push(PollFd::new(&self.control, PollFlags::IN));
+        let mut polled = vec![PollFd::new(&self.ended, PollFlags::IN)];
+        if self.is_connected {
+            polled.push(PollFd::new(&self.control, PollFlags::IN));
         }
-        match poll(&mut watched, pause.as_ref()) {
+        match poll(&mut polled, pause.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let is_asked = watched.get(1).is_some_and(|control| !control.revents().is_empty());
+        let is_asked = polled.get(1).is_some_and(|control| !control.revents().is_empty());
         // Read before children are looked for, so that none that ends meanwhile is missed.
         while io::Read::read(&mut &self.ended, &mut [0; 64]).is_ok_and(|read| read > 0) {}
         Ok(is_asked)
@@ -120,18 +120,18 @@ impl Server {
                 Ok(request) => self.start(&request, pipes),
                 Err(_) => self.leave(),
             },
-            // Too late: it has ended in the meantime, and that was said.
+            // The command has ended in the meantime, and the reply was sent.
             (END | KILL, _, Phase::Idle) => {}
             (END, _, Phase::Running) => {
                 for process in tree::below_us() {
                     process.signal(Signal::TERM);
-                    // One that is stopped could not even end.
+                    // A stopped process could not react.
                     process.signal(Signal::CONT);
                 }
                 self.phase = Phase::Ending(Instant::now() + TERM_GRACE);
             }
             (END, _, _) => {}
-            (KILL, ..) => self.phase = Phase::Killing(SOON),
+            (KILL, ..) => self.phase = Phase::Killing(KILL_BACKOFF),
             _ => self.leave(),
         }
     }
@@ -156,14 +156,14 @@ impl Server {
                 self.replies.extend(reply(STARTED, 0));
             }
             Err(error) => {
-                // Only what the program is called can be wrong without the system saying so.
+                // Only a program name with a zero byte fails without an error of the system.
                 let number = error.raw_os_error().unwrap_or(nix::errno::Errno::EINVAL as i32);
                 self.replies.extend(reply(FAILED, number));
             }
         }
     }
 
-    /// Reaps whatever has ended, and goes on with killing what has to go.
+    /// Reaps processes that have ended, and goes on killing those that have to go.
     fn look_after(&mut self) {
         let is_empty = !self.reap();
         match self.phase {
@@ -174,25 +174,28 @@ impl Server {
             }
             Phase::Running => {}
             Phase::Ending(until) if Instant::now() < until => {}
-            Phase::Ending(_) => self.kill(SOON),
-            Phase::Killing(pause) => self.kill(pause),
+            Phase::Ending(_) => self.kill(KILL_BACKOFF),
+            Phase::Killing(backoff) => self.kill(backoff),
         }
     }
 
-    /// Kills all that live now. Each end hands its own children to us, so none escapes for long.
-    fn kill(&mut self, pause: Duration) {
+    /// Kills all living processes. The children of each become children of the shim, so none
+    /// escapes for long.
+    fn kill(&mut self, mut backoff: Backoff) {
         for process in tree::below_us() {
             process.signal(Signal::KILL);
         }
         if let Some(leader) = self.leader {
-            // Without a `/proc` of our own this is all that can be done; the number is the
-            // leader's until we have reaped it.
+            // Without a `/proc` of the shim's own process namespace nothing more can be done. The
+            // process id is the leader's until it is reaped.
             let _ = kill_process_group(leader, Signal::KILL);
         }
-        self.phase = Phase::Killing((pause * 2).min(LATER));
+        // The next pause is the one after this.
+        backoff.next_pause();
+        self.phase = Phase::Killing(backoff);
     }
 
-    /// Tells whether any child is left.
+    /// Reaps children; tells whether any is left.
     fn reap(&mut self) -> bool {
         loop {
             match wait(WaitOptions::NOHANG) {
@@ -208,17 +211,17 @@ impl Server {
     }
 
     fn answer(&mut self) {
-        if self.is_attended && (&self.control).write_all(&self.replies).is_err() {
+        if self.is_connected && (&self.control).write_all(&self.replies).is_err() {
             self.leave();
         }
         self.replies.clear();
     }
 
-    /// The worker is gone: nobody wants what still runs.
+    /// The worker is gone: processes that still run are killed.
     fn leave(&mut self) {
-        self.is_attended = false;
+        self.is_connected = false;
         if !matches!(self.phase, Phase::Idle) {
-            self.phase = Phase::Killing(SOON);
+            self.phase = Phase::Killing(KILL_BACKOFF);
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Trees of processes, as `/proc` shows them.
+//! Process trees, read from `/proc`.
 //!
-//! A process is named by its number and the time of its start: a number alone may belong to
-//! somebody else by the time that it is used.
+//! A process is identified by its id and the time of its start: an id alone may belong to another
+//! process by the time that it is used.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ pub(crate) struct Process {
     pub(crate) pid: Pid,
     parent: i32,
     session: i32,
-    /// In ticks since the machine started.
+    /// When the process started, in ticks since the host started.
     begun: u64,
 }
 
@@ -41,11 +41,11 @@ pub(crate) fn of_session(session: i32) -> Vec<Process> {
 }
 
 impl Process {
-    /// Sends a signal to this very process. It may be gone, or not be ours to signal.
+    /// Sends a signal to exactly this process. It may be gone, or not permitted to be signalled.
     pub(crate) fn signal(&self, signal: Signal) {
         let is_same = || read(self.pid).is_some_and(|now| now.begun == self.begun);
         match pidfd_open(self.pid, PidfdFlags::empty()) {
-            // The descriptor stands for whatever had the number when it was opened.
+            // The descriptor is for the process that had the id when it was opened.
             Ok(process) if is_same() => drop(pidfd_send_signal(process, signal)),
             // A kernel older than 5.3.
             Err(Errno::NOSYS) if is_same() => drop(kill_process(self.pid, signal)),
@@ -54,7 +54,7 @@ impl Process {
     }
 }
 
-/// Whether `/proc` is that of our own process namespace. With numbers of another one, strangers
+/// Whether `/proc` is that of this process namespace. With ids of another one, wrong processes
 /// would be killed.
 fn is_ours() -> bool {
     let ours = getpid().as_raw_nonzero().to_string();
@@ -70,13 +70,14 @@ fn all() -> Vec<Process> {
     numbers.filter_map(read).collect()
 }
 
-/// A process that lives; one that only waits to be reaped does not.
+/// Reads a living process; `None` for one that only waits to be reaped.
 fn read(pid: Pid) -> Option<Process> {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
     parse(pid, &stat)
 }
 
-/// See proc_pid_stat(5). The name of a program may hold anything, brackets and spaces included.
+/// Parses `/proc/PID/stat`, see proc_pid_stat(5). The name of a program may hold any characters,
+/// brackets and spaces included.
 fn parse(pid: Pid, stat: &str) -> Option<Process> {
     let (_, rest) = stat.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_proc_is_read_whatever_the_program_is_called() {
+    fn a_stat_line_is_parsed_whatever_the_program_is_called() {
         let rest =
             " 7 42 40 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 5551212 1000 1 18446744073709551615";
         let line = format!("42 (a) S) b) S{rest}");
@@ -105,13 +106,13 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_now_belongs_to_somebody_else_gets_no_signal() {
+    fn a_process_id_that_now_belongs_to_another_process_gets_no_signal() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep");
         let number = i32::try_from(child.id()).expect("a pid");
         let found = below_us().into_iter().find(|process| process.pid == pid(number));
         let found = found.expect("our child");
         Process { begun: found.begun - 1, ..found }.signal(Signal::KILL);
-        assert!(read(found.pid).is_some(), "it was another one's number");
+        assert!(read(found.pid).is_some(), "the id was another process's");
         found.signal(Signal::KILL);
         let status = child.wait().expect("our child");
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));

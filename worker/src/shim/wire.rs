@@ -1,8 +1,8 @@
-//! What worker and shim say to each other, over a pair of sockets.
+//! The protocol between worker and shim, over a pair of sockets.
 //!
-//! A request is a letter, for [`START`] with the three pipes of the command and followed by a
-//! length and a [`Request`]; a reply is a letter and a number. Both ends are the same program, so
-//! there is no version.
+//! A request is a letter; [`START`] carries the three pipes of the command, and a length and a
+//! [`Request`] follow. A reply is a letter and a number. Both ends are the same program, so there
+//! is no version.
 
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
@@ -18,12 +18,12 @@ use serde::{Deserialize, Serialize};
 
 /// Run a command. At most one runs at a time.
 pub(super) const START: u8 = b'S';
-/// Ask whatever the command started to end, and later make it.
+/// Ask the command and all processes that it started to end, and kill them later.
 pub(super) const END: u8 = b'E';
-/// Kill whatever the command started.
+/// Kill the command and all processes that it started.
 pub(super) const KILL: u8 = b'K';
 
-/// The shim is there.
+/// The shim is ready.
 pub(super) const READY: u8 = b'r';
 /// The command runs.
 pub(super) const STARTED: u8 = b's';
@@ -31,19 +31,19 @@ pub(super) const STARTED: u8 = b's';
 pub(super) const FAILED: u8 = b'f';
 /// The command itself has ended; the number is its wait status.
 pub(super) const EXITED: u8 = b'x';
-/// Nothing of what it started is left; the shim is free again. Comes once for each command.
+/// No process of the command is left; the shim is idle again. Sent once for each command.
 pub(super) const EMPTY: u8 = b'e';
 
 /// The bytes of a reply.
 pub(super) const REPLY: usize = 5;
 
-/// More than the system allows for arguments and environment.
+/// The longest request, bytes: more than the system allows for arguments and environment.
 const LONGEST: usize = 8 << 20;
 
-/// The pipes of a command.
+/// The number of a command's pipes.
 const PIPES: usize = 3;
 
-/// What to run.
+/// The command to run.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
     /// Program and arguments; never empty.
@@ -57,7 +57,7 @@ pub(crate) struct Request {
 /// Standard input, output and error of a command.
 pub(super) type Stdio = [OwnedFd; PIPES];
 
-/// Sends the letter of [`START`] with the pipes; everything else follows as plain bytes.
+/// Sends the letter of [`START`] with the pipes; the rest of the request follows as plain bytes.
 pub(super) fn send_pipes(socket: BorrowedFd<'_>, pipes: &Stdio) -> io::Result<()> {
     let pipes = pipes.each_ref().map(AsFd::as_fd);
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PIPES))];
@@ -68,14 +68,14 @@ pub(super) fn send_pipes(socket: BorrowedFd<'_>, pipes: &Stdio) -> io::Result<()
     Ok(())
 }
 
-/// What follows the letter of [`START`].
+/// The bytes that follow the letter of [`START`].
 pub(super) fn body(request: &Request) -> Vec<u8> {
     let json = serde_json::to_vec(request).expect("it is plain data");
     let length = u32::try_from(json.len()).expect("a configuration is shorter");
     [&length.to_le_bytes(), json.as_slice()].concat()
 }
 
-/// The next letter, with pipes if there are any; `None` at the end of the conversation.
+/// The next letter, with pipes if there are any; `None` when the worker is gone.
 pub(super) fn receive(socket: &UnixStream) -> io::Result<Option<(u8, Option<Stdio>)>> {
     let mut letter = [0];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PIPES))];
@@ -94,7 +94,7 @@ pub(super) fn receive(socket: &UnixStream) -> io::Result<Option<(u8, Option<Stdi
     Ok(Some((letter[0], pipes.try_into().ok())))
 }
 
-/// Reads what follows the letter of [`START`].
+/// Reads the bytes that follow the letter of [`START`].
 pub(super) fn read_body(mut socket: &UnixStream) -> io::Result<Request> {
     let mut length = [0; 4];
     socket.read_exact(&mut length)?;

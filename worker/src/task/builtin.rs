@@ -1,4 +1,4 @@
-//! The tasks that every worker has.
+//! The built-in tasks that every worker has.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::wordcount::Wordcount;
 use super::{Handler, Instantly, permanent, retryable};
 use crate::Context;
 
-/// All of them by name.
+/// All built-in tasks by name.
 pub(super) fn all() -> HashMap<String, Arc<dyn Handler>> {
     let tasks: [(&str, Arc<dyn Handler>); 7] = [
         ("noop", Arc::new(Instant(noop))),
@@ -64,10 +64,10 @@ fn param<T: DeserializeOwned>(params: &Json, name: &str) -> Option<T> {
     serde_json::from_str(params.pointer(&format!("/{name}"))?).ok()
 }
 
-/// Waits `params.ms` milliseconds, else as many as its input says; its result is that number.
+/// Waits `params.ms` milliseconds, or as many as its input says; its result is that number.
 struct Sleep;
 
-/// No subtask sleeps longer; more is a slip of the unit.
+/// The longest sleep; a longer one is a mistake in the unit.
 const LONGEST_SLEEP_MS: u64 = 7 * 24 * 3_600_000;
 
 #[async_trait]

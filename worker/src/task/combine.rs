@@ -1,4 +1,4 @@
-//! The built-in reduce tasks: pure functions over the results that they combine.
+//! The built-in reduce tasks: pure functions of the results that they combine.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +7,12 @@ use longshore_protocol::{Input, Json, Outcome};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::threads::on_a_thread;
+use super::threads::run_one_on_a_thread;
 use super::{Handler, permanent};
 use crate::Context;
 
-/// A function over the texts of all inputs; gives JSON. Its error says which input is wrong.
+/// A reduce task: a function of the JSON of all inputs that gives JSON. Its error names the wrong
+/// input.
 pub(super) struct Combine(pub(super) fn(&[Json]) -> Result<String, String>);
 
 #[async_trait]
@@ -37,7 +38,7 @@ impl Handler for Combine {
             }
         };
         let combine = self.0;
-        on_a_thread(move || match combine(&inputs) {
+        run_one_on_a_thread(move || match combine(&inputs) {
             Ok(json) => Outcome::Success(json),
             Err(error) => permanent(error),
         })
@@ -99,8 +100,7 @@ pub(super) fn concat(inputs: &[Json]) -> Result<String, String> {
             return Err(format!("concat: inputs[{place}] is {found}, not {expected}"));
         }
         expected = Some(found);
-        // The text is in one form: what stands between the brackets or the quotes is what is
-        // joined.
+        // JSON is compact: joined is the text between the brackets or the quotes.
         let inner = &input.get()[1..input.get().len() - 1];
         if found == "a string" || !inner.is_empty() {
             parts.push(inner);
@@ -112,10 +112,10 @@ pub(super) fn concat(inputs: &[Json]) -> Result<String, String> {
     })
 }
 
-/// Beyond this a floating-point number can't hold a whole number.
+/// Floating-point numbers hold all whole numbers up to this one exactly.
 const EXACT: u128 = 1 << 53;
 
-/// A sum that stays exact, or is refused.
+/// A sum that is exact, or refused.
 #[derive(Default)]
 struct Total {
     whole: i128,

@@ -1,5 +1,5 @@
-//! A command: one process an attempt, the subtask on its standard input, the result on its standard
-//! output.
+//! Tasks that are commands: one process an attempt, the subtask on its standard input, the result
+//! on its standard output.
 
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(super) struct CommandTask {
     pub(super) output: Output,
 }
 
-/// How the conversation with a command ended.
+/// How the exchange with a command ended.
 enum End {
     Exited(ExitStatus),
     TooMuchOutput,
@@ -48,9 +48,9 @@ impl Handler for CommandTask {
         line.push('\n');
         let mut output = Vec::new();
         let mut tail = Tail::default();
-        match talk(&mut group, pipes, &ctx, line, &mut output, &mut tail).await {
+        match exchange(&mut group, pipes, &ctx, line, &mut output, &mut tail).await {
             End::Exited(status) => {
-                process::await_verdict(&ctx, status).await;
+                process::await_stop_signal(&ctx, status).await;
                 classify(status, &output, self.output, &mut tail)
             }
             End::TooMuchOutput => {
@@ -65,8 +65,8 @@ impl Handler for CommandTask {
         self.program.check()
     }
 
-    fn wind_up(&self) -> Duration {
-        process::WIND_UP
+    fn stop_grace(&self) -> Duration {
+        process::STOP_GRACE
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -78,9 +78,9 @@ impl Handler for CommandTask {
     }
 }
 
-/// Feeds the command, reads what it says and waits for its end, all at once. The group is empty
-/// afterwards.
-async fn talk(
+/// Writes the input of a command, reads its output and waits for its end, all at once. The group is
+/// empty afterwards.
+async fn exchange(
     group: &mut Group,
     pipes: Pipes,
     ctx: &Context,
@@ -89,30 +89,29 @@ async fn talk(
     tail: &mut Tail,
 ) -> End {
     let Pipes { mut stdin, stdout, stderr } = pipes;
-    let conversation = async {
+    let pipes = async {
         let feed = async {
             // A command that does not read its input is fine.
             let _ = stdin.write_all(line.as_bytes()).await;
             drop(stdin);
             Ok(())
         };
-        // White space around the JSON is not counted against anybody: allow as much again, and a
-        // little.
+        // White space around the JSON does not count: allow as much again, and a little more.
         let limit = ctx.max_result.saturating_mul(2).saturating_add(1024);
         tokio::try_join!(feed, read_all(stdout, output, limit), read_tail(stderr, tail))
     };
-    tokio::pin!(conversation);
+    tokio::pin!(pipes);
     let mut is_over = false;
     let end = loop {
         tokio::select! {
             () = ctx.cancelled() => break End::Cancelled,
-            said = &mut conversation, if !is_over => match said {
+            read = &mut pipes, if !is_over => match read {
                 Ok(_) => is_over = true,
                 Err(TooMuch) => break End::TooMuchOutput,
             },
             status = group.wait() => break match status {
                 Ok(status) if is_over => End::Exited(status),
-                Ok(status) => match tokio::time::timeout(LINGER, &mut conversation).await {
+                Ok(status) => match tokio::time::timeout(LINGER, &mut pipes).await {
                     Ok(Err(TooMuch)) => End::TooMuchOutput,
                     Ok(Ok(_)) | Err(_) => End::Exited(status),
                 },
@@ -134,7 +133,7 @@ async fn read_all(
     all: &mut Vec<u8>,
     limit: usize,
 ) -> Result<(), TooMuch> {
-    // A broken pipe is an end like any other; the exit status says what it means.
+    // A broken pipe is an end like any other; the exit status tells what it means.
     while pipe.read_buf(all).await.is_ok_and(|read| read > 0) {
         if all.len() > limit {
             return Err(TooMuch);
@@ -151,9 +150,9 @@ async fn read_tail(mut pipe: impl AsyncRead + Unpin, tail: &mut Tail) -> Result<
     Ok(())
 }
 
-fn classify(status: ExitStatus, said: &[u8], output: Output, tail: &mut Tail) -> Outcome {
+fn classify(status: ExitStatus, stdout: &[u8], output: Output, tail: &mut Tail) -> Outcome {
     if status.success() {
-        return match result_of_text(said, output) {
+        return match result_of_text(stdout, output) {
             Ok(json) => Outcome::Success(json),
             Err(outcome) => outcome,
         };
@@ -215,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_that_does_not_exist_is_named() {
+    async fn the_error_names_a_command_that_does_not_exist() {
         let argv = vec!["/no/such/program".to_owned()];
         let program = Program { argv, env: Default::default(), cwd: None };
         let shims = prepared_pool(1).shims.clone();
@@ -226,7 +225,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn input_that_nobody_reads_does_not_fail_the_command() {
+    async fn a_command_that_does_not_read_its_input_succeeds() {
         let big = "x".repeat(1 << 20);
         let outcome = shell("exec 0<&-; echo 1").run(context(&json!(big)), Input::Number(3)).await;
         assert_eq!(outcome, success(1));
@@ -240,14 +239,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_grandchild_that_keeps_the_pipes_open_hangs_nobody() {
+    async fn a_grandchild_that_keeps_the_pipes_open_blocks_nothing() {
         let begun = Instant::now();
         assert_eq!(run("sleep 60 & echo 5").await, success(5));
         assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());
     }
 
     #[tokio::test]
-    async fn cancelling_ends_a_group_that_ignores_sigterm_grandchildren_included() {
+    async fn a_cancel_ends_a_group_that_ignores_sigterm_with_its_grandchildren() {
         let pid_file = tempfile::NamedTempFile::new().expect("a temporary file");
         let path = pid_file.path().display().to_string();
         let script = format!("trap '' TERM; sleep 300 & echo $! > {path}; wait; sleep 300");
@@ -257,7 +256,8 @@ mod tests {
         let pid = wait_for_pid(pid_file.path()).await;
         cancel.cancel();
         assert_eq!(running.await.expect("no panic"), retryable("stopped"));
-        // It was killed before the outcome came; the kernel may take a moment to say so.
+        // The grandchild was killed before the outcome came; the kernel may take a moment to show
+        // it.
         wait_until("the grandchild is gone", || !is_alive(pid)).await;
     }
 
@@ -275,7 +275,7 @@ mod tests {
         }
     }
 
-    /// A zombie that nobody reaps is dead too.
+    /// Whether the process lives; a zombie does not.
     fn is_alive(pid: i32) -> bool {
         std::fs::read_to_string(format!("/proc/{pid}/stat"))
             .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").trim().starts_with('Z'))

@@ -1,20 +1,19 @@
-//! Finds numbers that JSON has no word for.
+//! Finds numbers that JSON can't represent: NaN and the infinities.
 //!
-//! `serde_json` writes NaN and the infinities as `null`, before any formatter of it sees them, so
-//! that a result that went wrong would read like one that is missing. This serializer writes
-//! nothing, and fails at the first such number.
+//! `serde_json` writes them as `null` before any formatter sees them, so that a wrong result would
+//! read like a missing one. This serializer writes nothing, and fails at the first such number.
 
 use std::fmt;
 
 use serde::Serialize;
 use serde::ser::{self, Serializer};
 
-/// The first number in the value that is not finite, as people write it.
+/// The first number in the value that is not finite, as text.
 pub(super) fn first_not_finite(value: &impl Serialize) -> Option<String> {
     value.serialize(Finite).err().and_then(|error| error.0)
 }
 
-/// What was found, or `None` where the value could not be looked at for a reason of its own.
+/// The number that was found; `None` where the value's own serializer failed.
 #[derive(Debug)]
 struct Found(Option<String>);
 
@@ -32,7 +31,7 @@ impl ser::Error for Found {
     }
 }
 
-/// Goes through a value; also its lists, maps and structs.
+/// Visits a value with its lists, maps and structs.
 struct Finite;
 
 macro_rules! ignore {
@@ -195,7 +194,7 @@ impl ser::SerializeMap for Finite {
     type Ok = ();
     type Error = Found;
 
-    /// A key that is no finite number is an error of its own.
+    /// A key that is not finite is an error of `serde_json` itself.
     fn serialize_key<T: Serialize + ?Sized>(&mut self, _: &T) -> Result<(), Found> {
         Ok(())
     }

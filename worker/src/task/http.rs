@@ -1,13 +1,13 @@
-//! A task behind a URL: each attempt is a POST of the subtask as JSON.
+//! Tasks that are URLs: each attempt is a POST of the subtask as JSON.
 //!
-//! | answer | means |
+//! | answer | outcome |
 //! | --- | --- |
 //! | 2xx | success; the body is the result |
-//! | 429, 503; and any status of the next row with `Retry-After` | not now: tried again later,
-//! costs no attempt |
-//! | 408, 409, 421, 423, 425, 5xx but 501 and 505; no answer | the attempt failed; the next one may
-//! succeed |
-//! | everything else | the subtask failed for good |
+//! | 429, 503; a status of the next row with `Retry-After` | not now: again later, costs no attempt
+//! |
+//! | 408, 409, 421, 423, 425, 5xx but 501 and 505; no answer | failed; the next attempt may succeed
+//! |
+//! | all others | the subtask failed for good |
 
 use std::time::Duration;
 
@@ -21,13 +21,13 @@ use tokio::net::TcpStream;
 use super::{Handler, Output, not_started, permanent, result_of_text, retryable, subtask_line};
 use crate::Context;
 
-/// How long the connection may take to come about; the answer may take as long as the job allows.
+/// How long the connection may take; the answer may take as long as the job allows.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// More than any sensible way to an endpoint has; a circle of them ends here.
+/// Most redirects: more than any sensible endpoint has, and an end for circular ones.
 const MAX_REDIRECTS: usize = 5;
 
-/// How much of an error's body is shown.
+/// How many bytes of an error's body are shown.
 const SHOWN: usize = 400;
 
 /// Posts subtasks to a URL.
@@ -39,7 +39,7 @@ pub(super) struct HttpTask {
 }
 
 impl HttpTask {
-    /// The error is for people: the URL is none, or the machine has no roots of trust.
+    /// The error is for people: the URL is invalid, or the host has no trusted certificates.
     pub(super) fn new(
         url: &str,
         timeout: Option<Duration>,
@@ -52,7 +52,7 @@ impl HttpTask {
         let mut builder =
             Client::builder().connect_timeout(CONNECT).redirect(Policy::custom(redirect));
         if url.scheme() == "http" {
-            // No certificate will be looked at, so a machine without any can do without.
+            // No certificate will be checked, so the host needs none.
             builder = builder.tls_certs_only([]);
         }
         let client = builder.build().map_err(|error| format!("http: {}", causes(&error)))?;
@@ -92,7 +92,7 @@ impl HttpTask {
                 Outcome::NotNow { reason: refusal(status, &body), after }
             }
             _ if !may_pass(status) => permanent(refusal(status, &body)),
-            // Who says when to come again has not failed.
+            // An endpoint that says when to come again has not failed.
             _ if after.is_some() => Outcome::NotNow { reason: refusal(status, &body), after },
             _ => retryable(refusal(status, &body)),
         })
@@ -100,7 +100,7 @@ impl HttpTask {
 }
 
 impl HttpTask {
-    /// What the body of the answer means: an answer that says it is JSON has to be.
+    /// The kind of the answer's body: an answer that says it is JSON has to be JSON.
     fn output_of(&self, response: &Response) -> Output {
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default();
@@ -116,7 +116,7 @@ impl Handler for HttpTask {
         match self.post(&ctx, &input).await {
             Ok(outcome) => outcome,
             Err(error) => {
-                // Nobody has seen the subtask.
+                // The endpoint has not seen the subtask.
                 let is_unreachable = error.is_connect();
                 let text = format!("POST {}: {}", self.url, causes(&error.without_url()));
                 if is_unreachable { not_started(text) } else { retryable(text) }
@@ -143,8 +143,8 @@ impl Handler for HttpTask {
     }
 }
 
-/// Follows what repeats the POST elsewhere. The other redirects would GET a page that knows nothing
-/// of the subtask, a login perhaps, and take it for the result.
+/// Follows redirects that repeat the POST. The others would GET a page that knows nothing about the
+/// subtask, a login for example, and take it for the result.
 fn redirect(attempt: redirect::Attempt<'_>) -> redirect::Action {
     match attempt.status() {
         StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
@@ -156,7 +156,7 @@ fn redirect(attempt: redirect::Attempt<'_>) -> redirect::Action {
     }
 }
 
-/// Reads a body up to a limit; tells whether that was all.
+/// Reads a body up to a limit; tells whether that was all of it.
 async fn read(response: &mut Response, limit: usize) -> Result<(Vec<u8>, bool), reqwest::Error> {
     let mut body = Vec::new();
     while let Some(bytes) = response.chunk().await? {
@@ -169,11 +169,11 @@ async fn read(response: &mut Response, limit: usize) -> Result<(Vec<u8>, bool), 
     Ok((body, true))
 }
 
-/// Whether another attempt may have another answer.
+/// Whether another attempt may get another answer.
 fn may_pass(status: StatusCode) -> bool {
     match status {
         StatusCode::REQUEST_TIMEOUT
-        // The first request with this `Idempotency-Key` is still worked on, say.
+        // For example, the first request with this `Idempotency-Key` is still being processed.
         | StatusCode::CONFLICT
         | StatusCode::MISDIRECTED_REQUEST
         | StatusCode::LOCKED
@@ -183,7 +183,7 @@ fn may_pass(status: StatusCode) -> bool {
     }
 }
 
-/// The header in its form of seconds, or in that of a date, by the clock of whoever says so.
+/// The `Retry-After` header as seconds or as a date, by the clock of the server.
 fn retry_after(response: &Response) -> Option<Duration> {
     let header = |name: HeaderName| response.headers().get(name)?.to_str().ok().map(str::trim);
     let text = header(RETRY_AFTER)?;
@@ -200,7 +200,7 @@ fn refusal(status: StatusCode, body: &[u8]) -> String {
     if body.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {body}") }
 }
 
-/// The library's own text leaves out why.
+/// The error with its causes, which the library's own text leaves out.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_may_pass_by_itself_is_tried_again_and_what_can_not_fails_for_good() {
+    async fn a_status_that_may_pass_is_retried_and_any_other_fails_for_good() {
         for status in [408, 409, 421, 423, 425, 500, 502, 504, 507, 520] {
             let (error, retry) = failure(exchange(&format!("{status} X"), "").await.0);
             assert!(retry, "{error}");
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_redirect_to_a_page_is_no_result() {
+    async fn a_redirect_to_a_page_is_a_failure() {
         let (outcome, _) = exchange("302 Found\r\nlocation: /login", "").await;
         let error = "HTTP 302 Found: redirects to /login; give the task that URL";
         assert_eq!(outcome, permanent(error));
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_not_there_has_seen_no_attempt() {
+    async fn an_unreachable_server_has_seen_no_attempt() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("it is bound");
         drop(listener);
@@ -323,7 +323,7 @@ mod tests {
         let Outcome::NotStarted { reason } = outcome else { panic!("{outcome:?}") };
         assert!(reason.contains("refused"), "{reason}");
         assert!(task.check().await.is_err());
-        let _listener = TcpListener::bind(address).await.expect("nobody else took it");
+        let _listener = TcpListener::bind(address).await.expect("the port is still free");
         assert_eq!(task.check().await, Ok(()));
     }
 

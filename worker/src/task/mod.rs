@@ -1,15 +1,14 @@
-//! Everything that runs a subtask: Rust functions, commands, served commands, HTTP, and what is
-//! built in.
+//! The handlers of tasks: Rust functions, commands, served commands, URLs, and built-in tasks.
 //!
-//! A handler turns one input into one outcome. Deliberately absent: time-outs, limits of size,
-//! retries and commits; those are the pipeline's, the same for every kind.
+//! A handler turns one input into one outcome. Deliberately absent: timeouts, size limits, retries
+//! and commits; the pipeline has those, the same for every kind.
 
 mod builtin;
 mod combine;
 mod command;
 mod finite;
 mod http;
-mod pile;
+mod outcome_buffer;
 mod pool;
 mod process;
 mod rust;
@@ -28,56 +27,57 @@ use longshore_protocol::{Input, Json, Outcome, Subtask, json};
 use serde::Deserialize;
 
 use crate::Context;
+pub(crate) use outcome_buffer::OutcomeReceiver;
 pub(crate) use pool::Pool;
 pub use rust::Inputs;
 pub(crate) use rust::{asynchronous, blocking};
 #[cfg(feature = "fuzzing")]
 pub(crate) use serve::parse as served_answer;
 pub use spec::TaskSpec;
-pub(crate) use threads::{Series, no_thread};
+pub(crate) use threads::{no_thread, run_on_a_thread};
 
-/// An outcome that is known at once from `params` and the attempt's number, without a look at the
-/// input.
+/// A function that computes an outcome at once from `params` and the number of the attempt, without
+/// the input.
 pub(crate) type Instantly = fn(&Json, u32) -> Outcome;
 
-/// A task that computes: it blocks its thread until it has an outcome.
-pub(crate) type Computing = Arc<dyn Fn(Context, Input) -> Outcome + Send + Sync>;
+/// A task that blocks its thread until it has an outcome.
+pub(crate) type BlockingTask = Arc<dyn Fn(Context, Input) -> Outcome + Send + Sync>;
 
 /// Runs attempts of one task.
 #[async_trait]
 pub(crate) trait Handler: Send + Sync {
-    /// Tasks that need neither their input nor any waiting run without a future of their own, so
-    /// that ten thousand of them take milliseconds.
+    /// The function of a task that needs neither its input nor any time. It runs without a future
+    /// of its own, so that ten thousand subtasks take milliseconds.
     fn instantly(&self) -> Option<Instantly> {
         None
     }
 
-    /// Tasks that compute, so that subtasks can follow one another on one thread.
-    fn computing(&self) -> Option<&Computing> {
+    /// The function of a task that blocks its thread, so that subtasks can run one after another on
+    /// one thread.
+    fn blocking(&self) -> Option<&BlockingTask> {
         None
     }
 
-    /// One attempt. When `ctx` is cancelled it should end soon; what it answers then does not
-    /// count.
+    /// Runs one attempt. When `ctx` is cancelled it should end soon; a failure does not count then.
     async fn run(&self, ctx: Context, input: Input) -> Outcome;
 
-    /// Why no attempt can be started on this machine, as far as that can be told without one.
+    /// Why no attempt can be started on this host, as far as that can be told without one.
     async fn check(&self) -> Result<(), String> {
         Ok(())
     }
 
-    /// How long a cancelled attempt may take to wind up before its future is dropped.
-    fn wind_up(&self) -> Duration {
+    /// How long a cancelled attempt may go on before its future is dropped.
+    fn stop_grace(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// A limit of the task's own, beside the job's.
+    /// The task's own time limit, beside the job's.
     fn timeout(&self) -> Option<Duration> {
         None
     }
 
-    /// Whether a program of its own runs it, which is stopped together with the worker by whoever
-    /// stops a whole unit or terminal: what fails then is handed back.
+    /// Whether a program runs the task. A signal to the whole unit or terminal stops programs and
+    /// worker alike: attempts that fail then are released.
     fn is_program(&self) -> bool {
         false
     }
@@ -103,7 +103,7 @@ impl Handlers {
         self.by_name.get(name).map(AsRef::as_ref)
     }
 
-    /// Whether any of them starts programs.
+    /// Whether any task starts programs.
     pub(crate) fn have_programs(&self) -> bool {
         self.by_name.values().any(|handler| handler.is_program())
     }
@@ -122,7 +122,7 @@ impl Handlers {
     }
 }
 
-/// What a panic said.
+/// The error text of a panic.
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic
         .downcast_ref::<&str>()
@@ -161,22 +161,22 @@ fn subtask_line(ctx: &Context, input: &Input) -> String {
     serde_json::to_string(&subtask).expect("a subtask has only text for keys")
 }
 
-/// What a program's output means.
+/// The kind of a program's output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Output {
-    /// JSON is that value. What begins as JSON does, and is none, is a failed attempt: it was cut
-    /// off, or says `NaN`. Anything else is text.
+    /// JSON if it is valid JSON. Output that begins like JSON and is invalid is a failed attempt:
+    /// it was cut off, or holds `NaN`. Any other output is text.
     #[default]
     Auto,
-    /// It must be JSON.
+    /// JSON; invalid JSON is a failed attempt.
     Json,
-    /// It is text, whatever it looks like.
+    /// Text, also where it looks like JSON.
     Text,
 }
 
-/// What a program answered, as the result of a subtask: its JSON in compact form, or a string of
-/// its text without the one line end that programs print.
+/// Turns a program's output into the result of a subtask: compact JSON, or a JSON string of its
+/// text without the one line end that programs print.
 pub(crate) fn result_of_text(text: &[u8], output: Output) -> Result<String, Outcome> {
     let text = std::str::from_utf8(text)
         .map_err(|error| permanent(format!("the output is neither JSON nor UTF-8: {error}")))?;
@@ -200,8 +200,8 @@ pub(crate) fn result_of_text(text: &[u8], output: Output) -> Result<String, Outc
     Ok(serde_json::Value::from(line).to_string())
 }
 
-/// Whether text that is no JSON begins as JSON does, or is a number as programs write it that know
-/// numbers which JSON has not.
+/// Whether invalid JSON begins like JSON, or is a number that programs print and JSON does not
+/// have.
 fn is_meant_as_json(text: &str) -> bool {
     const NO_NUMBERS: [&str; 6] =
         ["NaN", "-NaN", "Infinity", "-Infinity", "+Infinity", "undefined"];
@@ -209,8 +209,8 @@ fn is_meant_as_json(text: &str) -> bool {
     text.starts_with(['{', '[', '"']) || NO_NUMBERS.contains(&text)
 }
 
-/// JSON without the white space between its parts. Numbers stay as they were written: a detour over
-/// `f64` would change those of more than 53 bits.
+/// JSON without the white space between its parts. Numbers stay as they were written: parsing them
+/// as `f64` would change those of more than 53 bits.
 fn compact(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     let mut in_string = false;
@@ -258,7 +258,7 @@ pub(crate) mod fixtures {
         }
     }
 
-    /// A pool of programs, for a worker with so many slots.
+    /// A pool of programs for a worker with this many slots.
     pub(crate) fn prepared_pool(slots: u32) -> Arc<Pool> {
         crate::shim::prepare_test();
         Pool::new(slots)
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn output_is_json_if_it_can_be_and_a_string_otherwise() {
+    fn output_is_json_if_it_is_valid_and_a_string_otherwise() {
         text("{ \"a\" : [1, 2] ,\n \"b\": \"x \\\" y\" }\n", r#"{"a":[1,2],"b":"x \" y"}"#);
         text("18446744073709551616\n", "18446744073709551616");
         text("0.10\n", "0.10");
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn output_that_begins_as_json_and_is_none_is_a_failed_attempt() {
+    fn output_that_begins_like_json_and_is_invalid_is_a_failed_attempt() {
         for output in ["{\"x\": NaN}", "[1, 2", "\"cut o", "NaN\n", "-Infinity", "[1] [2]"] {
             let (error, retry) =
                 fixtures::failure(result_of_text(output.as_bytes(), Output::Auto).unwrap_err());
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_may_say_what_its_output_is() {
+    fn a_task_may_name_the_kind_of_its_output() {
         let read = |output: &str, means| result_of_text(output.as_bytes(), means);
         assert_eq!(read("[1, 2", Output::Text), Ok(r#""[1, 2""#.into()));
         assert_eq!(read("12\n", Output::Text), Ok(r#""12""#.into()));
@@ -325,14 +325,14 @@ mod tests {
     }
 
     #[test]
-    fn output_that_is_no_text_is_a_failure_and_not_a_garbled_result() {
+    fn output_that_is_not_text_is_a_failure() {
         let (error, retry) = fixtures::failure(result_of_text(b"\xff", Output::Auto).unwrap_err());
         assert!(error.starts_with("the output is neither JSON nor UTF-8"), "{error}");
         assert!(!retry);
     }
 
     #[test]
-    fn a_panic_says_what_it_said() {
+    fn the_error_of_a_panic_has_its_message() {
         let panic = std::panic::catch_unwind(|| panic!("number {}", 3)).unwrap_err();
         assert_eq!(panic_text(panic.as_ref()), "the handler panicked: number 3");
     }

@@ -1,7 +1,7 @@
-//! The served processes of a worker, those of all its tasks together.
+//! The pool of a worker's served processes, those of all its tasks together.
 //!
-//! Never more live than the worker has slots: whoever needs a new one lets go of the one that has
-//! been idle for longest. One that has been idle for a while is let go in any case.
+//! At most as many processes live as the worker has slots: a new one takes the place of the one
+//! that was idle for longest. A process that was idle for [`IDLE_FOR`] ends in any case.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -13,25 +13,25 @@ use parking_lot::Mutex;
 use super::serve::Served;
 use crate::shim::Shims;
 
-/// Long enough for the pause between two jobs of a person at work, short enough that a model in
-/// memory is gone over lunch.
+/// An idle process ends after this time. Long enough for the pause between two jobs of a person at
+/// work, short enough that a model in memory is gone over lunch.
 const IDLE_FOR: Duration = Duration::from_secs(5 * 60);
 
-/// What the programs of a worker's tasks share.
+/// What the programs of a worker's tasks share: shims, and idle served processes.
 pub(crate) struct Pool {
     pub(super) shims: Arc<Shims>,
-    most: usize,
+    max: usize,
     idle_for: Duration,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Those that wait, the longest first.
+    /// The idle processes, the one that was idle for longest first.
     idle: VecDeque<Idle>,
-    /// All that live, whether they wait or work.
+    /// The number of living processes, idle or busy.
     alive: usize,
-    is_swept: bool,
+    has_sweeper: bool,
 }
 
 struct Idle {
@@ -40,7 +40,7 @@ struct Idle {
     since: Instant,
 }
 
-/// Counts a process for as long as it lives.
+/// Counts a process as living until it is dropped.
 pub(super) struct Place(Arc<Pool>);
 
 impl Drop for Place {
@@ -50,17 +50,17 @@ impl Drop for Place {
 }
 
 impl Pool {
-    /// For a worker with so many slots.
+    /// The pool of a worker with this many slots.
     pub(crate) fn new(slots: u32) -> Arc<Self> {
         Self::keeping(slots, IDLE_FOR)
     }
 
     pub(super) fn keeping(slots: u32, idle_for: Duration) -> Arc<Self> {
-        let (shims, state, most) = (Arc::default(), Mutex::default(), slots as usize);
-        Arc::new(Self { shims, most, idle_for, state })
+        let (shims, state, max) = (Arc::default(), Mutex::default(), slots as usize);
+        Arc::new(Self { shims, max, idle_for, state })
     }
 
-    /// A process of this task that waits and is well.
+    /// Takes an idle process of a task that can be used.
     pub(super) fn take(&self, task: u64) -> Option<Served> {
         loop {
             let mut state = self.state.lock();
@@ -74,20 +74,20 @@ impl Pool {
         }
     }
 
-    /// Makes room for one more.
+    /// Makes room for a new process.
     pub(super) async fn place(self: &Arc<Self>) -> Place {
         loop {
             let oldest = {
                 let mut state = self.state.lock();
-                // Where all of them work, more is at work than there are slots, for a moment.
-                if state.alive < self.most || state.idle.is_empty() {
+                // Where all processes are busy, more are busy than there are slots, for a moment.
+                if state.alive < self.max || state.idle.is_empty() {
                     state.alive += 1;
                     return Place(self.clone());
                 }
                 state.idle.pop_front()
             };
             if let Some(oldest) = oldest {
-                oldest.served.let_go().await;
+                oldest.served.shut_down().await;
             }
         }
     }
@@ -96,20 +96,20 @@ impl Pool {
     pub(super) fn keep(self: &Arc<Self>, task: u64, served: Served) {
         let mut state = self.state.lock();
         state.idle.push_back(Idle { task, served, since: Instant::now() });
-        if !std::mem::replace(&mut state.is_swept, true) {
+        if !std::mem::replace(&mut state.has_sweeper, true) {
             tokio::spawn(sweep(Arc::downgrade(self), self.idle_for));
         }
     }
 
-    /// Lets go of all that have been idle for so long.
-    pub(super) async fn let_go(&self, idle_for: Duration) {
+    /// Ends all processes that were idle for this long.
+    pub(super) async fn end_idle(&self, idle_for: Duration) {
         let old: Vec<Idle> = {
             let mut state = self.state.lock();
             let young = state.idle.iter().position(|idle| idle.since.elapsed() < idle_for);
             let count = young.unwrap_or(state.idle.len());
             state.idle.drain(..count).collect()
         };
-        join_all(old.into_iter().map(|idle| idle.served.let_go())).await;
+        join_all(old.into_iter().map(|idle| idle.served.shut_down())).await;
     }
 
     #[cfg(test)]
@@ -119,11 +119,11 @@ impl Pool {
     }
 }
 
-/// Looks after a pool for as long as there is one.
+/// Ends idle processes until the pool is dropped.
 async fn sweep(pool: Weak<Pool>, idle_for: Duration) {
     loop {
         tokio::time::sleep(idle_for / 4).await;
         let Some(pool) = pool.upgrade() else { return };
-        pool.let_go(idle_for).await;
+        pool.end_idle(idle_for).await;
     }
 }

@@ -1,7 +1,7 @@
-//! Programs, their environment, and how they end.
+//! The programs of commands and served commands: their environment, and how they end.
 //!
-//! Every program runs below a shim of its own, which holds whatever it starts. Deliberately absent:
-//! a shell; arguments reach the program as they stand in the configuration.
+//! Every program runs below a shim of its own, which holds all processes that it starts.
+//! Deliberately absent: a shell; arguments reach the program as they are in the configuration.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,29 +16,29 @@ use std::os::unix::process::ExitStatusExt;
 use crate::Context;
 use crate::shim::{self, Group, Pipes, Shims};
 
-/// A handler that ends programs needs this long at most: [`shim::TERM_GRACE`] and something for the
-/// machine.
-pub(super) const WIND_UP: Duration = Duration::from_secs(shim::TERM_GRACE.as_secs() + 2);
+/// How long a handler needs at most to end a program: [`shim::TERM_GRACE`] and some time for a slow
+/// host.
+pub(super) const STOP_GRACE: Duration = Duration::from_secs(shim::TERM_GRACE.as_secs() + 2);
 
-/// How long after the end of a program its output is still read, since what it started may hold the
-/// pipes open for ever.
+/// How long after the end of a program its output is still read: a process that it started may hold
+/// the pipes open for ever.
 pub(super) const LINGER: Duration = Duration::from_millis(500);
 
-/// A program that a request to stop seems to have ended is not judged before the worker has had so
-/// long to hear of that request, too: systemd and terminals send it to all in no certain order.
-const HEARD_BY_NOW: Duration = Duration::from_secs(1);
+/// How long the outcome of a program that a stop signal seems to have ended waits for the worker to
+/// get that signal, too: systemd and terminals signal all processes, in no certain order.
+const SIGNAL_WITHIN: Duration = Duration::from_secs(1);
 
-/// How much of what a program says on its standard error is kept, the last of it.
+/// How many bytes of the end of a program's standard error are kept.
 const TAIL: usize = 4 << 10;
 
-/// What to run, and how.
+/// A program with its arguments and environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Program {
     /// Program and arguments; never empty.
     pub(super) argv: Vec<String>,
     /// Added to the worker's own environment.
     pub(super) env: BTreeMap<String, String>,
-    /// Where it runs; the worker's own directory unless set.
+    /// The working directory; the worker's own unless set.
     pub(super) cwd: Option<PathBuf>,
 }
 
@@ -57,7 +57,7 @@ impl Program {
             cwd: self.cwd.clone(),
         };
         shims.start(&request).await.map_err(|error| match &self.cwd {
-            // The system's words would be taken for the program's.
+            // The system's error would read as if the program were missing.
             Some(cwd) if error.kind() == io::ErrorKind::NotFound && !cwd.is_dir() => {
                 io::Error::new(error.kind(), format!("cwd: no directory `{}`", cwd.display()))
             }
@@ -71,7 +71,7 @@ impl Program {
     }
 }
 
-/// What every program finds in its environment about the subtask.
+/// The environment variables that describe the subtask.
 pub(super) fn environment(ctx: &Context) -> [(&'static str, String); 4] {
     [
         ("LONGSHORE_JOB", ctx.job.to_string()),
@@ -81,19 +81,19 @@ pub(super) fn environment(ctx: &Context) -> [(&'static str, String); 4] {
     ]
 }
 
-/// Waits until it is known whether a program that ended this way was stopped together with the
-/// worker. If so, its attempt is handed back by whoever runs attempts.
-pub(super) async fn await_verdict(ctx: &Context, status: ExitStatus) {
+/// Waits until it is known whether a program that ended with this status was stopped together with
+/// the worker. The pipeline releases such an attempt.
+pub(super) async fn await_stop_signal(ctx: &Context, status: ExitStatus) {
     if looks_stopped(status) {
         tokio::select! {
             () = ctx.stopping.cancelled() => {}
             () = ctx.cancelled() => {}
-            () = tokio::time::sleep(HEARD_BY_NOW) => {}
+            () = tokio::time::sleep(SIGNAL_WITHIN) => {}
         }
     }
 }
 
-/// Whether SIGTERM, SIGINT or SIGHUP ended it; shells say so by their exit code.
+/// Whether SIGTERM, SIGINT or SIGHUP ended the program; shells tell that by their exit code.
 fn looks_stopped(status: ExitStatus) -> bool {
     let stops = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].map(|signal| signal as i32);
     let signal = status.signal().or(status.code().map(|code| code - 128));
@@ -112,7 +112,7 @@ pub(super) fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// The last of what a program said on its standard error.
+/// The end of a program's standard error.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     bytes: Vec<u8>,
@@ -122,13 +122,13 @@ pub(super) struct Tail {
 impl Tail {
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
-        // Let it grow to twice the size, so that each byte is moved once at most.
+        // The tail grows to twice its size, so that each byte is moved once at most.
         if self.bytes.len() > 2 * TAIL {
             self.trim();
         }
     }
 
-    /// As text on its own, empty when the program said nothing.
+    /// The tail as text; empty if there is none.
     pub(super) fn text(&mut self) -> String {
         self.trim();
         let text = String::from_utf8_lossy(&self.bytes);
@@ -145,10 +145,10 @@ impl Tail {
     }
 }
 
-/// `exit code 3: what stderr said`.
+/// Adds the tail to a text: `exit code 3: no such file`.
 pub(super) fn with_tail(what: String, tail: &mut Tail) -> String {
-    let said = tail.text();
-    if said.is_empty() { what } else { format!("{what}: {said}") }
+    let text = tail.text();
+    if text.is_empty() { what } else { format!("{what}: {text}") }
 }
 
 #[cfg(test)]
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_by_a_request_to_stop_is_known_by_signal_and_by_exit_code() {
+    fn a_stop_signal_is_recognized_by_signal_and_by_exit_code() {
         for raw in [1, 2, 15, 129 << 8, 130 << 8, 143 << 8] {
             assert!(looks_stopped(ExitStatus::from_raw(raw)), "{raw}");
         }

@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::finite::first_not_finite;
-use super::threads::on_a_thread;
-use super::{Computing, Handler, permanent, retryable};
+use super::threads::run_one_on_a_thread;
+use super::{BlockingTask, Handler, permanent, retryable};
 use crate::error::TaskErrorKind;
 use crate::{Context, TaskError};
 
@@ -25,19 +25,19 @@ pub struct Inputs<T> {
     pub inputs: Vec<T>,
 }
 
-/// A future that ignores its cancellation is dropped after this time; so a cancel reaches it within
-/// a second.
-const WIND_UP: Duration = Duration::from_millis(500);
+/// A future that ignores its cancellation is dropped after this time, so that a cancel takes effect
+/// within a second.
+const STOP_GRACE: Duration = Duration::from_millis(500);
 
-/// A Rust function behind the one shape that the pipeline knows.
+/// A Rust function as a handler.
 pub(crate) enum RustTask {
-    /// It awaits.
+    /// An async function.
     Asynchronous(Box<dyn Fn(Context, Input) -> BoxFuture<'static, Outcome> + Send + Sync>),
-    /// It computes.
-    Computing(Computing),
+    /// A function that blocks its thread.
+    Blocking(BlockingTask),
 }
 
-/// A task that awaits.
+/// A handler of an async function.
 pub(crate) fn asynchronous<F, T, Fut, O, E>(task: F) -> RustTask
 where
     F: Fn(Context, T) -> Fut + Send + Sync + 'static,
@@ -53,8 +53,8 @@ where
     RustTask::Asynchronous(Box::new(run))
 }
 
-/// A task that computes, on a thread of its own. When it ignores its cancellation, the thread goes
-/// on to its end (nothing can stop it), and what it returns is dropped.
+/// A handler of a function that blocks its thread. If the function ignores its cancellation, the
+/// thread runs it to the end (nothing can stop it), and the result is dropped.
 pub(crate) fn blocking<F, T, O, E>(task: F) -> RustTask
 where
     F: Fn(Context, T) -> Result<O, E> + Send + Sync + 'static,
@@ -62,7 +62,7 @@ where
     O: Serialize + 'static,
     E: Display + 'static,
 {
-    RustTask::Computing(Arc::new(move |ctx, input| match decode(input) {
+    RustTask::Blocking(Arc::new(move |ctx, input| match decode(input) {
         Ok(input) => encode(&task(ctx, input)),
         Err(outcome) => outcome,
     }))
@@ -70,9 +70,9 @@ where
 
 #[async_trait]
 impl Handler for RustTask {
-    fn computing(&self) -> Option<&Computing> {
+    fn blocking(&self) -> Option<&BlockingTask> {
         match self {
-            Self::Computing(task) => Some(task),
+            Self::Blocking(task) => Some(task),
             Self::Asynchronous(_) => None,
         }
     }
@@ -80,20 +80,20 @@ impl Handler for RustTask {
     async fn run(&self, ctx: Context, input: Input) -> Outcome {
         match self {
             Self::Asynchronous(run) => run(ctx, input).await,
-            Self::Computing(task) => {
+            Self::Blocking(task) => {
                 let task = Arc::clone(task);
-                on_a_thread(move || task(ctx, input)).await
+                run_one_on_a_thread(move || task(ctx, input)).await
             }
         }
     }
 
-    fn wind_up(&self) -> Duration {
-        WIND_UP
+    fn stop_grace(&self) -> Duration {
+        STOP_GRACE
     }
 }
 
 fn decode<T: DeserializeOwned>(input: Input) -> Result<T, Outcome> {
-    // From the text, so that a type that has room for a number gets it as it was written.
+    // From the text, so that a type with room for a large number gets it exactly.
     let read = match input {
         Input::Item(value) | Input::Point(value) => value.read(),
         other => {
@@ -108,8 +108,8 @@ fn decode<T: DeserializeOwned>(input: Input) -> Result<T, Outcome> {
 fn encode<O: Serialize, E: Display + 'static>(result: &Result<O, E>) -> Outcome {
     match result {
         Ok(value) => match serde_json::to_string(value) {
-            // A `null` may be a number that went wrong; nearly no result has one, so nearly none is
-            // looked at twice.
+            // A `null` may be a number that is not finite. Few results have one, so few are checked
+            // twice.
             Ok(json) if json.contains("null") => match first_not_finite(value) {
                 Some(number) => retryable(format!(
                     "the result holds {number}, which JSON has no word for; return an error, an \
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_number_that_went_wrong_is_a_failed_attempt_and_no_null() {
+    async fn a_number_that_is_not_finite_is_a_failed_attempt_and_no_null() {
         let task = blocking(|_, n: f64| Ok::<_, String>(vec![1.0 / n, n]));
         let (error, retry) = failure(run(task, Input::Number(0)).await);
         assert!(
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn errors_are_retried_unless_they_say_otherwise() {
+    async fn errors_are_retried_unless_they_are_permanent() {
         let plain = blocking(|_, _: i64| Err::<(), _>("plain"));
         assert_eq!(run(plain, Input::Number(1)).await, retryable("plain"));
         let permanent_one = blocking(|_, _: i64| Err::<(), _>(TaskError::permanent("no use")));

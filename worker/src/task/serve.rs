@@ -1,5 +1,5 @@
-//! A served command: a process that lives on and answers one line for each subtask, one process a
-//! busy slot.
+//! Tasks that are served commands: a process lives on and answers one line for each subtask, one
+//! process for each busy slot.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,29 +23,29 @@ use super::{Handler, compact, not_started, permanent, retryable, subtask_line};
 use crate::Context;
 use crate::shim::{Group, Pipes};
 
-/// How long a process that closed its output may take to exit, so that its status and last words
-/// are known.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long a process that closed its output may take to exit, so that its status and the end of
+/// its standard error are known.
+const EXIT_WITHIN: Duration = Duration::from_millis(500);
 
 /// Room for `{"ok":}` and white space around a result of the largest size.
 const ENVELOPE: usize = 1024;
 
 /// A task whose processes live on between attempts, in the pool of the worker.
 pub(super) struct ServeTask {
-    /// By which the pool knows its processes.
+    /// The id of the task's processes in the pool.
     id: u64,
     program: Program,
     timeout: Option<Duration>,
     pool: Arc<Pool>,
 }
 
-/// A process that answers.
+/// A running process of a served command.
 pub(super) struct Served {
     group: Group,
     stdin: Sender,
     stdout: BufReader<Receiver>,
     tail: Arc<Mutex<Tail>>,
-    said_all: tokio::task::JoinHandle<()>,
+    stderr_read: tokio::task::JoinHandle<()>,
     _place: Place,
 }
 
@@ -55,13 +55,13 @@ impl ServeTask {
         Self { id: NEXT.fetch_add(1, Ordering::Relaxed), program, timeout, pool }
     }
 
-    /// An idle process that is still well, else a new one.
+    /// An idle process that can be used, else a new one.
     async fn take(&self, ctx: &Context) -> Result<Served, std::io::Error> {
         if let Some(served) = self.pool.take(self.id) {
             return Ok(served);
         }
         let place = self.pool.place().await;
-        // The process outlives the subtask, so only what stays true is in its environment.
+        // The process outlives the subtask, so its environment does not name the subtask.
         let environment = [("LONGSHORE_NODE", ctx.node.to_string())];
         let (group, pipes) = self.program.spawn(&self.pool.shims, &environment).await?;
         Ok(Served::new(group, pipes, place, self.program.name()))
@@ -91,7 +91,7 @@ impl Handler for ServeTask {
             }
             Err(outcome) => {
                 if let Some(status) = served.group.status() {
-                    process::await_verdict(&ctx, status).await;
+                    process::await_stop_signal(&ctx, status).await;
                 }
                 served.group.end().await;
                 outcome
@@ -103,8 +103,8 @@ impl Handler for ServeTask {
         self.program.check()
     }
 
-    fn wind_up(&self) -> Duration {
-        process::WIND_UP
+    fn stop_grace(&self) -> Duration {
+        process::STOP_GRACE
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -116,7 +116,7 @@ impl Handler for ServeTask {
     }
 
     async fn teardown(&self) {
-        self.pool.let_go(Duration::ZERO).await;
+        self.pool.end_idle(Duration::ZERO).await;
     }
 }
 
@@ -124,81 +124,81 @@ impl Served {
     fn new(group: Group, pipes: Pipes, place: Place, name: &str) -> Self {
         let Pipes { stdin, stdout, stderr } = pipes;
         let tail = Arc::new(Mutex::new(Tail::default()));
-        let said_all = tokio::spawn(listen(stderr, tail.clone(), name.to_owned()));
-        Self { group, stdin, stdout: BufReader::new(stdout), tail, said_all, _place: place }
+        let stderr_read = tokio::spawn(read_stderr(stderr, tail.clone(), name.to_owned()));
+        Self { group, stdin, stdout: BufReader::new(stdout), tail, stderr_read, _place: place }
     }
 
     /// Ends an idle process.
-    pub(super) async fn let_go(self) {
-        // The end of its input is the politest way to say that no more will come.
+    pub(super) async fn shut_down(self) {
+        // The end of its input tells the process that no more subtasks will come.
         let Self { mut group, stdin, _place, .. } = self;
         drop(stdin);
-        let _ = timeout(LAST_WORDS, group.wait()).await;
+        let _ = timeout(EXIT_WITHIN, group.wait()).await;
         group.end().await;
     }
 
-    /// Whether it runs and has said nothing unasked: a line too many would be taken for the next
-    /// answer.
+    /// Whether the process runs and has written nothing since its answer: one more line would be
+    /// taken for the next answer.
     pub(super) fn is_ready(&mut self) -> bool {
-        // Only what has come by now; whatever is there, or the end of its output, rules it out.
-        let said = self.stdout.fill_buf().now_or_never();
-        said.is_none() && self.group.is_running()
+        // Only what has arrived by now: any bytes, or the end of the output, rule the process out.
+        let unasked = self.stdout.fill_buf().now_or_never();
+        unasked.is_none() && self.group.is_running()
     }
 
-    /// One line out, one line in. `Err` if the process can't be used any more, though its answer
-    /// may count.
+    /// Sends one line and reads one line. `Err` if the process can't be used any more, though its
+    /// answer may count.
     async fn exchange(&mut self, line: &str, max_result: usize) -> Result<Outcome, Outcome> {
         let Self { group, stdin, stdout, tail, .. } = self;
         let limit = max_result.saturating_add(ENVELOPE);
         let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-        let (mut answer, mut is_told) = (Vec::new(), false);
+        let (mut answer, mut is_sent) = (Vec::new(), false);
         let read = {
-            // Both at once: it may answer before it has read all. If it is gone, reading tells
-            // more.
-            let tell = async {
+            // Both at once: the process may answer before it has read all. Where it is gone,
+            // reading tells more than writing.
+            let send = async {
                 let _ = stdin.write_all(line.as_bytes()).await;
-                is_told = true;
+                is_sent = true;
             };
-            let mut hear = stdout.take(bound);
-            let hear = hear.read_until(b'\n', &mut answer);
-            tokio::pin!(tell, hear);
+            let mut receive = stdout.take(bound);
+            let receive = receive.read_until(b'\n', &mut answer);
+            tokio::pin!(send, receive);
             tokio::select! {
                 biased;
                 read = async {
                     tokio::select! {
                         biased;
-                        read = &mut hear => read,
-                        () = &mut tell => (&mut hear).await,
+                        read = &mut receive => read,
+                        () = &mut send => (&mut receive).await,
                     }
                 } => Some(read),
-                // What it started may hold its output open for ever.
-                _ = group.wait() => timeout(LINGER, &mut hear).await.ok(),
+                // A process that it started may hold its output open for ever.
+                _ = group.wait() => timeout(LINGER, &mut receive).await.ok(),
             }
         };
         let ended = match read {
             Some(Ok(_)) if answer.ends_with(b"\n") => {
                 let outcome =
                     parse(&answer).map_err(|what| retryable(with_tail(what, &mut tail.lock())))?;
-                // The rest of this line would be taken for the next.
-                return if is_told { Ok(outcome) } else { Err(outcome) };
+                // The process would read the rest of this line as the next one.
+                return if is_sent { Ok(outcome) } else { Err(outcome) };
             }
             Some(Ok(length)) if length > limit => {
                 permanent(format!("the answer is longer than {max_result} bytes (max_result)"))
             }
             Some(Err(error)) => retryable(format!("lost the served command: {error}")),
-            Some(Ok(_)) | None => retryable(self.last_words().await),
+            Some(Ok(_)) | None => retryable(self.describe_end().await),
         };
         Err(ended)
     }
 
-    /// How the process ended and what it said.
-    async fn last_words(&mut self) -> String {
-        let what = match timeout(LAST_WORDS, self.group.wait()).await {
+    /// How the process ended, with the end of its standard error.
+    async fn describe_end(&mut self) -> String {
+        let what = match timeout(EXIT_WITHIN, self.group.wait()).await {
             Ok(Ok(status)) => process::describe(status),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "it closed its output".into(),
         };
-        let _ = timeout(LAST_WORDS, &mut self.said_all).await;
+        let _ = timeout(EXIT_WITHIN, &mut self.stderr_read).await;
         with_tail(
             format!("the served command ended without an answer: {what}"),
             &mut self.tail.lock(),
@@ -206,8 +206,8 @@ impl Served {
     }
 }
 
-/// `{"ok": value}` or `{"error": "text", "retry": false}`; anything else says what is wrong with
-/// it.
+/// Reads `{"ok": value}` or `{"error": "text", "retry": false}`; the error says what is wrong with
+/// another answer.
 pub(crate) fn parse(answer: &[u8]) -> Result<Outcome, String> {
     let wrong = |why: &str| {
         let start = String::from_utf8_lossy(&answer[..answer.len().min(80)]).trim_end().to_owned();
@@ -226,13 +226,13 @@ pub(crate) fn parse(answer: &[u8]) -> Result<Outcome, String> {
     };
     let (ok, error, retry) = (take("ok"), take("error"), take("retry"));
     if let Some((name, _)) = fields.first() {
-        // Which of the two was meant, nobody can say.
+        // Which of the two was meant is unknown.
         return Err(wrong(&format!("`{name}` stands twice")));
     }
     match (ok, error) {
         (Some(value), None) if retry.is_none() => {
-            // What passes unread, whoever reads the result would choke on: half a surrogate pair,
-            // too many brackets.
+            // Some values parse as raw JSON and can't be read later: half a surrogate pair, too
+            // many brackets.
             json::check(value.get()).map_err(|why| wrong(&format!("`ok` can't be read: {why}")))?;
             Ok(Outcome::Success(compact(value.get())))
         }
@@ -250,7 +250,7 @@ pub(crate) fn parse(answer: &[u8]) -> Result<Outcome, String> {
     }
 }
 
-/// As much of somebody else's words as an explanation needs, on one line.
+/// As much of the text as an error message needs, on one line.
 fn shown(text: &str) -> String {
     const LONGEST: usize = 200;
     let mut shown: String = text.chars().take(LONGEST).collect();
@@ -260,7 +260,7 @@ fn shown(text: &str) -> String {
     shown.replace(char::is_control, " ")
 }
 
-/// The fields of an answer as they stand there, the same one twice if it does.
+/// The fields of an answer in their order; a field that occurs twice is here twice.
 struct Fields(Vec<(String, Box<RawValue>)>);
 
 impl<'de> Deserialize<'de> for Fields {
@@ -281,7 +281,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Fields, A::Error> {
         let mut fields = Vec::new();
         while let Some(field) = object.next_entry()? {
-            // One too many is enough to be refused.
+            // One field too many is enough to refuse the answer.
             if fields.len() < 4 {
                 fields.push(field);
             }
@@ -290,9 +290,8 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     }
 }
 
-/// What a served command says on its standard error goes to the log; the last of it explains its
-/// end.
-async fn listen(mut stderr: Receiver, tail: Arc<Mutex<Tail>>, command: String) {
+/// Logs the standard error of a served command, and keeps its end to explain how the process ended.
+async fn read_stderr(mut stderr: Receiver, tail: Arc<Mutex<Tail>>, command: String) {
     let mut buffer = vec![0; 4096];
     while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
         tail.lock().push(&buffer[..read]);
@@ -363,7 +362,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_too_many_is_not_the_next_answer_though_it_comes_late() {
+    async fn a_late_extra_line_is_not_the_next_answer() {
         let task =
             python(" print('{\"ok\": 1}')\n time.sleep(0.05)\n print('{\"ok\": \"stray\"}')\n");
         assert_eq!(ask(&task, 1).await, success(1));
@@ -392,14 +391,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_too_many_is_never_taken_for_the_next_answer() {
+    async fn an_extra_line_is_never_the_next_answer() {
         let task = python(" print('{\"ok\": 1}\\n{\"ok\": 99}', flush=True)\n");
         assert_eq!(ask(&task, 1).await, success(1));
         assert_eq!(ask(&task, 2).await, success(1));
     }
 
     #[tokio::test]
-    async fn cancelling_ends_the_process() {
+    async fn a_cancel_ends_the_process() {
         let task = python(" time.sleep(600)\n");
         let ctx = context(&json!(null));
         ctx.cancel.cancel();
@@ -408,7 +407,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_that_dies_is_missed_though_its_child_holds_its_output() {
+    async fn the_death_of_a_process_is_noticed_though_its_child_holds_its_output() {
         let body = " if os.fork() == 0: time.sleep(600)\n os.kill(os.getpid(), 9)\n";
         let limit = Duration::from_secs(20);
         let task = python(body);
@@ -419,7 +418,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_counts_though_the_process_ends_with_it() {
+    async fn an_answer_counts_though_the_process_ends_after_it() {
         let task = python(
             " print('{\"ok\": 1}', flush=True)\n if os.fork() == 0: time.sleep(600)\n os._exit(3)\n",
         );
@@ -427,7 +426,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_begins_before_the_input_is_read_blocks_nobody() {
+    async fn an_answer_that_begins_before_the_input_is_read_blocks_nothing() {
         // More than a pipe holds, both ways.
         let script = "import sys\nsys.stdout.write(' ' * 200_000 + '{\"ok\": 1}')\n\
                       sys.stdout.flush()\nsys.stdin.readline()\nprint(flush=True)\n";
@@ -442,7 +441,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_more_processes_live_than_there_are_slots_whatever_the_number_of_tasks() {
+    async fn at_most_as_many_processes_live_as_there_are_slots_however_many_tasks() {
         let pool = prepared_pool(2);
         let body = " print(json.dumps({'ok': os.getpid()}), flush=True)\n";
         let tasks: Vec<_> = (0..4).map(|_| served(body, pool.clone())).collect();
@@ -458,7 +457,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_that_is_idle_for_long_is_let_go() {
+    async fn a_process_that_is_idle_for_long_is_ended() {
         crate::shim::prepare_test();
         let pool = Pool::keeping(2, Duration::from_millis(40));
         let task = served(" print('{\"ok\": 1}')\n", pool.clone());
@@ -468,7 +467,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), gone).await.expect("it is let go");
+        tokio::time::timeout(Duration::from_secs(20), gone).await.expect("it is ended");
     }
 
     #[test]
@@ -490,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_that_nobody_could_read_is_no_result() {
+    fn a_result_that_can_not_be_read_later_is_refused() {
         // The first is what Python makes of a file name that is not UTF-8.
         for value in [r#""caf\udce9""#, &"[".repeat(200)] {
             let value = value.to_owned() + &"]".repeat(value.matches('[').count());
@@ -500,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn an_explanation_stays_short_whatever_the_answer() {
+    fn an_error_stays_short_whatever_the_answer() {
         let long = "x".repeat(1 << 20);
         for answer in [format!("\"{long}\""), format!("{{\"{long}\":1}}"), long] {
             let error = parse(answer.as_bytes()).expect_err("no answer");

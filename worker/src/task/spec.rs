@@ -1,4 +1,4 @@
-//! Tasks as they stand in a worker's configuration, never in a job.
+//! The tasks of a worker's configuration: commands, served commands and URLs.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,29 +16,31 @@ use super::process::Program;
 use super::serve::ServeTask;
 use super::{Handler, Output};
 
-/// One `[task.NAME]` of a worker: exactly one of `command`, `serve` and `http`; for programs `env`
-/// and `cwd`; for all `timeout`, a humantime string, beside the job's own, `copies`, false where no
-/// second copy may run of what takes long, and `on_disconnect`: `"continue"`, or `"stop"` where two
-/// attempts at a subtask must never overlap; for commands and URLs `output`, which says what they
-/// answer: `auto`, `json` or `text`.
+/// One `[task.NAME]` of a worker.
+///
+/// Exactly one of `command`, `serve` and `http`. For programs `env` and `cwd`. For all tasks
+/// `timeout`, a humantime string, beside the job's own; `speculative`, false where no second worker
+/// may start a subtask that takes long; `on_disconnect`: `"continue"`, or `"stop"` where two
+/// attempts at a subtask must never overlap. For commands and URLs `output`, the kind of their
+/// output: `auto`, `json` or `text`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Fields")]
 pub struct TaskSpec {
     how: How,
     timeout: Option<Duration>,
-    copies: bool,
+    speculative: bool,
     on_disconnect: OnDisconnect,
     output: Output,
 }
 
-/// What becomes of attempts when the worker loses the ledger.
+/// What happens to running attempts while the worker can't reach the ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum OnDisconnect {
-    /// They go on until the ledger says that they run elsewhere.
+    /// They go on until the ledger says that they run on another worker.
     #[default]
     Continue,
-    /// They stop before another worker may begin them.
+    /// They stop before another worker may start the subtasks.
     Stop,
 }
 
@@ -58,7 +60,7 @@ struct Fields {
     env: Option<BTreeMap<String, String>>,
     cwd: Option<PathBuf>,
     timeout: Option<String>,
-    copies: Option<bool>,
+    speculative: Option<bool>,
     on_disconnect: Option<OnDisconnect>,
     output: Option<Output>,
 }
@@ -67,7 +69,7 @@ impl TryFrom<Fields> for TaskSpec {
     type Error = String;
 
     fn try_from(fields: Fields) -> Result<Self, String> {
-        let Fields { command, serve, http, env, cwd, timeout, copies, on_disconnect, output } =
+        let Fields { command, serve, http, env, cwd, timeout, speculative, on_disconnect, output } =
             fields;
         let is_program = command.is_some() || serve.is_some();
         if !is_program && (env.is_some() || cwd.is_some()) {
@@ -97,11 +99,11 @@ impl TryFrom<Fields> for TaskSpec {
             })
             .transpose()?;
         let on_disconnect = on_disconnect.unwrap_or_default();
-        if on_disconnect == OnDisconnect::Stop && copies == Some(true) {
-            return Err("copies: `true` does not go with `on_disconnect = \"stop\"`".into());
+        if on_disconnect == OnDisconnect::Stop && speculative == Some(true) {
+            return Err("speculative: `true` does not go with `on_disconnect = \"stop\"`".into());
         }
-        let (copies, output) = (copies.unwrap_or(true), output.unwrap_or_default());
-        Ok(Self { how, timeout, copies, on_disconnect, output })
+        let (speculative, output) = (speculative.unwrap_or(true), output.unwrap_or_default());
+        Ok(Self { how, timeout, speculative, on_disconnect, output })
     }
 }
 
@@ -123,12 +125,12 @@ impl TaskSpec {
 
     fn new(how: How) -> Self {
         let on_disconnect = OnDisconnect::default();
-        Self { how, timeout: None, copies: true, on_disconnect, output: Output::Auto }
+        Self { how, timeout: None, speculative: true, on_disconnect, output: Output::Auto }
     }
 
-    /// Whether a second copy may run of what takes long.
-    pub(crate) fn copies(&self) -> bool {
-        self.copies
+    /// Whether a second worker may start a subtask that takes long.
+    pub(crate) fn is_speculative(&self) -> bool {
+        self.speculative
     }
 
     /// Whether two attempts at a subtask must never overlap.
@@ -136,7 +138,7 @@ impl TaskSpec {
         self.on_disconnect == OnDisconnect::Stop
     }
 
-    /// Why the task can't be started on this machine, as far as that can be told at once.
+    /// Why the task can't be started on this host, as far as that can be told at once.
     pub(crate) fn check(&self) -> Result<(), String> {
         match &self.how {
             How::Command(program) => program.check().map_err(|error| format!("command: {error}")),
@@ -145,7 +147,7 @@ impl TaskSpec {
         }
     }
 
-    /// The handler. The error says what is wrong with the configuration, on whatever machine.
+    /// The task's handler. The error says what is wrong with the configuration, on any host.
     pub(crate) fn handler(&self, pool: &Arc<Pool>) -> Result<Arc<dyn Handler>, String> {
         let timeout = self.timeout;
         Ok(match &self.how {
@@ -188,7 +190,7 @@ impl Program {
             Some(metadata.permissions().mode())
         });
         match modes.next() {
-            None => Err(format!("no program `{name}` on this machine")),
+            None => Err(format!("no program `{name}` on this host")),
             Some(first) if std::iter::once(first).chain(modes).any(|mode| mode & 0o111 != 0) => {
                 Ok(())
             }
@@ -212,10 +214,11 @@ mod tests {
     #[test]
     fn a_spec_is_read_from_the_configuration() {
         let fields = json!({
-            "command": ["sh", "-c", "true"], "env": {"A": "b"}, "cwd": "/", "timeout": "1m 30s", "copies": false,
+            "command": ["sh", "-c", "true"], "env": {"A": "b"}, "cwd": "/", "timeout": "1m 30s",
+            "speculative": false,
         });
         let spec: TaskSpec = serde_json::from_value(fields).expect("it is valid");
-        assert_eq!((spec.timeout, spec.copies()), (Some(Duration::from_secs(90)), false));
+        assert_eq!((spec.timeout, spec.is_speculative()), (Some(Duration::from_secs(90)), false));
         assert!(matches!(&spec.how, How::Command(program) if program.env["A"] == "b"));
         assert!(handler(&spec).is_ok());
     }
@@ -232,7 +235,7 @@ mod tests {
         refused(&json!({"command": "a b"}), "expected a sequence");
         let unknown = json!({"http": "http://x", "on_disconnect": "wait"});
         refused(&unknown, "unknown variant `wait`, expected `continue` or `stop`");
-        let torn = json!({"http": "http://x", "on_disconnect": "stop", "copies": true});
+        let torn = json!({"http": "http://x", "on_disconnect": "stop", "speculative": true});
         refused(&torn, "does not go with `on_disconnect");
         refused(
             &json!({"command": ["a"], "output": "yaml"}),
@@ -251,10 +254,10 @@ mod tests {
     #[test]
     fn a_program_that_is_not_there_is_found_out_at_the_start() {
         let error = TaskSpec::command(["pythn3", "x.py"]).check().err();
-        assert_eq!(error.as_deref(), Some("command: no program `pythn3` on this machine"));
+        assert_eq!(error.as_deref(), Some("command: no program `pythn3` on this host"));
         let error = TaskSpec::serve(["./nowhere"]).check().err();
-        assert_eq!(error.as_deref(), Some("serve: no program `./nowhere` on this machine"));
-        let file = tempfile::NamedTempFile::new().expect("room for it");
+        assert_eq!(error.as_deref(), Some("serve: no program `./nowhere` on this host"));
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
         let name = file.path().to_str().expect("a plain name");
         let error = TaskSpec::command([name]).check().err();
         assert_eq!(error, Some(format!("command: `{name}` is not executable")));

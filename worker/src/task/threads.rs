@@ -1,14 +1,13 @@
-//! Threads for work that computes or blocks.
+//! A pool of threads for work that computes or blocks.
 //!
-//! The one that became free last gets the next work: its processor has just become free too, and
-//! that is where the system wakes it. A pool that hands out work in turn wakes a thread whose
-//! processor is busy with somebody else's, while the free one stands still. What belongs together
-//! is a [`Series`], for which the thread waits for nobody.
+//! The thread that became free last gets the next work: its processor has just become free too, and
+//! that is where the system wakes the thread. A pool that hands out work in turn wakes a thread
+//! whose processor is busy with other work, while the free one is idle. Subtasks of one chunk run
+//! on one thread ([`run_on_a_thread`]), which does not wait between them.
 
 use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
@@ -17,106 +16,83 @@ use longshore_protocol::Outcome;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::pile::{Computed, Pile};
+use super::outcome_buffer::{OutcomeReceiver, TimedOutcome, outcome_buffer};
 use super::{panic_text, retryable};
 
 /// A thread without work ends after this time.
-const KEPT: Duration = Duration::from_secs(10);
+const IDLE_FOR: Duration = Duration::from_secs(10);
 
 /// All workers of a process share their threads.
-static SHARED: Threads = Threads::new(KEPT);
+static SHARED: Threads = Threads::new(IDLE_FOR);
 
-/// Computes on a thread where blocking is allowed; a panic there is a failed attempt. What has
-/// begun goes on to its end, also when nobody waits for it any more.
-pub(super) async fn on_a_thread(run: impl FnOnce() -> Outcome + Send + 'static) -> Outcome {
+/// Runs one piece of work on a thread where blocking is allowed; a panic there is a failed attempt.
+/// Work that has begun goes on to its end, also after the caller has gone.
+pub(super) async fn run_one_on_a_thread(run: impl FnOnce() -> Outcome + Send + 'static) -> Outcome {
     SHARED.run(run).await
 }
 
-/// Why there is no outcome of work for which there is no thread.
+/// Runs the numbers one after another on one thread, each if it `may_begin` when its turn comes;
+/// the first that may not ends the run. So does dropping the receiver, once the number that runs is
+/// done.
+pub(crate) fn run_on_a_thread(
+    numbers: Range<u64>,
+    may_begin: impl Fn() -> bool + Send + 'static,
+    run: impl Fn(u64) -> Outcome + Send + 'static,
+) -> io::Result<OutcomeReceiver> {
+    SHARED.run_all(numbers, may_begin, run)
+}
+
+/// The outcome of work for which no thread can be started.
 pub(crate) fn no_thread(error: &io::Error) -> Outcome {
     retryable(format!("no thread to run on: {error}"))
 }
 
-/// Numbered works, one after the other on one thread, with what came of each.
-pub(crate) struct Series(Arc<Pile>);
-
-impl Series {
-    /// Runs these numbers, each if it `may_begin` when its turn comes; the first that may not ends
-    /// the series. So does whoever drops it, but for the work that has begun.
-    pub(crate) fn start(
-        numbers: Range<u64>,
-        may_begin: impl Fn() -> bool + Send + 'static,
-        run: impl Fn(u64) -> Outcome + Send + 'static,
-    ) -> io::Result<Self> {
-        SHARED.start_series(numbers, may_begin, run)
-    }
-
-    /// What came of the next number; `None` when none is left, or none may begin any more. Who has
-    /// time until `due` may be told of some at once then, and should look by itself when that time
-    /// has come. What is not awaited to its end is not lost.
-    pub(crate) async fn next(&self, due: Option<Instant>) -> Option<Computed> {
-        self.0.take(due).await
-    }
-
-    /// The same, if it is there already.
-    pub(crate) fn ready(&self) -> Option<Computed> {
-        self.0.pop()
-    }
-}
-
-impl Drop for Series {
-    fn drop(&mut self) {
-        self.0.leave();
-    }
-}
-
 struct Threads {
-    kept: Duration,
-    /// Those without work; the last one became free last.
+    idle_for: Duration,
+    /// Threads without work; the last one became free last.
     free: Mutex<Vec<Thread>>,
 }
 
 struct Thread {
     id: ThreadId,
-    desk: mpsc::SyncSender<Work>,
+    work_tx: mpsc::SyncSender<Work>,
 }
 
-/// What a thread is given to do; what that gives is done when the thread is free again.
+/// Work for a thread; what it returns is called when the thread is free again.
 type Work = Box<dyn FnOnce() -> Box<dyn FnOnce()> + Send>;
 
-/// A panic is a failed attempt.
+/// Makes a panic a failed attempt.
 fn guarded(run: impl FnOnce() -> Outcome) -> Outcome {
     catch_unwind(AssertUnwindSafe(run))
         .unwrap_or_else(|panic| retryable(panic_text(panic.as_ref())))
 }
 
 impl Threads {
-    const fn new(kept: Duration) -> Self {
-        Self { kept, free: Mutex::new(Vec::new()) }
+    const fn new(idle_for: Duration) -> Self {
+        Self { idle_for, free: Mutex::new(Vec::new()) }
     }
 
     async fn run(&'static self, run: impl FnOnce() -> Outcome + Send + 'static) -> Outcome {
-        let (tell, told) = oneshot::channel();
+        let (outcome_tx, outcome_rx) = oneshot::channel();
         let work: Work = Box::new(move || {
             let outcome = guarded(run);
             Box::new(move || {
-                let _ = tell.send(outcome);
+                let _ = outcome_tx.send(outcome);
             })
         });
         match self.hand_out(work) {
-            Ok(()) => told.await.expect("a thread tells how its work ended"),
+            Ok(()) => outcome_rx.await.expect("a thread sends the outcome of its work"),
             Err(error) => no_thread(&error),
         }
     }
 
-    fn start_series(
+    fn run_all(
         &'static self,
         numbers: Range<u64>,
         may_begin: impl Fn() -> bool + Send + 'static,
         run: impl Fn(u64) -> Outcome + Send + 'static,
-    ) -> io::Result<Series> {
-        let pile = Arc::new(Pile::default());
-        let adder = pile.adder();
+    ) -> io::Result<OutcomeReceiver> {
+        let (sender, receiver) = outcome_buffer();
         let work: Work = Box::new(move || {
             let mut last = None;
             for number in numbers.clone() {
@@ -125,57 +101,57 @@ impl Threads {
                 }
                 let begun = Instant::now();
                 let outcome = guarded(|| run(number));
-                let computed = Computed { outcome, took: begun.elapsed() };
+                let timed = TimedOutcome { outcome, took: begun.elapsed() };
                 if number + 1 == numbers.end {
-                    last = Some(computed);
-                } else if !adder.put(computed) {
+                    last = Some(timed);
+                } else if !sender.send(timed) {
                     break;
                 }
             }
-            Box::new(move || adder.end(last))
+            Box::new(move || sender.finish(last))
         });
         self.hand_out(work)?;
-        Ok(Series(pile))
+        Ok(receiver)
     }
 
     fn hand_out(&'static self, work: Work) -> io::Result<()> {
         let last = self.free.lock().pop();
-        let desk = match last {
-            Some(thread) => thread.desk,
+        let work_tx = match last {
+            Some(thread) => thread.work_tx,
             None => self.start()?,
         };
-        desk.send(work).expect("a thread stays until it has taken itself off the list");
+        work_tx.send(work).expect("a thread stays until it has taken itself off the list");
         Ok(())
     }
 
     fn start(&'static self) -> io::Result<mpsc::SyncSender<Work>> {
-        let (desk, works) = mpsc::sync_channel(1);
-        let own = desk.clone();
+        let (work_tx, work_rx) = mpsc::sync_channel(1);
+        let own = work_tx.clone();
         let named = thread::Builder::new().name("longshore-task".into());
-        named.spawn(move || self.work_off(&own, &works))?;
-        Ok(desk)
+        named.spawn(move || self.work_off(&own, &work_rx))?;
+        Ok(work_tx)
     }
 
-    /// What each thread does.
-    fn work_off(&self, desk: &mpsc::SyncSender<Work>, works: &mpsc::Receiver<Work>) {
+    /// The loop of each thread.
+    fn work_off(&self, work_tx: &mpsc::SyncSender<Work>, work_rx: &mpsc::Receiver<Work>) {
         let id = thread::current().id();
         loop {
-            match works.recv_timeout(self.kept) {
+            match work_rx.recv_timeout(self.idle_for) {
                 Ok(work) => {
-                    let tell = work();
-                    // Free before anybody hears of it: what comes next is to come here.
-                    self.free.lock().push(Thread { id, desk: desk.clone() });
-                    tell();
+                    let send_outcome = work();
+                    // Free before the outcome is known: the next work is to come to this thread.
+                    self.free.lock().push(Thread { id, work_tx: work_tx.clone() });
+                    send_outcome();
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     let mut free = self.free.lock();
-                    // If it is not there, somebody has just taken it off to give it work.
+                    // A thread that is not on the list was just taken off to get work.
                     if let Some(place) = free.iter().position(|thread| thread.id == id) {
                         free.remove(place);
                         return;
                     }
                 }
-                Err(RecvTimeoutError::Disconnected) => unreachable!("its own end is here"),
+                Err(RecvTimeoutError::Disconnected) => unreachable!("it holds a sender itself"),
             }
         }
     }
@@ -186,12 +162,12 @@ mod tests {
     use super::super::fixtures::{failure, success};
     use super::*;
 
-    /// Which thread the work ran on.
+    /// The id of the thread that work runs on.
     async fn ran_on(threads: &'static Threads) -> Outcome {
         threads.run(|| success(format!("{:?}", thread::current().id()))).await
     }
 
-    async fn nobody_is_free(threads: &Threads) {
+    async fn until_none_is_free(threads: &Threads) {
         let wait = async {
             while !threads.free.lock().is_empty() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -202,7 +178,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_thread_that_became_free_last_gets_the_next_work() {
-        static THREADS: Threads = Threads::new(KEPT);
+        static THREADS: Threads = Threads::new(IDLE_FOR);
         let first = ran_on(&THREADS).await;
         let (go, gone) = mpsc::sync_channel::<()>(1);
         let wait = move || {
@@ -210,7 +186,7 @@ mod tests {
             Outcome::Success(String::new())
         };
         let busy = tokio::spawn(THREADS.run(wait));
-        nobody_is_free(&THREADS).await;
+        until_none_is_free(&THREADS).await;
         let second = ran_on(&THREADS).await;
         assert_ne!(second, first, "the first one is busy");
         assert_eq!(ran_on(&THREADS).await, second);
@@ -221,22 +197,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_thread_without_work_ends_and_loses_none() {
+    async fn a_thread_without_work_ends_and_loses_no_work() {
         static THREADS: Threads = Threads::new(Duration::from_millis(1));
         let begun = Instant::now();
-        // Again and again about when its time is up.
+        // Again and again at about the time when the thread ends.
         while begun.elapsed() < Duration::from_millis(300) {
             ran_on(&THREADS).await;
             thread::sleep(Duration::from_millis(1));
         }
-        nobody_is_free(&THREADS).await;
+        until_none_is_free(&THREADS).await;
     }
 
-    /// What came of a series, as numbers.
-    async fn all(series: Series) -> Vec<String> {
+    /// The outcomes of a run, as numbers.
+    async fn all(outcomes: OutcomeReceiver) -> Vec<String> {
         let mut all = Vec::new();
-        while let Some(computed) = series.next(None).await {
-            let Outcome::Success(number) = computed.outcome else { panic!("it did not succeed") };
+        while let Some(timed) = outcomes.recv(None).await {
+            let Outcome::Success(number) = timed.outcome else { panic!("it did not succeed") };
             all.push(number);
         }
         all
@@ -247,25 +223,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_series_runs_in_order_on_one_thread_which_is_free_when_the_last_is_told() {
-        static THREADS: Threads = Threads::new(KEPT);
+    async fn numbers_run_in_order_on_one_thread_which_is_free_when_the_last_outcome_is_known() {
+        static THREADS: Threads = Threads::new(IDLE_FOR);
         let on = |_| success(format!("{:?}", thread::current().id()));
-        let threads = all(THREADS.start_series(0..100, || true, on).expect("a thread")).await;
+        let threads = all(THREADS.run_all(0..100, || true, on).expect("a thread")).await;
         assert_eq!(threads.len(), 100);
         assert!(threads.iter().all(|other| *other == threads[0]), "{threads:?}");
         assert_eq!(ran_on(&THREADS).await, Outcome::Success(threads[0].clone()));
-        let numbers = all(THREADS.start_series(5..8, || true, echo).expect("a thread")).await;
+        let numbers = all(THREADS.run_all(5..8, || true, echo).expect("a thread")).await;
         assert_eq!(numbers, ["5", "6", "7"]);
     }
 
     #[tokio::test]
-    async fn a_series_ends_where_none_may_begin_and_where_nobody_follows() {
-        static THREADS: Threads = Threads::new(KEPT);
+    async fn a_run_ends_where_no_number_may_begin_and_where_the_receiver_is_gone() {
+        static THREADS: Threads = Threads::new(IDLE_FOR);
         let left = std::sync::atomic::AtomicU8::new(3);
         let may_begin = move || left.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) > 0;
-        let numbers = all(THREADS.start_series(0..10, may_begin, echo).expect("a thread")).await;
+        let numbers = all(THREADS.run_all(0..10, may_begin, echo).expect("a thread")).await;
         assert_eq!(numbers, ["0", "1", "2"]);
-        let endless = THREADS.start_series(0..u64::MAX, || true, echo).expect("a thread");
+        let endless = THREADS.run_all(0..u64::MAX, || true, echo).expect("a thread");
         drop(endless);
         ran_on(&THREADS).await;
         let free = || THREADS.free.lock().len();
@@ -277,11 +253,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_thread_outlives_a_panic() {
-        static THREADS: Threads = Threads::new(KEPT);
+    async fn a_thread_survives_a_panic() {
+        static THREADS: Threads = Threads::new(IDLE_FOR);
         let before = ran_on(&THREADS).await;
-        let told = failure(THREADS.run(|| panic!("a knot")).await);
-        assert_eq!(told, ("the handler panicked: a knot".into(), true));
+        let failed = failure(THREADS.run(|| panic!("a knot")).await);
+        assert_eq!(failed, ("the handler panicked: a knot".into(), true));
         assert_eq!(ran_on(&THREADS).await, before);
     }
 }

@@ -1,14 +1,15 @@
-//! Counts words: maximal runs of ASCII letters, lower-cased, in the lines or the file of a subtask.
+//! The built-in `wordcount` task. Counts words: maximal runs of ASCII letters, lower-cased, in the
+//! lines or the file of a subtask.
 
 use async_trait::async_trait;
 use longshore_protocol::{Input, Outcome};
 use rustc_hash::FxHashMap;
 
-use super::threads::on_a_thread;
+use super::threads::run_one_on_a_thread;
 use super::{Handler, permanent, unreadable};
 use crate::Context;
 
-/// How every file begins that gzip wrote.
+/// The first bytes of every gzip file.
 const GZIP: &[u8] = b"\x1f\x8b";
 
 /// The built-in `wordcount`. Its result is an object, word -> count, in alphabetical order.
@@ -23,11 +24,11 @@ impl Handler for Wordcount {
             _ => return permanent("wordcount needs a job that is split by `lines` or `files`"),
         };
         match read {
-            // Letters of compressed bytes are no words.
+            // Letters among compressed bytes are no words.
             Ok(bytes) if bytes.starts_with(GZIP) => {
                 permanent("input: compressed by gzip; decompress it first")
             }
-            Ok(bytes) => on_a_thread(move || Outcome::Success(counts(&bytes))).await,
+            Ok(bytes) => run_one_on_a_thread(move || Outcome::Success(counts(&bytes))).await,
             Err(error) => unreadable(&error),
         }
     }
@@ -40,7 +41,7 @@ fn counts(bytes: &[u8]) -> String {
     for run in bytes.split(|byte| !byte.is_ascii_alphabetic()).filter(|run| !run.is_empty()) {
         word.clear();
         word.extend(run.iter().map(u8::to_ascii_lowercase));
-        // Looked up before it is inserted, so that only the first of its kind is allocated.
+        // The lookup before the insert allocates a word only once.
         match counts.get_mut(&word) {
             Some(count) => *count += 1,
             None => {

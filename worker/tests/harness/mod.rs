@@ -148,7 +148,9 @@ impl Harness {
                 .results(job, &ResultsParams::new(next..to, 1 << 20))
                 .await
                 .expect("memory");
-            lines.extend(page.runs.iter().flat_map(|run| run.lines.lines().map(str::to_owned)));
+            for run in &page.runs {
+                lines.extend(run.body.text().lines().map(str::to_owned));
+            }
             next = page.next;
         }
         lines

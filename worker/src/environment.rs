@@ -1,10 +1,11 @@
-//! The machine under a worker: its name, its randomness, a thread for the heart.
+//! The environment of a worker: host name, random numbers, the result store, and whether heartbeats
+//! get a thread of their own.
 //!
-//! A simulation of whole fleets runs many workers on one thread in a time of its own, and must be
-//! able to repeat a run exactly; so everything that a worker takes from the machine, other than
-//! time, comes through here. So does the storage of results, which all machines share.
+//! A simulation of whole clusters runs many workers on one thread in simulated time, and must be
+//! able to repeat a run exactly. So everything that a worker takes from its host, other than time,
+//! comes through this type.
 //!
-//! Deliberately absent: time, which is tokio's everywhere in this room and can be paused there.
+//! Deliberately absent: time. This crate takes it from tokio everywhere, where tests can pause it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,9 +17,9 @@ use uuid::Uuid;
 
 use crate::result_store::{Files, ResultStore};
 
-/// What a worker runs on. The default is the machine of this process.
+/// What a worker takes from its host. The default is the host of this process.
 #[derive(Default)]
-pub struct Machine(Option<Simulated>);
+pub struct Environment(Option<Simulated>);
 
 struct Simulated {
     name: String,
@@ -26,10 +27,10 @@ struct Simulated {
     results: Option<Arc<dyn ResultStore>>,
 }
 
-impl Machine {
-    /// A machine that exists within a simulation: it has this name, draws its random numbers from
-    /// `random`, and the heart beats on the runtime of the worker, since a thread of its own would
-    /// live in another time.
+impl Environment {
+    /// The environment of a simulated host with this name. Random numbers come from `random`, and
+    /// heartbeats run on the worker's runtime, since a thread of their own would not share its
+    /// simulated time.
     pub fn simulated(
         name: impl Into<String>,
         random: impl Fn() -> u64 + Send + Sync + 'static,
@@ -37,7 +38,8 @@ impl Machine {
         Self(Some(Simulated { name: name.into(), random: Box::new(random), results: None }))
     }
 
-    /// A simulated machine that keeps results in this store, in place of files and objects.
+    /// Keeps results in this store, in place of files and objects. Has no effect outside of a
+    /// simulation.
     #[must_use]
     pub fn with_results(mut self, store: Arc<dyn ResultStore>) -> Self {
         if let Some(simulated) = &mut self.0 {
@@ -46,7 +48,7 @@ impl Machine {
         self
     }
 
-    /// Where results are kept that are not in the ledger.
+    /// The store of results that are not kept in the ledger.
     pub(crate) fn results(&self) -> &dyn ResultStore {
         let simulated = self.0.as_ref().and_then(|simulated| simulated.results.as_deref());
         simulated.unwrap_or(&Files)
@@ -56,7 +58,7 @@ impl Machine {
         self.0.is_some()
     }
 
-    /// The machine's name, for ids that people read.
+    /// The host's name, for ids that people read.
     pub(crate) fn name(&self) -> String {
         let name = match &self.0 {
             Some(simulated) => simulated.name.clone(),
@@ -65,7 +67,7 @@ impl Machine {
         machine_name(&name)
     }
 
-    /// A new name at every start, so that an old incarnation never looks alive.
+    /// A new node id. A worker draws one at every start, so that an earlier run never looks alive.
     pub(crate) fn new_node(&self) -> NodeId {
         let id = uuid::Builder::from_random_bytes(self.bytes()).into_uuid();
         NodeId::new(format!("{}-{}", self.name(), Uuid::hyphenated(id)))
@@ -76,7 +78,7 @@ impl Machine {
     }
 
     /// A random number in `0.0..1.0`, for jitter.
-    pub(crate) fn share(&self) -> f64 {
+    pub(crate) fn random(&self) -> f64 {
         match &self.0 {
             Some(simulated) => ((simulated.random)() >> 11) as f64 / (1_u64 << 53) as f64,
             None => rand::random(),
@@ -94,9 +96,9 @@ impl Machine {
     }
 }
 
-impl fmt::Debug for Machine {
+impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Machine").field(&self.name()).finish()
+        f.debug_tuple("Environment").field(&self.name()).finish()
     }
 }
 
@@ -105,19 +107,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_simulated_machine_has_no_chance_of_its_own() {
-        let machine = || Machine::simulated("crane", || u64::MAX >> 1);
-        assert_eq!(machine().token(), machine().token());
-        assert_eq!(machine().new_node(), machine().new_node());
-        assert!(machine().new_node().as_str().starts_with("crane-"));
-        assert!((0.499..0.501).contains(&machine().share()), "{}", machine().share());
+    fn a_simulated_environment_draws_no_random_numbers_of_its_own() {
+        let environment = || Environment::simulated("crane", || u64::MAX >> 1);
+        assert_eq!(environment().token(), environment().token());
+        assert_eq!(environment().new_node(), environment().new_node());
+        assert!(environment().new_node().as_str().starts_with("crane-"));
+        assert!((0.499..0.501).contains(&environment().random()), "{}", environment().random());
     }
 
     #[test]
-    fn a_real_one_never_draws_the_same_twice() {
-        let machine = Machine::default();
-        assert_ne!(machine.token(), machine.token());
-        assert_ne!(machine.new_node(), machine.new_node());
-        assert!((0.0..1.0).contains(&machine.share()));
+    fn the_default_environment_never_draws_the_same_twice() {
+        let environment = Environment::default();
+        assert_ne!(environment.token(), environment.token());
+        assert_ne!(environment.new_node(), environment.new_node());
+        assert!((0.0..1.0).contains(&environment.random()));
     }
 }

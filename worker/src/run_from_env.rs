@@ -1,4 +1,4 @@
-//! A worker for those who write their own: connects by the environment and drains on a signal.
+//! Runs a worker in a program of your own: connects by environment variables, drains on a signal.
 
 use std::io;
 use std::sync::Arc;
@@ -11,41 +11,41 @@ use longshore_ledger::redis::{self, RedisLedger};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::{Error, StopRequests, Watched, Worker, shim, watch, watched};
+use crate::{Error, StopRequests, Supervised, Worker, shim, supervise, supervised};
 
-/// How long what is on its way to RabbitMQ may take at the end.
+/// How long the last messages to RabbitMQ may take.
 const CLOSE: Duration = Duration::from_secs(2);
 
-/// Splits the program in two: a worker, for which this comes back at once, and the process that
-/// started it and watches it ([`watch`]), with the Redis of the environment. That one never comes
-/// back from this: it ends when there is nothing left to watch. What comes before it is done by
-/// both, so check there what can be checked and do nothing else.
+/// Splits the program in two processes: the worker, where this function returns at once, and its
+/// supervisor ([`supervise`]), where it never returns: the supervisor ends with the worker. It
+/// tells the Redis of the environment about crashes. Both processes run the code before this call,
+/// so use that code for checks only.
 ///
 /// ```no_run
 /// use longshore_worker::{Worker, supervise_from_env};
 ///
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// let worker = Worker::builder().build()?;
-/// let watched = supervise_from_env().await?;
+/// let supervised = supervise_from_env().await?;
 /// // From here on this is the worker, and it may crash.
-/// worker.watched(watched).run_from_env().await?;
+/// worker.supervised(supervised).run_from_env().await?;
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// # Errors When the address of Redis can't be understood, the program can't be started again, or
-/// signals can't be followed.
-pub async fn supervise_from_env() -> Result<Watched, Error> {
-    // A shim begins where the worker does: what this program needs to come here, it needs there.
+/// # Errors When the address of Redis is invalid, the program can't be started again, or signals
+/// can't be followed.
+pub async fn supervise_from_env() -> Result<Supervised, Error> {
+    // Shims start with the arguments of the worker: the program needs them to reach this line.
     shim::init_with(std::env::args_os().skip(1));
-    if let Some(watched) = watched().map_err(Error::Supervisor)? {
-        return Ok(watched);
+    if let Some(supervised) = supervised().map_err(Error::Supervisor)? {
+        return Ok(supervised);
     }
     RedisLedger::connect(redis_config())?;
     let connect = || -> io::Result<Arc<dyn Ledger>> {
         Ok(Arc::new(RedisLedger::connect(redis_config()).map_err(io::Error::other)?))
     };
-    let code = watch(connect).map_err(Error::Supervisor)?;
+    let code = supervise(connect).map_err(Error::Supervisor)?;
     std::process::exit(code.into())
 }
 
@@ -59,9 +59,9 @@ fn redis_config() -> redis::Config {
 }
 
 impl Worker {
-    /// Runs against the RabbitMQ of `LONGSHORE_AMQP_URL` and the Redis of `LONGSHORE_REDIS_URL`,
-    /// under the names of `LONGSHORE_NAMESPACE`; on this machine and as `longshore` where they are
-    /// not set. SIGTERM, SIGHUP and Ctrl-C drain; a second signal ends the worker at once.
+    /// Runs with the RabbitMQ of `LONGSHORE_AMQP_URL`, the Redis of `LONGSHORE_REDIS_URL` and the
+    /// namespace of `LONGSHORE_NAMESPACE`; unless set, those of this host and `longshore`. SIGTERM,
+    /// SIGHUP and Ctrl-C drain the worker; a second signal ends it at once.
     ///
     /// ```no_run
     /// use longshore_worker::{Context, TaskResult, Worker};
