@@ -6,7 +6,8 @@ ARG BASE_IMAGE=debian:trixie-slim
 FROM ${RUST_IMAGE} AS builder
 WORKDIR /src
 COPY . .
-RUN cargo build --profile dist --locked --package longshore-cli --bin longshore
+RUN cargo build --profile dist --locked --package longshore-cli \
+    --features bench --bin longshore
 
 FROM ${BASE_IMAGE}
 # An unprivileged user: workers run commands whose parameters come from jobs.

@@ -1,6 +1,8 @@
-//! Runs a command with a RabbitMQ and a Redis of its own, as their vendors ship them: `with_servers COMMAND…`. The command
-//! finds them in `LONGSHORE_AMQP_URL` and `LONGSHORE_REDIS_URL`; they are gone when it ends. `bench/run` uses it.
-#![expect(clippy::print_stderr, reason = "a command of developers says what is wrong")]
+//! Runs a command with a private RabbitMQ and a private Redis: `with_servers COMMAND…`.
+//!
+//! Both servers have the configuration that their vendors ship. The command gets their URLs in
+//! `LONGSHORE_AMQP_URL` and `LONGSHORE_REDIS_URL`; they stop when it ends. `bench/run` uses this.
+#![expect(clippy::print_stderr, reason = "a command for developers prints its errors")]
 
 use std::process::{Command, ExitCode};
 
@@ -14,7 +16,7 @@ fn main() -> ExitCode {
     };
     let rabbit =
         Rabbit::start_with(&RabbitOptions { as_shipped: true, ..RabbitOptions::default() });
-    // The usual choice of those who keep an append-only file, and the one of the published yardsticks.
+    // The usual setting with an append-only file, and that of the published baselines.
     let redis =
         Redis::start_with(&RedisOptions { appendfsync: "everysec", ..RedisOptions::default() });
     let mut command = Command::new(&program);

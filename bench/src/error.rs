@@ -1,20 +1,20 @@
-//! Why there is no figure.
+//! The errors of the benchmark.
 
 use longshore_producer as producer;
 
-/// Why the benchmark gave up.
+/// Why the benchmark ended without a report.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A service can't be reached, or went away.
+    /// A service can't be reached.
     #[error("{0}")]
     Connect(#[from] producer::ConnectError),
-    /// RabbitMQ did not do as asked.
+    /// An operation of RabbitMQ failed.
     #[error("RabbitMQ: {0}")]
     Rabbit(#[from] lapin::Error),
-    /// Redis did not do as asked.
+    /// A command of Redis failed.
     #[error("Redis: {0}")]
     Redis(#[from] redis::RedisError),
-    /// A kind of service that can't be measured.
+    /// The benchmark can't measure services of this kind.
     #[error("{0}")]
     Unsupported(String),
     /// A process of the fleet ended, or could not be started.
@@ -22,10 +22,10 @@ pub enum Error {
     Process {
         /// `scheduler` or `worker`.
         role: &'static str,
-        /// How it ended, and its last words.
+        /// How the process ended, and the end of its log.
         reason: String,
     },
-    /// Something of the system's could not be read or written.
+    /// An operation of the system failed.
     #[error("{0}")]
     System(#[from] std::io::Error),
     /// A job could not be submitted.
@@ -34,21 +34,21 @@ pub enum Error {
     /// A job could not be followed.
     #[error("{0}")]
     Job(#[from] producer::Error),
-    /// The ledger failed under the simulated nodes.
+    /// An operation of the ledger failed for a simulated node.
     #[error("{0}")]
     Ledger(#[from] longshore_ledger::Error),
-    /// A job ended otherwise than it must.
+    /// A job or a server behaved differently than a measurement needs.
     #[error("{0}")]
     Unexpected(String),
-    /// Whoever started it wants it to stop.
+    /// The caller stopped the benchmark.
     #[error("interrupted")]
     Interrupted,
-    /// It takes too long.
+    /// A step took too long.
     #[error("still waiting after {seconds} s: {what}")]
     TimedOut {
-        /// What did not happen.
+        /// What was waited for.
         what: &'static str,
-        /// How long.
+        /// How long it was waited for, in seconds.
         seconds: u64,
     },
 }

@@ -1,4 +1,5 @@
-//! Scheduler and workers as users run them: processes of the `longshore` command, with its own defaults.
+//! The fleet of a benchmark: a scheduler and workers as processes of the `longshore` command, with
+//! its default settings.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -14,40 +15,41 @@ use tokio::process::{Child, Command};
 use crate::services::Services;
 use crate::{Config, Error};
 
-/// How long a process may take until it is there.
-const THERE_WITHIN: Duration = Duration::from_secs(30);
+/// The longest wait until a started process has registered.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The wait between two looks whether it is there: what a start takes is known to within this.
-const LOOK: Duration = Duration::from_millis(1);
+/// The interval of the checks whether a process has registered, and so the accuracy of a start
+/// time.
+const CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
-/// How long a process may take to leave before it is killed.
-const LEAVE_WITHIN: Duration = Duration::from_secs(10);
+/// The longest wait for a process to stop before it is killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// As much of the end of what a process said as is told when it ends before its time.
-const LAST_WORDS: usize = 600;
+/// How many bytes of the end of a log an error shows when a process ends unexpectedly.
+const LOG_TAIL_BYTES: usize = 600;
 
-/// What a fleet consists of.
+/// The processes of a fleet.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Layout {
     /// Whether there is a scheduler.
     pub(crate) scheduler: bool,
-    /// The slots of each worker; `None` leaves it to the default.
+    /// The slots of each worker; `None` is the default of the worker.
     pub(crate) workers: Vec<Option<u32>>,
 }
 
 impl Layout {
-    /// A scheduler and a worker, both as they come.
+    /// A scheduler and a worker with default settings.
     pub(crate) fn usual() -> Self {
         Self { scheduler: true, workers: vec![None] }
     }
 }
 
-/// A running fleet. Dropping it kills it.
+/// A running fleet. Dropping it kills its processes.
 pub(crate) struct Fleet {
     config: Config,
     namespace: String,
     members: Vec<Member>,
-    /// Where they run and what they say. No `longshore.toml` lies there.
+    /// The working directory of the processes, which holds their logs and no `longshore.toml`.
     folder: TempDir,
 }
 
@@ -55,7 +57,7 @@ struct Member {
     role: &'static str,
     child: Child,
     pid: u32,
-    words: PathBuf,
+    log: PathBuf,
 }
 
 impl Fleet {
@@ -65,7 +67,7 @@ impl Fleet {
         Ok(Self { config: config.clone(), namespace, members: Vec::new(), folder })
     }
 
-    /// Starts all of the layout and waits until they are there.
+    /// Starts the processes of the layout and waits until they have registered.
     pub(crate) async fn start(
         &mut self,
         layout: &Layout,
@@ -80,12 +82,12 @@ impl Fleet {
         Ok(())
     }
 
-    /// Starts a scheduler; says what that took.
+    /// Starts a scheduler; returns how long that took.
     pub(crate) async fn scheduler(&mut self, services: &Services) -> Result<Duration, Error> {
         self.launch("scheduler", &["scheduler"], "schedulers", services).await
     }
 
-    /// Starts a worker; says what that took.
+    /// Starts a worker; returns how long that took.
     pub(crate) async fn worker(
         &mut self,
         slots: Option<u32>,
@@ -99,7 +101,7 @@ impl Fleet {
         self.launch("worker", &arguments, "nodes", services).await
     }
 
-    /// Starts a process and waits until one more is on the list in Redis.
+    /// Starts a process and waits until the list in Redis has one more entry.
     async fn launch(
         &mut self,
         role: &'static str,
@@ -109,28 +111,29 @@ impl Fleet {
     ) -> Result<Duration, Error> {
         let mut count = cmd("ZCARD");
         count.arg(format!("{}:{list}", self.namespace));
-        let mut redis = services.questions.clone();
+        let mut redis = services.queries.clone();
         let before: u64 = count.query_async(&mut redis).await?;
-        let words = self.folder.path().join(format!("{}.log", self.members.len()));
+        let log = self.folder.path().join(format!("{}.log", self.members.len()));
         let mut command = self.command(arguments);
-        command.stderr(File::create(&words)?);
+        command.stderr(File::create(&log)?);
         let begun = Instant::now();
         let failed = |error: std::io::Error| Error::Process { role, reason: error.to_string() };
         let child = command.spawn().map_err(failed)?;
         let pid = child.id().unwrap_or_default();
-        self.members.push(Member { role, child, pid, words });
+        self.members.push(Member { role, child, pid, log });
         while count.query_async::<u64>(&mut redis).await? <= before {
             self.check()?;
-            if begun.elapsed() > THERE_WITHIN {
-                let what = "a process of the fleet to be there";
-                return Err(Error::TimedOut { what, seconds: THERE_WITHIN.as_secs() });
+            if begun.elapsed() > START_TIMEOUT {
+                let what = "the registration of a process";
+                return Err(Error::TimedOut { what, seconds: START_TIMEOUT.as_secs() });
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
         }
         Ok(begun.elapsed())
     }
 
-    /// The `longshore` command on the same services and namespace, with nothing of our own settings.
+    /// A `longshore` command with the same services and namespace, without the settings of this
+    /// process.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.config.program);
         for (name, _) in std::env::vars_os() {
@@ -151,12 +154,12 @@ impl Fleet {
         command
     }
 
-    /// The first processes of all members, by role.
+    /// The roles and process ids of all members.
     pub(crate) fn processes(&self) -> Vec<(&'static str, u32)> {
         self.members.iter().map(|member| (member.role, member.pid)).collect()
     }
 
-    /// The first process of a role.
+    /// The process id of the first member of a role; 0 without one.
     pub(crate) fn process(&self, role: &str) -> u32 {
         let member = self.members.iter().find(|member| member.role == role);
         member.map(|member| member.pid).unwrap_or_default()
@@ -164,28 +167,28 @@ impl Fleet {
 
     /// Fails once a member has ended.
     pub(crate) fn check(&mut self) -> Result<(), Error> {
-        for Member { role, child, words, .. } in &mut self.members {
+        for Member { role, child, log, .. } in &mut self.members {
             if let Some(status) = child.try_wait()? {
-                let reason = format!("ended: {status}; {}", last_words(words));
+                let reason = format!("ended: {status}; {}", log_tail(log));
                 return Err(Error::Process { role, reason });
             }
         }
         Ok(())
     }
 
-    /// Asks all members to leave, workers first, and waits until they have.
+    /// Stops all members, workers first, and waits for their end.
     pub(crate) async fn stop(&mut self) {
         while let Some(mut member) = self.members.pop() {
             let pid = i32::try_from(member.pid).unwrap_or(i32::MAX);
-            // One that is gone already needs no asking; one that does not leave is killed as it is dropped.
+            // Errors are ignored: the process has ended already, or is killed when it is dropped.
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-            let _ = tokio::time::timeout(LEAVE_WITHIN, member.child.wait()).await;
+            let _ = tokio::time::timeout(STOP_TIMEOUT, member.child.wait()).await;
         }
     }
 }
 
-fn last_words(path: &Path) -> String {
+fn log_tail(path: &Path) -> String {
     let text = String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned();
-    let start = text.ceil_char_boundary(text.len().saturating_sub(LAST_WORDS));
+    let start = text.ceil_char_boundary(text.len().saturating_sub(LOG_TAIL_BYTES));
     text[start..].trim().to_owned()
 }

@@ -1,6 +1,7 @@
-//! What processes use, from `/proc`: cores, memory, and which of them listens on a port.
+//! The cores and the memory that processes use, and the process that listens on a port; from
+//! `/proc`.
 //!
-//! Reads only; on a system without `/proc` every answer is "nothing".
+//! On a system without `/proc` every answer is zero or empty.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
@@ -11,13 +12,13 @@ use std::time::{Duration, Instant};
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
-use crate::machine::{kib_field, read};
+use crate::host::{kib_field, read};
 use crate::report::{Sample, Unit, sample};
 
-/// Ticks a second in `/proc/stat`: USER_HZ, which Linux has fixed at 100.
+/// Ticks per second in `/proc/stat`: USER_HZ, which Linux has fixed at 100.
 const TICKS: f64 = 100.0;
 
-/// The process and all that descend from it.
+/// The process and all its descendants.
 pub(crate) fn tree(root: u32) -> Vec<u32> {
     let all: Vec<(u32, u32)> = processes().filter_map(|pid| Some((pid, parent(pid)?))).collect();
     let mut tree = vec![root];
@@ -34,7 +35,8 @@ fn processes() -> impl Iterator<Item = u32> {
     folder.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
-/// The fields of `/proc/PID/stat` behind the name, which may hold spaces; the first is the state.
+/// The fields of `/proc/PID/stat` after the name of the process, which may hold spaces. The first
+/// field is the state.
 fn stat(pid: u32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = text.rsplit_once(')')?;
@@ -45,33 +47,34 @@ fn parent(pid: u32) -> Option<u32> {
     stat(pid)?.get(1)?.parse().ok()
 }
 
-/// Seconds of processor time that the process has used, threads that have ended included.
+/// The processor time that the process has used, in seconds, including threads that have ended.
 fn used(pid: u32) -> f64 {
     let pid = Pid::from_raw(pid.try_into().unwrap_or_default());
     let time = clock_getcpuclockid(pid).and_then(clock_gettime);
     time.map_or(0.0, |time| Duration::from(time).as_secs_f64())
 }
 
-/// Seconds of processor time that the whole machine has used.
+/// The processor time that the whole host has used, in seconds.
 fn used_by_all() -> f64 {
     let text = read("/proc/stat");
     let first = text.lines().next().unwrap_or_default();
     let ticks: Vec<f64> =
         first.split_ascii_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
-    // user nice system idle iowait irq softirq steal; what follows is in user and nice already.
+    // The fields are user, nice, system, idle, iowait, irq, softirq and steal. The fields after
+    // them are contained in user and nice.
     let idle: f64 = ticks.iter().skip(3).take(2).sum();
     (ticks.iter().take(8).sum::<f64>() - idle) / TICKS
 }
 
-/// Bytes of memory of some processes.
+/// The memory of some processes, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Memory {
-    /// Resident; pages that several share count in each.
+    /// Resident memory; a shared page counts once for each process.
     pub(crate) resident: u64,
-    /// The most that was ever resident.
+    /// The sum of the peaks of the resident memory.
     pub(crate) peak: u64,
-    /// Resident; pages of files that several of them share count once.
-    pub(crate) once: u64,
+    /// Resident memory; a shared page of a file counts once.
+    pub(crate) shared_once: u64,
 }
 
 /// The memory of these processes together.
@@ -82,25 +85,27 @@ pub(crate) fn memory(pids: &[u32]) -> Memory {
         let status = read(&format!("/proc/{pid}/status"));
         sum.resident += kib_field(&status, "VmRSS").unwrap_or_default();
         sum.peak += kib_field(&status, "VmHWM").unwrap_or_default();
-        // One that has just ended has none.
+        // A process that has just ended has no pages.
         own += pages(*pid, &mut of_files).unwrap_or_default();
     }
-    sum.once = (own + of_files.len() as u64) * page_size();
+    sum.shared_once = (own + of_files.len() as u64) * page_size();
     sum
 }
 
-/// Bytes of a page.
+/// The size of a page, in bytes.
 fn page_size() -> u64 {
     let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
     size.and_then(|size| size.try_into().ok()).unwrap_or(4096)
 }
 
-/// A page of a file: device, inode, and where it is in there.
+/// A page of a file: device, inode and page number in the file.
 type FilePage = (String, u64, u64);
 
-/// Adds the resident pages of files of a process to `of_files`; gives how many others it has.
+/// Adds the resident file pages of a process to `of_files`, and returns the number of its other
+/// resident pages.
 fn pages(pid: u32, of_files: &mut HashSet<FilePage>) -> io::Result<u64> {
-    /// Bits of an entry of `/proc/PID/pagemap`, which has one for each page of the address space.
+    /// Bits of an entry of `/proc/PID/pagemap`, which has an entry for each page of the address
+    /// space.
     const PRESENT: u64 = 1 << 63;
     const OF_A_FILE: u64 = 1 << 61;
     let pagemap = File::open(format!("/proc/{pid}/pagemap"))?;
@@ -108,7 +113,7 @@ fn pages(pid: u32, of_files: &mut HashSet<FilePage>) -> io::Result<u64> {
     let maps = read(&format!("/proc/{pid}/maps"));
     for (start, end, offset, device, inode) in maps.lines().filter_map(mapping) {
         let mut entries = vec![0; usize::try_from((end - start) / size * 8).unwrap_or_default()];
-        // What the kernel keeps for itself (`vsyscall`) can't be read.
+        // Mappings of the kernel (`vsyscall`) can't be read.
         if pagemap.read_exact_at(&mut entries, start / size * 8).is_err() {
             continue;
         }
@@ -127,7 +132,7 @@ fn pages(pid: u32, of_files: &mut HashSet<FilePage>) -> io::Result<u64> {
     Ok(own)
 }
 
-/// First and last address, where in the file it begins, device and inode of a line of `/proc/PID/maps`.
+/// Parses a line of `/proc/PID/maps`: first address, end, offset in the file, device and inode.
 fn mapping(line: &str) -> Option<(u64, u64, u64, &str, u64)> {
     let mut words = line.split_ascii_whitespace();
     let (start, end) = words.next()?.split_once('-')?;
@@ -136,7 +141,7 @@ fn mapping(line: &str) -> Option<(u64, u64, u64, &str, u64)> {
     Some((hex(start)?, hex(end)?, hex(offset)?, device, words.next()?.parse().ok()?))
 }
 
-/// Which process of this machine listens on a TCP port, if we may know.
+/// The process of this host that listens on a TCP port, if this process may see it.
 pub(crate) fn listener(port: u16) -> Option<u32> {
     const LISTEN: &str = "0A";
     let suffix = format!(":{port:04X}");
@@ -158,41 +163,43 @@ pub(crate) fn listener(port: u16) -> Option<u32> {
     })
 }
 
-/// Who is looked at: a role, and the first process of it.
-pub(crate) type Watched = Vec<(&'static str, u32)>;
+/// The processes to measure: a role and the root of a process tree each.
+pub(crate) type MeasuredProcesses = Vec<(&'static str, u32)>;
 
-/// Measures how many cores each of them keeps busy, and all the others.
+/// Measures how many cores each role keeps busy, and how many all other processes do.
 pub(crate) struct Meter {
-    watched: Watched,
+    measured_processes: MeasuredProcesses,
     begun: Instant,
     before: Vec<f64>,
     all_before: f64,
 }
 
 impl Meter {
-    pub(crate) fn start(watched: Watched) -> Self {
+    pub(crate) fn start(measured_processes: MeasuredProcesses) -> Self {
         let (before, all_before) = (Vec::new(), used_by_all());
-        let mut meter = Self { watched, begun: Instant::now(), before, all_before };
-        meter.before = meter.look();
+        let mut meter = Self { measured_processes, begun: Instant::now(), before, all_before };
+        meter.before = meter.read_times();
         meter
     }
 
-    fn look(&self) -> Vec<f64> {
+    fn read_times(&self) -> Vec<f64> {
         let own = std::process::id();
-        // Our own children are roles of their own.
+        // The children of this process are measured as roles of their own.
         let of_tree = |root| {
             if root == own { used(own) } else { tree(root).into_iter().map(used).sum() }
         };
-        self.watched.iter().map(|(_, root)| of_tree(*root)).collect()
+        self.measured_processes.iter().map(|(_, root)| of_tree(*root)).collect()
     }
 
-    /// Cores kept busy since the start; roles with several processes are summed.
+    /// The cores kept busy since the start; several processes of one role are summed.
     pub(crate) fn read(&self) -> Usage {
         let elapsed = self.begun.elapsed();
         let seconds = elapsed.as_secs_f64();
         let mut roles: Vec<(&'static str, f64)> = Vec::new();
-        let after = self.look();
-        for (((role, _), before), after) in self.watched.iter().zip(&self.before).zip(after) {
+        let after = self.read_times();
+        for (((role, _), before), after) in
+            self.measured_processes.iter().zip(&self.before).zip(after)
+        {
             let cores = (after - before).max(0.0) / seconds;
             match roles.iter_mut().find(|(name, _)| name == role) {
                 Some((_, sum)) => *sum += cores,
@@ -205,17 +212,17 @@ impl Meter {
     }
 }
 
-/// What a [`Meter`] read.
+/// The result of a [`Meter`].
 #[derive(Clone, Debug)]
 pub(crate) struct Usage {
     pub(crate) elapsed: Duration,
     roles: Vec<(&'static str, f64)>,
-    /// Cores that processes of others kept busy.
+    /// The number of cores that all other processes kept busy.
     pub(crate) others: f64,
 }
 
 impl Usage {
-    /// Cores that a role kept busy.
+    /// The number of cores that a role kept busy.
     pub(crate) fn of(&self, role: &str) -> f64 {
         self.roles.iter().filter(|(name, _)| *name == role).map(|(_, cores)| cores).sum()
     }
@@ -232,31 +239,31 @@ mod tests {
     use crate::spin::burn;
 
     #[test]
-    fn a_busy_process_is_seen_to_be_busy() {
+    fn the_meter_reads_the_processor_time_of_a_busy_process() {
         let own = std::process::id();
         let meter = Meter::start(vec![("test", own)]);
         burn(Duration::from_millis(200));
         let usage = meter.read();
         let seconds = usage.of("test") * usage.elapsed.as_secs_f64();
         assert!(seconds > 0.15, "{usage:?}");
-        assert_eq!(usage.of("somebody"), 0.0);
+        assert_eq!(usage.of("another"), 0.0);
     }
 
     #[test]
-    fn shared_pages_count_once() {
+    fn shared_pages_count_once_in_shared_once() {
         let own = std::process::id();
         let one = memory(&[own]);
         assert!(one.resident > 1 << 20);
-        // Other tests run in this process at the same time, and take memory.
+        // Other tests run in this process at the same time and allocate memory.
         let near = |a: u64, b: u64| a.abs_diff(b) < 4 << 20;
-        assert!(near(one.once, one.resident), "{one:?}");
+        assert!(near(one.shared_once, one.resident), "{one:?}");
         let twice = memory(&[own, own]);
         assert!(near(twice.resident, 2 * one.resident), "{one:?} {twice:?}");
-        assert!(twice.once < twice.resident - (1 << 20), "{one:?} {twice:?}");
+        assert!(twice.shared_once < twice.resident - (1 << 20), "{one:?} {twice:?}");
     }
 
     #[test]
-    fn the_listener_of_a_port_is_found_and_nobody_on_a_free_one() {
+    fn the_process_that_listens_on_a_port_is_found() {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = socket.local_addr().expect("bound").port();
         assert_eq!(listener(port), Some(std::process::id()));

@@ -1,18 +1,18 @@
-//! Figures, their targets, and all of them together. Serialized, the report is what `longshore bench --json` prints.
+//! The report: figures, their targets, outcomes of scenarios. `longshore bench --json` prints it.
 
 use serde::Serialize;
 
-use crate::Machine;
+use crate::Host;
 
-/// What a figure counts.
+/// The unit of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
-    /// So many a second.
+    /// A number per second.
     PerSecond,
-    /// A quotient of two figures.
+    /// The quotient of two figures.
     Ratio,
-    /// A part of the whole; 1 is all of it.
+    /// A part of the whole, from 0 to 1.
     Share,
     /// Milliseconds.
     Ms,
@@ -20,17 +20,17 @@ pub enum Unit {
     Bytes,
     /// Cores kept busy.
     Cores,
-    /// A number of things.
+    /// A number.
     Count,
 }
 
-/// What a figure must be.
+/// The bound that the median of a figure must keep.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
-    /// This or more.
+    /// The median must be this value or more.
     AtLeast(f64),
-    /// This or less.
+    /// The median must be this value or less.
     AtMost(f64),
 }
 
@@ -43,7 +43,7 @@ impl Target {
     }
 }
 
-/// One measured value of one run.
+/// A value that one run measured.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     pub(crate) name: &'static str,
@@ -52,7 +52,7 @@ pub(crate) struct Sample {
     pub(crate) target: Option<Target>,
 }
 
-/// A sample without a target.
+/// Creates a sample without a target.
 pub(crate) fn sample(name: &'static str, unit: Unit, value: f64) -> Sample {
     Sample { name, unit, value, target: None }
 }
@@ -67,21 +67,21 @@ impl Sample {
     }
 }
 
-/// A value over all runs.
+/// The values of one name over all runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Figure {
-    /// What was measured.
+    /// The name of what was measured.
     pub name: &'static str,
-    /// What it counts.
+    /// The unit of the values.
     pub unit: Unit,
-    /// The middle of the runs; of an even number the mean of the middle two.
+    /// The median of the runs; of an even number, the mean of the middle two.
     pub median: f64,
-    /// Run by run.
+    /// The value of each run.
     pub runs: Vec<f64>,
-    /// What the median must be, if anything.
+    /// The bound for the median, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
-    /// Whether it is.
+    /// Whether the median meets the target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub met: Option<bool>,
 }
@@ -95,41 +95,41 @@ impl Figure {
     }
 }
 
-/// What came out of one scenario.
+/// The outcome of one scenario.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
-    /// The scenario.
+    /// The name of the scenario.
     pub scenario: &'static str,
-    /// What it does.
+    /// What the scenario does.
     pub what: &'static str,
-    /// What was measured.
+    /// The measured figures.
     pub figures: Vec<Figure>,
-    /// Where the time went: cores kept busy by each process; `others` are none of ours.
+    /// The cores that each role kept busy; `others` are processes outside the benchmark.
     pub cores: Vec<Figure>,
-    /// The machine's load average over the last minute, when the scenario ended.
+    /// The load average of the last minute when the scenario ended.
     pub load: f64,
 }
 
-/// All of it.
+/// Everything that the benchmark measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Of Longshore.
+    /// The version of Longshore.
     pub version: &'static str,
-    /// What was measured on.
-    pub machine: Machine,
-    /// What the version of Redis is, as it says, and when its append-only file is flushed.
+    /// The host that was measured.
+    pub host: Host,
+    /// The version of Redis, and how often its append-only file is flushed.
     pub redis: String,
     /// The kind of the work queues.
     pub work_queues: String,
-    /// What sizes and durations were multiplied with.
+    /// The factor for sizes and durations.
     pub scale: f64,
-    /// What RabbitMQ and Redis do by themselves, over all runs.
-    pub yardsticks: Vec<Figure>,
-    /// The scenarios, in the order in which they were asked for.
+    /// The baselines, over all runs.
+    pub baselines: Vec<Figure>,
+    /// The outcomes of the scenarios, in the order in which they ran.
     pub scenarios: Vec<Outcome>,
 }
 
-/// Values of the same name become one figure, in the order in which the names first came.
+/// Groups samples of the same name into figures, in the order in which the names first occur.
 pub(crate) fn figures(samples: impl IntoIterator<Item = Sample>) -> Vec<Figure> {
     let mut groups: Vec<(Sample, Vec<f64>)> = Vec::new();
     for sample in samples {
@@ -141,7 +141,7 @@ pub(crate) fn figures(samples: impl IntoIterator<Item = Sample>) -> Vec<Figure> 
     groups.into_iter().map(|(first, runs)| Figure::of(first, runs)).collect()
 }
 
-/// The middle value; 0 of none.
+/// The median of the values; 0 without values.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -152,7 +152,8 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// The value that a share of all values do not exceed (nearest rank); 0 of none. Sorts.
+/// The value that a share of all values do not exceed (nearest rank); 0 without values. Sorts the
+/// values.
 pub(crate) fn percentile(values: &mut [f64], share: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let rank = (share * values.len() as f64).ceil() as usize;
@@ -164,14 +165,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_median_is_the_middle() {
+    fn the_median_is_the_middle_value() {
         assert_eq!(median(&[]), 0.0);
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
     }
 
     #[test]
-    fn a_percentile_is_the_nearest_rank() {
+    fn a_percentile_is_the_value_of_the_nearest_rank() {
         let mut hundred: Vec<f64> = (1..=100).rev().map(f64::from).collect();
         assert_eq!(percentile(&mut hundred, 0.5), 50.0);
         assert_eq!(percentile(&mut hundred, 0.99), 99.0);
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_of_one_name_are_one_figure_judged_by_its_median() {
+    fn samples_of_one_name_become_one_figure_whose_median_meets_the_target_or_not() {
         let rate = |value| sample("rate", Unit::PerSecond, value).at_least(10.0);
         let lag = |value| sample("lag", Unit::Ms, value).at_most(5.0);
         let found = figures([rate(9.0), lag(1.0), rate(11.0), lag(6.0), rate(12.0), lag(7.0)]);

@@ -1,57 +1,57 @@
-//! Scenario by scenario: a namespace, a fleet, a warm-up, then as many runs as wanted, each with its yardsticks right before;
-//! afterwards nothing is left.
+//! Runs the scenarios one by one: a namespace, a fleet, a warm-up, then the runs, each right after
+//! its baselines; finally everything of the namespace is removed.
 
 use std::pin::Pin;
 use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::ground::Ground;
-use crate::machine::load;
+use crate::baseline::{self, BaselineValues};
+use crate::host::load;
 use crate::processes::Meter;
 use crate::report::{Sample, figures};
 use crate::scenario::{Name, Scenario};
 use crate::services::Services;
-use crate::yardstick::{self, Marks};
-use crate::{Config, Error, Machine, Outcome, Report};
+use crate::testbed::Testbed;
+use crate::{Config, Error, Host, Outcome, Report};
 
-/// How long a yardstick is measured, times the scale.
-const YARDSTICK_SECONDS: f64 = 2.0;
+/// How long each baseline is measured, in seconds, times the scale.
+const BASELINE_SECONDS: f64 = 2.0;
 
-/// No run takes longer, whatever the machine.
-const RUN_WITHIN: Duration = Duration::from_hours(2);
+/// The longest wait for the end of a run.
+const RUN_TIMEOUT: Duration = Duration::from_hours(2);
 
-/// Measures everything that `config` asks for. `tell` gets a line for each step.
+/// Measures the scenarios of `config`. `tell` gets a line of progress for each step.
 ///
 /// # Errors
-/// When a service can't be reached, a process of the fleet ends, or a job does not succeed. What was made in RabbitMQ and
-/// Redis is removed also then, and when `stop` comes to its end first.
+/// If a service can't be reached, a process of the fleet ends, a job does not succeed, or `stop`
+/// completes first. The queues and keys of the benchmark are removed in these cases, too.
 pub async fn run(
     config: &Config,
     tell: &(dyn Fn(&str) + Sync),
     stop: impl Future<Output = ()>,
 ) -> Result<Report, Error> {
     tokio::pin!(stop);
-    let machine = Machine::this();
+    let host = Host::this();
     let services = Services::connect(&config.amqp_url, &config.redis_url).await?;
-    let (mut yardsticks, mut scenarios) = (Vec::new(), Vec::new());
+    let (mut baselines, mut scenarios) = (Vec::new(), Vec::new());
     for &name in &config.scenarios {
-        let (outcome, samples) = one(config, &services, name, tell, stop.as_mut()).await?;
+        let (outcome, samples) = run_scenario(config, &services, name, tell, stop.as_mut()).await?;
         scenarios.push(outcome);
-        yardsticks.extend(samples);
+        baselines.extend(samples);
     }
     Ok(Report {
         version: env!("CARGO_PKG_VERSION"),
-        machine,
+        host,
         redis: services.redis_version.clone(),
         work_queues: config.work_queues.clone(),
         scale: config.scale,
-        yardsticks: figures(yardsticks),
+        baselines: figures(baselines),
         scenarios,
     })
 }
 
-async fn one(
+async fn run_scenario(
     config: &Config,
     services: &Services,
     name: Name,
@@ -61,20 +61,21 @@ async fn one(
     let namespace = format!("bench-{}", &Uuid::new_v4().simple().to_string()[..12]);
     let mut scenario = name.scenario();
     let layout = scenario.layout();
-    let measured = match Ground::prepare(config, services, &namespace, &layout).await {
-        Ok(mut ground) => {
+    let measured = match Testbed::prepare(config, services, &namespace, &layout).await {
+        Ok(mut testbed) => {
             let measured = tokio::select! {
-                measured = measure(&mut ground, name, scenario.as_mut(), tell) => measured,
+                measured = measure(&mut testbed, name, scenario.as_mut(), tell) => measured,
                 () = stop => Err(Error::Interrupted),
             };
-            // Whoever is killed may have asked RabbitMQ for a queue that it makes after we removed it.
-            ground.leave().await;
+            // Before the cleanup: RabbitMQ could create a queue later for a process that was
+            // killed.
+            testbed.stop().await;
             measured
         }
         Err(error) => Err(error),
     };
     let cleaned = services.clean(&namespace).await;
-    let (samples, cores, yardsticks) = measured?;
+    let (samples, cores, baselines) = measured?;
     cleaned?;
     let outcome = Outcome {
         scenario: name.as_str(),
@@ -83,50 +84,51 @@ async fn one(
         cores: figures(cores),
         load: load(),
     };
-    Ok((outcome, yardsticks))
+    Ok((outcome, baselines))
 }
 
-/// What was measured of a scenario, where the time went, and its yardsticks.
-type Measured = (Vec<Sample>, Vec<Sample>, Vec<Sample>);
+/// The samples of a scenario, the cores that each role kept busy, and the baselines.
+type RunSamples = (Vec<Sample>, Vec<Sample>, Vec<Sample>);
 
 async fn measure(
-    ground: &mut Ground<'_>,
+    testbed: &mut Testbed<'_>,
     name: Name,
     scenario: &mut (dyn Scenario + 'static),
     tell: &(dyn Fn(&str) + Sync),
-) -> Result<Measured, Error> {
+) -> Result<RunSamples, Error> {
     tell(&format!("{name}: warming up"));
-    guarded(scenario.warm_up(ground)).await?;
-    let (mut samples, mut cores, mut yardsticks) = (Vec::new(), Vec::new(), Vec::new());
-    let runs = ground.config.runs;
+    with_timeout(scenario.warm_up(testbed)).await?;
+    let (mut samples, mut cores, mut baselines) = (Vec::new(), Vec::new(), Vec::new());
+    let runs = testbed.config.runs;
     for run in 1..=runs {
-        ground.fleet.check()?;
-        let time = ground.time(YARDSTICK_SECONDS);
-        let wanted = scenario.yardsticks();
-        let (services, namespace) = (ground.services, ground.namespace.as_str());
-        let (marks, found) = yardstick::measure(services, namespace, wanted, time).await?;
-        yardsticks.extend(found);
-        let (found, used) = once(scenario, ground, marks).await?;
+        testbed.fleet.check()?;
+        let time = testbed.time(BASELINE_SECONDS);
+        let wanted = scenario.baselines();
+        let (services, namespace) = (testbed.services, testbed.namespace.as_str());
+        let (baseline, found) = baseline::measure(services, namespace, wanted, time).await?;
+        baselines.extend(found);
+        let (found, used) = run_once(scenario, testbed, baseline).await?;
         let first = found.first().map(|sample| format!(": {} {:.4}", sample.name, sample.value));
         tell(&format!("{name}: run {run} of {runs}{}", first.unwrap_or_default()));
         samples.extend(found);
         cores.extend(used);
     }
-    Ok((samples, cores, yardsticks))
+    Ok((samples, cores, baselines))
 }
 
-async fn once(
+async fn run_once(
     scenario: &mut dyn Scenario,
-    ground: &mut Ground<'_>,
-    marks: Marks,
+    testbed: &mut Testbed<'_>,
+    baseline: BaselineValues,
 ) -> Result<(Vec<Sample>, Vec<Sample>), Error> {
-    let meter = Meter::start(ground.watched());
-    let found = guarded(scenario.run(ground, marks)).await?;
+    let meter = Meter::start(testbed.measured_processes());
+    let found = with_timeout(scenario.run(testbed, baseline)).await?;
     Ok((found, meter.read().samples()))
 }
 
-async fn guarded<T>(step: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    tokio::time::timeout(RUN_WITHIN, step)
-        .await
-        .unwrap_or(Err(Error::TimedOut { what: "the end of a run", seconds: RUN_WITHIN.as_secs() }))
+async fn with_timeout<T>(step: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::time::timeout(RUN_TIMEOUT, step).await.unwrap_or(Err(Error::TimedOut {
+        what: "the end of a run",
+        seconds: RUN_TIMEOUT.as_secs(),
+    }))
 }

@@ -1,10 +1,11 @@
-//! RabbitMQ and Redis as their own clients see them: for yardsticks, for looking, and for cleaning up.
+//! Connections to RabbitMQ and Redis by their own client libraries: for baselines, queries and the
+//! cleanup.
 
 use std::time::Duration;
 
 use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Channel, Connection, ConnectionProperties};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, cmd};
@@ -13,29 +14,31 @@ use tokio::time::timeout;
 use crate::Error;
 use crate::processes::listener;
 
-/// How long one answer may take.
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// The longest wait for one answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long the removal of a queue may take, and how often it is tried.
-const REMOVED_WITHIN: Duration = Duration::from_secs(5);
-const REMOVALS: u32 = 3;
+/// The longest wait for the removal of a queue, and the number of attempts.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(5);
+const REMOVAL_ATTEMPTS: u32 = 3;
 
-/// Keys removed in one command.
-const KEYS_A_CALL: usize = 1_000;
+/// The number of keys removed by one command.
+const KEYS_PER_CALL: usize = 1_000;
 
-/// Where both are, with connections for questions.
+/// RabbitMQ and Redis, with connections for queries.
 pub(crate) struct Services {
     amqp: AMQPUri,
     redis: Client,
-    /// For questions; nothing is measured on it.
-    pub(crate) questions: MultiplexedConnection,
-    /// Open as long as this is: lapin takes a channel that closes beside another step for a broken connection.
+    /// The connection for queries; nothing is measured on it.
+    pub(crate) queries: MultiplexedConnection,
+    /// The channel for queries. It stays open, because lapin reports a broken connection if a
+    /// channel closes while another operation runs.
     pub(crate) channel: Channel,
     _rabbit: Connection,
-    /// What Redis is, and how safe it keeps what it is told.
+    /// The version of Redis and how it persists its data.
     pub(crate) redis_version: String,
-    /// The processes that they are, if they run here.
+    /// The process id of RabbitMQ, if it runs on this host.
     pub(crate) rabbit_process: Option<u32>,
+    /// The process id of Redis, if it runs on this host.
     pub(crate) redis_process: Option<u32>,
 }
 
@@ -44,11 +47,11 @@ impl Services {
         let amqp: AMQPUri =
             amqp_url.parse().map_err(|reason| Error::Unsupported(format!("amqp_url: {reason}")))?;
         let redis = client(redis_url)?;
-        let mut questions = answering(&redis).await?;
-        let rabbit = connect(&amqp).await?;
-        let info: String = cmd("INFO").query_async(&mut questions).await?;
+        let mut queries = connect_redis(&redis).await?;
+        let rabbit = connect_rabbit(&amqp).await?;
+        let info: String = cmd("INFO").query_async(&mut queries).await?;
         let (_, fsync): (String, String) =
-            cmd("CONFIG").arg("GET").arg("appendfsync").query_async(&mut questions).await?;
+            cmd("CONFIG").arg("GET").arg("appendfsync").query_async(&mut queries).await?;
         let version = info_field(&info, "redis_version").unwrap_or_default();
         let flushed = match info_field(&info, "aof_enabled") {
             Some("1") => format!("append-only file, flushed {fsync}"),
@@ -62,62 +65,63 @@ impl Services {
                 .flatten(),
             amqp,
             redis,
-            questions,
+            queries,
             channel: rabbit.create_channel().await?,
             _rabbit: rabbit,
         })
     }
 
-    /// One more connection to RabbitMQ.
+    /// Opens another connection to RabbitMQ.
     pub(crate) async fn rabbit(&self) -> Result<Connection, Error> {
-        connect(&self.amqp).await
+        connect_rabbit(&self.amqp).await
     }
 
-    /// One more connection to Redis. Clones of it share it.
+    /// Opens another connection to Redis. Its clones share it.
     pub(crate) async fn redis(&self) -> Result<MultiplexedConnection, Error> {
-        answering(&self.redis).await
+        connect_redis(&self.redis).await
     }
 
-    /// Bytes that Redis has given to data and to itself.
+    /// The memory that Redis has allocated, in bytes.
     pub(crate) async fn redis_memory(&self) -> Result<u64, Error> {
-        let mut connection = self.questions.clone();
+        let mut connection = self.queries.clone();
         let info: String = cmd("INFO").arg("memory").query_async(&mut connection).await?;
         let used = info_field(&info, "used_memory").and_then(|bytes| bytes.parse().ok());
-        used.ok_or_else(|| Error::Unsupported("Redis does not tell its used_memory".into()))
+        used.ok_or_else(|| Error::Unsupported("INFO of Redis lacks used_memory".into()))
     }
 
-    /// Removes a queue. RabbitMQ may take its time over one that somebody was just making when he was killed; then it is asked
-    /// again, elsewhere, since a channel takes one step after the other.
+    /// Removes a queue. RabbitMQ may be slow with a queue whose declaring process was just killed.
+    /// The removal is then repeated on another connection, because a channel performs its
+    /// operations one after the other.
     async fn remove(&self, queue: &str) -> Result<(), Error> {
-        let mut elsewhere: Option<(Connection, Channel)> = None;
-        for _ in 0..REMOVALS {
-            let channel = elsewhere.as_ref().map_or(&self.channel, |(_, channel)| channel);
+        let mut other: Option<(Connection, Channel)> = None;
+        for _ in 0..REMOVAL_ATTEMPTS {
+            let channel = other.as_ref().map_or(&self.channel, |(_, channel)| channel);
             let removal = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
-            if let Ok(removed) = timeout(REMOVED_WITHIN, removal).await {
+            if let Ok(removed) = timeout(REMOVAL_TIMEOUT, removal).await {
                 removed?;
                 return Ok(());
             }
             let connection = self.rabbit().await?;
             let channel = connection.create_channel().await?;
-            elsewhere = Some((connection, channel));
+            other = Some((connection, channel));
         }
-        let seconds = u64::from(REMOVALS) * REMOVED_WITHIN.as_secs();
+        let seconds = u64::from(REMOVAL_ATTEMPTS) * REMOVAL_TIMEOUT.as_secs();
         Err(Error::TimedOut { what: "the removal of a queue", seconds })
     }
 
-    /// Removes everything of a namespace, on both sides.
+    /// Removes everything of a namespace from RabbitMQ and Redis.
     pub(crate) async fn clean(&self, namespace: &str) -> Result<(), Error> {
         for queue in ["jobs", "waiting", "dead", "journal", "work.default"] {
             self.remove(&format!("{namespace}.{queue}")).await?;
         }
         let options = ExchangeDeleteOptions::default();
         self.channel.exchange_delete(namespace.into(), options).await?;
-        let mut connection = self.questions.clone();
+        let mut connection = self.queries.clone();
         let mut cursor: u64 = 0;
         loop {
             let mut scan = cmd("SCAN");
             scan.arg(cursor).arg("MATCH").arg(format!("{namespace}:*"));
-            scan.arg("COUNT").arg(KEYS_A_CALL);
+            scan.arg("COUNT").arg(KEYS_PER_CALL);
             let (next, keys): (u64, Vec<String>) = scan.query_async(&mut connection).await?;
             if !keys.is_empty() {
                 cmd("UNLINK").arg(keys).query_async::<u64>(&mut connection).await?;
@@ -130,14 +134,14 @@ impl Services {
     }
 }
 
-/// Says good-bye. What was measured is known by now, so one that goes wrong does not matter.
+/// Closes connections. Errors are ignored, because the measurement is complete.
 pub(crate) async fn close(connections: [Connection; 2]) {
     for connection in connections {
         let _ = connection.close(200, "OK".into()).await;
     }
 }
 
-/// How many messages wait in a queue.
+/// The number of messages that wait in a queue.
 pub(crate) async fn depth(channel: &Channel, queue: &str) -> Result<u32, Error> {
     let look = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let queue = channel.queue_declare(queue.into(), look, FieldTable::default()).await?;
@@ -153,24 +157,30 @@ fn client(url: &str) -> Result<Client, Error> {
         )));
     }
     let info = url.into_connection_info()?;
-    // As the ledger does it: Nagle's algorithm would wait for more to send.
+    // As in the ledger: Nagle's algorithm would delay small requests.
     let tcp = info.tcp_settings().clone().set_nodelay(true);
     Ok(Client::open(info.set_tcp_settings(tcp))?)
 }
 
-async fn answering(client: &Client) -> Result<MultiplexedConnection, Error> {
-    let times = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER_WITHIN));
+async fn connect_redis(client: &Client) -> Result<MultiplexedConnection, Error> {
+    let times = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER_TIMEOUT));
     Ok(client.get_multiplexed_async_connection_with_config(&times).await?)
 }
 
-async fn connect(amqp: &AMQPUri) -> Result<Connection, Error> {
+async fn connect_rabbit(amqp: &AMQPUri) -> Result<Connection, Error> {
+    if amqp.scheme == AMQPScheme::AMQPS {
+        return Err(Error::Unsupported(
+            "amqp_url: `amqps` is encrypted; the benchmark measures RabbitMQ without TLS, amqp://"
+                .to_owned(),
+        ));
+    }
     let named = ConnectionProperties::default().with_connection_name("longshore bench".into());
     let connecting = Box::pin(Connection::connect_uri(amqp.clone(), named));
-    match tokio::time::timeout(ANSWER_WITHIN, connecting).await {
+    match tokio::time::timeout(ANSWER_TIMEOUT, connecting).await {
         Ok(connected) => Ok(connected?),
         Err(_) => Err(Error::TimedOut {
             what: "a connection to RabbitMQ",
-            seconds: ANSWER_WITHIN.as_secs(),
+            seconds: ANSWER_TIMEOUT.as_secs(),
         }),
     }
 }
@@ -179,10 +189,10 @@ fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim_end()))
 }
 
-/// Redis tells its number; whether it is a number of this machine, the name of the process tells.
+/// The process id that Redis reports, if the process of that id on this host is a Redis.
 fn redis_process(info: &str) -> Option<u32> {
     let pid = info_field(info, "process_id")?.parse().ok()?;
-    let name = crate::machine::read(&format!("/proc/{pid}/comm"));
+    let name = crate::host::read(&format!("/proc/{pid}/comm"));
     ["redis", "valkey"].iter().any(|known| name.starts_with(known)).then_some(pid)
 }
 
@@ -202,8 +212,8 @@ mod tests {
     }
 
     #[test]
-    fn several_servers_are_refused_in_words() {
-        let error = client("redis+cluster://a:1,b:2").expect_err("it is refused").to_string();
+    fn a_url_of_several_redis_servers_is_refused() {
+        let error = client("redis+cluster://a:1,b:2").expect_err("refused").to_string();
         assert!(error.starts_with("redis_url: `redis+cluster` is not one server"), "{error}");
     }
 }

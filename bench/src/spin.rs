@@ -1,4 +1,4 @@
-//! The tasks of the scenarios `cpu` and `sizes`: they keep a core busy.
+//! The tasks of the scenarios `cpu` and `sizes`, which keep a core busy.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The name of the task whose subtasks are all alike,
+/// The name of the task whose subtasks all take the same time.
 pub(crate) const TASK: &str = "spin";
 
-/// and of that whose are not.
+/// The name of the task whose subtasks take different times.
 pub(crate) const MIXED: &str = "spin-mixed";
 
 #[derive(Deserialize)]
@@ -20,14 +20,17 @@ struct Params {
     ms: u64,
 }
 
-/// What the subtasks of a mixed job cost.
+/// The processor time of the subtasks of a mixed job.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Load {
-    /// Microseconds of processor time; `long_us` instead for one of `every` within `range`.
+    /// The processor time of an ordinary subtask, in microseconds.
     pub(crate) us: u64,
+    /// The processor time of a long subtask, in microseconds.
     pub(crate) long_us: u64,
+    /// The indices among which the long subtasks are.
     pub(crate) range: Range<u64>,
+    /// A subtask in `range` is long if its index is a multiple of this.
     pub(crate) every: u64,
 }
 
@@ -38,8 +41,9 @@ impl Load {
     }
 }
 
-/// Adds the tasks `spin` and `spin-mixed` to a worker: each subtask uses as much processor time as the job's `params` say, by the clock of its own
-/// thread, so that a core shared with others is not counted as ours.
+/// Adds the tasks `spin` and `spin-mixed` to a worker. Each subtask uses the processor time that
+/// the job's `params` say, by the clock of its thread, so that the time of other processes on the
+/// same core does not count.
 #[must_use]
 pub fn spin(builder: Builder) -> Builder {
     let builder = builder.blocking_task(TASK, |ctx: Context, _: Value| {
@@ -54,9 +58,9 @@ pub fn spin(builder: Builder) -> Builder {
     })
 }
 
-/// Uses so much processor time.
+/// Uses this much processor time.
 pub(crate) fn burn(time: Duration) {
-    // Without such a clock (there is none but on systems far from POSIX) there is nothing to burn.
+    // Only systems far from POSIX lack the clock; no time can be measured there.
     let now = || clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from).ok();
     let Some(begun) = now() else { return };
     while now().is_some_and(|now| now - begun < time) {

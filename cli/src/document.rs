@@ -1,4 +1,4 @@
-//! Where a verb gets its job document: a file, standard input, or flags.
+//! Reads the job document of a verb from a file, standard input or flags.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -14,30 +14,30 @@ use serde_json::json;
 use crate::failure::Failure;
 use crate::output::talk;
 
-/// A document's file, or the flags of the quick form.
+/// The file of a document, or flags in place of a document.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct JobArguments {
     /// The job document; `-` is standard input
     #[arg(value_name = "JOB.json", required_unless_present = "task", conflicts_with = "task")]
     file: Option<PathBuf>,
-    /// The job's id, a UUID: submitting it twice makes one job
+    /// The job's id, a UUID; submitting the same id twice creates one job
     #[arg(long, value_name = "UUID")]
     id: Option<String>,
     #[command(flatten)]
     quick: QuickForm,
 }
 
-/// A job without a file.
+/// Flags that describe a job without a file.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "In place of a document")]
 struct QuickForm {
     /// The task to run
     #[arg(long, value_name = "TASK", requires = "split")]
     task: Option<String>,
-    /// A subtask for each value: JSON, or else a string
+    /// One subtask for each value; a value that is not JSON is a string
     #[arg(long, value_name = "VALUE", num_args = 1.., group = "split", requires = "task", allow_negative_numbers = true)]
     items: Option<Vec<String>>,
-    /// A subtask for each number, as in 0..1000 or 0..1000..5
+    /// One subtask for each number, as in 0..1000 or 0..1000..5
     #[arg(
         long,
         value_name = "A..B[..STEP]",
@@ -46,31 +46,31 @@ struct QuickForm {
         allow_hyphen_values = true
     )]
     range: Option<String>,
-    /// A subtask for each byte window of these files, for the lines that start in it
+    /// One subtask for each byte window of these files, with the lines that start in it
     #[arg(long, value_name = "GLOB", num_args = 1.., group = "split", requires = "task")]
     lines: Option<Vec<String>>,
-    /// A subtask for each of these files
+    /// One subtask for each of these files
     #[arg(long, value_name = "GLOB", num_args = 1.., group = "split", requires = "task")]
     files: Option<Vec<String>>,
     /// The size of a window, with --lines [default: 1MiB]
     #[arg(long, value_name = "SIZE", conflicts_with_all = ["items", "range", "files"], requires = "task")]
     bytes: Option<String>,
-    /// Given to every subtask
+    /// The params of every subtask
     #[arg(long, value_name = "JSON", requires = "task", allow_hyphen_values = true)]
     params: Option<String>,
-    /// Combine the results by this task
+    /// Combine the results with this task
     #[arg(long, value_name = "TASK", requires = "task")]
     reduce: Option<String>,
-    /// The pool of workers [default: default]
+    /// The queue, whose workers run the job [default: default]
     #[arg(long, value_name = "NAME", requires = "task")]
     queue: Option<String>,
-    /// 0 (last) to 9 (first) [default: 5]
+    /// The priority, from 0 (last) to 9 (first) [default: 5]
     #[arg(long, value_name = "N", requires = "task", allow_negative_numbers = true)]
     priority: Option<i64>,
 }
 
 impl JobArguments {
-    /// Where the document comes from, for whoever has to correct it.
+    /// The source of the document, for error messages.
     pub(crate) fn source(&self) -> String {
         match &self.file {
             Some(file) if file == Path::new("-") => "<stdin>".into(),
@@ -79,7 +79,7 @@ impl JobArguments {
         }
     }
 
-    /// The document, valid.
+    /// Reads and validates the document.
     pub(crate) fn document(&self) -> Result<JobDocument, Failure> {
         let mut document = self.without_id()?;
         let Some(text) = &self.id else { return Ok(document) };
@@ -110,7 +110,7 @@ impl JobArguments {
     }
 }
 
-/// The document in a file, valid.
+/// Reads and validates the document in a file.
 pub(crate) fn from_file(path: &Path) -> Result<JobDocument, Failure> {
     let bytes = std::fs::File::open(path)
         .and_then(read_bounded)
@@ -118,12 +118,12 @@ pub(crate) fn from_file(path: &Path) -> Result<JobDocument, Failure> {
     parse(&bytes, &path.display().to_string())
 }
 
-/// Reads a document; an error says where it came from.
+/// Parses and validates a document; errors name the source.
 pub(crate) fn parse(bytes: &[u8], source: &str) -> Result<JobDocument, Failure> {
     JobDocument::parse(bytes).map_err(|error| Failure::invalid(source, &error))
 }
 
-/// One byte more than a document may have is enough to refuse it.
+/// Reads at most one byte more than a document may have, which is enough to refuse it.
 fn read_bounded(reader: impl Read) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     reader.take(MAX_DOCUMENT_BYTES as u64 + 1).read_to_end(&mut bytes)?;
@@ -131,7 +131,7 @@ fn read_bounded(reader: impl Read) -> std::io::Result<Vec<u8>> {
 }
 
 impl QuickForm {
-    /// The document as text: what is written in the flags stays as it is written.
+    /// The document as text; JSON in the flags stays as it is written.
     fn document(&self, task: &str) -> Result<String, Failure> {
         let mut document = BTreeMap::new();
         document.insert("task", Json::from(json!(task)));
@@ -168,36 +168,36 @@ impl QuickForm {
             return Ok(json!({"by": "range", "start": start, "end": end, "step": step}).into());
         }
         if let Some(files) = &self.files {
-            return Ok(json!({"by": "files", "files": meant(files)}).into());
+            return Ok(json!({"by": "files", "files": globs_of(files)}).into());
         }
         let lines = self.lines.as_deref().unwrap_or_default();
         let bytes = self.bytes.as_deref().unwrap_or("1MiB");
-        Ok(json!({"by": "lines", "files": meant(lines), "bytes": bytes}).into())
+        Ok(json!({"by": "lines", "files": globs_of(lines), "bytes": bytes}).into())
     }
 }
 
-/// What the arguments mean: the name of something that is there means itself, since a shell has written it out; else it
-/// is a glob.
-fn meant(globs: &[String]) -> Vec<String> {
+/// Converts arguments to globs. The name of an existing file means that file, because a shell may
+/// have expanded a glob; anything else is a glob.
+fn globs_of(globs: &[String]) -> Vec<String> {
     globs
         .iter()
         .map(|glob| longshore_storage::named(glob).unwrap_or_else(|| glob.clone()))
         .collect()
 }
 
-/// Tells of what the document's globs match and the job leaves out.
+/// Reports the files that the document's globs match and the job leaves out.
 pub(crate) async fn tell_left_out(job: &Job, document: &JobDocument, name: &str) {
     if !matches!(document.split, Split::Files { .. } | Split::Lines { .. }) {
         return;
     }
-    // A ledger that does not answer is for whoever waits for the job.
+    // The caller, which waits for the job, reports a ledger that does not answer.
     let Ok(summary) = job.summary().await else { return };
     if !summary.left_out.is_empty() {
         talk(format_args!("{name}{}; the job leaves them out", summary.left_out));
     }
 }
 
-/// JSON where it is JSON, else the text itself, so that words need no quotes.
+/// Parses JSON; other text is a string, so that words need no quotes.
 fn value(text: &str) -> Json {
     Json::parse(text).unwrap_or_else(|_| json!(text).into())
 }

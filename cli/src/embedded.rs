@@ -16,11 +16,11 @@ use tokio_util::sync::CancellationToken;
 use crate::failure::Failure;
 use crate::settings::Settings;
 
-/// How long scheduler and worker may take to stop once nothing runs any more. Commands get some seconds between
-/// SIGTERM and SIGKILL.
+/// The longest wait for scheduler and worker to stop after the last subtask. The commands of tasks
+/// get some seconds between SIGTERM and SIGKILL.
 const STOP_WITHIN: Duration = Duration::from_secs(8);
 
-/// A running fleet of one.
+/// A running scheduler and a running worker in this process.
 pub(crate) struct Embedded {
     client: Client,
     stop: CancellationToken,
@@ -29,7 +29,7 @@ pub(crate) struct Embedded {
 }
 
 impl Embedded {
-    /// Starts with a worker that was built from [`worker`].
+    /// Starts a scheduler and the given worker, which [`worker`] has built.
     pub(crate) fn start(worker: Worker, settings: &Settings) -> Self {
         let broker = Arc::new(MemoryBroker::new());
         let ledger = Arc::new(MemoryLedger::new(Arc::new(SystemClock)));
@@ -43,12 +43,12 @@ impl Embedded {
         Self { client, stop, scheduler, worker }
     }
 
-    /// Submits and follows jobs.
+    /// The client to submit and follow jobs.
     pub(crate) fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Waits for the scheduler or the worker to end, which neither does by itself unless something is wrong.
+    /// Waits until the scheduler or the worker ends, which happens only after an error.
     pub(crate) async fn broken(&mut self) -> Failure {
         tokio::select! {
             ended = &mut self.scheduler => match ended {
@@ -64,11 +64,11 @@ impl Embedded {
         }
     }
 
-    /// Stops both. What still runs gets the worker's grace.
+    /// Stops both. Running subtasks get the worker's grace period.
     pub(crate) async fn stop(self, grace: Duration) {
         self.stop.cancel();
         let ended = async {
-            // One that ended before was told by `broken`.
+            // `broken` has reported one that ended before.
             if !self.worker.is_finished() {
                 let _ = self.worker.await;
             }
@@ -76,19 +76,20 @@ impl Embedded {
                 let _ = self.scheduler.await;
             }
         };
-        // What hangs beyond this dies with the process.
+        // Whatever hangs longer ends with the process.
         let _ = tokio::time::timeout(grace + STOP_WITHIN, ended).await;
     }
 }
 
-/// A new name for a scheduler of this process.
+/// A new id for a scheduler of this process.
 pub(crate) fn scheduler_id() -> SchedulerId {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
     let host = machine_name(host.as_deref().unwrap_or("scheduler"));
     SchedulerId::new(format!("{host}-{}", uuid::Uuid::new_v4()))
 }
 
-/// The worker that the settings describe, for these queues; with the task of the benchmark if that is who asks.
+/// Builds the worker that the settings describe, for these queues; `bench` adds the tasks of the
+/// benchmark.
 pub(crate) fn worker(
     settings: &Settings,
     queues: Vec<String>,
@@ -112,12 +113,30 @@ pub(crate) fn worker(
         builder = builder.configured_task(name, spec.clone());
     }
     if bench {
-        builder = longshore_bench::spin(builder);
+        builder = with_benchmark_tasks(builder)?;
     }
     builder.build().map_err(Failure::usage)
 }
 
-/// Refuses a document that the one worker of this process could never run.
+/// Adds the tasks of the benchmark.
+#[cfg(feature = "bench")]
+fn with_benchmark_tasks(
+    builder: longshore_worker::Builder,
+) -> Result<longshore_worker::Builder, Failure> {
+    Ok(longshore_bench::spin(builder))
+}
+
+/// Fails, because this program is built without the benchmark.
+#[cfg(not(feature = "bench"))]
+fn with_benchmark_tasks(
+    _: longshore_worker::Builder,
+) -> Result<longshore_worker::Builder, Failure> {
+    Err(Failure::usage(
+        "--bench: this program is built without the benchmark; build it with `--features bench`",
+    ))
+}
+
+/// Refuses a document that the worker of this process could never run.
 pub(crate) fn check_tasks(
     document: &JobDocument,
     known: &[String],

@@ -1,4 +1,4 @@
-//! The variables of the environment that give settings, and those that nearly do.
+//! Reads settings from environment variables, and refuses variables with mistyped names.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,10 +10,10 @@ use crate::failure::Failure;
 /// The variables of the environment that begin with `LONGSHORE_` and are not empty.
 pub(crate) type Environment = BTreeMap<String, String>;
 
-/// What variables of settings begin with.
+/// The prefix of the variables.
 const PREFIX: &str = "LONGSHORE_";
 
-/// The settings that a variable may give, all but the tasks.
+/// The settings that a variable can give: all but the tasks.
 const VARIABLES: [&str; 12] = [
     "ACK_AFTER",
     "AMQP_URL",
@@ -29,7 +29,7 @@ const VARIABLES: [&str; 12] = [
     "WORK_QUEUES",
 ];
 
-/// Our variables; one that is empty, or not UTF-8, counts as unset.
+/// The variables with the prefix. A variable that is empty or not UTF-8 counts as unset.
 pub(crate) fn environment() -> Environment {
     let text = |(name, value): (OsString, OsString)| {
         Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -38,7 +38,7 @@ pub(crate) fn environment() -> Environment {
     std::env::vars_os().filter_map(text).filter(is_ours).collect()
 }
 
-/// Those that give settings.
+/// The names of the variables that give settings.
 pub(crate) fn settings_in(environment: &Environment) -> impl Iterator<Item = String> {
     let is_setting = |variable: &&String| {
         variable.strip_prefix(PREFIX).is_some_and(|name| VARIABLES.contains(&name))
@@ -46,9 +46,10 @@ pub(crate) fn settings_in(environment: &Environment) -> impl Iterator<Item = Str
     environment.keys().filter(is_setting).cloned()
 }
 
-/// Refuses a variable that is nearly the name of a setting: it would be ignored. Others may be anybody's.
+/// Refuses a variable whose name is nearly that of a setting, because it would be ignored. Other
+/// variables may belong to other programs.
 pub(crate) fn check_variables(environment: &Environment) -> Result<(), Failure> {
-    // What the worker sets for the commands of tasks, which may well call this program.
+    // Set by the worker for the commands of tasks, which may call this program.
     const OF_TASKS: [&str; 5] = ["ATTEMPT", "CONFIG", "INDEX", "JOB", "NODE"];
     for variable in environment.keys() {
         let Some(name) = variable.strip_prefix(PREFIX) else { continue };
@@ -73,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_variable_that_is_nearly_a_setting_is_refused_and_those_of_others_are_not() {
+    fn a_mistyped_variable_is_refused_and_variables_of_other_programs_are_not() {
         let check = |name: &str| {
             check_variables(&Environment::from([(name.to_owned(), "x".to_owned())]))
                 .map_err(|failure| failure.to_string())

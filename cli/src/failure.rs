@@ -1,4 +1,4 @@
-//! Why a command did not do as asked, and THE one table of exit codes.
+//! The failures of commands and their exit codes.
 
 use std::fmt;
 use std::path::Path;
@@ -6,41 +6,41 @@ use std::path::Path;
 use longshore_producer as producer;
 use longshore_protocol::{Invalid, JobId};
 
-/// Everything that ends a command otherwise than well.
+/// Why a command ends without success.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The job ended, but not as `succeeded`; what went wrong was told already.
+    /// The job ended, but did not succeed; its errors were printed.
     #[error("{0}")]
     JobFailed(String),
     /// Bad flags, settings or input.
     #[error("{0}")]
     Usage(String),
-    /// A service can't be reached, or refuses us.
+    /// A service can't be reached or refuses the login.
     #[error("{0}")]
     Unreachable(String),
     /// No such job or node.
     #[error("{0}")]
     NotFound(String),
-    /// Something was looked at and is not as it should be; the output says what.
+    /// A check found a problem, which was printed.
     #[error("{0}")]
     Unwell(String),
-    /// Whoever reads our output has gone: nothing is left to say, and nobody to say it to.
+    /// The reader of the output has gone.
     #[error("the output was closed")]
     Closed,
-    /// Ctrl-C.
+    /// The user interrupted the command.
     #[error("interrupted")]
     Interrupted,
-    /// A process that we watched ended with this code; it said itself why.
+    /// A supervised worker ended with this code; the worker itself has logged why.
     #[error("the worker ended with code {0}")]
-    Ended(u8),
-    /// Anything else.
+    WorkerExited(u8),
+    /// Another failure.
     #[error("{0}")]
     Other(String),
 }
 
 impl Failure {
-    /// 0 is success, 1 a job that failed (or anything unforeseen), 2 bad usage or input, 3 a service that can't be
-    /// reached, 4 not found.
+    /// 0 is success, 1 a job that failed (or an unexpected error), 2 bad usage or input, 3 a
+    /// service that can't be reached, 4 not found.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Closed => 0,
@@ -48,9 +48,9 @@ impl Failure {
             Self::Usage(_) => 2,
             Self::Unreachable(_) => 3,
             Self::NotFound(_) => 4,
-            // As shells count: 128 and the signal's number.
+            // As in shells: 128 plus the number of the signal.
             Self::Interrupted => 130,
-            Self::Ended(code) => *code,
+            Self::WorkerExited(code) => *code,
         }
     }
 
@@ -66,14 +66,14 @@ impl Failure {
         Self::NotFound(format!("no such job: {job}"))
     }
 
-    /// There is something to print, and nowhere to print it.
+    /// Standard output is closed, and there is something to print.
     pub(crate) fn no_output() -> Self {
         Self::Other("standard output is closed".into())
     }
 
-    /// Of a job that the ledger does not know, for verbs where it matters that it may be on its way: only RabbitMQ knows
-    /// of what no scheduler has admitted.
-    pub(crate) fn unless_on_its_way(error: producer::Error) -> Self {
+    /// Converts an error of a verb for which a job that is not admitted yet matters. The ledger
+    /// does not know such a job; its document is in RabbitMQ only.
+    pub(crate) fn or_not_admitted(error: producer::Error) -> Self {
         match error {
             producer::Error::NotFound(job) => Self::NotFound(format!(
                 "job {job} is unknown: not admitted yet, kept no longer, or never published"
@@ -82,7 +82,7 @@ impl Failure {
         }
     }
 
-    /// A document that is not valid, and where it came from.
+    /// A document that is not valid, with its source.
     pub(crate) fn invalid(source: &str, error: &Invalid) -> Self {
         Self::Usage(format!("{source}: {error}"))
     }
@@ -140,6 +140,7 @@ impl From<producer::ConnectError> for Failure {
     }
 }
 
+#[cfg(feature = "bench")]
 impl From<longshore_bench::Error> for Failure {
     fn from(error: longshore_bench::Error) -> Self {
         use longshore_bench::Error as E;

@@ -1,11 +1,11 @@
-//! Ctrl-C, SIGTERM and SIGHUP.
+//! Waits for Ctrl-C, SIGTERM and SIGHUP.
 
 use longshore_worker::heeds_hangup;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::Failure;
 
-/// Follows these signals from the moment that it is made.
+/// Receives these signals from its creation on.
 pub(crate) struct Interrupts {
     interrupt: Signal,
     terminate: Signal,
@@ -26,7 +26,7 @@ impl Interrupts {
         })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub(crate) async fn next(&mut self) {
         let hung_up = async {
             match &mut self.hangup {

@@ -1,21 +1,21 @@
-//! Log lines go to standard error: for people, or as JSON for collectors.
+//! Writes log lines to standard error, as text or as JSON.
 
 use std::io::IsTerminal;
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// A line for people.
+    /// A line of text.
     #[default]
     Text,
     /// A line of JSON.
     Json,
 }
 
-/// Starts logging: what RUST_LOG says, or else `default`.
+/// Starts logging with the filter of RUST_LOG, or with `default`.
 pub(crate) fn start(default: &str, format: Format) {
     let filter = match std::env::var("RUST_LOG") {
         Ok(wanted) if !wanted.is_empty() => EnvFilter::new(wanted),

@@ -1,7 +1,8 @@
-//! The `longshore` command: wiring, configuration, printing.
+//! The `longshore` command: reads settings, connects the crates, prints.
 //!
-//! One verb, one file, under `verbs/`; printing only in `output/`; exit codes only in `failure`. Deliberately absent:
-//! any decision about jobs, which belongs to the scheduler, the worker and the ledger.
+//! Each verb is a file in `verbs/`. Only `output/` prints, and only `failure` knows exit codes.
+//!
+//! Deliberately absent: decisions about jobs, which belong to scheduler, worker and ledger.
 
 mod document;
 mod embedded;
@@ -26,12 +27,13 @@ use failure::Failure;
 use output::Output;
 use verbs::Verb;
 
-/// What still runs when the command is done (a read of a terminal, say) may take so long and no longer.
-const GOODBYE: Duration = Duration::from_millis(200);
+/// The longest wait at the end for blocking calls that still run, such as a read from a terminal.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Runs big jobs on a fleet: splits them, hands the pieces to workers, and loses none.
+/// Runs big jobs on a fleet of workers: splits them into subtasks and loses none
 ///
-/// Exit codes: 0 success, 1 the job failed, 2 bad usage or input, 3 a service can't be reached, 4 not found.
+/// Exit codes: 0 success, 1 the job failed, 2 bad usage or input, 3 a service can't be reached,
+/// 4 not found.
 #[derive(Parser)]
 #[command(name = "longshore", version, max_term_width = 100)]
 struct Command {
@@ -42,27 +44,27 @@ struct Command {
     /// Print JSON in place of text for people
     #[arg(long, global = true)]
     json: bool,
-    /// How log lines look on standard error; RUST_LOG says which there are
+    /// The format of log lines on standard error; RUST_LOG selects which are written
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     log_format: logging::Format,
 }
 
 fn main() -> ExitCode {
-    // Before anything else, since what these touch stays in their memory.
+    // First of all, because supervisors and shims keep every page that they have touched.
     longshore_worker::init();
-    if supervisor::is_one() {
+    if supervisor::is_supervisor() {
         return end(supervisor::run());
     }
     let command = match Command::try_parse() {
         Ok(command) => command,
-        // Help, or the version.
+        // Help or the version.
         Err(text) if !text.use_stderr() && longshore_closed_stdout::was_closed() => {
             return end(Err(Failure::no_output()));
         }
         Err(error) => error.exit(),
     };
     if matches!(command.verb, Verb::Scheduler(_) | Verb::Worker(_) | Verb::Dev(_)) {
-        memory::bound_what_is_kept();
+        memory::limit_retained_memory();
     }
     logging::start(command.verb.default_log(), command.log_format);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -74,7 +76,7 @@ fn main() -> ExitCode {
     let mut output = Output::new(command.json);
     let outcome = runtime.block_on(command.verb.perform(&command.flags, &mut output));
     let outcome = outcome.and(output.flush());
-    runtime.shutdown_timeout(GOODBYE);
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     end(outcome)
 }
 

@@ -1,16 +1,17 @@
-//! How memory goes back to the system.
+//! Limits the freed memory that glibc retains.
 //!
-//! glibc keeps what is freed for later, and once a block of 15 MiB was freed it keeps blocks of that size, too: several
-//! for each thread, 200 MiB in a scheduler that saw some large documents. With a fixed bound every block above it goes
-//! back when it is freed. glibc takes the bound from the environment, when the program begins and then never again; so the
-//! program is executed once more with it. What the bound is does not matter to musl, nor to what the program does.
+//! glibc keeps freed blocks for later allocations. Once a block of 15 MiB was freed, it also keeps
+//! blocks of that size, several for each thread: 200 MiB in a scheduler that read some large
+//! documents. With a fixed threshold, every block above it is returned to the system when it is
+//! freed. glibc reads the threshold from the environment at the start of the program only, so the
+//! program executes itself once more with that variable set. musl ignores it.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command as Process;
 
-/// Executes the program anew with the bound, unless it has one. Comes back if the system won't; then all works as well, in
-/// more memory.
-pub(crate) fn bound_what_is_kept() {
+/// Executes the program again with the threshold, unless it is set. Returns if the system refuses;
+/// the program then works as well, but takes more memory.
+pub(crate) fn limit_retained_memory() {
     let (name, bound) = longshore_worker::MALLOC_BOUND;
     if !cfg!(target_env = "gnu") || std::env::var_os(name).is_some() {
         return;

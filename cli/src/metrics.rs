@@ -1,7 +1,9 @@
-//! Serves metrics over HTTP, in the text format of Prometheus: `GET /metrics`, and `GET /healthz` for whoever wants to
-//! know whether the process answers. Anything else is refused.
+//! Serves metrics over HTTP in the text format of Prometheus: `GET /metrics`, and `GET /healthz` to
+//! check that the process answers. Other requests are refused.
 //!
-//! One request a connection, bounded in length, time and number. Deliberately absent: everything else of HTTP.
+//! Each connection serves one request; length, duration and number of connections are bounded.
+//!
+//! Deliberately absent: everything else of HTTP.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,23 +18,24 @@ use tracing::{info, warn};
 
 use crate::failure::Failure;
 
-/// Longest head of a request: those of scrapers have some hundred bytes.
+/// The longest head of a request, in bytes. Those of scrapers have some hundred bytes.
 const LONGEST_HEAD: usize = 8 << 10;
-/// How long a client may take for all of it.
+/// The longest duration of a request.
 const IN_TIME: Duration = Duration::from_secs(10);
-/// Most clients at once; more wait for their turn.
+/// The most connections at once; others wait.
 const CLIENTS: usize = 64;
-/// How often samples are sorted into summaries, also while nobody asks.
+/// The interval at which samples are aggregated, also without requests.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// The wait after a connection could not be accepted: as a rule there are no descriptors left.
+/// The wait after a failed accept, which usually means that no file descriptors are left.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// What is served: status, further header, type of the body, body.
+/// A response: status, further header, content type, body.
 type Answer = (&'static str, &'static str, &'static str, String);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Starts to serve at `address`, if there is one; `describe` registers the metrics. Must be called within a runtime.
+/// Starts to serve at `address`, if there is one; `describe` registers the metrics. Must be called
+/// within a tokio runtime.
 pub(crate) fn serve(address: Option<SocketAddr>, describe: fn()) -> Result<(), Failure> {
     let Some(address) = address else { return Ok(()) };
     let wrong =
@@ -59,16 +62,16 @@ async fn keep_up(metrics: PrometheusHandle) {
 }
 
 async fn accept(listener: TcpListener, metrics: PrometheusHandle) {
-    let room = Arc::new(Semaphore::new(CLIENTS));
+    let connections = Arc::new(Semaphore::new(CLIENTS));
     loop {
-        let Ok(place) = room.clone().acquire_owned().await else { return };
+        let Ok(permit) = connections.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let metrics = metrics.clone();
                 tokio::spawn(async move {
-                    // Whoever is slow or gone gets no answer; there is nobody to tell.
+                    // A client that is slow or gone gets no answer.
                     let _ = timeout(IN_TIME, converse(stream, &metrics)).await;
-                    drop(place);
+                    drop(permit);
                 });
             }
             Err(error) => {
@@ -100,7 +103,7 @@ async fn converse(mut stream: TcpStream, metrics: &PrometheusHandle) -> std::io:
     stream.shutdown().await
 }
 
-/// What to say to a request.
+/// The response to a request.
 fn answer(head: &str, metrics: impl FnOnce() -> String) -> Answer {
     let mut words = head.lines().next().unwrap_or_default().split(' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());

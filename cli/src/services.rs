@@ -1,4 +1,4 @@
-//! The services that most verbs speak to, and how to wait for them.
+//! Connects verbs to RabbitMQ and Redis, and waits until these are available.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,23 +12,23 @@ use longshore_producer::{Client, Jobs};
 use crate::failure::Failure;
 use crate::settings::Settings;
 
-/// How long a command that somebody waits for tries to reach RabbitMQ.
+/// The longest wait of an interactive command for RabbitMQ.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long a good-bye to RabbitMQ may take.
+/// The longest wait for the close of the RabbitMQ connection.
 pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
-/// The ledger. Connects when it is first asked something.
+/// The ledger in Redis, which connects on its first operation.
 pub(crate) fn ledger(settings: &Settings) -> Result<RedisLedger, Failure> {
     Ok(RedisLedger::connect(redis::Config::new(&settings.redis_url, &settings.namespace))?)
 }
 
-/// Jobs to read and control.
+/// A client that reads and controls jobs.
 pub(crate) fn jobs(settings: &Settings) -> Result<Jobs, Failure> {
     Ok(Jobs::new(Arc::new(ledger(settings)?)))
 }
 
-/// How to reach RabbitMQ; `name` is what it shows for us.
+/// How to reach RabbitMQ; `name` is the name of the connection there.
 pub(crate) fn rabbit_config(settings: &Settings, name: &str) -> rabbit::Config {
     let mut config = rabbit::Config::new(&settings.amqp_url, name);
     config.namespace.clone_from(&settings.namespace);
@@ -36,7 +36,7 @@ pub(crate) fn rabbit_config(settings: &Settings, name: &str) -> rabbit::Config {
     config
 }
 
-/// Both services, there and ready, for a command that somebody waits for.
+/// A client with working connections to both services, for an interactive command.
 pub(crate) async fn client(settings: &Settings) -> Result<Client, Failure> {
     let ledger = ledger(settings)?;
     ledger.now().await?;
@@ -48,28 +48,28 @@ pub(crate) async fn client(settings: &Settings) -> Result<Client, Failure> {
     Ok(Client::new(Arc::new(rabbit), Arc::new(ledger)))
 }
 
-/// Both services, for a scheduler or a worker.
+/// The connections of a scheduler or a worker.
 pub(crate) struct Services {
     pub(crate) broker: Arc<Rabbit>,
     pub(crate) ledger: Arc<RedisLedger>,
 }
 
 impl Services {
-    /// Starts to connect to both.
+    /// Starts to connect to both services.
     pub(crate) fn start(settings: &Settings, name: &str) -> Result<Self, Failure> {
         let ledger = Arc::new(ledger(settings)?);
         let broker = Arc::new(Rabbit::start(rabbit_config(settings, name))?);
         Ok(Self { broker, ledger })
     }
 
-    /// Waits until both are there, with a line for each change; gives up only where waiting can't help: when they
-    /// refuse the login.
+    /// Waits until both services are available, and logs each change. Fails only if waiting can't
+    /// help, because the login is refused.
     pub(crate) async fn ready(&self) -> Result<(), Failure> {
         self.ledger.ready().await?;
         Ok(self.broker.ready().await?)
     }
 
-    /// Says good-bye to RabbitMQ; Redis needs none.
+    /// Closes the connection to RabbitMQ; Redis needs no close.
     pub(crate) async fn close(&self) {
         self.broker.close(CLOSE_WITHIN).await;
     }

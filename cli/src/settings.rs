@@ -1,6 +1,7 @@
 //! Settings, in layers: flags over the environment over a file over the built-in defaults.
 //!
-//! Deliberately absent: defaults in code. They live in `defaults.toml`, which is read like any other layer.
+//! Deliberately absent: defaults in code. They are in `defaults.toml`, which is read like any other
+//! layer.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,19 +17,21 @@ use serde::{Deserialize, Deserializer};
 use crate::environment::{Environment, check_variables, settings_in};
 use crate::failure::Failure;
 
-/// The built-in settings, commented.
+/// The default settings with comments.
 pub(crate) const DEFAULTS: &str = include_str!("defaults.toml");
 
-/// The file that is read if it is there and no other is named.
+/// The file that is read if it exists and no other is named.
 const USUAL_FILE: &str = "longshore.toml";
 
-/// Most slots of one worker: each may be a process, and RabbitMQ counts prefetch in 16 bits.
+/// The most slots of a worker: each may be a process, and RabbitMQ counts prefetch in 16 bits.
 const MAX_SLOTS: u32 = 4096;
 
-/// No silence, grace or beat of sense is longer, and no clock runs over when it is added to the time.
+/// The longest duration of a setting. A sensible one is shorter, and adding it to a time can't
+/// overflow.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// Settings that every verb takes as flags. Flags of single verbs are in a [`Layer`] of their own.
+/// The settings that every verb takes as flags. Flags of single verbs are in a [`Layer`] of their
+/// own.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Flags {
     /// Read settings from this file instead of ./longshore.toml
@@ -40,24 +43,24 @@ pub(crate) struct Flags {
         help_heading = "Settings"
     )]
     config: Option<PathBuf>,
-    /// Where RabbitMQ is [env: LONGSHORE_AMQP_URL]
+    /// The URL of RabbitMQ [env: LONGSHORE_AMQP_URL]
     #[arg(long, global = true, value_name = "URL", help_heading = "Settings")]
     amqp_url: Option<String>,
-    /// Where Redis is [env: LONGSHORE_REDIS_URL]
+    /// The URL of Redis [env: LONGSHORE_REDIS_URL]
     #[arg(long, global = true, value_name = "URL", help_heading = "Settings")]
     redis_url: Option<String>,
-    /// What all names in both begin with [env: LONGSHORE_NAMESPACE]
+    /// The prefix of all names in RabbitMQ and Redis [env: LONGSHORE_NAMESPACE]
     #[arg(long, global = true, value_name = "NAME", help_heading = "Settings")]
     namespace: Option<String>,
 }
 
-/// Flags of the verbs that run a worker.
+/// The flags of verbs that run a worker.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct WorkerFlags {
-    /// How many chunks run side by side [default: one a core] [env: LONGSHORE_SLOTS]
+    /// The number of chunks to run at once [default: one per core] [env: LONGSHORE_SLOTS]
     #[arg(long, value_name = "N")]
     slots: Option<u32>,
-    /// How long running subtasks may go on after a request to stop [env: LONGSHORE_GRACE]
+    /// The time that running subtasks get after a request to stop [env: LONGSHORE_GRACE]
     #[arg(long, value_name = "DURATION")]
     grace: Option<String>,
 }
@@ -68,7 +71,7 @@ pub(crate) struct FleetFlags {
     /// The queues to take work from [env: LONGSHORE_QUEUES]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     queues: Option<Vec<String>>,
-    /// What the worker is good for, as name=value [env: LONGSHORE_LABELS]
+    /// The labels of the worker, as name=value [env: LONGSHORE_LABELS]
     #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',')]
     labels: Option<Vec<String>>,
 }
@@ -89,13 +92,13 @@ pub(crate) struct Settings {
     pub(crate) ack_after: Duration,
     pub(crate) grace: Duration,
     pub(crate) tasks: BTreeMap<String, TaskSpec>,
-    /// The file that was read, if one was.
+    /// The file that was read, if any.
     pub(crate) file: Option<PathBuf>,
-    /// The variables and flags that said something, in the order in which they count.
+    /// The variables and flags that gave settings, in the order of precedence.
     pub(crate) overrides: Vec<String>,
 }
 
-/// What one source of settings says; absent is what it is silent about.
+/// The settings of one source; absent fields are not set there.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Layer {
@@ -144,7 +147,7 @@ impl Settings {
 }
 
 impl Layer {
-    /// What `self` says, and what `below` says of the rest. Tasks of both count, those of `self` first.
+    /// Merges two layers; `self` wins over `below`. Tasks of both are kept, those of `self` first.
     fn or(self, below: Self) -> Self {
         let tasks = match (self.task, below.task) {
             (Some(mut ours), Some(theirs)) => {
@@ -198,7 +201,7 @@ impl Layer {
 }
 
 impl Settings {
-    /// What each value must be whichever layer it comes from.
+    /// Checks the values, whichever layer they come from.
     fn check(&self) -> Result<(), Failure> {
         let wrong = |setting: &str, found: String, allowed: &str| {
             Err(Failure::usage(format!("{setting}: {found}; {allowed}")))
@@ -249,12 +252,12 @@ impl Settings {
     }
 }
 
-/// What `dead_after` is where nobody says it: several heartbeats may be late, or get lost.
+/// The default of `dead_after`, which allows for several late or lost heartbeats.
 fn dead_after(heartbeat: Duration) -> Duration {
     heartbeat.saturating_mul(5).max(Duration::from_secs(5))
 }
 
-/// Names without the space around them.
+/// Removes the space around names.
 fn trimmed(names: Vec<String>) -> Vec<String> {
     names.into_iter().map(|name| name.trim().to_owned()).collect()
 }

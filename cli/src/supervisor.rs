@@ -1,8 +1,11 @@
-//! The process that watches a worker: `longshore worker` checks what can be checked, then becomes one.
+//! The supervisor of a worker: `longshore worker` checks its settings, then becomes the supervisor,
+//! which starts the worker as a child and restarts it after a crash.
 //!
-//! It is the same program, executed anew under another name, which also tells the two apart in a list of processes. Read again,
-//! nothing of the first start is left in memory: it takes a fourth of what the worker takes. Deliberately absent: anything it
-//! does not need before a crash, such as settings; then they are read.
+//! The supervisor is the same program, executed again under another name, which distinguishes the
+//! two in a list of processes. The second execution starts with fresh memory, so the supervisor
+//! takes a quarter of the memory of the worker.
+//!
+//! Deliberately absent: everything that is not needed before a crash. Settings are read after one.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -16,30 +19,30 @@ use crate::failure::Failure;
 use crate::verbs::Verb;
 use crate::{Command, logging, services};
 
-/// Its name among processes.
+/// The process name of a supervisor.
 const NAME: &str = "longshore-supervisor";
 
-/// Whether this process is one.
-pub(crate) fn is_one() -> bool {
+/// Whether this process is a supervisor.
+pub(crate) fn is_supervisor() -> bool {
     std::env::args_os().next().is_some_and(|name| name == NAME)
 }
 
-/// Makes this process one; comes back only if the system won't.
-pub(crate) fn become_one() -> Failure {
+/// Makes this process a supervisor; returns only if the system refuses.
+pub(crate) fn become_supervisor() -> Failure {
     let (program, _) = longshore_worker::program();
     let error = Process::new(program).arg0(NAME).args(std::env::args_os().skip(1)).exec();
     Failure::other(format_args!("can't start the supervisor: {error}"))
 }
 
-/// Watches the worker until it leaves.
+/// Supervises the worker until it stops.
 pub(crate) fn run() -> Result<(), Failure> {
     match longshore_worker::supervise(ledger).map_err(Failure::other)? {
         0 => Ok(()),
-        code => Err(Failure::Ended(code)),
+        code => Err(Failure::WorkerExited(code)),
     }
 }
 
-/// Where to tell of a crash; from now on there may be something to log.
+/// Connects to the ledger, which records a crash, and starts the log.
 fn ledger() -> io::Result<Arc<dyn Ledger>> {
     static LOGGING: Once = Once::new();
     let command = Command::try_parse().map_err(io::Error::other)?;

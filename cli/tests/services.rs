@@ -92,9 +92,9 @@ fn a_benchmark_reports_its_figures_and_leaves_nothing_behind() {
         assert_eq!(figure["runs"], json!([figure["median"]]), "{name}");
         figure["median"].as_f64().expect("a number")
     };
-    let queue = median(&report["yardsticks"], "one classic queue");
-    let quorum = median(&report["yardsticks"], "one quorum queue");
-    let floor = median(&report["yardsticks"], "latency floor p50");
+    let queue = median(&report["baselines"], "one classic queue");
+    let quorum = median(&report["baselines"], "one quorum queue");
+    let floor = median(&report["baselines"], "latency baseline p50");
     assert!((10.0..1e6).contains(&queue) && (10.0..1e6).contains(&quorum), "{report:#}");
     assert!((0.01..1e3).contains(&floor), "{report:#}");
 
@@ -103,14 +103,14 @@ fn a_benchmark_reports_its_figures_and_leaves_nothing_behind() {
     assert_eq!(names, wanted);
     let [single, latency, idle, nodes] = scenarios.as_slice() else { panic!("{report:#}") };
     let rate = median(&single["figures"], "subtasks");
-    let ratio = median(&single["figures"], "times the one-queue yardstick");
+    let ratio = median(&single["figures"], "times the one-queue baseline");
     assert!((ratio - rate / queue.max(quorum)).abs() < 1e-6, "{single:#}");
     let target = &single["figures"][1];
     assert_eq!(target["target"], json!({"at_least": 0.7}));
     assert_eq!(target["met"], json!(ratio >= 0.7));
     assert!(median(&latency["figures"], "p50") > floor, "{report:#}");
     assert!(median(&idle["figures"], "scheduler, resident") > 1e6, "{idle:#}");
-    assert!(median(&nodes["figures"], "beats") > 10.0, "{nodes:#}");
+    assert!(median(&nodes["figures"], "heartbeats") > 10.0, "{nodes:#}");
     assert!(median(&nodes["cores"], "redis") > 0.0, "{nodes:#}");
 
     let keys = || Redis::shared().call(&["KEYS", "*bench-*"]);

@@ -1,7 +1,7 @@
-//! Whether a file or object still is the one that the manifest of a job tells of.
+//! Checks that a file or object is unchanged since the manifest of a job was made.
 //!
-//! Deliberately absent: its content. Two contents of one size that a file has within one tick of its file system's clock are
-//! the same to us.
+//! Deliberately absent: the content. A change that keeps the size, within one tick of the file
+//! system's clock, is not noticed.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -14,7 +14,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use crate::location::Location;
 use crate::{Error, object};
 
-/// An error unless size and version are those that the manifest tells. Follows links, as readers do.
+/// Fails unless size and version are those of the manifest. Follows links, as readers do.
 pub async fn check(file: &InputFile) -> Result<(), Error> {
     let found = match Location::parse(&file.path)? {
         Location::Local(path) => {
@@ -37,7 +37,7 @@ async fn look(store: &Arc<dyn ObjectStore>, url: &str, key: &Path) -> Result<Inp
 }
 
 fn compare(expected: &InputFile, found: &InputFile) -> Result<(), Error> {
-    // A manifest of before there were versions, or a store that has none.
+    // An old manifest, or a store without versions.
     let is_same = expected.version == found.version || expected.version.is_none();
     if expected.size == found.size && is_same {
         return Ok(());
@@ -53,12 +53,12 @@ fn describe(file: &InputFile) -> String {
     }
 }
 
-/// When a file was changed, to the nanosecond: `mtime 1764479666.000000001`.
+/// The version of a file: its modification time in nanoseconds, `mtime 1764479666.000000001`.
 pub(crate) fn changed_at(metadata: &Metadata) -> String {
     format!("mtime {}.{:09}", metadata.mtime(), metadata.mtime_nsec())
 }
 
-/// An object as it stands in a manifest.
+/// The entry of a manifest for an object.
 pub(crate) fn input_file(path: String, object: &ObjectMeta) -> InputFile {
     let version = object.e_tag.as_ref().map(|tag| format!("ETag {tag}"));
     InputFile { path, size: object.size, version }
@@ -75,7 +75,7 @@ mod tests {
     use crate::expand;
     use crate::expand::tests::block_on;
 
-    /// What is said of a file of three bytes after something was done to it.
+    /// The error for a file of three bytes after `change`.
     #[track_caller]
     fn said(change: impl FnOnce(&std::path::Path)) -> Option<String> {
         let root = tempfile::tempdir().unwrap();
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_touched_grown_truncated_or_replaced_has_changed() {
+    fn a_file_that_was_touched_extended_truncated_or_replaced_has_changed() {
         assert_eq!(said(|_| ()), None);
         assert_eq!(said(|path| drop(fs::read(path).unwrap())), None, "reading changes nothing");
         is_refused(|path| fs::write(path, "abcd").unwrap());
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_known_by_its_etag() {
+    fn an_object_is_identified_by_its_etag() {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let (key, url) = (Path::from("in/a.txt"), "s3://bkt/in/a.txt");
         block_on(async {

@@ -1,4 +1,4 @@
-//! From globs to a manifest.
+//! Expands globs to the manifest of a job: the matching files or objects with their sizes.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,16 @@ use tokio::time::Instant;
 
 use crate::{Error, local, object, walk};
 
-/// Most files that the globs of one job may match: the manifest is kept in the ledger and read by every worker.
+/// The most files that the globs of one job may match. The manifest is stored in the ledger and
+/// read by every worker.
 pub const MAX_FILES: usize = 1_000_000;
 
-/// What was found so far, by path.
+/// The files found so far, by path.
 #[derive(Default)]
 pub(crate) struct Found {
     files: BTreeMap<String, (u64, Option<String>)>,
     left_out: LeftOut,
-    /// How many matches there were, repeats included.
+    /// The number of matches, including repeats.
     matches: u64,
 }
 
@@ -28,7 +29,7 @@ impl Found {
         if self.files.len() > MAX_FILES { Err(Error::TooManyFiles) } else { Ok(()) }
     }
 
-    /// Something that a glob matches and that is no regular file.
+    /// Counts a match that is no regular file.
     pub(crate) fn leave_out(&mut self, path: &std::path::Path) {
         self.left_out.add(&path.to_string_lossy());
     }
@@ -40,10 +41,13 @@ impl Found {
     }
 }
 
-/// What the globs match: regular files and links to them, or objects, sorted by path, none twice, with their sizes.
-/// `*`, `?` and `[…]` stop at slashes and don't match a leading dot; `**` is any number of directories. Relative
-/// globs and `file://` URLs give absolute paths, `s3://` globs give URLs. A glob that matches nothing is an error.
-/// Ends within five minutes and some seconds, whatever the file system or the object store does.
+/// Finds the regular files, links to them, or objects that the globs match, sorted by path and
+/// without repeats, with their sizes.
+///
+/// `*`, `?` and `[…]` stop at slashes and don't match a leading dot; `**` is any number of
+/// directories. Relative globs and `file://` URLs give absolute paths, `s3://` globs give URLs. A
+/// glob that matches nothing is an error. The expansion ends within five minutes and some seconds
+/// even if the file system or the object store hangs.
 pub async fn expand(globs: &[String]) -> Result<Manifest, Error> {
     let mut found = Found::default();
     let deadline = Instant::now() + walk::LONGEST;
@@ -69,7 +73,7 @@ pub async fn expand(globs: &[String]) -> Result<Manifest, Error> {
 async fn expand_local(glob: String, mut found: Found, deadline: Instant) -> Result<Found, Error> {
     let name = glob.clone();
     walk::watched(&name, deadline, move |progress| {
-        // Whoever names a file that is there means that file, whatever the name would match as a pattern.
+        // The name of an existing file means that file, even if it would be a pattern.
         let glob = crate::named(&glob).unwrap_or(glob);
         local::expand(&glob, &mut found, progress)?;
         Ok(found)
@@ -133,7 +137,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_matched_and_is_no_regular_file_is_left_out_and_counted() {
+    fn matches_that_are_no_regular_files_are_skipped_and_counted() {
         let root = tree();
         fs::create_dir(root.path().join("folder.txt")).unwrap();
         fs::create_dir(root.path().join("sub/deep/e.txt")).unwrap();
@@ -166,9 +170,9 @@ pub(crate) mod tests {
         matches(&["ROOT/sub/loop/b.*"], &["ROOT/sub/loop/b.txt"]);
     }
 
-    /// Each of these walked the same directories once for every way to share them out among the wildcards.
+    /// A naive walk would visit the directories once for each way to assign them to the wildcards.
     #[test]
-    fn many_wildcards_cost_no_more_than_the_tree_is_large() {
+    fn the_cost_of_many_wildcards_is_linear_in_the_size_of_the_tree() {
         let root = tempfile::tempdir().unwrap();
         let deep = root.path().join("d/".repeat(24));
         fs::create_dir_all(&deep).unwrap();
@@ -181,7 +185,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn many_wildcards_in_a_key_cost_no_more_than_it_is_long() {
+    fn the_cost_of_many_wildcards_is_linear_in_the_length_of_a_key() {
         let key = format!("{}/{}", "a".repeat(100), "b".repeat(100));
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let mut found = Found::default();
@@ -195,7 +199,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn files_that_several_globs_match_come_once_in_order() {
+    fn files_that_several_globs_match_are_listed_once_in_order() {
         matches(
             &["ROOT/b*", "ROOT/*.txt", "ROOT/b.txt"],
             &["ROOT/a.txt", "ROOT/b.txt", "ROOT/link.txt"],
@@ -212,7 +216,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_matches_nothing_is_named() {
+    fn a_glob_without_a_match_is_named() {
         refused("ROOT/*.csv", "no file matches `ROOT/*.csv`");
         refused("ROOT/broken.txt", "no file matches `ROOT/broken.txt`");
         refused("ROOT/sub", "`ROOT/sub` is a directory; write `ROOT/sub/*` for the files in it");

@@ -1,7 +1,7 @@
-//! Whether results can ever be written below a place.
+//! Checks whether results can ever be written to a folder.
 //!
-//! Deliberately absent: permissions, space and whether the folder is there. Whoever writes makes
-//! folders, as another user perhaps, and on another machine.
+//! Deliberately absent: permissions, free space and the existence of the folder. The writer creates
+//! folders, perhaps as another user on another host.
 
 use std::io::ErrorKind::{NotADirectory, NotFound};
 use std::path::{Path, PathBuf};
@@ -11,12 +11,12 @@ use tokio::sync::Semaphore;
 use crate::Error;
 use crate::location::Location;
 
-/// Looks under way in this process: one at a file system that hangs keeps its thread.
+/// The number of checks in progress. A check on a file system that hangs occupies a thread.
 static LOOKS: Semaphore = Semaphore::const_new(8);
 
-/// An error if something that is no folder stands where `prefix` needs one, or if the path can't be
-/// followed at all, whoever tries. A place in an object store is taken as it is, and so is any other
-/// while too many looks hang. Takes as long as the file system does.
+/// Fails if something else stands where `prefix` needs a folder, or if no process can follow the
+/// path. Locations in an object store are not checked, nor any location while too many checks hang.
+/// Takes as long as the file system does.
 pub async fn check_folder(prefix: &str) -> Result<(), Error> {
     let Location::Local(path) = Location::parse(prefix)? else { return Ok(()) };
     let Ok(permit) = LOOKS.try_acquire() else { return Ok(()) };
@@ -29,7 +29,7 @@ pub async fn check_folder(prefix: &str) -> Result<(), Error> {
     look.await.expect("looking does not panic")
 }
 
-/// Looks at the path, or the part of it that is there.
+/// Checks the path, or the part of it that exists.
 fn look(place: &str, path: &Path) -> Result<(), Error> {
     for part in path.ancestors() {
         match std::fs::metadata(part) {
@@ -38,7 +38,7 @@ fn look(place: &str, path: &Path) -> Result<(), Error> {
                 let (path, file) = (place.to_owned(), part.display().to_string());
                 return Err(Error::NotAFolder { path, file });
             }
-            // Not there, or below something that is no folder, which is found further up.
+            // Missing, or below something that is no folder, which the next step up finds.
             Err(error) if matches!(error.kind(), NotFound | NotADirectory) => {}
             Err(error) => return Err(Error::from_io(place, &error)),
         }
@@ -54,7 +54,7 @@ mod tests {
     use crate::expand::tests::block_on;
 
     #[test]
-    fn what_stands_in_the_way_of_a_folder_is_named() {
+    fn a_file_in_the_place_of_a_folder_is_named() {
         let root = tempfile::tempdir().expect("a folder");
         let here = root.path().to_str().expect("a plain name");
         std::fs::write(root.path().join("file"), "x").expect("written");

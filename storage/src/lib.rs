@@ -1,11 +1,13 @@
-//! Bytes elsewhere: expanding globs, reading byte windows, reading and writing whole objects, on file systems and
-//! object stores.
+//! Files and objects: expands globs, reads byte windows, and reads and writes whole files, on file
+//! systems and in S3.
 //!
-//! A place is an absolute path, a `file://` URL or an `s3://bucket/key` URL. Both kinds of URL are taken literally
-//! after the scheme: nothing is percent-decoded, so what was written is what is read. S3 takes its settings from the
-//! standard `AWS_*` environment (`AWS_ACCESS_KEY_ID`, `AWS_REGION`, `AWS_ENDPOINT`, `AWS_ALLOW_HTTP`, …).
+//! A location is an absolute path, a `file://` URL or an `s3://bucket/key` URL. URLs are literal
+//! after the scheme: nothing is percent-decoded. The client of S3 is configured by the standard
+//! `AWS_*` environment variables (`AWS_ACCESS_KEY_ID`, `AWS_REGION`, `AWS_ENDPOINT`,
+//! `AWS_ALLOW_HTTP`, …); it is left out of builds without the feature `s3`.
 //!
-//! Deliberately absent: what the bytes mean, retries beyond those of the object store's client, and caches.
+//! Deliberately absent: the meaning of the bytes, retries beyond those of the client of S3, and
+//! caches.
 
 mod check;
 mod expand;
@@ -27,94 +29,100 @@ pub use location::{absolute, is_absolute, named};
 pub use window::{MAX_OVERHANG_BYTES, read_window};
 pub use write::{list, read, remove, write};
 
-/// Why bytes could not be found, read or written. Each names the place.
+/// Why files could not be found, read or written. Each error names the location.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nothing matches the glob.
     #[error("no file matches `{glob}`")]
     NoMatch {
-        /// As it was given.
+        /// The glob as it was given.
         glob: String,
     },
-    /// What is named is a directory.
+    /// The glob names a directory.
     #[error("`{glob}` is a directory; write `{glob}/*` for the files in it")]
     Directory {
-        /// As it was given.
+        /// The glob as it was given.
         glob: String,
     },
-    /// What is named is a pipe, a socket or a device.
+    /// The glob names a pipe, a socket or a device.
     #[error("`{glob}` is no regular file")]
     NotRegular {
-        /// As it was given.
+        /// The glob as it was given.
         glob: String,
     },
-    /// The glob is not one.
+    /// The glob is not valid.
     #[error("`{glob}` is no glob: {reason}")]
     BadGlob {
-        /// As it was given.
+        /// The glob as it was given.
         glob: String,
-        /// What is wrong with it.
+        /// What is wrong.
         reason: String,
     },
-    /// The URL is not one that we read.
+    /// URLs of this form are not supported.
     #[error("`{url}`: {reason}; use a path, file:///path or s3://bucket/key")]
     BadUrl {
-        /// As it was given.
+        /// The URL as it was given.
         url: String,
-        /// What is wrong with it.
+        /// What is wrong.
         reason: String,
+    },
+    /// The location is in S3, and this program is built without its client.
+    #[error("{url}: this program is built without S3; build it with the feature `s3`")]
+    NoS3 {
+        /// The URL.
+        url: String,
     },
     /// There is no such file or object.
     #[error("{path}: no such file")]
     NotFound {
-        /// Path or URL.
+        /// The path or URL.
         path: String,
     },
     /// There is no such bucket.
     #[error("{path}: no such bucket; use one that exists and that this machine may list")]
     NoBucket {
-        /// URL.
+        /// The URL.
         path: String,
     },
-    /// We are not allowed to look.
+    /// The location may not be read or written.
     #[error("{path}: permission denied")]
     Denied {
-        /// Path or URL.
+        /// The path or URL.
         path: String,
     },
-    /// The path itself can't be followed: a link to itself, a name that is too long, a file in the
+    /// The path can't be followed: a link to itself, a name that is too long, or a file in the
     /// place of a directory.
     #[error("{path}: {reason}; use paths that lead to files, or leave this one out")]
     Unusable {
-        /// Path or URL.
+        /// The path or URL.
         path: String,
-        /// What the system said.
+        /// The message of the system.
         reason: String,
     },
-    /// Something that is no folder stands where results need one.
+    /// Something else stands where results need a folder.
     #[error("{path}: {file} is no folder; name a folder that is there, or that can be made")]
     NotAFolder {
-        /// Path or URL.
+        /// The path or URL.
         path: String,
-        /// What stands there.
+        /// The path of what stands there.
         file: String,
     },
-    /// The globs of one job look at more names, or for longer, than an expansion may.
+    /// The expansion of the globs of one job visited too many names or took too long.
     #[error(
         "`{glob}` reaches too far: not done after {seen} names; an expansion looks at most at {max} \
          names, for at most {longest} s",
         max = walk::MAX_SEEN, longest = walk::LONGEST.as_secs()
     )]
     TooFar {
-        /// As it was given.
+        /// The glob as it was given.
         glob: String,
-        /// How many names were looked at.
+        /// The number of names visited.
         seen: u64,
     },
-    /// The name can't stand in a manifest, which is JSON.
+    /// A file name is not UTF-8, so it can't be part of a manifest, which is JSON.
     #[error("{path}: the name is not UTF-8")]
     NotUtf8 {
-        /// With a replacement character for each byte that is none.
+        /// The path, with a replacement character for each bad byte.
         path: String,
     },
     /// The globs of one job match more files than a manifest may hold.
@@ -123,55 +131,55 @@ pub enum Error {
     /// The file is shorter now than when its windows were computed.
     #[error("{path}: has {found} bytes, but had {expected} or more when the job was admitted")]
     Shrunk {
-        /// Path or URL.
+        /// The path or URL.
         path: String,
-        /// Where the window ends.
+        /// The end of the window, in bytes.
         expected: u64,
-        /// Where the file ends.
+        /// The size of the file, in bytes.
         found: u64,
     },
-    /// The file or object is not the one that was there when the job was admitted.
+    /// The file or object has changed since the job was admitted.
     #[error(
         "{path}: has changed since the job was admitted: it has {found}, and had {expected}; submit the job again, or let it say \
          `\"changed\": \"read\"` if its task changes its own input"
     )]
     Changed {
-        /// Path or URL.
+        /// The path or URL.
         path: String,
-        /// What the manifest says.
+        /// Size and version in the manifest.
         expected: String,
-        /// What is there.
+        /// Size and version found.
         found: String,
     },
     /// A line reaches too far beyond its window.
     #[error("{path}: the line at byte {offset} reaches more than 64 MiB beyond its window")]
     LineTooLong {
-        /// Path or URL.
+        /// The path or URL.
         path: String,
-        /// The line's first byte.
+        /// The offset of the line, in bytes.
         offset: u64,
     },
-    /// The file system failed otherwise.
+    /// Another error of the file system.
     #[error("{path}: {reason}")]
     Io {
-        /// Path.
+        /// The path.
         path: String,
-        /// What the system said.
+        /// The message of the system.
         reason: String,
     },
-    /// The object store failed otherwise, after its client's own retries.
+    /// Another error of the object store, after the retries of its client.
     #[error("{path}: {reason}")]
     Store {
-        /// URL.
+        /// The URL.
         path: String,
-        /// What the client said.
+        /// The message of the client.
         reason: String,
     },
 }
 
 impl Error {
-    /// Whether the job's author has to act: the names are wrong, not the machines. A scheduler rejects such a job, and
-    /// tries again later after any other error.
+    /// Whether the author of the job has to act, because the names are wrong, not the hosts. A
+    /// scheduler rejects such a job; after any other error it tries again later.
     pub fn is_users_fault(&self) -> bool {
         match self {
             Self::NoMatch { .. }
@@ -179,6 +187,7 @@ impl Error {
             | Self::NotRegular { .. }
             | Self::BadGlob { .. }
             | Self::BadUrl { .. }
+            | Self::NoS3 { .. }
             | Self::NotFound { .. }
             | Self::NoBucket { .. }
             | Self::Denied { .. }
@@ -194,8 +203,8 @@ impl Error {
         }
     }
 
-    /// Whether the same call must fail again, here and elsewhere. A missing file is not permanent: another node may
-    /// have it mounted.
+    /// Whether the same call will fail again on every host. A missing file is not permanent,
+    /// because another node may have it mounted.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::BadGlob { .. }
@@ -208,6 +217,7 @@ impl Error {
             Self::NoMatch { .. }
             | Self::Directory { .. }
             | Self::NotRegular { .. }
+            | Self::NoS3 { .. }
             | Self::NotFound { .. }
             | Self::NoBucket { .. }
             | Self::Denied { .. }
@@ -219,18 +229,18 @@ impl Error {
         }
     }
 
-    /// The file system's word for what happened at `path`.
+    /// Converts an error of the file system.
     fn from_io(path: &str, error: &std::io::Error) -> Self {
         let path = path.to_owned();
         match error.kind() {
             std::io::ErrorKind::NotFound => Self::NotFound { path },
             std::io::ErrorKind::PermissionDenied => Self::Denied { path },
-            _ if is_of_the_path(error) => Self::Unusable { path, reason: said(error) },
-            _ => Self::Io { path, reason: said(error) },
+            _ if is_caused_by_path(error) => Self::Unusable { path, reason: system_message(error) },
+            _ => Self::Io { path, reason: system_message(error) },
         }
     }
 
-    /// The object store's word for what happened at `path`.
+    /// Converts an error of the object store.
     fn from_store(path: &str, error: &object_store::Error) -> Self {
         let path = path.to_owned();
         match error {
@@ -249,9 +259,9 @@ impl Error {
     }
 }
 
-/// Whether a call of the system failed for what the path is, so that it fails whatever the state of
-/// the machine.
-fn is_of_the_path(error: &std::io::Error) -> bool {
+/// Whether a system call failed because of the path itself, so that it fails in every state of the
+/// host.
+fn is_caused_by_path(error: &std::io::Error) -> bool {
     let Some(code) = error.raw_os_error() else { return false };
     matches!(
         Errno::from_raw(code),
@@ -264,15 +274,15 @@ fn is_of_the_path(error: &std::io::Error) -> bool {
     )
 }
 
-/// The system's words without the number that Rust adds.
-fn said(error: &std::io::Error) -> String {
+/// The message of the system without the number that Rust adds.
+fn system_message(error: &std::io::Error) -> String {
     let text = error.to_string();
     let words = text.split(" (os error ").next().unwrap_or_default();
     words.to_lowercase()
 }
 
-/// Whether an object store answered that the request is wrong (status 4xx), which it will say again.
-/// 408 and 429 ask for patience. The client keeps the status to itself, but for its text.
+/// Whether an object store refused the request (status 4xx), so that a repetition is refused, too.
+/// 408 and 429 ask to try later. The client tells the status in its message only.
 fn is_refusal(text: &str) -> bool {
     const STATUS: &str = "non-2xx status code: ";
     let Some((_, status)) = text.split_once(STATUS) else { return false };
@@ -285,7 +295,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_with_the_path_is_told_from_what_is_wrong_with_the_world() {
+    fn errors_caused_by_the_path_are_the_users_fault_and_others_are_not() {
         let judged = |errno: Errno| {
             let error = std::io::Error::from_raw_os_error(errno as i32);
             Error::from_io("/x", &error).is_users_fault()
@@ -315,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_refuses_is_told_from_one_that_is_away() {
+    fn a_refused_request_is_distinguished_from_an_unavailable_store() {
         let refused =
             |status: &str| is_refusal(&format!("Server returned non-2xx status code: {status}: x"));
         for status in ["400 Bad Request", "405 Method Not Allowed"] {

@@ -1,7 +1,8 @@
-//! Globs: over a file system, and over the keys of an object store.
+//! Globs over a file system; their patterns serve for the keys of an object store, too.
 //!
-//! `glob::Pattern` decides what a name matches; the walk is our own, because `glob::glob` skips names that are not
-//! UTF-8 without a word, follows links into loops, and can't both hide dot files from `*` and find them by `.*`.
+//! `glob::Pattern` decides which names match. `glob::glob` is not used, because it silently skips
+//! names that are not UTF-8, follows links into loops, and can't both hide dot files from `*` and
+//! find them by `.*`.
 
 use std::collections::HashSet;
 use std::fs;
@@ -24,11 +25,12 @@ pub(crate) const OPTIONS: MatchOptions = MatchOptions {
 
 /// One part of a glob between slashes.
 pub(crate) enum Part {
-    /// Stands for itself; the directory needn't be readable.
+    /// A literal name; the directory needn't be readable.
     Name(String),
-    /// Matched against each name in the directory.
+    /// A pattern that is matched against each name in the directory.
     Pattern(Pattern),
-    /// `**`: this directory and all below it; hidden ones and links are left out, so that the walk ends.
+    /// `**`: this directory and all directories below, except hidden ones and links, so that the
+    /// walk ends.
     Recursive,
 }
 
@@ -39,7 +41,7 @@ pub(crate) fn expand(glob: &str, found: &mut Found, progress: &Progress) -> Resu
         .iter()
         .map(|part| if let Part::Name(name) = part { Some(name) } else { None })
         .collect();
-    // One thing that is named is refused for what it is; among many that a wildcard matches it is passed over.
+    // A directory or device is refused if it is named, and skipped if a wildcard matches it.
     if let Some(metadata) = names.and_then(|names| fs::metadata(Path::new("/").join(names)).ok()) {
         let glob = glob.to_owned();
         if metadata.is_dir() {
@@ -56,17 +58,17 @@ pub(crate) fn expand(glob: &str, found: &mut Found, progress: &Progress) -> Resu
     Walk { glob, progress, found, is_deep, seen: HashSet::new() }.walk(Path::new("/"), &parts)
 }
 
-/// Takes a glob apart; in errors it is called `name`.
+/// Splits a glob into its parts; errors call the glob `name`.
 pub(crate) fn parts(glob: &str, name: &str) -> Result<Vec<Part>, Error> {
     let refuse = |reason: &str| Error::BadGlob { glob: name.to_owned(), reason: reason.to_owned() };
     let bad = |error: glob::PatternError| refuse(error.msg);
-    // The whole is checked too: `**` beside other letters is an error only in sight of its neighbours.
+    // The whole glob is checked, too: `**` next to other letters is an error only as a whole.
     Pattern::new(glob).map_err(bad)?;
     let mut parts = Vec::new();
     for part in glob.split('/').filter(|part| !part.is_empty() && *part != ".") {
         let part = match (part, literal(part)) {
             ("**", _) => Part::Recursive,
-            // Each of them would look at every directory once for every other.
+            // A second `**` would visit every directory once for each other directory.
             ("..", _) if parts.iter().any(|part| !matches!(part, Part::Name(_))) => {
                 return Err(refuse("`..` behind a wildcard"));
             }
@@ -81,7 +83,8 @@ pub(crate) fn parts(glob: &str, name: &str) -> Result<Vec<Part>, Error> {
     Ok(parts)
 }
 
-/// The one name that the part matches, if it is but one; `[x]` is how `Pattern::escape` writes a special `x`.
+/// The name that the part matches, if it is the only one. `[x]` is how `Pattern::escape` writes a
+/// special `x`.
 fn literal(part: &str) -> Option<String> {
     let mut name = String::with_capacity(part.len());
     let mut rest = part.chars();
@@ -101,9 +104,9 @@ fn literal(part: &str) -> Option<String> {
     Some(name)
 }
 
-/// Whether the names of a path, one after the other, are what the parts stand for.
+/// Whether the names of a path match the parts.
 pub(crate) fn matches(parts: &[Part], names: &[&str]) -> bool {
-    // How many of the names the parts so far may have used up.
+    // The numbers of names that the parts so far can have consumed.
     let mut used = vec![false; names.len() + 1];
     used[0] = true;
     for part in parts {
@@ -132,9 +135,10 @@ struct Walk<'a> {
     glob: &'a str,
     progress: &'a Progress,
     found: &'a mut Found,
-    /// All files at any depth are meant, so that nobody misses the directories.
+    /// Whether the glob ends in `**`, so that directories need not be reported as skipped.
     is_deep: bool,
-    /// Where a `**` has begun, and how many parts were left: several of them meet in the same directories again and again.
+    /// The directories where a `**` has begun, with the number of parts left, because several `**`
+    /// reach the same directories repeatedly.
     seen: HashSet<(PathBuf, usize)>,
 }
 
@@ -168,7 +172,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Takes the path as a file if the glob ends here, else goes on below it.
+    /// Adds the path as a file if the glob ends here; otherwise continues below it.
     fn visit(&mut self, path: PathBuf, rest: &[Part]) -> Result<(), Error> {
         self.progress.step(self.glob)?;
         if !rest.is_empty() {
@@ -183,7 +187,7 @@ impl Walk<'_> {
                 let version = Some(check::changed_at(&metadata));
                 self.found.add(InputFile { path, size: metadata.len(), version })
             }
-            // Directories, pipes and devices are no files; neither is what is gone or a link to nothing.
+            // Skipped: directories, pipes and devices, files that vanished, and broken links.
             Ok(metadata) => {
                 if !(metadata.is_dir() && self.is_deep) {
                     self.found.leave_out(&path);
@@ -200,7 +204,7 @@ impl Walk<'_> {
         }
     }
 
-    /// What is in a directory; nothing if it is none.
+    /// The entries of a directory; none if the path is no directory.
     fn names(&self, directory: &Path) -> Result<Vec<Name>, Error> {
         let failed = |error: &io::Error| Error::from_io(&directory.to_string_lossy(), error);
         let entries = match fs::read_dir(directory) {
@@ -224,7 +228,7 @@ impl Walk<'_> {
 }
 
 struct Name {
-    /// With replacement characters where it is not UTF-8.
+    /// The path, with replacement characters where it is not UTF-8.
     text: String,
     is_utf8: bool,
     is_directory: bool,
@@ -252,7 +256,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Not of a `**` at the end, which here is files at any depth and nothing else.
+        /// Not for a `**` at the end, which in this project matches files at any depth.
         #[test]
         fn part_by_part_the_same_matches_as_in_one_go(
             glob in "((\\*\\*|[ab*?]{1,3}|\\.[a*]|\\[ab\\])/){0,4}([ab*?]{1,2}|\\.a)",

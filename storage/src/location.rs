@@ -1,19 +1,19 @@
-//! What kind of place a string names.
+//! Parses locations: paths, `file://` URLs and `s3://` URLs.
 
 use std::path::Path;
 
 use crate::Error;
 
-/// A place, or a glob of places. Borrowed from the string that names it.
+/// A location or a glob of locations, borrowed from its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Location<'a> {
-    /// On a file system; relative to the current directory unless it begins with `/`.
+    /// A path on a file system, relative to the current directory unless it begins with `/`.
     Local(&'a str),
-    /// In an object store.
+    /// A key in an object store.
     S3 {
         /// The bucket.
         bucket: &'a str,
-        /// What follows the slash.
+        /// The key.
         key: &'a str,
     },
 }
@@ -43,7 +43,7 @@ impl<'a> Location<'a> {
     }
 }
 
-/// `scheme://rest`; `None` for a path, even one with a colon.
+/// Splits `scheme://rest`; `None` for a path, even with a colon.
 fn split_scheme(text: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = text.split_once("://")?;
     let letters = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
@@ -52,13 +52,13 @@ fn split_scheme(text: &str) -> Option<(&str, &str)> {
     is_scheme.then_some((scheme, rest))
 }
 
-/// Whether a glob means the same whatever the current directory: a URL, or a path from the root.
+/// Whether a glob is independent of the current directory: a URL, or a path from the root.
 pub fn is_absolute(glob: &str) -> bool {
     glob.starts_with('/') || split_scheme(glob).is_some()
 }
 
-/// The path with its special characters escaped, if there is something of exactly this name on this machine; `None` for a
-/// pattern, a URL, and a name that needs no escape.
+/// The path with its special characters escaped, if a file of exactly this name exists on this
+/// host; `None` for other patterns, for URLs, and for names without special characters.
 pub fn named(path: &str) -> Option<String> {
     let is_plain = !path.contains(['*', '?', '[']);
     if is_plain || split_scheme(path).is_some() || Path::new(path).symlink_metadata().is_err() {
@@ -67,8 +67,8 @@ pub fn named(path: &str) -> Option<String> {
     Some(glob::Pattern::escape(path))
 }
 
-/// The glob as it would have to be written elsewhere: a relative one is joined to the current directory, whose own
-/// special characters are escaped. URLs and absolute paths stay as they are.
+/// Makes a glob independent of the current directory: a relative glob is joined to that directory,
+/// whose special characters are escaped. URLs and absolute paths stay unchanged.
 pub fn absolute(glob: &str) -> Result<String, Error> {
     if is_absolute(glob) {
         return Ok(glob.to_owned());
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_and_two_kinds_of_url_are_places() {
+    fn paths_and_two_kinds_of_url_are_locations() {
         parses("/data/a b%20.txt", Location::Local("/data/a b%20.txt"));
         parses("data/*.txt", Location::Local("data/*.txt"));
         parses("file:///data/a", Location::Local("/data/a"));

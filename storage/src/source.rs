@@ -1,4 +1,4 @@
-//! Bytes of one file or object, from any offset.
+//! Reads bytes of one file or object at any offset.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -11,9 +11,9 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 use crate::location::Location;
 use crate::{Error, object};
 
-/// A file that is open for reading, or an object.
+/// An open file, or an object.
 pub(crate) struct Source {
-    /// Path or URL, for errors.
+    /// The path or URL, for errors.
     name: String,
     kind: Kind,
 }
@@ -44,7 +44,7 @@ impl Source {
         &self.name
     }
 
-    /// Up to `len` > 0 bytes from `offset`; fewer only at the end of the file, none past it.
+    /// Reads `len` > 0 bytes from `offset`; fewer only at the end of the file, none beyond it.
     pub(crate) async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, Error> {
         match &self.kind {
             Kind::File(file) => {
@@ -69,7 +69,8 @@ impl Source {
         let options = GetOptions { range: Some(range), ..GetOptions::default() };
         match store.get_opts(path, options).await {
             Ok(found) => found.bytes().await.map_err(failed),
-            // A range that begins at or past the end is an error, each store with words of its own; the size decides.
+            // A range at or beyond the end is an error that each store words differently; the size
+            // decides.
             Err(error) => match store.head(path).await {
                 Ok(object) if object.size <= offset => Ok(Bytes::new()),
                 Ok(_) => Err(failed(error)),
@@ -96,7 +97,7 @@ fn read_file(file: &File, offset: u64, len: usize) -> std::io::Result<Vec<u8>> {
 
 #[cfg(test)]
 impl Source {
-    /// An object of a store that is at hand.
+    /// An object of a given store.
     pub(crate) fn object(store: Arc<dyn ObjectStore>, path: Path) -> Self {
         Self { name: path.to_string(), kind: Kind::Object(store, path) }
     }

@@ -1,5 +1,5 @@
-//! Bounds for a walk over a file system: how long it may take, how much it may see, and how long
-//! one call of the system may hang. Whoever waits for a walk is never blocked by it.
+//! Bounds for a walk over a file system: its duration, the number of names it visits, and the
+//! duration of one system call. A walk runs on a thread of its own and never blocks its caller.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -11,27 +11,27 @@ use tokio::time::Instant;
 
 use crate::Error;
 
-/// The longest expansion of one document's globs. A million files of a slow network file system
-/// take about three minutes.
+/// The longest duration of the expansion of one document's globs. A million files on a slow network
+/// file system take about three minutes.
 pub(crate) const LONGEST: Duration = Duration::from_secs(300);
 
-/// Most names that one expansion looks at, matches or not.
+/// The most names that one expansion visits, including those that don't match.
 pub(crate) const MAX_SEEN: u64 = 20_000_000;
 
-/// A call of the system, or a page of an object store's list, that takes longer hangs: the file
-/// system is away. The object store's client tries again for 20 s by itself.
+/// The longest duration of a system call or of a page of an object store's list; afterwards the
+/// file system counts as unavailable. The object store's client itself repeats requests for 20 s.
 pub(crate) const STALL: Duration = Duration::from_secs(30);
 
-/// The time between two looks at a walk.
+/// The interval of the checks of a walk.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Walks under way in this process. A thread that hangs in a call of the system can't be stopped, so
-/// there is an end to how many are started; the runtime has 512 threads for such calls.
+/// The number of walks in progress in this process. A thread that hangs in a system call can't be
+/// stopped, so the number of walks is limited; the runtime has 512 threads for such calls.
 const MAX_WALKS: usize = 64;
 
 static WALKS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(MAX_WALKS)));
 
-/// What a walk has seen so far, and whether anybody still waits for it.
+/// The progress of a walk, and whether its caller still waits.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     seen: AtomicU64,
@@ -53,7 +53,7 @@ impl Progress {
     }
 }
 
-/// Ends the walk at its next step once nobody waits for it any more.
+/// Ends the walk at its next step when the caller stops waiting.
 struct Abandon(Arc<Progress>);
 
 impl Drop for Abandon {
@@ -62,7 +62,7 @@ impl Drop for Abandon {
     }
 }
 
-/// Runs `walk` on a thread of its own, until `deadline` at most.
+/// Runs `walk` on a thread of its own, at most until `deadline`.
 pub(crate) async fn watched<T: Send + 'static>(
     glob: &str,
     deadline: Instant,
@@ -113,7 +113,7 @@ async fn watch<T>(
     }
 }
 
-/// The error of a call that does not come back.
+/// The error of a system call that does not return.
 pub(crate) fn stalled(glob: &str) -> Error {
     let reason = format!("no answer for {} s", STALL.as_secs());
     Error::Io { path: glob.to_owned(), reason }
@@ -123,7 +123,7 @@ pub(crate) fn stalled(glob: &str) -> Error {
 mod tests {
     use super::*;
 
-    /// A walk of whom nothing is heard, with `steps` names in each second.
+    /// A walk that never ends and visits `steps` names each second.
     async fn judged(steps: u64) -> (Error, Duration) {
         let progress = Arc::new(Progress::default());
         let seen = progress.clone();
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_walk_without_an_end_is_refused_with_what_it_saw() {
+    async fn a_walk_without_an_end_is_refused_with_the_number_of_names_it_visited() {
         let (error, after) = judged(10).await;
         assert!(error.to_string().starts_with("`/net/*` reaches too far: "), "{error}");
         assert!(error.is_users_fault());
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_walk_that_nobody_waits_for_ends_at_its_next_step() {
+    async fn a_walk_whose_caller_has_gone_ends_at_its_next_step() {
         let (sender, ended) = std::sync::mpsc::sync_channel(1);
         let deadline = Instant::now() + LONGEST;
         let walk = watched("/x", deadline, move |progress| {

@@ -1,4 +1,4 @@
-//! The lines that start in a byte window.
+//! Reads the lines that start in a byte window of a file or object.
 
 use longshore_protocol::LineWindow;
 use memchr::{memchr, memrchr};
@@ -6,23 +6,24 @@ use memchr::{memchr, memrchr};
 use crate::Error;
 use crate::source::Source;
 
-/// How far a line may reach beyond its window: bounds the memory that one subtask takes beyond what its author chose.
+/// How many bytes a line may extend beyond its window. Bounds the memory that a subtask takes
+/// beyond the window that its author chose.
 pub const MAX_OVERHANG_BYTES: u64 = 64 << 20;
 
-/// How much is read at once, inside the window and beyond it. Small enough for memory, large enough for the
+/// The sizes of a read inside and beyond the window: small enough for memory, large enough for the
 /// round trip to an object store.
 const STEPS: Steps = Steps { within: 4 << 20, beyond: 64 << 10 };
 
-/// How much is read at once.
+/// The sizes of reads, in bytes.
 #[derive(Clone, Copy)]
 struct Steps {
     within: usize,
     beyond: usize,
 }
 
-/// Exactly the lines whose first byte lies in the window, each with its line ending; the last line of the file may
-/// have none. A line starts at byte 0 and after each `\n`. Empty if no line starts in the window. Over windows that
-/// cover a file without gaps, the concatenation is the file.
+/// Exactly the lines whose first byte lies in the window, each with its line ending; the last line
+/// of the file may have none. A line starts at byte 0 and after each `\n`. Empty if no line starts
+/// in the window. Over windows that cover a file without gaps, the concatenation is the file.
 pub async fn read_window(window: &LineWindow) -> Result<Vec<u8>, Error> {
     let source = Source::open(&window.file).await?;
     read(&source, window.start, window.end, STEPS).await
@@ -49,7 +50,7 @@ async fn read(source: &Source, start: u64, end: u64, steps: Steps) -> Result<Vec
     Ok(lines)
 }
 
-/// Where the first line of the window starts, if one does.
+/// The offset of the first line that starts in the window, if there is one.
 async fn first_line(
     source: &Source,
     start: u64,
@@ -74,7 +75,7 @@ async fn first_line(
     Ok(None)
 }
 
-/// Reads on until the last line has its end. `lines` starts at `first` and is not empty.
+/// Reads on to the end of the last line. `lines` starts at `first` and is not empty.
 async fn finish_line(
     source: &Source,
     first: u64,
@@ -125,7 +126,7 @@ mod tests {
         Source::object(store, path)
     }
 
-    /// The definition, word by word: every line, by the window that holds its first byte.
+    /// The definition: every line belongs to the window that holds its first byte.
     fn by_definition(text: &[u8], size: u64) -> Vec<Vec<u8>> {
         let count = (text.len() as u64).div_ceil(size);
         let mut windows = vec![Vec::new(); usize::try_from(count).unwrap()];
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_does_not_end_is_an_error_with_its_place() {
+    fn a_line_without_an_end_is_an_error_with_its_offset() {
         let mut text = b"short\n".to_vec();
         text.resize(usize::try_from(MAX_OVERHANG_BYTES).unwrap() + (1 << 20), b'x');
         let error = block_on(async { read(&object(&text).await, 0, 8, STEPS).await.unwrap_err() });

@@ -1,4 +1,4 @@
-//! Whole files and objects.
+//! Reads, writes, lists and removes whole files and objects.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,10 +9,10 @@ use object_store::ObjectStoreExt;
 use crate::location::Location;
 use crate::{Error, object};
 
-/// Makes the names of unfinished files differ within a process; the process id makes them differ between processes.
+/// Numbers the unfinished files of this process; their names also hold the process id.
 static UNFINISHED: AtomicU64 = AtomicU64::new(0);
 
-/// All of a file or object.
+/// Reads a whole file or object.
 pub async fn read(place: &str) -> Result<Vec<u8>, Error> {
     match Location::parse(place)? {
         Location::Local(path) => {
@@ -27,8 +27,8 @@ pub async fn read(place: &str) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// Writes `prefix/name` and gives its URL. Readers see all of it or nothing, and what was there before is replaced.
-/// Directories are made as needed. `name` may hold slashes.
+/// Writes `prefix/name` and returns its URL. Readers see the old content or the whole new one.
+/// Directories are created as needed. `name` may hold slashes.
 pub async fn write(prefix: &str, name: &str, bytes: Vec<u8>) -> Result<String, Error> {
     let place = format!("{}/{name}", prefix.trim_end_matches('/'));
     match Location::parse(&place)? {
@@ -51,7 +51,7 @@ pub async fn write(prefix: &str, name: &str, bytes: Vec<u8>) -> Result<String, E
     }
 }
 
-/// Removes a file or object. One that is not there counts as removed.
+/// Removes a file or object. A missing one is no error.
 pub async fn remove(place: &str) -> Result<(), Error> {
     let removed = match Location::parse(place)? {
         Location::Local(path) => {
@@ -69,7 +69,8 @@ pub async fn remove(place: &str) -> Result<(), Error> {
     }
 }
 
-/// The URLs of the files or objects in `prefix/folder`, those included whose write never ended. None if there is no such folder.
+/// Lists the URLs of the files or objects in `prefix/folder`, including files whose write did not
+/// end. Empty if there is no such folder.
 pub async fn list(prefix: &str, folder: &str) -> Result<Vec<String>, Error> {
     let place = format!("{}/{folder}", prefix.trim_end_matches('/'));
     match Location::parse(&place)? {
@@ -92,7 +93,8 @@ pub async fn list(prefix: &str, folder: &str) -> Result<Vec<String>, Error> {
     }
 }
 
-/// The URLs of what lies in a directory; names that are not UTF-8 are none of ours.
+/// Lists the URLs of the entries of a directory, except names that are not UTF-8, which `write`
+/// never creates.
 fn names(directory: &std::path::Path) -> std::io::Result<Vec<String>> {
     let mut urls = Vec::new();
     for entry in std::fs::read_dir(directory)? {
@@ -103,7 +105,7 @@ fn names(directory: &std::path::Path) -> std::io::Result<Vec<String>> {
     Ok(urls)
 }
 
-/// Writes beside the target and renames: the one way in which a file system changes a file in a single step.
+/// Writes a temporary file in the same directory and renames it, which is atomic.
 fn replace(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
@@ -117,7 +119,7 @@ fn replace(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
         std::fs::rename(&unfinished, path)
     });
     if written.is_err() {
-        // The first error is the one that matters; a leftover is hidden and harmless.
+        // The first error matters; a leftover file is hidden and harmless.
         let _ = std::fs::remove_file(&unfinished);
     }
     written
@@ -129,7 +131,7 @@ mod tests {
     use crate::expand::tests::block_on;
 
     #[test]
-    fn what_was_written_is_read_back_under_its_url() {
+    fn written_bytes_are_read_back_under_their_url() {
         let root = tempfile::tempdir().unwrap();
         for prefix in
             [format!("file://{}/out/", root.path().display()), root.path().display().to_string()]
@@ -144,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_listed_and_removed() {
+    fn written_files_are_listed_and_removed() {
         let root = tempfile::tempdir().unwrap();
         let prefix = format!("file://{}/out/", root.path().display());
         assert_eq!(block_on(list(&prefix, "job")).unwrap(), Vec::<String>::new());
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_can_not_be_written_is_named() {
+    fn a_location_that_can_not_be_written_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let prefix = file.path().to_str().unwrap();
         let error = block_on(write(prefix, "x", Vec::new())).unwrap_err();

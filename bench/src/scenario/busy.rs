@@ -1,4 +1,4 @@
-//! Subtasks that take a known time: how much of what the fleet could do in that time it does.
+//! `cpu` and `sleep`: subtasks of a known duration; the share of the ideal throughput.
 
 use std::time::Duration;
 
@@ -8,21 +8,23 @@ use serde_json::json;
 
 use super::Scenario;
 use crate::Error;
+use crate::baseline::BaselineValues;
 use crate::fleet::Layout;
-use crate::ground::{Ground, job};
-use crate::machine::cores;
+use crate::host::cores;
 use crate::processes::Meter;
 use crate::report::{Sample, Unit, sample};
 use crate::spin;
-use crate::yardstick::Marks;
+use crate::testbed::{Testbed, job};
 
 pub(super) struct Busy {
     task: &'static str,
+    /// The duration of a subtask.
     each: Duration,
-    /// One a core if `None`.
+    /// The slots of the worker; `None` is one slot per core.
     slots: Option<u32>,
-    /// How long a run lasts at best, times the scale.
+    /// The ideal duration of a run in seconds, times the scale.
     seconds: f64,
+    /// The least share of the ideal throughput.
     target: f64,
 }
 
@@ -55,16 +57,20 @@ impl Scenario for Busy {
         Layout { workers: vec![self.slots], ..Layout::usual() }
     }
 
-    async fn warm_up(&mut self, ground: &mut Ground<'_>) -> Result<(), Error> {
-        let (job, _) = ground.run(&self.document(5.0).0).await?;
+    async fn warm_up(&mut self, testbed: &mut Testbed<'_>) -> Result<(), Error> {
+        let (job, _) = testbed.run(&self.document(5.0).0).await?;
         Ok(job.delete().await?)
     }
 
-    async fn run(&mut self, ground: &mut Ground<'_>, _: Marks) -> Result<Vec<Sample>, Error> {
-        let rounds = ground.time(self.seconds).as_secs_f64() / self.each.as_secs_f64();
+    async fn run(
+        &mut self,
+        testbed: &mut Testbed<'_>,
+        _: BaselineValues,
+    ) -> Result<Vec<Sample>, Error> {
+        let rounds = testbed.time(self.seconds).as_secs_f64() / self.each.as_secs_f64();
         let (document, subtasks) = self.document(rounds.max(5.0));
-        let meter = Meter::start(ground.watched());
-        let (job, took) = ground.run(&document).await?;
+        let meter = Meter::start(testbed.measured_processes());
+        let (job, took) = testbed.run(&document).await?;
         let usage = meter.read();
         job.delete().await?;
         let worked = self.each.as_secs_f64() * subtasks as f64;
@@ -74,7 +80,7 @@ impl Scenario for Busy {
         if self.slots.is_none() {
             let left = cores() as f64 - usage.others;
             let of_ours = worked / (took.as_secs_f64() * left);
-            samples.push(sample("share of what others left", Unit::Share, of_ours));
+            samples.push(sample("share of the cores that others left", Unit::Share, of_ours));
         }
         samples.push(sample("subtasks of the job", Unit::Count, subtasks as f64));
         Ok(samples)

@@ -1,19 +1,20 @@
-//! A scheduler and a worker with nothing to do: how soon they are there, and what they take.
+//! `idle`: a scheduler and a worker with nothing to do; their start time, memory and processor
+//! time.
 
 use async_trait::async_trait;
 
 use super::Scenario;
 use crate::Error;
+use crate::baseline::BaselineValues;
 use crate::fleet::Layout;
-use crate::ground::Ground;
 use crate::processes::{Meter, memory, tree};
 use crate::report::{Sample, Unit, sample};
-use crate::yardstick::Marks;
+use crate::testbed::Testbed;
 
-/// From the start until nothing of it is left to see, times the scale.
+/// The time in seconds from the start until its effects are over, times the scale.
 const SETTLE_SECONDS: f64 = 3.0;
 
-/// How long is measured, times the scale.
+/// The duration of the measurement in seconds, times the scale.
 const SECONDS: f64 = 20.0;
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -26,18 +27,22 @@ impl Scenario for Idle {
         Layout::default()
     }
 
-    /// A first start reads the program from the disk and makes the queues.
-    async fn warm_up(&mut self, ground: &mut Ground<'_>) -> Result<(), Error> {
-        ground.fleet.start(&Layout::usual(), ground.services).await?;
-        ground.fleet.stop().await;
+    /// Starts the fleet once, which reads the program from disk and creates the queues.
+    async fn warm_up(&mut self, testbed: &mut Testbed<'_>) -> Result<(), Error> {
+        testbed.fleet.start(&Layout::usual(), testbed.services).await?;
+        testbed.fleet.stop().await;
         Ok(())
     }
 
-    async fn run(&mut self, ground: &mut Ground<'_>, _: Marks) -> Result<Vec<Sample>, Error> {
-        let (settle, seconds) = (ground.time(SETTLE_SECONDS), ground.time(SECONDS));
-        let fleet = &mut ground.fleet;
-        let scheduler_start = fleet.scheduler(ground.services).await?;
-        let worker_start = fleet.worker(None, ground.services).await?;
+    async fn run(
+        &mut self,
+        testbed: &mut Testbed<'_>,
+        _: BaselineValues,
+    ) -> Result<Vec<Sample>, Error> {
+        let (settle, seconds) = (testbed.time(SETTLE_SECONDS), testbed.time(SECONDS));
+        let fleet = &mut testbed.fleet;
+        let scheduler_start = fleet.scheduler(testbed.services).await?;
+        let worker_start = fleet.worker(None, testbed.services).await?;
         tokio::time::sleep(settle).await;
         let meter = Meter::start(fleet.processes());
         tokio::time::sleep(seconds).await;
@@ -51,7 +56,8 @@ impl Scenario for Idle {
         let bytes = |name, bytes: u64| sample(name, Unit::Bytes, bytes as f64);
         let cores = |name, role| sample(name, Unit::Share, usage.of(role));
         Ok(vec![
-            bytes("worker and supervisor, shared pages once", worker.once).at_most(15.0 * MIB),
+            bytes("worker and supervisor, shared pages once", worker.shared_once)
+                .at_most(15.0 * MIB),
             bytes("worker, resident", worker.resident - supervisor.resident),
             bytes("supervisor, resident", supervisor.resident),
             cores("worker and supervisor, of a core", "worker").at_most(0.003),

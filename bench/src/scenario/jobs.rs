@@ -1,4 +1,4 @@
-//! 10,000 jobs of one no-op at once.
+//! `jobs`: 10,000 jobs of one no-op subtask at once.
 
 use std::time::{Duration, Instant};
 
@@ -8,35 +8,39 @@ use serde_json::json;
 
 use super::Scenario;
 use crate::Error;
-use crate::ground::{Ground, job};
+use crate::baseline::BaselineValues;
 use crate::report::{Sample, Unit, sample};
-use crate::yardstick::Marks;
+use crate::testbed::{Testbed, job};
 
-/// Jobs, times the scale.
+/// The number of jobs, times the scale.
 const JOBS: u64 = 10_000;
 
-/// Submissions in flight.
+/// The number of submissions in flight.
 const IN_FLIGHT: usize = 200;
 
-/// How closely the end is watched.
-const LOOK: Duration = Duration::from_millis(10);
+/// The interval of the polls for the end.
+const POLL: Duration = Duration::from_millis(10);
 
 pub(super) struct Jobs;
 
 #[async_trait]
 impl Scenario for Jobs {
-    async fn warm_up(&mut self, ground: &mut Ground<'_>) -> Result<(), Error> {
-        let count = ground.size(JOBS / 20, 10);
-        all(ground, count).await.map(drop)
+    async fn warm_up(&mut self, testbed: &mut Testbed<'_>) -> Result<(), Error> {
+        let count = testbed.size(JOBS / 20, 10);
+        run_jobs(testbed, count).await.map(drop)
     }
 
-    async fn run(&mut self, ground: &mut Ground<'_>, _: Marks) -> Result<Vec<Sample>, Error> {
-        let count = ground.size(JOBS, 50);
-        let before = ground.services.redis_memory().await?;
+    async fn run(
+        &mut self,
+        testbed: &mut Testbed<'_>,
+        _: BaselineValues,
+    ) -> Result<Vec<Sample>, Error> {
+        let count = testbed.size(JOBS, 50);
+        let before = testbed.services.redis_memory().await?;
         let begun = Instant::now();
-        let published = all(ground, count).await?;
+        let published = run_jobs(testbed, count).await?;
         let seconds = begun.elapsed().as_secs_f64();
-        let growth = ground.services.redis_memory().await?.saturating_sub(before);
+        let growth = testbed.services.redis_memory().await?.saturating_sub(before);
         Ok(vec![
             sample("jobs", Unit::PerSecond, count as f64 / seconds),
             sample("jobs published", Unit::PerSecond, count as f64 / published.as_secs_f64()),
@@ -46,22 +50,23 @@ impl Scenario for Jobs {
     }
 }
 
-/// Publishes all, and waits until so many more have ended; gives the time that publishing took.
-async fn all(ground: &Ground<'_>, count: u64) -> Result<Duration, Error> {
+/// Publishes `count` jobs and waits for their end; returns how long the publishing took.
+async fn run_jobs(testbed: &Testbed<'_>, count: u64) -> Result<Duration, Error> {
     let document = job("noop", 1, &json!({}));
-    let ended_before = ended(ground).await?;
+    let ended_before = count_ended(testbed).await?;
     let begun = Instant::now();
-    let publishing = stream::iter(0..count).map(|_| ground.client.publish(&document));
+    let publishing = stream::iter(0..count).map(|_| testbed.client.publish(&document));
     publishing.buffer_unordered(IN_FLIGHT).try_for_each(async |_| Ok(())).await?;
     let published = begun.elapsed();
-    while ended(ground).await? < ended_before + count {
-        tokio::time::sleep(LOOK).await;
+    while count_ended(testbed).await? < ended_before + count {
+        tokio::time::sleep(POLL).await;
     }
     Ok(published)
 }
 
-async fn ended(ground: &Ground<'_>) -> Result<u64, Error> {
-    let mut redis = ground.services.questions.clone();
-    let list = format!("{}:jobs:finished", ground.namespace);
+/// The number of jobs that have ended.
+async fn count_ended(testbed: &Testbed<'_>) -> Result<u64, Error> {
+    let mut redis = testbed.services.queries.clone();
+    let list = format!("{}:jobs:finished", testbed.namespace);
     Ok(redis::cmd("ZCARD").arg(list).query_async(&mut redis).await?)
 }

@@ -1,4 +1,4 @@
-//! Jobs of one no-op, one after another: from the submission to the result in hand.
+//! `latency`: jobs of one no-op subtask, one after another, from the submission to the result.
 
 use std::time::Instant;
 
@@ -8,51 +8,57 @@ use serde_json::json;
 
 use super::Scenario;
 use crate::Error;
-use crate::ground::{Ground, job, succeeded};
+use crate::baseline::{Baseline, BaselineValues};
 use crate::report::{Sample, Unit, percentile, sample};
-use crate::yardstick::{Marks, Yardstick};
+use crate::testbed::{Testbed, job, succeeded};
 
-/// Jobs of a run, times the scale.
+/// The number of jobs of a run, times the scale.
 const JOBS: u64 = 500;
 
-/// Jobs that are not counted.
+/// The number of first jobs that are not counted.
 const WARM_UP: u64 = 20;
 
 pub(super) struct Latency;
 
 #[async_trait]
 impl Scenario for Latency {
-    fn yardsticks(&self) -> &'static [Yardstick] {
-        &[Yardstick::Floor]
+    fn baselines(&self) -> &'static [Baseline] {
+        &[Baseline::Latency]
     }
 
-    async fn warm_up(&mut self, ground: &mut Ground<'_>) -> Result<(), Error> {
+    async fn warm_up(&mut self, testbed: &mut Testbed<'_>) -> Result<(), Error> {
         for _ in 0..WARM_UP {
-            one(ground).await?;
+            run_job(testbed).await?;
         }
         Ok(())
     }
 
-    async fn run(&mut self, ground: &mut Ground<'_>, marks: Marks) -> Result<Vec<Sample>, Error> {
+    async fn run(
+        &mut self,
+        testbed: &mut Testbed<'_>,
+        baseline: BaselineValues,
+    ) -> Result<Vec<Sample>, Error> {
         let mut took = Vec::new();
-        for _ in 0..ground.size(JOBS, 10) {
-            took.push(one(ground).await?);
+        for _ in 0..testbed.size(JOBS, 10) {
+            took.push(run_job(testbed).await?);
         }
         let (p50, p99) = (percentile(&mut took, 0.5), percentile(&mut took, 0.99));
         Ok(vec![
             sample("p50", Unit::Ms, p50),
             sample("p99", Unit::Ms, p99),
-            sample("p50, times the floor", Unit::Ratio, p50 / marks.floor_p50_ms).at_most(2.0),
-            sample("p99, times the floor", Unit::Ratio, p99 / marks.floor_p99_ms).at_most(4.0),
+            sample("p50, times the baseline", Unit::Ratio, p50 / baseline.latency_p50_ms)
+                .at_most(2.0),
+            sample("p99, times the baseline", Unit::Ratio, p99 / baseline.latency_p99_ms)
+                .at_most(4.0),
         ])
     }
 }
 
-/// Milliseconds of one job.
-async fn one(ground: &Ground<'_>) -> Result<f64, Error> {
+/// Runs one job; returns its duration in milliseconds.
+async fn run_job(testbed: &Testbed<'_>) -> Result<f64, Error> {
     let document = job("noop", 1, &json!({}));
     let begun = Instant::now();
-    let job = ground.client.submit(&document).await?;
+    let job = testbed.client.submit(&document).await?;
     let (summary, results) = job.outcome().await?;
     succeeded(&summary)?;
     pin_mut!(results);

@@ -1,4 +1,4 @@
-//! What is measured: a scenario a file.
+//! The scenarios: what the benchmark measures, one file for each.
 
 mod busy;
 mod huge;
@@ -15,19 +15,19 @@ use std::fmt;
 use async_trait::async_trait;
 
 use crate::Error;
+use crate::baseline::{Baseline, BaselineValues};
 use crate::fleet::Layout;
-use crate::ground::Ground;
 use crate::report::Sample;
-use crate::yardstick::{Marks, Yardstick};
+use crate::testbed::Testbed;
 
-/// How a scenario is asked for.
+/// The name of a scenario, as given on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name {
     /// No-op subtasks, chunk `auto`, results kept.
     ThroughputKeep,
     /// No-op subtasks, chunk `auto`, results discarded.
     ThroughputDiscard,
-    /// A message a subtask.
+    /// No-op subtasks, one message for each.
     Single,
     /// Jobs of one no-op, one after another.
     Latency,
@@ -39,9 +39,9 @@ pub enum Name {
     Sleep,
     /// Automatic chunk sizes beside fixed ones.
     Sizes,
-    /// Nothing to do.
+    /// A fleet with nothing to do.
     Idle,
-    /// 10,000 nodes that beat.
+    /// 10,000 nodes that send heartbeats.
     Nodes,
     /// 10,000 jobs at once.
     Jobs,
@@ -50,7 +50,7 @@ pub enum Name {
 }
 
 impl Name {
-    /// All of them, in the order of the targets.
+    /// All scenarios, in the order of the targets.
     pub const ALL: [Self; 12] = [
         Self::ThroughputKeep,
         Self::ThroughputDiscard,
@@ -66,7 +66,7 @@ impl Name {
         Self::Results,
     ];
 
-    /// As it is written on the command line.
+    /// The name on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ThroughputKeep => "throughput-keep",
@@ -84,25 +84,25 @@ impl Name {
         }
     }
 
-    /// What it does, in a line.
+    /// What the scenario does, in one line.
     pub fn what(self) -> &'static str {
         match self {
             Self::ThroughputKeep => "no-op subtasks, chunk auto, results kept",
             Self::ThroughputDiscard => "no-op subtasks, chunk auto, results discarded",
-            Self::Single => "no-op subtasks, chunk 1: a message a subtask",
+            Self::Single => "no-op subtasks, chunk 1: one message per subtask",
             Self::Latency => "jobs of one no-op, one after another, submit to result",
             Self::Huge => "100,000,000 no-op subtasks, beside 1,000,000",
             Self::Cpu => "subtasks of 10 ms of processor time",
             Self::Sleep => "subtasks that wait for 100 ms, at 1,000 slots",
             Self::Sizes => "chunk auto beside sizes of 1 to 10,000, for even and uneven subtasks",
             Self::Idle => "a scheduler and a worker with nothing to do",
-            Self::Nodes => "10,000 simulated nodes that beat once a second",
+            Self::Nodes => "10,000 simulated nodes that send a heartbeat each second",
             Self::Jobs => "10,000 jobs of one no-op at once",
             Self::Results => "the results of 1,000,000 subtasks streamed to a client",
         }
     }
 
-    /// Whether it is part of a benchmark that names no scenario: the others take minutes.
+    /// Whether a benchmark without named scenarios includes it; the others take minutes.
     pub fn is_quick(self) -> bool {
         !matches!(self, Self::Huge | Self::Sizes)
     }
@@ -131,24 +131,28 @@ impl fmt::Display for Name {
     }
 }
 
-/// Something to measure. The fleet stays the same over all runs.
+/// A scenario. The fleet stays the same in all runs.
 #[async_trait]
 pub(crate) trait Scenario: Send {
-    /// The fleet that it needs.
+    /// The fleet that the scenario needs.
     fn layout(&self) -> Layout {
         Layout::usual()
     }
 
-    /// What it is compared with, measured before each run.
-    fn yardsticks(&self) -> &'static [Yardstick] {
+    /// The baselines that the scenario is compared with, measured before each run.
+    fn baselines(&self) -> &'static [Baseline] {
         &[]
     }
 
-    /// What comes before the runs, and is not measured.
-    async fn warm_up(&mut self, ground: &mut Ground<'_>) -> Result<(), Error>;
+    /// Prepares the runs; nothing is measured.
+    async fn warm_up(&mut self, testbed: &mut Testbed<'_>) -> Result<(), Error>;
 
-    /// One run.
-    async fn run(&mut self, ground: &mut Ground<'_>, marks: Marks) -> Result<Vec<Sample>, Error>;
+    /// Measures one run.
+    async fn run(
+        &mut self,
+        testbed: &mut Testbed<'_>,
+        baseline: BaselineValues,
+    ) -> Result<Vec<Sample>, Error>;
 }
 
 #[cfg(test)]
@@ -156,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_scenarios_are_called_alike() {
+    fn the_names_of_scenarios_are_unique() {
         let mut names = Name::ALL.map(Name::as_str).to_vec();
         names.sort_unstable();
         names.dedup();

@@ -1,4 +1,5 @@
-//! A large fleet: nodes that beat once a second, simulated by this process, each with the heart of a connection that many share.
+//! `nodes`: 10,000 nodes that send a heartbeat each second, simulated by this process. Many nodes
+//! share a registered connection.
 
 use std::time::{Duration, Instant};
 
@@ -11,37 +12,38 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::Scenario;
 use crate::Error;
+use crate::baseline::BaselineValues;
 use crate::fleet::Layout;
-use crate::ground::Ground;
 use crate::processes::Meter;
 use crate::report::{Sample, Unit, sample};
-use crate::yardstick::Marks;
+use crate::testbed::Testbed;
 
-/// Nodes, times the scale.
+/// The number of nodes, times the scale.
 const NODES: u64 = 10_000;
 
-/// Connections that beat.
+/// The number of connections that send heartbeats.
 const CONNECTIONS: u64 = 250;
 
-/// How often each node beats.
+/// The interval of the heartbeats of a node.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// How long the scheduler gets to know all of them, times the scale.
+/// The time in seconds for the scheduler to learn of all nodes, times the scale.
 const SETTLE_SECONDS: f64 = 3.0;
 
-/// How long is measured, times the scale, but one beat at least.
+/// The duration of the measurement in seconds, times the scale; at least one heartbeat.
 const SECONDS: f64 = 10.0;
 
 #[derive(Default)]
 pub(super) struct Nodes {
-    beating: JoinSet<Result<(), Error>>,
-    /// Follow the hints, as each worker does, so that beats register a heart.
-    listening: Vec<AbortHandle>,
+    /// The tasks that send heartbeats.
+    heartbeats: JoinSet<Result<(), Error>>,
+    /// The tasks that read hints, as each worker does, so that heartbeats register a connection.
+    hint_readers: Vec<AbortHandle>,
 }
 
 impl Drop for Nodes {
     fn drop(&mut self) {
-        self.listening.iter().for_each(AbortHandle::abort);
+        self.hint_readers.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -51,58 +53,64 @@ impl Scenario for Nodes {
         Layout { scheduler: true, workers: Vec::new() }
     }
 
-    /// Brings all nodes up.
-    async fn warm_up(&mut self, ground: &mut Ground<'_>) -> Result<(), Error> {
-        let mut config = Config::new(&ground.config.redis_url, &ground.namespace);
+    /// Starts all nodes.
+    async fn warm_up(&mut self, testbed: &mut Testbed<'_>) -> Result<(), Error> {
+        let mut config = Config::new(&testbed.config.redis_url, &testbed.namespace);
         config.connections = 1;
-        let nodes = ground.size(NODES, 100);
+        let nodes = testbed.size(NODES, 100);
         let mut groups = Vec::new();
-        // A connection without nodes would have nothing to wait for.
+        // Without nodes, a connection would have no heartbeats to send.
         let connections = CONNECTIONS.min(nodes);
         for number in 0..connections {
             let ledger = RedisLedger::connect(config.clone())?;
             let mut hints = ledger.events(Topic::Workers).await?;
-            self.listening
-                .push(tokio::spawn(async move { listen(hints.as_mut()).await }).abort_handle());
+            self.hint_readers
+                .push(tokio::spawn(async move { read_hints(hints.as_mut()).await }).abort_handle());
             let group: Vec<NodeInfo> =
                 (number..nodes).step_by(connections as usize).map(node).collect();
             groups.push((ledger, group));
         }
-        try_join_all(groups.iter().map(|(ledger, group)| round(ledger, group))).await?;
+        try_join_all(groups.iter().map(|(ledger, group)| send_heartbeats(ledger, group))).await?;
         for (ledger, group) in groups {
-            self.beating.spawn(beat(ledger, group));
+            self.heartbeats.spawn(repeat_heartbeats(ledger, group));
         }
-        tokio::time::sleep(ground.time(SETTLE_SECONDS)).await;
+        tokio::time::sleep(testbed.time(SETTLE_SECONDS)).await;
         Ok(())
     }
 
-    async fn run(&mut self, ground: &mut Ground<'_>, _: Marks) -> Result<Vec<Sample>, Error> {
-        let times_before = times(ground).await?;
-        let meter = Meter::start(ground.watched());
-        tokio::time::sleep(ground.time(SECONDS).max(HEARTBEAT)).await;
+    async fn run(
+        &mut self,
+        testbed: &mut Testbed<'_>,
+        _: BaselineValues,
+    ) -> Result<Vec<Sample>, Error> {
+        let zadds_before = count_zadds(testbed).await?;
+        let meter = Meter::start(testbed.measured_processes());
+        tokio::time::sleep(testbed.time(SECONDS).max(HEARTBEAT)).await;
         let usage = meter.read();
-        let beats = (times(ground).await? - times_before) / usage.elapsed.as_secs_f64();
-        if let Some(ended) = self.beating.try_join_next() {
+        let heartbeats = (count_zadds(testbed).await? - zadds_before) / usage.elapsed.as_secs_f64();
+        if let Some(ended) = self.heartbeats.try_join_next() {
             return Err(match ended {
                 Ok(Err(error)) => error,
-                _ => Error::Unexpected("simulated nodes stopped to beat".into()),
+                _ => Error::Unexpected("simulated nodes stopped sending heartbeats".into()),
             });
         }
-        // On a machine that is too busy for so many beats, those that came tell what all would take.
-        let nodes = ground.size(NODES, 100) as f64;
-        let redis = usage.of("redis") * (nodes / beats).max(1.0);
+        // A busy host sends fewer heartbeats; the cost of all of them is extrapolated.
+        let nodes = testbed.size(NODES, 100) as f64;
+        let redis = usage.of("redis") * (nodes / heartbeats).max(1.0);
         Ok(vec![
             sample("scheduler, of a core", Unit::Share, usage.of("scheduler")).at_most(0.25),
-            sample("Redis, of a core, were all beats in time", Unit::Share, redis).at_most(0.25),
-            sample("beats", Unit::PerSecond, beats),
+            sample("Redis, of a core, were all heartbeats in time", Unit::Share, redis)
+                .at_most(0.25),
+            sample("heartbeats", Unit::PerSecond, heartbeats),
             sample("nodes", Unit::Count, nodes),
         ])
     }
 }
 
-/// How often Redis has written a time on a list so far. While there is nothing to do, these are beats but for a few a second.
-async fn times(ground: &Ground<'_>) -> Result<f64, Error> {
-    let mut redis = ground.services.questions.clone();
+/// How many `ZADD` commands Redis has executed. In an idle fleet all but a few per second are
+/// heartbeats.
+async fn count_zadds(testbed: &Testbed<'_>) -> Result<f64, Error> {
+    let mut redis = testbed.services.queries.clone();
     let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut redis).await?;
     let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_zadd:calls="));
     let count = line.and_then(|line| line.split(',').next()?.parse().ok());
@@ -130,22 +138,22 @@ fn node(number: u64) -> NodeInfo {
     }
 }
 
-async fn listen(hints: &mut dyn Events) {
+async fn read_hints(hints: &mut dyn Events) {
     loop {
         hints.next().await;
     }
 }
 
-/// One beat of each node.
-async fn round(ledger: &RedisLedger, nodes: &[NodeInfo]) -> Result<(), Error> {
+/// Sends one heartbeat of each node.
+async fn send_heartbeats(ledger: &RedisLedger, nodes: &[NodeInfo]) -> Result<(), Error> {
     for node in nodes {
         ledger.beat(&BeatParams::new(node.clone(), [])).await?;
     }
     Ok(())
 }
 
-/// Beats of all nodes of a group, spread over the second.
-async fn beat(ledger: RedisLedger, nodes: Vec<NodeInfo>) -> Result<(), Error> {
+/// Sends the heartbeats of all nodes of a group each second, spread over the second.
+async fn repeat_heartbeats(ledger: RedisLedger, nodes: Vec<NodeInfo>) -> Result<(), Error> {
     let begun = Instant::now();
     for second in 0.. {
         for (at, node) in nodes.iter().enumerate() {

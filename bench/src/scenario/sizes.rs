@@ -1,5 +1,5 @@
-//! Chunks of automatic size beside chunks of fixed ones, for subtasks that are alike, that differ, and that change in the midst of
-//! a job.
+//! `sizes`: automatic chunk sizes compared with fixed sizes, for subtasks of equal, different and
+//! changing duration.
 
 use std::time::Duration;
 
@@ -9,37 +9,39 @@ use serde_json::json;
 
 use super::Scenario;
 use crate::Error;
-use crate::ground::{Ground, job};
-use crate::machine::cores;
+use crate::baseline::BaselineValues;
+use crate::host::cores;
 use crate::report::{Sample, Unit, sample};
 use crate::spin::{self, Load};
-use crate::yardstick::Marks;
+use crate::testbed::{Testbed, job};
 
-/// The sizes that somebody would choose.
+/// The fixed chunk sizes.
 const FIXED: [u64; 5] = [1, 10, 100, 1_000, 10_000];
 
-/// Automatic sizes may be so far behind the best fixed one.
+/// The longest a job of automatic sizes may take, as a multiple of the best fixed size.
 const MOST: f64 = 1.1;
 
-/// How long the subtasks of a job take.
+/// The durations of the subtasks of a job.
 struct Mix {
     /// The name of the figure.
     figure: &'static str,
-    /// How long a job lasts at best, times the scale.
+    /// The ideal duration of a job in seconds, times the scale.
     seconds: f64,
+    /// The duration of an ordinary subtask.
     usual: Duration,
+    /// The duration of a long subtask.
     long: Duration,
     spread: Spread,
 }
 
-/// Where the long ones are.
+/// The positions of the long subtasks.
 enum Spread {
     Nowhere,
-    /// One of so many.
+    /// One of this many subtasks is long.
     Everywhere(u64),
-    /// Half of the work, all together in the middle of the job,
+    /// The long subtasks are half of the work, in the middle of the job.
     Middle,
-    /// or at its end.
+    /// The long subtasks are half of the work, at the end of the job.
     End,
 }
 
@@ -62,7 +64,7 @@ const MIXES: [Mix; 6] = [
     },
     Mix {
         figure: "auto, to the best fixed size: 0.1 ms, in the middle 30 ms",
-        // So long that all long ones may be in one chunk.
+        // Long enough for one chunk to hold all long subtasks.
         seconds: 15.0,
         usual: Duration::from_micros(100),
         long: Duration::from_millis(30),
@@ -82,7 +84,7 @@ impl Mix {
         Self { figure, seconds: 3.0, usual, long: usual, spread: Spread::Nowhere }
     }
 
-    /// A job of about so much work.
+    /// A job of about this much work.
     fn document(&self, work: Duration, chunk: Option<u64>) -> JobDocument {
         let count = |work: Duration, each: Duration| {
             (work.as_secs_f64() / each.as_secs_f64()).ceil().max(1.0) as u64
@@ -113,27 +115,31 @@ fn micros(time: Duration) -> u64 {
     time.as_micros() as u64
 }
 
-/// Jobs of all mixes, each in all sizes.
+/// Jobs of all mixes, each with all chunk sizes.
 pub(super) struct Sizes;
 
 #[async_trait]
 impl Scenario for Sizes {
-    async fn warm_up(&mut self, ground: &mut Ground<'_>) -> Result<(), Error> {
-        let (job, _) = ground.run(&MIXES[0].document(Duration::from_millis(500), None)).await?;
+    async fn warm_up(&mut self, testbed: &mut Testbed<'_>) -> Result<(), Error> {
+        let (job, _) = testbed.run(&MIXES[0].document(Duration::from_millis(500), None)).await?;
         Ok(job.delete().await?)
     }
 
-    async fn run(&mut self, ground: &mut Ground<'_>, _: Marks) -> Result<Vec<Sample>, Error> {
+    async fn run(
+        &mut self,
+        testbed: &mut Testbed<'_>,
+        _: BaselineValues,
+    ) -> Result<Vec<Sample>, Error> {
         let mut samples = Vec::new();
         for mix in &MIXES {
-            let work = ground.time(mix.seconds) * cores() as u32;
+            let work = testbed.time(mix.seconds) * cores() as u32;
             let mut best = Duration::MAX;
             for size in FIXED {
-                let (job, took) = ground.run(&mix.document(work, Some(size))).await?;
+                let (job, took) = testbed.run(&mix.document(work, Some(size))).await?;
                 job.delete().await?;
                 best = best.min(took);
             }
-            let (job, took) = ground.run(&mix.document(work, None)).await?;
+            let (job, took) = testbed.run(&mix.document(work, None)).await?;
             job.delete().await?;
             let ratio = took.as_secs_f64() / best.as_secs_f64();
             samples.push(sample(mix.figure, Unit::Ratio, ratio).at_most(MOST));

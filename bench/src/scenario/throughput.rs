@@ -1,4 +1,5 @@
-//! No-op subtasks, as many as go through: in chunks of measured size with results kept or discarded, or a message each.
+//! `throughput-keep`, `throughput-discard` and `single`: no-op subtasks at full speed, in chunks of
+//! automatic size with results kept or discarded, or with one message for each.
 
 use async_trait::async_trait;
 use longshore_protocol::JobDocument;
@@ -6,17 +7,21 @@ use serde_json::{Value, json};
 
 use super::Scenario;
 use crate::Error;
-use crate::ground::{Ground, job};
-use crate::machine::cores;
+use crate::baseline::{Baseline, BaselineValues};
+use crate::host::cores;
 use crate::report::{Sample, Unit, sample};
-use crate::yardstick::{Marks, Yardstick};
+use crate::testbed::{Testbed, job};
 
-/// How long a job is to last, times the scale.
+/// The intended duration of a job in seconds, times the scale.
 const SECONDS: f64 = 4.0;
 
 pub(super) struct Throughput {
+    /// Further fields of the job document.
     extra: Value,
+    /// Makes samples of subtasks per second, their ratio to the queue baseline, and their rate per
+    /// core.
     judge: fn(f64, f64, f64) -> Vec<Sample>,
+    /// The subtasks of a job, found by the warm-up.
     subtasks: u64,
 }
 
@@ -54,25 +59,29 @@ fn rate_of(rate: f64) -> Sample {
 }
 
 fn times_the_queue(ratio: f64) -> Sample {
-    sample("times the one-queue yardstick", Unit::Ratio, ratio)
+    sample("times the one-queue baseline", Unit::Ratio, ratio)
 }
 
 #[async_trait]
 impl Scenario for Throughput {
-    fn yardsticks(&self) -> &'static [Yardstick] {
-        &[Yardstick::Queue, Yardstick::Function]
+    fn baselines(&self) -> &'static [Baseline] {
+        &[Baseline::Queue, Baseline::Function]
     }
 
-    async fn warm_up(&mut self, ground: &mut Ground<'_>) -> Result<(), Error> {
-        self.subtasks = ground.calibrate(SECONDS, |subtasks| self.document(subtasks)).await?;
+    async fn warm_up(&mut self, testbed: &mut Testbed<'_>) -> Result<(), Error> {
+        self.subtasks = testbed.calibrate(SECONDS, |subtasks| self.document(subtasks)).await?;
         Ok(())
     }
 
-    async fn run(&mut self, ground: &mut Ground<'_>, marks: Marks) -> Result<Vec<Sample>, Error> {
-        let (job, took) = ground.run(&self.document(self.subtasks)).await?;
+    async fn run(
+        &mut self,
+        testbed: &mut Testbed<'_>,
+        baseline: BaselineValues,
+    ) -> Result<Vec<Sample>, Error> {
+        let (job, took) = testbed.run(&self.document(self.subtasks)).await?;
         job.delete().await?;
         let rate = self.subtasks as f64 / took.as_secs_f64();
-        let mut samples = (self.judge)(rate, rate / marks.queue, rate / cores() as f64);
+        let mut samples = (self.judge)(rate, rate / baseline.queue, rate / cores() as f64);
         samples.push(sample("subtasks of the job", Unit::Count, self.subtasks as f64));
         Ok(samples)
     }

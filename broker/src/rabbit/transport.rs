@@ -13,9 +13,9 @@ use async_rs::traits::Reactor;
 use async_rs::util::RuntimeParts;
 use async_rs::{Runtime, Tokio};
 use futures_util::{AsyncRead, AsyncWrite, Stream};
-use lapin::AsyncTcpStream;
-use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::{AMQPScheme, AMQPUri};
+use tokio::net::TcpStream;
+use tokio_util::compat::TokioAsyncReadCompatExt;
 use tracing::warn;
 
 use super::sanitizer::{Change, Sanitizer};
@@ -23,9 +23,14 @@ use super::sanitizer::{Change, Sanitizer};
 /// Size of the read buffer, bytes: a few deliveries of chunks.
 const READ: usize = 16 << 10;
 
-/// A connected stream, plain or TLS, whose frames lapin can parse.
+/// A byte stream in both directions: TCP, or TLS over TCP.
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
+
+/// A connected stream, plain or with TLS, whose frames lapin can parse.
 pub(crate) struct Transport {
-    stream: AsyncTcpStream<<Tokio as Reactor>::TcpStream>,
+    stream: Box<dyn Duplex>,
     sanitizer: Sanitizer,
     read: Box<[u8]>,
     /// Sanitized bytes; those from `handed` on are still to be passed on.
@@ -53,16 +58,18 @@ impl Transport {
         }
         let Some(stream) = connected else { return Err(last) };
         let socket = stream.get_ref().as_fd().try_clone_to_owned()?.into();
-        let mut stream = AsyncTcpStream::Plain(stream);
-        if uri.scheme == AMQPScheme::AMQPS {
-            let tls = OwnedTLSConfig::default();
-            stream = stream.into_tls(&uri.authority.host, tls.as_ref()).await?;
-        }
+        let stream: Box<dyn Duplex> = match uri.scheme {
+            AMQPScheme::AMQP => Box::new(stream),
+            AMQPScheme::AMQPS => {
+                let stream: TcpStream = stream.into_inner();
+                Box::new(longshore_tls::connect(&uri.authority.host, stream).await?.compat())
+            }
+        };
         Ok((Self::over(stream, uri.query.frame_max), socket))
     }
 
     /// No frame that is passed on is longer than `frame_max`; absent and 0 mean no limit.
-    fn over(stream: AsyncTcpStream<<Tokio as Reactor>::TcpStream>, frame_max: Option<u32>) -> Self {
+    fn over(stream: Box<dyn Duplex>, frame_max: Option<u32>) -> Self {
         let frame_max = frame_max.filter(|most| *most > 0).unwrap_or(u32::MAX) as usize;
         let (sanitizer, read) = (Sanitizer::new(frame_max), vec![0; READ].into());
         Self { stream, sanitizer, read, ready: Vec::new(), handed: 0 }
@@ -164,6 +171,6 @@ impl Reactor for Sanitizing {
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Transport>> + Send + 'static {
         let connecting = self.0.tcp_connect_addr(address);
-        async move { Ok(Transport::over(AsyncTcpStream::Plain(connecting.await?), None)) }
+        async move { Ok(Transport::over(Box::new(connecting.await?), None)) }
     }
 }

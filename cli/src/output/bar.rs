@@ -1,4 +1,4 @@
-//! Progress of a job on standard error, and only on a terminal.
+//! Progress bars of jobs on standard error, on a terminal only.
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use longshore_protocol::JobSummary;
@@ -6,14 +6,14 @@ use longshore_protocol::JobSummary;
 use super::job::seconds;
 use super::{is_watched, talk};
 
-/// A bar, or nothing at all where nobody watches.
+/// A progress bar, or nothing without a terminal.
 pub(crate) struct Bar(Option<ProgressBar>);
 
 /// Several bars, one below the other.
 pub(crate) struct Bars(MultiProgress);
 
 impl Bar {
-    /// Drawn with the first report.
+    /// Creates a bar, which is drawn with the first report.
     pub(crate) fn new() -> Self {
         Self(is_watched().then(|| {
             // indicatif asks the terminal for its width and leaves colours out; the style has none.
@@ -22,12 +22,12 @@ impl Bar {
         }))
     }
 
-    /// Whether anybody sees it.
+    /// Whether the bar is visible.
     pub(crate) fn is_drawn(&self) -> bool {
         self.0.is_some()
     }
 
-    /// One line of talk, above the bar.
+    /// Prints a message above the bar.
     pub(crate) fn talk(&self, line: impl std::fmt::Display) {
         match &self.0 {
             Some(bar) => bar.suspend(|| talk(line)),
@@ -35,7 +35,7 @@ impl Bar {
         }
     }
 
-    /// Shows how the job stands.
+    /// Shows the progress of the job.
     pub(crate) fn report(&self, job: &JobSummary) {
         let Some(bar) = &self.0 else {
             return;
@@ -45,7 +45,7 @@ impl Bar {
         bar.set_message(message(job));
     }
 
-    /// Takes the bar off the terminal, so that what follows stands alone.
+    /// Removes the bar from the terminal.
     pub(crate) fn clear(&self) {
         if let Some(bar) = &self.0 {
             bar.finish_and_clear();
@@ -58,7 +58,7 @@ impl Bars {
         Self(MultiProgress::with_draw_target(ProgressDrawTarget::stderr()))
     }
 
-    /// One more bar, headed by the job's id.
+    /// Adds a bar that begins with the job's id.
     pub(crate) fn add(&self, job: &JobSummary) -> Bar {
         let bar = ProgressBar::no_length().with_style(style("{prefix} {bar:24} {pos}/{len} {msg}"));
         let bar = self.0.add(bar).with_prefix(job.id.to_string());

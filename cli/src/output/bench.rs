@@ -1,4 +1,4 @@
-//! A benchmark's report.
+//! The report of a benchmark, as tables or as JSON.
 
 use longshore_bench::{Figure, Report, Target, Unit};
 
@@ -6,28 +6,28 @@ use super::Output;
 use super::table::table;
 use crate::failure::Failure;
 
-/// All figures: for people in tables, for programs as one line of JSON.
+/// Prints all figures: as tables, or with `--json` as one line of JSON.
 pub(crate) fn report(output: &mut Output, report: &Report) -> Result<(), Failure> {
     if output.is_json() {
         return output.json(report);
     }
-    let machine = &report.machine;
+    let host = &report.host;
     output.line(format_args!(
         "longshore {} on {} cores ({}), {}, Linux {}, load {:.2}",
         report.version,
-        machine.cores,
-        machine.processor,
-        bytes(machine.memory as f64),
-        machine.kernel,
-        machine.load,
+        host.cores,
+        host.processor,
+        bytes(host.memory as f64),
+        host.kernel,
+        host.load,
     ))?;
     output.line(format_args!("Redis {}; {} work queues", report.redis, report.work_queues))?;
     if report.scale != 1.0 {
         output.line(format_args!("sizes times {}: the targets are for 1", report.scale))?;
     }
-    if !report.yardsticks.is_empty() {
-        output.line("\nYARDSTICKS")?;
-        output.text(&figures(&report.yardsticks))?;
+    if !report.baselines.is_empty() {
+        output.line("\nBASELINES")?;
+        output.text(&figures(&report.baselines))?;
     }
     for outcome in &report.scenarios {
         let name = outcome.scenario.to_uppercase();
@@ -78,7 +78,7 @@ fn value_text(unit: Unit, value: f64) -> String {
     }
 }
 
-/// Thousands apart, to be read at a glance.
+/// A number with a comma between groups of three digits.
 fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_read_as_what_they_count() {
+    fn values_are_shown_with_their_units() {
         assert_eq!(value_text(Unit::PerSecond, 1_234_567.4), "1,234,567/s");
         assert_eq!(value_text(Unit::Ratio, 0.705), "0.70 x");
         assert_eq!(value_text(Unit::Share, 0.0031), "0.31 %");

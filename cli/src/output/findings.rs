@@ -1,11 +1,11 @@
-//! What `doctor` found.
+//! Prints the findings of `longshore doctor`.
 
 use longshore_protocol::{Finding, Severity};
 
 use super::Output;
 use crate::failure::Failure;
 
-/// A line for each thing that was looked at, and below it what to do where that is needed.
+/// Prints a line for each check, and a second line with the remedy where one is needed.
 pub(crate) fn list(output: &mut Output, findings: &[Finding]) -> Result<(), Failure> {
     if output.is_json() {
         return output.json(&findings);

@@ -1,4 +1,4 @@
-//! Jobs, for people and for programs.
+//! Prints jobs, as text or as JSON.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::table::table;
 use super::{Output, recovery};
 use crate::failure::Failure;
 
-/// All that is known of one job.
+/// Prints everything that is known of a job.
 pub(crate) fn summary(
     output: &mut Output,
     job: &JobSummary,
@@ -25,7 +25,7 @@ pub(crate) fn summary(
     }
     let mut facts = vec![("job", job.id.to_string()), ("state", job.state.as_str().to_owned())];
     if !job.state.was_accepted() {
-        // The ledger keeps of such a job why it was rejected and nothing of its document.
+        // Of a rejected job the ledger keeps the error and nothing of the document.
         facts.extend(job.error.clone().map(|error| ("error", error)));
         return print_facts(output, facts);
     }
@@ -49,7 +49,7 @@ pub(crate) fn summary(
     facts.extend(recovery::facts(job, recoveries));
     facts.extend(pace(job));
     facts.extend(job.error.clone().map(|error| ("error", error)));
-    // What the task said may have many lines; the first tells most, `errors JOB` tells all.
+    // The message of a task can have many lines; `errors JOB` prints all of them.
     let last = job.last_error.as_deref().and_then(|error| error.lines().next());
     facts.extend(last.map(|error| ("latest", format!("failure: {error}"))));
     print_facts(output, facts)
@@ -73,7 +73,7 @@ fn pace(job: &JobSummary) -> Vec<(&'static str, String)> {
     facts
 }
 
-/// `1000: 600 done, 3 failed, …`, without what is zero.
+/// `1000: 600 done, 3 failed, …`, without zeros.
 fn counts(counts: &Counts) -> String {
     let parts: Vec<String> = [
         (counts.done, "done"),
@@ -91,7 +91,7 @@ fn counts(counts: &Counts) -> String {
     format!("{}: {}", counts.total, parts.join(", "))
 }
 
-/// Tenths of a second for what is short, whole units for what is long.
+/// Formats a duration: short ones in tenths of a second, long ones in whole units.
 pub(crate) fn seconds(duration: Duration) -> String {
     if duration < Duration::from_secs(60) {
         return format!("{:.1}s", duration.as_secs_f64());
@@ -99,7 +99,7 @@ pub(crate) fn seconds(duration: Duration) -> String {
     humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
 }
 
-/// Many jobs, a row each.
+/// Prints a row for each job.
 pub(crate) fn list(output: &mut Output, jobs: &[JobSummary]) -> Result<(), Failure> {
     if output.is_json() {
         return output.json(&jobs.iter().map(JobView::from).collect::<Vec<_>>());
@@ -125,12 +125,12 @@ pub(crate) fn list(output: &mut Output, jobs: &[JobSummary]) -> Result<(), Failu
     output.text(&table(&header, &rows))
 }
 
-/// A rejected job has no words but its error.
+/// The text of a rejected job, which has nothing but its error.
 fn or_dash(word: &str) -> String {
     if word.is_empty() { "-".to_owned() } else { word.to_owned() }
 }
 
-/// One line about a job that has moved or ended.
+/// Prints a line about a job that has progressed or ended.
 pub(crate) fn line(output: &mut Output, job: &JobSummary, from: &str) -> Result<(), Failure> {
     if output.is_json() {
         return output.json(&JobView::from(job));
@@ -155,7 +155,7 @@ pub(crate) fn line(output: &mut Output, job: &JobSummary, from: &str) -> Result<
     ))
 }
 
-/// A job and the state that it is in now.
+/// Prints a job's id and its state.
 pub(crate) fn state(output: &mut Output, job: JobId, state: JobState) -> Result<(), Failure> {
     if output.is_json() {
         output.json(&JobAnswer::state(job, state))
@@ -164,7 +164,7 @@ pub(crate) fn state(output: &mut Output, job: JobId, state: JobState) -> Result<
     }
 }
 
-/// A job that was deleted.
+/// Prints a deleted job.
 pub(crate) fn deleted(output: &mut Output, job: JobId) -> Result<(), Failure> {
     if output.is_json() {
         output.json(&JobAnswer::deleted(job))
@@ -173,7 +173,7 @@ pub(crate) fn deleted(output: &mut Output, job: JobId) -> Result<(), Failure> {
     }
 }
 
-/// A job that was cancelled, perhaps before it is there.
+/// Prints a cancelled job, which may not be admitted yet.
 pub(crate) fn cancelled(
     output: &mut Output,
     job: JobId,
@@ -195,26 +195,26 @@ pub(crate) fn cancelled(
     }
 }
 
-/// The id of a job that was just accepted.
+/// Prints the id of an accepted job.
 pub(crate) fn id(output: &mut Output, job: JobId) -> Result<(), Failure> {
     if output.is_json() { output.json(&JobAnswer::submitted(job)) } else { output.line(job) }
 }
 
-/// Why one subtask failed, as people read it.
+/// The error of a failed subtask, as text.
 pub(crate) fn failed_subtask(entry: &ErrorEntry, total: u64) -> String {
     let attempts = if entry.attempts == 1 { "attempt" } else { "attempts" };
     let what = if entry.index < total { "subtask" } else { "reduce node" };
-    // A traceback has many lines; the first column says where the next entry begins.
+    // A traceback has many lines, which are indented so that the next entry stands out.
     let error = entry.error.trim_end().replace('\n', "\n    ");
     format!("{what} {}: {error} ({} {attempts})", entry.index, entry.attempts)
 }
 
-/// Why one subtask failed.
+/// Prints the error of a failed subtask.
 pub(crate) fn error(output: &mut Output, entry: &ErrorEntry, total: u64) -> Result<(), Failure> {
     if output.is_json() { output.json(entry) } else { output.line(failed_subtask(entry, total)) }
 }
 
-/// The books as kept and as counted.
+/// Prints the counts of a job as stored and as recounted.
 pub(crate) fn audit(output: &mut Output, audit: &Audit) -> Result<(), Failure> {
     if output.is_json() {
         return output.json(audit);

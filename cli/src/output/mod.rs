@@ -1,6 +1,7 @@
-//! All printing. Data goes to standard output, talk to standard error; nothing else in the command prints.
+//! Prints: data to standard output, messages to standard error. Nothing else in the command prints.
 
 pub(crate) mod bar;
+#[cfg(feature = "bench")]
 pub(crate) mod bench;
 pub(crate) mod findings;
 pub(crate) mod job;
@@ -17,11 +18,11 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 
-/// Standard output, for people or for programs.
+/// Standard output, as text or as JSON.
 pub(crate) struct Output {
     json: bool,
     is_terminal: bool,
-    /// What is written leads nowhere, though it does not fail.
+    /// Whether standard output was closed at the start, so that writes succeed without effect.
     is_closed: bool,
     out: BufWriter<Stdout>,
 }
@@ -33,28 +34,28 @@ impl Output {
         Self { json, is_terminal: out.is_terminal(), is_closed, out: BufWriter::new(out) }
     }
 
-    /// Whether programs read it.
+    /// Whether to print JSON.
     pub(crate) fn is_json(&self) -> bool {
         self.json
     }
 
-    /// One line of text for people.
+    /// Prints a line of text.
     pub(crate) fn line(&mut self, line: impl std::fmt::Display) -> Result<(), Failure> {
         self.text(&format!("{line}\n"))
     }
 
-    /// Text for people.
+    /// Prints text.
     pub(crate) fn text(&mut self, text: &str) -> Result<(), Failure> {
         self.write(&visible(text, Escape::Rust))
     }
 
-    /// A line of JSON that somebody else wrote: as it is, but for a terminal, which might obey it.
+    /// Prints a line of foreign JSON unchanged, or on a terminal with control characters escaped.
     pub(crate) fn data(&mut self, line: impl std::fmt::Display) -> Result<(), Failure> {
         let line = format!("{line}\n");
         if self.is_terminal { self.write(&visible(&line, Escape::Json)) } else { self.write(&line) }
     }
 
-    /// One line of JSON.
+    /// Prints a value as a line of JSON.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
         let line = serde_json::to_string(value).map_err(Failure::other)?;
         self.data(line)
@@ -67,31 +68,32 @@ impl Output {
         self.out.write_all(text.as_bytes()).map_err(|error| closed(&error))
     }
 
-    /// Hands on what was printed so far; needed before anything that takes time, and at the end.
+    /// Flushes the output; needed before anything that takes time, and at the end.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         self.out.flush().map_err(|error| closed(&error))
     }
 }
 
-/// How a character that a terminal might obey is written.
+/// How a control character is escaped.
 #[derive(Clone, Copy)]
 enum Escape {
     /// `\u{1b}`.
     Rust,
-    /// `\u001b`, which says the same within a string of JSON.
+    /// `\u001b`, which keeps the meaning of a JSON string.
     Json,
 }
 
-/// Text without the characters that a terminal obeys: control characters but for line breaks and tabs, and those that
-/// turn the direction of writing. Tasks, names and messages of others can hold them.
+/// Escapes the characters that control a terminal: control characters except line breaks and tabs,
+/// and those that change the direction of writing. Output of tasks, names and messages can contain
+/// them.
 fn visible(text: &str, escape: Escape) -> Cow<'_, str> {
-    if !text.contains(is_obeyed) {
+    if !text.contains(is_control) {
         return Cow::Borrowed(text);
     }
     let mut seen = String::with_capacity(text.len() + 16);
     for char in text.chars() {
         match escape {
-            _ if !is_obeyed(char) => seen.push(char),
+            _ if !is_control(char) => seen.push(char),
             Escape::Rust => seen.extend(char.escape_unicode()),
             Escape::Json => {
                 let _ = write!(seen, "\\u{:04x}", u32::from(char));
@@ -101,12 +103,12 @@ fn visible(text: &str, escape: Escape) -> Cow<'_, str> {
     Cow::Owned(seen)
 }
 
-fn is_obeyed(char: char) -> bool {
+fn is_control(char: char) -> bool {
     (char.is_control() && !matches!(char, '\n' | '\t'))
         || matches!(char, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Thousands apart, to be read at a glance.
+/// A number with a comma between groups of three digits.
 pub(crate) fn grouped(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -119,7 +121,7 @@ pub(crate) fn grouped(value: u64) -> String {
     text
 }
 
-/// A reader that has seen enough closes the pipe, as `head` does; that is no error of ours.
+/// Converts a write error. A closed pipe is no error: the reader, such as `head`, has read enough.
 fn closed(error: &std::io::Error) -> Failure {
     match error.kind() {
         ErrorKind::BrokenPipe => Failure::Closed,
@@ -127,21 +129,21 @@ fn closed(error: &std::io::Error) -> Failure {
     }
 }
 
-/// One line of talk.
+/// Prints a message to standard error.
 pub(crate) fn talk(line: impl std::fmt::Display) {
-    // With standard error gone there is nobody left to tell.
+    // Without standard error there is nowhere to report this.
     let _ = std::io::stderr().write_all(visible(&format!("{line}\n"), Escape::Rust).as_bytes());
 }
 
-/// The last words of a command that failed.
+/// Prints why the command failed.
 pub(crate) fn error(failure: &Failure) {
     match failure {
-        Failure::Closed | Failure::Interrupted | Failure::Ended(_) => {}
+        Failure::Closed | Failure::Interrupted | Failure::WorkerExited(_) => {}
         failure => talk(format_args!("error: {failure}")),
     }
 }
 
-/// Whether somebody watches.
+/// Whether standard error is a terminal.
 pub(crate) fn is_watched() -> bool {
     std::io::stderr().is_terminal()
 }
@@ -151,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_would_obey_is_shown() {
+    fn control_characters_are_escaped() {
         let text = "\u{1b}]0;title\u{7}\u{1b}[2Jgone\r\u{9b}1m\u{202e}evil\tand\nplain é";
         assert_eq!(
             visible(text, Escape::Rust),

@@ -1,4 +1,4 @@
-//! Workers, for people and for programs.
+//! Prints workers, as a table or as JSON.
 
 use longshore_protocol::wire::NodeView;
 use longshore_protocol::{DisabledTask, Isolation, NodeRecord, NodeState, Timestamp};
@@ -8,7 +8,7 @@ use super::job::seconds;
 use super::table::table;
 use crate::failure::Failure;
 
-/// All workers, a row each. `now` is the ledger's clock.
+/// Prints a row for each worker. `now` is the ledger's time.
 pub(crate) fn list(
     output: &mut Output,
     nodes: &[NodeRecord],

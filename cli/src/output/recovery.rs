@@ -1,13 +1,13 @@
-//! What was done for the nodes that a job lost, for people and for programs.
+//! Prints the recoveries of a job: the lost nodes and what happened to their chunks.
 
 use std::time::Duration;
 
 use longshore_protocol::{JobSummary, LossKind, Recovery};
 
-/// How many lost nodes are told of one by one.
-const TOLD: usize = 3;
+/// The number of lost nodes that are shown one by one.
+const SHOWN: usize = 3;
 
-/// All of them in one line, then the newest ones; nothing where nothing was lost.
+/// A line for all recoveries, then a line for each of the newest; nothing without recoveries.
 pub(super) fn facts(job: &JobSummary, newest_first: &[Recovery]) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
     let mut parts = Vec::new();
@@ -21,11 +21,11 @@ pub(super) fn facts(job: &JobSummary, newest_first: &[Recovery]) -> Vec<(&'stati
     if !parts.is_empty() {
         facts.push(("recovered", parts.join("; ")));
     }
-    facts.extend(newest_first.iter().take(TOLD).map(|recovery| ("node", told(recovery))));
+    facts.extend(newest_first.iter().take(SHOWN).map(|recovery| ("node", told(recovery))));
     facts
 }
 
-/// From how many nodes work was taken back, and why.
+/// The numbers of nodes whose work was taken back, by cause.
 fn causes(job: &JobSummary) -> String {
     let lost = job.recoveries.saturating_sub(job.orphaned);
     let mut causes = Vec::new();
@@ -52,7 +52,7 @@ fn told(recovery: &Recovery) -> String {
     };
     let mut told = format!("{node} {how}");
     if let Some(how) = &recovery.how {
-        // Its last words can be many lines; the first says enough here.
+        // The cause can have many lines; the first is enough here.
         told += &format!(" ({})", how.lines().next().unwrap_or_default());
     }
     if *chunks > 0 {

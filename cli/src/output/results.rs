@@ -1,4 +1,4 @@
-//! What a job gave, and why it did not.
+//! Prints the results of a job, or the errors of a failed one.
 
 use futures_util::{StreamExt, TryStreamExt, pin_mut};
 use longshore_producer::{Job, JobDocument};
@@ -10,10 +10,11 @@ use longshore_protocol::wire::ResultView;
 use super::{Output, grouped, job, talk};
 use crate::failure::Failure;
 
-/// How many errors a failed job shows by itself; `longshore errors` shows all.
+/// The number of errors printed for a failed job; `longshore errors` prints all.
 const ERRORS_SHOWN: usize = 10;
 
-/// The reduced value of a job that has one; otherwise a line for each subtask that is done, in index order.
+/// Prints the reduced value of a job with a reduction; otherwise a line for each subtask that is
+/// done, in index order.
 pub(crate) async fn print(
     output: &mut Output,
     job: &Job,
@@ -44,7 +45,7 @@ pub(crate) async fn print(
     output.flush()
 }
 
-/// The results of a job that has ended, the first errors, and whether all is well.
+/// Prints the results and the first errors of an ended job; fails unless the job succeeded.
 pub(crate) async fn outcome(
     output: &mut Output,
     job: &Job,
@@ -71,7 +72,7 @@ pub(crate) async fn outcome(
     Err(failed(summary))
 }
 
-/// How a job that did not succeed ended.
+/// The failure of a job that did not succeed.
 pub(crate) fn failed(summary: &JobSummary) -> Failure {
     let reason = summary.error.as_deref().map_or_else(String::new, |error| format!(": {error}"));
     Failure::JobFailed(format!("the job {}{reason}", ended(summary.state)))

@@ -1,10 +1,10 @@
-//! Columns for people: as wide as they need to be, two spaces apart, no lines.
+//! Formats tables: columns as wide as their widest cell, two spaces apart.
 
 use super::{Escape, visible};
 
-/// Rows under a header. Numbers stand to the right.
+/// Formats rows under a header, with numbers aligned to the right.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
-    // A line break in a name would begin a row of its own.
+    // A line break in a name would begin a new row.
     let flat = |cell: &String| cell.replace(['\n', '\t'], " ");
     let rows: Vec<Vec<String>> = rows
         .iter()

@@ -1,4 +1,4 @@
-//! `longshore audit`: recounts the books of a job from the raw keys.
+//! `longshore audit`: recounts the counts of a job from the raw keys.
 
 use clap::Args;
 
@@ -8,7 +8,7 @@ use crate::output::{Output, job};
 use crate::services;
 use crate::settings::Settings;
 
-/// Recount a job's books from the raw keys; exit code 1 if they don't balance
+/// Recount a job's counts from the raw keys; exit code 1 if they don't balance
 #[derive(Args)]
 pub(crate) struct Audit {
     #[command(flatten)]

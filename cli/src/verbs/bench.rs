@@ -1,4 +1,4 @@
-//! `longshore bench`: what a fleet does on this machine.
+//! `longshore bench`: measures a fleet on this host.
 
 use clap::Args;
 use longshore_bench::{Config, Name};
@@ -9,20 +9,22 @@ use crate::output::{Output, bench, talk};
 use crate::services::{self, CLOSE_WITHIN};
 use crate::settings::Settings;
 
-/// Measure what a fleet does on this machine, beside what RabbitMQ and Redis do
+/// Measure what a fleet achieves on this host, compared with RabbitMQ and Redis alone
 ///
-/// Starts a scheduler and a worker of this very program against the RabbitMQ and the Redis of the settings, in a namespace
-/// of its own that it removes afterwards. Nothing else should be busy on the machine. What is measured, and what to make
-/// of it, is in docs/performance.md.
+/// Starts a scheduler and a worker of this program with the RabbitMQ and the Redis of the settings,
+/// in a namespace of its own that is removed afterwards. The host should be idle otherwise.
+/// docs/performance.md explains the figures.
+///
+/// Example: longshore bench single latency --runs 1
 #[derive(Args)]
 pub(crate) struct Bench {
-    /// What to measure [default: all but huge and sizes]
+    /// The scenarios to measure [default: all but huge and sizes]
     #[arg(value_name = "SCENARIO", value_parser = scenario, long_help = scenarios())]
     scenarios: Vec<Name>,
-    /// How often each is measured; medians are reported
+    /// The number of runs of each scenario; medians are reported
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     runs: u16,
-    /// What sizes and durations are multiplied with, for a quick look; the targets hold at 1
+    /// The factor for sizes and durations, for a quick look; the targets hold at 1
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = scale)]
     scale: f64,
 }
@@ -34,7 +36,7 @@ impl Bench {
         output: &mut Output,
     ) -> Result<(), Failure> {
         let mut interrupts = Interrupts::follow()?;
-        // The yardsticks speak to both services without us, and would not say where they are.
+        // Reports an unreachable service with its address, which the baselines would not name.
         services::client(settings).await?.broker().close(CLOSE_WITHIN).await;
         let quick = || Name::ALL.into_iter().filter(|name| name.is_quick()).collect();
         let config = Config {

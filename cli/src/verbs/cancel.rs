@@ -1,4 +1,4 @@
-//! `longshore cancel`: ends a job for good.
+//! `longshore cancel`: cancels a job.
 
 use clap::Args;
 
@@ -8,8 +8,8 @@ use crate::output::{Output, job};
 use crate::services;
 use crate::settings::Settings;
 
-/// End a job; what runs is stopped within a second. One that is not admitted yet is admitted as cancelled, if it comes
-/// within 24 hours
+/// Cancel a job; running subtasks are stopped within a second. A job that is not admitted yet is
+/// admitted as cancelled, if it arrives within 24 hours
 #[derive(Args)]
 pub(crate) struct Cancel {
     #[command(flatten)]

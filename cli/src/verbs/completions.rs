@@ -1,4 +1,4 @@
-//! `longshore completions`: what a shell needs to know to complete our command lines.
+//! `longshore completions`: prints a completion script for a shell.
 
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
@@ -7,7 +7,7 @@ use crate::Command;
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// Print a script that completes command lines, for one kind of shell
+/// Print a completion script for a shell
 #[derive(Args)]
 pub(crate) struct Completions {
     #[arg(value_enum)]

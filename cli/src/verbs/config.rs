@@ -1,4 +1,4 @@
-//! `longshore config`: the settings and what they mean.
+//! `longshore config`: prints the settings with comments.
 
 use clap::Args;
 
@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::settings::DEFAULTS;
 
-/// Print all settings with their defaults, commented, as a file to start from
+/// Print all settings with their defaults and comments, as a template for longshore.toml
 #[derive(Args)]
 pub(crate) struct Config {}
 

@@ -1,4 +1,4 @@
-//! `longshore delete`: forgets a job that has ended.
+//! `longshore delete`: deletes an ended job.
 
 use clap::Args;
 use longshore_producer::Error;
@@ -9,12 +9,12 @@ use crate::output::{Output, job};
 use crate::services;
 use crate::settings::Settings;
 
-/// Forget a job that has ended, its results and its errors
+/// Delete an ended job with its results and errors
 #[derive(Args)]
 pub(crate) struct Delete {
     #[command(flatten)]
     job: JobArgument,
-    /// Cancel it first if it has not ended
+    /// Cancel the job first if it has not ended
     #[arg(long)]
     force: bool,
 }
@@ -29,7 +29,7 @@ impl Delete {
         let handle = services::jobs(settings)?.job(id);
         if self.force {
             match handle.cancel().await {
-                // Refused: it has ended already, which is all that matters here.
+                // Refused: the job has ended already.
                 Ok(_) | Err(Error::Refused { .. }) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -1,4 +1,4 @@
-//! `longshore dev`: many jobs in this process, without services.
+//! `longshore dev`: runs many jobs in this process, without services.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,18 +18,19 @@ use crate::interrupt::Interrupts;
 use crate::output::{Output, job, talk};
 use crate::settings::{Flags, FleetFlags, Settings, WorkerFlags};
 
-/// Most jobs at once; more wait on standard input or in the folder.
+/// The most jobs at once; others wait on standard input or in the folder.
 const MAX_JOBS: usize = 1_000;
 
-/// The time between two looks into the folder.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The interval of the scans of the folder.
+const SCAN_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Run a scheduler and a worker here, without services, and feed them jobs
 ///
-/// Takes a job document a line from standard input, or each *.json that appears in a folder, and prints a line for
-/// each job that ends. Goes on until Ctrl-C; without --jobs also until standard input and its jobs have ended. There is
-/// no HTTP API and no dashboard yet, and results go with the process: have jobs write them ("results": "file:///…"),
-/// or use `longshore run`. Exit code 1 if a job was refused or has not succeeded.
+/// Reads one job document per line from standard input, or each *.json that appears in a folder,
+/// and prints a line for each job that ends. Runs until Ctrl-C; without --jobs also until standard
+/// input and its jobs have ended. There is no HTTP API and no dashboard yet, and results are lost
+/// when the process ends: let jobs write them ("results": "file:///…"), or use `longshore run`.
+/// Exit code 1 if a job was refused or did not succeed.
 #[derive(Args)]
 pub(crate) struct Dev {
     /// Watch this folder in place of standard input; each file is submitted once
@@ -39,8 +40,8 @@ pub(crate) struct Dev {
     worker: WorkerFlags,
 }
 
-/// A job that ended, or never began, and where it came from.
-type Ended = (String, Result<JobSummary, Failure>);
+/// The source of a job, and how the job ended or why it was refused.
+type FinishedJob = (String, Result<JobSummary, Failure>);
 
 impl Dev {
     pub(crate) async fn perform(self, flags: &Flags, output: &mut Output) -> Result<(), Failure> {
@@ -66,7 +67,7 @@ impl Dev {
     }
 }
 
-/// What the worker of this process can do.
+/// The tasks and queues of the worker in this process.
 struct Known {
     tasks: Vec<String>,
     disabled: Vec<DisabledTask>,
@@ -84,7 +85,7 @@ impl Known {
     }
 }
 
-/// How the jobs that were given have ended so far.
+/// The numbers of jobs that have ended and failed so far.
 #[derive(Default)]
 struct Tally {
     ended: u64,
@@ -108,7 +109,7 @@ async fn feed(
     output: &mut Output,
     tally: &mut Tally,
 ) -> Result<(), Failure> {
-    let mut running: JoinSet<Ended> = JoinSet::new();
+    let mut running: JoinSet<FinishedJob> = JoinSet::new();
     let mut is_open = true;
     while is_open || !running.is_empty() {
         tokio::select! {
@@ -147,9 +148,9 @@ async fn feed(
     Ok(())
 }
 
-/// Where documents come from.
+/// The source of documents.
 enum Source {
-    /// `line` is what was read of the next line so far.
+    /// Standard input; `line` is the part of the next line that was read so far.
     Input {
         input: BufReader<Stdin>,
         line: Vec<u8>,
@@ -175,7 +176,8 @@ impl Source {
     /// The next document, valid or not, and its name. `None` at the end of standard input.
     async fn next(&mut self) -> Result<Option<(String, Result<JobDocument, Failure>)>, Failure> {
         match self {
-            // Bytes, not text: a line that is not UTF-8 is one bad document, and the next may be a good one.
+            // Bytes, not text: a line that is not UTF-8 is one bad document, and the next may be
+            // good.
             Self::Input { input, line, number } => loop {
                 input.read_until(b'\n', line).await.map_err(Failure::other)?;
                 let line = std::mem::take(line);
@@ -196,14 +198,14 @@ impl Source {
                 }
                 *found = new_files(path, seen)?;
                 if found.is_empty() {
-                    tokio::time::sleep(LOOK_EVERY).await;
+                    tokio::time::sleep(SCAN_INTERVAL).await;
                 }
             },
         }
     }
 }
 
-/// The document in a file. The name of the file is told by whoever reports the failure.
+/// Reads the document in a file. The caller adds the name of the file to errors.
 fn read(file: &Path) -> Result<JobDocument, Failure> {
     document::from_file(file).map_err(|failure| {
         let prefix = format!("{}: ", file.display());
@@ -212,9 +214,9 @@ fn read(file: &Path) -> Result<JobDocument, Failure> {
     })
 }
 
-/// The documents that are new, or changed since they were seen last: a file that was caught half-written comes again.
-/// A job that was submitted already is found by its file's unchanged time and size, and not submitted twice. Sorted
-/// from last to first.
+/// Lists the files that are new or have changed since the last scan, sorted from last to first. A
+/// file that was read half-written is listed again. A file with unchanged time and size is not
+/// listed, so that its job is not submitted twice.
 fn new_files(
     folder: &Path,
     seen: &mut HashMap<PathBuf, (SystemTime, u64)>,
@@ -226,7 +228,7 @@ fn new_files(
         if path.extension().is_none_or(|extension| extension != "json") {
             continue;
         }
-        // One that is gone by now needs no report.
+        // A file that has vanished needs no report.
         let Ok(metadata) = std::fs::metadata(&path) else {
             continue;
         };

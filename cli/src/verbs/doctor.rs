@@ -1,4 +1,4 @@
-//! `longshore doctor`: what is wrong, and what to do about it.
+//! `longshore doctor`: checks settings, services and the fleet, and names remedies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,17 +16,17 @@ use crate::output::{Output, findings};
 use crate::services::{self, CLOSE_WITHIN, rabbit_config};
 use crate::settings::Settings;
 
-/// A machine whose clock differs from Redis's by more gives times that confuse people.
+/// A larger difference between the clocks of this host and Redis makes displayed times confusing.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 
-/// A scheduler signs in twice a second.
+/// A scheduler that is silent for longer counts as frozen; schedulers register twice a second.
 const SCHEDULER_SILENCE: Duration = Duration::from_secs(3);
 
-/// Workers that were silent for so many times `dead_after` don't count as there.
+/// Workers that were silent for this many times `dead_after` are ignored.
 const SILENCE: u32 = 2;
 
-/// Look at settings, RabbitMQ, Redis, schedulers and workers; exit code 3 if a service can't be reached, 1 if
-/// something else is wrong
+/// Check settings, RabbitMQ, Redis, schedulers and workers; exit code 3 if a service can't be
+/// reached, 1 if another check fails
 #[derive(Args)]
 pub(crate) struct Doctor {}
 
@@ -40,9 +40,9 @@ impl Doctor {
         let mut found = vec![fine("config", sources(&settings))];
         let ledger = services::ledger(&settings)?;
         let redis = ledger.examine().await;
-        // Lists and the clock can be read without the functions, too, and where writes are refused.
+        // Lists and the clock can be read without the functions, and also while writes are refused.
         let has_redis = !fails(&redis, &["reachable", "auth"]);
-        // Where writes are refused nobody can sign in.
+        // Schedulers can't register while writes are refused.
         let takes_writes = has_redis && !fails(&redis, &["writes"]);
         found.extend(redis);
         let mut pools: BTreeSet<String> = settings.queues.iter().cloned().collect();
@@ -77,7 +77,7 @@ impl Doctor {
     }
 }
 
-/// Where the settings come from, first what counts first.
+/// The sources of the settings, in the order of precedence.
 fn sources(settings: &Settings) -> String {
     let named = settings.overrides.iter().map(|name| (*name).to_owned());
     let file = settings.file.iter().map(|file| file.display().to_string());
@@ -138,8 +138,8 @@ async fn clock(ledger: &dyn Ledger) -> Option<Finding> {
     })
 }
 
-/// Schedulers that consume, and whether they sign in with the ledger: RabbitMQ counts a frozen process as a consumer for as
-/// long as its heartbeats allow.
+/// Checks that schedulers consume and have registered in the ledger. RabbitMQ counts a frozen
+/// process as a consumer until its heartbeats time out.
 async fn schedulers(broker: &dyn Broker, ledger: Option<&RedisLedger>) -> Option<Finding> {
     let depth = broker.depth(&Queue::Jobs).await.ok()?.unwrap_or_default();
     if depth.consumers == 0 {
@@ -169,7 +169,7 @@ async fn schedulers(broker: &dyn Broker, ledger: Option<&RedisLedger>) -> Option
     Some(wrong(Severity::Error, "schedulers", found, remedy))
 }
 
-/// Whether a ledger that loses everything could be rebuilt.
+/// Checks whether a lost ledger could be rebuilt from the journal.
 async fn journal(broker: &dyn Broker, ledger: &dyn Ledger) -> Option<Finding> {
     let scheduled = broker.depth(&Queue::Jobs).await.ok()?.unwrap_or_default().consumers > 0;
     let exists = broker.depth(&Queue::Journal).await.ok()?.is_some();
@@ -193,7 +193,7 @@ async fn journal(broker: &dyn Broker, ledger: &dyn Ledger) -> Option<Finding> {
     })
 }
 
-/// Looks for queues that have work and nobody to do it. Gives the queues of all active jobs, too.
+/// Checks for queues with jobs and without workers. Also returns the queues of all active jobs.
 async fn workers(
     ledger: impl Ledger,
     settings: &Settings,
@@ -232,8 +232,8 @@ async fn workers(
     Ok((found, busy))
 }
 
-/// Names the workers whose heartbeats follow other settings than these: each is judged by its own,
-/// which may be meant, and may be a setting that did not get everywhere.
+/// Names the workers whose heartbeat settings differ from these. Each worker is judged by its own
+/// settings, so a difference may be intended, or an incomplete rollout.
 fn terms(nodes: &[NodeRecord], settings: &Settings) -> Vec<Finding> {
     let ours = (settings.heartbeat, settings.dead_after);
     let mut others: BTreeMap<(Duration, Duration), Vec<&str>> = BTreeMap::new();

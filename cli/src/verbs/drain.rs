@@ -1,4 +1,4 @@
-//! `longshore drain`: asks a worker to leave.
+//! `longshore drain`: asks a worker to stop.
 
 use clap::Args;
 use longshore_ledger::Ledger;
@@ -10,7 +10,7 @@ use crate::output::Output;
 use crate::services;
 use crate::settings::Settings;
 
-/// Ask a worker to finish what it runs, take nothing new, and leave
+/// Ask a worker to finish its running subtasks, take no new ones, and stop
 #[derive(Args)]
 pub(crate) struct Drain {
     /// The worker's id, as `longshore nodes` lists them

@@ -1,4 +1,4 @@
-//! `longshore errors`: why subtasks failed.
+//! `longshore errors`: prints the errors of failed subtasks.
 
 use clap::Args;
 use futures_util::{TryStreamExt, pin_mut};
@@ -9,7 +9,7 @@ use crate::output::{Output, grouped, job, talk};
 use crate::services;
 use crate::settings::Settings;
 
-/// Print why subtasks of a job failed for good, by index; with --json an object a line
+/// Print the errors of a job's failed subtasks in index order; with --json one object per line
 #[derive(Args)]
 pub(crate) struct Errors {
     #[command(flatten)]

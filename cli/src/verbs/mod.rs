@@ -1,6 +1,10 @@
-//! The verbs of the command line, one a file.
+//! The verbs of the command line, one file for each.
 
 mod audit;
+#[cfg(feature = "bench")]
+mod bench;
+#[cfg(not(feature = "bench"))]
+#[path = "no_bench.rs"]
 mod bench;
 mod cancel;
 mod completions;
@@ -30,7 +34,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::settings::{Flags, FleetFlags, Settings, WorkerFlags};
 
-/// What to do.
+/// A verb with its arguments.
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     Run(run::Run),
@@ -56,7 +60,7 @@ pub(crate) enum Verb {
     Completions(completions::Completions),
 }
 
-/// A job that is there already.
+/// The id of an existing job.
 #[derive(Args)]
 pub(crate) struct JobArgument {
     /// The job's id
@@ -64,16 +68,16 @@ pub(crate) struct JobArgument {
     job: JobId,
 }
 
-/// Reads an id as clap wants it.
+/// Parses a job id for clap.
 pub(crate) fn job_id(text: &str) -> Result<JobId, String> {
     text.parse().map_err(|_| "a job's id is a UUID, as `longshore status` lists them".to_owned())
 }
 
 impl Verb {
-    /// What is logged while RUST_LOG is unset. Services tell what they do; commands only what goes wrong.
+    /// The log filter while RUST_LOG is unset. Services log events; other commands log errors only.
     pub(crate) fn default_log(&self) -> &'static str {
         match self {
-            // lapin logs the same failures that our own supervision tells in one line.
+            // lapin logs failures that the broker already logs in one line.
             Self::Scheduler(_) | Self::Worker(_) => "info,lapin=off",
             _ => "error,lapin=off",
         }

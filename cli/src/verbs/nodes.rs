@@ -1,4 +1,4 @@
-//! `longshore nodes`: the workers.
+//! `longshore nodes`: lists the workers.
 
 use clap::Args;
 use longshore_ledger::Ledger;
@@ -8,7 +8,7 @@ use crate::output::{Output, node};
 use crate::services;
 use crate::settings::Settings;
 
-/// List the workers that beat
+/// List the workers of the fleet
 #[derive(Args)]
 pub(crate) struct Nodes {}
 

@@ -1,4 +1,4 @@
-//! `longshore pause`: stops feeding a job.
+//! `longshore pause`: pauses a job.
 
 use clap::Args;
 
@@ -8,7 +8,7 @@ use crate::output::{Output, job};
 use crate::services;
 use crate::settings::Settings;
 
-/// Stop feeding a job; what runs is finished, nothing new starts
+/// Pause a job: running subtasks finish, no new ones start
 #[derive(Args)]
 pub(crate) struct Pause {
     #[command(flatten)]

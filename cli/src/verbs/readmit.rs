@@ -12,8 +12,9 @@ use crate::settings::Settings;
 
 /// Put a worker back into rotation for all of its tasks
 ///
-/// Schedulers take a worker out of rotation for a task when subtasks fail there that succeed elsewhere; `longshore nodes` shows
-/// why. They try it again by themselves. This is for whoever has mended it and does not want to wait.
+/// Schedulers take a worker out of rotation for a task when subtasks fail on it and succeed on
+/// other workers; `longshore nodes` shows why. They retry by themselves after some time; after a
+/// repair, this command puts the worker back at once.
 #[derive(Args)]
 pub(crate) struct Readmit {
     /// The worker's id, as `longshore nodes` lists them

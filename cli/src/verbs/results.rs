@@ -1,4 +1,4 @@
-//! `longshore results`: what a job gave.
+//! `longshore results`: prints the results of a job.
 
 use clap::Args;
 use longshore_protocol::document::Results as Keep;
@@ -9,10 +9,11 @@ use crate::output::{Output, results};
 use crate::services;
 use crate::settings::Settings;
 
-/// Print a job's results: the reduced value as a line of JSON, or without a reduce a line of JSON for each subtask
-/// that is done, in index order
+/// Print a job's results: the reduced value as a line of JSON, or without a reduction a line of
+/// JSON for each subtask that is done, in index order
 ///
-/// With --json each line is an object: {"index": 0, "result": …}, or {"result": …} for the reduced value.
+/// With --json each line is an object: {"index": 0, "result": …}, or {"result": …} for the reduced
+/// value.
 #[derive(Args)]
 pub(crate) struct Results {
     #[command(flatten)]
@@ -38,7 +39,7 @@ impl Results {
             )));
         }
         if document.reduce.is_some() && !summary.state.is_success() {
-            // Says why there is none, with the right exit code.
+            // Fails with the reason and the exit code.
             job.value().await?;
         }
         results::print(output, &job, &document, &summary).await

@@ -1,4 +1,4 @@
-//! `longshore resume`: goes on with a paused job.
+//! `longshore resume`: resumes a paused job.
 
 use clap::Args;
 
@@ -8,7 +8,7 @@ use crate::output::{Output, job};
 use crate::services;
 use crate::settings::Settings;
 
-/// Go on with a paused job
+/// Resume a paused job
 #[derive(Args)]
 pub(crate) struct Resume {
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `longshore retry`: tries again what failed.
+//! `longshore retry`: retries failed subtasks.
 
 use clap::Args;
 
@@ -8,12 +8,12 @@ use crate::output::{Output, job};
 use crate::services;
 use crate::settings::Settings;
 
-/// Try again what failed, each with fresh attempts
+/// Retry the failed subtasks of a job with all their attempts
 #[derive(Args)]
 pub(crate) struct Retry {
     #[command(flatten)]
     job: JobArgument,
-    /// Only these subtasks; each must have failed [default: all that failed]
+    /// Retry only these subtasks, which must have failed [default: all failed subtasks]
     #[arg(short, long, value_name = "INDEX", num_args = 1..)]
     index: Vec<u64>,
 }

@@ -1,4 +1,4 @@
-//! `longshore run`: one job in this process, without services.
+//! `longshore run`: runs one job in this process, without services.
 
 use std::time::Duration;
 
@@ -14,14 +14,16 @@ use crate::interrupt::Interrupts;
 use crate::output::{Output, results};
 use crate::settings::{Flags, FleetFlags, Settings, WorkerFlags};
 
-/// How long an interrupted run waits for its cancel to be noted.
+/// The longest wait of an interrupted run for the cancellation.
 const CANCEL_WITHIN: Duration = Duration::from_secs(2);
 
-/// Run a job here and now: one process, all cores, no services
+/// Run a job in this process on all cores, without services
 ///
-/// Prints the reduced value as one line of JSON, or without a reduce one line of JSON for each subtask that is done,
-/// in index order. With --json each line is an object: {"result": …}, or {"index": 0, "result": …}. Progress is shown
-/// on a terminal. Ctrl-C cancels the job.
+/// Prints the reduced value as one line of JSON, or without a reduction one line of JSON for each
+/// subtask that is done, in index order. With --json each line is an object: {"result": …}, or
+/// {"index": 0, "result": …}. Progress is shown on a terminal. Ctrl-C cancels the job.
+///
+/// Example: longshore run --task wordcount --lines 'texts/*.txt' --reduce merge_counts
 #[derive(Args)]
 pub(crate) struct Run {
     #[command(flatten)]
@@ -34,7 +36,7 @@ impl Run {
     pub(crate) async fn perform(self, flags: &Flags, output: &mut Output) -> Result<(), Failure> {
         let settings = Settings::load(flags, &self.worker, &FleetFlags::default(), &environment())?;
         let (source, document) = (self.job.source(), self.job.document()?);
-        // Whatever the queue is called, its only worker is here; and there is nothing to wait for at the end.
+        // The only worker takes the job's queue, whatever its name. It needs no grace at the end.
         let worker =
             embedded::worker(&settings, vec![document.queue.clone()], Duration::ZERO, false)?;
         embedded::check_tasks(&document, &worker.tasks(), &worker.disabled())?;
@@ -61,7 +63,7 @@ async fn run(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let job = client.submit(document).await.map_err(|error| match error {
-        // The id was drawn a moment ago and means nothing to anybody.
+        // The id was just generated and means nothing to the user.
         SubmitError::Rejected { error, .. } => Failure::usage(format!("{source}: {error}")),
         error => error.into(),
     })?;
@@ -70,7 +72,7 @@ async fn run(
     results::outcome(output, &job, document, &summary).await
 }
 
-/// Ends whatever there is; the process is about to end, so nothing that goes wrong here matters.
+/// Cancels all jobs. Errors don't matter, because the process is about to end.
 async fn cancel_all(client: &Client) {
     let cancel = async {
         for job in client.jobs().list(0).await.unwrap_or_default() {

@@ -1,4 +1,4 @@
-//! `longshore scheduler`: decides for the fleet.
+//! `longshore scheduler`: runs a scheduler of the fleet.
 
 use clap::Args;
 use tokio_util::sync::CancellationToken;
@@ -12,7 +12,7 @@ use crate::settings::Settings;
 
 /// Run a scheduler until SIGTERM, SIGHUP or Ctrl-C; any number may run at once
 ///
-/// Waits for RabbitMQ and Redis while they are not there; gives up only if they refuse the login.
+/// Waits while RabbitMQ or Redis is unavailable, and exits only if they refuse the login.
 #[derive(Args)]
 pub(crate) struct Scheduler {}
 

@@ -1,4 +1,4 @@
-//! `longshore status`: how jobs stand.
+//! `longshore status`: shows the state of jobs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,20 +16,20 @@ use crate::output::{Output, is_watched, job};
 use crate::services;
 use crate::settings::Settings;
 
-/// The time between two looks at all jobs.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The interval of the reads of all jobs.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Show how one job stands, or list the jobs that have not ended and those that ended last
+/// Show the state of a job, or list the active jobs and those that ended last
 #[derive(Args)]
 pub(crate) struct Status {
     /// The job's id
     #[arg(value_name = "JOB", value_parser = job_id)]
     job: Option<JobId>,
-    /// Go on showing it until the job ends, or without a job until Ctrl-C: a bar for each on a terminal, else a line
-    /// for each change of the job
+    /// Follow the job until it ends, or all jobs until Ctrl-C: with bars on a terminal, otherwise
+    /// with a line for each change of the job
     #[arg(long)]
     watch: bool,
-    /// How many of the jobs that have ended to list
+    /// The number of ended jobs to list
     #[arg(long, value_name = "N", default_value_t = 20, conflicts_with = "job")]
     finished: usize,
 }
@@ -45,7 +45,7 @@ impl Status {
             (Some(id), false) => {
                 let handle = jobs.job(id);
                 let summary = handle.summary().await;
-                let summary = summary.map_err(Failure::unless_on_its_way)?;
+                let summary = summary.map_err(Failure::or_not_admitted)?;
                 let recoveries = handle.recoveries().await?;
                 job::summary(output, &summary, &recoveries, &handle.reasons().await?)
             }
@@ -107,6 +107,6 @@ async fn watch_all(jobs: &Jobs) -> Result<(), Failure> {
         for job in active.iter().filter(|job| !job.state.is_terminal()) {
             shown.entry(job.id).or_insert_with(|| bars.add(job)).report(job);
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }

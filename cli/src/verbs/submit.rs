@@ -1,4 +1,4 @@
-//! `longshore submit`: brings a job in.
+//! `longshore submit`: submits a job to the fleet.
 
 use std::time::Duration;
 
@@ -15,21 +15,23 @@ use crate::output::{Output, job, results, talk};
 use crate::services::{self, CLOSE_WITHIN};
 use crate::settings::{Settings, parse_duration};
 
-/// How often it is looked into why a job does not begin.
+/// The interval of the checks why a job does not start.
 const EXPLAIN_EVERY: Duration = Duration::from_secs(1);
 
-/// Submit a job to the fleet; prints its id once a scheduler has accepted it
+/// Submit a job to the fleet and print its id when a scheduler has accepted it
+///
+/// Example: longshore submit --task thumbnail --files '/data/photos/*.jpg' --wait
 #[derive(Args)]
 pub(crate) struct Submit {
     #[command(flatten)]
     job: JobArguments,
-    /// Wait for the end and print what `longshore results` would print; exit code 1 if the job fails
+    /// Wait for the end of the job and print its results; exit code 1 if the job fails
     #[arg(long, conflicts_with = "detach")]
     wait: bool,
-    /// Don't wait for a scheduler either: return once RabbitMQ has the job
+    /// Don't wait for a scheduler: return when RabbitMQ has the job
     #[arg(long)]
     detach: bool,
-    /// How long to wait for a scheduler to accept the job
+    /// The longest wait for a scheduler to accept the job
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     within: Duration,
 }
@@ -70,7 +72,7 @@ impl Submit {
     }
 }
 
-/// Waits for the job's end, with a bar on a terminal. Says so when no worker can run it.
+/// Waits for the job's end, with a bar on a terminal. Reports if no worker can run the job.
 pub(crate) async fn watch(job: &Job) -> Result<JobSummary, Failure> {
     let bar = Bar::new();
     tokio::select! {
@@ -79,12 +81,12 @@ pub(crate) async fn watch(job: &Job) -> Result<JobSummary, Failure> {
     }
 }
 
-/// Tells why nothing of the job can run, each time that the reason is another one. Never ends.
+/// Reports why no subtask of the job can run, each time that the reasons change. Never ends.
 async fn explain(job: &Job, bar: &Bar) {
     let mut told = Vec::new();
     loop {
         tokio::time::sleep(EXPLAIN_EVERY).await;
-        // A ledger that does not answer is for whoever waits for the end.
+        // The task that waits for the end reports a ledger that does not answer.
         let Ok(reasons) = job.reasons().await else { continue };
         if reasons != told {
             for Reason { text, .. } in &reasons {

@@ -1,4 +1,4 @@
-//! `longshore worker`: runs subtasks for the fleet.
+//! `longshore worker`: runs a worker of the fleet.
 
 use std::time::Duration;
 
@@ -15,35 +15,38 @@ use crate::services::{self, Services};
 use crate::settings::{Flags, FleetFlags, Settings, WorkerFlags};
 use crate::supervisor;
 
-/// The name that RabbitMQ shows for it.
+/// The name of the connection in RabbitMQ.
 const NAME: &str = "longshore worker";
 
-/// How long a good-bye to RabbitMQ may take when somebody wants us gone.
-const AT_ONCE: Duration = Duration::from_millis(500);
+/// The longest wait for the close of the RabbitMQ connection after a second signal.
+const QUICK_CLOSE: Duration = Duration::from_millis(500);
 
 /// Run a worker until SIGTERM, SIGHUP or Ctrl-C
 ///
-/// The first signal drains it: nothing new starts, what runs may go on for --grace, the rest is handed back. A second
-/// one stops it at once. Waits for RabbitMQ and Redis while they are not there; gives up only if they refuse the login.
+/// The first signal drains the worker: no new subtask starts, running subtasks get --grace to end,
+/// and the rest is released to other workers. A second signal stops it at once. The worker waits
+/// while RabbitMQ or Redis is unavailable, and exits only if they refuse the login.
 ///
-/// The worker is a child of a process that watches it: when it crashes, its work goes on elsewhere at once with what the
-/// system said of the crash, and it is started anew.
+/// A supervisor process watches the worker: after a crash, other workers take over its work at
+/// once, and the supervisor records the cause and restarts the worker.
+///
+/// Example: longshore worker --slots 8 --queues default,gpu
 #[derive(Args)]
 pub(crate) struct Worker {
     #[command(flatten)]
     worker: WorkerFlags,
     #[command(flatten)]
     fleet: FleetFlags,
-    /// Run in one process, which nobody watches and starts anew
+    /// Run without a supervisor, which would restart the worker after a crash
     #[arg(long)]
     unsupervised: bool,
-    /// Know the task of the benchmark that keeps a core busy
+    /// Offer the tasks of the benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 impl Worker {
-    /// Of all layers.
+    /// Loads the settings from all layers.
     pub(crate) fn settings(&self, flags: &Flags) -> Result<Settings, Failure> {
         Settings::load(flags, &self.worker, &self.fleet, &environment())
     }
@@ -57,7 +60,7 @@ impl Worker {
         if !self.unsupervised {
             let Some(supervised) = longshore_worker::supervised().map_err(Failure::other)? else {
                 services::ledger(&settings)?;
-                return Err(supervisor::become_one());
+                return Err(supervisor::become_supervisor());
             };
             drain = supervised.drain.clone();
             worker = worker.supervised(supervised);
@@ -67,8 +70,8 @@ impl Worker {
         let services = Services::start(&settings, NAME)?;
         let outcome = work(worker, &services, &mut requests).await;
         if matches!(outcome, Err(Failure::Interrupted)) {
-            // "At once" leaves no time for a good-bye to a service that may not answer.
-            let _ = tokio::time::timeout(AT_ONCE, services.close()).await;
+            // The second signal leaves no time for a service that may not answer.
+            let _ = tokio::time::timeout(QUICK_CLOSE, services.close()).await;
         } else {
             services.close().await;
         }

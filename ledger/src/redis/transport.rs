@@ -110,6 +110,7 @@ pub(super) struct Transport {
 impl Transport {
     /// Connects when a connection is first needed.
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
+        longshore_tls::install_crypto_provider();
         let address = Address::parse(&config.url)?;
         let connections = Connections::new(&address, config).map_err(Error::BadUrl)?;
         let (response, connect) = (config.response_timeout, config.connect_timeout);

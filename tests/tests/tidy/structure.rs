@@ -6,8 +6,9 @@ use crate::extension;
 const LONGEST: usize = 600;
 
 /// Crates by layer; a crate may depend only on lower layers.
-const LAYERS: [(&str, u8); 12] = [
+const LAYERS: [(&str, u8); 13] = [
     ("protocol", 0),
+    ("tls", 0),
     ("broker", 1),
     ("ledger", 1),
     ("storage", 1),

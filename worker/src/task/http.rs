@@ -49,6 +49,7 @@ impl HttpTask {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(format!("http: `{url}`: use an http:// or https:// URL"));
         }
+        longshore_tls::install_crypto_provider();
         let mut builder =
             Client::builder().connect_timeout(CONNECT).redirect(Policy::custom(redirect));
         if url.scheme() == "http" {

@@ -1,4 +1,4 @@
-//! What a scenario stands on: the services, a fleet, a client, and jobs to give them.
+//! The testbed of a scenario: the services, a fleet, a client, and the jobs to submit.
 
 use std::time::{Duration, Instant};
 
@@ -7,23 +7,24 @@ use longshore_protocol::JobSummary;
 use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, Layout};
-use crate::processes::Watched;
+use crate::processes::MeasuredProcesses;
 use crate::services::Services;
 use crate::{Config, Error};
 
-/// The first job that tells how fast jobs of its kind go, times the scale; the smallest that is worth a run.
-const FIRST_LOOK: u64 = 2_000;
+/// The subtasks of the first calibration job, times the scale; also the fewest subtasks of a run.
+const FIRST_CALIBRATION: u64 = 2_000;
 
-/// A look shorter than this tells little.
+/// The shortest duration of a job from which the rate can be computed.
 const LONG_ENOUGH: Duration = Duration::from_millis(700);
 
-/// No job needs more subtasks to tell how fast it goes.
-const LARGEST_LOOK: u64 = 50_000_000;
+/// The most subtasks of a calibration job.
+const LARGEST_CALIBRATION: u64 = 50_000_000;
 
-/// How long the client may take to close its connection.
-const LEAVE_WITHIN: Duration = Duration::from_secs(1);
+/// The longest wait for the client to close its connection.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-pub(crate) struct Ground<'a> {
+/// A fleet in a namespace of its own, and a client for it.
+pub(crate) struct Testbed<'a> {
     pub(crate) config: &'a Config,
     pub(crate) services: &'a Services,
     pub(crate) namespace: String,
@@ -31,7 +32,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) client: Client,
 }
 
-impl<'a> Ground<'a> {
+impl<'a> Testbed<'a> {
+    /// Starts the fleet and connects the client.
     pub(crate) async fn prepare(
         config: &'a Config,
         services: &'a Services,
@@ -49,21 +51,21 @@ impl<'a> Ground<'a> {
         Ok(Self { config, services, namespace: namespace.to_owned(), fleet, client })
     }
 
-    /// Lets go of the servers, and asks the fleet to.
-    pub(crate) async fn leave(&mut self) {
-        self.client.broker().close(LEAVE_WITHIN).await;
+    /// Disconnects the client and stops the fleet.
+    pub(crate) async fn stop(&mut self) {
+        self.client.broker().close(CLOSE_TIMEOUT).await;
         self.fleet.stop().await;
     }
 
-    /// Whose time is measured, as far as they run on this machine.
-    pub(crate) fn watched(&self) -> Watched {
+    /// The processes of this host whose processor time is measured.
+    pub(crate) fn measured_processes(&self) -> MeasuredProcesses {
         let services =
             [("rabbitmq", self.services.rabbit_process), ("redis", self.services.redis_process)];
         let services = services.into_iter().filter_map(|(role, pid)| Some((role, pid?)));
         services.chain(self.fleet.processes()).chain([("client", std::process::id())]).collect()
     }
 
-    /// A duration times the scale.
+    /// A duration in seconds, times the scale.
     pub(crate) fn time(&self, seconds: f64) -> Duration {
         Duration::from_secs_f64(seconds * self.config.scale)
     }
@@ -73,7 +75,7 @@ impl<'a> Ground<'a> {
         ((full as f64 * self.config.scale) as u64).max(least)
     }
 
-    /// Submits the job and waits for its success; says what that took.
+    /// Submits a job and waits for its success; returns how long that took.
     pub(crate) async fn run(&self, document: &JobDocument) -> Result<(Job, Duration), Error> {
         let begun = Instant::now();
         let job = self.client.submit(document).await?;
@@ -81,35 +83,36 @@ impl<'a> Ground<'a> {
         Ok((job, begun.elapsed()))
     }
 
-    /// How many subtasks a job needs to last for about `seconds` of the scale, by larger and larger jobs. It warms the fleet
-    /// up as well.
+    /// Finds how many subtasks a job needs to last for about `seconds` times the scale, by jobs of
+    /// growing size. That warms up the fleet, too.
     pub(crate) async fn calibrate(
         &self,
         seconds: f64,
         document: impl Fn(u64) -> JobDocument,
     ) -> Result<u64, Error> {
         let enough = LONG_ENOUGH.min(self.time(seconds));
-        let first = self.size(FIRST_LOOK, 50);
+        let first = self.size(FIRST_CALIBRATION, 50);
         let mut size = first;
         loop {
             let (job, took) = self.run(&document(size)).await?;
             job.delete().await?;
             let wanted = size as f64 * self.time(seconds).as_secs_f64() / took.as_secs_f64();
-            if took >= enough || size >= LARGEST_LOOK {
+            if took >= enough || size >= LARGEST_CALIBRATION {
                 return Ok(round(wanted).max(first));
             }
-            size = round(wanted.min(size as f64 * 8.0)).clamp(size + 1, LARGEST_LOOK);
+            size = round(wanted.min(size as f64 * 8.0)).clamp(size + 1, LARGEST_CALIBRATION);
         }
     }
 }
 
-/// Two digits are enough, and read better.
+/// Rounds to two significant digits, which are easier to read.
 fn round(value: f64) -> u64 {
     let digits = 10f64.powf((value.max(1.0).log10().floor() - 1.0).max(0.0));
     ((value / digits).round() * digits) as u64
 }
 
-/// A job over a range: `extra` holds further fields of the document. An hour after its end Redis forgets it in any case.
+/// A job over a range; `extra` holds further fields of the document. Redis removes the job an hour
+/// after its end, should the benchmark not do so.
 pub(crate) fn job(task: &str, subtasks: u64, extra: &Value) -> JobDocument {
     let mut document = json!({
         "task": task,
@@ -121,7 +124,7 @@ pub(crate) fn job(task: &str, subtasks: u64, extra: &Value) -> JobDocument {
     JobDocument::parse(document.to_string().as_bytes()).expect("a document of our own is good")
 }
 
-/// What is measured of a job that did not succeed means nothing.
+/// Fails unless the job succeeded, because figures of a failed job mean nothing.
 pub(crate) fn succeeded(summary: &JobSummary) -> Result<(), Error> {
     if summary.state.is_success() && summary.counts.done == summary.counts.total {
         return Ok(());

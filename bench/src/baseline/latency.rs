@@ -1,4 +1,5 @@
-//! The least that a durable subtask can take: publish, its confirm and its delivery, one write to Redis, acknowledge.
+//! The least time that a durable subtask can take: a publish, its confirm, its delivery, one write
+//! to Redis, and the acknowledgement.
 
 use std::time::{Duration, Instant};
 
@@ -10,17 +11,18 @@ use crate::Error;
 use crate::report::percentile;
 use crate::services::{Services, close};
 
-/// Rounds that are not counted.
+/// The number of first rounds that are not counted.
 const WARM_UP: usize = 50;
 
-/// Median and 99th percentile in milliseconds, one message after another through a quorum queue.
-pub(super) async fn latency(
+/// Measures the median and the 99th percentile, in milliseconds, of messages that go one by one
+/// through a quorum queue.
+pub(super) async fn measure(
     services: &Services,
     namespace: &str,
     time: Duration,
 ) -> Result<(f64, f64), Error> {
-    let name = format!("{namespace}.yardstick.floor");
-    let key = format!("{namespace}:yardstick");
+    let name = format!("{namespace}.baseline.latency");
+    let key = format!("{namespace}:baseline");
     let (publishing, consuming) = (services.rabbit().await?, services.rabbit().await?);
     let publisher = confirming(publishing.create_channel().await?).await?;
     let channel = consuming.create_channel().await?;

@@ -1,4 +1,5 @@
-//! One queue: 120 bytes, persistent, confirmed, published and consumed at once, acknowledged one by one.
+//! The throughput of one queue: persistent messages of 120 bytes, published with confirms and
+//! consumed at the same time, acknowledged one by one.
 
 use std::time::{Duration, Instant};
 
@@ -15,25 +16,25 @@ use tokio::sync::oneshot;
 use crate::Error;
 use crate::services::{Services, close};
 
-/// As long as a chunk message.
+/// The body of a message, as long as a chunk message.
 pub(super) const MESSAGE: [u8; 120] = [b'x'; 120];
 
-/// Publishes that wait for their confirm.
+/// The number of publishes that wait for their confirm.
 const IN_FLIGHT: usize = 1_000;
 
-/// Deliveries that wait for their acknowledgement.
+/// The number of deliveries that wait for their acknowledgement.
 const PREFETCH: u16 = 1_000;
 
 const PERSISTENT: u8 = 2;
 
-/// Messages a second, from the first publish to the last acknowledgement.
+/// Measures messages per second, from the first publish to the last acknowledgement.
 pub(super) async fn through(
     services: &Services,
     namespace: &str,
     kind: &str,
     time: Duration,
 ) -> Result<f64, Error> {
-    let name = format!("{namespace}.yardstick.{kind}");
+    let name = format!("{namespace}.baseline.{kind}");
     let (publishing, consuming) = (services.rabbit().await?, services.rabbit().await?);
     let publisher = confirming(publishing.create_channel().await?).await?;
     let channel = consuming.create_channel().await?;
@@ -43,12 +44,12 @@ pub(super) async fn through(
     let begun = Instant::now();
     let acknowledging = tokio::spawn(acknowledge(consumer, published));
     let sent = publish(&publisher, &name, time).await;
-    // A publish that failed leaves the consumer with nothing to wait for.
+    // After a failed publish this tells the consumer to expect no messages.
     let _ = sender.send(sent.as_ref().copied().unwrap_or_default());
     let acknowledged = acknowledging.await.map_err(std::io::Error::other)?;
     let seconds = begun.elapsed().as_secs_f64();
     let count = sent?;
-    // Kept: a consumer that is dropped cancels itself, which is one more thing to go wrong while the queue goes.
+    // The consumer is kept: dropping it would cancel it while its queue is deleted.
     let _consumer = acknowledged?;
     channel.queue_delete(name.into(), QueueDeleteOptions::default()).await?;
     close([publishing, consuming]).await;
@@ -78,18 +79,18 @@ pub(super) async fn confirming(channel: Channel) -> Result<Channel, Error> {
     Ok(channel)
 }
 
-/// Publishes one message; comes back with its confirm.
+/// Publishes one message and waits for its confirm.
 pub(super) async fn publish_one(channel: &Channel, name: &str) -> Result<(), Error> {
     let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
     let options = BasicPublishOptions { mandatory: true, immediate: false };
     let confirm = channel.basic_publish("".into(), name.into(), options, &MESSAGE, properties);
     match confirm.await?.await? {
         Confirmation::Ack(None) => Ok(()),
-        _ => Err(Error::Unexpected("RabbitMQ did not take a message of the yardstick".into())),
+        _ => Err(Error::Unexpected("RabbitMQ did not confirm a message of a baseline".into())),
     }
 }
 
-/// Publishes for so long; comes back when all is confirmed, with the number of messages.
+/// Publishes for `time`, waits until everything is confirmed, and returns the number of messages.
 async fn publish(channel: &Channel, name: &str, time: Duration) -> Result<u64, Error> {
     let begun = Instant::now();
     let (mut count, mut flights) = (0, FuturesUnordered::new());
@@ -108,7 +109,8 @@ async fn publish(channel: &Channel, name: &str, time: Duration) -> Result<u64, E
     Ok(count)
 }
 
-/// Acknowledges one by one until as many have come as `published` says in the end; gives the consumer back.
+/// Acknowledges deliveries one by one until their number is what `published` finally tells; returns
+/// the consumer.
 async fn acknowledge(
     mut consumer: Consumer,
     mut published: oneshot::Receiver<u64>,

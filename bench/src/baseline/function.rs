@@ -1,4 +1,4 @@
-//! A small function of Redis that writes: a check, a bit, a counter.
+//! A small Redis function that writes: a check, a bit and a counter.
 
 use std::time::{Duration, Instant};
 
@@ -9,13 +9,14 @@ use redis::{RedisError, cmd};
 use crate::Error;
 use crate::services::Services;
 
-/// Each has its requests written together, as far as they come together.
+/// The number of connections. Each writes together the requests that arrive together.
 const CONNECTIONS: usize = 4;
 
-/// Requests in flight on each.
+/// The number of requests in flight on each connection.
 const IN_FLIGHT: usize = 64;
 
-/// `NAME` stands for one that nobody else has: the names of libraries are the server's.
+/// The library of the function. `NAME` is replaced by a unique name, because the names of libraries
+/// are shared by all clients of the server.
 const LIBRARY: &str = "#!lua name=NAME
 redis.register_function('NAME', function(keys, args)
   if redis.call('SETBIT', keys[1], args[1], 1) == 1 then return 0 end
@@ -23,17 +24,17 @@ redis.register_function('NAME', function(keys, args)
 end)
 ";
 
-/// Calls a second.
+/// Measures the calls per second.
 pub(super) async fn calls(
     services: &Services,
     namespace: &str,
     time: Duration,
 ) -> Result<f64, Error> {
     let name = namespace.replace('-', "_");
-    let mut questions = services.questions.clone();
+    let mut queries = services.queries.clone();
     let mut load = cmd("FUNCTION");
     load.arg("LOAD").arg("REPLACE").arg(LIBRARY.replace("NAME", &name));
-    load.query_async::<()>(&mut questions).await?;
+    load.query_async::<()>(&mut queries).await?;
     let mut connections = Vec::new();
     for _ in 0..CONNECTIONS {
         connections.push(services.redis().await?);
@@ -44,7 +45,7 @@ pub(super) async fn calls(
     });
     let counts = try_join_all(callers).await;
     let seconds = begun.elapsed().as_secs_f64();
-    cmd("FUNCTION").arg("DELETE").arg(&name).query_async::<()>(&mut questions).await?;
+    cmd("FUNCTION").arg("DELETE").arg(&name).query_async::<()>(&mut queries).await?;
     Ok(counts?.into_iter().sum::<u64>() as f64 / seconds)
 }
 
@@ -58,7 +59,7 @@ async fn call(
     let (bits, counts) = (format!("{namespace}:bits"), format!("{namespace}:counts"));
     let (begun, mut count) = (Instant::now(), 0);
     while begun.elapsed() < time {
-        // Bits of its own, within the million that all callers share.
+        // Each caller sets bits of its own within one million bits that all callers share.
         let bit = (count * (CONNECTIONS * IN_FLIGHT) as u64 + caller as u64) % 1_000_000;
         let mut function = cmd("FCALL");
         function.arg(name).arg(2).arg(&bits).arg(&counts).arg(bit);

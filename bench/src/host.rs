@@ -1,24 +1,24 @@
-//! The machine, as far as it explains the figures.
+//! The host on which the benchmark runs: processor, memory, load.
 
 use serde::Serialize;
 
-/// What was measured on.
+/// The host, as far as it explains the figures.
 #[derive(Clone, Debug, Serialize)]
-pub struct Machine {
-    /// Cores that this process may use.
+pub struct Host {
+    /// The number of cores that this process may use.
     pub cores: usize,
-    /// What the processor calls itself.
+    /// The model name of the processor.
     pub processor: String,
-    /// The kernel.
+    /// The version of the kernel.
     pub kernel: String,
-    /// Memory, in bytes.
+    /// The memory, in bytes.
     pub memory: u64,
-    /// The load average over the last minute, before anything was started.
+    /// The load average of the last minute before the benchmark.
     pub load: f64,
 }
 
-impl Machine {
-    /// The one that this process runs on.
+impl Host {
+    /// Describes the host on which this process runs.
     pub fn this() -> Self {
         let processor = read("/proc/cpuinfo").lines().find_map(|line| {
             let (name, value) = line.split_once(':')?;
@@ -34,25 +34,25 @@ impl Machine {
     }
 }
 
-/// Cores that this process may use.
+/// The number of cores that this process may use.
 pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The load average over the last minute.
+/// The load average of the last minute.
 pub(crate) fn load() -> f64 {
     let text = read("/proc/loadavg");
     text.split_ascii_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or_default()
 }
 
-/// A field like `VmRSS:  1234 kB`, in bytes.
+/// Reads a field like `VmRSS:  1234 kB`, in bytes.
 pub(crate) fn kib_field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     let kib: u64 = line.split_ascii_whitespace().next()?.parse().ok()?;
     Some(kib * 1024)
 }
 
-/// What a file of the kernel's says; nothing where there is none.
+/// Reads a file of the kernel; empty if there is no such file.
 pub(crate) fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
