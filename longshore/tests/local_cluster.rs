@@ -12,7 +12,11 @@ use longshore::{
 fn worker() -> Result<Worker, Error> {
     Worker::builder()
         .task("half", |_: Context, n: u64| async move {
-            if n.is_multiple_of(2) { Ok(n / 2) } else { Err(TaskError::permanent(format!("{n} is odd"))) }
+            if n.is_multiple_of(2) {
+                Ok(n / 2)
+            } else {
+                Err(TaskError::permanent(format!("{n} is odd")))
+            }
         })
         .blocking_task("scale", |context: Context, n: u64| {
             TaskResult::Ok(n * context.params::<u64>()?)

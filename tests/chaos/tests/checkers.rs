@@ -97,7 +97,7 @@ fn a_sound_history_has_no_violations() {
 #[test]
 fn c1_a_confirmed_job_that_has_not_ended_or_is_gone() {
     caught("C1", "was confirmed and is running", |_, reported| {
-        job(reported).state = "running".into()
+        job(reported).state = "running".into();
     });
     caught("C1", "is unknown", |_, reported| reported.clear());
     let (mut history, _) = sound(MARK);
@@ -116,7 +116,7 @@ fn c2_a_subtask_that_is_counted_and_never_ran() {
 #[test]
 fn c2_counts_that_are_short_doubled_or_unbalanced() {
     caught("C2", "(200, 199, 0, 0) instead of (200, 200, 0, 0)", |_, reported| {
-        job(reported).done -= 1
+        job(reported).done -= 1;
     });
     caught("C2", "(200, 201, 0, 0)", |_, reported| job(reported).done += 1);
     caught("C2", "(200, 199, 1, 0)", |_, reported| {
@@ -148,7 +148,7 @@ fn c3_results_of_a_worker_that_never_ended_the_subtask() {
 #[test]
 fn c4_a_job_or_a_subtask_that_was_not_submitted() {
     caught("C4", "it was not submitted", |_, reported| {
-        drop(reported.insert(UNSUBMITTED, ReportedJob::default()))
+        drop(reported.insert(UNSUBMITTED, ReportedJob::default()));
     });
     caught("C4", "it was not submitted", |history, _| history.marks.push(mark(UNSUBMITTED, 0)));
     caught("C4", "subtask 200 ran and does not exist", |history, _| {
