@@ -81,7 +81,7 @@ mod tests {
         };
         let said = "LONGSHORE_SLOT: no such setting; did you mean LONGSHORE_SLOTS?";
         assert_eq!(check("LONGSHORE_SLOT"), Err(said.to_owned()));
-        for near in ["LONGSHORE_QUEUE", "LONGSHORE_AMQP_URI", "LONGSHORE_HEART_BEAT"] {
+        for near in ["LONGSHORE_QUEUE", "LONGSHORE_AMQP_URI", "LONGSHORE_HEARTBEATS"] {
             assert!(check(near).is_err(), "{near}");
         }
         for foreign in [

@@ -1,6 +1,6 @@
 //! Waits for Ctrl-C, SIGTERM and SIGHUP.
 
-use longshore_worker::heeds_hangup;
+use longshore_worker::stops_on_hangup;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::Failure;
@@ -22,7 +22,7 @@ impl Interrupts {
         Ok(Self {
             interrupt: follow(SignalKind::interrupt())?,
             terminate: follow(SignalKind::terminate())?,
-            hangup: heeds_hangup().then(|| follow(SignalKind::hangup())).transpose()?,
+            hangup: stops_on_hangup().then(|| follow(SignalKind::hangup())).transpose()?,
         })
     }
 

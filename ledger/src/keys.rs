@@ -80,27 +80,30 @@ impl Keys {
         self.part(job, "due")
     }
 
-    /// String: when the job was deleted, ms. Outlives the others for an hour, so that nobody takes the job for lost.
+    /// String: when the job was deleted, ms. Outlives the others for an hour, so that nobody takes
+    /// the job for lost.
     pub fn deleted(&self, job: JobId) -> String {
         self.part(job, "deleted")
     }
 
-    /// String: why the job, which is not known yet, can't be judged. Expires by itself.
+    /// String: why the job, which is not admitted yet, can't be validated. Expires by itself.
     pub fn postponed(&self, job: JobId) -> String {
         self.part(job, "postponed")
     }
 
-    /// Hash: worker -> when it said last that it can't go on, ms, and why. Expires by itself.
+    /// Hash: worker -> the time of its last report that it can't go on, ms, and the reason. Expires
+    /// by itself.
     pub fn stalls(&self, job: JobId) -> String {
         self.part(job, "stalls")
     }
 
-    /// String: when somebody cancelled the job, which is not known yet, ms. Expires by itself.
+    /// String: when the job was cancelled before its admission, ms. Expires by itself.
     pub fn cancel(&self, job: JobId) -> String {
         self.part(job, "cancel")
     }
 
-    /// All keys of a job that there is, in the order in which the functions that touch them all declare them.
+    /// All keys of a job that there is, in the order in which the functions that touch them all
+    /// declare them.
     pub fn all_of_job(&self, job: JobId) -> [String; 12] {
         [
             self.job(job),
@@ -133,7 +136,8 @@ impl Keys {
         self.name("jobs:expiring")
     }
 
-    /// Hash: how far the ledger's time is from that of the server, ms, where the server's clock jumped.
+    /// Hash: how far the ledger's time is from that of the server, ms, where the server's clock
+    /// jumped.
     pub fn clock(&self) -> String {
         self.name("clock")
     }
@@ -143,7 +147,8 @@ impl Keys {
         self.name("nodes")
     }
 
-    /// Sorted set: node -> the number of its last change, which grows from one to the next. In the slot of [`Self::nodes`].
+    /// Sorted set: node -> the number of its last change, which grows from one to the next. In the
+    /// slot of [`Self::nodes`].
     pub fn node_changes(&self) -> String {
         format!("{}:{{{}}}:changes", self.namespace, self.nodes())
     }
@@ -153,12 +158,12 @@ impl Keys {
         format!("{}:{{{}}}:lost:{node}", self.namespace, self.nodes())
     }
 
-    /// Hash: what the node said of itself last.
+    /// Hash: the node's last description of itself.
     pub fn node(&self, node: &NodeId) -> String {
         format!("{}:node:{node}", self.namespace)
     }
 
-    /// Sorted set: scheduler -> last sign of life, ms.
+    /// Sorted set: scheduler -> last heartbeat, ms.
     pub fn schedulers(&self) -> String {
         self.name("schedulers")
     }
@@ -178,9 +183,9 @@ impl Keys {
         self.name("events")
     }
 
-    /// Channel (pub/sub): the hints that concern an audience.
-    pub fn events_for(&self, audience: Topic) -> String {
-        self.name(match audience {
+    /// Channel (pub/sub): the hints of a topic.
+    pub fn events_for(&self, topic: Topic) -> String {
+        self.name(match topic {
             Topic::Clients => "events:clients",
             Topic::Schedulers => "events:schedulers",
             Topic::Workers => "events:workers",

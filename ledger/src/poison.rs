@@ -1,27 +1,30 @@
-//! Which subtask kills the nodes that run it: suspicion, cutting and the verdict, pure.
+//! Finds the subtask that kills the nodes that run it: suspicion, cutting and the verdict. Pure.
 //!
-//! A node's death tells that one of the subtasks that it held may be guilty, not which, nor whether any is. So every chunk
-//! that it held carries the death as evidence. A chunk with [`SUSPECT`] deaths or more is a *suspect*: each further death
-//! cuts it, its parts inherit the evidence, a node holds no two suspects of a job at a time, and whoever runs one commits
-//! after every subtask. A subtask that stands alone in such a chunk and kills three nodes is guilty.
+//! The death of a node shows that one of the subtasks that it held may be the cause, not which one.
+//! So every chunk that the node held records the death as evidence. A chunk with [`SUSPECT`] deaths
+//! or more is a *suspect*: each further death cuts it, its parts inherit the evidence, a node holds
+//! only one suspect of a job at a time, and a worker commits after every subtask of a suspect. A
+//! subtask that is alone in a suspect and kills three nodes is given up.
 //!
-//! `cut` is chosen so that a guilty subtask costs at most [`MOST_DEATHS`] nodes, whatever the size of the chunk and
-//! wherever in it the subtask is: two deaths raise the suspicion, four cuts leave the subtask alone, of which the first
-//! comes with the second death, and three more deaths give the verdict. `lua/_poison.lua` is the same for Redis.
-//! Deliberately absent: subtasks' own failures, which have counters of their own.
+//! `cut` is chosen so that a guilty subtask costs at most [`MOST_DEATHS`] nodes, whatever the size
+//! of the chunk and wherever the subtask is in it: two deaths make the chunk a suspect, four cuts
+//! leave the subtask alone (the first cut comes with the second death), and three more deaths give
+//! the verdict. `lua/_poison.lua` does the same for Redis.
+//!
+//! Deliberately absent: the failures of subtasks, which have counters of their own.
 
 use std::iter::once;
 use std::ops::Range;
 
 use longshore_protocol::Death;
 
-/// From so many deaths on a chunk is a suspect.
+/// The number of deaths from which a chunk is a suspect.
 pub const SUSPECT: u32 = 2;
 
-/// After so many cuts every part is a single subtask.
+/// The number of cuts after which every part is a single subtask.
 const CUTS: u32 = 4;
 
-/// A subtask that killed so many nodes as a suspect of its own is given up.
+/// The number of nodes that a subtask kills, alone in a suspect, before it is given up.
 const VERDICT: usize = 3;
 
 /// The most nodes that one guilty subtask kills: 8.
@@ -29,8 +32,8 @@ pub const MOST_DEATHS: u32 = SUSPECT + (CUTS - 1) + VERDICT as u32;
 
 /// The parts of a chunk that another node died of; the evidence counts that death.
 ///
-/// The first part is the first subtask, since with care it is the one that ran. The rest is cut evenly, into as few parts
-/// as do: with n cuts left, the n-th root of its length.
+/// The first part is the first subtask, since with care it is the one that ran. The rest is cut
+/// evenly, into as few parts as do: with n cuts left, the n-th root of its length.
 pub(crate) fn cut(range: Range<u64>, crashes: u32) -> Vec<Range<u64>> {
     let rest = range.start + 1..range.end;
     let cuts_left = (SUSPECT + CUTS).saturating_sub(crashes).max(1);
@@ -43,7 +46,8 @@ pub(crate) fn cut(range: Range<u64>, crashes: u32) -> Vec<Range<u64>> {
     bounds.windows(2).map(|pair| pair[0]..pair[1]).collect()
 }
 
-/// The deaths that count against the subtask of a chunk of one: those in which it was a suspect of its own.
+/// The deaths that count against the subtask of a chunk of one: those in which it was a suspect of
+/// its own.
 fn alone(deaths: &[Death]) -> impl Iterator<Item = &Death> {
     deaths.iter().skip(SUSPECT as usize).filter(|death| death.among == 1)
 }
@@ -111,7 +115,8 @@ mod tests {
     }
 
     proptest! {
-        /// However much of a chunk is settled before each death, and whichever part the guilty subtask is in.
+        /// However much of a chunk is settled before each death, and whichever part the guilty
+        /// subtask is in.
         #[test]
         fn every_chunk_is_down_to_its_guilty_subtask_in_time(
             length in prop_oneof![1..20_000u64, 1..(1u64 << 32)],

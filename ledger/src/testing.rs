@@ -133,7 +133,10 @@ macro_rules! operations {
 
         #[async_trait]
         impl<I: Interceptor> Ledger for Intercepted<I> {
-            $(async fn $name(&self, $($arg: $($value)? $(&$borrowed)?),*) -> Result<$answer, $error> {
+            $(async fn $name(
+                &self,
+                $($arg: $($value)? $(&$borrowed)?),*
+            ) -> Result<$answer, $error> {
                 let operation = Operation::$variant($($arg.to_owned()),*);
                 match self.0.intercept(operation).await.map_err($error::narrow)? {
                     Answer::$variant(answer) => Ok(answer),

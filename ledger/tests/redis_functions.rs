@@ -341,7 +341,7 @@ async fn the_documented_minimal_rights_are_sufficient() {
     assert!(missing.to_string().contains("may not load it"), "{missing}");
     // A ledger of an administrator, as the scheduler has.
     connect(&redis.url()).load_functions().await.expect("loaded");
-    // The refused job stands on the active list until somebody finds that it is not there.
+    // The refused job stands on the active list until a sweep finds that it is not there.
     ledger.archive(job(9)).await.expect("off the list");
     run_job(&ledger, job(1)).await;
     ledger.delete(job(1)).await.expect("deleted");
@@ -375,7 +375,7 @@ async fn the_documented_minimal_rights_are_sufficient() {
         .await
         .expect("signed in");
     assert!(
-        signed_in[0].connections.as_deref().is_some_and(|heart| heart.contains(' ')),
+        signed_in[0].connections.as_deref().is_some_and(|connections| connections.contains(' ')),
         "and its server"
     );
     ledger.deregister_scheduler(&scheduler).await.expect("signed out");

@@ -66,37 +66,37 @@ async fn workers(ledger: &Arc<dyn Ledger>) -> Vec<ProcessConnections> {
 /// A scheduler's connection watch.
 struct Watch {
     ledger: Arc<dyn Ledger>,
-    hearts: Box<dyn ConnectionWatch>,
+    watch: Box<dyn ConnectionWatch>,
 }
 
 impl Watch {
     fn start(ledger: &Arc<dyn Ledger>) -> Self {
-        Self { ledger: ledger.clone(), hearts: ledger.connection_watch() }
+        Self { ledger: ledger.clone(), watch: ledger.connection_watch() }
     }
 
-    async fn severed(&mut self) -> Vec<String> {
+    async fn disconnected(&mut self) -> Vec<String> {
         let workers = workers(&self.ledger).await;
-        self.severed_of(&workers).await
+        self.disconnected_of(&workers).await
     }
 
-    async fn severed_of(&mut self, hearts: &[ProcessConnections]) -> Vec<String> {
-        let severed = self.hearts.disconnected(hearts).await.expect("an answer");
+    async fn disconnected_of(&mut self, registered: &[ProcessConnections]) -> Vec<String> {
+        let disconnected = self.watch.disconnected(registered).await.expect("an answer");
         let name = |process: Process| match process {
             Process::Worker(node) => node.to_string(),
             Process::Scheduler(scheduler) => scheduler.to_string(),
         };
-        severed.into_iter().map(name).collect()
+        disconnected.into_iter().map(name).collect()
     }
 
     /// Redis notices the end of a connection soon, but not at once.
-    async fn until_severed(&mut self, expected: &[&str]) {
+    async fn until_disconnected(&mut self, expected: &[&str]) {
         let wait = async {
-            while self.severed().await != expected {
+            while self.disconnected().await != expected {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         let waited = tokio::time::timeout(LONG, wait).await;
-        waited.unwrap_or_else(|_| panic!("{expected:?} severed within {LONG:?}"));
+        waited.unwrap_or_else(|_| panic!("{expected:?} disconnected within {LONG:?}"));
     }
 }
 
@@ -104,14 +104,14 @@ impl Watch {
 async fn a_death_is_seen(url: &str) {
     let ledger = connect(url);
     let mut watch = Watch::start(&ledger);
-    assert_eq!(watch.severed().await, [""; 0], "nobody is there yet");
+    assert_eq!(watch.disconnected().await, [""; 0], "nobody is there yet");
     let dying = Worker::start(&ledger, "dying").await;
     let mut living = Worker::start(&ledger, "living").await;
-    assert_eq!(watch.severed().await, [""; 0]);
+    assert_eq!(watch.disconnected().await, [""; 0]);
     drop(dying);
-    watch.until_severed(&["dying"]).await;
+    watch.until_disconnected(&["dying"]).await;
     living.beat().await;
-    assert_eq!(watch.severed().await, ["dying"], "it is told for as long as it stays so");
+    assert_eq!(watch.disconnected().await, ["dying"], "it is told for as long as it stays so");
     ledger
         .declare_lost(&DeclareLostParams::new(
             NodeId::new("dying"),
@@ -120,7 +120,7 @@ async fn a_death_is_seen(url: &str) {
         ))
         .await
         .expect("forgotten");
-    assert_eq!(watch.severed().await, [""; 0]);
+    assert_eq!(watch.disconnected().await, [""; 0]);
 }
 
 #[tokio::test]
@@ -148,19 +148,23 @@ async fn the_end_of_all_connections_to_a_running_server_is_no_death() {
     let mut worker = Worker::start(&ledger, "worker").await;
     let mut watch = Watch::start(&ledger);
     let before = workers(&ledger).await;
-    assert_eq!(watch.severed_of(&before).await, [""; 0]);
+    assert_eq!(watch.disconnected_of(&before).await, [""; 0]);
     for kind in ["pubsub", "normal"] {
         redis.call(&["CLIENT", "KILL", "TYPE", kind]);
     }
-    let broken = watch.hearts.disconnected(&before).await;
+    let broken = watch.watch.disconnected(&before).await;
     assert!(broken.is_err(), "its own connection is gone as well: {broken:?}");
     for _ in 0..3 {
-        assert_eq!(watch.severed_of(&before).await, [""; 0], "the worker is about to replace it");
+        assert_eq!(
+            watch.disconnected_of(&before).await,
+            [""; 0],
+            "the worker is about to replace it"
+        );
     }
     worker.replace_connection().await;
-    assert_eq!(watch.severed().await, [""; 0]);
+    assert_eq!(watch.disconnected().await, [""; 0]);
     drop(worker);
-    watch.until_severed(&["worker"]).await;
+    watch.until_disconnected(&["worker"]).await;
 }
 
 #[tokio::test]
@@ -185,23 +189,23 @@ async fn the_death_of_a_scheduler_is_seen_like_that_of_a_worker() {
     let _worker = Worker::start(&watching, "worker").await;
     let all = [attend().await, workers(&watching).await].concat();
     assert_eq!(all.len(), 3);
-    assert_eq!(watch.severed_of(&all).await, [""; 0]);
+    assert_eq!(watch.disconnected_of(&all).await, [""; 0]);
     drop((follows, dying));
     let wait = async {
-        while watch.severed_of(&all).await != ["other"] {
+        while watch.disconnected_of(&all).await != ["other"] {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(LONG, wait).await.expect("its death is seen");
     watching.deregister_scheduler(&other).await.expect("it is said to be gone");
-    assert_eq!(watch.severed_of(&all).await, [""; 0], "nothing is registered any more");
+    assert_eq!(watch.disconnected_of(&all).await, [""; 0], "nothing is registered any more");
     assert_eq!(attend().await.len(), 1);
 }
 
 /// Cuts all connections that a process registered.
-fn cut(redis: &Redis, heart: &ProcessConnections) {
-    let heart = heart.connections.as_deref().expect("connections are registered");
-    let names = heart.split(' ').next().expect("a word").split(',');
+fn cut(redis: &Redis, process: &ProcessConnections) {
+    let registered = process.connections.as_deref().expect("connections are registered");
+    let names = registered.split(' ').next().expect("a word").split(',');
     for id in names.filter_map(|name| name.split('@').next()) {
         redis.call(&["CLIENT", "KILL", "ID", id]);
     }
@@ -212,10 +216,10 @@ async fn one_lost_connection_is_no_death() {
     let redis = Redis::start();
     let ledger = connect(&redis.url());
     let (mut watch, mut worker) = (Watch::start(&ledger), Worker::start(&ledger, "n").await);
-    assert_eq!(watch.severed().await, [""; 0]);
+    assert_eq!(watch.disconnected().await, [""; 0]);
     redis.call(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     for _ in 0..20 {
-        assert_eq!(watch.severed().await, [""; 0], "it beats on another connection");
+        assert_eq!(watch.disconnected().await, [""; 0], "it beats on another connection");
     }
     worker.replace_connection().await;
     let all = workers(&ledger).await;
@@ -224,13 +228,13 @@ async fn one_lost_connection_is_no_death() {
     let beating = name.split([',', ' ']).nth(1).expect("two connections");
     redis.call(&["CLIENT", "KILL", "ID", beating.split('@').next().expect("a number")]);
     for _ in 0..20 {
-        assert_eq!(watch.severed().await, [""; 0], "it follows the hints");
+        assert_eq!(watch.disconnected().await, [""; 0], "it follows the hints");
     }
     worker.beat().await;
     worker.beat().await;
     assert_ne!(workers(&ledger).await[0].connections.as_deref(), Some(name.as_str()));
     drop(worker);
-    watch.until_severed(&["n"]).await;
+    watch.until_disconnected(&["n"]).await;
 }
 
 #[tokio::test]
@@ -238,13 +242,13 @@ async fn replaced_connections_are_no_death() {
     let redis = Redis::start();
     let ledger = connect(&redis.url());
     let (mut watch, mut worker) = (Watch::start(&ledger), Worker::start(&ledger, "n").await);
-    assert_eq!(watch.severed().await, [""; 0]);
+    assert_eq!(watch.disconnected().await, [""; 0]);
     cut(&redis, &workers(&ledger).await[0]);
-    watch.until_severed(&["n"]).await;
+    watch.until_disconnected(&["n"]).await;
     worker.replace_connection().await;
-    assert_eq!(watch.severed().await, [""; 0]);
+    assert_eq!(watch.disconnected().await, [""; 0]);
     drop(worker);
-    watch.until_severed(&["n"]).await;
+    watch.until_disconnected(&["n"]).await;
 }
 
 #[tokio::test]
@@ -269,10 +273,10 @@ async fn a_watch_with_an_old_list_reads_again_before_it_reports_a_death() {
     let ledger = connect(&redis.url());
     let (mut watch, mut worker) = (Watch::start(&ledger), Worker::start(&ledger, "n").await);
     let before = workers(&ledger).await;
-    assert_eq!(watch.hearts.disconnected(&before).await.expect("an answer"), []);
+    assert_eq!(watch.watch.disconnected(&before).await.expect("an answer"), []);
     cut(&redis, &before[0]);
     worker.replace_connection().await;
-    assert_eq!(watch.hearts.disconnected(&before).await.expect("an answer"), []);
+    assert_eq!(watch.watch.disconnected(&before).await.expect("an answer"), []);
 }
 
 /// As after all processes were killed together, and a scheduler is the first that starts again.
@@ -282,7 +286,7 @@ async fn a_death_before_the_first_look_is_known_by_the_run_id_of_the_server() {
     let ledger = connect(&redis.url());
     drop(Worker::start(&ledger, "early").await);
     let mut watch = Watch::start(&ledger);
-    watch.until_severed(&["early"]).await;
+    watch.until_disconnected(&["early"]).await;
     redis.kill9();
     redis.restart();
     // To another server nobody has said anything yet.
@@ -291,7 +295,7 @@ async fn a_death_before_the_first_look_is_known_by_the_run_id_of_the_server() {
     tokio::time::timeout(LONG, is_back).await.expect("Redis is back");
     assert_eq!(workers(&ledger).await.len(), 1, "it is still on the list");
     for _ in 0..5 {
-        assert_eq!(watch.severed().await, [""; 0]);
+        assert_eq!(watch.disconnected().await, [""; 0]);
     }
 }
 
@@ -303,7 +307,7 @@ async fn without_the_run_id_a_connection_that_was_never_seen_is_no_death() {
     drop(Worker::start(&ledger, "early").await);
     let mut watch = Watch::start(&ledger);
     for _ in 0..5 {
-        assert_eq!(watch.severed().await, [""; 0]);
+        assert_eq!(watch.disconnected().await, [""; 0]);
     }
 }
 
@@ -312,13 +316,13 @@ async fn a_worker_that_dies_between_two_looks_is_reported() {
     let redis = Redis::start();
     let ledger = connect(&redis.url());
     let mut watch = Watch::start(&ledger);
-    assert_eq!(watch.severed().await, [""; 0]);
+    assert_eq!(watch.disconnected().await, [""; 0]);
     // The beat has to come a millisecond after the connection, which is what the clock can tell.
     let connected_by = ledger.now().await.expect("a time");
     let later = async { while ledger.now().await.expect("a time") <= connected_by {} };
     tokio::time::timeout(LONG, later).await.expect("the ledger's clock goes on");
     drop(Worker::start(&ledger, "early").await);
-    watch.until_severed(&["early"]).await;
+    watch.until_disconnected(&["early"]).await;
 }
 
 #[tokio::test]
@@ -326,24 +330,24 @@ async fn a_restart_of_redis_is_no_death() {
     let mut redis = Redis::start();
     let ledger = connect(&redis.url());
     let (mut watch, mut worker) = (Watch::start(&ledger), Worker::start(&ledger, "n").await);
-    assert_eq!(watch.severed().await, [""; 0]);
+    assert_eq!(watch.disconnected().await, [""; 0]);
     let registered = workers(&ledger).await;
     redis.kill9();
-    assert!(watch.hearts.disconnected(&registered).await.is_err(), "nothing is known");
+    assert!(watch.watch.disconnected(&registered).await.is_err(), "nothing is known");
     redis.restart();
     // The worker has not come back yet, but what is known of it was learnt before the restart.
     let answered = async {
         loop {
-            if let Ok(severed) = watch.hearts.disconnected(&registered).await {
-                return severed;
+            if let Ok(disconnected) = watch.watch.disconnected(&registered).await {
+                return disconnected;
             }
         }
     };
     assert_eq!(tokio::time::timeout(LONG, answered).await.expect("Redis is back"), []);
     worker.replace_connection().await;
-    assert_eq!(watch.severed().await, [""; 0]);
+    assert_eq!(watch.disconnected().await, [""; 0]);
     drop(worker);
-    watch.until_severed(&["n"]).await;
+    watch.until_disconnected(&["n"]).await;
 }
 
 #[tokio::test]

@@ -118,7 +118,7 @@ async fn the_cost_of_periodic_operations_hardly_grows_with_the_open_chunks() {
     let sweep = cost_us!(&redis, ledger.sweep(many, &SweepParams::new(1_000, SOON)));
     assert!(sweep < 10 * sweep_of_two, "{sweep} us, of two {sweep_of_two} us");
 
-    // These look at each record. A script that finds all fields of each is the yardstick.
+    // These look at each record. A script that finds all fields of each is the baseline.
     // In turn, since the machine is not the same from one second to the next.
     let key = Keys::new("longshore").chunks(many);
     let [mut all, mut holders, mut audit, mut asked] = [i64::MAX; 4];

@@ -60,7 +60,7 @@ impl JobStatus {
 
     /// Whether the job has ended and every subtask succeeded.
     pub fn has_succeeded(&self) -> bool {
-        self.state == JobState::Succeeded
+        self.state.is_success()
     }
 }
 

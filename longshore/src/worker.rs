@@ -182,7 +182,9 @@ impl Worker {
         .boxed();
         let outcome = tokio::select! {
             ready = ready => match ready {
-                Ok(()) => run_until_stopped(self.inner, &broker, &ledger, &mut requests).boxed().await,
+                Ok(()) => {
+                    run_until_stopped(self.inner, &broker, &ledger, &mut requests).boxed().await
+                }
                 Err(error) => Err(error),
             },
             () = requests.next() => Ok(()),

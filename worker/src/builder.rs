@@ -82,9 +82,10 @@ impl Builder {
     }
 
     /// Two attempts at a subtask of this task must never overlap: its attempts stop when the worker
-    /// loses the ledger, before another worker may begin them, and are never executed speculatively.
-    /// Without this they go on, and end when the ledger says that they run elsewhere. A blocking
-    /// task must look at [`Context::is_cancelled`], since nothing else can stop it.
+    /// loses the ledger, before another worker may begin them, and are never executed
+    /// speculatively. Without this they go on, and end when the ledger says that they run
+    /// elsewhere. A blocking task must look at [`Context::is_cancelled`], since nothing else can
+    /// stop it.
     #[must_use]
     pub fn exclusive(mut self, name: impl Into<String>) -> Self {
         self.config.exclusive.insert(name.into());

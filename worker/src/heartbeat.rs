@@ -260,7 +260,7 @@ impl HeartbeatLoop<'_> {
     fn fence(&self) {
         let held = self.config.chunks.len();
         error!(held, "the ledger is away; nothing is claimed, held chunks go on");
-        // In this order: whoever marks a chunk as exclusive later checks the liveness after that.
+        // In this order: code that marks a chunk as exclusive later checks the liveness after that.
         self.liveness.send_replace(Liveness::Fenced);
         metrics::fenced(true);
         self.config.chunks.fence();

@@ -53,7 +53,7 @@ pub use error::{BuildError, Error, TaskError, TaskResult};
 pub use result_store::ResultStore;
 pub use run_from_env::supervise_from_env;
 pub use shim::{init, init_with, program};
-pub use stop::{StopRequests, heeds_hangup};
+pub use stop::{StopRequests, stops_on_hangup};
 pub use supervisor::{MALLOC_BOUND, Supervised, supervise, supervised};
 pub use task::{Inputs, TaskSpec};
 pub use tokio_util::sync::CancellationToken;

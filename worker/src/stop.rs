@@ -29,7 +29,7 @@ impl StopRequests {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: heeds_hangup().then(|| signal(SignalKind::hangup())).transpose()?,
+            hangup: stops_on_hangup().then(|| signal(SignalKind::hangup())).transpose()?,
             quit: signal(SignalKind::quit())?,
             drain,
             asked: false,
@@ -68,7 +68,7 @@ async fn hung_up(signal: Option<&mut Signal>) {
 
 /// Whether this process is to stop on SIGHUP: `nohup` starts programs that ignore it, and they have
 /// to go on ignoring it.
-pub fn heeds_hangup() -> bool {
+pub fn stops_on_hangup() -> bool {
     // A mask in hexadecimal digits; SIGHUP is the first signal.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -34,7 +34,7 @@ use tracing::warn;
 
 use crate::Environment;
 use crate::shim::{self, tree};
-use crate::stop::heeds_hangup;
+use crate::stop::stops_on_hangup;
 
 /// The variable with the worker's node id; makes the child a worker. Removed from the environment
 /// of the programs that the worker starts.
@@ -116,7 +116,7 @@ pub fn supervise<C>(connect: C) -> io::Result<u8>
 where
     C: Fn() -> io::Result<Arc<dyn Ledger>> + Sync,
 {
-    let stops = [SIGTERM, SIGINT].into_iter().chain(heeds_hangup().then_some(SIGHUP));
+    let stops = [SIGTERM, SIGINT].into_iter().chain(stops_on_hangup().then_some(SIGHUP));
     let mut signals = Signals::new(stops.chain([SIGCHLD]))?;
     // Orphans of a dead worker become children of this process.
     set_child_subreaper(Some(getpid()))?;

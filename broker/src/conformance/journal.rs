@@ -99,7 +99,7 @@ pub(super) async fn a_place_in_another_journal_is_reported(broker: Arc<dyn Broke
     // A reader without a place reads the new journal.
     let mut reader = read(&*broker, None).await;
     let first = entry(&mut *reader, "anew").await.place;
-    let stranger = JournalPosition { record: "somebody else".into(), ..first };
+    let stranger = JournalPosition { record: "of another scheduler".into(), ..first };
     let mut reader = read(&*broker, Some(stranger)).await;
     assert_eq!(next(&mut *reader).await, Err(JournalEnd::Lost));
 }

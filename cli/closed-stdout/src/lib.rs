@@ -1,9 +1,9 @@
 //! Tells whether standard output was closed when the process began (`longshore … >&-`).
 //!
 //! Before `main`, Rust's runtime opens `/dev/null` in place of a standard stream that is closed, so
-//! that no file gets its number. From then on a closed stream can't be told from one that somebody
-//! led to `/dev/null` on purpose: what is printed is lost, and the command succeeds. This crate looks
-//! before that: the functions that `.init_array` lists run before the runtime.
+//! that no file gets its number. From then on a closed stream can't be told from one that was
+//! led to `/dev/null` on purpose: what is printed is lost, and the command succeeds. This crate
+//! looks before that: the functions that `.init_array` lists run before the runtime.
 //!
 //! The workspace forbids unsafe code. To place a function there is unsafe, so it is done here, in a
 //! crate of its own that does nothing else. Deliberately absent: other systems than Linux, on which
@@ -18,8 +18,8 @@ pub fn was_closed() -> bool {
     WAS_CLOSED.load(Ordering::Relaxed)
 }
 
-/// Runs before `main`, on the only thread there is. It may not use anything that the runtime sets up:
-/// it makes one system call and sets one flag.
+/// Runs before `main`, on the only thread there is. It may not use anything that the runtime sets
+/// up: it makes one system call and sets one flag.
 #[cfg(target_os = "linux")]
 extern "C" fn look() {
     let is_closed =

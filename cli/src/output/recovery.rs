@@ -48,7 +48,7 @@ fn told(recovery: &Recovery) -> String {
     let how = match recovery.lost {
         LossKind::Died => "died",
         LossKind::Left => "left",
-        LossKind::Orphaned => "knew nothing of what it held",
+        LossKind::Orphaned => "had no record of what it held",
     };
     let mut told = format!("{node} {how}");
     if let Some(how) = &recovery.how {
@@ -120,7 +120,7 @@ mod tests {
         );
         check(
             |it| (it.lost, it.chunks, it.subtasks) = (LossKind::Orphaned, 1, 3),
-            "box-1 knew nothing of what it held: 1 chunk (3 subtasks) ran again after 180 ms",
+            "box-1 had no record of what it held: 1 chunk (3 subtasks) ran again after 180 ms",
         );
         check(
             |it| (it.cut, it.again_after) = (1, Some(Duration::from_millis(2_300))),

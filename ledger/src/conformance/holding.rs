@@ -77,14 +77,14 @@ pub(super) async fn a_claim_of_nothing_is_gone(ledger: Arc<dyn Ledger>) {
     play.check().await;
 }
 
-pub(super) async fn a_released_rest_waits_for_somebody_else(ledger: Arc<dyn Ledger>) {
+pub(super) async fn a_released_rest_waits_for_another_worker(ledger: Arc<dyn Ledger>) {
     let play = Play::of(&ledger, 6).await;
     let held = play.take(6).await;
     play.commit(held.chunk, 0, vec![ok(1), again(NEVER)]).await;
     assert_eq!(play.release(1, 99).await, Released::Fenced, "another token");
     assert_eq!(play.release(2, 1).await, Released::Fenced, "no such chunk");
     assert_eq!(play.release(1, 1).await, Released::Queued);
-    assert_eq!(play.release(1, 1).await, Released::Fenced, "it let go already");
+    assert_eq!(play.release(1, 1).await, Released::Fenced, "it has released the chunk already");
     let summary = play.summary().await;
     assert_eq!((summary.counts.queued, summary.counts.running), (4, 0));
     assert_eq!((summary.queued_chunks, summary.running_chunks, summary.lost), (1, 0, 0));
@@ -109,7 +109,7 @@ pub(super) async fn a_released_rest_is_cut_into_parts(ledger: Arc<dyn Ledger>) {
     play.commit(held.chunk, 0, vec![ok(2)]).await;
     assert_eq!(play.release_in_parts(1, 99, 4).await, Released::Fenced, "another token");
     assert_eq!(play.release_in_parts(1, 1, 4).await, Released::Queued);
-    assert_eq!(play.release_in_parts(1, 1, 4).await, Released::Fenced, "it let go already");
+    assert_eq!(play.release_in_parts(1, 1, 4).await, Released::Fenced, "it has released the chunk already");
     let summary = play.summary().await;
     assert_eq!((summary.queued_chunks, summary.running_chunks, summary.lost), (3, 0, 0));
     assert_eq!((summary.counts.queued, summary.counts.running), (10, 0));

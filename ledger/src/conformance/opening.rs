@@ -155,9 +155,9 @@ pub(super) async fn a_sweep_that_suspects_loss_publishes_chunks_queued_for_that_
     let harness = Harness::of(&ledger, 20).await;
     let opened = harness.open(3, 2).await;
     harness.hold(&opened[1]).await;
-    let sweep = async |doubt| {
+    let sweep = async |suspect_lost| {
         let swept = ledger
-            .sweep(harness.job, &SweepParams { suspect_lost: doubt, ..SweepParams::new(9, NEVER) })
+            .sweep(harness.job, &SweepParams { suspect_lost, ..SweepParams::new(9, NEVER) })
             .await
             .unwrap();
         shape(&swept.expect("known").publish)

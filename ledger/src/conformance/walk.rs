@@ -396,13 +396,10 @@ impl Walk {
         let now = self.ledger.now().await.expect("now");
         // All queued chunks or none, and for hours: otherwise the clock decides which chunks are
         // due.
-        let doubt = a.is_multiple_of(5).then_some(Duration::ZERO);
+        let suspect_lost = a.is_multiple_of(5).then_some(Duration::ZERO);
         match self
             .ledger
-            .sweep(
-                job,
-                &SweepParams { suspect_lost: doubt, ..SweepParams::new((a % 9) as u32, HOURS) },
-            )
+            .sweep(job, &SweepParams { suspect_lost, ..SweepParams::new((a % 9) as u32, HOURS) })
             .await
         {
             Ok(Some(sweep)) => {

@@ -235,7 +235,8 @@ mod tests {
                 prop_assert_eq!(bitmap.count(asked.clone()), ones);
                 prop_assert_eq!(bitmap.next_one(asked.clone()), find(true));
                 prop_assert_eq!(bitmap.next_zero(asked.clone()), find(false));
-                prop_assert_eq!(bitmap.get(asked.start), model.get(asked.start as usize) == Some(&true));
+                let is_set = model.get(asked.start as usize) == Some(&true);
+                prop_assert_eq!(bitmap.get(asked.start), is_set);
                 let clear: u64 =
                     bitmap.clear_stretches(asked.clone()).iter().map(|s| s.end - s.start).sum();
                 prop_assert_eq!(clear, part.len() as u64 - ones);

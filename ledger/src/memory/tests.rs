@@ -133,7 +133,7 @@ fn draws() -> impl Strategy<Value = Vec<Draw>> {
 
 proptest! {
     #[test]
-    fn books_balance_after_every_move_and_every_job_can_be_brought_to_its_end(
+    fn counts_balance_after_every_move_and_every_job_can_be_brought_to_its_end(
         shapes in [shape(), shape()],
         draws in draws(),
     ) {
@@ -145,7 +145,7 @@ proptest! {
             walk.step((44, 2, 0, 3)).await;
             for draw in draws {
                 walk.step(draw).await;
-                // The view checks the books, and that no index has two results.
+                // The view checks the counts, and that no index has two results.
                 walk.view().await;
                 clock.advance(Duration::from_millis(7));
             }
@@ -336,7 +336,7 @@ fn a_bit_that_is_set_counts_once_and_keeps_its_result() {
     let mut counts = Job::admit(&admission(8), now);
     let opened = counts.open(&OpenParams::new(1, 8, HOUR), now);
     counts.claim(&ClaimParams::of(&opened[0], token(1), NodeId::new("n")), now);
-    // Somebody else was first with 2, 3 and 6.
+    // Another worker was first with 2, 3 and 6.
     counts.done.set_range(2..4);
     counts.done.set_range(6..7);
     let results = Some("0\n1\n2\n3\n4\n5\n6\n".into());
@@ -418,7 +418,7 @@ async fn ten_million_subtasks_cost_bits_and_not_rows() {
 }
 
 #[tokio::test]
-async fn a_restored_ledger_knows_nothing_of_what_came_after_the_snapshot() {
+async fn a_restored_ledger_has_no_record_of_what_came_after_the_snapshot() {
     let (_, ledger) = manual();
     ledger.admit(&admission(4)).await.unwrap();
     let message = open(&ledger, 1, 4, HOUR).await[0];

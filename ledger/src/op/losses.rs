@@ -8,7 +8,7 @@ use super::shortened;
 /// Why the chunks of a node are taken from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LossCause {
-    /// The node lives and knows nothing of the chunks that it claimed up to this time. No crash is
+    /// The node lives and has no record of the chunks that it claimed up to this time. No crash is
     /// counted, and the node keeps what it claimed later.
     Orphaned {
         /// The latest claim that is revoked, by the ledger's clock; see [`Holder`](crate::Holder).

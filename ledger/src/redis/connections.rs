@@ -189,8 +189,8 @@ impl Connections {
         }
     }
 
-    /// Of a cluster of which no node could be connected to, the kind of the failure: the library gives it as text
-    /// alone, so one of the nodes is connected to once more.
+    /// Of a cluster of which no node could be connected to, the kind of the failure: the library
+    /// gives it as text alone, so one of the nodes is connected to once more.
     async fn node_failure(&self, node: &redis::ConnectionInfo, failure: Failure) -> Failure {
         let times = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.connect))

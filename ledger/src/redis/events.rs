@@ -56,7 +56,7 @@ impl RedisEvents {
         let followed = followed.map_err(|failure| self.ledger.error("events", &failure))?;
         let connection = followed.line.as_deref().and_then(connection_watch::name);
         let run = followed.run.as_deref().unwrap_or_default();
-        *self.ledger.heart() =
+        *self.ledger.own_connections() =
             connection.map(|connection| connection_watch::join(&connection, run));
         followed.round_trips.iter().for_each(|took| self.ledger.round_trips().note(*took));
         self.followed = Some(followed);
@@ -83,7 +83,7 @@ impl RedisEvents {
 
     fn disconnect(&mut self) {
         self.followed = None;
-        *self.ledger.heart() = None;
+        *self.ledger.own_connections() = None;
     }
 }
 

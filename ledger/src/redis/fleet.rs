@@ -11,7 +11,7 @@ use redis::{Cmd, cmd};
 use super::call::Call;
 use super::connection_watch;
 use super::jobs::{publish, take, zadd, zrem};
-use super::node_hash::{heart, node_fields, node_info, node_record};
+use super::node_hash::{connections_of, node_fields, node_info, node_record};
 use super::reply::{Reply, corrupt, word};
 use super::summary::Fields;
 use super::{RedisLedger, millis};
@@ -68,9 +68,10 @@ impl LastBeat {
     /// Whether the ledger still has these fields, when the next heartbeat is to write `fields`. If
     /// the connection is a new one, the server may have been replaced by one that lost data.
     fn is_there(&self, fields: &[(&'static str, String)]) -> bool {
-        let is_heart = |field: &&(&'static str, String)| field.0.starts_with("connections");
-        let same_heart = fields.iter().filter(is_heart).all(|field| self.fields.contains(field));
-        same_heart && self.whole.elapsed() < WHOLE_EVERY
+        let is_connection = |field: &&(&'static str, String)| field.0.starts_with("connections");
+        let same_connections =
+            fields.iter().filter(is_connection).all(|field| self.fields.contains(field));
+        same_connections && self.whole.elapsed() < WHOLE_EVERY
     }
 
     /// The ledger's time now, ms; `None` if it was not read recently.
@@ -158,7 +159,7 @@ impl RedisLedger {
     /// lost those, or may have.
     async fn write_node(&self, info: &NodeInfo) -> Result<Answer, Error> {
         let mut fields = node_fields(info)?.to_vec();
-        fields.extend(self.heart_fields().await);
+        fields.extend(self.connection_fields().await);
         let told = self.last_beats().remove(&info.id);
         let mut told = told.filter(|told| told.is_there(&fields));
         if let Some(same) = told.take_if(|told| told.fields == fields) {
@@ -347,9 +348,9 @@ impl RedisLedger {
     /// The fields that each heartbeat registers: the connections that end with this process, and
     /// the round trip time. The connection of the hints detects its own end at once; without that
     /// one, none is registered.
-    async fn heart_fields(&self) -> [(&'static str, String); 3] {
-        let heart = self.heart().clone().unwrap_or_default();
-        let (hints, server) = connection_watch::parts(&heart);
+    async fn connection_fields(&self) -> [(&'static str, String); 3] {
+        let own = self.own_connections().clone().unwrap_or_default();
+        let (hints, server) = connection_watch::parts(&own);
         let mut connections = hints.to_owned();
         if !connections.is_empty()
             && let Some(own) = self.transport().name().await
@@ -389,7 +390,7 @@ impl RedisLedger {
             Call::new(OPERATION, [keys.schedulers()]).arg(scheduler.as_str()).arg(millis(within));
         let mut register = cmd("HSET");
         register.arg(&own);
-        for (field, value) in self.heart_fields().await {
+        for (field, value) in self.connection_fields().await {
             register.arg(field).arg(value);
         }
         let mut expire = cmd("PEXPIRE");
@@ -413,16 +414,16 @@ impl RedisLedger {
                 look
             })
             .collect();
-        let hearts = self.call_all(OPERATION, &looks).await?;
+        let records = self.call_all(OPERATION, &looks).await?;
         let record = |(name, answer): (String, redis::Value)| {
             let beat_at = times.get(&name).map_or(Ok(0), |at| at.parse());
             let beat_at = beat_at.map_err(|_| corrupt(OPERATION, format!("time of {name}")))?;
             let fields = Fields::new(OPERATION, fields(OPERATION, answer)?);
             let round_trip = Duration::from_millis(fields.number("round_trip")?);
             let (id, beat_at) = (SchedulerId::new(name), Timestamp::from_millis(beat_at));
-            Ok(SchedulerRecord { id, beat_at, connections: heart(&fields), round_trip })
+            Ok(SchedulerRecord { id, beat_at, connections: connections_of(&fields), round_trip })
         };
-        present.into_iter().zip(hearts).map(record).collect()
+        present.into_iter().zip(records).map(record).collect()
     }
 
     pub(super) async fn listed_schedulers(&self) -> Result<Vec<SchedulerRecord>, Error> {

@@ -147,8 +147,8 @@ fn number(number: impl Into<u64>) -> Option<String> {
     Some(number.into().to_string())
 }
 
-/// What Lua knows of the fields: `ADMISSION_FIELDS[field]` and `RESTORE_FIELDS[field]` are the kinds
-/// of the fields that each operation takes; `REQUIRED_FIELDS` lists those that no job lacks.
+/// What Lua knows of the fields: `ADMISSION_FIELDS[field]` and `RESTORE_FIELDS[field]` are the
+/// kinds of the fields that each operation takes; `REQUIRED_FIELDS` lists those that no job lacks.
 pub(super) fn lua_tables() -> String {
     let admission: Vec<String> = OF_ADMISSION.iter().map(entry).collect();
     let prior: Vec<String> = OF_PRIOR_STATE.iter().map(entry).collect();

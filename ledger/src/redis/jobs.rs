@@ -32,7 +32,7 @@ impl RedisLedger {
     }
 
     /// The lists lie elsewhere. A job of which only the hash, or only the place on the list, is
-    /// there must be found by somebody: it goes on the list first.
+    /// there has to be found: it goes on the list first.
     async fn admit_in_cluster(
         &self,
         operation: &'static str,

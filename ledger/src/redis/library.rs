@@ -1,8 +1,8 @@
-//! The Redis Function library `longshore_v1`, built from `lua/`: a head of generated tables, the shared
-//! pieces (`_*.lua`), and every operation as one function `longshore_<operation>`.
+//! The Redis Function library `longshore_v1`, built from `lua/`: a head of generated tables, the
+//! shared pieces (`_*.lua`), and every operation as one function `longshore_<operation>`.
 //!
-//! The head holds the table of transitions and the predicates of `JobState`, and the fields of a new
-//! job. Deliberately absent: any decision about states in Lua.
+//! The head holds the table of transitions and the predicates of `JobState`, and the fields of a
+//! new job. Deliberately absent: any decision about states in Lua.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -156,8 +156,8 @@ fn transitions() -> String {
     head
 }
 
-/// A table for each predicate of [`JobState::PREDICATES`], `FEEDS[state]` and so on, which is true or
-/// nil; and the words of the states that Lua writes by itself.
+/// A table for each predicate of [`JobState::PREDICATES`], `FEEDS[state]` and so on, which is true
+/// or nil; and the words of the states that Lua writes by itself.
 fn states() -> String {
     let mut head = String::new();
     for (name, holds) in JobState::PREDICATES {

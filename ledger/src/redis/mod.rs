@@ -116,7 +116,7 @@ struct Inner {
     /// The last heartbeat of each worker that sends its heartbeats through this handle.
     last_beats: Mutex<HashMap<NodeId, LastBeat>>,
     /// Redis's name of the connection on which this handle follows the hints, while it does.
-    heart: Mutex<Option<String>>,
+    own_connections: Mutex<Option<String>>,
     round_trips: Mutex<RoundTrips>,
 }
 
@@ -138,7 +138,7 @@ impl RedisLedger {
                 clock,
                 groups: Groups::default(),
                 last_beats: Mutex::default(),
-                heart: Mutex::default(),
+                own_connections: Mutex::default(),
                 round_trips: Mutex::default(),
             }),
         })
@@ -154,8 +154,8 @@ impl RedisLedger {
         &self.inner.keys
     }
 
-    fn heart(&self) -> MutexGuard<'_, Option<String>> {
-        self.inner.heart.lock()
+    fn own_connections(&self) -> MutexGuard<'_, Option<String>> {
+        self.inner.own_connections.lock()
     }
 
     fn round_trips(&self) -> MutexGuard<'_, RoundTrips> {

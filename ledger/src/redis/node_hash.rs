@@ -12,8 +12,8 @@ use super::summary::Fields;
 use super::{connection_watch, millis};
 use crate::Error;
 
-/// The heart of a worker or a scheduler, from the fields of its hash.
-pub(super) fn heart(fields: &Fields) -> Option<String> {
+/// The connections that a worker or a scheduler registered, from the fields of its hash.
+pub(super) fn connections_of(fields: &Fields) -> Option<String> {
     let [connections, server] = ["connections", "connections_server"].map(|name| fields.text(name));
     let registered = connection_watch::join(&connections, &server);
     Some(registered).filter(|registered| !connection_watch::parts(registered).0.is_empty())
@@ -100,7 +100,7 @@ pub(super) fn node_record(
     let death = Some(fields.text("death")).filter(|death| !death.is_empty());
     let isolated = from_json(operation, fields, "isolated")?;
     let round_trip = Duration::from_millis(fields.number("round_trip")?);
-    let (info, connections) = (Arc::new(info), heart(fields));
+    let (info, connections) = (Arc::new(info), connections_of(fields));
     Ok(NodeRecord { connections, round_trip, death, isolated, ..NodeRecord::new(info, beat_at) })
 }
 

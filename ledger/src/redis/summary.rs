@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_count_beyond_all_counts_is_somebody_elses_doing() {
+    fn a_count_beyond_all_counts_is_corrupt() {
         let map = [("done".to_owned(), u64::MAX.to_string())].into();
         let error = Fields::new("job", map).counts("").expect_err("it can't be");
         assert!(error.to_string().contains("done is 18446744073709551615"), "{error}");

@@ -116,7 +116,7 @@ fn claim(epoch: u64, token: Token, node: &str) -> ChunkEvent {
     ChunkEvent::Claim { epoch: Epoch(epoch), token, node: NodeId::new(node) }
 }
 
-fn hand_back(token: Token) -> ChunkEvent {
+fn release(token: Token) -> ChunkEvent {
     ChunkEvent::Released { token, due: Timestamp::from_millis(9) }
 }
 
@@ -131,7 +131,7 @@ fn chunk<const N: usize>(
 }
 
 #[test]
-fn a_queued_chunk_is_granted_to_whoever_has_the_current_message() {
+fn a_queued_chunk_is_granted_for_the_current_message() {
     chunk(
         &queued(5),
         [
@@ -143,11 +143,11 @@ fn a_queued_chunk_is_granted_to_whoever_has_the_current_message() {
 }
 
 #[test]
-fn nobody_commits_or_hands_back_what_nobody_holds() {
+fn a_chunk_without_a_holder_takes_no_commit_and_no_release() {
     chunk(
         &queued(5),
         [
-            (hand_back(MINE), Err(ChunkRefusal::Fenced)),
+            (release(MINE), Err(ChunkRefusal::Fenced)),
             (ChunkEvent::Commit { token: MINE }, Err(ChunkRefusal::Fenced)),
         ],
     );
@@ -162,8 +162,8 @@ fn a_running_chunk_is_its_holders_alone() {
             (claim(7, MINE, "a"), Ok(held.clone())),
             (claim(7, OTHER, "b"), Err(ChunkRefusal::Stale)),
             (claim(6, OTHER, "b"), Err(ChunkRefusal::Stale)),
-            (hand_back(MINE), Ok(queued(9))),
-            (hand_back(OTHER), Err(ChunkRefusal::Fenced)),
+            (release(MINE), Ok(queued(9))),
+            (release(OTHER), Err(ChunkRefusal::Fenced)),
             (ChunkEvent::Commit { token: MINE }, Ok(held.clone())),
             (ChunkEvent::Commit { token: OTHER }, Err(ChunkRefusal::Fenced)),
         ],

@@ -15,8 +15,8 @@
 //! Everything runs on one thread with paused time. A killed process gets no further answer: all its
 //! effects go through its connections or its handlers, so it stops at its next `await` of one of
 //! them. The simulation depends on nothing of the process that runs it: the random numbers, names
-//! and heartbeats of workers come from a simulated `Environment`, the randomness of tokio comes from
-//! the seed, and no map with a random order decides anything.
+//! and heartbeats of workers come from a simulated `Environment`, the randomness of tokio comes
+//! from the seed, and no map with a random order decides anything.
 //!
 //! # Invariants
 //!

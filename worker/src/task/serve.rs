@@ -364,7 +364,7 @@ mod tests {
     #[tokio::test]
     async fn a_late_extra_line_is_not_the_next_answer() {
         let task =
-            python(" print('{\"ok\": 1}')\n time.sleep(0.05)\n print('{\"ok\": \"stray\"}')\n");
+            python(" print('{\"ok\": 1}')\n time.sleep(0.05)\n print('{\"ok\": \"late\"}')\n");
         assert_eq!(ask(&task, 1).await, success(1));
         let mut first = task.pool.take(task.id).expect("it is kept");
         let unready = async {
@@ -373,7 +373,7 @@ mod tests {
             }
         };
         let limit = Duration::from_secs(20);
-        tokio::time::timeout(limit, unready).await.expect("the stray line is seen");
+        tokio::time::timeout(limit, unready).await.expect("the late line is seen");
         task.pool.keep(task.id, first);
         assert_eq!(ask(&task, 2).await, success(1), "of a new process");
     }

@@ -180,9 +180,9 @@ mod tests {
     async fn the_thread_that_became_free_last_gets_the_next_work() {
         static THREADS: Threads = Threads::new(IDLE_FOR);
         let first = ran_on(&THREADS).await;
-        let (go, gone) = mpsc::sync_channel::<()>(1);
+        let (sender, receiver) = mpsc::sync_channel::<()>(1);
         let wait = move || {
-            let _ = gone.recv();
+            let _ = receiver.recv();
             Outcome::Success(String::new())
         };
         let busy = tokio::spawn(THREADS.run(wait));
@@ -190,7 +190,7 @@ mod tests {
         let second = ran_on(&THREADS).await;
         assert_ne!(second, first, "the first one is busy");
         assert_eq!(ran_on(&THREADS).await, second);
-        drop(go);
+        drop(sender);
         busy.await.expect("it ends");
         assert_eq!(ran_on(&THREADS).await, first);
         assert_eq!(ran_on(&THREADS).await, first);
