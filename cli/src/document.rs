@@ -67,6 +67,18 @@ struct QuickForm {
     /// The priority, from 0 (last) to 9 (first) [default: 5]
     #[arg(long, value_name = "N", requires = "task", allow_negative_numbers = true)]
     priority: Option<i64>,
+    /// A name for people; lists show it
+    #[arg(long, value_name = "NAME", requires = "task")]
+    name: Option<String>,
+    /// A label by which lists can be filtered; may be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE", requires = "task", value_parser = label)]
+    labels: Vec<(String, String)>,
+}
+
+/// Parses `KEY=VALUE`.
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 impl JobArguments {
@@ -149,6 +161,14 @@ impl QuickForm {
         }
         if let Some(priority) = self.priority {
             document.insert("priority", json!(priority).into());
+        }
+        if let Some(name) = &self.name {
+            document.insert("name", json!(name).into());
+        }
+        if !self.labels.is_empty() {
+            let labels: BTreeMap<&String, &String> =
+                self.labels.iter().map(|(key, value)| (key, value)).collect();
+            document.insert("labels", json!(labels).into());
         }
         serde_json::to_string(&document).map_err(Failure::other)
     }

@@ -482,3 +482,42 @@ fn a_subtask_that_kills_its_workers_fails_and_the_job_reports_it() {
     let why = "\nlatest    failure: subtask 13: 3 nodes died running it alone (";
     assert!(text.contains(why), "{text}");
 }
+
+#[test]
+fn jobs_are_listed_by_filter_and_page() {
+    let mut fleet = Fleet::new("listing");
+    fleet.start(&["scheduler"]);
+    let jobs: Vec<String> = (0..5)
+        .map(|number| {
+            let label = if number % 2 == 0 { "zone=eu" } else { "zone=us" };
+            let name = format!("run {number}");
+            let job = ["submit", "--task", "noop", "--range", "0..2", "--name", &name];
+            fleet.ok(&[&job[..], &["--label", label]].concat()).trim().to_owned()
+        })
+        .collect();
+    fleet.ok(&["cancel", &jobs[4]]);
+    let ids = |page: &Value| -> Vec<String> {
+        let jobs = page["jobs"].as_array().expect("jobs").iter();
+        jobs.map(|job| job["id"].as_str().expect("an id").to_owned()).collect()
+    };
+    let eu = fleet.json(&["list", "--label", "zone=eu"]);
+    assert_eq!(ids(&eu), [&*jobs[4], &*jobs[2], &*jobs[0]], "newest first");
+    assert_eq!((&eu["next"], &eu["jobs"][0]["name"]), (&Value::Null, &json!("run 4")));
+    let cancelled = fleet.json(&["list", "--state", "failed,cancelled"]);
+    assert_eq!(ids(&cancelled), [&*jobs[4]]);
+    assert_eq!(ids(&fleet.json(&["list", "--name", "run 1", "--queue", "default"])), [&*jobs[1]]);
+    assert_eq!(ids(&fleet.json(&["list", "--task", "sleep"])), [""; 0]);
+
+    let first = fleet.json(&["list", "--limit", "2"]);
+    let cursor = first["next"].as_str().expect("more follow");
+    let rest = fleet.json(&["list", "--cursor", cursor]);
+    assert_eq!([ids(&first), ids(&rest)].concat().len(), 5);
+    let printed = fleet.given.longshore(&["list", "--limit", "2"]);
+    assert!(printed.stdout.contains("NAME") && printed.stdout.contains("run 4"), "{printed:?}");
+    assert!(printed.stderr.starts_with("more follow: add --cursor "), "{printed:?}");
+    let status = fleet.ok(&["status", &jobs[0]]);
+    assert!(
+        status.contains("name      run 0\n") && status.contains("labels    zone=eu\n"),
+        "{status}"
+    );
+}

@@ -301,7 +301,7 @@ fn a_frozen_scheduler_does_not_count_as_running() {
     let left = given.longshore(&submit);
     scheduler.signal("CONT");
     assert_eq!(left.code, Some(3), "{left:?}");
-    assert!(left.stderr.contains("it is frozen, cut off or gone; restart it"), "{left:?}");
+    assert!(left.stderr.contains("it is frozen, disconnected or gone; restart it"), "{left:?}");
     assert!(left.stderr.contains("RabbitMQ keeps the job until then"), "{left:?}");
     wait_until("what was submitted runs", IN_TIME, || given.longshore(&submit).code == Some(0));
 }

@@ -19,6 +19,7 @@ mod claiming;
 mod control;
 mod fleet;
 mod harness;
+mod listing;
 mod opening;
 mod poison;
 mod reading;
@@ -54,6 +55,7 @@ const FILES: &[&[Case]] = &[
     refunding::CASES,
     admission::CASES,
     cancelling::CASES,
+    listing::CASES,
     opening::CASES,
     speculation::CASES,
     claiming::CASES,

@@ -1,6 +1,7 @@
 //! Every key of the ledger in Redis, each a function. What stands in braces decides the slot in a
 //! Redis Cluster: all keys of a job share one, so that an operation on a job is one call.
 
+use longshore_protocol::state::JobState;
 use longshore_protocol::{JobId, NodeId, SchedulerId};
 
 use crate::Topic;
@@ -134,6 +135,37 @@ impl Keys {
     /// Sorted set: job -> when its keys expire, ms. Tells what to take off the finished list.
     pub fn expiring(&self) -> String {
         self.name("jobs:expiring")
+    }
+
+    /// Sorted set: job -> its place in lists, ms. All jobs that are kept.
+    pub fn all_jobs(&self) -> String {
+        self.name("jobs:all")
+    }
+
+    /// Sorted set: job -> its place in lists, ms. Jobs that have not ended, or only lately.
+    pub fn open_jobs(&self) -> String {
+        self.name("jobs:open")
+    }
+
+    /// Sorted set: job -> its place in lists, ms. Jobs that ended in this state.
+    pub fn ended_jobs(&self, state: JobState) -> String {
+        format!("{}:jobs:state:{state}", self.namespace)
+    }
+
+    /// Sorted set: job -> its place in lists, ms. Jobs with this `queue`, `task`, `tenant` or
+    /// `name`.
+    pub fn jobs_with(&self, attribute: &str, value: &str) -> String {
+        format!("{}:jobs:{attribute}:{value}", self.namespace)
+    }
+
+    /// Sorted set: job -> its place in lists, ms. Jobs with this label.
+    pub fn jobs_with_label(&self, key: &str, value: &str) -> String {
+        format!("{}:jobs:label:{key}={value}", self.namespace)
+    }
+
+    /// Hash: job -> its attributes as JSON, which name the sets that list the job.
+    pub fn job_attributes(&self) -> String {
+        self.name("jobs:attributes")
     }
 
     /// Hash: how far the ledger's time is from that of the server, ms, where the server's clock

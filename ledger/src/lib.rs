@@ -40,7 +40,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use longshore_protocol::state::{IllegalTransition, JobState};
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, ErrorEntry, ErrorKind, Finding, JobId, JobSummary,
+    Audit, ChunkId, ChunkMessage, ErrorEntry, ErrorKind, Finding, JobId, JobPage, JobSummary,
     JournalPosition, NodeId, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord,
     Stall, Timestamp,
 };
@@ -48,11 +48,11 @@ use longshore_protocol::{
 pub use op::{
     Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, Claim, ClaimParams, Commit,
     CommitParams, Committed, DeclareLostParams, Ended, ErrorsParams, Event, Grant, Held, Holder,
-    IsolateParams, LossCause, LossEvidence, LossVerdict, LostNode, NodeSnapshot, OpenParams,
-    PriorState, Process, ProcessConnections, RecordCrashParams, RegisterSchedulerParams,
-    ReleaseParams, Released, ReportStallParams, RestoreParams, Restored, ResultsParams,
-    RetryParams, RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk, Stop, StopReason,
-    StoredDocument, Sweep, SweepParams, Topic,
+    IsolateParams, ListParams, LossCause, LossEvidence, LossVerdict, LostNode, NodeSnapshot,
+    OpenParams, PriorState, Process, ProcessConnections, RecordCrashParams,
+    RegisterSchedulerParams, ReleaseParams, Released, ReportStallParams, RestoreParams, Restored,
+    ResultsParams, RetryParams, RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk, Stop,
+    StopReason, StoredDocument, Sweep, SweepParams, Topic,
 };
 pub use retention::{CANCEL_KEPT, Cancelled, POSTPONED_FOR, STALL_KEPT};
 
@@ -398,6 +398,9 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// The jobs that are listed as active, by submission, then by id. Some may just have ended.
     async fn active_jobs(&self) -> Result<Vec<JobId>, Error>;
+
+    /// A page of the jobs that a filter shows, newest first. See [`JobPage`] for short pages.
+    async fn list(&self, params: &ListParams) -> Result<JobPage, Error>;
 
     /// The newest `limit` jobs that ended, were archived (or rejected) and are still kept, by
     /// `finished_at`, newest first.

@@ -25,8 +25,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobSummary, JournalPosition, NodeId,
-    NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Severity, Stall, Timestamp,
+    Audit, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobPage, JobSummary, JournalPosition,
+    NodeId, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Severity, Stall,
+    Timestamp,
 };
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
@@ -38,10 +39,11 @@ use crate::op::MAX_INDICES;
 use crate::{
     Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, Cancelled, Claim, ClaimParams,
     CommitParams, Committed, ConnectionWatch, ControlError, DeclareLostParams, Error, ErrorsParams,
-    Event, Events, Holder, IsolateParams, Ledger, LossVerdict, NodeSnapshot, OpenParams, Process,
-    ProcessConnections, RecordCrashParams, RegisterSchedulerParams, ReleaseParams, Released,
-    ReportStallParams, RestoreParams, Restored, ResultsParams, RetryParams, RevokeParams, Revoked,
-    SpeculationRequest, SpeculativeChunk, StoredDocument, Sweep, SweepParams, Topic,
+    Event, Events, Holder, IsolateParams, Ledger, ListParams, LossVerdict, NodeSnapshot,
+    OpenParams, Process, ProcessConnections, RecordCrashParams, RegisterSchedulerParams,
+    ReleaseParams, Released, ReportStallParams, RestoreParams, Restored, ResultsParams,
+    RetryParams, RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk, StoredDocument,
+    Sweep, SweepParams, Topic,
 };
 
 /// The number of hints that a slow subscriber may be behind before it receives a gap instead.
@@ -348,6 +350,10 @@ impl Ledger for MemoryLedger {
 
     async fn active_jobs(&self) -> Result<Vec<JobId>, Error> {
         Ok(self.run(|store, _, _| store.active_jobs()))
+    }
+
+    async fn list(&self, params: &ListParams) -> Result<JobPage, Error> {
+        Ok(self.run(|store, _, _| store.list(params)))
     }
 
     async fn finished_jobs(&self, limit: usize) -> Result<Vec<JobId>, Error> {

@@ -10,14 +10,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobSummary, JournalPosition, NodeId,
-    NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Stall, Timestamp,
+    Audit, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobPage, JobSummary, JournalPosition,
+    NodeId, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Stall, Timestamp,
 };
 
 use crate::{
     Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, Cancelled, Claim, ClaimParams,
     CommitParams, Committed, ConnectionWatch, ControlError, DeclareLostParams, Error, ErrorsParams,
-    Events, Holder, IsolateParams, Ledger, LossVerdict, NodeSnapshot, OpenParams,
+    Events, Holder, IsolateParams, Ledger, ListParams, LossVerdict, NodeSnapshot, OpenParams,
     RecordCrashParams, RegisterSchedulerParams, ReleaseParams, Released, ReportStallParams,
     RestoreParams, Restored, ResultsParams, RetryParams, RevokeParams, Revoked, SpeculationRequest,
     SpeculativeChunk, StoredDocument, Sweep, SweepParams, Topic,
@@ -199,6 +199,7 @@ operations! {
         -> Result<Option<JournalPosition>, Error>;
     Job: fn job(job: JobId) -> Result<Option<JobSummary>, Error>;
     ActiveJobs: fn active_jobs() -> Result<Vec<JobId>, Error>;
+    List: fn list(params: &ListParams) -> Result<JobPage, Error>;
     FinishedJobs: fn finished_jobs(limit: usize) -> Result<Vec<JobId>, Error>;
     Archive: fn archive(job: JobId) -> Result<(), Error>;
     Document: fn document(job: JobId) -> Result<Option<StoredDocument>, Error>;

@@ -51,7 +51,7 @@ async fn run_whole_chunk(
     with: &Token,
     runs: Vec<OutcomeRun>,
 ) -> JobState {
-    let claim = ledger.claim(message.job, &ClaimParams::of(&message, *with, node())).await;
+    let claim = ledger.claim(message.job, &ClaimParams::of(message, *with, node())).await;
     assert!(matches!(claim, Ok(Claim::Granted(_))), "{claim:?}");
     let commit = Commit::new(message.from, runs, Duration::from_millis(5));
     match ledger.commit(message.job, &CommitParams::new(message.chunk, *with, commit.clone())).await
@@ -327,7 +327,8 @@ const LEAST: &str = "resetkeys ~longshore:* resetchannels &longshore:events* -@a
     +ping +time +exists +del +unlink +get +set +strlen +getbit +setbit +bitcount +bitpos \
     +bitfield \
     +setrange +hexists +hget +hmget +hgetall +hset +hdel +hkeys +zadd +zrem +zrange +zrevrange \
-    +zrangebyscore +zremrangebyscore +zcard +zpopmin +pexpire +persist +publish +subscribe \
+    +zrangebyscore +zrevrangebyscore +zremrangebyscore +zscore +zcard +zpopmin +pexpire +persist \
+    +publish +subscribe \
     +client|info +info";
 
 #[tokio::test]

@@ -31,6 +31,7 @@ impl Worker {
     async fn start(ledger: &Arc<dyn Ledger>, name: &str) -> Self {
         let ledger = ledger.separate();
         let info = NodeInfo {
+            host: "host".into(),
             queues: vec!["default".into()],
             tasks: vec!["noop".into()],
             started_at: Timestamp::from_millis(1),

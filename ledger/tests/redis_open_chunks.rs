@@ -45,7 +45,7 @@ async fn open(ledger: &RedisLedger, id: JobId, count: u64) -> Vec<ChunkMessage> 
         opened.extend(ledger.open(id, &open).await.expect("chunks open"));
     }
     for message in &opened[..opened.len() / 2] {
-        let claim = ledger.claim(id, &ClaimParams::of(&message, token(), node())).await;
+        let claim = ledger.claim(id, &ClaimParams::of(message, token(), node())).await;
         claim.expect("an answer");
     }
     opened

@@ -73,7 +73,7 @@ impl Client {
     /// The jobs that have not ended, in order of submission, and up to `finished` of those that
     /// have, newest first.
     pub async fn list(&self, finished: usize) -> Result<Vec<JobStatus>, Error> {
-        let summaries = self.inner.jobs().list(finished).await?;
+        let summaries = self.inner.jobs().recent(finished).await?;
         Ok(summaries.into_iter().map(JobStatus::from).collect())
     }
 }

@@ -43,11 +43,12 @@ use std::time::Duration;
 use longshore_broker::Broker;
 use longshore_broker::rabbit::{self, Rabbit};
 pub use longshore_ledger::Cancelled;
-use longshore_ledger::Ledger;
 use longshore_ledger::redis::{self, RedisLedger};
+use longshore_ledger::{Ledger, ListParams};
 pub use longshore_protocol::ErrorKind;
+use longshore_protocol::JobId;
 pub use longshore_protocol::document::JobDocument;
-use longshore_protocol::{JobId, JobSummary};
+pub use longshore_protocol::{JobCursor, JobFilter, JobPage, JobSummary, MAX_PAGE};
 
 pub use error::{ConnectError, Error, NoValue, SubmitError};
 pub use job::Job;
@@ -121,7 +122,7 @@ impl Jobs {
 
     /// The summaries of the jobs that have not ended, in order of submission, and of up to
     /// `finished` of those that have, newest first.
-    pub async fn list(&self, finished: usize) -> Result<Vec<JobSummary>, Error> {
+    pub async fn recent(&self, finished: usize) -> Result<Vec<JobSummary>, Error> {
         let ledger = &self.inner.ledger;
         let mut ids = ledger.active_jobs().await?;
         for id in ledger.finished_jobs(finished).await? {
@@ -135,6 +136,29 @@ impl Jobs {
             summaries.extend(ledger.job(id).await?);
         }
         Ok(summaries)
+    }
+
+    /// The jobs that the filter shows, newest first, at most `limit` of them (1 to [`MAX_PAGE`]).
+    /// The next page begins behind the cursor that came with this one.
+    pub async fn list(
+        &self,
+        filter: &JobFilter,
+        cursor: Option<JobCursor>,
+        limit: usize,
+    ) -> Result<JobPage, Error> {
+        let limit = limit.clamp(1, MAX_PAGE);
+        let mut page = JobPage { jobs: Vec::new(), next: cursor };
+        loop {
+            let wanted = limit - page.jobs.len();
+            let params =
+                ListParams { cursor: page.next, ..ListParams::new(filter.clone(), wanted) };
+            let more = self.inner.ledger.list(&params).await?;
+            page.jobs.extend(more.jobs);
+            page.next = more.next;
+            if page.next.is_none() || page.jobs.len() >= limit {
+                return Ok(page);
+            }
+        }
     }
 
     /// The ledger itself.

@@ -63,8 +63,7 @@ impl Stage {
         let chunk = opened.first().expect("there is a chunk to open");
         let token = Token::from_bytes([7; 16]);
         let node = NodeId::new("stage");
-        let claim =
-            self.ledger.claim(job.id(), &ClaimParams::of(&chunk, token, node.clone())).await;
+        let claim = self.ledger.claim(job.id(), &ClaimParams::of(chunk, token, node.clone())).await;
         assert!(matches!(claim, Ok(Claim::Granted(_))), "{claim:?}");
         let runs = runs(chunk.from, chunk.to);
         let commit = Commit::new(chunk.from, runs, Duration::from_millis(1));
@@ -116,7 +115,7 @@ async fn a_submission_returns_once_the_ledger_shows_the_job() {
     let job = stage.submit(&document(json!({})), 1000).await;
     let summary = job.summary().await.expect("it is there");
     assert_eq!((summary.state, summary.counts.total), (JobState::Queued, 1000));
-    assert_eq!(stage.client.jobs().list(9).await.expect("a list"), [summary]);
+    assert_eq!(stage.client.jobs().recent(9).await.expect("a list"), [summary]);
 }
 
 #[tokio::test]

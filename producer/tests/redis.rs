@@ -30,7 +30,7 @@ async fn schedule_and_work(broker: &MemoryBroker, ledger: &RedisLedger) {
     let Ok(Admitted::Accepted { opened, .. }) = admitted else { panic!("{admitted:?}") };
     let chunk = opened.first().expect("it was to be opened");
     let (token, node) = (Token::from_bytes([7; 16]), NodeId::new("stage"));
-    let claim = ledger.claim(job, &ClaimParams::of(&chunk, token, node.clone())).await;
+    let claim = ledger.claim(job, &ClaimParams::of(chunk, token, node.clone())).await;
     assert!(matches!(claim, Ok(Claim::Granted(_))), "{claim:?}");
     let runs = vec![OutcomeRun::Success { count: 1, results: Some("42\n".into()) }];
     let commit = Commit::new(0, runs, Duration::from_millis(1));

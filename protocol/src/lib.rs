@@ -13,6 +13,7 @@ mod ids;
 mod journal;
 pub mod json;
 mod left_out;
+mod listing;
 mod message;
 pub mod names;
 mod outcome;
@@ -35,6 +36,7 @@ pub use journal::{
 };
 pub use json::{Items, Json};
 pub use left_out::LeftOut;
+pub use listing::{InvalidCursor, JobCursor, JobFilter, JobPage, MAX_PAGE};
 pub use message::{ChunkMessage, Subtask};
 pub use outcome::{Outcome, OutcomeRun, RESULT_STRIDE, runs_len, split_results};
 pub use reason::{Reason, ReasonCode, Stall};

@@ -85,6 +85,12 @@ pub struct JobSummary {
     pub queue: String,
     /// The tenant that owns the job.
     pub tenant: String,
+    /// What people call the job, if it has a name.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The labels of the job, by which lists can be filtered.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// 0 (last) to 9 (first).
     pub priority: u8,
     /// The subtasks.

@@ -5,6 +5,7 @@
 //! recovery are flat and use the words of the ledger's keys; durations are milliseconds in fields
 //! that end in `_ms`. Deliberately absent: the layout for people, which is the CLI's.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -13,8 +14,8 @@ use serde_json::value::RawValue;
 
 use crate::state::JobState;
 use crate::{
-    Audit, Counts, ErrorEntry, Finding, Isolation, JobId, JobSummary, LeftOut, LossKind, NodeId,
-    NodeInfo, NodeRecord, NodeState, Reason, Recovery, Timestamp,
+    Audit, Counts, ErrorEntry, Finding, Isolation, JobCursor, JobId, JobPage, JobSummary, LeftOut,
+    LossKind, NodeId, NodeInfo, NodeRecord, NodeState, Reason, Recovery, Timestamp,
 };
 
 /// A job: flat, with the words of `HGETALL longshore:{J}`.
@@ -30,6 +31,12 @@ pub struct JobView {
     pub queue: String,
     /// The tenant that owns the job.
     pub tenant: String,
+    /// What people call the job; absent without a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The labels of the job; absent without any.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// 0 (last) to 9 (first).
     pub priority: u8,
     /// All subtasks: the sum of the next seven numbers.
@@ -102,6 +109,8 @@ impl From<&JobSummary> for JobView {
             task: job.task.clone(),
             queue: job.queue.clone(),
             tenant: job.tenant.clone(),
+            name: job.name.clone(),
+            labels: job.labels.clone(),
             priority: job.priority,
             total: job.counts.total,
             done: job.counts.done,
@@ -133,6 +142,21 @@ impl From<&JobSummary> for JobView {
             last_error: job.last_error.clone(),
             left_out: Some(job.left_out.clone()).filter(|left_out| !left_out.is_empty()),
         }
+    }
+}
+
+/// A page of jobs: what `list` shows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobList {
+    /// The jobs, newest first.
+    pub jobs: Vec<JobView>,
+    /// The cursor of the next page; null at the end of the list.
+    pub next: Option<JobCursor>,
+}
+
+impl From<&JobPage> for JobList {
+    fn from(page: &JobPage) -> Self {
+        Self { jobs: page.jobs.iter().map(JobView::from).collect(), next: page.next }
     }
 }
 

@@ -441,6 +441,8 @@ pub(crate) fn admission(job: JobId, plan: &Plan) -> Admission {
         task: document.task.clone(),
         queue: document.queue.clone(),
         tenant: document.tenant.clone(),
+        name: document.name.clone(),
+        labels: document.labels.clone(),
         priority: document.priority,
         fan_in: document.reduce.as_ref().map(|reduce| reduce.fan_in),
         max_parallel: document.max_parallel,

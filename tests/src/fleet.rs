@@ -20,7 +20,14 @@ pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         let mut build = Command::new(env!("CARGO"));
-        build.current_dir(repository()).args(["build", "--quiet", "-p", "longshore-cli"]);
+        build.current_dir(repository()).args([
+            "build",
+            "--quiet",
+            "-p",
+            "longshore-cli",
+            "--features",
+            "bench",
+        ]);
         if !cfg!(debug_assertions) {
             build.arg("--release");
         }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use longshore_ledger::{CANCEL_KEPT, Cancelled};
 use longshore_protocol::state::JobState;
-use longshore_protocol::wire::{JobAnswer, JobDetails, JobView, RecoveryView};
-use longshore_protocol::{Audit, Counts, ErrorEntry, JobId, JobSummary, Reason, Recovery};
+use longshore_protocol::wire::{JobAnswer, JobDetails, JobList, JobView, RecoveryView};
+use longshore_protocol::{Audit, Counts, ErrorEntry, JobId, JobPage, JobSummary, Reason, Recovery};
 
 use super::table::table;
 use super::{Output, recovery};
@@ -29,12 +29,17 @@ pub(crate) fn summary(
         facts.extend(job.error.clone().map(|error| ("error", error)));
         return print_facts(output, facts);
     }
+    facts.extend(job.name.clone().map(|name| ("name", name)));
     facts.extend(reasons.iter().map(|reason| ("waits", reason.text.clone())));
     facts.extend([
         ("task", job.task.clone()),
         ("queue", format!("{}, priority {}, tenant {}", job.queue, job.priority, job.tenant)),
         ("subtasks", counts(&job.counts)),
     ]);
+    if !job.labels.is_empty() {
+        let labels = job.labels.iter().map(|(key, value)| format!("{key}={value}"));
+        facts.push(("labels", labels.collect::<Vec<_>>().join(", ")));
+    }
     if job.reduce.total > 0 {
         facts.push(("reduce", counts(&job.reduce)));
     }
@@ -104,12 +109,15 @@ pub(crate) fn list(output: &mut Output, jobs: &[JobSummary]) -> Result<(), Failu
     if output.is_json() {
         return output.json(&jobs.iter().map(JobView::from).collect::<Vec<_>>());
     }
-    let header = ["JOB", "STATE", "TASK", "QUEUE", "DONE", "FAILED", "TOTAL", "RATE", "ETA"];
+    let is_named = jobs.iter().any(|job| job.name.is_some());
+    let mut header =
+        vec!["JOB", "STATE", "TASK", "QUEUE", "DONE", "FAILED", "TOTAL", "RATE", "ETA"];
+    header.extend(is_named.then_some("NAME"));
     let rows: Vec<Vec<String>> = jobs
         .iter()
         .map(|job| {
             let is_moving = !job.state.is_terminal();
-            vec![
+            let mut row = vec![
                 job.id.to_string(),
                 job.state.as_str().to_owned(),
                 or_dash(&job.task),
@@ -119,10 +127,17 @@ pub(crate) fn list(output: &mut Output, jobs: &[JobSummary]) -> Result<(), Failu
                 job.counts.total.to_string(),
                 if is_moving { format!("{:.1}/s", job.rate) } else { "-".into() },
                 job.eta.filter(|_| is_moving).map_or_else(|| "-".into(), seconds),
-            ]
+            ];
+            row.extend(is_named.then(|| or_dash(job.name.as_deref().unwrap_or_default())));
+            row
         })
         .collect();
     output.text(&table(&header, &rows))
+}
+
+/// Prints a page of a list, as a table or as JSON with the cursor of the next page.
+pub(crate) fn page(output: &mut Output, page: &JobPage) -> Result<(), Failure> {
+    if output.is_json() { output.json(&JobList::from(page)) } else { list(output, &page.jobs) }
 }
 
 /// The text of a rejected job, which has nothing but its error.

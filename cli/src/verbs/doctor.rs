@@ -212,7 +212,7 @@ async fn workers(
             *takers.entry(queue).or_default() += 1;
         }
     }
-    let jobs = Jobs::new(std::sync::Arc::new(ledger)).list(0).await?;
+    let jobs = Jobs::new(std::sync::Arc::new(ledger)).recent(0).await?;
     let busy: BTreeSet<String> =
         jobs.iter().filter(|job| !job.state.is_terminal()).map(|job| job.queue.clone()).collect();
     let mut found = vec![if live > 0 {

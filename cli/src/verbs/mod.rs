@@ -14,6 +14,7 @@ mod dev;
 mod doctor;
 mod drain;
 mod errors;
+mod list;
 mod nodes;
 mod pause;
 mod readmit;
@@ -43,6 +44,7 @@ pub(crate) enum Verb {
     Worker(worker::Worker),
     Submit(submit::Submit),
     Status(status::Status),
+    List(list::List),
     Results(results::Results),
     Errors(errors::Errors),
     Audit(audit::Audit),
@@ -95,6 +97,7 @@ impl Verb {
             Self::Worker(verb) => Box::pin(verb.perform(flags)).await,
             Self::Submit(verb) => Box::pin(verb.perform(&plain()?, output)).await,
             Self::Status(verb) => Box::pin(verb.perform(&plain()?, output)).await,
+            Self::List(verb) => verb.perform(&plain()?, output).await,
             Self::Results(verb) => verb.perform(&plain()?, output).await,
             Self::Errors(verb) => verb.perform(&plain()?, output).await,
             Self::Audit(verb) => verb.perform(&plain()?, output).await,

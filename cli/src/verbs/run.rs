@@ -75,7 +75,7 @@ async fn run(
 /// Cancels all jobs. Errors don't matter, because the process is about to end.
 async fn cancel_all(client: &Client) {
     let cancel = async {
-        for job in client.jobs().list(0).await.unwrap_or_default() {
+        for job in client.jobs().recent(0).await.unwrap_or_default() {
             let _ = client.job(job.id).cancel().await;
         }
     };

@@ -49,7 +49,7 @@ impl Status {
                 let recoveries = handle.recoveries().await?;
                 job::summary(output, &summary, &recoveries, &handle.reasons().await?)
             }
-            (None, false) => job::list(output, &jobs.list(self.finished).await?),
+            (None, false) => job::list(output, &jobs.recent(self.finished).await?),
             (Some(id), true) => {
                 let mut interrupts = Interrupts::follow()?;
                 let job = jobs.job(id);
@@ -96,7 +96,7 @@ async fn watch_all(jobs: &Jobs) -> Result<(), Failure> {
     let bars = Bars::new();
     let mut shown: BTreeMap<JobId, Bar> = BTreeMap::new();
     loop {
-        let active = jobs.list(0).await?;
+        let active = jobs.recent(0).await?;
         shown.retain(|id, bar| {
             let is_active = active.iter().any(|job| job.id == *id && !job.state.is_terminal());
             if !is_active {

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    JobId, JournalPosition, NodeId, NodeRecord, NodeState, SchedulerId, SchedulerRecord, Stall,
-    Timestamp,
+    JobCursor, JobId, JobPage, JournalPosition, MAX_PAGE, NodeId, NodeRecord, NodeState,
+    SchedulerId, SchedulerRecord, Stall, Timestamp,
 };
 
 use super::job::Job;
+use crate::op::ListParams;
 use crate::op::{
     Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, DeclareLostParams, Event, Held,
     IsolateParams, LOST_KEPT, LossEvidence, LossVerdict, LostNode, Process, RecordCrashParams,
@@ -29,6 +30,8 @@ const DELETED_REMEMBERED: Duration = Duration::from_secs(60 * 60);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Store {
     jobs: HashMap<JobId, Job>,
+    /// The place of every job in lists.
+    listed: BTreeSet<JobCursor>,
     /// By the time of submission.
     active: BTreeMap<JobId, Timestamp>,
     /// By the time of the end.
@@ -60,10 +63,40 @@ impl Store {
     pub(super) fn expire(&mut self, now: Timestamp) {
         while self.expiring.first().is_some_and(|(at, _)| *at <= now) {
             if let Some((_, job)) = self.expiring.pop_first() {
-                self.jobs.remove(&job);
+                self.remove(job);
                 self.finished.remove(&job);
             }
         }
+    }
+
+    fn insert(&mut self, id: JobId, job: Job) {
+        self.listed.insert(place(id, &job));
+        self.jobs.insert(id, job);
+    }
+
+    fn remove(&mut self, id: JobId) -> Option<Job> {
+        let job = self.jobs.remove(&id)?;
+        self.listed.remove(&place(id, &job));
+        Some(job)
+    }
+
+    pub(super) fn list(&self, params: &ListParams) -> JobPage {
+        let limit = params.limit.clamp(1, MAX_PAGE);
+        let behind = match params.cursor {
+            Some(cursor) => self.listed.range(..cursor),
+            None => self.listed.range(..),
+        };
+        let mut page = JobPage::default();
+        for place in behind.rev() {
+            if page.jobs.len() == limit {
+                let last = page.jobs.last();
+                page.next = last.map(|job| JobCursor { listed_at: job.submitted_at, job: job.id });
+                break;
+            }
+            let summary = self.jobs.get(&place.job).map(Job::summary);
+            page.jobs.extend(summary.filter(|job| params.filter.matches(job)));
+        }
+        page
     }
 
     pub(super) fn job(&self, job: JobId) -> Option<&Job> {
@@ -118,7 +151,7 @@ impl Store {
             let opened = admission.open.map(|open| job.open(&open, now)).unwrap_or_default();
             Admitted::Accepted { at: now, opened }
         };
-        self.jobs.insert(id, job);
+        self.insert(id, job);
         admitted
     }
 
@@ -153,7 +186,7 @@ impl Store {
             events.push(job.changed());
         }
         self.expiring.extend(job.expires_at().map(|at| (at, id)));
-        self.jobs.insert(id, job);
+        self.insert(id, job);
         Restored::Restored
     }
 
@@ -192,7 +225,7 @@ impl Store {
         self.expiring.extend(job.expires_at().map(|at| (at, id)));
         self.active.remove(&id);
         self.finished.insert(id, now);
-        self.jobs.insert(id, job);
+        self.insert(id, job);
     }
 
     pub(super) fn postpone(&mut self, id: JobId, reason: &str, now: Timestamp) {
@@ -266,7 +299,7 @@ impl Store {
     }
 
     fn remove_job(&mut self, id: JobId) {
-        if let Some(at) = self.jobs.remove(&id).and_then(|job| job.expires_at()) {
+        if let Some(at) = self.remove(id).and_then(|job| job.expires_at()) {
             self.expiring.remove(&(at, id));
         }
         self.active.remove(&id);
@@ -462,4 +495,9 @@ fn by_time(list: &BTreeMap<JobId, Timestamp>) -> std::vec::IntoIter<(Timestamp, 
     let mut sorted: Vec<_> = list.iter().map(|(job, at)| (*at, *job)).collect();
     sorted.sort_unstable();
     sorted.into_iter()
+}
+
+/// The place of a job in lists.
+fn place(id: JobId, job: &Job) -> JobCursor {
+    JobCursor { listed_at: job.submitted_at, job: id }
 }

@@ -70,7 +70,7 @@ async fn open(
 
 async fn claim(ledger: &MemoryLedger, message: &ChunkMessage) -> Claim {
     let node = NodeId::new("n");
-    ledger.claim(job(), &ClaimParams::of(&message, token(1), node.clone())).await.unwrap()
+    ledger.claim(job(), &ClaimParams::of(message, token(1), node.clone())).await.unwrap()
 }
 
 /// Hands out and settles whatever is left, as often as it takes.

@@ -1,6 +1,7 @@
 //! Parameters and answers of the operations on whole jobs: admission, control, documents and
 //! stalls.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use longshore_protocol::state::JobState;
@@ -30,6 +31,10 @@ pub struct Admission {
     pub queue: String,
     /// The tenant that owns the job.
     pub tenant: String,
+    /// What people call the job, if it has a name.
+    pub name: Option<String>,
+    /// The labels of the job.
+    pub labels: BTreeMap<String, String>,
     /// The priority, from 0 (last) to 9 (first).
     pub priority: u8,
     /// The number of results that one reduce node combines; `None` for a job without a reduce.
@@ -61,6 +66,8 @@ impl Admission {
             task: "noop".into(),
             queue: "default".into(),
             tenant: "default".into(),
+            name: None,
+            labels: BTreeMap::new(),
             priority: 5,
             fan_in: None,
             max_parallel: None,
@@ -87,6 +94,8 @@ impl Admission {
             task: self.task.clone(),
             queue: self.queue.clone(),
             tenant: self.tenant.clone(),
+            name: self.name.clone(),
+            labels: self.labels.clone(),
             priority: self.priority,
             counts: Counts::new(self.total),
             reduce: tree.map(|tree| Counts::new(tree.node_count())).unwrap_or_default(),

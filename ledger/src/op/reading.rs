@@ -1,6 +1,8 @@
-//! Parameters of the operations that read pages: results and errors.
+//! Parameters of the operations that read pages: jobs, results and errors.
 
 use std::ops::Range;
+
+use longshore_protocol::{JobCursor, JobFilter};
 
 /// Parameters of [`Ledger::results`](crate::Ledger::results).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,5 +33,23 @@ impl ErrorsParams {
     /// A page of `limit` errors from index `from` on.
     pub fn new(from: u64, limit: usize) -> Self {
         Self { from, limit }
+    }
+}
+
+/// Parameters of [`Ledger::list`](crate::Ledger::list).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListParams {
+    /// The jobs to list.
+    pub filter: JobFilter,
+    /// The job behind which the page begins; `None` for the head of the list.
+    pub cursor: Option<JobCursor>,
+    /// The most jobs on the page, 1 to [`MAX_PAGE`](longshore_protocol::MAX_PAGE).
+    pub limit: usize,
+}
+
+impl ListParams {
+    /// The first page of `limit` jobs.
+    pub fn new(filter: JobFilter, limit: usize) -> Self {
+        Self { filter, cursor: None, limit }
     }
 }

@@ -79,6 +79,8 @@ impl RedisLedger {
         let list = zadd(keys.active(), Some("NX"), submitted, &name);
         let mut was_archived = false;
         if had_ended {
+            let at = self.listed_at(OPERATION, job).await?.unwrap_or(submitted);
+            self.call_all(OPERATION, &self.index_reopened(job, at)).await?;
             was_archived = word(OPERATION, self.send(OPERATION, &list).await?)? == "1";
         }
         let retried = self.call(&self.retry_call(job, indices)).await?;
@@ -94,6 +96,7 @@ impl RedisLedger {
                 self.call_all(OPERATION, &lists).await?;
             }
             Err(_) if was_archived => self.archive_job(job).await?,
+            Err(_) if had_ended => Box::pin(self.index_archived(OPERATION, job)).await?,
             _ => {}
         }
         retried
@@ -135,11 +138,13 @@ impl RedisLedger {
         let (keys, name) = (self.keys(), job.to_string());
         let lists = [keys.active(), keys.finished(), keys.expiring()];
         let lists: Vec<_> = lists.into_iter().map(|list| zrem(list, &name)).collect();
-        self.call_all(operation, &lists).await.map(drop)
+        self.call_all(operation, &lists).await?;
+        Box::pin(self.index_archived(operation, job)).await
     }
 
     pub(super) async fn archive_job(&self, job: JobId) -> Result<(), Error> {
         const OPERATION: &str = "archive";
+        Box::pin(self.index_archived(OPERATION, job)).await?;
         if self.transport().is_cluster() {
             self.archive_in_cluster(OPERATION, job).await?;
             let expired = self.expired(OPERATION).await?;
@@ -231,14 +236,16 @@ impl RedisLedger {
             looks.push(look);
         }
         let answers = self.call_all(operation, &looks).await?;
-        let mut lists = Vec::new();
+        let (mut lists, mut gone) = (Vec::new(), Vec::new());
         for (name, exists) in names.iter().zip(answers) {
             if word(operation, exists)? == "0" {
                 lists.push(zrem(keys.finished(), name));
                 lists.push(zrem(keys.expiring(), name));
+                gone.push(name.clone());
             }
         }
-        self.call_all(operation, &lists).await.map(drop)
+        self.call_all(operation, &lists).await?;
+        self.unindex(operation, &gone).await
     }
 }
 

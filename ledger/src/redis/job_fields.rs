@@ -43,10 +43,15 @@ const fn optional<T>(name: &'static str, kind: Kind, value: fn(&T) -> Option<Str
 }
 
 /// The fields of a new job, in the order in which its hash lists them.
-const OF_ADMISSION: [Field<Admission>; 13] = [
+const OF_ADMISSION: [Field<Admission>; 15] = [
     required("task", Kind::Text, |new| Some(new.task.clone())),
     required("queue", Kind::Text, |new| Some(new.queue.clone())),
     required("tenant", Kind::Text, |new| Some(new.tenant.clone())),
+    optional("name", Kind::Text, |new| new.name.clone()),
+    optional("labels", Kind::Text, |new| {
+        let labels = Some(&new.labels).filter(|labels| !labels.is_empty())?;
+        Some(serde_json::to_string(labels).expect("plain data can be written as JSON"))
+    }),
     required("priority", Kind::Number, |new| number(new.priority)),
     required("total", Kind::Number, |new| number(new.total)),
     optional("fan_in", Kind::Number, |new| new.fan_in.and_then(number)),

@@ -1,11 +1,13 @@
 //! A job's way through the ledger: taken in, cut into chunks, claimed, settled, taken away, swept.
 
+use longshore_protocol::state::JobState;
 use longshore_protocol::{
     ChunkId, ChunkMessage, Digest, Epoch, JobId, NodeId, OutcomeRun, Timestamp,
 };
-use redis::{Cmd, cmd};
+use redis::{Cmd, Value, cmd};
 
 use super::call::{Arguments, Call};
+use super::listing::Attributes;
 use super::reply::{Reply, corrupt, optional_word, parse, word};
 use super::summary::Fields;
 use super::{RedisLedger, job_fields, millis, packing};
@@ -27,8 +29,36 @@ impl RedisLedger {
         }
         let keys = self.keys();
         let lists = [keys.active(), keys.finished(), keys.expiring()];
-        let reply = self.call(&self.admit_call(OPERATION, admission, &lists)).await?;
-        admitted(OPERATION, admission.job, reply)
+        let mut commands = Box::pin(self.index_admission(admission)).await?;
+        let stamp = self.stamp().await;
+        commands.push(self.admit_call(OPERATION, admission, &lists).command(&stamp));
+        let answer = self.call_in_order(OPERATION, &commands).await?.pop().unwrap_or(Value::Nil);
+        let answer = admitted(OPERATION, admission.job, Reply::list(OPERATION, answer)?)?;
+        Box::pin(self.index_admitted(OPERATION, admission, &answer)).await?;
+        Ok(answer)
+    }
+
+    /// Commands that put the job into the index, before it is admitted.
+    async fn index_admission(&self, admission: &Admission) -> Result<Vec<Cmd>, Error> {
+        let at = self.listing_time().await?;
+        Ok(self.index(admission.job, &Attributes::of(admission), at))
+    }
+
+    /// Corrects what [`Self::index_admission`] has assumed: that the job has not ended, and is not
+    /// another job with other attributes.
+    async fn index_admitted(
+        &self,
+        operation: &'static str,
+        admission: &Admission,
+        answer: &Admitted,
+    ) -> Result<(), Error> {
+        match answer {
+            Admitted::Accepted { .. } => Ok(()),
+            Admitted::Conflict => self.unindex_attributes(operation, admission).await,
+            Admitted::Cancelled { .. } | Admitted::Known | Admitted::TooLarge { .. } => {
+                Box::pin(self.index_archived(operation, admission.job)).await
+            }
+        }
     }
 
     /// The lists lie elsewhere. A job of which only the hash, or only the place on the list, is
@@ -39,6 +69,7 @@ impl RedisLedger {
         admission: &Admission,
     ) -> Result<Admitted, Error> {
         let (keys, name) = (self.keys(), admission.job.to_string());
+        self.call_all(operation, &Box::pin(self.index_admission(admission)).await?).await?;
         // At the head of the list until the time is known.
         let list = zadd(keys.active(), Some("NX"), 0, &name);
         let stamp = self.stamp().await;
@@ -63,6 +94,7 @@ impl RedisLedger {
         } else if word(operation, listed)? == "1" {
             self.archive_job(admission.job).await?;
         }
+        Box::pin(self.index_admitted(operation, admission, &answer)).await?;
         Ok(answer)
     }
 
@@ -112,10 +144,12 @@ impl RedisLedger {
         let mut reply = self.call(&call).await?;
         if reply.word()? == "rejected" {
             let now: u64 = reply.parse()?;
-            let lists = [
+            let mut lists = vec![
                 zadd(keys.finished(), None, now, &name),
                 zadd(keys.expiring(), None, now + KEPT_MS, &name),
             ];
+            lists.extend(self.index(job, &Attributes::default(), now));
+            lists.extend(self.index_end(job, JobState::Rejected, now));
             self.call_all(OPERATION, &lists).await?;
         }
         Ok(())

@@ -31,6 +31,7 @@ mod group;
 mod job_fields;
 mod jobs;
 pub mod library;
+mod listing;
 mod lost;
 mod node_hash;
 mod packing;
@@ -50,7 +51,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, ErrorEntry, JobId, JobSummary, JournalPosition, NodeId,
+    Audit, ChunkId, ChunkMessage, ErrorEntry, JobId, JobPage, JobSummary, JournalPosition, NodeId,
     NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Stall, Timestamp,
 };
 
@@ -60,10 +61,10 @@ use crate::keys::Keys;
 use crate::{
     Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, Cancelled, Claim, ClaimParams,
     CommitParams, Committed, ConnectionWatch, ControlError, DeclareLostParams, Error, ErrorsParams,
-    Events, Finding, Holder, IsolateParams, Ledger, LossVerdict, NodeSnapshot, OpenParams,
-    RecordCrashParams, RegisterSchedulerParams, ReleaseParams, Released, ReportStallParams,
-    RestoreParams, Restored, ResultsParams, RetryParams, RevokeParams, Revoked, SpeculationRequest,
-    SpeculativeChunk, StoredDocument, Sweep, SweepParams, Topic,
+    Events, Finding, Holder, IsolateParams, Ledger, ListParams, LossVerdict, NodeSnapshot,
+    OpenParams, RecordCrashParams, RegisterSchedulerParams, ReleaseParams, Released,
+    ReportStallParams, RestoreParams, Restored, ResultsParams, RetryParams, RevokeParams, Revoked,
+    SpeculationRequest, SpeculativeChunk, StoredDocument, Sweep, SweepParams, Topic,
 };
 use clock::LedgerClock;
 use fleet::LastBeat;
@@ -301,6 +302,10 @@ impl Ledger for RedisLedger {
 
     async fn active_jobs(&self) -> Result<Vec<JobId>, Error> {
         self.read_active().await
+    }
+
+    async fn list(&self, params: &ListParams) -> Result<JobPage, Error> {
+        self.list_jobs(params).await
     }
 
     async fn finished_jobs(&self, limit: usize) -> Result<Vec<JobId>, Error> {

@@ -6,6 +6,7 @@ use redis::cmd;
 use super::RedisLedger;
 use super::call::Call;
 use super::jobs::{zadd, zrem};
+use super::listing::Attributes;
 use super::reply::{Reply, corrupt, optional_word, parse, word};
 use super::{job_fields, millis};
 use crate::{AdvanceJournalParams, Error, PriorState, RestoreParams, Restored};
@@ -36,14 +37,23 @@ impl RedisLedger {
                 ]
             }
         };
+        let submitted_at = match prior {
+            PriorState::Open { submitted_at, .. } => *submitted_at,
+            PriorState::Ended(ending) => ending.submitted_at,
+        };
+        let index = self.index(admission.job, &Attributes::of(admission), submitted_at.as_millis());
+        self.call_all(OPERATION, &index).await?;
         let mut reply = self.call(&call).await?;
         match reply.word()?.as_str() {
             "restored" => {
                 self.call_all(OPERATION, &lists).await?;
+                Box::pin(self.index_archived(OPERATION, admission.job)).await?;
                 Ok(Restored::Restored)
             }
-            "known" => Ok(Restored::Known),
-            "expired" => Ok(Restored::Expired),
+            answer @ ("known" | "expired") => {
+                Box::pin(self.index_archived(OPERATION, admission.job)).await?;
+                Ok(if answer == "known" { Restored::Known } else { Restored::Expired })
+            }
             other => Err(reply.unexpected(other)),
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{Counts, JobId, JobSummary, LeftOut, Timestamp};
 
+use super::listing;
 use super::reply::{corrupt, parse};
 use crate::Error;
 
@@ -91,6 +92,8 @@ impl Fields {
             task: self.text("task"),
             queue: self.text("queue"),
             tenant: self.text("tenant"),
+            name: self.map.get("name").cloned(),
+            labels: listing::labels(self.map.get("labels").map(String::as_str)),
             priority: self.number("priority")?,
             counts: self.counts("")?,
             reduce: self.counts("reduce_")?,

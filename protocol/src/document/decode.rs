@@ -11,7 +11,7 @@ use super::{
     Axis, Changed, Chunk, Invalid, JobDocument, Placement, Reduce, Results, Retry, Split, units,
 };
 
-const FIELDS: [&str; 19] = [
+const FIELDS: [&str; 20] = [
     "id",
     "task",
     "split",
@@ -30,6 +30,7 @@ const FIELDS: [&str; 19] = [
     "results",
     "changed",
     "keep_for",
+    "name",
     "labels",
 ];
 const KINDS: [&str; 5] = ["items", "range", "lines", "files", "grid"];
@@ -93,6 +94,9 @@ impl JobDocument {
         }
         if let Some(duration) = object.take("keep_for") {
             document.keep_for = duration.duration()?;
+        }
+        if let Some(reader) = object.take("name").and_then(Reader::unless_null) {
+            document.name = Some(reader.text(TEXT)?);
         }
         if let Some(reader) = object.take("labels") {
             document.labels = labels(reader)?;

@@ -137,6 +137,12 @@ pub(super) struct JobDocument<'a> {
     /// How long the ledger keeps the finished job; at least 1s.
     #[schemars(default = "default_keep_for")]
     keep_for: DurationText,
+    /// What people call the job: lists show it. The name need not be unique.
+    // Left out where there is none, so that digests stay what they were before there was this
+    // field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(default, length(min = 1, max = 200))]
+    name: Option<&'a str>,
     /// Labels for finding the job.
     #[schemars(default = "default_labels", extend("maxProperties" = 64))]
     #[schemars(with = "BTreeMap<String, String>")]
@@ -197,6 +203,7 @@ impl<'a> JobDocument<'a> {
                 document::Changed::Read => Changed::Read,
             },
             keep_for: DurationText(from.keep_for),
+            name: from.name.as_deref(),
             labels: &from.labels,
         }
     }

@@ -82,6 +82,8 @@ pub struct JobDocument {
     pub changed: Changed,
     /// How long the ledger keeps the finished job.
     pub keep_for: Duration,
+    /// What people call the job; need not be unique.
+    pub name: Option<String>,
     /// Labels for finding the job.
     pub labels: BTreeMap<String, String>,
 }
@@ -261,6 +263,7 @@ impl JobDocument {
             results: Results::Keep,
             changed: Changed::Fail,
             keep_for: DEFAULT_KEEP_FOR,
+            name: None,
             labels: BTreeMap::new(),
         }
     }

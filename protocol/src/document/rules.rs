@@ -35,6 +35,9 @@ const WINDOW: RangeInclusive<u64> = 1..=1 << 40;
 /// Names in a grid's point, which every subtask carries.
 const MAX_AXES: usize = 64;
 const MAX_LABELS: usize = 64;
+
+/// Longest name of a job, in characters.
+const MAX_JOB_NAME: usize = 200;
 const MAX_POINTER: usize = 1_000;
 /// Longest glob or URL: Linux takes no longer path.
 const MAX_PATH: usize = 4_096;
@@ -82,6 +85,9 @@ impl JobDocument {
             results_url(root.field("results"), url)?;
         }
         duration(root.field("keep_for"), self.keep_for, SHORTEST_KEPT)?;
+        if let Some(name) = &self.name {
+            job_name(root.field("name"), name)?;
+        }
         self.check_labels(root.field("labels"))?;
         // The canonical text is what is sent and kept, so it must fit too.
         let length = self.json_length();
@@ -121,6 +127,16 @@ impl JobDocument {
         }
         Ok(())
     }
+}
+
+fn job_name(place: FieldPath<'_>, name: &str) -> Result<(), Invalid> {
+    let length = name.chars().count();
+    let found = match name.chars().find(|char| char.is_control()) {
+        _ if !(1..=MAX_JOB_NAME).contains(&length) => format!("{length} characters"),
+        Some(char) => format!("the character `{}`", char.escape_debug()),
+        None => return Ok(()),
+    };
+    Err(place.invalid(found, format!("use 1 to {MAX_JOB_NAME} printable characters")))
 }
 
 /// `use a whole number from 1 to 9`.

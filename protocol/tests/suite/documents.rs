@@ -27,7 +27,7 @@ pub(crate) const GOOD: &[&str] = &[
         "retry":{"attempts":1,"backoff":"0s","factor":1,"max_backoff":"1h 30m","jitter":0},
         "timeout":"1.5s","deadline":"2days","max_parallel":1,"stop_after_failures":1099511627776,
         "placement":{"hash":"/user/~0x~1y/0"},"chunk":1000000,"results":"s3://out/job","keep_for":"1s",
-        "labels":{"team/x":"","häfen":"Grüße"}}"#,
+        "name":"nightly 7","labels":{"team/x":"","häfen":"Grüße"}}"#,
     r#"{"id":null,"task":"t","split":{"by":"items","items":[0]},"params":null,"reduce":null,"timeout":null,
         "deadline":null,"max_parallel":null,"stop_after_failures":null,"retry":{},"labels":{},"chunk":"auto","changed":"fail",
         "placement":"round_robin","results":"file:///out"}"#,
@@ -81,6 +81,7 @@ fn what_is_left_out_has_the_documented_default() {
         results: Results::Keep,
         changed: Changed::Fail,
         keep_for: Duration::from_secs(86_400),
+        name: None,
         labels: [].into(),
     };
     assert_eq!(document, expected);
@@ -101,6 +102,7 @@ fn what_is_written_is_read() {
     assert_eq!(document.placement, Placement::Hash("/user/~0x~1y/0".into()));
     assert_eq!(document.chunk, Chunk::Fixed(1_000_000));
     assert_eq!(document.results, Results::Url("s3://out/job".into()));
+    assert_eq!(document.name.as_deref(), Some("nightly 7"));
     assert_eq!(document.labels["häfen"], "Grüße");
 }
 
@@ -146,6 +148,8 @@ fn the_digest_is_that_of_the_content() {
     assert!(one.to_json().contains(r#""params":{"a":1,"b":{"c":2,"d":3}}"#), "keys are sorted");
     let more = JobDocument { priority: 6, ..one.clone() };
     assert_ne!(one.digest(), more.digest());
+    let named = JobDocument { name: Some("nightly".into()), ..one.clone() };
+    assert_ne!(one.digest(), named.digest());
     let reads = JobDocument { changed: Changed::Read, ..one.clone() };
     assert_ne!(one.digest(), reads.digest());
     assert!(reads.to_json().contains(r#""changed":"read""#), "{}", reads.to_json());
@@ -211,6 +215,14 @@ fn a_document_built_in_rust_obeys_the_same_rules() {
         &JobDocument { max_parallel: Some(0), ..small() },
         "max_parallel: `0`; use a whole number from 1 to 1099511627776",
     );
+    for (name, found) in [
+        ("", "0 characters"),
+        (&*"x".repeat(201), "201 characters"),
+        ("a\nb", "the character `\\n`"),
+    ] {
+        let expected = format!("name: {found}; use 1 to 200 printable characters");
+        refused(&JobDocument { name: Some(name.into()), ..small() }, &expected);
+    }
     let deep = (0..100).fold(json!(1), |value, _| json!([value]));
     refused(
         &JobDocument { params: deep.clone().into(), ..small() },

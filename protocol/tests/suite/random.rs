@@ -127,6 +127,7 @@ prop_compose! {
         results in prop_oneof![Just(Results::Keep), "(file:/|s3:/)/[!-.0-~]{1,20}".prop_map(|url| {
             Results::Url(url.replacen("file://", "file:///", 1))
         })],
+        job_name in option::of("[^\\p{Cc}]{1,200}"),
         labels in btree_map("[^\\p{Cc}]{1,30}", any::<String>(), 0..4),
     ) -> JobDocument {
         let [task, reduce, queue, tenant] = names;
@@ -139,6 +140,7 @@ prop_compose! {
             max_parallel: limits.0,
             stop_after_failures: limits.1,
             changed: if priority % 2 == 0 { Changed::Fail } else { Changed::Read },
+            name: job_name,
             labels,
         }
     }

@@ -186,13 +186,13 @@ fn library_that_compares_epochs() -> String {
     };
     let text = replaced(
         &LIBRARY.source,
-        "it.token == token",
-        "(tonumber(redis.call('HGET', 'claimed-at', token)) or -1) >= it.epoch",
+        "chunk.token == token",
+        "(tonumber(redis.call('HGET', 'claimed-at', token)) or -1) >= chunk.epoch",
     );
     replaced(
         &text,
-        "chunk.state, chunk.token, chunk.node = 'running', token, node",
-        "chunk.state, chunk.token, chunk.node = 'running', token, node
+        "chunk.state, chunk.token, chunk.node = CHUNK_RUNNING, token, node",
+        "chunk.state, chunk.token, chunk.node = CHUNK_RUNNING, token, node
          redis.call('HSET', 'claimed-at', token, chunk.epoch)",
     )
 }

@@ -193,6 +193,8 @@ fn admission(job: JobId, document: &JobDocument, manifest: &Manifest, total: u64
         task: document.task.clone(),
         queue: document.queue.clone(),
         tenant: document.tenant.clone(),
+        name: document.name.clone(),
+        labels: document.labels.clone(),
         priority: document.priority,
         fan_in: document.reduce.as_ref().map(|reduce| reduce.fan_in),
         max_parallel: document.max_parallel,

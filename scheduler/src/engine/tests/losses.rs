@@ -45,7 +45,7 @@ fn only_jobs_of_which_a_lost_node_may_hold_chunks_are_asked_about() {
     assert_eq!(world.summary(running).running_chunks, 1);
     let mut info = Arc::unwrap_or_clone(worker("n9", "default", 1, 1).info);
     info.jobs = Some([named].into());
-    at_once(world.ledger.beat(&BeatParams::new(info.clone(), []))).unwrap();
+    at_once(world.ledger.beat(&BeatParams::new(info, []))).unwrap();
     world.run_for(501);
     let node = NodeId::new("n9");
     let by = Timestamp::from_millis(LEDGER_AHEAD_MS + world.now_ms() + 100);
@@ -116,8 +116,7 @@ fn a_scheduler_that_discovers_a_job_takes_back_what_lost_nodes_hold_of_it() {
     let message = at_once(world.ledger.open(job, &open)).unwrap().remove(0);
     world.claim_as("stranger", message);
     let stranger = NodeId::new("stranger");
-    let params =
-        DeclareLostParams::new(stranger.clone(), LossEvidence::Absent, LossCause::Vanished);
+    let params = DeclareLostParams::new(stranger, LossEvidence::Absent, LossCause::Vanished);
     let lose = world.ledger.declare_lost(&params);
     assert!(at_once(lose).unwrap().verdict().is_some());
     world.run_until(50, "the revoke", |world| world.summary(job).lost > 0);
@@ -130,7 +129,7 @@ fn a_claim_after_the_loss_of_its_node_is_revoked_at_the_next_read_of_the_holders
     world.non_speculative = NON_SPECULATIVE.map(String::from).to_vec();
     let job = world.submit(40, 100_000, "");
     let ghost = NodeId::new("ghost");
-    let params = DeclareLostParams::new(ghost.clone(), LossEvidence::Absent, LossCause::Vanished);
+    let params = DeclareLostParams::new(ghost, LossEvidence::Absent, LossCause::Vanished);
     let lose = world.ledger.declare_lost(&params);
     assert!(at_once(lose).unwrap().verdict().is_some());
     world.run_for(100);
@@ -145,7 +144,7 @@ fn a_node_that_was_declared_lost_and_sends_heartbeats_again_keeps_its_chunks() {
     world.non_speculative = NON_SPECULATIVE.map(String::from).to_vec();
     let job = world.submit(40, 100_000, "");
     let node = NodeId::new("late");
-    let params = DeclareLostParams::new(node.clone(), LossEvidence::Absent, LossCause::Vanished);
+    let params = DeclareLostParams::new(node, LossEvidence::Absent, LossCause::Vanished);
     let lose = world.ledger.declare_lost(&params);
     assert!(at_once(lose).unwrap().verdict().is_some());
     world.run_for(100);
@@ -258,7 +257,7 @@ fn a_chunk_claimed_between_the_heartbeat_and_the_second_read_is_kept() {
     let mut idle = Arc::unwrap_or_clone(worker("idle", "other", 1, 0).info);
     idle.jobs = Some(BTreeSet::new());
     let beat = |world: &World| {
-        drop(at_once(world.ledger.beat(&BeatParams::new(idle.clone(), []))).unwrap())
+        drop(at_once(world.ledger.beat(&BeatParams::new(idle.clone(), []))).unwrap());
     };
     for _ in 0..6 {
         beat(&world);

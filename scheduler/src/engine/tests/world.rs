@@ -277,7 +277,7 @@ impl World {
     /// A worker that is none of the nodes claims this chunk.
     pub(super) fn claim_as(&mut self, ghost: &str, message: ChunkMessage) -> Held {
         let (ghost, token) = (NodeId::new(ghost), Token::from_bytes([9; 16]));
-        let params = ClaimParams::of(&message, token, ghost.clone());
+        let params = ClaimParams::of(&message, token, ghost);
         let claim = self.ledger.claim(message.job, &params);
         assert!(matches!(at_once(claim).unwrap(), Claim::Granted(_)));
         Held { job: message.job, chunk: message.chunk, token }
@@ -457,8 +457,7 @@ impl World {
                 Event::AttemptsRefunded { job, nodes }
             }
             Action::Isolate { node, isolated } => {
-                at_once(ledger.isolate(&IsolateParams::new(node.clone(), isolated.clone())))
-                    .unwrap();
+                at_once(ledger.isolate(&IsolateParams::new(node, isolated))).unwrap();
                 return None;
             }
             Action::DeregisterScheduler { scheduler } => {

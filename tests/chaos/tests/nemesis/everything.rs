@@ -28,7 +28,7 @@ fn jobs_of_all_kinds_end_correctly_under_process_and_service_faults() {
     run.cluster.await_done(first, 50);
     let before = run.baseline();
     run.break_during(Deck::new(service_faults(), config.seed), |cluster, end| {
-        submit_until(cluster, config.seed, end)
+        submit_until(cluster, config.seed, end);
     });
     run.check(&before);
 }
