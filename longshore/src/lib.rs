@@ -49,7 +49,7 @@ mod worker;
 
 pub use longshore_protocol::state::JobState;
 pub use longshore_protocol::{ErrorKind, JobId, NodeId};
-pub use longshore_worker::{Context, TaskError, TaskResult};
+pub use longshore_worker::{Context, TaskError, TaskResult, init};
 #[doc(no_inline)]
 pub use uuid::Uuid;
 

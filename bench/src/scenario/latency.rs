@@ -47,7 +47,7 @@ impl Scenario for Latency {
             sample("p50", Unit::Ms, p50),
             sample("p99", Unit::Ms, p99),
             sample("p50, times the baseline", Unit::Ratio, p50 / baseline.latency_p50_ms)
-                .at_most(2.0),
+                .at_most(2.2),
             sample("p99, times the baseline", Unit::Ratio, p99 / baseline.latency_p99_ms)
                 .at_most(4.0),
         ])
