@@ -79,7 +79,7 @@ pub struct Revoked {
     pub epoch: Epoch,
 }
 
-/// Parameters of [`Ledger::lose`](crate::Ledger::lose).
+/// Parameters of [`Ledger::declare_lost`](crate::Ledger::declare_lost).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeclareLostParams {
     /// The worker to declare lost.
@@ -124,7 +124,7 @@ pub struct LostNode {
     pub loss: LossCause,
 }
 
-/// Answer to [`Ledger::lose`](crate::Ledger::lose).
+/// Answer to [`Ledger::declare_lost`](crate::Ledger::declare_lost).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LossVerdict {
     /// The worker is lost from now on.
