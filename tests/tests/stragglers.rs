@@ -60,7 +60,7 @@ fn a_subtask_that_hangs_runs_on_an_idle_worker_and_the_first_attempt_is_stopped(
 #[test]
 fn a_task_without_speculative_execution_runs_once() {
     let folder = tempfile::tempdir().expect("room for it");
-    let fleet = configured(folder.path(), "copies = false");
+    let fleet = configured(folder.path(), "speculative = false");
     let job = submit(&fleet);
     wait_until("all but one are done", Duration::from_secs(30), || {
         fleet.status(&job)["done"] == 19
