@@ -1,5 +1,7 @@
-//! Compares quorum and classic work queues on a RabbitMQ of its own: `cargo run --release -p
-//! longshore-broker --example work_queue_kind [RUNS]`. Decision record 0004 has the figures.
+//! Compares the speed of quorum and classic work queues, and which messages survive a restart.
+//!
+//! It starts a RabbitMQ of its own: `cargo run --release -p longshore-broker --example
+//! work_queue_kind [RUNS]`. Decision record 0004 has the figures.
 #![expect(clippy::print_stdout, reason = "a measurement that nobody sees is none")]
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
-//! The tests that every implementation of [`Broker`] passes. The test of an implementation runs all
-//! [`CASES`], each with a broker of its own that has empty queues and keeps a journal.
+//! The tests that every implementation of [`Broker`] passes, except those of the journal.
+//!
+//! The test of an implementation runs all [`CASES`], each with a broker of its own that has empty
+//! queues and keeps a journal.
 //!
 //! Deliberately absent: broken connections and restarts, which are tested where they can be caused.
 

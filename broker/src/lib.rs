@@ -1,4 +1,4 @@
-//! The message broker: queues of messages between applications, schedulers and workers.
+//! The trait of a message broker: its queues, messages and errors, and how each call must behave.
 //!
 //! `rabbit` speaks AMQP to RabbitMQ and is the only code that uses lapin; `memory` serves the
 //! embedded mode, tests and simulations. One conformance suite tests both for the behaviour that is

@@ -1,6 +1,6 @@
-//! Attempts to connect that are cancelled at any point, together with the runtime below them, make
-//! no thread panic: applications embed the broker, and can't catch a panic of a thread that they
-//! did not start.
+//! Attempts to connect that are cancelled at any point, with their runtime, make no thread panic.
+//!
+//! Applications embed the broker, and can't catch a panic of a thread that they did not start.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};

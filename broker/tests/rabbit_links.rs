@@ -1,5 +1,7 @@
-//! Broken connections to RabbitMQ: publishing, consuming and reading go on, and no confirmed
-//! message is lost.
+//! Publishing, consuming and reading the journal survive broken connections to RabbitMQ.
+//!
+//! No confirmed message is lost. The tests also cover a login that is refused, a queue of another
+//! kind, and the documented permissions.
 #![expect(clippy::print_stderr, reason = "a failing run shows how far it came")]
 
 use std::collections::HashSet;

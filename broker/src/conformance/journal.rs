@@ -1,4 +1,4 @@
-//! The tests of the journal: every reader reads it in order, from the beginning or from a place.
+//! The tests of the journal that every broker passes: its order, its readers, and its loss.
 
 use std::sync::Arc;
 

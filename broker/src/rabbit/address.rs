@@ -1,4 +1,6 @@
-//! The address of RabbitMQ: parses and checks the URL, and shows it without its password.
+//! Parses the URL of RabbitMQ, sets its default heartbeat and frame size, explains failed logins.
+//!
+//! The address is shown as host and port, without the password.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Matches confirms and returned messages to publishes.
+//! Decides the outcome of each publish from the confirms and returned messages of one channel.
 //!
 //! lapin attaches a returned message to whichever confirm resolves next, which often is another
 //! publish's. That confirm always resolves before or together with the confirm of the returned

@@ -1,5 +1,6 @@
-//! The consumer behind one subscription: declares its queue, consumes, and begins again whenever
-//! the stream of deliveries ends.
+//! The task behind one subscription: declares its queue, consumes, and begins again after any end.
+//!
+//! What it fetched and the subscriber did not take is requeued when the subscription is dropped.
 
 use std::sync::Arc;
 use std::time::Duration;

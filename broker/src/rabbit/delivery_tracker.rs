@@ -1,4 +1,5 @@
-//! Tracks the deliveries of one channel until each is acknowledged or requeued.
+//! Keeps a channel open for as long as one of its deliveries is held, and batches acknowledgements.
+//!
 //!
 //! A channel outlives its subscription for as long as one of its deliveries is held: closing the
 //! channel would requeue messages that are being processed.

@@ -1,5 +1,6 @@
-//! Examines a RabbitMQ for `longshore doctor`, step by step, so that the first step that fails is
-//! named.
+//! The checks of RabbitMQ in `longshore doctor`: reachable, version, login, publish, queue.
+//!
+//! They run one after another, so that the first one that fails is named.
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;

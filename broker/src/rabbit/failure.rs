@@ -1,4 +1,4 @@
-//! Failures of RabbitMQ, and the time-out that every step runs under.
+//! How a step on RabbitMQ failed, which kind of error that is, and the time-out of every step.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! Exposes the private parsers of foreign bytes to fuzz tests. Not part of the API; changes without
-//! notice.
+//! Exposes the sanitizer of frames and the parser of URLs to fuzz tests.
+//!
+//! Not part of the API; changes without notice.
 
 use crate::Error;
 

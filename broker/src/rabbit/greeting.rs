@@ -1,6 +1,7 @@
-//! Reads the server's product and version from its greeting, the frame `connection.start`. lapin
-//! does not expose the greeting, so this opens a connection of its own, and closes it before the
-//! login.
+//! Reads the server's product and version from its greeting, the frame `connection.start`.
+//!
+//! lapin does not expose the greeting, so this opens a connection of its own, and closes it before
+//! the login.
 //!
 //! Deliberately absent: everything after the greeting, and TLS.
 

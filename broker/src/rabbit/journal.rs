@@ -1,5 +1,6 @@
-//! Reads the journal, a stream: declares it, consumes from an offset, and continues after the last
-//! record when the connection breaks.
+//! Reads the journal, a RabbitMQ stream, from an offset on, also after a broken connection.
+//!
+//! It declares the stream, and tells a server that can't keep a journal from a failure that passes.
 //!
 //! After each new start the last record is read once more, and left out if it is the same: a stream
 //! that was deleted and declared again counts its offsets from 0. RabbitMQ reports no error for an

@@ -1,4 +1,4 @@
-//! RabbitMQ over AMQP 0-9-1, through lapin.
+//! The broker over RabbitMQ (AMQP 0-9-1, lapin): its configuration, its two connections, its calls.
 //!
 //! ```text
 //! publish() --> publisher (one task) --> publishing connection --> RabbitMQ

@@ -1,5 +1,4 @@
-//! Publishes messages: one task owns the publishing channel, and answers each publish when its own
-//! confirm arrives.
+//! The one task that publishes: it owns the channel and answers each publish by its confirm.
 //!
 //! There is one task, because lapin counts a publish before it queues the publish's frames: two
 //! tasks on one channel could interleave in between and receive each other's confirm. Many

@@ -1,5 +1,7 @@
-//! Retries consuming a queue: waits for a session, logs each new failure once, and pauses longer
-//! after each failure until consuming succeeds.
+//! Decides when a consumer or a journal reader tries again, and which of its failures are logged.
+//!
+//! It waits for a session, logs each new failure once, and pauses longer after each failure until
+//! consuming succeeds.
 //!
 //! Deliberately absent: consuming itself, which is the consumer's and the journal reader's.
 

@@ -1,4 +1,4 @@
-//! Repairs the properties of foreign messages before lapin parses them.
+//! Repairs the properties of foreign messages, frame by frame, before lapin parses them.
 //!
 //! RabbitMQ stores the properties of a message unread, as the publisher wrote them. lapin closes
 //! the whole connection at the first property that it can't parse (a `message_id` that is not

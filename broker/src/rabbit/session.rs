@@ -1,4 +1,4 @@
-//! One connection, from its handshake to its end.
+//! One connection from handshake to end: opens channels, and shuts the socket after a failure.
 //!
 //! A failed session is discarded as a whole; nothing of it is repaired. This side shuts the socket,
 //! because lapin waits, on a thread of its own, for a closing handshake that a frozen or

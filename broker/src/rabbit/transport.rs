@@ -1,4 +1,6 @@
-//! The byte stream below lapin: TCP or TLS, read through the sanitizer.
+//! Connects over TCP or TLS, and repairs incoming frames so that lapin can parse them.
+//!
+//! The repairs are those of `sanitizer`.
 //!
 //! lapin takes its streams from a runtime kit; the one here is tokio's with another type of stream.
 

@@ -1,4 +1,4 @@
-//! Which bytes pass, which are repaired and which are dropped.
+//! Which frames the sanitizer passes, which it repairs, and of which it drops the properties.
 
 use super::*;
 use amq_protocol::frame::{AMQPFrame, parse_frame};
