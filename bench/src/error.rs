@@ -1,4 +1,4 @@
-//! The errors of the benchmark.
+//! Why a benchmark ended without a report.
 
 use longshore_producer as producer;
 

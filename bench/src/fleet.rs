@@ -1,5 +1,7 @@
-//! The fleet of a benchmark: a scheduler and workers as processes of the `longshore` command, with
-//! its default settings.
+//! Starts and stops the processes of a benchmark: a scheduler and workers, with default settings.
+//!
+//! They are processes of the `longshore` command. The time from a start to the registration is
+//! measured here.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

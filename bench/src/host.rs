@@ -1,4 +1,4 @@
-//! The host on which the benchmark runs: processor, memory, load.
+//! Describes the host on which the benchmark runs: processor, cores, memory, load.
 
 use serde::Serialize;
 

@@ -1,5 +1,4 @@
-//! The benchmark: what a fleet achieves on this host, compared with what RabbitMQ, Redis and the
-//! cores can do.
+//! The benchmark: what a fleet achieves on this host, as ratios to what RabbitMQ and Redis can do.
 //!
 //! ```text
 //!   scenario ── jobs ──> scheduler, workers (processes of their own) ──> RabbitMQ, Redis

@@ -1,5 +1,4 @@
-//! The cores and the memory that processes use, and the process that listens on a port; from
-//! `/proc`.
+//! Reads from `/proc` the cores and memory that processes use, and who listens on a port.
 //!
 //! On a system without `/proc` every answer is zero or empty.
 

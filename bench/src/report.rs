@@ -1,4 +1,6 @@
-//! The report: figures, their targets, outcomes of scenarios. `longshore bench --json` prints it.
+//! The report: the values of all runs, their medians, and whether these meet their targets.
+//!
+//! `longshore bench --json` prints it.
 
 use serde::Serialize;
 

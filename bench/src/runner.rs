@@ -1,5 +1,6 @@
-//! Runs the scenarios one by one: a namespace, a fleet, a warm-up, then the runs, each right after
-//! its baselines; finally everything of the namespace is removed.
+//! Runs the scenarios one by one, each in a namespace of its own that is removed at the end.
+//!
+//! A scenario gets a fleet and a warm-up; each of its runs comes right after its baselines.
 
 use std::pin::Pin;
 use std::time::Duration;

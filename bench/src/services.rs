@@ -1,5 +1,6 @@
-//! Connections to RabbitMQ and Redis by their own client libraries: for baselines, queries and the
-//! cleanup.
+//! Connections to RabbitMQ and Redis by their own client libraries, and the removal of a namespace.
+//!
+//! Baselines and queries use these connections.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The testbed of a scenario: the services, a fleet, a client, and the jobs to submit.
+//! What a scenario runs on: a fleet, a client, and jobs as long as the run is to last.
 
 use std::time::{Duration, Instant};
 

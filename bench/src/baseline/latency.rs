@@ -1,5 +1,6 @@
-//! The least time that a durable subtask can take: a publish, its confirm, its delivery, one write
-//! to Redis, and the acknowledgement.
+//! Measures the least time that a durable subtask can take with RabbitMQ and Redis alone.
+//!
+//! That is a publish, its confirm, its delivery, one write to Redis, and the acknowledgement.
 
 use std::time::{Duration, Instant};
 

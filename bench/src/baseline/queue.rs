@@ -1,5 +1,7 @@
-//! The throughput of one queue: persistent messages of 120 bytes, published with confirms and
-//! consumed at the same time, acknowledged one by one.
+//! Measures the throughput of one RabbitMQ queue in messages per second.
+//!
+//! The messages are persistent, have 120 bytes, are published with confirms and consumed at the
+//! same time, and are acknowledged one by one.
 
 use std::time::{Duration, Instant};
 

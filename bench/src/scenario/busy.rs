@@ -1,4 +1,4 @@
-//! `cpu` and `sleep`: subtasks of a known duration; the share of the ideal throughput.
+//! `cpu` and `sleep`: subtasks of a known duration, and their share of the ideal throughput.
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
-//! `idle`: a scheduler and a worker with nothing to do; their start time, memory and processor
-//! time.
+//! `idle`: start time, memory and processor time of a scheduler and a worker with nothing to do.
 
 use async_trait::async_trait;
 

@@ -1,4 +1,4 @@
-//! `jobs`: 10,000 jobs of one no-op subtask at once.
+//! `jobs`: the time that 10,000 jobs of one no-op subtask take, all submitted at once.
 
 use std::time::{Duration, Instant};
 

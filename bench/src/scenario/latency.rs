@@ -1,4 +1,4 @@
-//! `latency`: jobs of one no-op subtask, one after another, from the submission to the result.
+//! `latency`: the time from submission to result of jobs of one no-op subtask, one after another.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! The scenarios: what the benchmark measures, one file for each.
+//! The list of scenarios with their names, and the trait that each scenario's file implements.
 
 mod busy;
 mod huge;

@@ -1,5 +1,6 @@
-//! `nodes`: 10,000 nodes that send a heartbeat each second, simulated by this process. Many nodes
-//! share a registered connection.
+//! `nodes`: what 10,000 nodes cost that send a heartbeat each second, simulated by this process.
+//!
+//! Many nodes share a registered connection.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,6 @@
-//! `sizes`: automatic chunk sizes compared with fixed sizes, for subtasks of equal, different and
-//! changing duration.
+//! `sizes`: automatic chunk sizes compared with fixed ones, for subtasks of various durations.
+//!
+//! The durations are equal, different, or change within the job.
 
 use std::time::Duration;
 

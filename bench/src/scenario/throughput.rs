@@ -1,5 +1,7 @@
-//! `throughput-keep`, `throughput-discard` and `single`: no-op subtasks at full speed, in chunks of
-//! automatic size with results kept or discarded, or with one message for each.
+//! `throughput-keep`, `throughput-discard` and `single`: no-op subtasks at full speed.
+//!
+//! They run in chunks of automatic size with results kept or discarded, or with one message for
+//! each.
 
 use async_trait::async_trait;
 use longshore_protocol::JobDocument;
