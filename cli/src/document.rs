@@ -1,4 +1,6 @@
-//! Reads the job document of a verb from a file, standard input or flags.
+//! Reads the job document of a verb from a file, standard input or flags, and validates it.
+//!
+//! It also tells which names a job leaves out that its globs match.
 
 use std::collections::BTreeMap;
 use std::io::Read;

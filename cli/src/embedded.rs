@@ -1,4 +1,6 @@
-//! Longshore in one process: scheduler, worker, broker and ledger, without services.
+//! Runs a scheduler and a worker in this process, over a broker and a ledger in memory.
+//!
+//! Also builds the worker that the settings describe, in this mode and for `longshore worker`.
 
 use std::sync::Arc;
 use std::time::Duration;

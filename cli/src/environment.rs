@@ -1,4 +1,4 @@
-//! Reads settings from environment variables, and refuses variables with mistyped names.
+//! Reads settings from `LONGSHORE_` variables, and refuses names that nearly name a setting.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

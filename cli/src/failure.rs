@@ -1,4 +1,4 @@
-//! The failures of commands and their exit codes.
+//! Why a command ends without success, and the exit code of each cause.
 
 use std::fmt;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The `longshore` command: reads settings, connects the crates, prints.
+//! The `longshore` command: parses the arguments, runs the verb, and ends with its exit code.
 //!
 //! Each verb is a file in `verbs/`. Only `output/` prints, and only `failure` knows exit codes.
 //!

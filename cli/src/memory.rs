@@ -1,4 +1,4 @@
-//! Limits the freed memory that glibc retains.
+//! Limits the freed memory that glibc retains, by executing the program again with a variable set.
 //!
 //! glibc keeps freed blocks for later allocations. Once a block of 15 MiB was freed, it also keeps
 //! blocks of that size, several for each thread: 200 MiB in a scheduler that read some large

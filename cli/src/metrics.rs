@@ -1,5 +1,6 @@
-//! Serves metrics over HTTP in the text format of Prometheus: `GET /metrics`, and `GET /healthz` to
-//! check that the process answers. Other requests are refused.
+//! Serves metrics over HTTP: `GET /metrics` in the format of Prometheus, and `GET /healthz`.
+//!
+//! `/healthz` checks that the process answers. Other requests are refused.
 //!
 //! Each connection serves one request; length, duration and number of connections are bounded.
 //!

@@ -1,4 +1,4 @@
-//! Connects verbs to RabbitMQ and Redis, and waits until these are available.
+//! Connects verbs to RabbitMQ and Redis: with a short limit, or for services until both are there.
 
 use std::sync::Arc;
 use std::time::Duration;

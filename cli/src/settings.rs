@@ -1,4 +1,4 @@
-//! Settings, in layers: flags over the environment over a file over the built-in defaults.
+//! Merges and checks the settings: flags over the environment over a file over built-in defaults.
 //!
 //! Deliberately absent: defaults in code. They are in `defaults.toml`, which is read like any other
 //! layer.

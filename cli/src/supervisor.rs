@@ -1,5 +1,6 @@
-//! The supervisor of a worker: `longshore worker` checks its settings, then becomes the supervisor,
-//! which starts the worker as a child and restarts it after a crash.
+//! Executes the program again as a worker's supervisor, which restarts the worker after a crash.
+//!
+//! `longshore worker` checks its settings first. What the supervisor does is in the crate `worker`.
 //!
 //! The supervisor is the same program, executed again under another name, which distinguishes the
 //! two in a list of processes. The second execution starts with fresh memory, so the supervisor

@@ -1,5 +1,4 @@
-//! The verbs that use RabbitMQ and Redis, on real servers, with a fleet of one scheduler and one
-//! worker.
+//! The verbs that use RabbitMQ and Redis, on real servers, with a scheduler and a worker.
 
 #[path = "cli/given.rs"]
 mod given;

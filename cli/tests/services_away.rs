@@ -1,5 +1,7 @@
-//! Every verb with services that are away, hang, or refuse: it ends in time, with the right exit
-//! code and one sentence that names the service, its address and a remedy. Nothing panics.
+//! Every verb with services that are away, hang or refuse: it ends in time and says what to do.
+//!
+//! It has the right exit code and one sentence that names the service, its address and a remedy.
+//! Nothing panics.
 
 #[path = "cli/given.rs"]
 #[expect(dead_code, reason = "other tests give standard input, too")]

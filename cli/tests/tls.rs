@@ -1,5 +1,4 @@
-//! Connections with TLS to RabbitMQ, Redis, an HTTPS endpoint and S3, by the root certificates of
-//! the system, which `SSL_CERT_FILE` names.
+//! TLS connections to RabbitMQ, Redis, an HTTPS endpoint and S3 trust the roots of `SSL_CERT_FILE`.
 //!
 //! A proxy of this file speaks TLS in front of servers that don't.
 

@@ -1,4 +1,4 @@
-//! Tells whether standard output was closed when the process began (`longshore … >&-`).
+//! Finds out, before Rust's runtime starts, whether standard output was closed (`longshore … >&-`).
 //!
 //! Before `main`, Rust's runtime opens `/dev/null` in place of a standard stream that is closed, so
 //! that no file gets its number. From then on a closed stream can't be told from one that was

@@ -1,4 +1,4 @@
-//! Progress bars of jobs on standard error, on a terminal only.
+//! Progress bars of jobs, which are drawn on standard error if that is a terminal.
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use longshore_protocol::JobSummary;

@@ -1,4 +1,4 @@
-//! The report of a benchmark, as tables or as JSON.
+//! Prints the report of a benchmark, as tables or as JSON.
 
 use longshore_bench::{Figure, Report, Target, Unit};
 

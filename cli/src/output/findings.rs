@@ -1,4 +1,4 @@
-//! Prints the findings of `longshore doctor`.
+//! Prints the findings of `longshore doctor`, each with its remedy where one is needed.
 
 use longshore_protocol::{Finding, Severity};
 

@@ -1,4 +1,4 @@
-//! Prints jobs, as text or as JSON.
+//! Prints jobs, lists of jobs, errors of subtasks and audits, as text or as JSON.
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
-//! Prints: data to standard output, messages to standard error. Nothing else in the command prints.
+//! The only place that prints: data to standard output, messages to standard error.
+//!
+//! Characters that control a terminal are escaped here.
 
 pub(crate) mod bar;
 #[cfg(feature = "bench")]

@@ -1,4 +1,4 @@
-//! Prints workers, as a table or as JSON.
+//! Prints the list of workers, as a table or as JSON.
 
 use longshore_protocol::wire::NodeView;
 use longshore_protocol::{DisabledTask, Isolation, NodeRecord, NodeState, Timestamp};

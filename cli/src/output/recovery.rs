@@ -1,4 +1,4 @@
-//! Prints the recoveries of a job: the lost nodes and what happened to their chunks.
+//! Formats the recoveries of a job as text: the lost nodes and what happened to their chunks.
 
 use std::time::Duration;
 

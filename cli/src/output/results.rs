@@ -1,4 +1,4 @@
-//! Prints the results of a job, or the errors of a failed one.
+//! Prints the results of a job, and after a failed one its first ten errors.
 
 use futures_util::{StreamExt, TryStreamExt, pin_mut};
 use longshore_producer::{Job, JobDocument};

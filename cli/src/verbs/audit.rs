@@ -1,4 +1,4 @@
-//! `longshore audit`: recounts the counts of a job from the raw keys.
+//! `longshore audit`: recounts a job's counts from the raw keys; exit code 1 if they differ.
 
 use clap::Args;
 

@@ -1,4 +1,4 @@
-//! `longshore bench`: measures a fleet on this host.
+//! `longshore bench`: starts a fleet of its own on this host, measures it, and prints the report.
 
 use clap::Args;
 use longshore_bench::{Config, Name};

@@ -1,4 +1,4 @@
-//! `longshore cancel`: cancels a job.
+//! `longshore cancel`: cancels a job, also one that no scheduler has admitted yet.
 
 use clap::Args;
 

@@ -1,4 +1,4 @@
-//! `longshore config`: prints the settings with comments.
+//! `longshore config`: prints the built-in defaults of all settings with comments, for a new file.
 
 use clap::Args;
 

@@ -1,4 +1,4 @@
-//! `longshore delete`: deletes an ended job.
+//! `longshore delete`: deletes an ended job; with `--force` also a running one, which it cancels.
 
 use clap::Args;
 use longshore_producer::Error;

@@ -1,4 +1,4 @@
-//! `longshore dev`: runs many jobs in this process, without services.
+//! `longshore dev`: runs jobs from standard input or a folder in this process, without services.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

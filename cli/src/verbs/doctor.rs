@@ -1,4 +1,6 @@
-//! `longshore doctor`: checks settings, services and the fleet, and names remedies.
+//! `longshore doctor`: checks settings, services, schedulers and workers, and names remedies.
+//!
+//! The checks of RabbitMQ and Redis alone are in the crates `broker` and `ledger`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

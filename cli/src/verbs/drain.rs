@@ -1,4 +1,4 @@
-//! `longshore drain`: asks a worker to stop.
+//! `longshore drain`: asks a worker to finish its running subtasks and stop; does not wait for it.
 
 use clap::Args;
 use longshore_ledger::Ledger;

@@ -1,4 +1,4 @@
-//! `longshore errors`: prints the errors of failed subtasks.
+//! `longshore errors`: prints the errors of failed subtasks by index, as far as they are kept.
 
 use clap::Args;
 use futures_util::{TryStreamExt, pin_mut};

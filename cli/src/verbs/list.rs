@@ -1,4 +1,4 @@
-//! `longshore list`: jobs by state, task, queue, tenant, name and labels.
+//! `longshore list`: a page of the jobs that satisfy all conditions, newest first.
 
 use clap::Args;
 use longshore_protocol::state::JobState;

@@ -1,4 +1,4 @@
-//! The verbs of the command line, one file for each.
+//! Parses which verb is wanted, loads the settings and calls the verb's file.
 
 mod audit;
 #[cfg(feature = "bench")]

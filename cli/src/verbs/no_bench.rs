@@ -1,4 +1,4 @@
-//! `longshore bench` in a program that is built without the benchmark: names the feature.
+//! `longshore bench` in a program that is built without the benchmark: an error names the feature.
 
 use std::ffi::OsString;
 

@@ -1,4 +1,4 @@
-//! `longshore nodes`: lists the workers.
+//! `longshore nodes`: lists the workers of the fleet, as the ledger knows them.
 
 use clap::Args;
 use longshore_ledger::Ledger;

@@ -1,4 +1,4 @@
-//! `longshore pause`: pauses a job.
+//! `longshore pause`: pauses a job: running subtasks finish, no new ones start.
 
 use clap::Args;
 

@@ -1,4 +1,4 @@
-//! `longshore readmit`: puts a worker back into rotation.
+//! `longshore readmit`: ends all isolations of a worker, so that all its tasks get work again.
 
 use clap::Args;
 use longshore_ledger::{IsolateParams, Ledger};

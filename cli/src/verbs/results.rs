@@ -1,4 +1,4 @@
-//! `longshore results`: prints the results of a job.
+//! `longshore results`: prints a job's reduced value, or its results so far, also before its end.
 
 use clap::Args;
 use longshore_protocol::document::Results as Keep;

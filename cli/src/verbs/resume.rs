@@ -1,4 +1,4 @@
-//! `longshore resume`: resumes a paused job.
+//! `longshore resume`: resumes a paused job in the state in which it was paused.
 
 use clap::Args;
 

@@ -1,4 +1,4 @@
-//! `longshore retry`: retries failed subtasks.
+//! `longshore retry`: re-opens an ended job to retry all failed subtasks, or those given by index.
 
 use clap::Args;
 

@@ -1,4 +1,4 @@
-//! `longshore run`: runs one job in this process, without services.
+//! `longshore run`: runs one job in this process, without services, and prints its results.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `longshore scheduler`: runs a scheduler of the fleet.
+//! `longshore scheduler`: waits for the services, then runs a scheduler until a signal.
 
 use clap::Args;
 use tokio_util::sync::CancellationToken;

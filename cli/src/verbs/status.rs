@@ -1,4 +1,4 @@
-//! `longshore status`: shows the state of jobs.
+//! `longshore status`: shows one job with the reasons why it waits, or lists jobs; can follow both.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

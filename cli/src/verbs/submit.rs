@@ -1,4 +1,4 @@
-//! `longshore submit`: submits a job to the fleet.
+//! `longshore submit`: submits a job to the fleet; with `--wait` follows it and prints its results.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `longshore worker`: runs a worker of the fleet.
+//! `longshore worker`: runs a worker; the first signal drains it, the second stops it at once.
 
 use std::time::Duration;
 

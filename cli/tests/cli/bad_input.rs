@@ -1,5 +1,4 @@
-//! User mistakes: each gets one line on standard error and an exit code; standard output stays
-//! empty.
+//! User mistakes get one line on standard error and an exit code; standard output stays empty.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

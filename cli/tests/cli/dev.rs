@@ -1,4 +1,4 @@
-//! `longshore dev`: jobs from standard input and from a folder. Also the verbs that only print.
+//! `longshore dev` with jobs from standard input and from a folder; also the verbs that only print.
 
 use std::io::{BufRead, BufReader};
 use std::process::Command;

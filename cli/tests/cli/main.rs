@@ -1,5 +1,4 @@
-//! Tests of the command line that need no service: arguments, files and standard input in; standard
-//! output, standard error and an exit code out.
+//! Tests of the command line that need no service, on its arguments, files, output and exit codes.
 
 mod bad_input;
 mod closed_output;

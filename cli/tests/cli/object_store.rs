@@ -1,6 +1,7 @@
-//! Jobs on `s3://`: inputs are listed and read by ranges, results are written and read back, with
-//! the real client and the `AWS_*` environment. The store is a stand-in that implements the four
-//! necessary requests.
+//! Jobs whose inputs and results are on `s3://`, with the real client and the `AWS_*` environment.
+//!
+//! Inputs are listed and read by ranges, results are written and read back. The store is a stand-in
+//! that implements the four necessary requests.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
