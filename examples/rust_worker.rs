@@ -1,5 +1,6 @@
-//! A worker with two Rust tasks: `cargo run --example rust_worker`, then submit jobs with the task
-//! `greet` or `primes`.
+//! A worker program with two tasks, the Rust functions `greet` and `primes`.
+//!
+//! `cargo run --example rust_worker`, then submit jobs with one of these tasks.
 
 use longshore_worker::{Context, TaskError, Worker};
 
