@@ -1,4 +1,4 @@
-//! The tests that every implementation of [`Broker`] passes, except those of the journal.
+//! The tests that every implementation of [`Broker`] passes; those of the journal are in `journal`.
 //!
 //! The test of an implementation runs all [`CASES`], each with a broker of its own that has empty
 //! queues and keeps a journal.

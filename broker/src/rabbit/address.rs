@@ -1,4 +1,4 @@
-//! Parses the URL of RabbitMQ, sets its default heartbeat and frame size, explains failed logins.
+//! Parses RabbitMQ's URL, sets default heartbeat and frame size, explains failed connections.
 //!
 //! The address is shown as host and port, without the password.
 
