@@ -1,4 +1,4 @@
-//! `longshore delete`: deletes an ended job; with `--force` also a running one, which it cancels.
+//! `longshore delete`: deletes an ended job; with `--force` first cancels one that has not ended.
 
 use clap::Args;
 use longshore_producer::Error;

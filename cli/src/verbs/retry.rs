@@ -1,4 +1,4 @@
-//! `longshore retry`: re-opens an ended job to retry all failed subtasks, or those given by index.
+//! `longshore retry`: retries failed subtasks, all or by index, also of a job that has ended.
 
 use clap::Args;
 
