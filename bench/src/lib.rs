@@ -1,4 +1,4 @@
-//! The benchmark: what a fleet achieves on this host, as ratios to what RabbitMQ and Redis can do.
+//! The benchmark: what a fleet achieves on this host, as a ratio to RabbitMQ, Redis and the cores.
 //!
 //! ```text
 //!   scenario ── jobs ──> scheduler, workers (processes of their own) ──> RabbitMQ, Redis

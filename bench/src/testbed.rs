@@ -1,4 +1,4 @@
-//! What a scenario runs on: a fleet, a client, and jobs as long as the run is to last.
+//! What a scenario runs on: a started fleet, its client, and jobs calibrated to a duration.
 
 use std::time::{Duration, Instant};
 
