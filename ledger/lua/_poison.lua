@@ -1,5 +1,5 @@
---[[ _poison: finds the subtask that kills the nodes that run it. The rules and their reasons are in
-  `src/poison.rs`; this file is the same for Redis. ]]
+--[[ _poison: decides into which parts a chunk that kills nodes is cut, and what is given up.
+  The rules and their reasons are in `src/poison.rs`; this file is the same for Redis. ]]
 
 local poison = {}
 

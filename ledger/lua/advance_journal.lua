@@ -1,5 +1,5 @@
---[[ advance_journal: move the position up to which the ledger reflects the journal, if the position
-  is where the caller expects it.
+--[[ advance_journal: move the ledger's journal position if it is where the caller expects it.
+  It is the position up to which the ledger reflects the journal.
   KEYS[1] position       longshore:journal
   ARGV[1] expected offset   ARGV[2] expected record   (empty: no position is kept)
   ARGV[3] new offset        ARGV[4] new record

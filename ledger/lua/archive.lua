@@ -1,6 +1,6 @@
---[[ archive: move an ended job from the list of active jobs to the list of finished jobs, and take
-  an absent job off all lists. In a cluster, where the lists lie in another slot than the job, the
-  caller sends the commands one by one instead.
+--[[ archive: move an ended job to the list of finished jobs, and take an absent job off all lists.
+  In a cluster, where the lists lie in another slot than the job, the caller sends the commands one
+  by one instead.
   KEYS[1] job            longshore:{J}
   KEYS[2] active         longshore:jobs:active
   KEYS[3] finished       longshore:jobs:finished

@@ -1,5 +1,5 @@
---[[ holders: the nodes that hold chunks of the job, each once, in any order, with the times of
-  their oldest and of their newest claim.
+--[[ holders: the nodes that hold chunks of the job, with the times of their first and last claim.
+  Each is named once, in any order.
   KEYS[1] job            longshore:{J}
   KEYS[2] chunks         longshore:{J}:chunks
   Output  {node, oldest, newest, …}

@@ -1,5 +1,5 @@
---[[ refund_attempts: set the nodes whose failures use up no attempts of the job. Subtasks that
-  failed for good on a node that was not among them before are tried again.
+--[[ refund_attempts: set the nodes whose failures use up no attempts of the job.
+  Subtasks that failed for good on a node that was not among them before are tried again.
   KEYS[1] job            longshore:{J}
   KEYS[2] document       longshore:{J}:doc
   KEYS[3] manifest       longshore:{J}:manifest

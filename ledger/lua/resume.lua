@@ -1,5 +1,5 @@
---[[ resume: continue a paused job; its queued chunks are due at once, since their messages may have
-  been dropped.
+--[[ resume: continue a paused job; its queued chunks are due at once.
+  Their messages may have been dropped.
   KEYS[1] job            longshore:{J}
   KEYS[2] chunks         longshore:{J}:chunks
   KEYS[3] due            longshore:{J}:due

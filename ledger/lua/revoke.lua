@@ -1,5 +1,5 @@
---[[ revoke: take the chunks of a job from a node that holds them; cut chunks that kill nodes, and
-  give up a subtask that killed too many.
+--[[ revoke: take a job's chunks from a node; cut chunks and fail subtasks that kill their nodes.
+  A subtask is given up once it has killed too many.
   KEYS[1] job            longshore:{J}
   KEYS[2] document       longshore:{J}:doc
   KEYS[3] manifest       longshore:{J}:manifest

@@ -1,5 +1,7 @@
-//! Every key of the ledger in Redis, each a function. What stands in braces decides the slot in a
-//! Redis Cluster: all keys of a job share one, so that an operation on a job is one call.
+//! The name and the type of every key of the ledger in Redis, each a function.
+//!
+//! What stands in braces decides the slot in a Redis Cluster: all keys of a job share one, so that
+//! an operation on a job is one call.
 
 use longshore_protocol::state::JobState;
 use longshore_protocol::{JobId, NodeId, SchedulerId};

@@ -1,4 +1,4 @@
-//! The ledger: the single source of truth about jobs, chunks, results and nodes.
+//! The trait of the ledger, which alone decides the state of jobs and chunks, and its errors.
 //!
 //! [`redis`] keeps it in Redis, where each operation is one function of the library `longshore_v1`
 //! (`lua/`, one file an operation). [`memory`] keeps it in the process, for the embedded mode and

@@ -1,4 +1,6 @@
-//! The ledger in this process: for `longshore run` and `dev`, and for simulations.
+//! The ledger in this process: a lock, a clock and a channel of hints around `memory/store.rs`.
+//!
+//! It serves `longshore run` and `dev`, and simulations.
 //!
 //! `memory/store.rs`, `memory/job.rs` and their neighbours are the ledger proper, pure and
 //! synchronous; this file adds a lock, a clock and a channel of events. Each operation locks once,

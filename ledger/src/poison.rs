@@ -1,4 +1,4 @@
-//! Finds the subtask that kills the nodes that run it: suspicion, cutting and the verdict. Pure.
+//! Decides into which parts a chunk that kills nodes is cut, and which subtask is given up. Pure.
 //!
 //! The death of a node shows that one of the subtasks that it held may be the cause, not which one.
 //! So every chunk that the node held records the death as evidence. A chunk with [`SUSPECT`] deaths

@@ -1,4 +1,4 @@
-//! One interceptor in front of a ledger, for fakes in tests and simulations.
+//! An interceptor that a test or a simulation puts in front of a ledger to fail or delay calls.
 //!
 //! [`Intercepted`] implements [`Ledger`] once: it turns each call into an [`Operation`] and gives
 //! that to an [`Interceptor`], which may fail it, delay it, change it or count it, and passes it on

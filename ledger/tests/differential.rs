@@ -1,5 +1,6 @@
-//! Differential test: the memory and the Redis ledger run the same random operations, and must give
-//! the same answers and have the same visible state after each.
+//! The memory and the Redis ledger give the same answers to the same random operations.
+//!
+//! The visible state is compared after each operation, too.
 //!
 //! `PROPTEST_CASES` sets the number of walks.
 

@@ -1,4 +1,4 @@
-//! The number of connections to Redis, and the commands that operations send.
+//! The number of connections to Redis, and which commands operations and heartbeats send.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! The log of a subscriber while Redis is away. In a file of its own, since it captures the log of
-//! the whole process.
+//! A subscriber logs the loss of hints once and their return once while Redis is away.
+//!
+//! In a file of its own, since it captures the log of the whole process.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};

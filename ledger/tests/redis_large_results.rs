@@ -1,5 +1,4 @@
-//! Large results in Redis: the cost of reading them is proportional to their size, and no call
-//! blocks Redis for long.
+//! Reading large results costs in proportion to their size, and no call blocks Redis for long.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! Lost connections of processes: on a single server, in a cluster, behind sentinels; and the cases
-//! that must not look like a death.
+//! Which lost connections are reported as the death of a process, and which are not.
+//!
+//! The cases run on a single server, in a cluster, and behind sentinels.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,6 @@
-//! The cost of a job with many open chunks in Redis, and the list of chunks that are due.
+//! Periodic operations cost hardly more for a job with many open chunks in Redis.
+//!
+//! Also: the list of chunks that are due is rebuilt when it is lost.
 
 use std::time::Duration;
 

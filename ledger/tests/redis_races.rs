@@ -1,5 +1,4 @@
-//! Races: operations of several round trips, paused between two of them while another operation
-//! runs.
+//! Operations of several round trips, paused halfway while another operation runs.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Admission, rejection and lists of jobs, and their expiry.
+//! Admitted, rejected and postponed jobs: what is kept of them, on which list, and how long.
 
 use std::sync::Arc;
 use std::time::Duration;

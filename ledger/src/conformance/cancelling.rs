@@ -1,4 +1,4 @@
-//! Cancels that arrive before their job.
+//! A cancel that arrives before its job ends the job on its admission, once.
 
 use std::sync::Arc;
 use std::time::Duration;

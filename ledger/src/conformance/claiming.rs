@@ -1,4 +1,4 @@
-//! Claim, release and revoke: which node holds a chunk.
+//! Claim, release and revoke: which node holds a chunk, and what becomes of the rest.
 
 use std::sync::Arc;
 

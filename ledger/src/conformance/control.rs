@@ -1,4 +1,4 @@
-//! Pause, resume, cancel, fail and delete.
+//! Pause, resume, cancel, fail and delete: which states allow them, and their effect on counts.
 
 use std::fmt::Debug;
 use std::sync::Arc;

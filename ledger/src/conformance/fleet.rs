@@ -1,4 +1,4 @@
-//! Workers, schedulers and hints.
+//! Heartbeats, drains and verdicts on workers, lists of schedulers, and hints with their topics.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,4 @@
-//! The test harness of the cases: one job, and short methods for the operations of schedulers and
-//! workers on it.
+//! The harness of the cases: one job, with short methods for the operations on it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Open and sweep: the chunks that are published.
+//! Open and sweep: which chunks are opened in which order, and which are published again.
 
 use std::sync::Arc;
 use std::time::Duration;

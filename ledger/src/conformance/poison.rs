@@ -1,5 +1,4 @@
-//! Poison: chunks that kill their nodes are cut and isolated, guilty subtasks fail, innocent ones
-//! do not.
+//! Chunks that kill their nodes are cut and isolated until the guilty subtask alone fails.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Results and errors, page by page.
+//! Results and errors come in index order, page by page.
 
 use std::sync::Arc;
 

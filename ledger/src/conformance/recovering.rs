@@ -1,4 +1,4 @@
-//! The records of recoveries from lost nodes.
+//! The records of recoveries: their chunks, when they are complete, and how many are kept.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,6 @@
-//! The levels of a reduce. With 10 subtasks and a fan-in of 4: nodes 10, 11 and 12, and the root
-//! 13.
+//! The levels of a reduce run one after another, also through pauses, failures and retries.
+//!
+//! With 10 subtasks and a fan-in of 4: nodes 10, 11 and 12, and the root 13.
 
 use std::sync::Arc;
 

@@ -1,5 +1,4 @@
-//! The nodes on which attempts failed: kept with the subtasks, and the refund of those attempts
-//! where the nodes were to blame.
+//! Subtasks keep the nodes on which they failed; attempts on bad nodes are refunded.
 
 use std::sync::Arc;
 use std::time::Duration;

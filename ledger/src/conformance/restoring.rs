@@ -1,4 +1,4 @@
-//! Restoring lost jobs from the journal.
+//! Lost jobs are restored from the journal; known, deleted and expired ones are not.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Retries of failed subtasks.
+//! Retries of failed subtasks, all or by index, of ended and of running jobs.
 
 use std::sync::Arc;
 use std::time::Duration;

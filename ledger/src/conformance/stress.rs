@@ -1,5 +1,4 @@
-//! A stress test of poison detection: a small cluster runs a job some of whose subtasks kill every
-//! node that runs them.
+//! A stress test of poison detection: some subtasks of a job kill each node that runs them.
 //!
 //! Nodes run chunks in parallel, commit, die of the guilty subtasks with all chunks that they hold,
 //! restart under new names, release chunks, and leave. The next step is drawn from a seed, so a

@@ -1,5 +1,4 @@
-//! Random walks: a list of numbers becomes operations of schedulers, workers and users, and every
-//! answer is recorded as text.
+//! Random walks: turns numbers into operations on a ledger, and records every answer as text.
 //!
 //! Two ledgers that get the same numbers must give the same text. Values that may differ between
 //! two ledgers (times, rates, the text of a misuse) are left out. Valid operations are frequent

@@ -1,5 +1,6 @@
-//! Audits a job: counts its subtasks anew from bitmaps, open chunks, retry set and cursor, and
-//! compares them with the counters.
+//! Counts a job's subtasks anew from its raw data, and compares that with the counters.
+//!
+//! The raw data are bitmaps, open chunks, the retry set and the cursor.
 
 use longshore_protocol::{Audit, Counts};
 

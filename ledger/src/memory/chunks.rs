@@ -1,4 +1,6 @@
-//! The operations on chunks: open, claim, commit, release, sweep, and speculative execution.
+//! The operations on a job's chunks: open, claim, commit, release, sweep, speculative execution.
+//!
+//! A commit also ends the job, or moves it to its next level.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

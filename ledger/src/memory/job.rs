@@ -1,4 +1,6 @@
-//! The state of one job, and its control operations; pure and synchronous.
+//! One job with its open chunks: how it is admitted, restored, controlled, retried and ended.
+//!
+//! It is pure and synchronous.
 //!
 //! The operations on chunks are in `chunks.rs`, the revocation of chunks of lost nodes in
 //! `revoking.rs`, the audit in `audit.rs`. Every operation takes the time as an argument and adds

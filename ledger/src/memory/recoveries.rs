@@ -1,4 +1,4 @@
-//! The recoveries of a job from lost nodes, numbered from 1; the newest [`MAX_RECOVERIES`].
+//! Keeps the newest [`MAX_RECOVERIES`] recoveries of a job from lost nodes, numbered from 1.
 
 use std::collections::VecDeque;
 

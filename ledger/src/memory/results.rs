@@ -1,4 +1,4 @@
-//! The results and errors of one job, by index.
+//! Keeps the results of one job by index, and the newest errors of its subtasks; reads pages.
 //!
 //! A result run is kept as it was committed, so a run costs one entry however many subtasks it
 //! covers. Runs never cross a multiple of `RESULT_STRIDE`, which bounds how far before an index its

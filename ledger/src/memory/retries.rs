@@ -1,5 +1,4 @@
-//! The retry set of a job: indices that failed or were deferred and wait for their next attempt, by
-//! due time and by index.
+//! The subtasks of a job that wait for their next attempt, and the choice of those that are due.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

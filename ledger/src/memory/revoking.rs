@@ -1,5 +1,4 @@
-//! Revokes the chunks of a lost node: queues them again, cuts suspects, and fails subtasks that
-//! kill their nodes.
+//! Takes the chunks of a lost node back: queues them, cuts suspects, fails poison subtasks.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -1,5 +1,6 @@
-//! The contents of a memory ledger: jobs and their lists, workers, schedulers, and the place in the
-//! journal.
+//! All jobs, workers and schedulers of a memory ledger, their lists, and when they expire.
+//!
+//! It also keeps the position in the journal, deletions, and cancels that came before their job.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

@@ -1,5 +1,4 @@
-//! Random walks on the memory ledger alone, and what only a clock of our own or a look inside can
-//! show.
+//! Random walks on the memory ledger, and tests that need a manual clock or a look inside.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,6 @@
-//! Parameters and answers of the operations on chunks: open, claim, commit, release, sweep and
-//! speculation.
+//! Parameters and answers of the operations on chunks: open, claim, commit, release, sweep.
+//!
+//! Also those of speculative execution.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Hints that the ledger sends when something changes, and the topics on which they are sent.
+//! The hints that the ledger sends when something changes, and the topics that select them.
 
 use std::sync::Arc;
 

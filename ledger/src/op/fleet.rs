@@ -1,5 +1,6 @@
-//! Parameters and answers of the operations on workers and schedulers: heartbeats, lists, drain and
-//! isolation.
+//! Parameters and answers of the operations on workers and schedulers.
+//!
+//! These are heartbeats, lists, crashes, and isolation.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,4 @@
-//! Parameters and answers of the operations on whole jobs: admission, control, documents and
-//! stalls.
+//! Parameters and answers of the operations on whole jobs: admit, document, retry, stalls.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,5 +1,4 @@
-//! Parameters and answers of the operations on lost nodes: the verdict that a node is lost, and the
-//! revocation of its chunks.
+//! Parameters and answers of the verdict that a node is lost, and of the revocation of its chunks.
 
 use longshore_protocol::{ChunkId, Epoch, LossKind, NodeId, Timestamp};
 

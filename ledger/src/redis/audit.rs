@@ -1,5 +1,6 @@
-//! Audits a job: counts its subtasks anew from the raw keys, which are bitmaps, open chunks, the
-//! retry set and the cursor.
+//! Compares the counts that a job keeps with those that `audit.lua` takes from its raw keys.
+//!
+//! The raw keys are bitmaps, open chunks, the retry set and the cursor.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,4 @@
-//! One call of a function: its keys and arguments, its errors, and loading the library if it is
-//! missing.
+//! Sends one call of a function, converts its errors, and loads the library where it is missing.
 
 use longshore_protocol::ErrorKind;
 use redis::{Cmd, ToRedisArgs, Value};

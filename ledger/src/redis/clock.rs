@@ -1,4 +1,4 @@
-//! The ledger's time: the time of Redis without the jumps of its clock.
+//! Keeps the ledger's time: the time of Redis without the jumps of its clock.
 //!
 //! Times in the ledger are absolute (a retry is due, a chunk was claimed, a deadline passes), and
 //! are compared with later readings of the server's clock. That clock may jump: an operator sets

@@ -1,4 +1,4 @@
-//! Detects lost connections of workers and schedulers with `CLIENT LIST`.
+//! Tells which workers and schedulers have lost all their connections, by `CLIENT LIST`.
 //!
 //! When a process dies, the system closes its connections, and Redis knows it within milliseconds.
 //! Each worker's heartbeat loop, and each scheduler, follows the hints on one connection (`events`)

@@ -1,6 +1,7 @@
-//! A small, fixed number of connections to Redis, shared by all requests. redis-rs pipelines the
-//! requests of one connection and matches the answers, so a request needs neither a connection of
-//! its own nor a round trip that checks one.
+//! Chooses one of a few shared connections to Redis for each request, and replaces broken ones.
+//!
+//! redis-rs pipelines the requests of one connection and matches the answers, so a request needs
+//! neither a connection of its own nor a round trip that checks one.
 //!
 //! A connection that timed out, broke, or turned out to lead to a replica is discarded, and the
 //! next request opens another one. A connection that was idle for a while is pinged before it is

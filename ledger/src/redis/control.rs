@@ -1,4 +1,4 @@
-//! Pause, resume, cancel, fail, retry, delete; and the two lists of jobs that they move between.
+//! Pause, resume, cancel, fail, retry, delete and archive, with the job's move between lists.
 
 use longshore_protocol::JobId;
 use longshore_protocol::state::{IllegalTransition, JobEvent, JobState};

@@ -1,5 +1,4 @@
-//! The kind of a failure, from what the client library and Redis give as types: the library's
-//! kinds, the code that begins each error of Redis, and the operating system's kinds.
+//! The kind of a failure, from the library's kinds, Redis's error codes and the system's kinds.
 
 use std::error::Error as _;
 use std::io;

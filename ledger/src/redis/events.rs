@@ -1,5 +1,6 @@
-//! Subscriptions to the hints of a topic, each on a connection of its own. After any error the
-//! connection is closed and opened again with a growing pause, and the subscriber receives a gap.
+//! Subscribes to the hints of a topic on a connection of its own, and reports gaps after an outage.
+//!
+//! After any error the connection is closed and opened again with a growing pause.
 //!
 //! ```text
 //! connect ──> subscribe ──> messages, a ping every few seconds ──┐

@@ -1,4 +1,6 @@
-//! Examines Redis for `longshore doctor`: one finding for each check, with the remedy.
+//! The checks of Redis in `longshore doctor`: access, functions, writes, clock, version, memory.
+//!
+//! It also checks persistence and eviction. Each check gives one finding, with the remedy.
 
 use longshore_protocol::{Finding, JobId, Severity};
 use std::collections::HashMap;

@@ -1,5 +1,6 @@
-//! Heartbeats and lists of workers and schedulers, and the controls of workers: drain, isolate,
-//! record a crash.
+//! Heartbeats and lists of workers and schedulers, drains, isolations and records of crashes.
+//!
+//! A heartbeat writes only the fields of a worker that have changed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -1,5 +1,6 @@
-//! The private parsers of foreign bytes, for tests that feed them garbage. Not an API: it changes
-//! without notice.
+//! Exposes the parsers of `redis_url` and of Redis's answers to fuzz tests.
+//!
+//! Not an API: it changes without notice.
 
 use longshore_protocol::{JobId, Timestamp};
 use redis::Value;

@@ -1,8 +1,9 @@
-//! Batches calls: calls of one function about one job that arrive while such a call is in flight
-//! are sent together as the next call, so that Redis reads and writes the job's counts once for all
-//! of them. A call that arrives alone is sent at once; after a large batch the next one waits a
-//! moment for more calls, since the fixed cost of a call, on both sides, is that of five of its
-//! parts.
+//! Batches calls of one function about one job that arrive while such a call is in flight.
+//!
+//! They are sent together as the next call, so that Redis reads and writes the job's counts once
+//! for all of them. A call that arrives alone is sent at once; after a large batch the next one
+//! waits a moment for more calls, since the fixed cost of a call, on both sides, is that of five of
+//! its parts.
 //!
 //! Deliberately absent: order. A caller that needs one answer before its next call has waited for
 //! it.

@@ -1,4 +1,4 @@
-//! A job's way through the ledger: taken in, cut into chunks, claimed, settled, taken away, swept.
+//! Admits and rejects jobs, and opens, claims, commits, releases, revokes and sweeps their chunks.
 
 use longshore_protocol::state::JobState;
 use longshore_protocol::{

@@ -1,5 +1,7 @@
-//! The Redis Function library `longshore_v1`, built from `lua/`: a head of generated tables, the
-//! shared pieces (`_*.lua`), and every operation as one function `longshore_<operation>`.
+//! Assembles the Redis Function library `longshore_v1` from `lua/` and from generated tables.
+//!
+//! It has a head of generated tables, the shared pieces (`_*.lua`), and every operation as one
+//! function `longshore_<operation>`.
 //!
 //! The head holds the table of transitions and the predicates of `JobState`, and the fields of a
 //! new job. Deliberately absent: any decision about states in Lua.

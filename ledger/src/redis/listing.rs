@@ -1,4 +1,4 @@
-//! The index of jobs: sorted sets from which lists of jobs are read page by page.
+//! The index of jobs: the sorted sets in which jobs are put, and the lists read from them by page.
 //!
 //! Each job stands in the set of all jobs and in one set for each of its attributes: queue, task,
 //! tenant, name and labels. An ended job also stands in the set of its state, every other job in

@@ -1,4 +1,4 @@
-//! The verdicts on lost workers, which all schedulers share.
+//! Writes and reads the verdicts on lost workers, which all schedulers share.
 //!
 //! Each verdict is a hash of its own, which expires, in the slot of the lists of workers; the list
 //! of changes names the workers whose verdicts to read. Deliberately absent: the decision that a

@@ -1,5 +1,6 @@
-//! The ledger in Redis 7 or later (or Valkey): a single server, Sentinel, or a Cluster. The only
-//! code that uses the redis crates.
+//! The ledger in Redis 7 or later (or Valkey): a single server, Sentinel, or a Cluster.
+//!
+//! It is the only code that uses the redis crates.
 //!
 //! Every operation on a job is one call of a function of the library `longshore_v1` ([`library`]),
 //! whose keys share a slot. The lists of jobs, workers and schedulers are in slots of their own and

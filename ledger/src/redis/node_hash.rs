@@ -1,4 +1,4 @@
-//! The hash of a worker: what it says of itself, as fields and back.
+//! Converts what a worker says of itself to the fields of its hash, and back.
 //!
 //! Deliberately absent: when it is written and read (see `fleet`).
 

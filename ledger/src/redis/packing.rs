@@ -1,5 +1,4 @@
-//! The stored form of a run of results: its lines as they are or, where that saves enough,
-//! compressed.
+//! The stored form of a run of results: lines as they are, or compressed if that saves a quarter.
 //!
 //! `~COUNT BYTES TEXT`: COUNT lines; TEXT is base64 of BYTES bytes compressed with zlib, so that
 //! every language can read it, and it is text where a reader expects text. `~COUNT#k BYTES TEXT`:

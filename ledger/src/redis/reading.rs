@@ -1,4 +1,4 @@
-//! The operations that read: one job, the lists, the document, pages of results and errors.
+//! Reads one job, the lists, the document, and pages of results, errors and recoveries.
 
 use longshore_protocol::{
     Death, Digest, ErrorEntry, JobId, JobSummary, LossKind, NodeId, Recovery, ResultRun,

@@ -1,4 +1,4 @@
-//! Waits for a Redis that is not available yet, and logs each new reason.
+//! Waits until Redis answers and has the functions of this build, and logs each new reason to wait.
 
 use std::time::Duration;
 

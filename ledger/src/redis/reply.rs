@@ -1,4 +1,4 @@
-//! Parses the answers of functions: texts and numbers, one after the other.
+//! Parses the answers of functions item by item, and words the error of an invalid one.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Display;

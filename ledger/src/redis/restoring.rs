@@ -1,4 +1,4 @@
-//! Bringing back what was lost: jobs from the journal, and the place in it.
+//! Restores lost jobs from the journal, and reads and moves the ledger's journal position.
 
 use longshore_protocol::{JobId, JournalPosition};
 use redis::cmd;

@@ -1,4 +1,4 @@
-//! Measures the round trip time between this process and Redis.
+//! Measures the round trip time to Redis, which workers and schedulers report.
 //!
 //! A scheduler that waits for a process to reconnect has to know how far away that process is.
 //! Deliberately absent: the use of the measurement (the scheduler's engine).

@@ -1,4 +1,4 @@
-//! Stalls: why workers can't go on with their chunks of a job, for display.
+//! Writes and reads stalls: why workers can't go on with their chunks of a job, for display.
 
 use longshore_protocol::{JobId, NodeId, Stall, Timestamp};
 use redis::{Value, cmd};

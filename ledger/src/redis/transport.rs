@@ -1,5 +1,6 @@
-//! Sends commands to Redis within time limits: to one server, to the master that sentinels name, or
-//! to a cluster.
+//! Sends commands to Redis within time limits: to a server, a sentinel's master, or a cluster.
+//!
+//! It also opens the connections on which hints are followed, and classifies failures.
 //!
 //! Deliberately absent: the choice of a connection (see `connections`), and retries while Redis is
 //! away, which are up to the caller.
