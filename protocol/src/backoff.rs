@@ -1,4 +1,4 @@
-//! Pauses between tries of one operation that grow with each failure.
+//! Pauses between tries of one operation that double with each failure, up to a longest.
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
-//! The kinds of failure that programs tell apart: one list for the broker, the ledger and the
-//! client library.
+//! The kinds of failure that programs tell apart, the same for broker, ledger and client library.
 //!
 //! Errors keep their own types and texts; a kind is what a program decides by. Deliberately absent:
 //! texts, and what an operator can do about a kind, which differs between RabbitMQ and Redis.

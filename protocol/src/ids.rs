@@ -1,5 +1,6 @@
-//! The ids of jobs, nodes, schedulers and chunks, and epochs, tokens and digests. Each is a type of
-//! its own, so that a chunk is never taken for an epoch.
+//! The ids of jobs, nodes, schedulers and chunks, and epochs, tokens and digests.
+//!
+//! Each is a type of its own, so that a chunk is never taken for an epoch.
 
 use std::fmt;
 use std::str::FromStr;

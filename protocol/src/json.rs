@@ -1,5 +1,7 @@
-//! The application's own JSON, kept as text: the text is given back as it was written, with numbers
-//! of any length, and takes as many bytes of memory as it is long.
+//! The application's own JSON, kept as text and put into canonical form, and lists of it.
+//!
+//! The text is given back as it was written, with numbers of any length, and takes as many bytes of
+//! memory as it is long.
 //!
 //! A text in canonical form has no white space, the keys of objects sorted, strings
 //! escaped where they have to be, numbers as they were written. `1`, `1.0` and `1e0` are three

@@ -1,5 +1,6 @@
-//! The types, validation and wire formats of Longshore: ids, the job document, splits, messages,
-//! states and outcomes.
+//! The types, validation and wire formats that all crates of Longshore share.
+//!
+//! These are ids, the job document, splits, messages, states and outcomes.
 //!
 //! Pure data and pure functions. Deliberately absent: I/O, clocks, randomness and async. A function
 //! that needs one of those gets the result as an argument (a [`Timestamp`], a random number, the

@@ -1,4 +1,4 @@
-//! The rules for names in documents, settings and flags.
+//! The rules for names of tasks, queues, tenants, labels, namespaces and machines.
 //!
 //! Names become parts of queue names in RabbitMQ, of keys in Redis and of metrics. One rule holds
 //! for all of them, so that every name that a worker may have can be named by a job.

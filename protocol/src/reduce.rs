@@ -1,5 +1,4 @@
-//! The shape of a reduction: a tree whose leaves are the subtasks and whose nodes are numbered
-//! after the subtasks.
+//! The tree of a reduction: its leaves are the subtasks, and its nodes are numbered after these.
 //!
 //! With 10 subtasks and a fan-in of 4, indices 0 to 9 are the subtasks, 10, 11 and 12 combine 0..4,
 //! 4..8 and 8..10, and 13, the root, combines 10..13. So one index space, one bitmap and one kind

@@ -1,4 +1,4 @@
-//! The results of a run of subtasks: the lines themselves, or the object that holds them.
+//! The results of a run of subtasks: lines, or the object that holds them; and their text form.
 
 use std::borrow::Cow;
 

@@ -1,5 +1,7 @@
-//! The plan of a job: the input of each subtask from its index, in O(1) memory whatever the size of
-//! the job.
+//! The plan of a job: computes the input of each subtask from its index, in O(1) memory.
+//!
+//! The memory does not depend on the size of the job. The manifest of matched files is defined
+//! here.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

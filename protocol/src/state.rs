@@ -1,5 +1,4 @@
-//! The states of jobs and chunks, the one table of transitions of each, and the predicates that say
-//! what a state allows.
+//! The states of jobs and chunks, the one table of transitions of each, and what a state allows.
 //!
 //! The memory ledger calls these functions; the Redis ledger's Lua library gets the same tables
 //! generated from them. No other file compares states to decide something.

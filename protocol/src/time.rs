@@ -1,4 +1,4 @@
-//! Points in time, as numbers that the caller read from a clock.
+//! A point in time in milliseconds, as a number that the caller read from a clock.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the ledger shows of jobs, errors, recoveries, results, nodes and schedulers.
+//! The records that the ledger shows: jobs, counts, errors, recoveries, results, nodes, schedulers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,5 +1,4 @@
-//! The JSON of jobs, recoveries, nodes and answers, as `--json` prints it and other programs read
-//! it.
+//! The JSON that `--json` prints: jobs, recoveries, nodes, and the answers to commands.
 //!
 //! Each type here or marked so has its JSON Schema in `docs/views.schema.json`. A job and a
 //! recovery are flat and use the words of the ledger's keys; durations are milliseconds in fields

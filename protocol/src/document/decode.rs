@@ -1,5 +1,6 @@
-//! Decodes the parsed tree into a document: types, unknown fields, defaults, and the bounds of
-//! numbers. `rules` checks all other values.
+//! Decodes the parsed tree into a document: types, unknown fields, defaults, bounds of numbers.
+//!
+//! `rules` checks all other values.
 
 use std::collections::BTreeMap;
 

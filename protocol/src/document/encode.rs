@@ -1,4 +1,6 @@
-//! Encodes a document as canonical JSON: every field, in the order of these types.
+//! Encodes a document as canonical JSON, computes its digest, and defines its JSON Schema.
+//!
+//! The canonical form has every field, in the order of these types.
 //!
 //! The JSON Schema in `docs/` is generated from the same types, so it has every field that is
 //! written.

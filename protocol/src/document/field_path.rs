@@ -1,5 +1,6 @@
-//! The path of a value in a document, as a linked list on the stack, so that a million items don't
-//! cost a million strings.
+//! The path of a value in a document, with which errors name the place of a mistake.
+//!
+//! It is a linked list on the stack, so that a million items don't cost a million strings.
 
 use std::fmt;
 

@@ -1,5 +1,7 @@
-//! Parses JSON text into a tree that keeps everything and copies nothing: each node is a part of
-//! the text, which is parsed further on demand.
+//! Parses JSON text into a tree that keeps everything and copies nothing.
+//!
+//! Each node is a part of the text, which is parsed further on demand. The id of a document that is
+//! otherwise invalid is found here, too.
 //!
 //! Deliberately absent: the meaning of a job document (see `decode`).
 

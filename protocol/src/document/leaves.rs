@@ -1,5 +1,4 @@
-//! The leaves of a document's canonical JSON and of its schema: names, durations, sizes, and the
-//! application's data.
+//! The leaf types of a document's canonical JSON and schema: names, durations, sizes, data.
 
 use std::borrow::Cow;
 use std::time::Duration;

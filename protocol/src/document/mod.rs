@@ -1,4 +1,4 @@
-//! The job document: what an application publishes.
+//! The job document as Rust types with its limits: what an application publishes.
 //!
 //! Parsing goes through `json` (text to tree), `decode` (tree to types) and `rules` (which values
 //! are allowed); a document built in Rust passes the same rules. `encode` writes the document.

@@ -1,4 +1,4 @@
-//! Readers over the parsed tree that know the path of each value, so that each error can name it.
+//! Readers that take values out of the parsed tree, and name path and nearest field in each error.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

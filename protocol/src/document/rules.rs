@@ -1,4 +1,4 @@
-//! The rules that every document must obey, parsed from JSON or built in Rust.
+//! The rules and bounds that every document must obey, parsed from JSON or built in Rust.
 //!
 //! Each bound has its reason beside it. Deliberately absent: types and unknown fields, which only
 //! JSON can get wrong (see `decode`), and files, which only the ledger's manifest knows (see

@@ -1,5 +1,4 @@
-//! JSON Schemas (2020-12) of the formats that other programs write and read, generated from the
-//! types.
+//! Generates the JSON Schemas (2020-12) of the formats that other programs write and read.
 //!
 //! A schema can't express everything that `JobDocument::parse` checks (sums, products, fields that
 //! exclude each other), so it accepts some documents that are refused, and never refuses one that

@@ -1,4 +1,4 @@
-//! Each bad document and the exact words that it gets; the table is in `bad_documents.txt`.
+//! Each bad document gets the exact words of an error that `bad_documents.txt` lists.
 
 use longshore_protocol::JobDocument;
 use longshore_protocol::document::MAX_DEPTH;

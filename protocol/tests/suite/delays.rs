@@ -1,4 +1,4 @@
-//! How long a failed subtask waits.
+//! How long a failed subtask waits for its next attempt, by backoff, factor and jitter.
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
-//! Good documents: their defaults, their canonical form, their digest, and those that are built in
-//! Rust.
+//! Good documents: their defaults, canonical form and digest, and those that are built in Rust.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Names are printed and read the same way, and nothing else is read.
+//! Ids, tokens and epochs are printed and read the same way, and nothing else is read.
 
 use longshore_protocol::{ChunkId, Digest, Epoch, JobId, NodeId, Token};
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! What each index is about, for all five splits.
+//! The input of each index, for all five splits and for a reduce, and which plans are refused.
 
 use longshore_protocol::document::{Axis, MAX_TOTAL, Reduce, Split};
 use longshore_protocol::{Input, InputFile, JobDocument, LineWindow, MAX_FILES, Manifest, Plan};

@@ -1,4 +1,4 @@
-//! Properties that hold for every valid document and every plan.
+//! Properties that hold for every valid document and every plan, on random documents.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,5 +1,4 @@
-//! The schemas in `docs/` are what the types say, and agree with the parser as far as a schema can
-//! tell.
+//! The schemas in `docs/` are those of the types, and agree with the parser as far as possible.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! The tables of transitions, every cell of them.
+//! The tables of transitions of jobs and chunks and of the predicates of states, every cell.
 
 use longshore_protocol::state::{ChunkEvent, ChunkRefusal, ChunkState, JobEvent, JobState};
 use longshore_protocol::{Epoch, NodeId, Timestamp, Token};
