@@ -1,4 +1,4 @@
-//! The errors of the client library.
+//! The errors of the client library, and the kind of failure of each.
 
 use std::time::Duration;
 

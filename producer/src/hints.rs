@@ -1,5 +1,4 @@
-//! One subscription to the ledger's hints, shared by all callers in this process that wait for a
-//! job.
+//! One subscription to the ledger's hints, shared by all callers that wait for a job.
 //!
 //! ```text
 //! ledger.events() ──▶ one task ──▶ broadcast ──▶ each waiting job

@@ -1,4 +1,4 @@
-//! One job, as a client sees it: its state, its results and errors, and its controls.
+//! One job, as a client sees it: waits for its end, reads what is known of it, and controls it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The client library that applications embed: submit, wait, progress, results, control.
+//! The client library that applications embed: the types that submit, find and list jobs.
 //!
 //! ```no_run
 //! use futures_util::TryStreamExt;

@@ -1,5 +1,6 @@
-//! Submits a job: publishes its document, and waits until the ledger shows that it was accepted or
-//! rejected.
+//! Submits a job, waits until the ledger shows a verdict, and says what keeps it from one.
+//!
+//! It publishes the document; the verdict is that the job was accepted or rejected.
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
-//! Timers of a client that waits: the interval between two polls, and how long an outage or a
-//! missing job is tolerated.
+//! How often a waiting client polls, and how long it tolerates an outage or a missing job.
 
 use std::time::Duration;
 
