@@ -1,4 +1,4 @@
-//! Checks that a file or object is unchanged since the manifest of a job was made.
+//! Checks that a file or object has the size and version of the manifest of a job.
 //!
 //! Deliberately absent: the content. A change that keeps the size, within one tick of the file
 //! system's clock, is not noticed.

@@ -1,4 +1,4 @@
-//! Checks whether results can ever be written to a folder.
+//! Checks whether something on this host makes it impossible to write results to a folder.
 //!
 //! Deliberately absent: permissions, free space and the existence of the folder. The writer creates
 //! folders, perhaps as another user on another host.

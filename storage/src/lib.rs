@@ -1,5 +1,6 @@
-//! Files and objects: expands globs, reads byte windows, and reads and writes whole files, on file
-//! systems and in S3.
+//! Finds, reads and writes files and objects; here is the error, which tells whose fault it is.
+//!
+//! It expands globs, reads byte windows and whole files, and writes, on file systems and in S3.
 //!
 //! A location is an absolute path, a `file://` URL or an `s3://bucket/key` URL. URLs are literal
 //! after the scheme: nothing is percent-decoded. The client of S3 is configured by the standard

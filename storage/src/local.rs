@@ -1,4 +1,4 @@
-//! Globs over a file system; their patterns serve for the keys of an object store, too.
+//! Globs over a file system: the walk, and the patterns, which serve for object keys, too.
 //!
 //! `glob::Pattern` decides which names match. `glob::glob` is not used, because it silently skips
 //! names that are not UTF-8, follows links into loops, and can't both hide dot files from `*` and

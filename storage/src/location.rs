@@ -1,4 +1,4 @@
-//! Parses locations: paths, `file://` URLs and `s3://` URLs.
+//! Parses locations (paths, `file://` and `s3://` URLs), and makes relative globs absolute.
 
 use std::path::Path;
 

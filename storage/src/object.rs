@@ -1,4 +1,4 @@
-//! S3: the client of a bucket, and globs over keys.
+//! The client of an S3 bucket, and globs over its keys; an error in builds without S3.
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
-//! Bounds for a walk over a file system: its duration, the number of names it visits, and the
-//! duration of one system call. A walk runs on a thread of its own and never blocks its caller.
+//! Bounds a walk over a file system: its duration, its names, and each system call.
+//!
+//! A walk runs on a thread of its own and never blocks its caller.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
