@@ -1,6 +1,7 @@
-//! An application with a worker of its own, and a test of both in one process:
-//! `cargo run -p longshore --example squares -- worker`, and in another terminal
-//! `cargo run -p longshore --example squares`. Needs RabbitMQ, Redis and `longshore scheduler`.
+//! An application with a worker of its own, and a test of both in one process.
+//!
+//! `cargo run -p longshore --example squares -- worker`, and in another terminal `cargo run -p
+//! longshore --example squares`. Needs RabbitMQ, Redis and `longshore scheduler`.
 #![expect(clippy::print_stdout, reason = "standard output is for the results")]
 
 use longshore::{Client, Config, Context, Document, Error, Split, TaskResult, Worker};

@@ -1,4 +1,4 @@
-//! The client: submits jobs and finds them.
+//! The client of an application: connects, submits jobs, finds and lists them.
 //!
 //! Futures are boxed here and in the worker: in one piece they are so deep that applications would
 //! need a higher `recursion_limit`.

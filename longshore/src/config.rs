@@ -1,4 +1,4 @@
-//! The configuration of clients and workers.
+//! The addresses and the namespace of clients and workers, given or read from the environment.
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! The description of a job: the task, how the job is split, and its settings.
+//! Builds the description of a job: the task, how the job is split, and its settings.
 
 use std::ops::Range;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The error of every call.
+//! The one error type of the public API, with a kind for programs and the job that it is about.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! A job: its state, its results, and its controls.
+//! A job in the public API: its state, its progress, its results and errors, and its controls.
 
 use std::time::{Duration, SystemTime};
 

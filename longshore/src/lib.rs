@@ -1,5 +1,4 @@
-//! Longshore for applications: submit jobs, read their results, run workers, and test all of it in
-//! one process.
+//! Longshore for applications: submit jobs, run workers, and test both in one process.
 //!
 //! A *job* is a task and a rule that splits it into *subtasks*; *workers* run the task for each
 //! subtask, on any number of machines. RabbitMQ carries messages, Redis keeps what is known of

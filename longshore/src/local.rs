@@ -1,4 +1,4 @@
-//! A cluster in one process, for the tests of applications.
+//! A scheduler, workers, a broker and a ledger in one process, for the tests of applications.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
-//! The streams of a job. Each has a `next` of its own, so that a loop needs neither a trait nor
-//! pinning; each is a `Stream` too.
+//! The streams of a job: results, progress, and errors of subtasks.
+//!
+//! Each has a `next` of its own, so that a loop needs neither a trait nor pinning; each is a
+//! `Stream` too.
 
 use std::fmt;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! Logs and metrics of a worker program.
+//! Starts the log of a worker program, and serves its metrics where that is built in.
 
 use std::io::IsTerminal;
 

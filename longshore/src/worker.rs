@@ -1,4 +1,4 @@
-//! The worker: runs tasks of the application.
+//! A worker program: its tasks and settings, and its run until a signal.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;

@@ -1,5 +1,4 @@
-//! An application in one process with its cluster: results, errors and controls through the public
-//! API alone.
+//! An application and its cluster in one process: results, errors and controls by the public API.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
