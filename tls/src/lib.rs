@@ -1,4 +1,4 @@
-//! TLS for every connection that Longshore opens: to RabbitMQ, Redis, S3 and HTTPS endpoints.
+//! Chooses the crypto provider of all TLS connections, and makes the one to RabbitMQ.
 //!
 //! All of them use rustls with one crypto provider (ring) and trust the root certificates of the
 //! operating system. `SSL_CERT_FILE` and `SSL_CERT_DIR` name other root certificates.

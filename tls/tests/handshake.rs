@@ -1,4 +1,4 @@
-//! Handshakes with a TLS server in this process.
+//! Which certificates of a TLS server `connect` accepts, and which it refuses.
 //!
 //! The client runs in a process of its own, because the environment of a process decides which root
 //! certificates are the system's: `SSL_CERT_FILE`.
