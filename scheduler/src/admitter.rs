@@ -1,5 +1,6 @@
-//! Takes job documents from the jobs queue into the ledger: parse -> expand -> plan -> admit ->
-//! journal -> acknowledge.
+//! Takes job documents from the jobs queue into the ledger, or refuses or postpones them.
+//!
+//! A document goes through parse -> expand -> plan -> admit -> journal -> acknowledge.
 //!
 //! A document that can't be accepted goes to the dead queue with the reason, and its job is shown
 //! as rejected if its id can be read. A document that can't be judged now, because its files can't

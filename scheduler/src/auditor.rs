@@ -1,5 +1,6 @@
-//! Audits the active jobs, one each second in turn, so that counts which don't balance show in the
-//! metrics before a user finds them.
+//! Audits one active job each second, in turn, and publishes the imbalance of all as a metric.
+//!
+//! So counts that don't balance show before a user finds them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
-//! Asks the ledger several times a second which processes have lost all their connections: a worker
-//! or a scheduler that was killed is found within a fraction of a second.
+//! Asks the ledger several times a second which processes have lost all their connections.
+//!
+//! So a worker or a scheduler that was killed is found within a fraction of a second.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
-//! Executes the engine's actions on the ledger and the broker, and answers with the engine's next
-//! events. Decides nothing.
+//! Executes each action of the engine on ledger and broker, and turns the answer into an event.
+//!
+//! It decides nothing.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Runs the engine: passes events to it and executes its actions, many at a time.
+//! Runs the engine: passes events to it in batches, and starts its actions without waiting.
 //!
 //! Nothing here waits for an action: each runs as a task of its own, and its answer is the engine's
 //! next event. The engine bounds how many are in flight (calls about jobs, revokes), and the

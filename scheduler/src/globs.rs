@@ -1,4 +1,6 @@
-//! Expands the globs of documents, without that slow file systems hold up other documents.
+//! Expands the globs of documents, so that slow file systems don't delay other documents.
+//!
+//! It also refuses jobs whose results can never be written.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Logs once when a kind of call starts to fail and once when it works again; and pauses that grow.
+//! Logs once when a kind of call starts to fail and once when it works again; also has a backoff.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;

@@ -1,4 +1,4 @@
-//! Chooses the id of a job whose document has none.
+//! Derives the id of a job whose document has none, from the id of its message where there is one.
 
 use longshore_protocol::{Digest, JobDocument, JobId};
 use uuid::Uuid;

@@ -1,4 +1,4 @@
-//! The scheduler: admits jobs, feeds their chunks to workers, and recovers what lost workers held.
+//! The scheduler: its settings, and the start of the loops that admit, feed and recover jobs.
 //!
 //! ```text
 //!   jobs queue ─▶ admitter ─▶ ledger

@@ -1,4 +1,4 @@
-//! Passes the ledger's hints and the state of the broker's link to the engine.
+//! Passes the ledger's hints, and whether the broker can be reached, to the engine and the watcher.
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
-//! Registers this scheduler with the ledger, twice a second and whenever it has reconnected, and
-//! reads which other schedulers are registered and what time it is by the ledger's clock.
+//! Registers this scheduler twice a second, and reads the other schedulers and the ledger's time.
+//!
+//! It also registers whenever it has reconnected.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,6 @@
-//! The names and descriptions of this crate's metrics. Counters start at 0 with the process; the
-//! unit is the last word of a name.
+//! The names and descriptions of this crate's metrics, and their first values.
+//!
+//! Counters start at 0 with the process; the unit is the last word of a name.
 
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 

@@ -1,4 +1,4 @@
-//! What the engine needs of job documents: specs, and the keys of chunks that are placed by hash.
+//! Reads what the engine needs of job documents: specs, and keys of chunks that are placed by hash.
 //!
 //! The spec of a job is read once. Plans are kept only for jobs that are placed by hash, and few at
 //! a time, since a document can be 16 MiB.

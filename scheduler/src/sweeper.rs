@@ -1,5 +1,6 @@
-//! Finds the chunks of a job whose messages were lost, without flooding a queue in which the
-//! messages only wait.
+//! Sweeps one job: finds the chunks whose messages were lost, not those whose messages still wait.
+//!
+//! So a sweep does not flood a queue.
 
 use std::time::Duration;
 

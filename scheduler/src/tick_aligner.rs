@@ -1,5 +1,7 @@
-//! Aligns the periodic calls of one scheduler to common ticks: on a busy machine a thread that
-//! wakes up takes the processor from another one, which costs more than its call.
+//! Aligns the periodic calls of one scheduler to common ticks of 50 ms.
+//!
+//! On a busy machine a thread that wakes up takes the processor from another one, which costs more
+//! than its call.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! The calls to the ledger: which jobs wait for one, how many are in flight, and the backoff while
-//! the ledger does not answer.
+//! The jobs that wait for a call to the ledger, and how many calls may be in flight at once.
+//!
+//! The backoff while the ledger does not answer is here, too.
 //!
 //! Deliberately absent: which call a job needs (see `next_call`).
 

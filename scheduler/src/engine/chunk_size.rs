@@ -1,4 +1,6 @@
-//! How many subtasks go into one chunk, where the job's `chunk` field leaves it open.
+//! Decides how many subtasks go into one chunk, and measures how long a subtask of a job takes.
+//!
+//! A job's `chunk` field may fix the size, but not that of chunks of the reduce.
 //!
 //! Deliberately absent: how many chunks are open at a time (see `window`) and whose they are (see
 //! `fair_queue`).

@@ -1,4 +1,4 @@
-//! For how long all connections of a process have been gone, and when that proves its death.
+//! Decides when a process has been without connections for so long that it counts as dead.
 
 use std::time::Duration;
 

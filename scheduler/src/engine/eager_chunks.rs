@@ -1,4 +1,4 @@
-//! First chunks that the ledger opens together with their jobs, while it has not answered yet.
+//! The first chunks that are being opened together with their jobs, and their part of the load.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The events that the engine takes and the actions that it returns.
+//! All events that the engine takes and all actions that it returns, as two enums.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,6 @@
-//! Whose chunk is next: deficit round robin over tenants, then over the jobs of a tenant, in its
-//! continuous form.
+//! Decides which job's chunk is next: fair shares of worker time for tenants, then for their jobs.
+//!
+//! It is deficit round robin over tenants, then over the jobs of a tenant, in its continuous form.
 //!
 //! Round robin with quanta would have to walk many rounds where costs differ as much as here (a
 //! chunk of 1 ms beside a chunk of an hour). Instead, each tenant and each job has a virtual time,

@@ -1,4 +1,4 @@
-//! Which workers are alive, which have been silent for too long, and which of them take what.
+//! Decides which workers are dead, by silence or lost connections, and which can take what.
 //!
 //! Silence is counted on the clock of this process, and only over time in which its reads of the
 //! ledger worked: a ledger that froze, or a paused machine of ours, proves no death. Nor does a

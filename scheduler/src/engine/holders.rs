@@ -1,5 +1,6 @@
-//! Holders of chunks that are not what they should be: unlisted holders (workers that are on no
-//! list), and orphans (chunks whose holder is alive and does not know that it holds them).
+//! Finds unlisted holders of chunks, and orphaned chunks, whose live holders don't know of them.
+//!
+//! Unlisted holders are workers that are on no list.
 //!
 //! A holder that is neither on the list of workers nor on that of lost workers can't be told from
 //! one whose heartbeat is late, so it gets the time after which a silent worker is dead.

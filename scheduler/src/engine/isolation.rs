@@ -1,5 +1,6 @@
-//! Decides which nodes are out of rotation for a task, because subtasks fail there that succeed
-//! elsewhere.
+//! Decides which nodes are taken out of rotation for a task, and when they are readmitted.
+//!
+//! A node is isolated because subtasks fail there that succeed elsewhere.
 //!
 //! The evidence is in what workers announce: a success of a subtask that had failed on other nodes
 //! *clears* that subtask of suspicion, and counts against these nodes. A node is compared with the

@@ -1,5 +1,4 @@
-//! One job that this scheduler feeds: what is left to open, what it costs, and when the job is
-//! looked at again.
+//! One job that this scheduler feeds: what can be opened of it, what that costs, when it is read.
 //!
 //! The summary is what the ledger said last, brought up to date with what was opened since.
 //! Deliberately absent: other jobs.

@@ -1,4 +1,4 @@
-//! The jobs that may not have ended: who owns each, and which call about it is in flight.
+//! All jobs that may not have ended: which scheduler owns each, and the call about it in flight.
 //!
 //! A job is owned by the scheduler that owns its queue. At most one call about a job is in flight
 //! at a time. Deliberately absent: the state of an own job (see `job`).

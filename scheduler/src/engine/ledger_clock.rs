@@ -1,4 +1,4 @@
-//! The ledger's clock, by the clock of this process.
+//! Converts times of this process to times of the ledger, and notices jumps of the ledger's clock.
 
 use std::time::Duration;
 

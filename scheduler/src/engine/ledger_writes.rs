@@ -1,4 +1,4 @@
-//! Whether the ledger takes writes, as far as this scheduler knows.
+//! Decides whether the ledger takes writes, by whether this scheduler can register.
 //!
 //! While the ledger is away, or answers but refuses writes (full memory, a read-only replica), no
 //! worker can send a heartbeat or commit an outcome. So in an outage silence proves nothing about a

@@ -1,4 +1,4 @@
-//! Chooses the call that is made next for a job, and makes the calls that may be made.
+//! Chooses which call to the ledger is made next for a job, and which waiting jobs get their calls.
 
 use longshore_protocol::{JobId, NodeId, Timestamp};
 

@@ -1,5 +1,4 @@
-//! One worker: what it announced last, for how long it has been silent, and whether it is taken for
-//! dead.
+//! One worker as this scheduler knows it: its last heartbeat, its silence, and what it can run.
 //!
 //! Deliberately absent: when silence counts, and which workers fall silent together (see `fleet`).
 

@@ -1,4 +1,4 @@
-//! Takes back what lost workers hold of this scheduler's own jobs.
+//! Has dead workers declared lost, and takes back what lost workers hold of this scheduler's jobs.
 //!
 //! Which workers are lost is recorded in the ledger, for all schedulers alike. A scheduler that
 //! finds a worker dead has the ledger declare it lost; the ledger refuses if the worker has sent a

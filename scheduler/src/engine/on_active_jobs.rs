@@ -1,5 +1,6 @@
-//! Events [`ActiveJobs`](super::Event::ActiveJobs) and [`JobsListed`](super::Event::JobsListed):
-//! the ledger's list of active jobs was read.
+//! The events `ActiveJobs` and `JobsListed`: adds new jobs, and drops those that are gone.
+//!
+//! The ledger's list of active jobs was read. Only `ActiveJobs` drops jobs.
 
 use std::collections::BTreeSet;
 

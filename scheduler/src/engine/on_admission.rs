@@ -1,5 +1,7 @@
-//! A job is admitted by this scheduler: [`Engine::begin_admission`], then the event
-//! [`Admitted`](super::Event::Admitted) or [`NotAdmitted`](super::Event::NotAdmitted).
+//! This scheduler admits a job: whether a first chunk is opened at once, and what is known after.
+//!
+//! [`Engine::begin_admission`] comes first, then the event [`Admitted`](super::Event::Admitted) or
+//! [`NotAdmitted`](super::Event::NotAdmitted).
 
 use longshore_ledger::Event as Hint;
 use longshore_protocol::document::Placement;

@@ -1,5 +1,4 @@
-//! Event [`AttemptsRefunded`](super::Event::AttemptsRefunded): failures on isolated nodes no longer
-//! use up attempts of a job.
+//! The event `AttemptsRefunded`: notes the nodes whose failures use up no attempts of a job.
 
 use longshore_protocol::{JobId, NodeId, Timestamp};
 

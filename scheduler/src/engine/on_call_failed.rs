@@ -1,4 +1,4 @@
-//! Event [`CallFailed`](super::Event::CallFailed): the ledger left a call unanswered.
+//! The event `CallFailed`: the ledger left a call unanswered, so the engine backs off and reads.
 
 use longshore_protocol::{JobId, Timestamp};
 

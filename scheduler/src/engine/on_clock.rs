@@ -1,4 +1,4 @@
-//! Event [`Clock`](super::Event::Clock): the ledger said what time it is.
+//! The event `Clock`: sets the ledger's time, and moves all timers if the clock has jumped.
 
 use longshore_protocol::Timestamp;
 

@@ -1,5 +1,6 @@
-//! Event [`ConnectionsLost`](super::Event::ConnectionsLost): the connections of some processes to
-//! the ledger are gone.
+//! The event `ConnectionsLost`: declares dead workers lost, and takes over from dead schedulers.
+//!
+//! The ledger makes the declaration, at the engine's request.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Event [`Hint`](super::Event::Hint): the ledger hinted that something changed.
+//! The event `Hint`: has the job of a hint read, and after a gap in the hints all own jobs.
 
 use std::time::Duration;
 

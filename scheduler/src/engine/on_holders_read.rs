@@ -1,5 +1,6 @@
-//! Event [`HoldersRead`](super::Event::HoldersRead): the ledger said which workers hold chunks of a
-//! job.
+//! The event `HoldersRead`: takes a job's chunks from holders that are lost or don't know of them.
+//!
+//! Holders that are on no list are noted.
 
 use longshore_ledger::Holder;
 use longshore_protocol::{JobId, Timestamp};

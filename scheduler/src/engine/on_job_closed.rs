@@ -1,4 +1,4 @@
-//! Event [`JobClosed`](super::Event::JobClosed): a job was failed or archived.
+//! The event `JobClosed`: drops a job that was failed or archived, or reads it once more.
 
 use longshore_protocol::{JobId, Timestamp};
 

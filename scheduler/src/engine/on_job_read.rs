@@ -1,5 +1,4 @@
-//! Event [`JobRead`](super::Event::JobRead): the ledger said how a job stands, and after a sweep
-//! which messages are overdue.
+//! The event `JobRead`: updates a job and its owner, and publishes overdue chunks after a sweep.
 
 use longshore_protocol::{JobId, JobSummary, Timestamp};
 

@@ -1,4 +1,4 @@
-//! Event [`Link`](super::Event::Link): the connection to the broker broke, or is back.
+//! The event `Link`: once the broker is back, the messages of all jobs are suspected lost.
 
 use longshore_protocol::Timestamp;
 

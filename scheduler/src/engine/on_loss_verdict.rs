@@ -1,5 +1,6 @@
-//! Event [`LossVerdict`](super::Event::LossVerdict): the ledger declared a worker lost, or refused
-//! to.
+//! The event `LossVerdict`: begins to take back what a worker holds that was declared lost.
+//!
+//! The ledger may also have refused to declare it lost.
 
 use longshore_ledger::LostNode;
 use longshore_protocol::{NodeId, Timestamp};

@@ -1,4 +1,6 @@
-//! Event [`Nodes`](super::Event::Nodes): the ledger's lists of workers were read.
+//! The event `Nodes`: judges all workers by the ledger's lists, and starts what follows from that.
+//!
+//! Workers are declared lost, recovered, isolated and readmitted; pools get their new capacities.
 
 use std::collections::BTreeSet;
 

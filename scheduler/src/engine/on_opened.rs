@@ -1,4 +1,4 @@
-//! Event [`Opened`](super::Event::Opened): the ledger opened chunks of a job.
+//! The event `Opened`: publishes the chunks that the ledger has opened of a job.
 
 use longshore_protocol::{JobId, Timestamp};
 

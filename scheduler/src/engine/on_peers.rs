@@ -1,5 +1,6 @@
-//! Event [`Peers`](super::Event::Peers): this scheduler registered with the ledger, and read which
-//! others did.
+//! The event `Peers`: takes over or releases queues when the set of living schedulers changes.
+//!
+//! This scheduler registered with the ledger, and read which others did.
 
 use longshore_protocol::{SchedulerRecord, Timestamp};
 

@@ -1,5 +1,4 @@
-//! Event [`Revoked`](super::Event::Revoked): the chunks that a worker held of a job were taken from
-//! it.
+//! The event `Revoked`: has the chunks published again that were taken from a worker.
 
 use longshore_protocol::{JobId, NodeId, Timestamp};
 

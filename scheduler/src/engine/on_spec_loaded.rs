@@ -1,4 +1,4 @@
-//! Event [`SpecLoaded`](super::Event::SpecLoaded): a job's document was read.
+//! The event `SpecLoaded`: keeps the part of a job's document that the engine needs.
 
 use longshore_protocol::{JobId, Timestamp};
 

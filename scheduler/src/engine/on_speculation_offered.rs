@@ -1,5 +1,4 @@
-//! Event [`SpeculationOffered`](super::Event::SpeculationOffered): the ledger said which chunks of
-//! a job are slow.
+//! The event `SpeculationOffered`: sends each slow chunk of a job to the node that is most idle.
 
 use longshore_broker::Queue;
 use longshore_ledger::SpeculativeChunk;

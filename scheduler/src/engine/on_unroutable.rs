@@ -1,4 +1,4 @@
-//! Event [`Unroutable`](super::Event::Unroutable): the queue of a node was not there.
+//! The event `Unroutable`: publishes a chunk elsewhere, since the queue of its node was not there.
 
 use longshore_protocol::{NodeId, Timestamp};
 

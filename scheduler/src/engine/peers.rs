@@ -1,4 +1,6 @@
-//! The schedulers that are alive: those that registered lately, less those whose process is gone.
+//! Decides which schedulers are alive, and thereby which queues and workers this one owns.
+//!
+//! Alive are those that registered lately, less those whose process is gone.
 //!
 //! The ledger judges silence: it lists the schedulers that registered within some seconds. Lost
 //! connections tell sooner. To be wrong is harmless either way: for a moment two schedulers feed a

@@ -1,5 +1,6 @@
-//! The jobs of one queue that the same workers can run: the capacity of these workers, what waits
-//! for them, and whose turn it is.
+//! Divides the jobs of a queue into pools, each with the workers that can run its jobs.
+//!
+//! A pool has the capacity of these workers, what waits for them, and whose turn it is.
 //!
 //! A queue is one pool while each of its workers can run all of its jobs. A job whose task some of
 //! the workers lack is in a pool of its own, with the workers that have the task, so that it

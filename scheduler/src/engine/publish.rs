@@ -1,4 +1,4 @@
-//! Publishes chunks: chooses the queue of each.
+//! Publishes chunks, each to the queue that placement, isolation and failed attempts leave for it.
 
 use longshore_broker::Queue;
 use longshore_protocol::document::Placement;

@@ -1,5 +1,6 @@
-//! Updates all that depends on the state of a job: its pool and load there, its status in the fair
-//! queue, its place among the calls, its timer. Also tracks the job's owner and the end of calls.
+//! Updates all that depends on the state of a job: its pool, its turn, its call, its timer.
+//!
+//! Also tracks the job's owner and the end of calls.
 
 use std::mem;
 

@@ -1,5 +1,7 @@
-//! Hashing: the ring that assigns keys to nodes (consistent hashing with bounded loads), and the
-//! rendezvous hashing that assigns queues to schedulers.
+//! Hashing: assigns keys to nodes on a ring with bounded loads, and queues to their schedulers.
+//!
+//! The ring is consistent hashing with bounded loads; the owner of a queue comes from rendezvous
+//! hashing.
 //!
 //! The hash is written out here because schedulers of different builds have to agree on it.
 //! Consistent hashing with bounded loads after Mirrokni, Thorup and Zadimoghaddam (2016): a key

@@ -1,6 +1,7 @@
-//! Speculative execution: when a job has nothing left to open, slots are idle, and a chunk
-//! takes much longer than the others, another worker may run it too. The first commit decides; the
-//! ledger sees to that.
+//! Decides when the ledger is asked for slow chunks of a job, and which nodes may run them, too.
+//!
+//! That is when a job has nothing left to open, slots are idle, and a chunk takes much longer than
+//! the others. The first commit decides; the ledger sees to that.
 //!
 //! Deliberately absent: which chunks are slow. The ledger knows since when each is held.
 

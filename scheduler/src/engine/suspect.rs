@@ -1,5 +1,6 @@
-//! Messages that may have been lost: the next sweeps publish them again if no worker has claimed
-//! them.
+//! Chooses the jobs whose messages may be lost, so that the next sweeps publish them again.
+//!
+//! A sweep publishes only what no worker has claimed.
 
 use std::collections::BTreeSet;
 

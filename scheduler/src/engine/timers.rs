@@ -1,4 +1,4 @@
-//! One timer for each job: when it has to be considered again though nothing happened.
+//! One timer for each job: when the engine looks at it again though nothing happened.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,6 @@
-//! The window: how much work waits in the broker ahead of the workers of a pool. About a quarter of
-//! a second of it, as measured.
+//! Decides whether one more chunk may wait in the broker for a pool: about 250 ms of work a slot.
+//!
+//! How long chunks take is measured elsewhere (see `chunk_size`).
 //!
 //! The broker holds no backlog, so that a pause, a cancel, a priority or a new job acts at once. It
 //! holds enough that no slot waits for the scheduler. Deliberately absent: whose chunks they are

@@ -1,4 +1,4 @@
-//! Writes to the journal what the ledger knows of a job.
+//! Writes to the journal all that the ledger knows of a job, in whatever state the job is.
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
-//! What users did to open jobs (pause, resume, retry), as far as reads of the jobs show it, until
-//! it is written to the journal.
+//! Keeps the pauses, resumes and retries that reads of jobs show until the journal has them.
 //!
 //! A ledger that was rolled back shows pauses undone that no user undid. So what a read shows waits
 //! until the restorer has seen, at most a second later, that the ledger lost nothing before that.

@@ -1,4 +1,4 @@
-//! The journal: a stream of records in the broker from which a lost ledger is rebuilt.
+//! The writing end of the journal, the stream in the broker from which a lost ledger is rebuilt.
 //!
 //! ```text
 //!   admitter ─ admitted ─┐                               ┌─▶ restorer: is anything lost? ─┐

@@ -1,4 +1,6 @@
-//! Rebuilds the ledger: restores the jobs that the journal has and the ledger lacks.
+//! Restores the jobs that the journal has and the ledger lacks, and repeats lost controls.
+//!
+//! A new journal gets the jobs that it lacks.
 //!
 //! The journal is read twice: first to its end for the last state of each job, since one that has
 //! ended must not run again; then for the documents of the jobs that are missing. So memory follows

@@ -1,5 +1,6 @@
-//! Follows the journal, moves the ledger's place in it, and rebuilds the ledger when it lost
-//! something.
+//! Follows the journal, checks each second whether the ledger lost something, and has it rebuilt.
+//!
+//! It also moves the ledger's position in the journal.
 //!
 //! ```text
 //!   place in the ledger ─▶ rebuild to the end ─▶ follow: each second move the place ─┬─▶ in sync

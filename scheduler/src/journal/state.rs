@@ -1,4 +1,4 @@
-//! The last state of each job according to the journal, reduced from all records about it.
+//! Reduces all records of the journal about a job to the state that a ledger should have of it.
 //!
 //! Records come twice, late, and from several schedulers at once; times on the ledger's clock
 //! decide, not the order. Deliberately absent: documents. A history remembers where its document is

@@ -1,4 +1,4 @@
-//! Reads the journal, and knows when its end is reached.
+//! Reads the journal, writes marks to know when its end is reached, and notices a replaced stream.
 //!
 //! Whenever reading begins, or begins again, a mark is written; when the mark has been read, all
 //! that was written before has been read too. If a mark was confirmed and does not come, the stream

@@ -1,4 +1,4 @@
-//! Jobs that are cancelled before their admission.
+//! Jobs that are cancelled before their admission never run, also after a loss of the ledger.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Recovery from the journal: schedulers whose ledger loses data rebuild it.
+//! Schedulers rebuild a ledger that lost data from the journal, and a lost journal from the ledger.
 
 use longshore_ledger::RetryParams;
 use std::collections::BTreeMap;

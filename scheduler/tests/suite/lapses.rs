@@ -1,5 +1,6 @@
-//! Lapses of the journal (it can't be written, can't be read, or is lost silently), together with
-//! losses of the ledger.
+//! Lapses of the journal, alone and together with losses of the ledger.
+//!
+//! In a lapse it can't be written, can't be read, or is lost silently.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Wrappers of the ledger and the broker that simulate outages and count calls.
+//! Wrappers of the ledger and the broker that simulate outages, inject faults and count calls.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! Outages of the ledger and the broker, and invalid answers of the ledger.
+//! Outages of the ledger and the broker cause few calls and few log lines, and jobs go on.
 
 use std::collections::BTreeMap;
 use std::fmt;

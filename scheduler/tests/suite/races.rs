@@ -1,4 +1,4 @@
-//! Losses of the ledger between any two steps of writing the journal and rebuilding from it.
+//! The ledger loses data between any two steps of an admission, a start or a rebuild.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};

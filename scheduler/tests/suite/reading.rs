@@ -1,4 +1,4 @@
-//! Failures of journal readers, as RabbitMQ causes them.
+//! A journal reader that fails as RabbitMQ's does: without records, or without an error.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

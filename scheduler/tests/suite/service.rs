@@ -1,4 +1,4 @@
-//! The scheduler as a whole, without faults of the ledger and the broker.
+//! The scheduler as a whole without faults: jobs, retries, pauses, placements and bad documents.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

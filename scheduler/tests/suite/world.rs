@@ -1,5 +1,7 @@
-//! A whole fleet in one process: schedulers, a ledger and a broker in memory, and minimal workers
-//! that claim and commit. Tokio's time is paused, and the ledger's clock follows it.
+//! A whole fleet in one process and in paused time: schedulers, workers, ledger and broker.
+//!
+//! Ledger and broker are in memory; the workers are minimal: they claim and commit. The ledger's
+//! clock follows tokio's time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What becomes of the work of nodes and schedulers that are lost.
+//! The work of nodes and schedulers that are lost runs elsewhere.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What the engine promises, in the simulated world of `world`.
+//! Fair shares, windows, sizes, admissions and reads of the engine, in the simulated `world`.
 
 mod losses;
 mod outages;

@@ -1,4 +1,4 @@
-//! Which chunks run speculatively.
+//! Which chunks run speculatively: slow ones at the end of a job, on another node.
 
 use super::ends;
 use super::world::World;

@@ -1,5 +1,6 @@
-//! A simulated world for the engine's tests: a real memory ledger on a manual clock, one work
-//! queue, and workers that only pretend to work. It goes on millisecond by millisecond, without
+//! A simulated world for the engine's tests: the memory ledger, a work queue, pretended workers.
+//!
+//! The ledger is real and has a manual clock. The world goes on millisecond by millisecond, without
 //! threads, and the same way each time.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
