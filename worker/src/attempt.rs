@@ -1,5 +1,6 @@
-//! One attempt at one subtask: resolves its input, runs its handler under a timeout, and stops the
-//! handler when it must stop.
+//! One attempt at one subtask: gets its input, runs its handler under a timeout, and stops it.
+//!
+//! It stops the handler when the time is up, or when a signal says so.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;

@@ -1,5 +1,4 @@
-//! Tasks that can't be started on this host at the moment: why, since when, and when the next trial
-//! is.
+//! Keeps which tasks can't be started on this host: why, since when, and when they are tried again.
 //!
 //! An attempt that can't start is the host's failure and not the subtask's: a program that is
 //! missing or not executable, a folder that is gone, no descriptors or memory left, an endpoint

@@ -1,4 +1,4 @@
-//! The settled subtasks of a chunk on their way to the ledger.
+//! Collects the settled subtasks of a chunk, and decides when they are due to be committed.
 //!
 //! Pure but for the clock that tells when a commit is due. Deliberately absent: the ledger and the
 //! result store.

@@ -1,5 +1,6 @@
-//! Runs the blocking subtasks of a chunk one after another on one thread. The thread does not wait
-//! between two of them; meanwhile this file classifies and commits the outcomes.
+//! Runs the blocking subtasks of a chunk on one thread, and commits their outcomes meanwhile.
+//!
+//! The thread does not wait between two subtasks.
 //!
 //! Handing each subtask of ten milliseconds to its thread and back would cost two wake-ups, and an
 //! idle core between them. Deliberately absent: suspect chunks and reduce nodes, whose subtasks run

@@ -1,4 +1,4 @@
-//! Builds a worker from settings and tasks.
+//! Builds a worker from settings and tasks, and refuses those that could never run.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;

@@ -1,4 +1,6 @@
-//! A granted chunk with what its subtasks need: the plan, the handler and the classifier.
+//! Prepares a granted chunk (plan, handler, classifier), and decides when it is too long to keep.
+//!
+//! The rest of a chunk that takes too long is released in parts.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

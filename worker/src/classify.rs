@@ -1,5 +1,6 @@
-//! Classifies outcomes of attempts: what the ledger is to record of each, with the delay before the
-//! next attempt.
+//! Decides what the ledger is to record of an outcome: done, retry after a delay, deferral, failed.
+//!
+//! Results and errors that are too long are dealt with here.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Settings of a worker and their defaults.
+//! The settings of a worker, their defaults, and the sizes of results that follow from them.
 //!
 //! Deliberately absent: files, flags and environment variables; the command line reads those.
 

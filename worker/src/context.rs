@@ -1,4 +1,4 @@
-//! What a handler knows about the attempt that it runs.
+//! What a handler knows of its attempt: job, index, attempt, node, parameters, cancellation.
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
-//! The environment of a worker: host name, random numbers, the result store, and whether heartbeats
-//! get a thread of their own.
+//! Where a worker takes host name, random numbers and result store from, unless it is simulated.
+//!
+//! It also decides whether heartbeats get a thread of their own.
 //!
 //! A simulation of whole clusters runs many workers on one thread in simulated time, and must be
 //! able to repeat a run exactly. So everything that a worker takes from its host, other than time,

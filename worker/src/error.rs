@@ -1,4 +1,4 @@
-//! Errors: of a subtask, of building a worker, of running it.
+//! Errors of a subtask, with what to do about it, of building a worker, and of running it.
 
 use std::fmt;
 

@@ -1,5 +1,6 @@
-//! Private readers of untrusted bytes, for tests that feed them garbage. Not an API: it changes
-//! without notice.
+//! Exposes the readers of chunk messages, answers and output to fuzz tests.
+//!
+//! Not an API: it changes without notice.
 
 use longshore_protocol::{ChunkMessage, Outcome};
 

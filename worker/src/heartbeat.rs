@@ -1,5 +1,7 @@
-//! Sends heartbeats to the ledger from a thread of its own, so that no handler can stop them, and
-//! passes on what the ledger answers and hints.
+//! Sends heartbeats from a thread of its own, and fences the worker while none gets through.
+//!
+//! No handler can stop that thread. What the ledger answers and hints is passed on to the held
+//! chunks.
 //!
 //! ```text
 //!   ledger (own connections) <-- beat() - heartbeat --- stop, drain ---> held chunks, closing

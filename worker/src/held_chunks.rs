@@ -1,5 +1,6 @@
-//! The chunks that this worker holds: where the pipeline, the heartbeat and the hints of the ledger
-//! meet.
+//! The chunks that this worker holds, each with a lease that tells its pipeline how to stop.
+//!
+//! Here the pipeline, the heartbeat and the hints of the ledger meet.
 //!
 //! ```text
 //!   pipeline --- hold, drop ---> HeldChunks <--- stop --- heartbeat (answers, fencing, hints)

@@ -1,5 +1,4 @@
-//! Resolves the input of a subtask: its part of the job's split, or the results that a reduce node
-//! combines.
+//! Resolves the input of a subtask (its part of the split) or of a reduce node (results).
 
 use std::borrow::Cow;
 use std::ops::Range;

@@ -1,5 +1,6 @@
-//! The metrics of a worker. Counters start at 0 with the process; the unit is the last word of a
-//! name.
+//! The names, descriptions and first values of a worker's metrics, and the functions that count.
+//!
+//! Counters start at 0 with the process; the unit is the last word of a name.
 
 use longshore_ledger::{Commit, Committed};
 use longshore_protocol::OutcomeRun;

@@ -1,5 +1,6 @@
-//! The way of a chunk through a worker, from its message to the acknowledgement: claim, resolve,
-//! run under a timeout, classify, commit, acknowledge.
+//! Takes a chunk from its message to the acknowledgement: claims it, runs it, or releases it.
+//!
+//! The steps are claim, resolve, run under a timeout, classify, commit, acknowledge.
 //!
 //! A granted chunk ends in one of three ways: it is committed to its end, the ledger says that this
 //! worker does not hold it any more, or it is released. Anything else would leave the chunk with a

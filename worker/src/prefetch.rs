@@ -1,4 +1,4 @@
-//! The prefetcher: which chunks may be claimed now, and which claimed chunk gets the next slot.
+//! Decides which chunks may be claimed now, and which claimed chunk gets the next slot.
 //!
 //! ```text
 //!   OnDemand:  message -- admit: wait for a slot ---------> claim ----------------------> run

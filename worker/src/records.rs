@@ -1,5 +1,6 @@
-//! Counts the outcomes of the worker's attempts by task. Schedulers compare these records to find
-//! nodes on which subtasks fail that succeed on other nodes.
+//! Counts outcomes by task; schedulers compare the counts to find nodes where too many fail.
+//!
+//! Such are the nodes on which subtasks fail that succeed on other nodes.
 //!
 //! Heartbeats report the records of tasks with subtasks that failed here, or that succeeded here
 //! after they had failed on other nodes. Deliberately absent: single subtasks, and any verdict.

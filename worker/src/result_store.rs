@@ -1,4 +1,4 @@
-//! Result objects: their names, and the store that keeps them.
+//! The names of result objects, and the trait of the store that keeps them, in files or objects.
 //!
 //! A worker that lost its chunk may write late. So no two claims write to the same name: each
 //! object carries the token of its claim, and is a part of the job only once the ledger has taken a

@@ -1,5 +1,4 @@
-//! Results that a job keeps outside of the ledger: written before the commit that names them,
-//! removed if no commit does.
+//! Writes results outside of the ledger before the commit that names them, removes unnamed ones.
 //!
 //! ```text
 //!   is the chunk still held? -> write objects -> commit their URLs -> remove the rest

@@ -1,4 +1,4 @@
-//! Repeats calls of the ledger while it can't be reached.
+//! Repeats calls of the ledger while it can't be reached, and logs each outage once.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};

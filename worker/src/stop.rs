@@ -1,4 +1,6 @@
-//! Requests to stop a program: the first drains it, the second ends it at once.
+//! Waits for requests to stop a worker program, by signals or from its supervisor.
+//!
+//! The first drains the program, the second ends it at once.
 
 use std::io;
 

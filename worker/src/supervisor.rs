@@ -1,7 +1,8 @@
-//! Supervises a worker from a process of its own: starts the program again as a child, the worker.
-//! When the worker crashes, the supervisor records in the ledger how it ended, so that its chunks
-//! run on other workers at once and a subtask that kills workers fails with evidence; then it
-//! starts the worker again.
+//! Supervises a worker from a process of its own, records its crashes, and starts it again.
+//!
+//! The worker is the same program, started as a child. When it crashes, the supervisor records in
+//! the ledger how it ended, so that its chunks run on other workers at once and a subtask that
+//! kills workers fails with evidence.
 //!
 //! ```text
 //!   SIGTERM, SIGHUP, Ctrl-C --> supervisor -- end of stdin: drain; SIGQUIT: stop now --> worker

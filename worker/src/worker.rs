@@ -1,4 +1,4 @@
-//! A worker from its setup to its leave: heartbeat, consuming, draining, leaving.
+//! Runs a worker from its setup to its leave: heartbeat, consuming, draining.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

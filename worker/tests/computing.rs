@@ -1,5 +1,6 @@
-//! Blocking tasks: their subtasks run one after another on one thread, and are settled, committed
-//! and stopped like others.
+//! Blocking tasks: their subtasks run one after another on one thread, and stop like others.
+//!
+//! They are settled and committed like others, too.
 
 #[path = "harness/cuttable_ledger.rs"]
 mod cuttable_ledger;

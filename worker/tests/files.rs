@@ -1,5 +1,4 @@
-//! Input files that change: a subtask reads the content at the admission of the job, or fails with
-//! a clear error.
+//! A subtask reads an input file as it was at the admission of the job, or fails with an error.
 
 mod harness;
 

@@ -1,5 +1,4 @@
-//! Results outside of the ledger: each claim writes to its own names, and a location that can't be
-//! written repeats no work.
+//! Results outside of the ledger: each claim has names of its own, and a full disk repeats no work.
 
 mod harness;
 

@@ -1,4 +1,4 @@
-//! The worker's end of shims: a pool of them, and the command that each runs.
+//! The worker's end of shims: a pool of them, and how a command's processes are ended.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

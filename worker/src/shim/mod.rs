@@ -1,4 +1,4 @@
-//! Shims: processes that hold all processes which a command starts.
+//! Starts this program as a shim, a process that holds all processes which a command starts.
 //!
 //! ```text
 //!   worker -- what to run, three pipes --> shim -- starts --> command -- starts --> anything

@@ -1,4 +1,4 @@
-//! Process trees, read from `/proc`.
+//! Finds the descendants of a process and the processes of a session in `/proc`, and signals them.
 //!
 //! A process is identified by its id and the time of its start: an id alone may belong to another
 //! process by the time that it is used.

@@ -1,4 +1,4 @@
-//! The protocol between worker and shim, over a pair of sockets.
+//! Encodes and decodes what worker and shim send each other over a pair of sockets.
 //!
 //! A request is a letter; [`START`] carries the three pipes of the command, and a length and a
 //! [`Request`] follow. A reply is a letter and a number. Both ends are the same program, so there

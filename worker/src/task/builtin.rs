@@ -1,4 +1,4 @@
-//! The built-in tasks that every worker has.
+//! The built-in tasks that every worker has by name; `noop`, `fail` and `sleep` are defined here.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The built-in reduce tasks: pure functions of the results that they combine.
+//! The built-in reduce tasks `sum`, `merge_counts` and `concat`, as functions of their inputs.
 
 use std::collections::BTreeMap;
 

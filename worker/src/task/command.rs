@@ -1,5 +1,4 @@
-//! Tasks that are commands: one process an attempt, the subtask on its standard input, the result
-//! on its standard output.
+//! Runs a command for each attempt: the subtask on its standard input, the result on its output.
 
 use std::process::ExitStatus;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Finds numbers that JSON can't represent: NaN and the infinities.
+//! Finds numbers in a result that JSON can't represent: NaN and the infinities.
 //!
 //! `serde_json` writes them as `null` before any formatter sees them, so that a wrong result would
 //! read like a missing one. This serializer writes nothing, and fails at the first such number.

@@ -1,4 +1,4 @@
-//! Tasks that are URLs: each attempt is a POST of the subtask as JSON.
+//! Posts a subtask as JSON to a URL for each attempt, and classifies the answer by its status.
 //!
 //! | answer | outcome |
 //! | --- | --- |

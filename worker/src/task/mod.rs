@@ -1,4 +1,4 @@
-//! The handlers of tasks: Rust functions, commands, served commands, URLs, and built-in tasks.
+//! The trait of all handlers of tasks, their lookup by name, and how output becomes a result.
 //!
 //! A handler turns one input into one outcome. Deliberately absent: timeouts, size limits, retries
 //! and commits; the pipeline has those, the same for every kind.

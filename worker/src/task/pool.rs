@@ -1,4 +1,4 @@
-//! The pool of a worker's served processes, those of all its tasks together.
+//! Keeps the idle processes of all served commands of a worker, and bounds how many live.
 //!
 //! At most as many processes live as the worker has slots: a new one takes the place of the one
 //! that was idle for longest. A process that was idle for [`IDLE_FOR`] ends in any case.

@@ -1,4 +1,4 @@
-//! The programs of commands and served commands: their environment, and how they end.
+//! Starts the programs of commands and served commands, and describes how they ended.
 //!
 //! Every program runs below a shim of its own, which holds all processes that it starts.
 //! Deliberately absent: a shell; arguments reach the program as they are in the configuration.

@@ -1,4 +1,4 @@
-//! Tasks that are Rust functions of the application, typed by serde.
+//! Runs Rust functions of the application as tasks: input and result typed by serde.
 
 use std::any::Any;
 use std::fmt::Display;

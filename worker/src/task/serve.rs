@@ -1,5 +1,6 @@
-//! Tasks that are served commands: a process lives on and answers one line for each subtask, one
-//! process for each busy slot.
+//! Runs subtasks by served commands: a process lives on and answers a line for each subtask.
+//!
+//! There is one process for each busy slot.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,6 @@
-//! The tasks of a worker's configuration: commands, served commands and URLs.
+//! Parses and checks `[task.NAME]` of the settings, and makes handlers of it.
+//!
+//! A task is a command, a served command or a URL.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -1,4 +1,4 @@
-//! A pool of threads for work that computes or blocks.
+//! A pool of threads for work that computes or blocks; the thread that became free last works next.
 //!
 //! The thread that became free last gets the next work: its processor has just become free too, and
 //! that is where the system wakes the thread. A pool that hands out work in turn wakes a thread

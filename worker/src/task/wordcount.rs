@@ -1,5 +1,6 @@
-//! The built-in `wordcount` task. Counts words: maximal runs of ASCII letters, lower-cased, in the
-//! lines or the file of a subtask.
+//! The built-in `wordcount` task: counts runs of ASCII letters, in lower case.
+//!
+//! It counts in the lines or the file of a subtask.
 
 use async_trait::async_trait;
 use longshore_protocol::{Input, Outcome};

@@ -1,5 +1,4 @@
-//! A ledger whose connection can be cut, so that calls get no answer, or broken, so that each call
-//! fails at once.
+//! A ledger whose connection can be cut (no answers) or broken (each call fails at once).
 
 #![expect(unreachable_pub, reason = "test files include it")]
 #![allow(dead_code, reason = "each uses a part of it")]

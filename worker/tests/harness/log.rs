@@ -1,4 +1,4 @@
-//! Captures the log of a test.
+//! Captures the log of the current thread, for tests that count lines.
 
 #![expect(unreachable_pub, reason = "one test file uses it")]
 
