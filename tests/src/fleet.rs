@@ -1,5 +1,4 @@
-//! A fleet of real schedulers and workers as processes on RabbitMQ and Redis, and `longshore`
-//! commands against it.
+//! A fleet of real processes on RabbitMQ and Redis, and `longshore` commands against it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

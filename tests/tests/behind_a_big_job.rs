@@ -1,5 +1,4 @@
-//! Fairness: a job of 10,000,000 short subtasks does not delay small jobs, controls or other
-//! tenants.
+//! A job of 10,000,000 short subtasks does not delay small jobs, controls or other tenants.
 
 #![expect(clippy::print_stdout, reason = "the figures are for people: --nocapture shows them")]
 

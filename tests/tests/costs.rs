@@ -1,6 +1,7 @@
-//! The number of Redis calls of a job, which does not depend on the load of the machine. Each limit
-//! is about twice the measured number; the regressions that it guards against cost several times as
-//! much.
+//! Limits the number of Redis calls of a job, which does not depend on the load of the machine.
+//!
+//! Each limit is about twice the measured number; the regressions that it guards against cost
+//! several times as much.
 
 #![expect(clippy::print_stdout, reason = "the counts are for people: --nocapture shows them")]
 

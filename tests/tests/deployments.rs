@@ -1,5 +1,4 @@
-//! Deployments: Redis as a cluster or behind sentinels, placement of work on nodes, quorum work
-//! queues.
+//! Jobs run with Redis as a cluster or behind sentinels, with quorum queues, and with placements.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;

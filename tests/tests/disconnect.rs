@@ -1,5 +1,7 @@
-//! `on_disconnect`: a worker that is cut off from Redis stops a command whose attempts must never
-//! overlap (`"stop"`) before the worker may be declared lost, and its other commands continue.
+//! A worker that is cut off from Redis stops commands with `on_disconnect = "stop"` in time.
+//!
+//! The attempts of such a command must never overlap: it stops before the worker may be declared
+//! lost. The worker's other commands continue.
 
 use std::fs;
 use std::io::{Read, Write};

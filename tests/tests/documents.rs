@@ -1,4 +1,4 @@
-//! Memory of job documents: proportional to their size, and released when their jobs have ended.
+//! Job documents use memory in proportion to their size, and release it when their jobs have ended.
 
 #![expect(clippy::print_stdout, reason = "the figures are for people: --nocapture shows them")]
 

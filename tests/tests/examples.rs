@@ -1,4 +1,4 @@
-//! Runs the examples as their instructions say.
+//! Runs the examples as their instructions say, and checks what they print.
 
 use std::process::Command;
 use std::time::Duration;

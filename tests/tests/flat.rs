@@ -1,4 +1,4 @@
-//! Memory: a job of 10,000,000 subtasks needs no more than one of 10,000, except for its bitmaps.
+//! A job of 10,000,000 subtasks needs no more memory than one of 10,000, except for its bitmaps.
 
 #![expect(clippy::print_stdout, reason = "the figures are for people: --nocapture shows them")]
 

@@ -1,5 +1,4 @@
-//! Fleets of real processes: same results as embedded, many jobs at once, drains, lost workers and
-//! schedulers.
+//! Fleets of real processes: same results as embedded, many jobs, drains, and lost processes.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! Prints which tests a plain `cargo test` left out, so that a passing run without services is not
-//! taken for the full one.
+//! Prints which tests a plain `cargo test` left out.
+//!
+//! So a passing run without services is not taken for the full one.
 
 #[expect(clippy::print_stderr, reason = "the message is the only purpose of this program")]
 fn main() {

@@ -1,5 +1,6 @@
-//! Data loss: Redis loses all data or its last writes, RabbitMQ loses the journal, both are
-//! restarted. Every confirmed job ends nevertheless, with the right results.
+//! Every confirmed job ends with the right results though Redis or RabbitMQ loses data.
+//!
+//! Redis loses all data or its last writes, RabbitMQ loses the journal, both are restarted.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! The metrics that schedulers and workers serve at `http_listen`, including the imbalance of
-//! counts.
+//! Schedulers and workers serve every documented metric, and show an imbalance of counts.
+//!
+//! They serve them at `http_listen`.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,5 +1,6 @@
-//! Process trees of commands: kills, signals to whole groups and upgrades leave no process of a
-//! command behind that would run beside the second attempt.
+//! No process of a command outlives its worker to run beside the second attempt.
+//!
+//! Workers and supervisors get kills, signals to whole groups and upgrades.
 
 use std::collections::BTreeSet;
 use std::fs;

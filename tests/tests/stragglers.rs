@@ -1,4 +1,4 @@
-//! Stragglers: a subtask that hangs on one worker runs speculatively on an idle one.
+//! A subtask that hangs on one worker runs speculatively on an idle one, if its task allows that.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,5 +1,4 @@
-//! Supervised workers: the supervisor reports a crash with its signal, restarts the worker, and a
-//! stop drains it.
+//! A supervisor reports a crash of its worker and its signal, restarts it, and drains it on a stop.
 
 use std::process::Command;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Fuzz target of job documents.
+//! The fuzz target of job documents: accepted ones survive encoding, refused ones get a place.
 
 use longshore_protocol::{InputFile, JobDocument, Manifest, Plan};
 

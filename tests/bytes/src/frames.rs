@@ -1,4 +1,4 @@
-//! Fuzz targets of the bytes that RabbitMQ and Redis send, which contain data of other programs.
+//! The fuzz targets of AMQP frames and of Redis's answers, which contain data of other programs.
 
 use amq_protocol::frame::{AMQPFrame, parse_frame};
 use longshore_broker::rabbit::fuzzing::sanitize;

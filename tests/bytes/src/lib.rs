@@ -1,4 +1,4 @@
-//! Fuzz targets: the properties of every parser of external bytes.
+//! The list of fuzz targets: each checks the properties of one parser of external bytes.
 //!
 //! A target is a function of bytes that panics when a property does not hold. The fuzzer (`fuzz/`)
 //! looks for bytes that make it panic; `tests/corpus.rs` replays the kept inputs in the default

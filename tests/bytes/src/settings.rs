@@ -1,4 +1,4 @@
-//! Fuzz targets of settings that an operator writes: addresses and tasks.
+//! The fuzz targets of what an operator writes: tasks, and addresses, which hide their password.
 
 use longshore_worker::TaskSpec;
 

@@ -1,4 +1,4 @@
-//! Fuzz targets of chunk messages and of the answers of tasks.
+//! The fuzz targets of chunk messages, of answers of served commands, and of output of programs.
 
 use longshore_protocol::{ChunkMessage, Outcome, ResultBody};
 use longshore_worker::fuzzing;

@@ -1,5 +1,6 @@
-//! Replays the corpus of the fuzzer: an input for each path through a parser, and each input that
-//! once broke one.
+//! Replays the corpus of the fuzzer, and checks that large inputs take linear time.
+//!
+//! The corpus has an input for each path through a parser, and each input that once broke one.
 
 #![expect(clippy::print_stderr, reason = "a failed test shows the last input")]
 

@@ -1,4 +1,4 @@
-//! Mutations of valid inputs, which are closer to real mistakes than random bytes.
+//! Gives the fuzz targets mutations of valid inputs, which are closer to real mistakes than noise.
 
 use std::fs;
 use std::path::Path;

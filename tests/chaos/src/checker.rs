@@ -1,5 +1,6 @@
-//! The checker: compares what Longshore reports with the history. Its functions are pure; each
-//! check has an id and, in `tests/checkers.rs`, an input that it catches.
+//! The checker: compares what Longshore reports with the history, by pure functions.
+//!
+//! Each check has an id and, in `tests/checkers.rs`, an input that it catches.
 //!
 //! | id | invariant |
 //! | --- | --- |

@@ -1,5 +1,6 @@
-//! The cluster under test: schedulers and workers as processes, each behind its own network links,
-//! and what Longshore reports about their jobs.
+//! The cluster under test: starts and breaks its processes, and submits, awaits and reads its jobs.
+//!
+//! The processes are schedulers and workers, each behind its own network links.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

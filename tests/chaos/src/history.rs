@@ -1,4 +1,4 @@
-//! The history of a run, as handlers and submitters have written it.
+//! Reads the history of a run, derives interruptions and recoveries from it, records submissions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;

@@ -1,5 +1,7 @@
-//! Chaos tests on real processes: RabbitMQ, Redis, schedulers and workers, each of which a nemesis
-//! can kill, freeze or cut off, and a checker that trusts none of them.
+//! Chaos tests on real processes: a nemesis injects faults, and a checker trusts no process.
+//!
+//! The processes are RabbitMQ, Redis, schedulers and workers, each of which can be killed, frozen
+//! or cut off.
 //!
 //! ```text
 //!   nemesis ──kill, freeze, cut─▶ cluster ◀──links──▶ RabbitMQ, Redis ◀─restart, flush─ nemesis

@@ -1,4 +1,4 @@
-//! A network link for fault injection: a TCP proxy between a process and a server.
+//! A TCP proxy between a process and a server that a test can cut, slow down or reset.
 //!
 //! ```text
 //!   process ──▶ Link ──▶ server        each direction: flows, is stuck, or is slow

@@ -1,5 +1,4 @@
-//! Writes the history of attempts: task handlers append one line when an attempt begins and one
-//! when it ends.
+//! Writes the history of attempts: task handlers append a line for each begin and each end.
 //!
 //! ```text
 //!   FOLDER/NODE.WORKER-PID.OWN-PID.marks      start JOB INDEX ATTEMPT NS

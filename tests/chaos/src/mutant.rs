@@ -1,5 +1,6 @@
-//! Mutants: changes the AMQP frames of a process on their way to RabbitMQ, so that the process
-//! behaves as a broken build. Production code needs no switch for that.
+//! Changes the AMQP frames of a process, so that the process behaves as a broken build.
+//!
+//! Production code needs no switch for that.
 //!
 //! Deliberately absent: answers of RabbitMQ, which pass unchanged.
 

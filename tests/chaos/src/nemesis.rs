@@ -1,4 +1,6 @@
-//! The nemesis: injects random faults, drawn from a seed, into processes and services.
+//! The nemesis: the faults of processes and services, and the loops that inject them at random.
+//!
+//! The choice is drawn from a seed.
 //!
 //! Two run at the same time. One injects a fault into a member of the cluster each second and ends
 //! each fault after its time. The other injects faults into the servers, one after another. Each

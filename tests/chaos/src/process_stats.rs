@@ -1,4 +1,4 @@
-//! The resources that a process uses, from `/proc`.
+//! Reads from `/proc` how many threads and files, and how much CPU time, a process uses.
 
 use std::fs;
 use std::time::Duration;

@@ -1,4 +1,6 @@
-//! The checks before and after a run with a nemesis, and the report of the run.
+//! Runs all checks at the end of a run with a nemesis, and writes the report of the run.
+//!
+//! It also measures the resources before the nemesis begins.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! Processes that escape from the command that started them, and how the tests find them.
+//! Starts processes that escape from the command that started them, and finds them again.
 //!
 //! Each has the folder of the run and the process id of the command in its environment.
 //! Deliberately absent: the methods by which Longshore itself finds them.

@@ -1,4 +1,4 @@
-//! The tasks of the chaos worker and their results, shared by the worker and the checker.
+//! The tasks of the chaos worker: their names, and the results that the checker expects of them.
 
 /// With this environment variable a chaos worker forbids speculative execution of its tasks, so
 /// that a subtask runs again only if its worker was lost or it failed.

@@ -1,4 +1,4 @@
-//! Measures how long subtasks waited between attempts, and why.
+//! Measures from the history how long subtasks waited for an attempt, and why.
 //!
 //! ```text
 //!   submitted ──▶ start        failed ──▶ start        worker lost ──▶ start

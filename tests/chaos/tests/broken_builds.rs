@@ -1,5 +1,4 @@
-//! Proofs of the checker with broken builds on real processes: it finds each bug by the right
-//! check, and nothing in the same run without the bug.
+//! Broken builds on real processes: the checker finds each bug, by the right check and no other.
 //!
 //! | bug | made by | found by |
 //! | --- | --- | --- |

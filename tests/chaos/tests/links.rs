@@ -1,4 +1,4 @@
-//! The links of chaos tests: cut, slow and reset connections.
+//! Links of chaos tests cut, delay and reset connections as a network does.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,5 +1,6 @@
-//! Outages of Redis and RabbitMQ: no process exits, uses much CPU or logs much meanwhile, and work
-//! continues soon after.
+//! Outages of Redis and RabbitMQ: no process exits, spins or logs much, and work continues soon.
+//!
+//! Subtasks that run meanwhile begin once.
 
 #![expect(clippy::print_stdout, reason = "the figures are for people: --nocapture shows them")]
 

@@ -1,5 +1,4 @@
-//! Killed and frozen schedulers: another one takes over their queues soon, and nothing runs twice
-//! because of it.
+//! Another scheduler takes over the queues of a killed or frozen one soon, and nothing runs twice.
 
 #![expect(clippy::print_stdout, reason = "the figures are for people: --nocapture shows them")]
 

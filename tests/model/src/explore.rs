@@ -1,5 +1,6 @@
-//! Explores every reachable state of a model, breadth first, so that the first violation found has
-//! a shortest trace.
+//! Explores every reachable state of a model, and finds violations with a shortest trace.
+//!
+//! It searches breadth first.
 //!
 //! It is not an existing library because the main property is "from every state the end can still
 //! be reached" (in CTL: AG EF done), which checkers of "eventually" along paths don't express. It

@@ -1,4 +1,6 @@
-//! The ledger's list of workers and its verdicts: the operations `beat` and `lose` of `ledger/lua`.
+//! The model of the ledger's list of workers and its verdicts: the operations `beat` and `lose`.
+//!
+//! They are those of `ledger/lua`.
 //!
 //! Verdicts never expire here. In the ledger they expire after ten minutes; a holder that comes
 //! later is not listed, and `LossEvidence::Absent` applies.

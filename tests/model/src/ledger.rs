@@ -1,5 +1,6 @@
-//! The ledger of the model: one job, its chunks and its counts, which follow the transition tables
-//! of `longshore_protocol::state`.
+//! The ledger of the model: one job, its chunks and counts, and the answers to workers' requests.
+//!
+//! It follows the transition tables of `longshore_protocol::state`.
 //!
 //! It is not the memory ledger: a dozen types of that would need `Hash` for this purpose only, and
 //! it has no deliberate bugs. Instead `tests/replay.rs` drives the memory ledger along paths

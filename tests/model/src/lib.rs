@@ -1,6 +1,8 @@
-//! Model checker of the protocol: explores every state that claim, commit, release, beat, lose,
-//! revoke, sweep and acknowledge can reach, with 2 workers, 2 schedulers, 2 chunks, and faults. The
-//! properties and their ids are in `properties`.
+//! A model checker of the protocol: its configuration, and the deliberate bugs that it must find.
+//!
+//! It explores every state that claim, commit, release, beat, lose, revoke, sweep and acknowledge
+//! can reach, with 2 workers, 2 schedulers, 2 chunks, and faults. The properties and their ids are
+//! in `properties`.
 //!
 //! The ledger's steps follow the transition tables of `longshore_protocol::state`, and
 //! `tests/replay.rs` drives the real memory ledger along the same paths. `cargo test -p

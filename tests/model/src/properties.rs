@@ -1,5 +1,6 @@
-//! The properties of the protocol that must always hold. A property is about one history of the
-//! ledger: a rollback restores an older history.
+//! The properties L1 to L9 of the protocol that must always hold, and their checks.
+//!
+//! A property is about one history of the ledger: a rollback restores an older history.
 //!
 //! | id | property |
 //! | --- | --- |

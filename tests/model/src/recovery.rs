@@ -1,4 +1,4 @@
-//! The recovery of workers that look dead: judge, declare, learn, revoke.
+//! The recovery of workers that look dead, as steps of the model: judge, declare, learn, revoke.
 //!
 //! ```text
 //!   Judge ──▶ Declare ──▶ declared lost ──▶ Learn ──▶ Revoke

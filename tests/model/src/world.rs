@@ -1,5 +1,4 @@
-//! The state of the model around the ledger (workers, schedulers and the queue), and the steps and
-//! faults between them.
+//! The workers, the schedulers and the queue of the model, with their steps and faults.
 //!
 //! Situations with the same behavior are one state. A message that a scheduler has not published
 //! yet is in the queue, where it may wait; a worker that has acknowledged early differs from

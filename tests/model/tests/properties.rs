@@ -1,5 +1,4 @@
-//! Explores the protocol without bugs, where all properties hold, and with deliberate bugs, each of
-//! which a property catches.
+//! All properties hold of the protocol without bugs, and one of them catches each deliberate bug.
 
 #![expect(
     clippy::print_stdout,

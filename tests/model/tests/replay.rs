@@ -1,6 +1,6 @@
-//! Replays random paths through the model on the memory ledger, which must answer every request as
-//! the model's ledger does. The differential test of the ledger crate compares the memory ledger
-//! with Redis.
+//! Random paths through the model, on which the memory ledger must answer as the model's does.
+//!
+//! The differential test of the ledger crate compares the memory ledger with Redis.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

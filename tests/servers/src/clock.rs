@@ -1,5 +1,6 @@
-//! A clock that a test can set: a preloaded library adds a number of seconds from a file to the
-//! system time of a server.
+//! A clock that a test can set: a preloaded library shifts the system time of a server.
+//!
+//! A file holds the number of seconds.
 //!
 //! Deliberately absent: the monotonic clock, which can't be set in production either.
 

@@ -1,4 +1,4 @@
-//! A private Redis Cluster of masters.
+//! Starts a private Redis Cluster of masters without replicas, and waits until it is whole.
 
 use std::time::Duration;
 

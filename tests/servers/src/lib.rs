@@ -1,5 +1,6 @@
-//! Private RabbitMQ and Redis servers for tests: free ports, own data folders, no processes left
-//! behind.
+//! Private RabbitMQ and Redis servers for tests, on free ports, which leave no process behind.
+//!
+//! Each has a data folder of its own.
 //!
 //! ```no_run
 //! use longshore_test_servers::{Rabbit, Redis};

@@ -1,4 +1,4 @@
-//! Free TCP ports on the loopback address.
+//! Finds free TCP ports on the loopback address, and returns each of them once.
 //!
 //! A port is free when no process listens on it now; nothing reserves it until the server binds it.
 //! Code that starts a server therefore checks that the answer comes from that server, and tries

@@ -1,5 +1,6 @@
-//! Runs any program like the servers: tests can kill it, freeze it and read its output, and it ends
-//! with the test process.
+//! Runs any program in the background of a test, which can kill, freeze and restart it.
+//!
+//! The program ends with the test process, and the test can read its output.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! A private RabbitMQ server.
+//! A private RabbitMQ server that a test can stop, kill, freeze, wipe and control.
 
 use std::fs;
 use std::io;

@@ -1,4 +1,4 @@
-//! A private Redis server.
+//! A private Redis server that a test can stop, kill, freeze and roll back to earlier data.
 
 use std::io;
 use std::path::PathBuf;

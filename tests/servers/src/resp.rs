@@ -1,4 +1,4 @@
-//! The part of the Redis protocol (RESP2) that tests need: one command, one reply.
+//! Sends one command to Redis and reads the reply: as much of RESP2 as tests need.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Write};

@@ -1,4 +1,4 @@
-//! A private Redis master with a replica, monitored by sentinels.
+//! Starts a private Redis master with a replica, and sentinels that promote the replica.
 
 use std::io;
 use std::process::Command;

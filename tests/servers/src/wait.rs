@@ -1,4 +1,4 @@
-//! Waits for conditions with a deadline.
+//! Waits for a condition with a deadline, whose failure says what was waited for.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};

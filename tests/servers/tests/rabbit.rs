@@ -1,4 +1,4 @@
-//! Private RabbitMQ servers: restarts keep data and port, nothing is left behind.
+//! Private RabbitMQ servers keep data and port over restarts, and leave nothing behind.
 
 use std::process::Command;
 

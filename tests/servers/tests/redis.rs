@@ -1,4 +1,4 @@
-//! Private Redis servers: single, as a cluster, with a sentinel.
+//! Private Redis servers restart with their data, leave nothing behind, form clusters, fail over.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;

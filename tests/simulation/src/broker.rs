@@ -1,5 +1,6 @@
-//! The broker as one process sees it: its connection breaks, messages are lost, doubled and
-//! delayed, and confirms may be wrong.
+//! The broker as one process sees it: connections break, and messages are lost, doubled, delayed.
+//!
+//! Confirms may be wrong.
 //!
 //! Only chunk messages are affected. RabbitMQ does not lose a confirmed job document, so this
 //! broker doesn't either.

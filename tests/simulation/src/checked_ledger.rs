@@ -1,5 +1,6 @@
-//! The ledger's operations: each runs on the true ledger, then the checkers inspect the result. In
-//! sabotaged runs the operations have bugs.
+//! Runs each operation on the true ledger, and has the checkers inspect the result.
+//!
+//! In sabotaged runs the operations have bugs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

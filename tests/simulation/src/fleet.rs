@@ -1,5 +1,7 @@
-//! The processes of a run: workers and schedulers that are restarted after each death, and the
-//! application that submits and controls jobs. All of them run the production code.
+//! The processes of a run, which run the production code: workers, schedulers, the application.
+//!
+//! Workers and schedulers are restarted after each death; the application submits and controls
+//! jobs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

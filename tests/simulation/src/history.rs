@@ -1,4 +1,5 @@
 //! The history of a run, recorded by handlers and ledger operations, and the checkers of each step.
+//!
 //! It is kept outside of broker and ledger, so that a bug in them can't hide itself.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -1,6 +1,7 @@
-//! Deterministic simulation of whole fleets in virtual time: the production code of schedulers,
-//! workers and the client library runs over the memory broker and the memory ledger, under seeded
-//! faults. The same seed repeats a run byte for byte.
+//! Simulates whole fleets in virtual time under faults drawn from a seed, and checks invariants.
+//!
+//! The production code of schedulers, workers and the client library runs over the memory broker
+//! and the memory ledger. The same seed repeats a run byte for byte.
 //!
 //! ```text
 //!   seed ──▶ workload, fleet, fault rates, nemesis

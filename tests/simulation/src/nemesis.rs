@@ -1,4 +1,4 @@
-//! Injects faults into processes, links, queues, clocks and the ledger until a given time.
+//! Chooses the faults of a run, and injects them into processes, links, clocks and the ledger.
 
 use std::sync::Arc;
 use std::time::Duration;

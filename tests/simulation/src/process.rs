@@ -1,5 +1,4 @@
-//! A simulated process of the fleet: whether it lives and runs, and the state of its three
-//! connections.
+//! A simulated process of the fleet: whether it lives and runs, and its three connections.
 //!
 //! All processes share one thread and one time. All effects of a process go through its connections
 //! and its handlers, and each of those asks here first. So a killed process has no effect from that

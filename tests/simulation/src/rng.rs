@@ -1,6 +1,8 @@
-//! The only source of random numbers. A seed gives the same numbers on every machine and with every
-//! version of every crate, so a seed that fails today repeats the failure next year. (SplitMix64:
-//! Steele, Lea and Flood, OOPSLA 2014.)
+//! The only source of random numbers: the same seed gives the same numbers everywhere.
+//!
+//! A seed gives the same numbers on every machine and with every version of every crate, so a seed
+//! that fails today repeats the failure next year. (SplitMix64: Steele, Lea and Flood, OOPSLA
+//! 2014.)
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};

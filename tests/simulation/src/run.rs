@@ -1,5 +1,4 @@
-//! Runs one seed: draws jobs, a fleet and faults, lets time pass until all jobs have ended, then
-//! checks the outcome.
+//! Runs one seed: draws jobs, a fleet and faults, waits for the end, and checks the outcome.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,5 +1,6 @@
-//! Deliberate bugs: at least one for each invariant, to prove that its checker can fail. No bug is
-//! in production code; the wrappers of ledger and broker give wrong answers.
+//! Deliberate bugs, at least one for each invariant, which prove that its checker can fail.
+//!
+//! No bug is in production code; the wrappers of ledger and broker give wrong answers.
 
 /// A deliberate bug, and the invariant that must notice it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

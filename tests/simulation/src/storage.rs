@@ -1,5 +1,6 @@
-//! The result storage as one process sees it: writes may be late or refused. A write that was sent
-//! is executed even if the process dies.
+//! The result storage as one process sees it: writes may be late or refused.
+//!
+//! A write that was sent is executed even if the process dies.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Counts how often each event happened, which proves that the faults of a run took place.
+//! Counts how often each event of a run happened, to prove that its faults took place.
 
 use std::collections::BTreeMap;
 use std::fmt;

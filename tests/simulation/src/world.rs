@@ -1,5 +1,4 @@
-//! The shared state of one run: the true broker and ledger, the fault rates, the random numbers,
-//! the history and the trace.
+//! The shared state of one run: true broker and ledger, fault rates, clock, history and trace.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,5 +1,4 @@
-//! Proofs about the simulation: a seed repeats its run, all faults happen, each checker catches its
-//! deliberate bug.
+//! A seed repeats its run, all faults happen, and each checker catches its deliberate bug.
 
 #![expect(clippy::print_stdout, reason = "the counts of faults are for people to read")]
 

@@ -1,6 +1,7 @@
-//! Chunk messages that no scheduler sent, published directly to the work queue: the worker drops
-//! them with a line in the log, or the ledger refuses the claim. Nothing runs twice, and nothing
-//! runs that should not.
+//! Chunk messages that no scheduler sent, in the work queue: nothing runs that should not.
+//!
+//! The worker drops them with a line in the log, or the ledger refuses the claim. Nothing runs
+//! twice.
 
 use longshore_test_servers::{Rabbit, wait_until};
 use serde_json::{Value, json};

@@ -1,6 +1,7 @@
-//! Bad job documents of foreign clients, published directly: the dead queue has them with the
-//! reason, the job is shown as rejected if its id can be read, and a job that has the id already is
-//! not affected.
+//! Bad job documents of foreign clients go to the dead queue with the reason, and harm no job.
+//!
+//! They are published directly. The job is shown as rejected if its id can be read, and a job that
+//! has the id already is not affected.
 
 use std::cell::Cell;
 

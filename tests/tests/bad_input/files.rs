@@ -1,4 +1,4 @@
-//! Input files that change between the acceptance of a job and its run.
+//! Input files change between the acceptance of a job and its run: how each job ends.
 
 use std::fs;
 use std::path::Path;

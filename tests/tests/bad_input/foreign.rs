@@ -1,4 +1,4 @@
-//! Foreign programs: a Python client of RabbitMQ, and an HTTP endpoint.
+//! Starts foreign programs for these tests: a Python client of RabbitMQ, and an HTTP endpoint.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};

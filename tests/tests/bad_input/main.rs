@@ -1,4 +1,4 @@
-//! Bad input gets an error and does not affect other jobs.
+//! One fleet gets all bad input: each gets an error, and other jobs are not affected.
 //!
 //! One fleet gets all bad input, in groups: messages of foreign clients, tasks that misbehave,
 //! files that change. A healthy job runs at the same time from the first row to the last, and after

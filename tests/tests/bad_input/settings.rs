@@ -1,4 +1,4 @@
-//! Wrong settings and unreachable services: one clear line and an exit code, within seconds.
+//! Wrong settings and unreachable services get one clear line and an exit code, within seconds.
 
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -1,5 +1,6 @@
-//! Tasks that misbehave: commands, served commands and endpoints. Each job ends as expected,
-//! reports the reason, and leaves no process behind.
+//! Commands, served commands and endpoints that misbehave: how the job of each ends.
+//!
+//! Each job ends as expected, reports the reason, and leaves no process behind.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -1,6 +1,8 @@
-//! The chaos worker, whose tasks write the history. `longshore-chaos-worker serve` is the served
-//! command of a worker of the `longshore` binary instead, `longshore-chaos-worker command` its
-//! command, and `longshore-chaos-worker fail` a command that always fails.
+//! The chaos worker, whose tasks write the history, and the commands that other workers run.
+//!
+//! `longshore-chaos-worker serve` is the served command of a worker of the `longshore` binary,
+//! `longshore-chaos-worker command` its command, and `longshore-chaos-worker fail` a command that
+//! always fails.
 
 use std::io::{BufRead, Write, stdin, stdout};
 use std::os::unix::process::parent_id;

@@ -1,5 +1,6 @@
-//! Kills of workers within half a second of submissions, while old and new jobs run and one node
-//! fails everything.
+//! Workers are killed within half a second of submissions, and their chunks run elsewhere soon.
+//!
+//! Old and new jobs run meanwhile, and one node fails everything.
 //!
 //! Both schedulers own some of the queues, and either may be the first to notice that a worker
 //! died. Slots are always free and no chunk runs speculatively, so the chunks of a killed worker

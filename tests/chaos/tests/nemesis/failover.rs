@@ -1,5 +1,6 @@
-//! A fail-over of Redis: the master dies, and sentinels promote its replica, which may lack the
-//! last writes.
+//! A fail-over of Redis to a replica, which may lack the last writes, loses no subtask.
+//!
+//! The master dies, and sentinels promote its replica.
 
 use longshore_chaos::checker::{Violation, check_jobs};
 use longshore_chaos::cluster::{Cluster, LONG, Role};

@@ -1,5 +1,7 @@
-//! Jobs under faults: one big job, many jobs of all kinds, kills right after submissions, restarts,
-//! a fail-over of Redis, poison.
+//! Runs with a nemesis: what all of them share, from the servers to the checks.
+//!
+//! The runs are one big job, many jobs of all kinds, kills right after submissions, restarts, a
+//! fail-over of Redis, and poison.
 //!
 //! This command is the long run. The seed is printed, and repeats the same faults in the same
 //! order:

@@ -1,4 +1,4 @@
-//! A poisoned subtask, which aborts each worker that runs it.
+//! A poison subtask, which aborts each worker that runs it, fails alone and kills few workers.
 
 use longshore_chaos::checker::{Violation, check_jobs};
 use longshore_chaos::cluster::{Cluster, LONG, Role};

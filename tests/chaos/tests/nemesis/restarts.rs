@@ -1,5 +1,6 @@
-//! A rolling restart under load: all processes are stopped cleanly and started again, one after
-//! another.
+//! A rolling restart of all processes under load runs nothing twice.
+//!
+//! They are stopped cleanly and started again, one after another.
 
 use longshore_chaos::checker::{Violation, check_jobs};
 use longshore_chaos::cluster::{Cluster, LONG, Role};

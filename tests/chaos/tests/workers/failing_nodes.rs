@@ -1,5 +1,6 @@
-//! Jobs end correctly on a fleet with workers that lack a task and one on which everything fails,
-//! while workers are killed.
+//! Workers that lack a task or fail everything do not change the outcome of jobs.
+//!
+//! Other workers are killed meanwhile.
 
 use std::thread;
 use std::time::Duration;

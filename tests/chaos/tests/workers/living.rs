@@ -1,4 +1,4 @@
-//! Living workers with slow or broken connections and long heartbeats are not declared lost.
+//! Living workers with slow or broken connections or long heartbeats are not declared lost.
 
 use std::thread::sleep;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Subtasks that run for longer than RabbitMQ's `consumer_timeout`.
+//! Subtasks that run for longer than RabbitMQ's `consumer_timeout` run once.
 
 use std::time::Duration;
 

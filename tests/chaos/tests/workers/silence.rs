@@ -1,4 +1,6 @@
-//! Silent workers that have not died: frozen, cut off, stopped cleanly, or disconnected from
+//! The subtasks of silent workers run elsewhere in time, and no late result counts.
+//!
+//! The workers have not died: they are frozen, cut off, stopped cleanly, or disconnected from
 //! RabbitMQ only.
 
 use std::collections::BTreeSet;
