@@ -1,11 +1,10 @@
 //! The ledger in this process: a lock, a clock and a channel of hints around `memory/store.rs`.
 //!
-//! It serves `longshore run` and `dev`, and simulations.
-//!
-//! `memory/store.rs`, `memory/job.rs` and their neighbours are the ledger proper, pure and
-//! synchronous; this file adds a lock, a clock and a channel of events. Each operation locks once,
-//! so each is atomic; none waits for anything while it holds the lock. An ended job expires when
-//! the first operation after its time runs. Deliberately absent: persistence.
+//! It serves `longshore run` and `dev`, and simulations. `memory/store.rs`, `memory/job.rs` and
+//! their neighbours are the ledger proper, pure and synchronous; this file adds a lock, a clock and
+//! a channel of events. Each operation locks once, so each is atomic; none waits for anything while
+//! it holds the lock. An ended job expires when the first operation after its time runs.
+//! Deliberately absent: persistence.
 
 mod audit;
 mod bitmap;

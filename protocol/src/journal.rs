@@ -1,11 +1,9 @@
 //! The records of the journal, from which a lost ledger is rebuilt, and their cut into pieces.
 //!
-//! There is one for each event of a job that the rebuilt ledger has to know.
-//!
-//! A record is written after the ledger has recorded the event. Records may come twice, and late:
-//! the time in a record, on the ledger's clock, decides, not the order of records. Deliberately
-//! absent: subtasks. A rebuilt ledger does not know which subtasks were done, and runs all of them
-//! again.
+//! There is one for each event of a job that the rebuilt ledger has to know. A record is written
+//! after the ledger has recorded the event. Records may come twice, and late: the time in a record,
+//! on the ledger's clock, decides, not the order of records. Deliberately absent: subtasks. A
+//! rebuilt ledger does not know which subtasks were done, and runs all of them again.
 
 use std::collections::HashMap;
 

@@ -1,10 +1,8 @@
 //! Runs the blocking subtasks of a chunk on one thread, and commits their outcomes meanwhile.
 //!
-//! The thread does not wait between two subtasks.
-//!
-//! Handing each subtask of ten milliseconds to its thread and back would cost two wake-ups, and an
-//! idle core between them. Deliberately absent: suspect chunks and reduce nodes, whose subtasks run
-//! one by one (`attempt`).
+//! The thread does not wait between two subtasks. Handing each subtask of ten milliseconds to its
+//! thread and back would cost two wake-ups, and an idle core between them. Deliberately absent:
+//! suspect chunks and reduce nodes, whose subtasks run one by one (`attempt`).
 
 use std::sync::Arc;
 use std::time::Duration;

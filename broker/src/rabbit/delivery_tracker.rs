@@ -1,6 +1,5 @@
 //! Keeps a channel open for as long as one of its deliveries is held, and batches acknowledgements.
 //!
-//!
 //! A channel outlives its subscription for as long as one of its deliveries is held: closing the
 //! channel would requeue messages that are being processed.
 //!

@@ -1,8 +1,7 @@
 //! Connects over TCP or TLS, and repairs incoming frames so that lapin can parse them.
 //!
-//! The repairs are those of `sanitizer`.
-//!
-//! lapin takes its streams from a runtime kit; the one here is tokio's with another type of stream.
+//! The repairs are those of `sanitizer`. lapin takes its streams from a runtime kit; the one here
+//! is tokio's with another type of stream.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,11 +1,9 @@
 //! One job with its open chunks: how it is admitted, restored, controlled, retried and ended.
 //!
-//! It is pure and synchronous.
-//!
-//! The operations on chunks are in `chunks.rs`, the revocation of chunks of lost nodes in
-//! `revoking.rs`, the audit in `audit.rs`. Every operation takes the time as an argument and adds
-//! its hints to a list of events. Deliberately absent: clocks, locks and expiry (see `memory.rs`
-//! and `store.rs`).
+//! It is pure and synchronous. The operations on chunks are in `chunks.rs`, the revocation of
+//! chunks of lost nodes in `revoking.rs`, the audit in `audit.rs`. Every operation takes the time
+//! as an argument and adds its hints to a list of events. Deliberately absent: clocks, locks and
+//! expiry (see `memory.rs` and `store.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

@@ -1,9 +1,8 @@
 //! Finds unlisted holders of chunks, and orphaned chunks, whose live holders don't know of them.
 //!
-//! Unlisted holders are workers that are on no list.
-//!
-//! A holder that is neither on the list of workers nor on that of lost workers can't be told from
-//! one whose heartbeat is late, so it gets the time after which a silent worker is dead.
+//! Unlisted holders are workers that are on no list. A holder that is neither on the list of
+//! workers nor on that of lost workers can't be told from one whose heartbeat is late, so it gets
+//! the time after which a silent worker is dead.
 //!
 //! After a rollback of the ledger a chunk that its holder committed long ago runs again in the
 //! counts. And a claim that was given up can arrive after all. No one would free such a chunk: its

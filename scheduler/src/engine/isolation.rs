@@ -1,15 +1,14 @@
 //! Decides which nodes are taken out of rotation for a task, and when they are readmitted.
 //!
-//! A node is isolated because subtasks fail there that succeed elsewhere.
-//!
-//! The evidence is in what workers announce: a success of a subtask that had failed on other nodes
-//! *clears* that subtask of suspicion, and counts against these nodes. A node is compared with the
-//! others by the part of its newest attempts that were cleared elsewhere. Each node reports its own
-//! successes with its own heartbeats, so what was cleared elsewhere counts once a later heartbeat
-//! of the node has come: until then its own successes in the meantime are not known. A job that
-//! fails everywhere and a bad input clear no subtask; a task that fails by chance does so on all
-//! nodes alike. The decision is kept in the ledger with the node, so that all schedulers place
-//! alike; one of them decides about each node.
+//! A node is isolated because subtasks fail there that succeed elsewhere. The evidence is in what
+//! workers announce: a success of a subtask that had failed on other nodes *clears* that subtask of
+//! suspicion, and counts against these nodes. A node is compared with the others by the part of its
+//! newest attempts that were cleared elsewhere. Each node reports its own successes with its own
+//! heartbeats, so what was cleared elsewhere counts once a later heartbeat of the node has come:
+//! until then its own successes in the meantime are not known. A job that fails everywhere and a
+//! bad input clear no subtask; a task that fails by chance does so on all nodes alike. The decision
+//! is kept in the ledger with the node, so that all schedulers place alike; one of them decides
+//! about each node.
 //!
 //! After a pause an isolated node gets a chunk now and then. It is readmitted once they succeed,
 //! and isolated for longer when they do not.

@@ -1,10 +1,8 @@
 //! Decides whether one more chunk may wait in the broker for a pool: about 250 ms of work a slot.
 //!
-//! How long chunks take is measured elsewhere (see `chunk_size`).
-//!
 //! The broker holds no backlog, so that a pause, a cancel, a priority or a new job acts at once. It
 //! holds enough that no slot waits for the scheduler. Deliberately absent: whose chunks they are
-//! (see `fair_queue`).
+//! (see `fair_queue`), and how long chunks take (see `chunk_size`).
 
 use std::time::Duration;
 

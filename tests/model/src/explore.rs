@@ -1,10 +1,8 @@
 //! Explores every reachable state of a model, and finds violations with a shortest trace.
 //!
-//! It searches breadth first.
-//!
-//! It is not an existing library because the main property is "from every state the end can still
-//! be reached" (in CTL: AG EF done), which checkers of "eventually" along paths don't express. It
-//! takes one backward walk over the steps that are no faults.
+//! It searches breadth first. It is not an existing library because the main property is "from
+//! every state the end can still be reached" (in CTL: AG EF done), which checkers of "eventually"
+//! along paths don't express. It takes one backward walk over the steps that are no faults.
 //!
 //! States are identified by hashes of 128 bits: among a hundred million states, two have the same
 //! hash with a probability below 10^-22. Of each state only the hash, the step that found it first,

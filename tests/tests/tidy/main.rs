@@ -11,7 +11,7 @@ use std::path::Path;
 
 type Rule = fn(&str, &str) -> Vec<String>;
 
-const RULES: [Rule; 12] = [
+const RULES: [Rule; 13] = [
     structure::files_are_short,
     structure::lua_operations_have_headers,
     structure::lua_decides_by_predicates,
@@ -22,6 +22,7 @@ const RULES: [Rule; 12] = [
     structure::crates_depend_downwards,
     structure::nothing_belongs_to_one_machine,
     structure::lints_are_silenced_with_a_reason,
+    prose::first_lines_are_sentences,
     prose::lines_are_narrow,
     prose::words_are_plain,
 ];

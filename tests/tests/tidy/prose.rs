@@ -1,4 +1,4 @@
-//! Rules about text: the width of lines, and words that the project does not use.
+//! Rules about text: first lines of files, widths of lines, words that the project does not use.
 
 use std::sync::LazyLock;
 
@@ -52,6 +52,23 @@ fn is_comment(path: &str, line: &str) -> bool {
         "lua" => line.starts_with("--"),
         _ => line.starts_with('#'),
     }
+}
+
+/// The line that opens a file's documentation ends a sentence, so that it says by itself what is in
+/// the file: `//!` in Rust, also below attributes, and `--[[` in Lua. Details go to a paragraph of
+/// their own.
+pub(crate) fn first_lines_are_sentences(path: &str, text: &str) -> Vec<String> {
+    let mut lines = text.lines().enumerate();
+    let first = match extension(path) {
+        "rs" => lines.find(|(_, line)| line.starts_with("//!")),
+        "lua" => lines.next().filter(|(_, line)| line.starts_with("--[[")),
+        _ => None,
+    };
+    let Some((index, line)) = first else { return Vec::new() };
+    if line.trim_end_matches([' ', ']']).ends_with(['.', ':']) {
+        return Vec::new();
+    }
+    vec![format!("{path}:{}: ends no sentence; say in this line what is in the file", index + 1)]
 }
 
 /// Code, comments and prose have at most [`WIDEST`] characters a line.
@@ -146,6 +163,21 @@ mod proofs {
     use crate::{accepted, caught};
 
     #[test]
+    fn first_lines_that_end_no_sentence_are_caught() {
+        let complaint = "lib.rs:1: ends no sentence";
+        caught("tests/src/lib.rs", "//! What is in the file, cut\n//! in two.\n", complaint);
+        caught("tests/src/lib.rs", "//! No full stop\n", complaint);
+        caught("fuzz/x.rs", "#![no_main]\n//! Cut\n//! in two.\n", "x.rs:2: ends no sentence");
+        accepted("tests/src/lib.rs", "//! What is in the file.\n//! A second sentence,\n//! cut.\n");
+        accepted("tests/src/lib.rs", "//! What is in the file:\n//! - this\n");
+        accepted("tests/src/lib.rs", "use std::fs;\n\n/// A doc comment that\n/// is cut.\n");
+        caught("ledger/lua/_x.lua", "--[[ _x: cut\n  in two. ]]\n", "_x.lua:1: ends no sentence");
+        accepted("ledger/lua/_x.lua", "--[[ _x: a sentence.\n  Another one, ]]\n");
+        accepted("ledger/lua/_x.lua", "--[[ _x: a sentence. ]]\n");
+        accepted("ledger/lua/_x.lua", "local x = {}\n");
+    }
+
+    #[test]
     fn wide_lines_are_caught() {
         let words = "word ".repeat(21);
         let word = "x".repeat(101);
@@ -155,7 +187,7 @@ mod proofs {
         caught("tests/Cargo.toml", &format!("# {words}"), "Cargo.toml:1");
         caught("tests/run", &format!("#!/bin/sh\n# {words}"), "run:2");
         accepted("tests/src/lib.rs", &format!("// {}", "ä".repeat(97)));
-        accepted("tests/src/lib.rs", &format!("//! <https://{word}>"));
+        accepted("tests/src/lib.rs", &format!("//! A link:\n//! <https://{word}>"));
         accepted("tests/src/lib.rs", &format!("    check(\"{words}\");"));
         accepted("tests/README.md", &format!("```sh\n{words}\n```"));
         accepted("tests/README.md", &format!("    {words}"));
@@ -168,7 +200,8 @@ mod proofs {
         let row = |wide: usize| format!("| {} | x y |", "x".repeat(wide));
         accepted("tests/README.md", &row(160));
         caught("tests/README.md", &row(161), "a cell of 161 characters; at most 160");
-        caught("tests/src/lib.rs", &format!("//! {}", row(161)), "a cell of 161 characters");
+        let table = format!("//! A table:\n//! {}", row(161));
+        caught("tests/src/lib.rs", &table, "a cell of 161 characters");
     }
 
     #[test]

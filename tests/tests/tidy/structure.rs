@@ -251,7 +251,7 @@ mod proofs {
 
     #[test]
     fn lua_without_its_header_is_caught() {
-        let header = "--[[ renew: extend a lease\n  KEYS[1] job\n  ARGV[1] token\n  Output {} ]]\n";
+        let header = "--[[ renew: extend a lease.\n  KEYS[1] job\n  ARGV[1] token\n  Output {} ]]\n";
         accepted("ledger/lua/renew.lua", header);
         accepted("ledger/lua/_counts.lua", "local function counts() end\n");
         caught("ledger/lua/renew.lua", "return 1\n", "no header");
@@ -269,7 +269,7 @@ mod proofs {
         caught(path, "if 'paused' ~= state then\n", complaint);
         caught(path, "jobs.set(job, 'state', 'paused')\n", complaint);
         caught(path, "local chunk = { state = \"queued\" }\n", "by the name of the state queued");
-        accepted(path, "--[[ state == 'paused' ]]\n-- state == 'paused'\nreturn { 'paused' }\n");
+        accepted(path, "--[[ state == 'paused'. ]]\n-- state == 'paused'\nreturn { 'paused' }\n");
         accepted(path, "jobs.add(job, prefix .. 'queued', 1)\n");
         accepted("ledger/src/redis/x.rs", "let lua = \"state == 'paused'\";\n");
     }
