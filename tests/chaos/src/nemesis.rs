@@ -1,9 +1,9 @@
 //! The nemesis: the faults of processes and services, and the loops that inject them at random.
 //!
-//! The choice is drawn from a seed. Two loops run at the same time. One injects a fault into a member of
-//! the cluster each second and ends each fault after its time. The other injects faults into the
-//! servers, one after another. Each has a deck of faults that is shuffled and dealt to its end
-//! before it is shuffled again, so that a long run has every fault.
+//! The choice is drawn from a seed. Two loops run at the same time. One injects a fault into a
+//! member of the cluster each second and ends each fault after its time. The other injects faults
+//! into the servers, one after another. Each has a deck of faults that is shuffled and dealt to its
+//! end before it is shuffled again, so that a long run has every fault.
 //!
 //! A sleep here is the duration of a fault, never a wait for an event.
 
