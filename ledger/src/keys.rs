@@ -207,6 +207,11 @@ impl Keys {
         format!("{}:scheduler:{scheduler}", self.namespace)
     }
 
+    /// Hash: scope -> what blocks its jobs, as the owner of the queue says.
+    pub fn blocked(&self, queue: &str) -> String {
+        format!("{}:queue:{queue}:blocked", self.namespace)
+    }
+
     /// Hash: up to where the ledger reflects the journal.
     pub fn journal(&self) -> String {
         self.name("journal")
@@ -289,6 +294,7 @@ mod tests {
         assert_eq!(keys.node(&NodeId::new("box-1")), "ls:node:box-1");
         assert_eq!(keys.schedulers(), "ls:schedulers");
         assert_eq!(keys.scheduler(&SchedulerId::new("box-1")), "ls:scheduler:box-1");
+        assert_eq!(keys.blocked("gpu"), "ls:queue:gpu:blocked");
         assert_eq!(keys.journal(), "ls:journal");
         assert_eq!(keys.events(), "ls:events");
     }

@@ -40,19 +40,19 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use longshore_protocol::state::{IllegalTransition, JobState};
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, ErrorEntry, ErrorKind, Finding, JobId, JobPage, JobSummary,
-    JournalPosition, NodeId, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord,
-    Stall, Timestamp,
+    Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, ErrorKind, Finding, JobId, JobPage,
+    JobSummary, JournalPosition, NodeId, NodeRecord, Recovery, ResultsPage, SchedulerId,
+    SchedulerRecord, Stall, Timestamp,
 };
 
 pub use op::{
-    Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, Claim, ClaimParams, Commit,
-    CommitParams, Committed, DeclareLostParams, Ended, ErrorsParams, Event, Grant, Held, Holder,
-    IsolateParams, ListParams, LossCause, LossEvidence, LossVerdict, LostNode, NodeSnapshot,
-    OpenParams, PriorState, Process, ProcessConnections, RecordCrashParams,
-    RegisterSchedulerParams, ReleaseParams, Released, ReportStallParams, RestoreParams, Restored,
-    ResultsParams, RetryParams, RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk, Stop,
-    StopReason, StoredDocument, Sweep, SweepParams, Topic,
+    Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, BlockedParams, Claim, ClaimParams,
+    Commit, CommitParams, Committed, DeclareLostParams, Ended, ErrorsParams, Event, Grant, Held,
+    Holder, IsolateParams, ListParams, LossCause, LossEvidence, LossVerdict, LostNode,
+    NodeSnapshot, OpenParams, PriorState, Process, ProcessConnections, RecordCrashParams,
+    RegisterSchedulerParams, ReleaseParams, Released, ReportBlockedParams, ReportStallParams,
+    RestoreParams, Restored, ResultsParams, RetryParams, RevokeParams, Revoked, SpeculationRequest,
+    SpeculativeChunk, Stop, StopReason, StoredDocument, Sweep, SweepParams, Topic,
 };
 pub use retention::{CANCEL_KEPT, Cancelled, POSTPONED_FOR, STALL_KEPT};
 
@@ -175,6 +175,13 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// The last report of [`Self::report_stall`] of each worker, while it is kept, by worker.
     async fn stalls(&self, job: JobId) -> Result<Vec<Stall>, Error>;
+
+    /// Records what blocks the jobs of a queue, as the scheduler that owns the queue found. Kept
+    /// until it is reported otherwise; for display only.
+    async fn report_blocked(&self, params: &ReportBlockedParams) -> Result<(), Error>;
+
+    /// What was last reported of each of these scopes, in their order.
+    async fn blocked(&self, params: &BlockedParams) -> Result<Vec<Option<Blocked>>, Error>;
 
     /// Opens up to `chunks` new chunks of at most `size` subtasks each, `Queued` with epoch 1 and
     /// due (for the sweep) after `publish_within`; returns them in the order opened. Opens none if

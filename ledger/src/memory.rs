@@ -26,9 +26,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobPage, JobSummary, JournalPosition,
-    NodeId, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Severity, Stall,
-    Timestamp,
+    Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobPage, JobSummary,
+    JournalPosition, NodeId, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord,
+    Severity, Stall, Timestamp,
 };
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
@@ -38,13 +38,13 @@ use self::job::Job;
 use self::store::Store;
 use crate::op::MAX_INDICES;
 use crate::{
-    Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, Cancelled, Claim, ClaimParams,
-    CommitParams, Committed, ConnectionWatch, ControlError, DeclareLostParams, Error, ErrorsParams,
-    Event, Events, Holder, IsolateParams, Ledger, ListParams, LossVerdict, NodeSnapshot,
-    OpenParams, Process, ProcessConnections, RecordCrashParams, RegisterSchedulerParams,
-    ReleaseParams, Released, ReportStallParams, RestoreParams, Restored, ResultsParams,
-    RetryParams, RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk, StoredDocument,
-    Sweep, SweepParams, Topic,
+    Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, BlockedParams, Cancelled, Claim,
+    ClaimParams, CommitParams, Committed, ConnectionWatch, ControlError, DeclareLostParams, Error,
+    ErrorsParams, Event, Events, Holder, IsolateParams, Ledger, ListParams, LossVerdict,
+    NodeSnapshot, OpenParams, Process, ProcessConnections, RecordCrashParams,
+    RegisterSchedulerParams, ReleaseParams, Released, ReportBlockedParams, ReportStallParams,
+    RestoreParams, Restored, ResultsParams, RetryParams, RevokeParams, Revoked, SpeculationRequest,
+    SpeculativeChunk, StoredDocument, Sweep, SweepParams, Topic,
 };
 
 /// The number of hints that a slow subscriber may be behind before it receives a gap instead.
@@ -250,6 +250,15 @@ impl Ledger for MemoryLedger {
 
     async fn stalls(&self, job: JobId) -> Result<Vec<Stall>, Error> {
         Ok(self.run(|store, now, _| store.stalls(job, now)))
+    }
+
+    async fn report_blocked(&self, params: &ReportBlockedParams) -> Result<(), Error> {
+        self.run(|store, _, _| store.report_blocked(params));
+        Ok(())
+    }
+
+    async fn blocked(&self, params: &BlockedParams) -> Result<Vec<Option<Blocked>>, Error> {
+        Ok(self.run(|store, _, _| store.blocked(params)))
     }
 
     async fn open(&self, job: JobId, params: &OpenParams) -> Result<Vec<ChunkMessage>, Error> {

@@ -10,17 +10,19 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobPage, JobSummary, JournalPosition,
-    NodeId, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Stall, Timestamp,
+    Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobPage, JobSummary,
+    JournalPosition, NodeId, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord,
+    Stall, Timestamp,
 };
 
 use crate::{
-    Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, Cancelled, Claim, ClaimParams,
-    CommitParams, Committed, ConnectionWatch, ControlError, DeclareLostParams, Error, ErrorsParams,
-    Events, Holder, IsolateParams, Ledger, ListParams, LossVerdict, NodeSnapshot, OpenParams,
-    RecordCrashParams, RegisterSchedulerParams, ReleaseParams, Released, ReportStallParams,
-    RestoreParams, Restored, ResultsParams, RetryParams, RevokeParams, Revoked, SpeculationRequest,
-    SpeculativeChunk, StoredDocument, Sweep, SweepParams, Topic,
+    Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, BlockedParams, Cancelled, Claim,
+    ClaimParams, CommitParams, Committed, ConnectionWatch, ControlError, DeclareLostParams, Error,
+    ErrorsParams, Events, Holder, IsolateParams, Ledger, ListParams, LossVerdict, NodeSnapshot,
+    OpenParams, RecordCrashParams, RegisterSchedulerParams, ReleaseParams, Released,
+    ReportBlockedParams, ReportStallParams, RestoreParams, Restored, ResultsParams, RetryParams,
+    RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk, StoredDocument, Sweep,
+    SweepParams, Topic,
 };
 
 /// Decides what becomes of each operation. All methods but [`Self::ledger`] pass the operation on
@@ -174,6 +176,8 @@ operations! {
     Postponed: fn postponed(job: JobId) -> Result<Option<String>, Error>;
     ReportStall: fn report_stall(job: JobId, params: &ReportStallParams) -> Result<(), Error>;
     Stalls: fn stalls(job: JobId) -> Result<Vec<Stall>, Error>;
+    ReportBlocked: fn report_blocked(params: &ReportBlockedParams) -> Result<(), Error>;
+    Blocked: fn blocked(params: &BlockedParams) -> Result<Vec<Option<Blocked>>, Error>;
     Open: fn open(job: JobId, params: &OpenParams) -> Result<Vec<ChunkMessage>, Error>;
     Claim: fn claim(job: JobId, params: &ClaimParams) -> Result<Claim, Error>;
     Commit: fn commit(job: JobId, params: &CommitParams) -> Result<Committed, Error>;

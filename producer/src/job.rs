@@ -6,11 +6,12 @@ use std::time::Duration;
 use futures_util::stream::{Stream, try_unfold};
 use futures_util::{StreamExt, pin_mut};
 use longshore_ledger::op::MAX_RECOVERIES;
-use longshore_ledger::{Cancelled, ControlError, ErrorsParams, RetryParams};
+use longshore_ledger::{BlockedParams, Cancelled, ControlError, ErrorsParams, RetryParams};
 use longshore_protocol::document::{JobDocument, Results};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, ErrorEntry, JobId, JobSummary, Reason, Recovery, ReduceTree, ResultsPage,
+    Audit, BlockedScope, ErrorEntry, JobId, JobSummary, Reason, Recovery, ReduceTree, ResultsPage,
+    SchedulerRecord,
 };
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
@@ -25,6 +26,9 @@ const REPORT_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 
 /// The longest time between two reports of progress.
 const REPORT_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
+
+/// A scheduler registers twice a second; one that has not for this long feeds no queue.
+const SCHEDULER_ALIVE: Duration = Duration::from_secs(5);
 
 /// The number of errors that one call to the ledger asks for.
 const ERRORS_A_PAGE: usize = 500;
@@ -233,33 +237,53 @@ impl Job {
         Ok(self.jobs.ledger().recoveries(self.id, MAX_RECOVERIES).await?)
     }
 
-    /// Why the job does not progress, or not with all of its chunks: the reasons that workers
-    /// report, and if nothing runs, why no worker can run anything, as far as the list of workers
-    /// tells.
+    /// Why the job does not progress, or not with all of its subtasks: what workers report, what
+    /// the list of workers tells if nothing runs, and what the scheduler that feeds the job
+    /// published. At most one reason of each kind.
     pub async fn reasons(&self) -> Result<Vec<Reason>, Error> {
-        let summary = self.summary().await?;
-        if summary.state.is_terminal() {
+        let job = self.summary().await?;
+        if job.state.is_terminal() {
             return Ok(Vec::new());
         }
-        let stalls = self.jobs.ledger().stalls(self.id).await?;
-        let no_worker = self.no_worker(summary).await?;
-        Ok(Reason::stalled(&stalls).into_iter().chain(no_worker).collect())
+        let ledger = self.jobs.ledger();
+        let task = self.present_task(&job).await?;
+        let stalled = Reason::stalled(&ledger.stalls(self.id).await?);
+        let no_worker = match job.state.feeds() && job.running_chunks == 0 {
+            true => Reason::no_worker(&job.queue, &task, &ledger.nodes().await?),
+            false => None,
+        };
+        let found = [stalled, no_worker, self.blocked(&job, task).await?];
+        let mut reasons: Vec<Reason> = Vec::new();
+        for reason in found.into_iter().flatten() {
+            if reasons.iter().all(|known| known.code != reason.code) {
+                reasons.push(reason);
+            }
+        }
+        Ok(reasons)
     }
 
-    /// Why no worker can run anything of the job; `None` if one does, or can.
-    async fn no_worker(&self, summary: JobSummary) -> Result<Option<Reason>, Error> {
-        let moves = summary.state.feeds();
-        if !moves || summary.running_chunks > 0 {
-            return Ok(None);
+    /// The task that the job runs now: its own, or the one that combines results.
+    async fn present_task(&self, job: &JobSummary) -> Result<String, Error> {
+        let reduce = match job.state.is_reducing() {
+            true => self.document().await?.reduce,
+            false => None,
+        };
+        Ok(reduce.map_or_else(|| job.task.clone(), |reduce| reduce.task))
+    }
+
+    /// What blocks the job as its scheduler published it, or that no scheduler is alive. What
+    /// blocks the job itself comes before what blocks all jobs that the same workers can run.
+    async fn blocked(&self, job: &JobSummary, task: String) -> Result<Option<Reason>, Error> {
+        let ledger = self.jobs.ledger();
+        let now = ledger.now().await?;
+        let is_alive = |it: &SchedulerRecord| now.since(it.beat_at) < SCHEDULER_ALIVE;
+        if !ledger.schedulers().await?.iter().any(is_alive) {
+            return Ok(Some(Reason::no_scheduler()));
         }
-        let mut task = summary.task;
-        if summary.state.is_reducing()
-            && let Some(reduce) = self.document().await?.reduce
-        {
-            task = reduce.task;
-        }
-        let nodes = self.jobs.ledger().nodes().await?;
-        Ok(Reason::no_worker(&summary.queue, &task, &nodes))
+        let scopes = [BlockedScope::Job(self.id), BlockedScope::Task(task), BlockedScope::Queue];
+        let blocked = ledger.blocked(&BlockedParams::new(&job.queue, scopes)).await?;
+        let published = blocked.into_iter().flatten().find_map(|it| Reason::blocked(job, it));
+        Ok(published.or_else(|| Reason::paused(job)))
     }
 
     /// The job's counts, recounted from the ledger's raw data.

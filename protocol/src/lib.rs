@@ -40,7 +40,7 @@ pub use left_out::LeftOut;
 pub use listing::{InvalidCursor, JobCursor, JobFilter, JobPage, MAX_PAGE};
 pub use message::{ChunkMessage, Subtask};
 pub use outcome::{Outcome, OutcomeRun, RESULT_STRIDE, runs_len, split_results};
-pub use reason::{Reason, ReasonCode, Stall};
+pub use reason::{Blocked, BlockedScope, Reason, ReasonCode, Stall};
 pub use reduce::{ReduceNode, ReduceTree};
 pub use result_body::ResultBody;
 pub use split::{Input, InputFile, LineWindow, MAX_FILES, Manifest, Plan};

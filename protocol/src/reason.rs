@@ -1,21 +1,89 @@
-//! The reason why no subtask of a job can run, from the list of workers.
+//! The reasons why subtasks of a job wait.
+//!
+//! The owner of a queue publishes what blocks its jobs, as it finds out while it decides
+//! ([`Blocked`], for a [`BlockedScope`]); workers report what they can't go on with ([`Stall`]).
+//! [`Reason`] is what people and programs get of both.
+
+use std::fmt;
+use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{DisabledTask, NodeId, NodeRecord, NodeState, Timestamp};
+use crate::{DisabledTask, JobId, JobSummary, NodeId, NodeRecord, NodeState, Timestamp};
 
 /// The kind of a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReasonCode {
+    /// No scheduler is alive.
+    NoScheduler,
     /// No worker takes chunks of the job's queue.
     NoWorkerForQueue,
     /// Workers take chunks of the job's queue, but none of them can run the task.
     NoWorkerForTask,
+    /// All workers that have the task are out of rotation for it.
+    SuspectIsolated,
+    /// The scheduler can't publish to RabbitMQ.
+    BrokerBlocked,
+    /// The job is paused.
+    Paused,
+    /// As many chunks of the job are open as its `max_parallel` allows.
+    MaxParallel,
+    /// All that is left to run failed or was deferred, and waits for its next attempt.
+    Backoff,
+    /// All slots that can run the job are in use, and enough work waits ahead of them.
+    SlotsBusy,
+    /// As `SlotsBusy`, and all of these slots work for other jobs.
+    FairShare,
     /// Workers can't continue with the chunks of the job that they hold.
     Stalled,
 }
+
+/// What blocks jobs, as the scheduler that owns their queue publishes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blocked {
+    /// The kind of the reason.
+    pub reason: ReasonCode,
+    /// Since when (the ledger's clock).
+    pub since: Timestamp,
+}
+
+/// The jobs of a queue that a [`Blocked`] is about. Its text is `*`, `task:NAME` or the id of a
+/// job.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BlockedScope {
+    /// The jobs that each worker of the queue can run.
+    Queue,
+    /// The jobs with this task, which some workers of the queue can't run.
+    Task(String),
+    /// One job.
+    Job(JobId),
+}
+
+impl fmt::Display for BlockedScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Queue => f.write_str("*"),
+            Self::Task(task) => write!(f, "task:{task}"),
+            Self::Job(job) => write!(f, "{job}"),
+        }
+    }
+}
+
+impl FromStr for BlockedScope {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match (text, text.strip_prefix("task:")) {
+            ("*", _) => Ok(Self::Queue),
+            (_, Some(task)) => Ok(Self::Task(task.to_owned())),
+            _ => text.parse().map(Self::Job).map_err(|_| format!("`{text}` is no scope")),
+        }
+    }
+}
+
+const PAUSED: &str = "the job is paused; `longshore resume` lets it go on";
 
 /// A worker's report that it can't continue with the chunks of a job that it holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,9 +103,83 @@ pub struct Reason {
     pub code: ReasonCode,
     /// One sentence, for people.
     pub text: String,
+    /// The number of subtasks that wait for this reason, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subtasks: Option<u64>,
+    /// Since when the reason holds (the ledger's clock), if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
 }
 
 impl Reason {
+    /// A reason of which neither the time nor the number of subtasks is known.
+    fn new(code: ReasonCode, text: impl Into<String>) -> Self {
+        Self { code, text: text.into(), subtasks: None, since: None }
+    }
+
+    /// The reason of a job that no scheduler feeds.
+    pub fn no_scheduler() -> Self {
+        Self::new(ReasonCode::NoScheduler, "no scheduler is alive; start `longshore scheduler`")
+    }
+
+    /// The reason that the owner of the job's queue published for the job, or for the jobs that the
+    /// same workers can run. `None` if nothing of the job waits, or if the job itself says more
+    /// than what was published.
+    pub fn blocked(job: &JobSummary, blocked: Blocked) -> Option<Self> {
+        let has_open = job.queued_chunks + job.running_chunks > 0;
+        let code = match blocked.reason {
+            ReasonCode::SlotsBusy if !has_open => ReasonCode::FairShare,
+            code => code,
+        };
+        let counts = if job.state.is_reducing() { &job.reduce } else { &job.counts };
+        let subtasks = match code {
+            ReasonCode::Backoff => counts.retrying,
+            _ => counts.waiting + counts.retrying,
+        };
+        let text = Self::sentence(code, job).filter(|_| subtasks > 0)?;
+        Some(Self { code, text, subtasks: Some(subtasks), since: Some(blocked.since) })
+    }
+
+    /// The sentence for a reason that a scheduler publishes.
+    fn sentence(code: ReasonCode, job: &JobSummary) -> Option<String> {
+        let JobSummary { queue, task, .. } = job;
+        Some(match code {
+            ReasonCode::NoWorkerForQueue => format!("no worker takes chunks of queue `{queue}`"),
+            ReasonCode::NoWorkerForTask => {
+                format!("no worker of queue `{queue}` can run task `{task}`")
+            }
+            ReasonCode::SuspectIsolated => format!(
+                "all workers of queue `{queue}` that have the task are out of rotation for it; \
+                 `longshore nodes` says why, and `longshore readmit` puts one back"
+            ),
+            ReasonCode::Paused => PAUSED.into(),
+            ReasonCode::BrokerBlocked => {
+                "the scheduler can't publish to RabbitMQ; `longshore doctor` says why".into()
+            }
+            ReasonCode::MaxParallel => {
+                "as many chunks are open as `max_parallel` of the job allows".into()
+            }
+            ReasonCode::Backoff => {
+                "all that is left failed or was deferred, and waits for its next attempt".into()
+            }
+            ReasonCode::SlotsBusy => {
+                format!("all slots of queue `{queue}` that can run the job are in use")
+            }
+            ReasonCode::FairShare => {
+                format!("the slots of queue `{queue}` work for other jobs, whose turn it is")
+            }
+            // The list of schedulers and the workers' reports say these.
+            ReasonCode::NoScheduler | ReasonCode::Stalled => return None,
+        })
+    }
+
+    /// The reason of a job whose state says that it is paused, as long as none was published.
+    pub fn paused(job: &JobSummary) -> Option<Self> {
+        let subtasks = Some(job.counts.waiting + job.counts.retrying);
+        let is_paused = job.state.is_paused();
+        is_paused.then(|| Self { subtasks, ..Self::new(ReasonCode::Paused, PAUSED) })
+    }
+
     /// The reason from the workers' reports; `None` if there are none.
     pub fn stalled(stalls: &[Stall]) -> Option<Self> {
         let Stall { node, reason, .. } = stalls.first()?;
@@ -45,7 +187,7 @@ impl Reason {
             1 => format!("worker {node} can't go on: {reason}"),
             count => format!("{count} workers can't go on, of which {node} says: {reason}"),
         };
-        Some(Self { code: ReasonCode::Stalled, text })
+        Some(Self::new(ReasonCode::Stalled, text))
     }
 
     /// The reason why none of these workers can run a task from a queue; `None` if one can. Workers
@@ -60,7 +202,7 @@ impl Reason {
         let count = workers.len();
         if count == 0 {
             let text = format!("no worker takes chunks of queue `{queue}`");
-            return Some(Self { code: ReasonCode::NoWorkerForQueue, text });
+            return Some(Self::new(ReasonCode::NoWorkerForQueue, text));
         }
         let can_run = |node: &&NodeRecord| node.info.tasks.iter().any(|name| name == task);
         if workers.iter().any(can_run) {
@@ -82,7 +224,7 @@ impl Reason {
             }
             None => text += ", because the task is not declared there",
         }
-        Some(Self { code: ReasonCode::NoWorkerForTask, text })
+        Some(Self::new(ReasonCode::NoWorkerForTask, text))
     }
 }
 
@@ -106,6 +248,17 @@ mod tests {
         };
         let beat_at = Timestamp::default();
         NodeRecord::new(Arc::new(info), beat_at)
+    }
+
+    #[test]
+    fn a_scope_reads_as_it_is_written() {
+        let job = JobId::from_uuid(uuid::Uuid::from_u128(7));
+        let scopes =
+            [BlockedScope::Queue, BlockedScope::Task("a:b".into()), BlockedScope::Job(job)];
+        for scope in scopes {
+            assert_eq!(scope.to_string().parse(), Ok(scope));
+        }
+        assert!("tasks:a".parse::<BlockedScope>().is_err());
     }
 
     #[track_caller]

@@ -8,7 +8,8 @@ use std::time::Duration;
 use longshore_broker::{Broker, Outgoing, PublishError, Queue};
 use longshore_ledger::{
     ControlError, DeclareLostParams, Error, IsolateParams, Ledger, LossCause, LossEvidence,
-    LossVerdict, OpenParams, RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk,
+    LossVerdict, OpenParams, ReportBlockedParams, RevokeParams, Revoked, SpeculationRequest,
+    SpeculativeChunk,
 };
 use longshore_protocol::{
     ChunkId, ChunkMessage, Isolation, JobId, JournalEnding, JournalEvent, NodeId, SchedulerId,
@@ -89,6 +90,7 @@ impl Executor {
             Action::RevokeNode { job, node, cause } => {
                 Some(self.revoke_node(job, node, &cause).await)
             }
+            Action::ReportBlocked(params) => Some(self.report_blocked(params).await),
             Action::ReadJob { job } => self.answer(job, self.read_job(job).await),
             Action::Sweep { job, with_keys, with_tried, unless_queued_in, suspect_lost } => {
                 let with = With { keys: with_keys, tried: with_tried };
@@ -297,6 +299,12 @@ impl Executor {
             deregistered = result.is_ok(),
             "scheduler died; its queues go to other schedulers"
         );
+    }
+
+    /// If the call fails, the engine reports again.
+    async fn report_blocked(&self, params: ReportBlockedParams) -> Event {
+        let reported = self.ledger_health.note(self.ledger.report_blocked(&params).await);
+        Event::BlockedReported { queue: params.queue, is_done: reported.is_ok() }
     }
 
     /// If the call fails, the engine repeats it.

@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_protocol::state::JobState;
-use longshore_protocol::{Counts, LeftOut, Stall, Token};
+use longshore_protocol::{
+    Blocked, BlockedScope, Counts, LeftOut, ReasonCode, Stall, Timestamp, Token,
+};
 
 use super::harness::{Harness, NEVER, admission, await_that, check_audit, job_id, node, ok_lines};
 use crate::Ledger;
 use crate::op::{
-    Admission, Admitted, Claim, ClaimParams, MAX_INDICES, OpenParams, ReportStallParams,
-    ResultsParams, RetryParams, StoredDocument, SweepParams,
+    Admission, Admitted, BlockedParams, Claim, ClaimParams, MAX_INDICES, OpenParams,
+    ReportBlockedParams, ReportStallParams, ResultsParams, RetryParams, StoredDocument,
+    SweepParams,
 };
 
 cases! {
@@ -21,6 +24,7 @@ cases! {
     a_rejected_job_is_shown_and_can_be_admitted_later
     the_reason_why_a_job_is_postponed_is_kept_and_changes_nothing
     a_stall_is_shown_until_the_worker_goes_on
+    what_blocks_a_queue_is_kept_until_it_is_reported_otherwise
     the_files_that_a_job_leaves_out_are_kept_with_it
     a_reduce_has_counts_of_its_own
     a_document_is_returned_as_admitted
@@ -275,4 +279,35 @@ pub(super) async fn the_files_that_a_job_leaves_out_are_kept_with_it(ledger: Arc
     let other = ledger.job(job_id(2)).await.unwrap().expect("there");
     assert_eq!(other.left_out, LeftOut::default());
     check_audit(&ledger, job_id(1)).await;
+}
+
+pub(super) async fn what_blocks_a_queue_is_kept_until_it_is_reported_otherwise(
+    ledger: Arc<dyn Ledger>,
+) {
+    let scopes =
+        [BlockedScope::Queue, BlockedScope::Task("t".into()), BlockedScope::Job(job_id(1))];
+    let told = async |queue: &str| {
+        let told = ledger.blocked(&BlockedParams::new(queue, scopes.clone())).await.unwrap();
+        told.into_iter().map(|it| it.map(|it| it.reason)).collect::<Vec<_>>()
+    };
+    let report = async |replaces, changes: &[(usize, Option<ReasonCode>)]| {
+        let since = Timestamp::from_millis(7);
+        let change = |(scope, reason): &(usize, Option<ReasonCode>)| {
+            let blocked = reason.map(|reason| Blocked { reason, since });
+            (scopes[*scope].clone(), blocked)
+        };
+        let changes: Vec<_> = changes.iter().map(change).collect();
+        let params = ReportBlockedParams { replaces, ..ReportBlockedParams::new("gpu", changes) };
+        ledger.report_blocked(&params).await.unwrap();
+    };
+    let (busy, most) = (Some(ReasonCode::SlotsBusy), Some(ReasonCode::MaxParallel));
+    assert_eq!(told("gpu").await, [None, None, None]);
+    report(true, &[(0, busy)]).await;
+    report(false, &[(1, busy), (2, most), (0, None)]).await;
+    assert_eq!(told("gpu").await, [None, busy, most]);
+    assert_eq!(told("cpu").await, [None, None, None], "it is a report about one queue");
+    report(true, &[(0, busy), (1, None)]).await;
+    assert_eq!(told("gpu").await, [busy, None, None]);
+    report(true, &[]).await;
+    assert_eq!(told("gpu").await, [None, None, None]);
 }

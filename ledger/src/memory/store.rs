@@ -8,16 +8,17 @@ use std::time::Duration;
 
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    JobCursor, JobId, JobPage, JournalPosition, MAX_PAGE, NodeId, NodeRecord, NodeState,
-    SchedulerId, SchedulerRecord, Stall, Timestamp,
+    Blocked, BlockedScope, JobCursor, JobId, JobPage, JournalPosition, MAX_PAGE, NodeId,
+    NodeRecord, NodeState, SchedulerId, SchedulerRecord, Stall, Timestamp,
 };
 
 use super::job::Job;
 use crate::op::ListParams;
 use crate::op::{
-    Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, DeclareLostParams, Event, Held,
-    IsolateParams, LOST_KEPT, LossEvidence, LossVerdict, LostNode, Process, RecordCrashParams,
-    RegisterSchedulerParams, ReportStallParams, RestoreParams, Restored, Stop, StopReason,
+    Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, BlockedParams, DeclareLostParams,
+    Event, Held, IsolateParams, LOST_KEPT, LossEvidence, LossVerdict, LostNode, Process,
+    RecordCrashParams, RegisterSchedulerParams, ReportBlockedParams, ReportStallParams,
+    RestoreParams, Restored, Stop, StopReason,
 };
 use crate::{CANCEL_KEPT, Cancelled, ControlError, POSTPONED_FOR, STALL_KEPT};
 
@@ -43,6 +44,8 @@ pub(super) struct Store {
     postponed: HashMap<JobId, (Timestamp, String)>,
     /// The stalls that workers reported, by job and worker.
     stalls: BTreeMap<(JobId, NodeId), Stall>,
+    /// What blocks jobs, by queue and scope.
+    blocked: BTreeMap<String, BTreeMap<BlockedScope, Blocked>>,
     /// When jobs that are not known yet were cancelled.
     cancels: HashMap<JobId, Timestamp>,
     /// The place in the journal up to which the ledger reflects it.
@@ -258,6 +261,28 @@ impl Store {
         let of_job = self.stalls.iter().filter(|((job, _), _)| *job == id);
         let kept = of_job.filter(|(_, stall)| now.since(stall.at) < STALL_KEPT);
         kept.map(|(_, stall)| stall.clone()).collect()
+    }
+
+    pub(super) fn report_blocked(&mut self, params: &ReportBlockedParams) {
+        let ReportBlockedParams { queue, changes, replaces } = params;
+        let reports = self.blocked.entry(queue.clone()).or_default();
+        if *replaces {
+            reports.clear();
+        }
+        for (scope, blocked) in changes {
+            match blocked {
+                Some(blocked) => drop(reports.insert(scope.clone(), *blocked)),
+                None => drop(reports.remove(scope)),
+            }
+        }
+        if reports.is_empty() {
+            self.blocked.remove(queue);
+        }
+    }
+
+    pub(super) fn blocked(&self, params: &BlockedParams) -> Vec<Option<Blocked>> {
+        let reports = self.blocked.get(&params.queue);
+        params.scopes.iter().map(|scope| reports?.get(scope).copied()).collect()
     }
 
     pub(super) fn cancel(

@@ -16,6 +16,7 @@
 
 mod address;
 mod audit;
+mod blocked;
 mod call;
 mod clock;
 mod connection_watch;
@@ -52,20 +53,21 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, ChunkId, ChunkMessage, ErrorEntry, JobId, JobPage, JobSummary, JournalPosition, NodeId,
-    NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Stall, Timestamp,
+    Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, JobId, JobPage, JobSummary, JournalPosition,
+    NodeId, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Stall, Timestamp,
 };
 
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::keys::Keys;
 use crate::{
-    Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, Cancelled, Claim, ClaimParams,
-    CommitParams, Committed, ConnectionWatch, ControlError, DeclareLostParams, Error, ErrorsParams,
-    Events, Finding, Holder, IsolateParams, Ledger, ListParams, LossVerdict, NodeSnapshot,
-    OpenParams, RecordCrashParams, RegisterSchedulerParams, ReleaseParams, Released,
-    ReportStallParams, RestoreParams, Restored, ResultsParams, RetryParams, RevokeParams, Revoked,
-    SpeculationRequest, SpeculativeChunk, StoredDocument, Sweep, SweepParams, Topic,
+    Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, BlockedParams, Cancelled, Claim,
+    ClaimParams, CommitParams, Committed, ConnectionWatch, ControlError, DeclareLostParams, Error,
+    ErrorsParams, Events, Finding, Holder, IsolateParams, Ledger, ListParams, LossVerdict,
+    NodeSnapshot, OpenParams, RecordCrashParams, RegisterSchedulerParams, ReleaseParams, Released,
+    ReportBlockedParams, ReportStallParams, RestoreParams, Restored, ResultsParams, RetryParams,
+    RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk, StoredDocument, Sweep,
+    SweepParams, Topic,
 };
 use clock::LedgerClock;
 use fleet::LastBeat;
@@ -212,6 +214,14 @@ impl Ledger for RedisLedger {
 
     async fn stalls(&self, job: JobId) -> Result<Vec<Stall>, Error> {
         self.read_stalls(job).await
+    }
+
+    async fn report_blocked(&self, params: &ReportBlockedParams) -> Result<(), Error> {
+        self.write_blocked(params).await
+    }
+
+    async fn blocked(&self, params: &BlockedParams) -> Result<Vec<Option<Blocked>>, Error> {
+        self.read_blocked(params).await
     }
 
     async fn open(&self, job: JobId, params: &OpenParams) -> Result<Vec<ChunkMessage>, Error> {

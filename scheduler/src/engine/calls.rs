@@ -7,16 +7,15 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use longshore_protocol::{JobId, Timestamp};
+use longshore_protocol::{Backoff, JobId, Timestamp};
 use rustc_hash::FxHashSet;
 
 /// The most calls in flight: what one connection pool serves without delay, and enough for 10,000
 /// jobs.
 const MAX_IN_FLIGHT: usize = 128;
 
-/// First and longest pause after the ledger left a call unanswered.
-const BACKOFF: Duration = Duration::from_millis(100);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+/// The pauses after the ledger left a call unanswered.
+const BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(100), Duration::from_secs(2));
 
 /// Jobs that wait for a call, in order, and the calls in flight.
 #[derive(Debug, Default)]
@@ -33,7 +32,7 @@ pub(super) struct Calls {
 struct LedgerBackoff {
     /// No call is made before this time, and one at a time after it.
     until: Timestamp,
-    pause: Duration,
+    pauses: Backoff,
 }
 
 impl Calls {
@@ -88,13 +87,13 @@ impl Calls {
     /// A call was left unanswered.
     pub(super) fn failed(&mut self, now: Timestamp) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        let pause = match self.backoff {
+        let mut pauses = match self.backoff {
             // The call was already in flight when the backoff began.
             Some(backoff) if now < backoff.until => return,
-            Some(backoff) => (backoff.pause * 2).min(LONGEST_BACKOFF),
+            Some(backoff) => backoff.pauses,
             None => BACKOFF,
         };
-        self.backoff = Some(LedgerBackoff { until: now.plus(pause), pause });
+        self.backoff = Some(LedgerBackoff { until: now.plus(pauses.next_pause()), pauses });
     }
 
     /// When the next call may be made, if a backoff delays it.

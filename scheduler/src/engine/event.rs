@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use longshore_broker::Queue;
 use longshore_ledger::{
-    Event as Hint, Holder, LossCause, LossEvidence, LostNode, NodeSnapshot, SpeculationRequest,
-    SpeculativeChunk,
+    Event as Hint, Holder, LossCause, LossEvidence, LostNode, NodeSnapshot, ReportBlockedParams,
+    SpeculationRequest, SpeculativeChunk,
 };
 use longshore_protocol::document::{Chunk, Placement};
 use longshore_protocol::{
@@ -132,6 +132,13 @@ pub enum Event {
         is_done: bool,
         /// Whether chunks are queued again, so that their messages have to be published.
         is_queued_again: bool,
+    },
+    /// Answer to [`Action::ReportBlocked`].
+    BlockedReported {
+        /// The queue.
+        queue: String,
+        /// Whether the ledger answered.
+        is_done: bool,
     },
     /// The schedulers that registered lately, this one among them.
     Peers(Vec<SchedulerRecord>),
@@ -289,6 +296,8 @@ pub enum Action {
         /// How the worker was lost.
         cause: LossCause,
     },
+    /// Tell the ledger what blocks the jobs of a queue.
+    ReportBlocked(ReportBlockedParams),
     /// Take from a worker the chunks that it holds of a job.
     RevokeNode {
         /// The job.

@@ -183,6 +183,11 @@ impl FairQueue {
         }
     }
 
+    /// Whether a job has something to open.
+    pub(super) fn has_work(&self) -> bool {
+        !self.order.is_empty()
+    }
+
     /// The job whose chunk is next; `None` if no job has work, or the next one is busy.
     pub(super) fn next(&self) -> Option<JobId> {
         let (_, key) = self.order.first()?;

@@ -1,7 +1,7 @@
 //! Fills the window of a pool with chunks, in the order of the fair queue.
 
 use longshore_ledger::op::MAX_CHUNKS_A_CALL;
-use longshore_protocol::{JobId, Timestamp};
+use longshore_protocol::{BlockedScope, JobId, ReasonCode, Timestamp};
 use rustc_hash::FxHashMap;
 
 use super::Engine;
@@ -27,10 +27,11 @@ impl Engine {
     /// Opens chunks while the pool's window has room.
     pub(super) fn fill(&mut self, now: Timestamp, key: &PoolKey) {
         let ledger_now = self.clock.at(now);
+        let Some(pool) = self.pools.get_mut(key) else { return };
         if !self.is_link_up || self.calls.is_backing_off() {
+            self.note_blocked(now, key);
             return;
         }
-        let Some(pool) = self.pools.get_mut(key) else { return };
         // In the order of their first picks, so that the chunks of the job that is next are also
         // published first.
         let mut orders: Vec<Order> = Vec::new();
@@ -40,7 +41,7 @@ impl Engine {
             let Some(job) = self.jobs.own_mut(id) else { break };
             let place = *places.entry(id).or_insert(orders.len());
             if place == orders.len() {
-                let offer = job.offer(now, ledger_now, pool.capacity.slots);
+                let offer = job.offer(now, ledger_now, pool.capacity.slots).unwrap_or_default();
                 if offer.chunks == 0 {
                     // Time has passed since the job was refreshed.
                     places.remove(&id);
@@ -74,6 +75,48 @@ impl Engine {
             let chunks = u32::try_from(chunks).expect("at most MAX_CHUNKS_A_CALL");
             self.actions.push(Action::Open { job: id, chunks, size, with_keys, with_tried });
         }
+        self.note_blocked(now, key);
+    }
+
+    /// Notes what blocks all jobs of a pool that have something to open. While the window has room
+    /// nothing does: the next job only waits for the answer to a call.
+    fn note_blocked(&mut self, now: Timestamp, key: &PoolKey) {
+        let Some(pool) = self.pools.get(key) else { return };
+        let reason = if !pool.fair_queue.has_work() {
+            None
+        } else if !self.is_link_up {
+            Some(ReasonCode::BrokerBlocked)
+        } else if pool.capacity.slots == 0 {
+            Some(self.why_no_worker(key))
+        } else if has_room(pool.capacity, pool.load) {
+            return;
+        } else {
+            Some(ReasonCode::SlotsBusy)
+        };
+        self.blocked.found(now, self.clock.at(now), &key.queue, key.scope(), reason);
+    }
+
+    /// Why no worker takes chunks of a pool.
+    fn why_no_worker(&self, key: &PoolKey) -> ReasonCode {
+        match &key.task {
+            None => ReasonCode::NoWorkerForQueue,
+            Some(task) if self.fleet.isolated(&key.queue, task).is_empty() => {
+                ReasonCode::NoWorkerForTask
+            }
+            Some(_) => ReasonCode::SuspectIsolated,
+        }
+    }
+
+    /// Has the ledger told what blocks the jobs of our queues, where that has changed.
+    pub(super) fn report_blocked(&mut self, now: Timestamp) {
+        let (peers, pools, jobs) = (&self.peers, &self.pools, &self.jobs);
+        self.blocked.retain_scopes(|queue, scope| match scope {
+            BlockedScope::Queue => pools.get(&PoolKey::shared(queue)).is_some(),
+            BlockedScope::Task(task) => pools.get(&PoolKey::with_task(queue, task)).is_some(),
+            BlockedScope::Job(id) => jobs.own(*id).is_some_and(|job| job.summary.queue == queue),
+        });
+        self.blocked.retain_queues(|queue| peers.owns(queue), |queue| pools.has_queue(queue));
+        self.actions.extend(self.blocked.take_due(now).into_iter().map(Action::ReportBlocked));
     }
 }
 

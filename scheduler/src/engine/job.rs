@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use longshore_protocol::document::{Chunk, Placement};
 use longshore_protocol::state::JobState;
-use longshore_protocol::{JobSummary, NodeId, ReduceTree, Timestamp};
+use longshore_protocol::{Backoff, JobSummary, NodeId, ReasonCode, ReduceTree, Timestamp};
 
 use super::chunk_size::{Meter, Sizer};
 use super::event::{JobSpec, RoutedChunk};
@@ -43,9 +43,8 @@ const SUSPECT_SWEEPS_APART: Duration = Duration::from_millis(300);
 /// only find chunks that were claimed after their worker was lost, or that are held unknowingly.
 const HOLDERS_EVERY: Duration = Duration::from_secs(5);
 
-/// First and longest pause after the ledger opened nothing though the summary promised something.
-const OPEN_BACKOFF: Duration = Duration::from_millis(20);
-const OPEN_BACKOFF_LONGEST: Duration = Duration::from_secs(1);
+/// The pauses after the ledger opened nothing though the summary promised something.
+const OPEN_BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(20), Duration::from_secs(1));
 
 /// The time between two calls that fail a job, until it has failed.
 const FAIL_EVERY: Duration = Duration::from_secs(1);
@@ -105,7 +104,7 @@ pub(super) struct Job {
     wants_holders: bool,
     /// Nothing is opened before this time.
     no_open_until: Timestamp,
-    open_backoff: Duration,
+    open_backoff: Backoff,
     no_fail_until: Timestamp,
     pub(super) next_speculation: Timestamp,
 }
@@ -190,10 +189,9 @@ impl Job {
             summary.queued_chunks += 1;
         }
         if chunks.is_empty() {
-            self.no_open_until = now.plus(self.open_backoff);
-            self.open_backoff = (self.open_backoff * 2).min(OPEN_BACKOFF_LONGEST);
+            self.no_open_until = now.plus(self.open_backoff.next_pause());
         } else {
-            self.open_backoff = OPEN_BACKOFF;
+            self.open_backoff.reset();
             // While it had no open chunks, and was one of many, the next sweep was far away.
             self.next_sweep = self.next_sweep.min(now.plus(SWEEP_EVERY));
             self.next_speculation = now.plus(speculation::slow_after(Duration::ZERO));
@@ -222,17 +220,26 @@ impl Job {
         }
     }
 
-    /// What could be opened now, with this many slots in the pool.
-    pub(super) fn offer(&self, now: Timestamp, ledger_now: Option<Timestamp>, slots: u64) -> Offer {
-        let feeds = self.summary.state.feeds();
-        let Some(spec) = self.spec.as_ref().filter(|_| feeds && now >= self.no_open_until) else {
-            return Offer::default();
+    /// What could be opened now, with this many slots in the pool, or what blocks the job. An offer
+    /// of no chunk says that nothing is left to open, or that it is not known yet.
+    pub(super) fn offer(
+        &self,
+        now: Timestamp,
+        ledger_now: Option<Timestamp>,
+        slots: u64,
+    ) -> Result<Offer, ReasonCode> {
+        let state = self.summary.state;
+        if state.is_paused() {
+            return Err(ReasonCode::Paused);
+        }
+        let may_open = state.feeds() && now >= self.no_open_until;
+        let Some(spec) = self.spec.as_ref().filter(|_| may_open) else {
+            return Ok(Offer::default());
         };
         let unopened = self.unopened();
+        let retrying = self.summary.counts.retrying + self.summary.reduce.retrying;
         let due = match (self.summary.next_retry_at, ledger_now) {
-            (Some(at), Some(ledger_now)) if at <= ledger_now => {
-                self.summary.counts.retrying + self.summary.reduce.retrying
-            }
+            (Some(at), Some(ledger_now)) if at <= ledger_now => retrying,
             _ => 0,
         };
         let slots = spec.max_parallel.map_or(slots, |most| most.min(slots));
@@ -244,7 +251,11 @@ impl Job {
         };
         let open = self.summary.queued_chunks + self.summary.running_chunks;
         let fit = spec.max_parallel.map_or(u64::MAX, |most| most.saturating_sub(open));
-        Offer { chunks: (unopened.div_ceil(size) + due).min(fit), size }
+        match unopened.div_ceil(size) + due {
+            0 if retrying > 0 => Err(ReasonCode::Backoff),
+            chunks if chunks > 0 && fit == 0 => Err(ReasonCode::MaxParallel),
+            chunks => Ok(Offer { chunks: chunks.min(fit), size }),
+        }
     }
 
     /// What one more chunk is charged at first, in µs of worker time.

@@ -17,6 +17,7 @@
 //! logging, and any knowledge of how actions are executed. `now` is in milliseconds of any
 //! monotonic clock of this process.
 
+mod blocked;
 mod calls;
 mod chunk_size;
 mod disconnect_timer;
@@ -72,6 +73,7 @@ use longshore_protocol::{SchedulerId, Timestamp};
 
 pub use event::{Action, Event, JobSpec, RoutedChunk};
 
+use blocked::BlockedReports;
 use calls::Calls;
 use eager_chunks::EagerChunks;
 use fleet::Fleet;
@@ -104,6 +106,7 @@ pub struct Engine {
     eager_chunks: EagerChunks,
     calls: Calls,
     timers: Timers,
+    blocked: BlockedReports,
     fleet: Fleet,
     isolation: IsolationJudge,
     node_recovery: NodeRecovery,
@@ -129,6 +132,7 @@ impl Engine {
             eager_chunks: EagerChunks::default(),
             calls: Calls::default(),
             timers: Timers::default(),
+            blocked: BlockedReports::default(),
             fleet: Fleet::new(config.dead_after),
             isolation: IsolationJudge::default(),
             node_recovery: NodeRecovery::default(),
@@ -195,6 +199,9 @@ impl Engine {
             }
             Event::Revoked { job, node, is_done, is_queued_again } => {
                 self.on_revoked(now, job, &node, is_done, is_queued_again);
+            }
+            Event::BlockedReported { queue, is_done } => {
+                self.blocked.reported(&queue, is_done);
             }
             Event::Peers(peers) => self.on_peers(now, peers),
             Event::Clock(ledger) => self.on_clock(now, ledger),

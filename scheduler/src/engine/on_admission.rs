@@ -61,7 +61,7 @@ impl Engine {
         self.eager_chunks.add_to(key, &mut load);
         let mut job = Job::new(now, self.jobs.count(), summary);
         job.spec = Some(spec);
-        let offer = job.offer(now, self.clock.at(now), capacity.slots);
+        let offer = job.offer(now, self.clock.at(now), capacity.slots).ok()?;
         (offer.chunks > 0 && has_room(capacity, load)).then_some(offer.size)
     }
 

@@ -32,6 +32,9 @@ impl Engine {
             self.update_capacities(now);
         }
         self.rebalance(now);
+        if is_up {
+            self.report_blocked(now);
+        }
     }
 
     /// Begins to take back what newly lost workers hold. Before the fleet forgets them: what a

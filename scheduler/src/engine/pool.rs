@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use longshore_protocol::JobId;
+use longshore_protocol::{BlockedScope, JobId};
 
 use super::fair_queue::FairQueue;
 use super::fleet::Fleet;
@@ -31,6 +31,16 @@ impl PoolKey {
     /// The pool of what each worker of the queue can run.
     pub(super) fn shared(queue: impl Into<String>) -> Self {
         Self { queue: queue.into(), task: None }
+    }
+
+    /// The pool of the jobs with a task that some workers of the queue lack.
+    pub(super) fn with_task(queue: impl Into<String>, task: impl Into<String>) -> Self {
+        Self { queue: queue.into(), task: Some(task.into()) }
+    }
+
+    /// The pool's jobs, as reports of what blocks them name these.
+    pub(super) fn scope(&self) -> BlockedScope {
+        self.task.clone().map_or(BlockedScope::Queue, BlockedScope::Task)
     }
 
     /// The pool of a job that needs this task now, or of one whose task is not known yet.
@@ -99,6 +109,12 @@ impl Pools {
 
     pub(super) fn get_mut(&mut self, key: &PoolKey) -> Option<&mut Pool> {
         self.by_key.get_mut(key)
+    }
+
+    /// Whether a queue has jobs here.
+    pub(super) fn has_queue(&self, queue: &str) -> bool {
+        let first = self.by_key.range(PoolKey::shared(queue)..).next();
+        first.is_some_and(|(key, _)| key.queue == queue)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&PoolKey, &Pool)> {

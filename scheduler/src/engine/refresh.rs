@@ -4,7 +4,7 @@
 
 use std::mem;
 
-use longshore_protocol::{JobId, Timestamp};
+use longshore_protocol::{BlockedScope, JobId, Timestamp};
 
 use super::Engine;
 use super::fair_queue::QueueStatus;
@@ -29,7 +29,10 @@ impl Engine {
             if opening.is_none() {
                 pool.fair_queue.charge(id, job.take_debt_us(ledger_now));
             }
-            let offered = job.offer(now, ledger_now, pool.capacity.slots).chunks;
+            let offer = job.offer(now, ledger_now, pool.capacity.slots);
+            let scope = BlockedScope::Job(id);
+            self.blocked.found(now, ledger_now, &job.summary.queue, scope, offer.err());
+            let offered = offer.map_or(0, |offer| offer.chunks);
             let status = match entry.call {
                 _ if offered == 0 => QueueStatus::Idle,
                 // What lost workers held goes first.

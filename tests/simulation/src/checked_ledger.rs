@@ -66,6 +66,9 @@ impl World {
                 }
                 operation.call(&self.ledger).await?
             }
+            Operation::ReportBlocked(_) if self.is_sabotaged(Sabotage::ForgetReasons) => {
+                Answer::ReportBlocked(())
+            }
             Operation::NodesSince(known) => Answer::NodesSince(self.nodes_since(known).await?),
             Operation::DeclareLost(params) => Answer::DeclareLost(self.declare_lost(params).await?),
             _ => operation.call(&self.ledger).await?,

@@ -62,6 +62,8 @@ pub(crate) struct History {
     pub(crate) lost: BTreeMap<NodeId, LostWorker>,
     /// When a scheduler was last killed, or when the first one started again after all were dead.
     pub(crate) scheduler_died: Duration,
+    /// Since when each idle job has been waiting without an open chunk.
+    pub(crate) idle_since: BTreeMap<JobId, Duration>,
     /// When a process last received a grant of a job.
     granted: HashMap<(String, JobId), Duration>,
 }
@@ -559,9 +561,10 @@ impl World {
         }
     }
 
-    /// Checks the invariants that passing time can violate: S8, S11, S13 and S17.
+    /// Checks the invariants that passing time can violate: S8, S11, S13, S17 and S20.
     pub(crate) async fn check_now(&self) {
         self.check_lost().await;
+        self.check_explained().await;
         let running: Vec<(Arc<Process>, JobId, u64, Duration)> = {
             let history = self.history.lock();
             let all = history.running.values();

@@ -41,6 +41,7 @@
 //! | S17 | a worker stops within 0.5 s what the answer to a heartbeat says it has lost or has ended | every 100 ms |
 //! | S18 | a worker that sends heartbeats at the interval it announced is not declared lost for its silence | with each verdict |
 //! | S19 | no subtask runs of a job that was cancelled before its admission, unless the ledger was rolled back since | as each attempt begins |
+//! | S20 | in a run without faults of processes and services, a job that waits without an open chunk for 8 s has a published reason | every 100 ms |
 //!
 //! With exclusive tasks, both limits of S13 are `2 × dead_after` + 1 s.
 //!
@@ -67,6 +68,7 @@
 
 mod broker;
 mod checked_ledger;
+mod explained;
 mod fleet;
 mod hints;
 mod history;

@@ -90,8 +90,14 @@ pub(crate) fn outages(rng: &Rng, fault_rates: FaultRates) -> (Vec<Fault>, FaultR
     let mut faults = vec![Fault::LedgerOutage];
     faults.extend(rng.chance(500).then_some(Fault::BrokerOutage));
     faults.extend(rng.chance(300).then_some(Fault::Purge));
-    let rates =
-        FaultRates { crash_at_call: 0, call_lost: 0, reply_lost: 0, call_late: 0, ..fault_rates };
+    let rates = FaultRates {
+        crash_at_call: 0,
+        call_lost: 0,
+        reply_lost: 0,
+        call_late: 0,
+        write_late: 0,
+        ..fault_rates
+    };
     (faults, rates)
 }
 
@@ -150,6 +156,7 @@ pub(crate) fn some_fault_rates(rng: &Rng) -> FaultRates {
         publish_refused: maybe(200),
         write_refused: maybe(200),
         files_away: maybe(900),
+        write_late: maybe(300),
     }
 }
 

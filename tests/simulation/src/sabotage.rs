@@ -54,11 +54,13 @@ pub enum Sabotage {
     ForgetCancels,
     /// The nodes on which a subtask has failed are not recorded. S14.
     ForgetTried,
+    /// What blocks jobs is confirmed without being written. S20.
+    ForgetReasons,
 }
 
 impl Sabotage {
     /// All deliberate bugs.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::ConfirmUnwritten,
         Self::AckDocumentsEarly,
         Self::LoseWaiting,
@@ -83,6 +85,7 @@ impl Sabotage {
         Self::EndSubscriptions,
         Self::ForgetCancels,
         Self::ForgetTried,
+        Self::ForgetReasons,
     ];
 
     /// The invariant that notices the bug.
@@ -108,6 +111,7 @@ impl Sabotage {
             Self::EndSubscriptions => "S12",
             Self::ForgetTried => "S14",
             Self::ForgetCancels => "S19",
+            Self::ForgetReasons => "S20",
             Self::NeverRevoke | Self::OneRecovers => "S13",
         }
     }

@@ -77,7 +77,7 @@ impl ResultStore for RemoteStore {
 /// Delivers a write and its answer.
 async fn carry(world: Arc<World>, url: String, bytes: Vec<u8>, answer: oneshot::Sender<()>) {
     let mut delay = world.rng.millis(0..20);
-    if world.happens("result objects late", |rates| rates.call_late) {
+    if world.happens("result objects late", |rates| rates.write_late) {
         delay += world.rng.millis(100..6_000);
     }
     tokio::time::sleep(delay).await;

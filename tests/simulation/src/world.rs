@@ -66,6 +66,7 @@ pub(crate) struct FaultRates {
     pub(crate) publish_refused: u64,
     pub(crate) write_refused: u64,
     pub(crate) files_away: u64,
+    pub(crate) write_late: u64,
 }
 
 /// The ledger's clock: virtual time plus the injected jumps.

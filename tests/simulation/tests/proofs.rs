@@ -42,6 +42,7 @@ fn every_kind_of_fault_happens() {
         "deadlines passed",
         "hints cut off",
         "hints lost",
+        "idle jobs explained",
         "jobs cancelled",
         "jobs cancelled before they were admitted",
         "jobs submitted again after a rollback",

@@ -3,6 +3,7 @@
 mod losses;
 mod outages;
 mod pools;
+mod reasons;
 mod speculation;
 mod world;
 

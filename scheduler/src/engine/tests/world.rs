@@ -138,6 +138,10 @@ pub(super) struct World {
     pub(super) offered: usize,
     /// How often jobs were read.
     pub(super) reads: usize,
+    /// The time from a failed attempt to the next one.
+    pub(super) retry_after_ms: u64,
+    /// How many changes of what blocks jobs were reported.
+    pub(super) reports: usize,
     drawn: u128,
 }
 
@@ -190,6 +194,8 @@ impl World {
             most_waiting: 0,
             offered: 0,
             reads: 0,
+            retry_after_ms: 100,
+            reports: 0,
             drawn: 0,
         }
     }
@@ -402,6 +408,14 @@ impl World {
             message,
         };
         Some(match action {
+            Action::ReportBlocked(params) => {
+                let is_done = self.ledger_is == Condition::Works;
+                if is_done {
+                    at_once(ledger.report_blocked(&params)).unwrap();
+                    self.reports += params.changes.len();
+                }
+                Event::BlockedReported { queue: params.queue, is_done }
+            }
             Action::ReadJob { job } => {
                 let summary = at_once(ledger.job(job)).unwrap().map(Box::new);
                 Event::JobRead { job, summary, overdue: vec![] }
@@ -553,7 +567,7 @@ impl World {
         let Node { is_hole, record, id, .. } = &mut self.nodes[node];
         let runs = if *is_hole {
             record.failed += count;
-            let (error, delay) = ("hole".to_owned(), Duration::from_millis(100));
+            let (error, delay) = ("hole".to_owned(), Duration::from_millis(self.retry_after_ms));
             let run = match *attempt >= ATTEMPTS {
                 true => OutcomeRun::Failed { error },
                 false => OutcomeRun::Retry { error, delay },
