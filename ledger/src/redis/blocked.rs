@@ -1,4 +1,4 @@
-//! What blocks the jobs of a queue, for display.
+//! Writes and reads what blocks the jobs of a queue, for display.
 
 use longshore_protocol::Blocked;
 use redis::cmd;

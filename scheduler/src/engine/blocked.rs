@@ -1,4 +1,4 @@
-//! What blocks the jobs of our queues, and which of it the ledger was told.
+//! Decides when the reasons that block jobs of own queues are published, and when withdrawn.
 //!
 //! A full window has room for a moment after each chunk that ends, and a short job is blocked for
 //! no longer than it lasts. So a reason is published once it has held for a second, and withdrawn

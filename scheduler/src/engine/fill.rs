@@ -1,4 +1,4 @@
-//! Fills the window of a pool with chunks, in the order of the fair queue.
+//! Opens chunks while a pool's window has room; finds and reports what blocks jobs otherwise.
 
 use longshore_ledger::op::MAX_CHUNKS_A_CALL;
 use longshore_protocol::{BlockedScope, JobId, ReasonCode, Timestamp};

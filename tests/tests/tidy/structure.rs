@@ -251,7 +251,7 @@ mod proofs {
 
     #[test]
     fn lua_without_its_header_is_caught() {
-        let header = "--[[ renew: extend a lease.\n  KEYS[1] job\n  ARGV[1] token\n  Output {} ]]\n";
+        let header = "--[[ renew: renew a lease.\n  KEYS[1] job\n  ARGV[1] token\n  Output {} ]]\n";
         accepted("ledger/lua/renew.lua", header);
         accepted("ledger/lua/_counts.lua", "local function counts() end\n");
         caught("ledger/lua/renew.lua", "return 1\n", "no header");

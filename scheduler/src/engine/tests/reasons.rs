@@ -1,4 +1,4 @@
-//! What blocks jobs: the reasons that the engine publishes, and what that costs.
+//! Which reasons the engine publishes for jobs that wait, and what that costs.
 
 use longshore_ledger::{BlockedParams, Ledger as _};
 use longshore_protocol::{BlockedScope, JobId, ReasonCode};
