@@ -191,7 +191,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// 1. With `max_parallel`, only as many as fit beside the open chunks (a chunk runs one subtask
     ///    at a time).
     /// 2. Due retries first: of the 1,000 that are due longest, sorted by (attempt, deferrals,
-    ///    index), each stretch of consecutive indices with equal attempt, deferrals and [nodes on
+    ///    index), each run of consecutive indices with equal attempt, deferrals and [nodes on
     ///    which they failed](Grant::tried) becomes one chunk (cut at `size`). Retries for which
     ///    there is no chunk stay in the set.
     /// 3. Then from the cursor to the end of the level, attempt 1, skipping indices that are done
@@ -230,7 +230,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// or reaches past `to`, and, checked first, if [`Commit::check`] refuses it.
     ///
     /// - Success: each bit that is newly set counts as done, and its result is kept. A bit that is
-    ///   set already counts nothing and keeps its result: the lines of each newly set stretch are
+    ///   set already counts nothing and keeps its result: the lines of each newly set run are
     ///   kept as a run of their own (of an `@URL`, `@URL#k`: from line k of the object, from 0).
     /// - Retry: into the retry set as attempt + 1 with 0 deferrals, and with the holder as one more
     ///   node on which an attempt failed. Defer: same attempt, deferrals + 1. Failed: the bit is

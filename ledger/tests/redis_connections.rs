@@ -133,10 +133,10 @@ async fn only_workers_with_changes_are_read_again() {
         ledger
             .record_crash(&RecordCrashParams::new(NodeId::new("b"), "killed"))
             .await
-            .expect("certified")
+            .expect("recorded")
     );
-    let certified = read(&listed).await;
-    assert_eq!(certified.nodes[1].death.as_deref(), Some("killed"), "others may have news of it");
+    let recorded = read(&listed).await;
+    assert_eq!(recorded.nodes[1].death.as_deref(), Some("killed"), "the record says it to others");
     ledger
         .declare_lost(&DeclareLostParams::new(
             NodeId::new("a"),
@@ -145,7 +145,7 @@ async fn only_workers_with_changes_are_read_again() {
         ))
         .await
         .expect("it left");
-    assert_eq!(read(&certified).await.nodes[..], certified.nodes[1..]);
+    assert_eq!(read(&recorded).await.nodes[..], recorded.nodes[1..]);
 }
 
 /// After a server lost data, changes still get higher numbers than any before, also with the clock

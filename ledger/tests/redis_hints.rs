@@ -52,7 +52,7 @@ async fn the_loss_and_the_return_of_hints_are_logged_once_each() {
         let waiting = tokio::spawn(async move { (events.next().await, events) });
         let failures = || log.lines(Level::DEBUG).len() + log.lines(Level::WARN).len();
         let before = failures();
-        wait_until("it is tried again and again", DEADLINE, || failures() >= before + 4);
+        wait_until("it is tried several times", DEADLINE, || failures() >= before + 4);
         redis.restart();
         let heard = tokio::time::timeout(DEADLINE, waiting).await.expect("it is back in time");
         let event;

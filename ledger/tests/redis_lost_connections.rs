@@ -176,7 +176,7 @@ async fn the_death_of_a_scheduler_is_seen_like_that_of_a_worker() {
     let mut watch = Watch::start(&watching);
     let [me, other] = ["me", "other"].map(SchedulerId::new);
     let dying = watching.separate();
-    let attend = async || -> Vec<ProcessConnections> {
+    let register = async || -> Vec<ProcessConnections> {
         let present = watching
             .register_scheduler(&RegisterSchedulerParams::new(me.clone(), LONG))
             .await
@@ -189,7 +189,7 @@ async fn the_death_of_a_scheduler_is_seen_like_that_of_a_worker() {
         .await
         .expect("a sign of life gets through");
     let _worker = Worker::start(&watching, "worker").await;
-    let all = [attend().await, workers(&watching).await].concat();
+    let all = [register().await, workers(&watching).await].concat();
     assert_eq!(all.len(), 3);
     assert_eq!(watch.disconnected_of(&all).await, [""; 0]);
     drop((follows, dying));
@@ -201,7 +201,7 @@ async fn the_death_of_a_scheduler_is_seen_like_that_of_a_worker() {
     tokio::time::timeout(LONG, wait).await.expect("its death is seen");
     watching.deregister_scheduler(&other).await.expect("it is said to be gone");
     assert_eq!(watch.disconnected_of(&all).await, [""; 0], "nothing is registered any more");
-    assert_eq!(attend().await.len(), 1);
+    assert_eq!(register().await.len(), 1);
 }
 
 /// Cuts all connections that a process registered.

@@ -19,7 +19,7 @@ use crate::tick_aligner::TickAligner;
 /// was taken for dead.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// A scheduler that has not registered for this long is gone: its queues go to others. Several
+/// A scheduler that has not registered for this long is gone: others take over its queues. Several
 /// times `EVERY`, so that some late registrations move no queue. One that was killed is found
 /// sooner (see `connection_watch`); this is for those that froze or were cut off.
 const WITHIN: Duration = Duration::from_secs(3);

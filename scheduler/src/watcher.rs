@@ -30,7 +30,7 @@ const IDLE: Duration = LONGEST;
 /// changes got lost with a server.
 const ALL_EVERY: Duration = Duration::from_secs(30);
 
-/// The pause after a read that failed. No worker is judged by it, so there is no hurry.
+/// The pause after a read that failed. No worker is judged by it, so it can be long.
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
 /// Works until it is dropped.

@@ -70,7 +70,7 @@ pub(crate) async fn watched<T: Send + 'static>(
     walk: impl FnOnce(&Progress) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let Ok(permit) = Arc::clone(&WALKS).try_acquire_owned() else {
-        let reason = format!("{MAX_WALKS} walks over file systems are under way or hang");
+        let reason = format!("{MAX_WALKS} walks over file systems run or hang");
         return Err(Error::Io { path: glob.to_owned(), reason });
     };
     let progress = Arc::new(Progress::default());

@@ -17,7 +17,7 @@ fn big_job(fleet: &Fleet) -> String {
         "split": {"by": "range", "start": 0, "end": 10_000_000},
         "results": "discard",
     }));
-    wait_until("the big job is under way", LONG, || done(&fleet.status(&job)) > 500);
+    wait_until("the big job is running", LONG, || done(&fleet.status(&job)) > 500);
     job
 }
 

@@ -90,7 +90,7 @@ fn a_draining_worker_releases_its_chunks_and_nothing_runs_twice() {
         "params": {"ms": 20},
         "split": {"by": "range", "start": 0, "end": 300},
     }));
-    wait_until("the job is under way", LONG, || fleet.status(&job)["done"].as_u64() >= Some(20));
+    wait_until("the job is running", LONG, || fleet.status(&job)["done"].as_u64() >= Some(20));
     fleet.workers[0].signal("TERM");
     wait_until("the worker has left", LONG, || !fleet.workers[0].is_running());
     let status = fleet.await_end(&job, LONG);
@@ -110,7 +110,7 @@ fn the_subtasks_of_a_killed_worker_run_elsewhere() {
         "params": {"ms": 50},
         "split": {"by": "range", "start": 0, "end": 200},
     }));
-    wait_until("the job is under way", LONG, || fleet.status(&job)["done"].as_u64() >= Some(10));
+    wait_until("the job is running", LONG, || fleet.status(&job)["done"].as_u64() >= Some(10));
     fleet.workers[0].kill9();
     let status = fleet.await_end(&job, LONG);
     assert_eq!((&status["state"], &status["done"]), (&json!("succeeded"), &json!(200)), "{status}");
@@ -130,7 +130,7 @@ fn a_second_scheduler_takes_over_from_a_killed_one() {
         "params": {"ms": 10},
         "split": {"by": "range", "start": 0, "end": 400},
     }));
-    wait_until("the job is under way", LONG, || fleet.status(&job)["done"].as_u64() >= Some(20));
+    wait_until("the job is running", LONG, || fleet.status(&job)["done"].as_u64() >= Some(20));
     fleet.schedulers[0].kill9();
     fleet.add_scheduler();
     let status = fleet.await_end(&job, LONG);

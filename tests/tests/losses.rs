@@ -96,9 +96,9 @@ fn add_workers(fleet: &mut Fleet) {
 }
 
 #[track_caller]
-fn until_under_way(fleet: &Fleet, job: &str) {
+fn until_running(fleet: &Fleet, job: &str) {
     comes_back(fleet, job);
-    wait_until("the job is under way", LONG, || fleet.status(job)["done"].as_u64() >= Some(20));
+    wait_until("the job is running", LONG, || fleet.status(job)["done"].as_u64() >= Some(20));
 }
 
 /// Waits until the ledger has applied the whole journal.
@@ -139,7 +139,7 @@ fn jobs_end_after_redis_loses_all_data() {
         ["submit", "--wait", "--task", "sleep", "--range", "0..400", "--params", "{\"ms\":30}"];
     let waiting = Process::start(&fleet.command(&wait));
     let slow = submit_slow(&fleet);
-    until_under_way(&fleet, &slow.job);
+    until_running(&fleet, &slow.job);
     redis.call(&["FLUSHALL"]);
     ends_with_results(&fleet, &slow);
     jobs.push(slow);
@@ -171,7 +171,7 @@ fn jobs_end_after_redis_is_rolled_back_and_after_it_loses_all_data_without_a_sch
     let late: Vec<Expected> = (2..6).map(|number| submit(&fleet, number)).collect();
     ends_with_results(&fleet, &late[0]);
     let slow = submit_slow(&fleet);
-    until_under_way(&fleet, &slow.job);
+    until_running(&fleet, &slow.job);
     redis.roll_back(&older);
     ends_with_results(&fleet, &slow);
     for expected in &late {
@@ -181,7 +181,7 @@ fn jobs_end_after_redis_is_rolled_back_and_after_it_loses_all_data_without_a_sch
 
     // No scheduler runs during this loss.
     let slow = submit_slow(&fleet);
-    until_under_way(&fleet, &slow.job);
+    until_running(&fleet, &slow.job);
     fleet.schedulers[0].kill9();
     redis.call(&["FLUSHALL"]);
     redis.call(&["FUNCTION", "FLUSH"]);
@@ -200,7 +200,7 @@ fn jobs_end_after_resets_of_rabbitmq_restarts_of_both_and_a_loss_of_redis() {
     let over = submit(&fleet, 3);
     ends_with_results(&fleet, &over);
     let slow = submit_slow(&fleet);
-    until_under_way(&fleet, &slow.job);
+    until_running(&fleet, &slow.job);
     redis.kill9();
     rabbit.restart();
     redis.restart();
@@ -208,7 +208,7 @@ fn jobs_end_after_resets_of_rabbitmq_restarts_of_both_and_a_loss_of_redis() {
 
     let split = json!({"by": "range", "start": 0, "end": 3000});
     let long = fleet.submit(&json!({"task": "sleep", "params": {"ms": 30}, "split": split}));
-    until_under_way(&fleet, &long);
+    until_running(&fleet, &long);
     let begun = |fleet: &Fleet| {
         fleet.schedulers[0].output().matches("journal begun from the ledger").count()
     };
@@ -225,7 +225,7 @@ fn jobs_end_after_resets_of_rabbitmq_restarts_of_both_and_a_loss_of_redis() {
         fleet.longshore(&["status", &long]).code == Some(0)
     });
     assert_eq!(fleet.status(&over.job)["state"], "succeeded");
-    until_under_way(&fleet, &long);
+    until_running(&fleet, &long);
     fleet.longshore(&["cancel", &long]).ok();
     let after = submit(&fleet, 7);
     ends_with_results(&fleet, &after);

@@ -219,11 +219,13 @@ fn after_an_upgrade_the_supervisor_restarts_the_old_program() {
 /// container.
 #[test]
 fn a_supervisor_leaves_no_zombies() {
-    let mut commands = Commands::new("setsid sh -c 'sleep 3; exit' & exec sleep $0");
+    let mut commands = Commands::new("setsid sleep $0 & exec sleep $0");
     commands.add_worker();
     commands.submit(&json!({}));
-    let command = *commands.await_running(1).first().expect("it runs");
-    let (supervisor, shim) = (commands.fleet.workers[0].pid(), parent(command));
+    let running = commands.await_running(2);
+    let (runaway, command): (Vec<u32>, Vec<u32>) =
+        running.iter().partition(|pid| running.contains(&parent(**pid)));
+    let (supervisor, shim) = (commands.fleet.workers[0].pid(), parent(command[0]));
     // Without its shim, a process that has left the session becomes a child of the supervisor.
     signal(shim, "KILL");
     let orphans = || {
@@ -231,7 +233,8 @@ fn a_supervisor_leaves_no_zombies() {
         let children = below(supervisor).into_iter().filter(|pid| parent(*pid) == supervisor);
         children.filter(|pid| *pid != worker).collect::<Vec<_>>()
     };
-    wait_until("it is a child of the supervisor", LONG, || !orphans().is_empty());
+    wait_until("it is a child of the supervisor", LONG, || orphans().contains(&runaway[0]));
+    signal(runaway[0], "KILL");
     wait_until("it is reaped", LONG, || orphans().is_empty());
 }
 

@@ -48,7 +48,7 @@ fn a_subtask_that_hangs_runs_on_an_idle_worker_and_the_first_attempt_is_stopped(
     fleet.audit(&job);
     assert_eq!(fleet.longshore(&["results", &job]).ok(), "\"done\"\n".repeat(20));
     let status = fleet.longshore(&["status", &job]).ok();
-    assert!(status.contains("copied    1 chunk that took long"), "{status}");
+    assert!(status.contains("twice     1 chunk that took long"), "{status}");
 
     let pid = std::fs::read_to_string(folder.path().join("hangs/pid")).expect("it hung");
     let process = format!("/proc/{}", pid.trim());

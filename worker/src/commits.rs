@@ -35,12 +35,12 @@ pub(crate) enum CommitResult {
     Unwritten(Settled, String),
 }
 
-/// The settled subtasks of a chunk, and the commit under way.
+/// The settled subtasks of a chunk, and the commit in flight.
 pub(crate) struct Commits<'c> {
     pipeline: &'c Pipeline,
     chunk: &'c Chunk<'c>,
     batch: Batch,
-    under_way: Option<BoxFuture<'c, CommitResult>>,
+    in_flight: Option<BoxFuture<'c, CommitResult>>,
     /// Results can't be written; no commit is tried again while a subtask runs.
     is_stuck: bool,
 }
@@ -52,7 +52,7 @@ impl<'c> Commits<'c> {
         let suspect = chunk.grant.is_suspect();
         let commit_every = if suspect { Duration::ZERO } else { pipeline.config.commit_every };
         let batch = Batch::new(chunk.grant.from, commit_every);
-        Self { pipeline, chunk, batch, under_way: None, is_stuck: false }
+        Self { pipeline, chunk, batch, in_flight: None, is_stuck: false }
     }
 
     pub(crate) fn batch(&mut self) -> &mut Batch {
@@ -115,7 +115,7 @@ impl<'c> Commits<'c> {
 
     /// Commits what is settled before the next subtask begins, or begins to.
     async fn catch_up(&mut self) {
-        if self.under_way.is_some() && !self.batch.is_full() {
+        if self.in_flight.is_some() && !self.batch.is_full() {
             return;
         }
         self.finish_commit().await;
@@ -130,15 +130,15 @@ impl<'c> Commits<'c> {
     fn begin_commit(&mut self) {
         if let Some(settled) = self.batch.take() {
             let (pipeline, chunk) = (self.pipeline, self.chunk);
-            self.under_way = Some(Box::pin(pipeline.commit_settled(chunk, settled)));
+            self.in_flight = Some(Box::pin(pipeline.commit_settled(chunk, settled)));
         }
     }
 
-    /// Waits for the end of the commit under way.
+    /// Waits for the end of the commit in flight.
     async fn finish_commit(&mut self) {
-        let Some(commit) = &mut self.under_way else { return };
+        let Some(commit) = &mut self.in_flight else { return };
         let result = commit.await;
-        self.under_way = None;
+        self.in_flight = None;
         match result {
             CommitResult::Taken(end) => self.batch.commit(end),
             CommitResult::Refused => {}

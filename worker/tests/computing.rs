@@ -191,7 +191,7 @@ async fn a_pause_lets_the_running_subtask_end_and_releases_the_rest() {
     eventually("the second runs", async || begun.load(Ordering::SeqCst) == 2).await;
     harness.ledger.pause(job).await.expect("it runs");
     // By then the worker knows of the pause, by a hint or by a heartbeat.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    harness.two_heartbeats().await;
     gate.store(6, Ordering::SeqCst);
     eventually("the rest is released", async || harness.job(job).await.running_chunks == 0).await;
     let counts = harness.job(job).await.counts;

@@ -118,7 +118,7 @@ async fn in_an_outage_a_chunk_waits_when_its_uncommitted_results_reach_the_limit
     line.cut(true);
     gated.open_to(60);
     outlast().await;
-    // A commit of 256 KiB and one result is under way, and a batch of the same size waits for it.
+    // A commit of 256 KiB and one result is in flight, and a batch of the same size waits for it.
     eventually("several have ended", async || gated.begun() >= 4).await;
     outlast().await;
     assert!(gated.begun() <= 8, "{} began, and none was committed", gated.begun());

@@ -94,7 +94,7 @@ async fn a_late_write_does_not_replace_the_counted_results() {
     let runs = Arc::default();
     let slow = harness.start(worker("slow", &store, &runs));
     let job = harness.submit(&job(1)).await;
-    eventually("the first write is under way", async || store.writes.load(Ordering::SeqCst) == 1)
+    eventually("the first write is in flight", async || store.writes.load(Ordering::SeqCst) == 1)
         .await;
     // The slow worker still sends heartbeats; its write has begun and can't be stopped.
     harness

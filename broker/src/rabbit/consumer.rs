@@ -38,7 +38,7 @@ pub(crate) struct Consumer {
     /// The time-out of a call.
     pub(crate) call: Duration,
     pub(crate) closing: CancellationToken,
-    pub(crate) underway: TaskTracker,
+    pub(crate) in_flight: TaskTracker,
 }
 
 /// A delivery and the session that brought it.
@@ -79,8 +79,8 @@ impl Consumer {
         let buffered = usize::from(self.prefetch.clamp(1, MOST_BUFFERED));
         let (sender, fetched) = mpsc::channel(buffered);
         let closing = self.closing.clone();
-        let underway = self.underway.clone();
-        underway.spawn(self.run(sender));
+        let in_flight = self.in_flight.clone();
+        in_flight.spawn(self.run(sender));
         RabbitSubscription { fetched, closing }
     }
 
@@ -138,8 +138,8 @@ impl Consumer {
         let channel = session.channel().await?;
         let qos = channel.basic_qos(self.prefetch, BasicQosOptions { global: false });
         session.within("setting the prefetch", qos).await?;
-        let underway = self.underway.clone();
-        let tracker = DeliveryTracker::new(session.clone(), channel, self.call, underway);
+        let in_flight = self.in_flight.clone();
+        let tracker = DeliveryTracker::new(session.clone(), channel, self.call, in_flight);
         let consume = tracker.channel().basic_consume(
             self.topology.name(&self.queue).into(),
             "".into(),

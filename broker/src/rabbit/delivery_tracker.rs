@@ -35,7 +35,7 @@ pub(crate) struct DeliveryTracker {
     /// The time-out of a call.
     call: Duration,
     runtime: Handle,
-    underway: TaskTracker,
+    in_flight: TaskTracker,
 }
 
 /// Deliveries that were dropped without being settled.
@@ -59,7 +59,7 @@ struct AckQueue<A> {
     unsettled: BTreeSet<u64>,
     waiting: Vec<Ack<A>>,
     /// A task is sending batches.
-    is_underway: bool,
+    is_acknowledging: bool,
 }
 
 struct Ack<A> {
@@ -79,7 +79,7 @@ struct Batch<A> {
 
 impl<A> AckQueue<A> {
     fn new() -> Self {
-        Self { unsettled: BTreeSet::new(), waiting: Vec::new(), is_underway: false }
+        Self { unsettled: BTreeSet::new(), waiting: Vec::new(), is_acknowledging: false }
     }
 
     /// The next batch; `None` when nothing waits. Where many acknowledgements arrive, one with an
@@ -87,7 +87,7 @@ impl<A> AckQueue<A> {
     /// by then.
     fn next_batch(&mut self) -> Option<Batch<A>> {
         if self.waiting.is_empty() {
-            self.is_underway = false;
+            self.is_acknowledging = false;
             return None;
         }
         let is_busy = self.waiting.len() >= BUSY;
@@ -122,7 +122,7 @@ impl DeliveryTracker {
         session: Arc<Session>,
         channel: Channel,
         call: Duration,
-        underway: TaskTracker,
+        in_flight: TaskTracker,
     ) -> Arc<Self> {
         Arc::new(Self {
             session,
@@ -131,7 +131,7 @@ impl DeliveryTracker {
             acks: Mutex::new(AckQueue::new()),
             call,
             runtime: Handle::current(),
-            underway,
+            in_flight,
         })
     }
 
@@ -175,8 +175,8 @@ impl DeliveryTracker {
     fn acknowledge(self: &Arc<Self>, tag: u64, acker: Acker) {
         let mut acks = self.acks.lock();
         acks.waiting.push(Ack { tag, acker, is_late: false });
-        if !std::mem::replace(&mut acks.is_underway, true) {
-            self.underway.spawn_on(self.clone().acknowledge_all(), &self.runtime);
+        if !std::mem::replace(&mut acks.is_acknowledging, true) {
+            self.in_flight.spawn_on(self.clone().acknowledge_all(), &self.runtime);
         }
     }
 
@@ -227,7 +227,7 @@ impl Settle for AckHandle {
 
     async fn requeue(mut self: Box<Self>) {
         if let Some(acker) = self.acker.take() {
-            let _underway = self.tracker.underway.token();
+            let _in_flight = self.tracker.in_flight.token();
             self.tracker.requeue_tracked(self.tag, acker).await;
         }
     }
@@ -244,7 +244,7 @@ impl Drop for AckHandle {
                 let tracker = self.tracker.clone();
                 let tag = self.tag;
                 let requeueing = async move { tracker.requeue_tracked(tag, acker).await };
-                self.tracker.underway.spawn_on(requeueing, &self.tracker.runtime);
+                self.tracker.in_flight.spawn_on(requeueing, &self.tracker.runtime);
             }
         }
     }

@@ -45,7 +45,7 @@ pub(crate) struct Reader {
     pub(crate) topology: Topology,
     pub(crate) call: Duration,
     pub(crate) closing: CancellationToken,
-    pub(crate) underway: TaskTracker,
+    pub(crate) in_flight: TaskTracker,
 }
 
 /// The caller's end of a reader.
@@ -80,8 +80,8 @@ impl Reader {
     pub(crate) fn start(self) -> RabbitReader {
         let (sender, read) = mpsc::channel(usize::from(PREFETCH));
         let closing = self.closing.clone();
-        let underway = self.underway.clone();
-        underway.spawn(self.run(sender));
+        let in_flight = self.in_flight.clone();
+        in_flight.spawn(self.run(sender));
         RabbitReader { read, closing }
     }
 

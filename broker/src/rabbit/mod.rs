@@ -157,8 +157,8 @@ pub struct Rabbit {
     closing: CancellationToken,
     /// Cancelled when the connections are to close.
     stop: CancellationToken,
-    /// Publishes, settlements and consumers that are under way.
-    underway: TaskTracker,
+    /// Publishes, settlements and consumers in flight.
+    in_flight: TaskTracker,
     tasks: TaskTracker,
 }
 
@@ -182,7 +182,7 @@ impl Rabbit {
         tasks.spawn(publisher.run(waiting, stop.clone()));
         let (link_in, link) = watch::channel(Link::Down);
         tasks.spawn(follow_both(publishing.follow(), consuming.follow(), link_in));
-        let underway = TaskTracker::new();
+        let in_flight = TaskTracker::new();
         Ok(Self {
             config,
             address,
@@ -193,7 +193,7 @@ impl Rabbit {
             link,
             closing,
             stop,
-            underway,
+            in_flight,
             tasks,
         })
     }
@@ -307,7 +307,7 @@ impl Broker for Rabbit {
         if self.closing.is_cancelled() {
             return Err(closed());
         }
-        let _underway = self.underway.token();
+        let _in_flight = self.in_flight.token();
         let message = Box::new(self.topology.encode(queue, message)?);
         let (reply, answer) = oneshot::channel();
         let request = Request { queue: queue.clone(), message, reply };
@@ -328,7 +328,7 @@ impl Broker for Rabbit {
             topology: self.topology.clone(),
             call: self.config.timeouts.call,
             closing: self.closing.clone(),
-            underway: self.underway.clone(),
+            in_flight: self.in_flight.clone(),
         };
         Box::new(consumer.start())
     }
@@ -340,7 +340,7 @@ impl Broker for Rabbit {
             topology: self.topology.clone(),
             call: self.config.timeouts.call,
             closing: self.closing.clone(),
-            underway: self.underway.clone(),
+            in_flight: self.in_flight.clone(),
         };
         Some(Box::new(reader.start()))
     }
@@ -360,8 +360,8 @@ impl Broker for Rabbit {
 
     async fn close(&self, grace: Duration) {
         self.closing.cancel();
-        self.underway.close();
-        let settled = timeout(grace, self.underway.wait()).await.is_ok();
+        self.in_flight.close();
+        let settled = timeout(grace, self.in_flight.wait()).await.is_ok();
         self.stop.cancel();
         self.tasks.close();
         let ended = timeout(CLOSE_WITHIN * 2, self.tasks.wait()).await.is_ok();

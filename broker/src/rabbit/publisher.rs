@@ -143,8 +143,8 @@ impl SessionPublisher<'_> {
         let (mut batch, mut completions) = (Vec::with_capacity(BATCH), Vec::new());
         loop {
             let is_blocked = blocked.borrow_and_update().is_some();
-            // Messages that are written while RabbitMQ does not read would pile up in lapin without
-            // bound.
+            // Messages that are written while RabbitMQ does not read would accumulate in lapin
+            // without bound.
             let has_room = self.in_flight() < MOST_IN_FLIGHT && !is_blocked;
             tokio::select! {
                 biased;
@@ -188,7 +188,7 @@ impl SessionPublisher<'_> {
     }
 
     /// The operation that a request begins with: its publish, or first the declaration of its
-    /// queue. `None` while that declaration is under way.
+    /// queue. `None` while that declaration is in flight.
     fn begin(&mut self, request: Request) -> Option<Operation> {
         let queue = &request.queue;
         if matches!(queue, Queue::Node(_)) || self.declared.contains(queue) {

@@ -49,10 +49,11 @@ pub(crate) fn summary(
     facts.push(("attempts", job.attempts.to_string()));
     if job.speculative_chunks > 0 {
         let chunks = recovery::counted(job.speculative_chunks, "chunk");
-        facts.push(("copied", format!("{chunks} that took long, run by a second worker too")));
+        let text = format!("{chunks} that took long, run speculatively by a second worker too");
+        facts.push(("twice", text));
     }
     facts.extend(recovery::facts(job, recoveries));
-    facts.extend(pace(job));
+    facts.extend(progress(job));
     facts.extend(job.error.clone().map(|error| ("error", error)));
     // The message of a task can have many lines; `errors JOB` prints all of them.
     let last = job.last_error.as_deref().and_then(|error| error.lines().next());
@@ -67,7 +68,7 @@ fn print_facts(output: &mut Output, facts: Vec<(&str, String)>) -> Result<(), Fa
     Ok(())
 }
 
-fn pace(job: &JobSummary) -> Vec<(&'static str, String)> {
+fn progress(job: &JobSummary) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
     if let (Some(start), Some(end)) = (job.started_at, job.finished_at) {
         facts.push(("took", seconds(end.since(start))));

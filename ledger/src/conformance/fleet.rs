@@ -165,9 +165,9 @@ pub(super) async fn a_verdict_on_a_lost_node_stands_until_its_next_heartbeat(
         let names: Vec<_> = known.nodes.iter().map(|node| node.info.id.to_string()).collect();
         (names, known.lost.to_vec())
     };
-    let lose = async |name, grounds, loss: &LossCause| {
+    let lose = async |name, evidence, loss: &LossCause| {
         ledger
-            .declare_lost(&DeclareLostParams::new(node(name), grounds, loss.clone()))
+            .declare_lost(&DeclareLostParams::new(node(name), evidence, loss.clone()))
             .await
             .unwrap()
             .verdict()
@@ -220,7 +220,7 @@ pub(super) async fn a_verdict_on_a_lost_node_stands_until_its_next_heartbeat(
 
 pub(super) async fn schedulers_see_each_other(ledger: Arc<dyn Ledger>) {
     let [one, two] = ["s-one", "s-two"].map(SchedulerId::new);
-    let attend = async |id: &SchedulerId, within| -> Vec<(SchedulerId, Timestamp)> {
+    let register = async |id: &SchedulerId, within| -> Vec<(SchedulerId, Timestamp)> {
         let present = ledger
             .register_scheduler(&RegisterSchedulerParams::new(id.clone(), within))
             .await
@@ -231,11 +231,11 @@ pub(super) async fn schedulers_see_each_other(ledger: Arc<dyn Ledger>) {
         present.iter().map(|(id, _)| id.clone()).collect()
     };
     let before = ledger.now().await.unwrap();
-    assert_eq!(names(&attend(&two, NEVER).await), std::slice::from_ref(&two));
-    let both = attend(&one, NEVER).await;
+    assert_eq!(names(&register(&two, NEVER).await), std::slice::from_ref(&two));
+    let both = register(&one, NEVER).await;
     assert_eq!(names(&both), [one.clone(), two.clone()]);
     assert!(both.iter().all(|(_, beat_at)| *beat_at >= before), "{both:?}");
-    assert!(names(&attend(&two, Duration::ZERO).await).contains(&two));
+    assert!(names(&register(&two, Duration::ZERO).await).contains(&two));
     let listed = ledger.schedulers().await.unwrap();
     let listed: Vec<_> = listed.into_iter().map(|record| record.id).collect();
     assert_eq!(listed, [one.clone(), two.clone()], "also those that have been silent since");
@@ -243,9 +243,9 @@ pub(super) async fn schedulers_see_each_other(ledger: Arc<dyn Ledger>) {
     ledger.deregister_scheduler(&one).await.unwrap();
     ledger.deregister_scheduler(&one).await.unwrap();
     await_event(&mut events, &Event::Scheduler { scheduler: one.clone() }).await;
-    assert_eq!(names(&attend(&two, NEVER).await), std::slice::from_ref(&two));
+    assert_eq!(names(&register(&two, NEVER).await), std::slice::from_ref(&two));
     assert_eq!(
-        names(&attend(&one, NEVER).await),
+        names(&register(&one, NEVER).await),
         [one, two],
         "a scheduler that deregistered registers again"
     );

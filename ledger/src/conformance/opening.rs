@@ -65,7 +65,7 @@ pub(super) async fn due_retries_come_first_grouped_by_attempt(ledger: Arc<dyn Le
     assert!(summary.next_retry_at.is_some_and(|due| due <= summary.submitted_at.plus(NEVER)));
     harness.check().await;
 
-    // Attempt 1 before attempt 2; stretches cut at 2; 0..2 finds a chunk, the rest stays.
+    // Attempt 1 before attempt 2; runs cut at 2; 0..2 finds a chunk, the rest stays.
     let opened = harness.open(3, 2).await;
     assert_eq!(shape(&opened), [(3, 4, 1), (5, 6, 1), (0, 2, 1)]);
     let grant = harness.hold(&opened[0]).await;
@@ -162,7 +162,7 @@ pub(super) async fn a_sweep_that_suspects_loss_publishes_chunks_queued_for_that_
             .unwrap();
         shape(&swept.expect("known").publish)
     };
-    assert_eq!(sweep(Some(NEVER)).await, [], "nothing has been queued for so long");
+    assert_eq!(sweep(Some(NEVER)).await, [], "nothing has been queued that long");
     assert_eq!(sweep(Some(Duration::ZERO)).await, [(0, 2, 1), (4, 6, 1)], "but for the held");
     assert_eq!(sweep(None).await, []);
     assert_eq!(

@@ -41,8 +41,8 @@ const ALL: SpeculationRequest = SpeculationRequest {
 
 impl Harness {
     /// (chunk, from, to, epoch, holder) of the chunks that are offered now.
-    async fn offer(&self, lagging: SpeculationRequest) -> Vec<(u64, u64, u64, u64, String)> {
-        let offered = self.ledger.offer_speculative(self.job, &lagging).await.expect("copy");
+    async fn offer(&self, request: SpeculationRequest) -> Vec<(u64, u64, u64, u64, String)> {
+        let offered = self.ledger.offer_speculative(self.job, &request).await.expect("an offer");
         let shape = offered.into_iter().map(|straggler| {
             let ChunkMessage { job, chunk, from, to, epoch, .. } = straggler.message;
             assert_eq!(job, self.job);
@@ -56,7 +56,7 @@ impl Harness {
         self.take(size).await;
         assert_eq!(self.offer(ALL).await, [(1, 0, size, 2, "a".into())]);
         let Claim::Granted(grant) = self.claim(1, 2, 2, "b").await else {
-            panic!("the copy is granted")
+            panic!("the second claim is granted")
         };
         assert_eq!((grant.from, grant.to, grant.attempt, grant.crashes), (0, size, 1, 0));
     }

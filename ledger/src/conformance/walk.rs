@@ -49,7 +49,7 @@ pub type Draw = (u8, u64, u64, u64);
 
 /// A chunk that a worker believes to hold.
 #[derive(Clone, Copy, Debug)]
-struct Holding {
+struct HeldChunk {
     job: JobId,
     chunk: ChunkId,
     token: Token,
@@ -95,7 +95,7 @@ pub struct Walk {
     ledger: Arc<dyn Ledger>,
     shapes: [Shape; 2],
     messages: Vec<ChunkMessage>,
-    holdings: Vec<Holding>,
+    held_chunks: Vec<HeldChunk>,
     tokens: u64,
     nodes: u64,
 }
@@ -103,8 +103,8 @@ pub struct Walk {
 impl Walk {
     /// Begins with an empty ledger.
     pub fn new(ledger: Arc<dyn Ledger>, shapes: [Shape; 2]) -> Self {
-        let (messages, holdings) = (Vec::new(), Vec::new());
-        Self { ledger, shapes, messages, holdings, tokens: 0, nodes: 0 }
+        let (messages, held_chunks) = (Vec::new(), Vec::new());
+        Self { ledger, shapes, messages, held_chunks, tokens: 0, nodes: 0 }
     }
 
     /// The jobs of the walk.
@@ -254,7 +254,7 @@ impl Walk {
     fn a_claim(&mut self, a: u64, b: u64, c: u64) -> Option<Asked> {
         let message = recent(&self.messages, a)?;
         let epoch = if b % 8 == 7 { Epoch(message.epoch.0 + 1) } else { message.epoch };
-        let shown = match recent(&self.holdings, b) {
+        let shown = match recent(&self.held_chunks, b) {
             Some(held) if c % 8 == 7 => held.token,
             _ => {
                 self.tokens += 1;
@@ -268,7 +268,7 @@ impl Walk {
         let &Asked { job, chunk, shown, .. } = asked;
         if let Ok(Claim::Granted(grant)) = &answer {
             let (from, to) = (grant.from, grant.to);
-            self.holdings.push(Holding { job, chunk, token: shown, from, to });
+            self.held_chunks.push(HeldChunk { job, chunk, token: shown, from, to });
         }
         said(answer)
     }
@@ -290,8 +290,8 @@ impl Walk {
     }
 
     fn a_commit(&self, a: u64, b: u64, c: u64) -> Option<Settling> {
-        let at = recent_position(self.holdings.len(), a)?;
-        let Holding { job, chunk, token: held, from, to } = self.holdings[at];
+        let at = recent_position(self.held_chunks.len(), a)?;
+        let HeldChunk { job, chunk, token: held, from, to } = self.held_chunks[at];
         let shown = if b % 16 == 15 { token(u64::MAX) } else { held };
         let from = match b / 16 % 16 {
             0 => from.saturating_sub(1),
@@ -317,14 +317,14 @@ impl Walk {
     fn committed(&mut self, settling: &Settling, answer: Result<Committed, Error>) -> String {
         let Settling { at, commit, .. } = settling;
         if matches!(answer, Ok(Committed::Settled { .. })) {
-            let from = &mut self.holdings[*at].from;
+            let from = &mut self.held_chunks[*at].from;
             *from = (*from).max(commit.end());
         }
         format!("{commit:?} -> {}", said(answer))
     }
 
     async fn release(&self, a: u64, b: u64) -> String {
-        let Some(held) = recent(&self.holdings, a) else {
+        let Some(held) = recent(&self.held_chunks, a) else {
             return "nothing to release".into();
         };
         let shown = if b % 8 == 7 { token(u64::MAX) } else { held.token };
@@ -360,7 +360,7 @@ impl Walk {
                     .await;
                 if let Ok(Claim::Granted(grant)) = &claim {
                     let (from, to) = (grant.from, grant.to);
-                    self.holdings.push(Holding { job, chunk, token: shown, from, to });
+                    self.held_chunks.push(HeldChunk { job, chunk, token: shown, from, to });
                 }
                 let _ = write!(told, "{chunk} {}; ", said(claim));
             }
@@ -377,13 +377,13 @@ impl Walk {
     /// Offers all running chunks or none, whatever the clock.
     async fn offer_speculative(&mut self, job: JobId, a: u64, b: u64) -> String {
         let none_in = |n: u64| if n.is_multiple_of(8) { HOURS } else { Duration::ZERO };
-        let lagging = SpeculationRequest {
+        let request = SpeculationRequest {
             held_for: none_in(a),
             offer_for: none_in(b),
             chunks: 99,
             only: (a % 8 == 5).then(|| a_node(b)),
         };
-        let mut offered = self.ledger.offer_speculative(job, &lagging).await;
+        let mut offered = self.ledger.offer_speculative(job, &request).await;
         if let Ok(stragglers) = &mut offered {
             stragglers.sort_by_key(|straggler| straggler.message.chunk);
             self.messages.extend(stragglers.iter().map(|straggler| straggler.message));
@@ -430,11 +430,11 @@ impl Walk {
         match b % 8 {
             0 => return said(self.ledger.drain(&name).await),
             1 => {
-                let grounds =
+                let evidence =
                     if a.is_multiple_of(2) { LossEvidence::Certain } else { LossEvidence::Absent };
                 let lost = self
                     .ledger
-                    .declare_lost(&DeclareLostParams::new(name.clone(), grounds, LossCause::Left))
+                    .declare_lost(&DeclareLostParams::new(name.clone(), evidence, LossCause::Left))
                     .await;
                 return said(lost.map(|lost| lost.verdict().map(|lost| (lost.node, lost.loss))));
             }
@@ -454,7 +454,7 @@ impl Walk {
             }
             _ => {}
         }
-        let recent = self.holdings.iter().rev().take(6);
+        let recent = self.held_chunks.iter().rev().take(6);
         let held: Vec<Held> = recent
             .map(|held| Held { job: held.job, chunk: held.chunk, token: held.token })
             .collect();

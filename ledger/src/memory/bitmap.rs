@@ -78,15 +78,15 @@ impl Bitmap {
         })
     }
 
-    /// The stretches of clear bits in `range`, in order.
-    pub(super) fn clear_stretches(&self, range: Range<u64>) -> Vec<Range<u64>> {
-        let mut stretches = Vec::new();
+    /// The runs of clear bits in `range`, in order.
+    pub(super) fn clear_runs(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let mut runs = Vec::new();
         let mut at = range.start;
         while let Some(start) = self.next_zero(at..range.end) {
             at = self.next_one(start..range.end).unwrap_or(range.end);
-            stretches.push(start..at);
+            runs.push(start..at);
         }
-        stretches
+        runs
     }
 
     fn length(&self) -> u64 {
@@ -238,7 +238,7 @@ mod tests {
                 let is_set = model.get(asked.start as usize) == Some(&true);
                 prop_assert_eq!(bitmap.get(asked.start), is_set);
                 let clear: u64 =
-                    bitmap.clear_stretches(asked.clone()).iter().map(|s| s.end - s.start).sum();
+                    bitmap.clear_runs(asked.clone()).iter().map(|s| s.end - s.start).sum();
                 prop_assert_eq!(clear, part.len() as u64 - ones);
             }
         }

@@ -11,7 +11,7 @@ use longshore_protocol::{
 };
 
 use super::job::{Chunk, Job, Speculation, is_queued};
-use super::retries::{Stretch, Waiting};
+use super::retries::{IndexRun, Waiting};
 use crate::Error;
 use crate::op::{
     Claim, ClaimParams, Commit, CommitParams, Committed, Event, Grant, Holder, MAX_CHUNKS_A_CALL,
@@ -30,12 +30,12 @@ impl Job {
         let due = now.plus(open.publish_within);
 
         let mut opened = Vec::with_capacity(wanted);
-        for stretch in self.retries.take_due(now, wanted, open.size, &self.refunded) {
-            let count = stretch.range.end - stretch.range.start;
+        for run in self.retries.take_due(now, wanted, open.size, &self.refunded) {
+            let count = run.range.end - run.range.start;
             let counts = self.level_counts();
             counts.retrying -= count;
             counts.queued += count;
-            opened.push(self.open_chunk(stretch, due, now));
+            opened.push(self.open_chunk(run, due, now));
         }
         while opened.len() < wanted {
             let Some(from) = self.done.next_zero(self.cursor..self.level.end) else {
@@ -48,16 +48,16 @@ impl Job {
             let counts = self.level_counts();
             counts.waiting -= to - from;
             counts.queued += to - from;
-            let stretch = Stretch { range: from..to, attempt: 1, deferrals: 0, tried: Vec::new() };
-            opened.push(self.open_chunk(stretch, due, now));
+            let run = IndexRun { range: from..to, attempt: 1, deferrals: 0, tried: Vec::new() };
+            opened.push(self.open_chunk(run, due, now));
         }
         opened
     }
 
-    fn open_chunk(&mut self, stretch: Stretch, due: Timestamp, now: Timestamp) -> ChunkMessage {
+    fn open_chunk(&mut self, run: IndexRun, due: Timestamp, now: Timestamp) -> ChunkMessage {
         self.last_chunk += 1;
         let id = ChunkId(self.last_chunk);
-        let Stretch { range, attempt, deferrals, tried } = stretch;
+        let IndexRun { range, attempt, deferrals, tried } = run;
         let chunk = Chunk {
             range,
             attempt,
@@ -210,8 +210,8 @@ impl Job {
                 OutcomeRun::Success { results, .. } => {
                     let new = from.max(start)..index;
                     if let Some(body) = results {
-                        for stretch in self.done.clear_stretches(new.clone()) {
-                            self.results.keep(from, stretch, body);
+                        for range in self.done.clear_runs(new.clone()) {
+                            self.results.keep(from, range, body);
                         }
                     }
                     done += self.done.set_range(new);
@@ -483,26 +483,26 @@ impl Chunk {
 
     /// The nodes that hold the chunk, with the times of their claims.
     fn holds(&self) -> impl Iterator<Item = (&NodeId, Timestamp)> {
-        let copy = match &self.speculation {
+        let second = match &self.speculation {
             Some(Speculation::Held { node, since, .. }) => Some((node, *since)),
             Some(Speculation::Offered { .. }) | None => None,
         };
-        self.node().map(|node| (node, self.since)).into_iter().chain(copy)
+        self.node().map(|node| (node, self.since)).into_iter().chain(second)
     }
 
-    /// Whether the chunk has been running for so long that it may be offered to a second node. A
-    /// chunk that killed a node is not: it runs on one node at a time.
-    fn is_straggler(&self, lagging: &SpeculationRequest, now: Timestamp) -> bool {
+    /// Whether the chunk has been running long enough to be offered to a second node. A chunk that
+    /// killed a node is not: it runs on one node at a time.
+    fn is_straggler(&self, request: &SpeculationRequest, now: Timestamp) -> bool {
         let is_free = match &self.speculation {
             Some(Speculation::Held { .. }) => false,
-            Some(Speculation::Offered { at }) => now.since(*at) >= lagging.offer_for,
+            Some(Speculation::Offered { at }) => now.since(*at) >= request.offer_for,
             None => true,
         };
         is_free
             && self.crashes() == 0
             && !is_queued(self)
-            && (lagging.only.is_none() || self.node() != lagging.only.as_ref())
-            && now.since(self.since) >= lagging.held_for
+            && (request.only.is_none() || self.node() != request.only.as_ref())
+            && now.since(self.since) >= request.held_for
     }
 
     /// Whether a claim of this epoch makes the node the second holder.

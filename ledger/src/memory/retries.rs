@@ -31,14 +31,14 @@ impl Waiting {
 
 /// Consecutive indices with equal attempt, deferrals and nodes on which they failed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Stretch {
+pub(super) struct IndexRun {
     pub(super) range: Range<u64>,
     pub(super) attempt: u32,
     pub(super) deferrals: u32,
     pub(super) tried: Vec<NodeId>,
 }
 
-impl Stretch {
+impl IndexRun {
     fn continues_with(&self, waiting: &Waiting, size: u64) -> bool {
         self.range.end == waiting.index
             && (self.attempt, self.deferrals) == (waiting.attempt, waiting.deferrals)
@@ -79,14 +79,14 @@ impl Retries {
         *self = Self::default();
     }
 
-    /// Removes and returns up to `chunks` stretches of due indices, each of at most `size`.
+    /// Removes and returns up to `chunks` runs of due indices, each of at most `size`.
     pub(super) fn take_due(
         &mut self,
         now: Timestamp,
         chunks: usize,
         size: u64,
         refunded: &[NodeId],
-    ) -> Vec<Stretch> {
+    ) -> Vec<IndexRun> {
         if chunks == 0 || self.next_due().is_none_or(|due| due > now) {
             return Vec::new();
         }
@@ -98,7 +98,7 @@ impl Retries {
             .map(|(_, index)| self.by_index[index].1.clone().refund_attempts(refunded))
             .collect();
         due.sort_unstable();
-        let mut taken: Vec<Stretch> = Vec::new();
+        let mut taken: Vec<IndexRun> = Vec::new();
         for waiting in due {
             let full = taken.len() == chunks;
             match taken.last_mut() {
@@ -109,7 +109,7 @@ impl Retries {
                 _ => {
                     let Waiting { attempt, deferrals, index, ref tried } = waiting;
                     let (range, tried) = (index..index + 1, tried.clone());
-                    taken.push(Stretch { range, attempt, deferrals, tried });
+                    taken.push(IndexRun { range, attempt, deferrals, tried });
                 }
             }
             let index = waiting.index;
@@ -137,9 +137,9 @@ mod tests {
             let tried = Vec::new();
             retries.insert(Waiting { attempt, deferrals: 0, index, tried }, at(due));
         }
-        let stretch = |range| Stretch { range, attempt: 2, deferrals: 0, tried: Vec::new() };
+        let run = |range| IndexRun { range, attempt: 2, deferrals: 0, tried: Vec::new() };
         let taken = retries.take_due(at(5), 2, 2, &[]);
-        assert_eq!(taken, [stretch(1..3), stretch(3..4)]);
+        assert_eq!(taken, [run(1..3), run(3..4)]);
         assert_eq!(retries.indices().collect::<Vec<_>>(), [4, 5, 8]);
         assert_eq!(retries.take_due(at(5), 9, 9, &[]).len(), 2);
         assert_eq!(retries.next_due(), Some(at(99)));

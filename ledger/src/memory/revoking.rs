@@ -30,8 +30,8 @@ impl Job {
         let (mut queued, mut cut, mut given_up) = (BTreeMap::new(), 0, Vec::new());
         for (id, token) in held {
             let chunk = self.chunks.get_mut(&id).expect("it is held");
-            let is_news = died && chunk.deaths.iter().all(|death| death.node != *node);
-            if is_news {
+            let is_new_death = died && chunk.deaths.iter().all(|death| death.node != *node);
+            if is_new_death {
                 let (node, among) = (node.clone(), chunk.len());
                 chunk.deaths.push(Death { node, at: now, among, how: how.clone() });
             }
@@ -42,7 +42,7 @@ impl Job {
             if let Some(error) = poison::verdict(&chunk.deaths) {
                 given_up.push(chunk.range.start);
                 self.give_up(id, error);
-            } else if is_news && chunk.is_suspect() && chunk.len() > 1 {
+            } else if is_new_death && chunk.is_suspect() && chunk.len() > 1 {
                 cut += 1;
                 let parts = poison::cut(chunk.range.clone(), chunk.crashes());
                 queued.extend(self.cut(id, parts));

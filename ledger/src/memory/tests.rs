@@ -302,18 +302,18 @@ async fn schedulers_that_fell_silent_are_left_out() {
     let (clock, ledger) = manual();
     let [one, two] = ["one", "two"].map(SchedulerId::new);
     let within = Duration::from_secs(5);
-    let attend = async |id: &SchedulerId| -> Vec<SchedulerId> {
+    let register = async |id: &SchedulerId| -> Vec<SchedulerId> {
         let present = ledger
             .register_scheduler(&RegisterSchedulerParams::new(id.clone(), within))
             .await
             .unwrap();
         present.into_iter().map(|record| record.id).collect()
     };
-    attend(&one).await;
+    register(&one).await;
     clock.advance(within);
-    assert_eq!(attend(&two).await, [one, two.clone()]);
+    assert_eq!(register(&two).await, [one, two.clone()]);
     clock.advance(Duration::from_millis(1));
-    assert_eq!(attend(&two).await, [two]);
+    assert_eq!(register(&two).await, [two]);
 }
 
 #[tokio::test]

@@ -161,17 +161,17 @@ impl RedisLedger {
     async fn write_node(&self, info: &NodeInfo) -> Result<Answer, Error> {
         let mut fields = node_fields(info)?.to_vec();
         fields.extend(self.connection_fields().await);
-        let told = self.last_beats().remove(&info.id);
-        let mut told = told.filter(|told| told.is_there(&fields));
-        if let Some(same) = told.take_if(|told| told.fields == fields) {
+        let last = self.last_beats().remove(&info.id);
+        let mut last = last.filter(|last| last.is_there(&fields));
+        if let Some(same) = last.take_if(|last| last.fields == fields) {
             if let Some(answer) = self.unchanged_beat(info, &same).await? {
                 self.last_beats().insert(info.id.clone(), same);
                 return Ok(answer);
             }
-            told = Some(same);
+            last = Some(same);
         }
         loop {
-            let (whole, known) = match told.take() {
+            let (whole, known) = match last.take() {
                 Some(LastBeat { whole, fields, .. }) => (Some(whole), fields),
                 None => (None, Vec::new()),
             };
@@ -199,8 +199,8 @@ impl RedisLedger {
             let (now, what, drain) = (reply.parse()?, reply.word()?, reply.word()?);
             if what != "missing" {
                 let heard = Instant::now();
-                let told = LastBeat { whole: whole.unwrap_or(heard), fields, time: (now, heard) };
-                self.last_beats().insert(info.id.clone(), told);
+                let last = LastBeat { whole: whole.unwrap_or(heard), fields, time: (now, heard) };
+                self.last_beats().insert(info.id.clone(), last);
                 let (has_changed, is_event) = (extent != "quiet", what != "known");
                 return Ok(Answer { now, has_changed, is_event, drain: drain == "drain" });
             }
@@ -213,11 +213,11 @@ impl RedisLedger {
     async fn unchanged_beat(
         &self,
         info: &NodeInfo,
-        told: &LastBeat,
+        last: &LastBeat,
     ) -> Result<Option<Answer>, Error> {
         const OPERATION: &str = "beat";
         const ASKED: [&str; 2] = ["state", "drain"];
-        let Some(now) = told.now().filter(|_| !self.transport().is_cluster()) else {
+        let Some(now) = last.now().filter(|_| !self.transport().is_cluster()) else {
             return Ok(None);
         };
         let keys = self.keys();
@@ -358,7 +358,7 @@ impl RedisLedger {
         {
             connections = format!("{connections},{own}");
         }
-        let round_trip = millis(self.round_trips().told()).to_string();
+        let round_trip = millis(self.round_trips().report()).to_string();
         [
             ("connections", connections),
             ("connections_server", server.to_owned()),

@@ -68,9 +68,9 @@ impl RedisLedger {
             }
         };
         if let Some(first) = first {
-            let turn = Turn { ledger: self.clone(), key, is_over: false };
+            let sender = GroupSender { ledger: self.clone(), key, is_over: false };
             // In a task of its own, since the first caller may stop waiting.
-            tokio::spawn(turn.run(call, vec![first]));
+            tokio::spawn(sender.run(call, vec![first]));
         }
         answered.await.unwrap_or_else(|_| Err(self.unanswered()))
     }
@@ -99,14 +99,14 @@ impl RedisLedger {
 }
 
 /// Sends the calls of one key until no part waits. Dropping it abandons the waiting parts.
-struct Turn {
+struct GroupSender {
     ledger: RedisLedger,
     key: Key,
     /// Whether the entry was removed; another entry of this key belongs to another task.
     is_over: bool,
 }
 
-impl Turn {
+impl GroupSender {
     async fn run(mut self, call: fn(&RedisLedger, JobId) -> Call, mut waiting: Vec<Waiting>) {
         let (operation, job) = self.key;
         while !waiting.is_empty() {
@@ -150,7 +150,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for GroupSender {
     fn drop(&mut self) {
         if !self.is_over {
             self.ledger.groups().waiting.lock().remove(&self.key);

@@ -26,7 +26,7 @@ pub(super) fn node_fields(info: &NodeInfo) -> Result<[(&'static str, String); 19
         NodeState::Active => "active",
         NodeState::Draining => "draining",
     };
-    let told = |time: Option<Duration>| time.map(millis).unwrap_or_default().to_string();
+    let in_ms = |time: Option<Duration>| time.map(millis).unwrap_or_default().to_string();
     Ok([
         ("host", info.host.clone()),
         ("pid", info.pid.to_string()),
@@ -36,8 +36,8 @@ pub(super) fn node_fields(info: &NodeInfo) -> Result<[(&'static str, String); 19
         ("disabled", serde_json::to_string(&info.disabled).map_err(json)?),
         ("records", serde_json::to_string(&info.records).map_err(json)?),
         ("non_speculative", serde_json::to_string(&info.non_speculative).map_err(json)?),
-        ("heartbeat_ms", told(info.terms.heartbeat)),
-        ("dead_after_ms", told(info.terms.dead_after)),
+        ("heartbeat_ms", in_ms(info.terms.heartbeat)),
+        ("dead_after_ms", in_ms(info.terms.dead_after)),
         ("exclusive", serde_json::to_string(&info.terms.exclusive).map_err(json)?),
         ("labels", serde_json::to_string(&info.labels).map_err(json)?),
         ("jobs", serde_json::to_string(&info.jobs).map_err(json)?),
@@ -56,7 +56,7 @@ pub(super) fn node_info(
     name: String,
     fields: &Fields,
 ) -> Result<NodeInfo, Error> {
-    let told = |field| {
+    let term = |field| {
         let millis = fields.number(field)?;
         Ok((millis > 0).then(|| Duration::from_millis(millis)))
     };
@@ -67,8 +67,8 @@ pub(super) fn node_info(
         queues: from_json(operation, fields, "queues")?,
         non_speculative: from_json(operation, fields, "non_speculative")?,
         terms: LivenessTerms {
-            heartbeat: told("heartbeat_ms")?,
-            dead_after: told("dead_after_ms")?,
+            heartbeat: term("heartbeat_ms")?,
+            dead_after: term("dead_after_ms")?,
             exclusive: from_json(operation, fields, "exclusive")?,
         },
         labels: from_json(operation, fields, "labels")?,
@@ -78,7 +78,7 @@ pub(super) fn node_info(
     })
 }
 
-/// The record with what a beat may change, of which `TOLD_BY_BEATS` has the names.
+/// The record with the fields that a heartbeat may change.
 pub(super) fn node_record(
     operation: &'static str,
     mut info: NodeInfo,

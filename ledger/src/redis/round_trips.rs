@@ -21,7 +21,7 @@ const NEAR: Duration = Duration::from_millis(8);
 #[derive(Debug, Default)]
 pub(super) struct RoundTrips {
     last: VecDeque<Duration>,
-    told: Duration,
+    reported: Duration,
 }
 
 impl RoundTrips {
@@ -36,13 +36,13 @@ impl RoundTrips {
     /// The round trip in powers of two milliseconds, zero if Redis is near. The reported value
     /// changes only when it is wrong by more than a factor of four, since all schedulers read each
     /// change.
-    pub(super) fn told(&mut self) -> Duration {
+    pub(super) fn report(&mut self) -> Duration {
         let enough = self.last.len() >= ENOUGH;
         let quickest = self.last.iter().min().copied().filter(|_| enough).unwrap_or_default();
-        if quickest > self.told || quickest < self.told / 4 {
-            self.told = if quickest < NEAR { Duration::ZERO } else { rounded_up(quickest) };
+        if quickest > self.reported || quickest < self.reported / 4 {
+            self.reported = if quickest < NEAR { Duration::ZERO } else { rounded_up(quickest) };
         }
-        self.told
+        self.reported
     }
 }
 
@@ -60,7 +60,7 @@ mod tests {
         for &ms in answers {
             trips.note(Duration::from_millis(ms));
         }
-        assert_eq!(trips.told(), Duration::from_millis(expected), "after {answers:?}");
+        assert_eq!(trips.report(), Duration::from_millis(expected), "after {answers:?}");
     }
 
     #[test]

@@ -35,7 +35,7 @@ fn one_attempt_has_no_second() {
 }
 
 #[test]
-fn jitter_stretches_and_shortens_by_its_share() {
+fn jitter_lengthens_and_shortens_by_its_share() {
     let retry = Retry { attempts: 2, ..retry(1000, 1.0, 1000, 0.25) };
     delays(&retry, 0.0, &[750]);
     delays(&retry, 0.5, &[1000]);

@@ -20,11 +20,11 @@ pub(super) const AIM: Duration = Duration::from_millis(250);
 pub(super) const LARGEST: u64 = 10_000;
 
 /// With more slots than this, chunks aim at a longer time, in proportion, but at most at
-/// [`MOST_STRETCH`] times as long: else a fleet of a thousand slots would ask for four thousand
+/// [`MAX_AIM_FACTOR`] times as long: else a fleet of a thousand slots would ask for four thousand
 /// chunks a second. A new job does not wait longer for it, since the more slots there are, the
 /// sooner one of them is free.
 const SLOTS_OF_AIM: u64 = 500;
-const MOST_STRETCH: u64 = 4;
+const MAX_AIM_FACTOR: u64 = 4;
 
 /// A chunk may be at most this many times as large as the measured ones: the first subtasks of a
 /// job are often not like the rest.
@@ -96,7 +96,7 @@ impl Sizer {
         match chunk {
             Chunk::Fixed(size) => size,
             Chunk::Auto => {
-                let wish = (self.learned * stretch(slots)).min(LARGEST);
+                let wish = (self.learned * aim_factor(slots)).min(LARGEST);
                 wish.min(remaining / (4 * slots.max(1))).max(1)
             }
         }
@@ -107,7 +107,7 @@ impl Sizer {
     pub(super) fn usual(chunk: Chunk, mean_us: f64, slots: u64) -> Duration {
         let us = match chunk {
             Chunk::Fixed(size) => mean_us * size as f64,
-            Chunk::Auto => mean_us.max((AIM * stretch(slots) as u32).as_secs_f64() * 1e6),
+            Chunk::Auto => mean_us.max((AIM * aim_factor(slots) as u32).as_secs_f64() * 1e6),
         };
         Duration::try_from_secs_f64(us / 1e6).unwrap_or(Duration::MAX)
     }
@@ -120,8 +120,8 @@ impl Sizer {
 }
 
 /// How many times as long as usual a chunk is meant to take.
-fn stretch(slots: u64) -> u64 {
-    (slots / SLOTS_OF_AIM).clamp(1, MOST_STRETCH)
+fn aim_factor(slots: u64) -> u64 {
+    (slots / SLOTS_OF_AIM).clamp(1, MAX_AIM_FACTOR)
 }
 
 #[cfg(test)]

@@ -171,7 +171,7 @@ impl Jobs {
     }
 
     /// Jobs of which a node may hold chunks, and of whose holders no other scheduler may ask: own
-    /// ones that the node's last heartbeat named, and those that went to others lately.
+    /// ones that the node's last heartbeat named, and those that other schedulers took over lately.
     pub(super) fn likely_held_by(&self, node: &NodeId, fleet: &Fleet) -> VecDeque<JobId> {
         let named = fleet.info(node).and_then(|info| info.jobs.as_ref()).into_iter().flatten();
         let named: BTreeSet<&JobId> = named.filter(|id| self.own(**id).is_some()).collect();

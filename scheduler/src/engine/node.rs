@@ -59,7 +59,7 @@ impl Node {
         if self.is_spared { 2 * dead_after } else { dead_after }
     }
 
-    /// Whether the node has been silent for so long that it may be dead soon: for half of the time
+    /// Whether the node has been silent long enough that it may be dead soon: for half of the time
     /// that is left once its next heartbeat is due.
     pub(super) fn is_suspect(&self, default: Duration) -> bool {
         let LivenessTerms { heartbeat, dead_after, .. } = self.info.terms;

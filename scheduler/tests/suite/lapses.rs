@@ -287,9 +287,9 @@ async fn an_unreadable_job_does_not_prevent_a_rebuild() {
     world.succeeds(over).await;
     let (job, at) = (JobId::from_uuid(uuid::Uuid::from_u128(7 << 64)), world.ledger.now().await);
     let (document, keep_for_ms) = (r#"{"of":"a newer version"}"#.to_owned(), 3_600_000);
-    let news =
+    let event =
         JournalEvent::Admitted { job, at: at.unwrap(), keep_for_ms, document, manifest: None };
-    for body in JournalRecord::encode(&news) {
+    for body in JournalRecord::encode(&event) {
         let message = Outgoing { body: body.into(), ..Outgoing::default() };
         world.broker.publish(&Queue::Journal, message).await.unwrap();
     }

@@ -33,7 +33,7 @@ const DELAY: Duration = Duration::from_millis(30);
 const SERVICE_PAUSE: Duration = Duration::from_secs(4);
 
 /// The time between two process faults.
-const PACE: Duration = Duration::from_secs(1);
+const FAULT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A fault of a member of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,7 +215,7 @@ pub fn break_processes(members: &mut [Member], seed: u64, end: Instant) -> Fault
             let lasts = inject(&mut members[who], fault, &mut deck.rng);
             active.push((Instant::now() + lasts, who, fault));
         }
-        sleep(PACE.saturating_sub(now.elapsed()));
+        sleep(FAULT_INTERVAL.saturating_sub(now.elapsed()));
     }
     active.into_iter().for_each(|(_, who, fault)| end_fault(&mut members[who], fault));
     log
@@ -226,7 +226,7 @@ fn inject(member: &mut Member, fault: ProcessFault, rng: &mut StdRng) -> Duratio
     match fault {
         ProcessFault::Kill => {
             member.kill();
-            PACE.mul_f64(rng.random_range(0.0..2.0))
+            FAULT_INTERVAL.mul_f64(rng.random_range(0.0..2.0))
         }
         ProcessFault::Terminate => {
             member.terminate();
@@ -319,12 +319,12 @@ fn inject_service_fault(
         ServiceFault::Delete => drop(rabbit.try_ctl(&["delete_queue", &work])),
         ServiceFault::MemoryAlarm => {
             rabbit.ctl(&["set_vm_memory_high_watermark", "0.000001"]);
-            sleep(PACE);
+            sleep(FAULT_INTERVAL);
             rabbit.ctl(&["set_vm_memory_high_watermark", "0.4"]);
         }
         ServiceFault::DiskAlarm => {
             rabbit.ctl(&["set_disk_free_limit", "100000GB"]);
-            sleep(PACE);
+            sleep(FAULT_INTERVAL);
             rabbit.ctl(&["set_disk_free_limit", "50MB"]);
         }
         ServiceFault::RedisKill => {
@@ -345,7 +345,7 @@ fn inject_service_fault(
         ServiceFault::FunctionFlush => drop(redis.call(&["FUNCTION", "FLUSH"])),
         ServiceFault::OutOfMemory => {
             redis.call(&["CONFIG", "SET", "maxmemory", "1"]);
-            sleep(2 * PACE);
+            sleep(2 * FAULT_INTERVAL);
             redis.call(&["CONFIG", "SET", "maxmemory", "0"]);
         }
         ServiceFault::Flushall => drop(redis.call(&["FLUSHALL"])),

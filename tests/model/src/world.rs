@@ -84,7 +84,7 @@ pub struct State {
     pub revoked_once: Vec<Node>,
     /// Sorted, because any message may be delivered next.
     pub queue: Vec<Message>,
-    /// Requests under way whose senders don't wait for them any more.
+    /// Requests in flight whose senders don't wait for them any more.
     pub late: Vec<Request>,
     /// Whether a chunk was ever offered speculatively.
     pub has_speculated: bool,

@@ -475,7 +475,7 @@ impl World {
 
     /// Checks S13. A scheduler that dies during the recovery of a worker is detected as fast as a
     /// worker, and another scheduler goes on; so the time counts from the scheduler's death. A
-    /// claim that was under way counts from its execution, which may follow the death of its
+    /// claim that was in flight counts from its execution, which may follow the death of its
     /// worker.
     pub(crate) async fn check_lost(&self) {
         let has_scheduler =

@@ -195,7 +195,7 @@ impl Process {
         }
     }
 
-    /// Closes the connection that a heartbeat registered which was under way when its process died.
+    /// Closes the connection that a heartbeat registered which was in flight when its process died.
     pub(crate) fn lose_connection_if_dead(&self) {
         if self.is_dead() {
             self.lose_connection();

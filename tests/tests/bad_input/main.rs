@@ -37,8 +37,8 @@ struct Site {
     healthy: String,
 }
 
-/// The number of subtasks of the healthy job. Each takes 0.2 s until the file `hurry` exists, at
-/// the end of the table.
+/// The number of subtasks of the healthy job. Each takes 0.2 s until the file `full-speed` exists,
+/// at the end of the table.
 const STEADY: u64 = 1_000;
 
 impl Site {
@@ -126,7 +126,7 @@ fn bad_input_gets_an_error_and_does_not_affect_other_jobs() {
     site.check_others("bad files");
     assert!(rows >= 60, "only {rows} rows");
 
-    std::fs::write(site.folder.path().join("hurry"), "").expect("room for it");
+    std::fs::write(site.folder.path().join("full-speed"), "").expect("room for it");
     let status = site.fleet.await_end(&site.healthy, LONG);
     assert_eq!((&status["state"], &status["done"]), (&json!("succeeded"), &json!(STEADY)));
     assert_eq!(status["attempts"], STEADY, "each subtask ran once: {status}");

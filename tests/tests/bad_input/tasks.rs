@@ -13,10 +13,10 @@ use super::{LONG, Site, each, expect};
 /// The name of each task and its table in the worker's `longshore.toml`. `HERE` stands for the
 /// test's folder, `PORT` for the port of the bad endpoint.
 const TASKS: [(&str, &str); 34] = [
-    // The task of the healthy job: slow until the file `hurry` exists.
+    // The task of the healthy job: slow until the file `full-speed` exists.
     (
         "steady",
-        r#"serve = ["sh", "-c", "while read x; do [ -e HERE/hurry ] || sleep 0.2; echo '{\"ok\":1}'; done"]"#,
+        r#"serve = ["sh", "-c", "while read x; do [ -e HERE/full-speed ] || sleep 0.2; echo '{\"ok\":1}'; done"]"#,
     ),
     ("exits", r#"command = ["sh", "-c", "echo no crane >&2; exit 1"]"#),
     ("dies", r#"command = ["sh", "-c", "echo mayday >&2; kill -SEGV $$"]"#),
@@ -259,7 +259,7 @@ fn left_over(here: &str) -> Vec<String> {
         .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
         .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
         .filter(|line| line.contains(here) || line.contains(&number))
-        .filter(|line| !line.contains("longshore.toml") && !line.contains("hurry"))
+        .filter(|line| !line.contains("longshore.toml") && !line.contains("full-speed"))
         .collect()
 }
 

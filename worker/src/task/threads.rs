@@ -200,7 +200,7 @@ mod tests {
     async fn a_thread_without_work_ends_and_loses_no_work() {
         static THREADS: Threads = Threads::new(Duration::from_millis(1));
         let begun = Instant::now();
-        // Again and again at about the time when the thread ends.
+        // Repeatedly, at about the time when the thread ends.
         while begun.elapsed() < Duration::from_millis(300) {
             ran_on(&THREADS).await;
             thread::sleep(Duration::from_millis(1));

@@ -131,6 +131,16 @@ impl Harness {
         }
     }
 
+    /// Waits until the only worker has sent two more heartbeats. A worker acts upon the answer to a
+    /// heartbeat before it sends the next one.
+    pub async fn two_heartbeats(&self) {
+        let last = async || self.ledger.nodes().await.expect("memory")[0].beat_at;
+        for _ in 0..2 {
+            let before = last().await;
+            eventually("a heartbeat arrives", async || last().await > before).await;
+        }
+    }
+
     /// The only error of a job that failed.
     pub async fn error(&self, job: JobId) -> String {
         let errors = self.ledger.errors(job, &ErrorsParams::new(0, 10)).await.expect("memory");

@@ -285,7 +285,7 @@ fn a_node_that_comes_back_keeps_what_it_takes_on() {
     let job = world.submit(1_000, 20_000_000, "");
     world.run_for(1_000);
     world.kill(1);
-    world.run_until(7_000, "its work to go to others", |world| world.summary(job).lost == 2);
+    world.run_until(7_000, "its work to run on other nodes", |world| world.summary(job).lost == 2);
     world.thaw(1);
     world.run_until(2_000, "it to work again", |w| w.summary(job).running_chunks == 4);
     world.run_for(15_000);

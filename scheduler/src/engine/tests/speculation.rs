@@ -62,9 +62,9 @@ fn no_chunk_runs_speculatively_that_must_not_run_twice() {
     let jobs = [world.submit(8, 500_000, ""), world.submit(8, 500_000, r#","max_parallel":3"#)];
     world.run_for(30_000);
     world.non_speculative.clear();
-    let copies = jobs.map(|job| world.summary(job).speculative_chunks);
-    assert_eq!(copies, [0, 0]);
+    let speculative = jobs.map(|job| world.summary(job).speculative_chunks);
+    assert_eq!(speculative, [0, 0]);
     world.run_for(5_000);
-    let copies = jobs.map(|job| world.summary(job).speculative_chunks > 0);
-    assert_eq!(copies, [true, false], "the first job's task may run twice now");
+    let speculative = jobs.map(|job| world.summary(job).speculative_chunks > 0);
+    assert_eq!(speculative, [true, false], "the first job's task may run twice now");
 }

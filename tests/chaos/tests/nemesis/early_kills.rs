@@ -35,7 +35,7 @@ const SLOTS: u32 = 4;
 const QUEUES: [&str; 6] = ["default", "blue", "green", "red", "white", "black"];
 
 /// The time from one submission to the next.
-const PACE: Duration = Duration::from_millis(900);
+const SUBMIT_INTERVAL: Duration = Duration::from_millis(900);
 
 /// The longest time from a submission to the kill.
 const LATEST: Duration = Duration::from_millis(500);
@@ -114,7 +114,7 @@ fn submit_and_kill(cluster: &mut Cluster, config: RunConfig) -> BTreeMap<Uuid, M
         let victim = victim(cluster, job, &mut interrupted, &mut rng);
         victim.kill();
         victim.restart();
-        sleep(PACE.saturating_sub(begun.elapsed()));
+        sleep(SUBMIT_INTERVAL.saturating_sub(begun.elapsed()));
     }
     accepted
 }

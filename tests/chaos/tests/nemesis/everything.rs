@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::NemesisRun;
 
 /// The time between two submissions; each starts two processes.
-const PACE: Duration = Duration::from_millis(700);
+const SUBMIT_INTERVAL: Duration = Duration::from_millis(700);
 
 /// Half of them run commands, which leave processes behind, and have only one of the tasks.
 const WORKERS: [Role; 4] = [Role::Worker, Role::Worker, Role::Commander, Role::Server];
@@ -47,7 +47,7 @@ fn submit_until(cluster: &Cluster, seed: u64, end: Instant) {
                 scope.spawn(submit);
             }
         });
-        thread::sleep(PACE.saturating_sub(begun.elapsed()));
+        thread::sleep(SUBMIT_INTERVAL.saturating_sub(begun.elapsed()));
     }
 }
 

@@ -59,7 +59,7 @@ type Silence = fn(&mut Member) -> WorkerLoss;
 #[test]
 fn subtasks_of_a_frozen_or_cut_off_worker_run_elsewhere_within_dead_after_and_a_second() {
     let mut cluster = cluster(WORKERS);
-    // Long enough that an attempt is still under way when its worker is declared dead.
+    // Long enough that an attempt is still running when its worker is declared dead.
     let ms = DEAD_AFTER.as_millis() as u64 * 3 / 2;
     // The running and the prefetched subtasks of silenced workers find free slots.
     let most = WORKERS - 2 * SILENCED;
