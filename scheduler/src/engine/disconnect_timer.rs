@@ -1,4 +1,4 @@
-//! Decides when a process has been without connections for so long that it counts as dead.
+//! Decides when a process has been without connections long enough to count as dead.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! Rules about text: first lines of files, widths of lines, words that the project does not use.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use crate::extension;
@@ -15,8 +16,9 @@ const WIDEST_CELL: usize = 160;
 
 const BANNED_PATH: &str = "tests/tests/tidy/banned_words.txt";
 
-/// The banned words and phrases, with the words to use instead.
-static BANNED: LazyLock<Vec<Banned>> = LazyLock::new(|| banned(include_str!("banned_words.txt")));
+/// The banned words and phrases by their first word, with the words to use instead.
+static BANNED: LazyLock<HashMap<String, Vec<Banned>>> =
+    LazyLock::new(|| banned(include_str!("banned_words.txt")));
 
 struct Banned {
     /// A phrase as its words, in lower case.
@@ -24,17 +26,18 @@ struct Banned {
     replacement: String,
 }
 
-fn banned(list: &str) -> Vec<Banned> {
-    let entries = list.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let entries = entries.map(|line| line.split_once(": ").expect("`WORDS: REPLACEMENT`"));
-    entries
-        .flat_map(|(forms, replacement)| {
-            forms.split(", ").map(move |form| Banned {
-                words: words(form).map(|(_, word)| word).collect(),
-                replacement: replacement.to_owned(),
-            })
-        })
-        .collect()
+fn banned(list: &str) -> HashMap<String, Vec<Banned>> {
+    let mut banned: HashMap<String, Vec<Banned>> = HashMap::new();
+    for entry in list.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (forms, replacement) = entry.split_once(": ").expect("`WORDS: REPLACEMENT`");
+        for form in forms.split(", ") {
+            let words: Vec<String> = words(form).map(|(_, word)| word).collect();
+            let first = words.first().expect("a phrase has a word").clone();
+            let replacement = replacement.to_owned();
+            banned.entry(first).or_default().push(Banned { words, replacement });
+        }
+    }
+    banned
 }
 
 fn is_clean(path: &str) -> bool {
@@ -153,7 +156,7 @@ pub(crate) fn words_are_plain(path: &str, text: &str) -> Vec<String> {
     let words: Vec<(usize, String)> = words.collect();
     let mut complaints = Vec::new();
     for at in 0..words.len() {
-        let found = BANNED.iter().find(|banned| {
+        let found = BANNED.get(&words[at].1).into_iter().flatten().find(|banned| {
             let here = words[at..].iter().map(|(_, word)| word);
             here.take(banned.words.len()).eq(&banned.words)
         });
