@@ -392,6 +392,7 @@ impl World {
         history.holders = to.holders.clone();
         history.counted = to.counted.clone();
         history.cancelled_early.clear();
+        history.rolled_back_at = self.now();
         history.paused.clear();
         history.paused.extend(paused.into_iter().map(|job| (job, now)));
     }

@@ -39,6 +39,8 @@ pub(crate) struct History {
     pub(crate) split: BTreeSet<JobId>,
     /// Jobs that were cancelled before their admission, without a rollback since.
     pub(crate) cancelled_early: BTreeSet<JobId>,
+    /// When the ledger was last rolled back.
+    pub(crate) rolled_back_at: Duration,
     /// Paused jobs, with the time of the pause.
     pub(crate) paused: BTreeMap<JobId, Duration>,
     /// The lines that a claim wrote to an object, by job, first subtask and token.
@@ -436,7 +438,8 @@ impl World {
     }
 
     /// Checks S18. A node whose connections are closed may be declared lost, and so may an unlisted
-    /// one, which has announced no terms.
+    /// one, which has announced no terms, and one whose last heartbeat was rolled back before a
+    /// scheduler read it.
     pub(crate) fn check_living(&self, node: &NodeId, evidence: LossEvidence) {
         let process = self
             .processes
@@ -445,9 +448,13 @@ impl World {
             .find(|process| process.node().as_ref() == Some(node))
             .cloned();
         let Some(process) = process.filter(|process| !process.is_dead()) else { return };
-        let heard = self.history.lock().heard.get(&process.name).copied().unwrap_or_default();
+        let history = self.history.lock();
+        let heard = history.heard.get(&process.name).copied().unwrap_or_default();
+        let is_rolled_back = heard <= history.rolled_back_at && !history.rolled_back_at.is_zero();
+        drop(history);
         let silent = self.now().saturating_sub(heard);
-        if matches!(evidence, LossEvidence::LastBeat(_)) && silent < process.dead_after() {
+        let is_judged = matches!(evidence, LossEvidence::LastBeat(_)) && !is_rolled_back;
+        if is_judged && silent < process.dead_after() {
             self.violated("S18", || {
                 format!("{node} lives, and its last heartbeat was {silent:?} ago")
             });

@@ -39,7 +39,7 @@
 //! | S14 | a retry goes to a node on which the subtask has not failed, if there is one that can run it | when an attempt fails on a node where all fail |
 //! | S16 | where only the ledger and the broker have outages, no attempt begins twice, except speculatively | as each attempt begins |
 //! | S17 | a worker stops within 0.5 s what the answer to a heartbeat says it has lost or has ended | every 100 ms |
-//! | S18 | a worker that sends heartbeats at the interval it announced is not declared lost for its silence | with each verdict |
+//! | S18 | a worker that sends heartbeats at the interval it announced is not declared lost for its silence, unless a rollback undid its last heartbeat | with each verdict |
 //! | S19 | no subtask runs of a job that was cancelled before its admission, unless the ledger was rolled back since | as each attempt begins |
 //! | S20 | in a run without faults of processes and services, a job that waits without an open chunk for 8 s has a published reason | every 100 ms |
 //!
