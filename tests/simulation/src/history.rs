@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use longshore_ledger::{Commit, Ledger, LossEvidence, Stop, StopReason};
+use longshore_ledger::{Commit, Ledger, Stop, StopReason};
 use longshore_protocol::{
     Audit, ChunkId, Epoch, JobId, JobSummary, NodeId, OutcomeRun, Timestamp, Token,
 };
@@ -53,7 +53,7 @@ pub(crate) struct History {
     running: BTreeMap<u64, Running>,
     next_run: u64,
     /// The start of the last successful heartbeat, by process.
-    heard: HashMap<String, Duration>,
+    pub(crate) heard: HashMap<String, Duration>,
     /// The subtasks that each token was granted.
     subtasks: HashMap<Token, Range<u64>>,
     /// The grants of each subtask, oldest first.
@@ -437,30 +437,6 @@ impl World {
         }
     }
 
-    /// Checks S18. A node whose connections are closed may be declared lost, and so may an unlisted
-    /// one, which has announced no terms, and one whose last heartbeat was rolled back before a
-    /// scheduler read it.
-    pub(crate) fn check_living(&self, node: &NodeId, evidence: LossEvidence) {
-        let process = self
-            .processes
-            .lock()
-            .iter()
-            .find(|process| process.node().as_ref() == Some(node))
-            .cloned();
-        let Some(process) = process.filter(|process| !process.is_dead()) else { return };
-        let history = self.history.lock();
-        let heard = history.heard.get(&process.name).copied().unwrap_or_default();
-        let is_rolled_back = heard <= history.rolled_back_at && !history.rolled_back_at.is_zero();
-        drop(history);
-        let silent = self.now().saturating_sub(heard);
-        let is_judged = matches!(evidence, LossEvidence::LastBeat(_)) && !is_rolled_back;
-        if is_judged && silent < process.dead_after() {
-            self.violated("S18", || {
-                format!("{node} lives, and its last heartbeat was {silent:?} ago")
-            });
-        }
-    }
-
     /// Checks S16.
     fn check_begun(&self, process: &Process, job: JobId, index: u64, attempt: u32) {
         let mut history = self.history.lock();
@@ -476,37 +452,6 @@ impl World {
         if self.only_servers_fail && is_judged && !may_begin_again && begun > 1 + again {
             self.violated("S16", || {
                 format!("{job}/{index} began again on {}, attempt {attempt}", process.name)
-            });
-        }
-    }
-
-    /// Checks S13. A scheduler that dies during the recovery of a worker is detected as fast as a
-    /// worker, and another scheduler goes on; so the time counts from the scheduler's death. A
-    /// claim that was in flight counts from its execution, which may follow the death of its
-    /// worker.
-    pub(crate) async fn check_lost(&self) {
-        let has_scheduler =
-            || self.living().iter().any(|process| process.name.starts_with("scheduler"));
-        if !self.only_processes_fail || !has_scheduler() {
-            return;
-        }
-        for job in self.jobs.keys() {
-            for holder in self.ledger.holders(*job).await.unwrap_or_default() {
-                self.check_holder(*job, &holder);
-            }
-        }
-    }
-
-    fn check_holder(&self, job: JobId, holder: &longshore_ledger::Holder) {
-        let history = self.history.lock();
-        let Some(lost) = history.lost.get(&holder.node).copied() else { return };
-        let since = lost.at.max(self.clock.virtual_time(holder.oldest)).max(history.scheduler_died);
-        drop(history);
-        let held = self.now().saturating_sub(since);
-        if held > lost.within {
-            let node = &holder.node;
-            self.violated("S13", || {
-                format!("{node} was lost {held:?} ago and still holds chunks of {job}")
             });
         }
     }

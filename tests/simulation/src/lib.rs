@@ -73,6 +73,7 @@ mod fleet;
 mod hints;
 mod history;
 mod ledger;
+mod losses;
 mod nemesis;
 mod process;
 mod rng;
