@@ -134,7 +134,7 @@ pub(crate) fn from_file(path: &Path) -> Result<JobDocument, Failure> {
 
 /// Parses and validates a document; errors name the source.
 pub(crate) fn parse(bytes: &[u8], source: &str) -> Result<JobDocument, Failure> {
-    JobDocument::parse(bytes).map_err(|error| Failure::invalid(source, &error))
+    JobDocument::parse(bytes).map_err(|error| Failure::invalid(source, error))
 }
 
 /// Reads at most one byte more than a document may have, which is enough to refuse it.

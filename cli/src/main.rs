@@ -41,7 +41,7 @@ struct Command {
     verb: Verb,
     #[command(flatten)]
     flags: settings::Flags,
-    /// Print JSON in place of text for people
+    /// Print JSON in place of text for people, errors too
     #[arg(long, global = true)]
     json: bool,
     /// The format of log lines on standard error; RUST_LOG selects which are written
@@ -53,14 +53,15 @@ fn main() -> ExitCode {
     // First of all, because supervisors and shims keep every page that they have touched.
     longshore_worker::init();
     if supervisor::is_supervisor() {
-        return end(supervisor::run());
+        return end(supervisor::run(), false);
     }
     let command = match Command::try_parse() {
         Ok(command) => command,
         // Help or the version.
         Err(text) if !text.use_stderr() && longshore_closed_stdout::was_closed() => {
-            return end(Err(Failure::no_output()));
+            return end(Err(Failure::no_output()), false);
         }
+        // How much of a wrong command line was understood is unknown, so this is always text.
         Err(error) => error.exit(),
     };
     if matches!(command.verb, Verb::Scheduler(_) | Verb::Worker(_) | Verb::Dev(_)) {
@@ -70,21 +71,22 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            return end(Err(Failure::other(format_args!("can't start threads: {error}"))));
+            let failure = Failure::other(format_args!("can't start threads: {error}"));
+            return end(Err(failure), command.json);
         }
     };
     let mut output = Output::new(command.json);
     let outcome = runtime.block_on(command.verb.perform(&command.flags, &mut output));
     let outcome = outcome.and(output.flush());
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
-    end(outcome)
+    end(outcome, command.json)
 }
 
-fn end(outcome: Result<(), Failure>) -> ExitCode {
+fn end(outcome: Result<(), Failure>, is_json: bool) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            output::error(&failure);
+            output::error(&failure, is_json);
             ExitCode::from(failure.exit_code())
         }
     }

@@ -7,7 +7,7 @@ use longshore_broker::Broker;
 use longshore_broker::rabbit::{self, Rabbit};
 use longshore_ledger::Ledger;
 use longshore_ledger::redis::{self, RedisLedger};
-use longshore_producer::{Client, Jobs};
+use longshore_producer::{Client, Jobs, Nodes};
 
 use crate::failure::Failure;
 use crate::settings::Settings;
@@ -26,6 +26,11 @@ pub(crate) fn ledger(settings: &Settings) -> Result<RedisLedger, Failure> {
 /// A client that reads and controls jobs.
 pub(crate) fn jobs(settings: &Settings) -> Result<Jobs, Failure> {
     Ok(Jobs::new(Arc::new(ledger(settings)?)))
+}
+
+/// A client that lists and controls workers.
+pub(crate) fn nodes(settings: &Settings) -> Result<Nodes, Failure> {
+    Ok(Nodes::new(Arc::new(ledger(settings)?)))
 }
 
 /// How to reach RabbitMQ; `name` is the name of the connection there.

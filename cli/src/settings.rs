@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::Args;
 use longshore_broker::rabbit::WorkQueueKind;
-use longshore_protocol::names;
+use longshore_protocol::{Invalid, names};
 use longshore_worker::TaskSpec;
 use serde::{Deserialize, Deserializer};
 
@@ -131,6 +131,15 @@ impl Settings {
         fleet: &FleetFlags,
         environment: &Environment,
     ) -> Result<Self, Failure> {
+        Self::read(flags, worker, fleet, environment).map_err(Failure::of_settings)
+    }
+
+    fn read(
+        flags: &Flags,
+        worker: &WorkerFlags,
+        fleet: &FleetFlags,
+        environment: &Environment,
+    ) -> Result<Self, Failure> {
         check_variables(environment)?;
         let (file, from_file) = read_file(flags.config.as_deref())?;
         let overrides = flags.given().chain(worker.given()).chain(fleet.given());
@@ -204,23 +213,24 @@ impl Settings {
     /// Checks the values, whichever layer they come from.
     fn check(&self) -> Result<(), Failure> {
         let wrong = |setting: &str, found: String, allowed: &str| {
-            Err(Failure::usage(format!("{setting}: {found}; {allowed}")))
+            let (place, allowed) = (setting.to_owned(), allowed.to_owned());
+            Err(Failure::from(Invalid { place, found, allowed }))
         };
         if let Some(slots) = self.slots.filter(|slots| !(1..=MAX_SLOTS).contains(slots)) {
             return wrong("slots", slots.to_string(), "use 1 to 4096");
         }
-        names::check_namespace("namespace", &self.namespace).map_err(Failure::usage)?;
+        names::check_namespace("namespace", &self.namespace)?;
         if self.queues.is_empty() || self.queues.iter().any(String::is_empty) {
             return wrong("queues", "a name is missing".into(), "name at least one queue");
         }
         for queue in &self.queues {
-            names::check_name("queues", queue).map_err(Failure::usage)?;
+            names::check_name("queues", queue)?;
         }
         for (name, value) in &self.labels {
-            names::check_label("labels", name, value).map_err(Failure::usage)?;
+            names::check_label("labels", name, value)?;
         }
         for task in self.tasks.keys() {
-            names::check_name("task", task).map_err(Failure::usage)?;
+            names::check_name("task", task)?;
         }
         let durations = [
             ("heartbeat", self.heartbeat),

@@ -244,6 +244,10 @@ fn a_missing_job_exits_with_4_and_a_rejected_document_with_2() {
     fleet.fails(&["status", UNKNOWN], 4, &unknown);
     fleet.fails(&["drain", "nobody"], 4, "error: no such node: nobody");
     fleet.fails(&["readmit", "nobody"], 4, "error: no such node: nobody");
+    let left = fleet.given.longshore(&["drain", "nobody", "--json"]);
+    let problem: Value = serde_json::from_str(&left.stderr).expect("one line of JSON");
+    assert_eq!((left.code, &problem["kind"]), (Some(4), &"not_found".into()), "{left:?}");
+    assert_eq!((&problem["node"], left.stdout.as_str()), (&"nobody".into(), ""), "{left:?}");
     fleet.fails(&["delete", UNKNOWN, "--force"], 4, &format!("error: no such job: {UNKNOWN}"));
     let left =
         fleet.given.longshore(&["submit", "--task", "noop", "--items", "1", "--within", "1s"]);

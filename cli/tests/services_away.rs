@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use given::{Given, Left, finish};
 use longshore_test_servers::{Process, Rabbit, Redis, free_port, wait_until};
+use serde_json::Value;
 
 const JOB: &str = "01900000-0000-7000-8000-000000000000";
 
@@ -21,7 +22,7 @@ const JOB: &str = "01900000-0000-7000-8000-000000000000";
 const IN_TIME: Duration = Duration::from_secs(60);
 
 /// Every verb that uses Redis.
-const VERBS: [&[&str]; 16] = [
+const VERBS: [&[&str]; 17] = [
     &["status"],
     &["status", JOB],
     &["status", JOB, "--json"],
@@ -36,6 +37,7 @@ const VERBS: [&[&str]; 16] = [
     &["retry", JOB],
     &["nodes"],
     &["drain", "node"],
+    &["readmit", "node"],
     &["submit", "--task", "noop", "--items", "1"],
     &["bench", "single"],
 ];
@@ -109,8 +111,13 @@ fn is_calm(verb: &[&str], left: &Left) {
 fn names(verb: &[&str], left: &Left, service: &str, port: u16) {
     is_calm(verb, left);
     assert_eq!(left.code, Some(3), "{verb:?}: {left:?}");
-    let error = left.stderr.lines().last().unwrap_or_default();
-    assert!(error.starts_with("error: "), "{verb:?}: {left:?}");
+    let last = left.stderr.lines().last().unwrap_or_default();
+    let error = if verb.contains(&"--json") {
+        let problem: Value = serde_json::from_str(last).expect("JSON");
+        problem["detail"].as_str().expect("a text").to_owned()
+    } else {
+        last.strip_prefix("error: ").unwrap_or_else(|| panic!("{verb:?}: {left:?}")).to_owned()
+    };
     let place = format!("{service} at 127.0.0.1:{port}: ");
     assert!(error.contains(&place), "{verb:?}: {left:?}");
     let (_, message) = error.split_once(&place).expect("it was looked for");

@@ -1,4 +1,4 @@
-//! The client of an application: connects, submits jobs, finds and lists them.
+//! The client of an application: submits jobs, finds and lists them, lists and controls workers.
 //!
 //! Futures are boxed here and in the worker: in one piece they are so deep that applications would
 //! need a higher `recursion_limit`.
@@ -6,12 +6,13 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use longshore_protocol::JobId;
+use longshore_protocol::{JobId, NodeId};
 
 use crate::job::JobStatus;
-use crate::{Config, Document, Error, Job};
+use crate::{Config, Document, Error, Job, JobCursor, JobFilter, JobPage, Node};
 
-/// Submits and finds jobs. Cheap to clone; all clones share their connections.
+/// Submits and finds jobs, lists and controls workers. Cheap to clone; all clones share their
+/// connections.
 #[derive(Clone, Debug)]
 pub struct Client {
     inner: longshore_producer::Client,
@@ -72,8 +73,91 @@ impl Client {
 
     /// The jobs that have not ended, in order of submission, and up to `finished` of those that
     /// have, newest first.
-    pub async fn list(&self, finished: usize) -> Result<Vec<JobStatus>, Error> {
+    pub async fn recent(&self, finished: usize) -> Result<Vec<JobStatus>, Error> {
         let summaries = self.inner.jobs().recent(finished).await?;
         Ok(summaries.into_iter().map(JobStatus::from).collect())
+    }
+
+    /// The jobs that the filter shows, newest first, at most `limit` of them (1 to
+    /// [`MAX_PAGE`](crate::MAX_PAGE)). The next page begins at the cursor that came with this one.
+    ///
+    /// ```no_run
+    /// use longshore::{JobFilter, JobState};
+    ///
+    /// # async fn example(client: longshore::Client) -> Result<(), longshore::Error> {
+    /// let filter = JobFilter::new().state(JobState::Failed).label("team", "imaging");
+    /// let mut cursor = None;
+    /// loop {
+    ///     let page = client.list(&filter, cursor, 100).await?;
+    ///     for job in &page.jobs {
+    ///         println!("{}: {} of {} failed", job.id, job.failed, job.total);
+    ///     }
+    ///     cursor = page.next;
+    ///     if cursor.is_none() {
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn list(
+        &self,
+        filter: &JobFilter,
+        cursor: Option<JobCursor>,
+        limit: usize,
+    ) -> Result<JobPage, Error> {
+        let cursor = cursor.map(|cursor| cursor.inner);
+        Ok(self.inner.jobs().list(&filter.inner, cursor, limit).await?.into())
+    }
+
+    /// The workers, by id: those that send heartbeats, and those that stopped and were not declared
+    /// lost yet.
+    ///
+    /// ```no_run
+    /// # async fn example(client: longshore::Client) -> Result<(), longshore::Error> {
+    /// for node in client.nodes().await? {
+    ///     println!("{}: {} of {} slots busy", node.host, node.busy, node.slots);
+    ///     for task in &node.isolated {
+    ///         println!("  out of rotation for {}: {}", task.task, task.reason);
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn nodes(&self) -> Result<Vec<Node>, Error> {
+        let nodes = self.inner.nodes();
+        let (records, now) = (nodes.list().await?, nodes.now().await?);
+        Ok(records.into_iter().map(|record| Node::new(record, now)).collect())
+    }
+
+    /// Asks a worker to drain: it takes no new work, finishes or releases what it has, and stops.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if the worker is not listed.
+    ///
+    /// ```no_run
+    /// use longshore::ErrorKind;
+    ///
+    /// # async fn example(client: longshore::Client) -> Result<(), longshore::Error> {
+    /// for node in client.nodes().await?.iter().filter(|node| node.host == "rack7-3") {
+    ///     match client.drain(&node.id).await {
+    ///         // It has left meanwhile.
+    ///         Err(error) if error.kind() == ErrorKind::NotFound => {}
+    ///         outcome => outcome?,
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn drain(&self, node: &NodeId) -> Result<(), Error> {
+        Ok(self.inner.nodes().drain(node).await?)
+    }
+
+    /// Puts a worker back into rotation for all of its tasks, after a repair.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if the worker is not listed.
+    pub async fn readmit(&self, node: &NodeId) -> Result<(), Error> {
+        Ok(self.inner.nodes().readmit(node).await?)
     }
 }

@@ -296,6 +296,13 @@ impl Document {
         self
     }
 
+    /// What people call the job, in lists; need not be unique.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.inner.name = Some(name.into());
+        self
+    }
+
     /// A label to find the job by.
     #[must_use]
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {

@@ -32,6 +32,20 @@ impl Error {
         self.job
     }
 
+    /// The mistake in a document, if that is the reason: its place, what was found, and what is
+    /// allowed.
+    ///
+    /// ```
+    /// use longshore::{Document, Split};
+    ///
+    /// let document = Document::new("t", Split::range(0..3)).priority(10);
+    /// let error = document.check().expect_err("there is no priority 10");
+    /// assert_eq!(error.mistake().expect("it is in the document").place, "priority");
+    /// ```
+    pub fn mistake(&self) -> Option<&Invalid> {
+        self.source.downcast_ref()
+    }
+
     pub(crate) fn new(
         kind: ErrorKind,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -82,33 +96,18 @@ impl From<longshore_producer::ConnectError> for Error {
 
 impl From<longshore_producer::SubmitError> for Error {
     fn from(error: longshore_producer::SubmitError) -> Self {
-        use longshore_producer::SubmitError as E;
-        let job = match &error {
-            E::Rejected { job, .. }
-            | E::Conflict { job }
-            | E::NotPublished { job, .. }
-            | E::NotAccepted { job, .. }
-            | E::Unknown { job, .. } => Some(*job),
-            E::Invalid(_) | E::Storage(_) | E::Ledger(_) => None,
-        };
-        Self::new(error.kind(), error).about(job)
+        let (kind, job) = (error.kind(), error.job());
+        match error {
+            longshore_producer::SubmitError::Invalid(invalid) => invalid.into(),
+            error => Self::new(kind, error).about(job),
+        }
     }
 }
 
 impl From<longshore_producer::Error> for Error {
     fn from(error: longshore_producer::Error) -> Self {
-        use longshore_producer::Error as E;
-        let job = match &error {
-            E::NotFound(job)
-            | E::ResultsLost(job)
-            | E::Postponed { job, .. }
-            | E::Cancelled { job, .. }
-            | E::Refused { job, .. }
-            | E::Corrupt { job, .. }
-            | E::NoValue { job, .. } => Some(*job),
-            E::Ledger(_) | E::Storage(_) => None,
-        };
-        Self::new(error.kind(), error).about(job)
+        let (kind, job) = (error.kind(), error.job());
+        Self::new(kind, error).about(job)
     }
 }
 

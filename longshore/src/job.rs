@@ -1,5 +1,6 @@
 //! A job in the public API: its state, its progress, its results and errors, and its controls.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
@@ -28,7 +29,15 @@ pub struct JobStatus {
     pub task: String,
     /// The pool of workers that runs them.
     pub queue: String,
-    /// Subtasks in all.
+    /// The tenant that owns the job.
+    pub tenant: String,
+    /// What people call the job, if it has a name.
+    pub name: Option<String>,
+    /// The labels of the job.
+    pub labels: BTreeMap<String, String>,
+    /// 0 (last) to 9 (first).
+    pub priority: u8,
+    /// Subtasks in all: the sum of the seven numbers that follow.
     pub total: u64,
     /// Subtasks that have succeeded.
     pub done: u64,
@@ -38,6 +47,12 @@ pub struct JobStatus {
     pub cancelled: u64,
     /// Subtasks in chunks that workers hold.
     pub running: u64,
+    /// Subtasks in chunks that no worker has claimed.
+    pub queued: u64,
+    /// Subtasks that wait for their next attempt.
+    pub retrying: u64,
+    /// Subtasks that were not handed out yet.
+    pub waiting: u64,
     /// Attempts that have ended, whatever their outcome.
     pub attempts: u64,
     /// Why the job failed or was rejected.
@@ -195,11 +210,18 @@ impl From<JobSummary> for JobStatus {
             state: summary.state,
             task: summary.task,
             queue: summary.queue,
+            tenant: summary.tenant,
+            name: summary.name,
+            labels: summary.labels,
+            priority: summary.priority,
             total: counts.total,
             done: counts.done,
             failed: counts.failed,
             cancelled: counts.cancelled,
             running: counts.running,
+            queued: counts.queued,
+            retrying: counts.retrying,
+            waiting: counts.waiting,
             attempts: summary.attempts,
             error: summary.error,
             submitted_at: system_time(summary.submitted_at),
@@ -222,6 +244,6 @@ impl From<ErrorEntry> for SubtaskError {
     }
 }
 
-fn system_time(at: Timestamp) -> SystemTime {
+pub(crate) fn system_time(at: Timestamp) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(at.as_millis())
 }

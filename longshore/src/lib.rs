@@ -41,13 +41,15 @@ mod config;
 mod document;
 mod error;
 mod job;
+mod list;
 mod local;
+mod node;
 mod stream;
 mod telemetry;
 mod worker;
 
 pub use longshore_protocol::state::JobState;
-pub use longshore_protocol::{ErrorKind, JobId, NodeId};
+pub use longshore_protocol::{ErrorKind, Invalid, JobId, MAX_PAGE, NodeId, NodeState};
 pub use longshore_worker::{Context, TaskError, TaskResult, init};
 #[doc(no_inline)]
 pub use uuid::Uuid;
@@ -57,6 +59,8 @@ pub use config::Config;
 pub use document::{Axis, Document, Retry, Split};
 pub use error::Error;
 pub use job::{Job, JobStatus, SubtaskError, SubtaskResult};
+pub use list::{JobCursor, JobFilter, JobPage};
 pub use local::LocalCluster;
+pub use node::{DisabledTask, IsolatedTask, Node};
 pub use stream::{Progress, Results, SubtaskErrors};
 pub use worker::{Worker, WorkerBuilder};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use longshore_ledger::ControlError;
 use longshore_protocol::state::JobState;
-use longshore_protocol::{ErrorKind, Invalid, JobId, Timestamp};
+use longshore_protocol::{ErrorKind, Invalid, JobId, NodeId, Problem, Timestamp};
 
 /// Why a client could not connect.
 #[derive(Debug, thiserror::Error)]
@@ -76,12 +76,15 @@ pub enum SubmitError {
     },
 }
 
-/// Why a job could not be read or controlled.
+/// Why a job or a worker could not be read or controlled.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No such job, or the job has expired.
     #[error("no such job: {0}")]
     NotFound(JobId),
+    /// No such worker, or the worker has left.
+    #[error("no such node: {0}")]
+    NodeNotFound(NodeId),
     /// The document is published, but files or objects of its globs can't be reached, so that no
     /// scheduler can validate it yet.
     #[error("job {job} is not accepted yet: {reason}; it is tried again every few seconds")]
@@ -170,6 +173,18 @@ impl ConnectError {
 }
 
 impl SubmitError {
+    /// The job that the error is about; `None` if it has no id yet.
+    pub fn job(&self) -> Option<JobId> {
+        match self {
+            Self::Rejected { job, .. }
+            | Self::Conflict { job }
+            | Self::NotPublished { job, .. }
+            | Self::NotAccepted { job, .. }
+            | Self::Unknown { job, .. } => Some(*job),
+            Self::Invalid(_) | Self::Storage(_) | Self::Ledger(_) => None,
+        }
+    }
+
     /// The kind of failure, for programs: [`ErrorKind::BadInput`] of a document that no scheduler
     /// accepts, [`ErrorKind::Conflict`] where another job has the id, [`ErrorKind::NotYet`] of a
     /// job that is published and may still be accepted; otherwise the kind of what failed below.
@@ -205,7 +220,7 @@ impl Error {
     /// ```
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound(_) => ErrorKind::NotFound,
+            Self::NotFound(_) | Self::NodeNotFound(_) => ErrorKind::NotFound,
             Self::Postponed { .. } => ErrorKind::NotYet,
             Self::Cancelled { .. } => ErrorKind::IllegalState,
             Self::Refused { reason, .. } => reason.kind(),
@@ -220,11 +235,51 @@ impl Error {
         }
     }
 
+    /// The job that the error is about, if it is about one.
+    pub fn job(&self) -> Option<JobId> {
+        match self {
+            Self::NotFound(job)
+            | Self::ResultsLost(job)
+            | Self::Postponed { job, .. }
+            | Self::Cancelled { job, .. }
+            | Self::Refused { job, .. }
+            | Self::Corrupt { job, .. }
+            | Self::NoValue { job, .. } => Some(*job),
+            Self::NodeNotFound(_) | Self::Ledger(_) | Self::Storage(_) => None,
+        }
+    }
+
     pub(crate) fn from_control(job: JobId, error: ControlError) -> Self {
         match error {
             ControlError::NotFound => Self::NotFound(job),
             ControlError::Ledger(error) => Self::Ledger(error),
             reason => Self::Refused { job, reason },
         }
+    }
+}
+
+impl From<&ConnectError> for Problem {
+    fn from(error: &ConnectError) -> Self {
+        Self::new(error.kind(), error)
+    }
+}
+
+impl From<&SubmitError> for Problem {
+    fn from(error: &SubmitError) -> Self {
+        let problem = match error {
+            SubmitError::Invalid(invalid) => Self::from(invalid),
+            error => Self::new(error.kind(), error),
+        };
+        problem.about_job(error.job())
+    }
+}
+
+impl From<&Error> for Problem {
+    fn from(error: &Error) -> Self {
+        let node = match error {
+            Error::NodeNotFound(node) => Some(node.clone()),
+            _ => None,
+        };
+        Self { node, ..Self::new(error.kind(), error).about_job(error.job()) }
     }
 }

@@ -1,4 +1,4 @@
-//! The client library that applications embed: the types that submit, find and list jobs.
+//! The client library that applications embed: submits and lists jobs, lists and controls workers.
 //!
 //! ```no_run
 //! use futures_util::TryStreamExt;
@@ -33,6 +33,7 @@
 mod error;
 mod hints;
 mod job;
+mod nodes;
 mod results;
 mod submit;
 mod timers;
@@ -45,13 +46,14 @@ use longshore_broker::rabbit::{self, Rabbit};
 pub use longshore_ledger::Cancelled;
 use longshore_ledger::redis::{self, RedisLedger};
 use longshore_ledger::{Ledger, ListParams};
-pub use longshore_protocol::ErrorKind;
-use longshore_protocol::JobId;
 pub use longshore_protocol::document::JobDocument;
+pub use longshore_protocol::{ErrorKind, Problem};
 pub use longshore_protocol::{JobCursor, JobFilter, JobPage, JobSummary, MAX_PAGE};
+pub use longshore_protocol::{JobId, NodeId, NodeRecord};
 
 pub use error::{ConnectError, Error, NoValue, SubmitError};
 pub use job::Job;
+pub use nodes::Nodes;
 
 use hints::{Hints, JobHints};
 use submit::{Submission, Verdict};
@@ -257,6 +259,11 @@ impl Client {
     /// Finds, reads and controls jobs.
     pub fn jobs(&self) -> &Jobs {
         &self.jobs
+    }
+
+    /// Lists and controls the workers.
+    pub fn nodes(&self) -> Nodes {
+        Nodes::new(Arc::clone(self.jobs.ledger()))
     }
 
     /// The broker that the client publishes to.

@@ -1,5 +1,7 @@
 //! The client on the memory broker and ledger; the tests play the scheduler and the worker.
 
+mod nodes;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -395,4 +397,11 @@ async fn a_job_that_stays_lost_ends_the_wait_and_a_deleted_one_ends_it_at_once()
     deleted.delete().await.expect("it has ended");
     assert!(matches!(deleted.wait().await, Err(Error::NotFound(_))));
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn workers_are_listed_drained_and_readmitted() {
+    let stage = Stage::new();
+    assert_eq!(format!("{:?}", stage.client.nodes()), "Nodes(\"memory\")");
+    nodes::are_listed_drained_and_readmitted(stage.ledger).await;
 }

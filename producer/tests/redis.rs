@@ -1,5 +1,7 @@
 //! The client on a real Redis and the memory broker; the tests play the scheduler and the worker.
 
+mod nodes;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,4 +92,13 @@ async fn a_client_that_waits_for_its_job_gets_hints_and_does_not_poll() {
         }
     }
     panic!("it was asked each time: {asked:?}");
+}
+
+#[tokio::test]
+async fn workers_are_listed_drained_and_readmitted() {
+    let redis = Redis::start();
+    let config = Config::new(redis.url(), "nodes");
+    let ledger = RedisLedger::connect(config).unwrap_or_else(|e| panic!("{e}"));
+    ledger.load_functions().await.expect("loaded");
+    nodes::are_listed_drained_and_readmitted(Arc::new(ledger)).await;
 }

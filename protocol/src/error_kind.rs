@@ -1,13 +1,18 @@
-//! The kinds of failure that programs tell apart, the same for broker, ledger and client library.
+//! The kinds of failure that programs tell apart, the same for broker, ledger, clients and verbs.
 //!
 //! Errors keep their own types and texts; a kind is what a program decides by. Deliberately absent:
-//! texts, and what an operator can do about a kind, which differs between RabbitMQ and Redis.
+//! the texts of errors, and what an operator can do about a kind, which differs between RabbitMQ
+//! and Redis.
 
 use std::io;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 /// What kind of failure an error is. Programs decide by the kind; the text of an error is for
 /// people, and may change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// No server listens at the address, or the name has no address.
@@ -45,6 +50,10 @@ pub enum ErrorKind {
     Conflict,
     /// The state of a job does not allow what was asked.
     IllegalState,
+    /// A job that was waited for has ended without success.
+    JobFailed,
+    /// A check found something that is not in order.
+    CheckFailed,
     /// What was asked for does not exist yet; asking again later may help.
     NotYet,
     /// Data that existed was lost.
@@ -58,6 +67,36 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// The kind in words, as a fragment.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Unreachable => "service unreachable",
+            Self::Timeout => "no answer in time",
+            Self::Disconnected => "connection closed",
+            Self::LoginRefused => "login refused",
+            Self::Forbidden => "not allowed for this user",
+            Self::ReadOnly => "server is a replica",
+            Self::Full => "server is full",
+            Self::NotPersisting => "server can't save",
+            Self::TooFewReplicas => "too few replicas",
+            Self::Loading => "server is starting",
+            Self::TooManyConnections => "too many connections",
+            Self::ClusterDown => "part of the cluster is down",
+            Self::BadConfig => "bad setting",
+            Self::BadInput => "bad input",
+            Self::NotFound => "not found",
+            Self::Conflict => "name is taken",
+            Self::IllegalState => "state does not allow it",
+            Self::JobFailed => "job has not succeeded",
+            Self::CheckFailed => "check failed",
+            Self::NotYet => "not yet",
+            Self::Lost => "data was lost",
+            Self::Corrupt => "stored data can't be read",
+            Self::Bug => "bug",
+            Self::Other => "other failure",
+        }
+    }
+
     /// Whether a service answers and refuses this user, so that waiting does not help.
     pub fn is_refusal(self) -> bool {
         matches!(self, Self::LoginRefused | Self::Forbidden)

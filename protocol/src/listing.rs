@@ -122,12 +122,12 @@ impl<'de> Deserialize<'de> for JobCursor {
 }
 
 /// A part of a list of jobs.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobPage {
     /// The jobs, newest first. There may be fewer than were asked for, even none, although more
     /// follow: a page also ends when many jobs were looked at that the filter does not show.
     pub jobs: Vec<JobSummary>,
-    /// Where the next page begins; `None` at the end of the list.
+    /// Where the next page begins; `None` (null) at the end of the list.
     pub next: Option<JobCursor>,
 }
 

@@ -1,4 +1,6 @@
 //! The records that the ledger shows: jobs, counts, errors, recoveries, results, nodes, schedulers.
+//!
+//! What other programs read of them has its JSON here; see [`wire`](crate::wire).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -66,48 +68,62 @@ impl Counts {
         between + self.imbalance().unsigned_abs()
     }
 
+    /// Whether there is nothing to count.
+    pub fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+
     /// Subtasks that still have to end: neither done, failed nor cancelled.
     pub fn open(&self) -> u64 {
         self.waiting + self.queued + self.running + self.retrying
     }
 }
 
-/// A job as the ledger shows it: the contents of `HGETALL longshore:{J}`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// A job as the ledger shows it: the contents of `HGETALL longshore:{J}`. Its JSON is flat, with
+/// the words of that hash.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobSummary {
     /// The job's id.
     pub id: JobId,
     /// The job's state.
     pub state: JobState,
-    /// The task that its subtasks run.
+    /// The task that its subtasks run; empty for a rejected job, as are `queue` and `tenant`.
     pub task: String,
     /// The queue from which workers take its chunks.
     pub queue: String,
     /// The tenant that owns the job.
     pub tenant: String,
     /// What people call the job, if it has a name.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The labels of the job, by which lists can be filtered.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// 0 (last) to 9 (first).
     pub priority: u8,
     /// The subtasks.
+    #[serde(flatten)]
     pub counts: Counts,
-    /// The nodes of the reduce tree; all zero without a reduce. `cancelled` counts here too.
+    /// The nodes of the reduce tree; all zero, and absent from the JSON, without a reduce.
+    /// `cancelled` counts here too.
+    #[serde(default, skip_serializing_if = "Counts::is_empty")]
     pub reduce: Counts,
-    /// The next index that was never handed out in this generation.
+    /// The next index that was never handed out in this generation. Not in the JSON.
+    #[serde(skip)]
     pub cursor: u64,
-    /// The number of queued chunks.
+    /// The number of queued chunks. Not in the JSON.
+    #[serde(skip)]
     pub queued_chunks: u64,
-    /// The number of chunks that workers hold.
+    /// The number of chunks that workers hold. Not in the JSON.
+    #[serde(skip)]
     pub running_chunks: u64,
     /// How often the job was re-opened by `retry`.
     pub generation: u64,
     /// Attempts that ended, whatever their outcome.
     pub attempts: u64,
     /// Time that those attempts took, summed over slots.
+    #[serde(rename = "busy_ms", with = "millis")]
+    #[schemars(with = "u64")]
     pub busy: Duration,
     /// Subtasks that were queued again because their node was lost, or did not know that it held
     /// them.
@@ -127,9 +143,10 @@ pub struct JobSummary {
     pub fenced: u64,
     /// The names that its globs match and the job leaves out; empty for a job that was restored
     /// from the journal, which does not keep them.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "LeftOut::is_empty")]
     pub left_out: LeftOut,
-    /// When the next retry is due, if any waits.
+    /// When the next retry is due, if any waits. Not in the JSON.
+    #[serde(skip)]
     pub next_retry_at: Option<Timestamp>,
     /// When the ledger accepted the job.
     pub submitted_at: Timestamp,
@@ -145,6 +162,8 @@ pub struct JobSummary {
     /// Subtasks settled a second, a moving average.
     pub rate: f64,
     /// Estimated time to the end, while the job is in progress.
+    #[serde(default, rename = "eta_ms", with = "optional_millis")]
+    #[schemars(with = "Option<u64>")]
     pub eta: Option<Duration>,
     /// Why the job failed or was rejected.
     pub error: Option<String>,
@@ -211,8 +230,9 @@ impl LossKind {
     }
 }
 
-/// A record of how the ledger took back the chunks of a job that a node held.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A record of how the ledger took back the chunks of a job that a node held. Its JSON has the
+/// words of `longshore:{J}:recoveries`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Recovery {
     /// When the chunks were taken back.
     pub at: Timestamp,
@@ -221,6 +241,7 @@ pub struct Recovery {
     /// Why they were taken back.
     pub lost: LossKind,
     /// What the system said about the node's death, if its process was watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub how: Option<String>,
     /// The number of chunks that were queued again, parts of cut chunks included.
     pub chunks: u64,
@@ -230,10 +251,13 @@ pub struct Recovery {
     /// they held them.
     pub cut: u64,
     /// The subtasks that were given up, because they keep killing their nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub given_up: Vec<u64>,
     /// The number of `chunks` that no worker has claimed yet.
     pub waiting: u64,
     /// The time from `at` to the claim of the last of `chunks`.
+    #[serde(default, rename = "again_after_ms", with = "optional_millis")]
+    #[schemars(with = "Option<u64>")]
     pub again_after: Option<Duration>,
 }
 
@@ -310,6 +334,14 @@ pub struct Isolation {
     pub done: u64,
     /// How often the worker was taken out of rotation in a row.
     pub times: u32,
+}
+
+impl Isolation {
+    /// Why the worker is out of rotation, as a fragment for people.
+    pub fn evidence(&self) -> String {
+        let Self { cleared, done, .. } = self;
+        format!("{cleared} subtasks that failed on it succeeded elsewhere, {done} succeeded on it")
+    }
 }
 
 /// What a worker reports about itself with each heartbeat.
@@ -393,11 +425,11 @@ impl NodeInfo {
 #[serde(default)]
 pub struct LivenessTerms {
     /// The time from one heartbeat to the next; `None` if not reported.
-    #[serde(rename = "heartbeat_ms", with = "millis")]
+    #[serde(rename = "heartbeat_ms", with = "optional_millis")]
     #[schemars(with = "Option<u64>")]
     pub heartbeat: Option<Duration>,
     /// The time without a heartbeat after which the worker counts as dead; `None` if not reported.
-    #[serde(rename = "dead_after_ms", with = "millis")]
+    #[serde(rename = "dead_after_ms", with = "optional_millis")]
     #[schemars(with = "Option<u64>")]
     pub dead_after: Option<Duration>,
     /// The worker's exclusive tasks, which it stops before `dead_after` has passed without a
@@ -406,18 +438,40 @@ pub struct LivenessTerms {
     pub exclusive: Vec<String>,
 }
 
-/// Durations as whole milliseconds.
+/// A duration as whole milliseconds.
 mod millis {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     pub(super) fn serialize<S: Serializer>(
+        duration: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
+        Ok(Duration::from_millis(u64::deserialize(deserializer)?))
+    }
+}
+
+/// A duration as whole milliseconds, or null.
+mod optional_millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
         duration: &Option<Duration>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        duration.map(millis).serialize(serializer)
+        match duration {
+            Some(duration) => super::millis::serialize(duration, serializer),
+            None => serializer.serialize_none(),
+        }
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(

@@ -1,11 +1,9 @@
-//! The JSON that `--json` prints: jobs, recoveries, nodes, and the answers to commands.
+//! The JSON that `--json` prints: jobs, nodes, problems, the answers to commands; and hints.
 //!
-//! Each type here or marked so has its JSON Schema in `docs/views.schema.json`. A job and a
-//! recovery are flat and use the words of the ledger's keys; durations are milliseconds in fields
-//! that end in `_ms`. Deliberately absent: the layout for people, which is the CLI's.
-
-use std::collections::BTreeMap;
-use std::time::Duration;
+//! `docs/views.schema.json` has the JSON Schema of all of them. Here are the types that exist for
+//! that JSON alone; the others are where they are used ([`JobSummary`], [`Problem`], [`Hint`], …).
+//! A job and a recovery are flat and use the words of the ledger's keys; durations are milliseconds
+//! in fields that end in `_ms`. Deliberately absent: the layout for people, which is the CLI's.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,206 +11,20 @@ use serde_json::value::RawValue;
 
 use crate::state::JobState;
 use crate::{
-    Audit, Counts, ErrorEntry, Finding, Isolation, JobCursor, JobId, JobPage, JobSummary, LeftOut,
-    LossKind, NodeId, NodeInfo, NodeRecord, NodeState, Reason, Recovery, Timestamp,
+    Audit, ErrorEntry, Finding, Hint, Isolation, JobId, JobPage, JobSummary, NodeId, NodeInfo,
+    NodeRecord, NodeState, Problem, Reason, Recovery, Timestamp,
 };
-
-/// A job: flat, with the words of `HGETALL longshore:{J}`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct JobView {
-    /// The job's id.
-    pub id: JobId,
-    /// The job's state.
-    pub state: JobState,
-    /// The task that its subtasks run; empty for a rejected job, as are `queue` and `tenant`.
-    pub task: String,
-    /// The queue from which workers take its chunks.
-    pub queue: String,
-    /// The tenant that owns the job.
-    pub tenant: String,
-    /// What people call the job; absent without a name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// The labels of the job; absent without any.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
-    /// 0 (last) to 9 (first).
-    pub priority: u8,
-    /// All subtasks: the sum of the next seven numbers.
-    pub total: u64,
-    /// Subtasks that succeeded.
-    pub done: u64,
-    /// Subtasks that failed for good.
-    pub failed: u64,
-    /// Subtasks that were given up because the job ended before they did.
-    pub cancelled: u64,
-    /// Subtasks in a chunk that a worker holds.
-    pub running: u64,
-    /// Subtasks in an open chunk that no worker has claimed.
-    pub queued: u64,
-    /// Subtasks that failed or were deferred, and wait for their next attempt.
-    pub retrying: u64,
-    /// Subtasks that were not handed out yet.
-    pub waiting: u64,
-    /// The nodes of the reduce tree; absent without a reduce.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reduce: Option<Counts>,
-    /// How often the job was re-opened by `retry`.
-    pub generation: u64,
-    /// Attempts that ended, whatever their outcome.
-    pub attempts: u64,
-    /// Subtasks that were queued again by recoveries.
-    pub lost: u64,
-    /// How often chunks were taken back from a node.
-    pub recoveries: u64,
-    /// The number of recoveries from a node that died.
-    pub crashes: u64,
-    /// The number of recoveries from a node that lives and did not know that it held the chunks.
-    pub orphaned: u64,
-    /// Chunks that were queued again by recoveries.
-    pub reissued: u64,
-    /// Chunks that a second node ran speculatively because the first took too long.
-    pub speculative_chunks: u64,
-    /// Commits that were refused because their token did not hold the chunk any more.
-    pub fenced: u64,
-    /// Time that the attempts took, summed over slots.
-    pub busy_ms: u64,
-    /// When the ledger accepted the job.
-    pub submitted_at: Timestamp,
-    /// When the first chunk was claimed.
-    pub started_at: Option<Timestamp>,
-    /// When the job ended.
-    pub finished_at: Option<Timestamp>,
-    /// When the job is failed if it has not ended.
-    pub deadline_at: Option<Timestamp>,
-    /// When the ended job was restored from the journal: its results and errors are gone.
-    pub restored_at: Option<Timestamp>,
-    /// Subtasks settled a second, a moving average.
-    pub rate: f64,
-    /// Estimated time to the end, while the job is in progress.
-    pub eta_ms: Option<u64>,
-    /// Why the job failed or was rejected.
-    pub error: Option<String>,
-    /// The error of the newest failed attempt, whether it is retried or not.
-    pub last_error: Option<String>,
-    /// The names that its globs match and the job leaves out; absent if there are none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub left_out: Option<LeftOut>,
-}
-
-impl From<&JobSummary> for JobView {
-    fn from(job: &JobSummary) -> Self {
-        Self {
-            id: job.id,
-            state: job.state,
-            task: job.task.clone(),
-            queue: job.queue.clone(),
-            tenant: job.tenant.clone(),
-            name: job.name.clone(),
-            labels: job.labels.clone(),
-            priority: job.priority,
-            total: job.counts.total,
-            done: job.counts.done,
-            failed: job.counts.failed,
-            cancelled: job.counts.cancelled,
-            running: job.counts.running,
-            queued: job.counts.queued,
-            retrying: job.counts.retrying,
-            waiting: job.counts.waiting,
-            reduce: (job.reduce.total > 0).then_some(job.reduce),
-            generation: job.generation,
-            attempts: job.attempts,
-            lost: job.lost,
-            recoveries: job.recoveries,
-            crashes: job.crashes,
-            orphaned: job.orphaned,
-            reissued: job.reissued,
-            speculative_chunks: job.speculative_chunks,
-            fenced: job.fenced,
-            busy_ms: millis(job.busy),
-            submitted_at: job.submitted_at,
-            started_at: job.started_at,
-            finished_at: job.finished_at,
-            deadline_at: job.deadline_at,
-            restored_at: job.restored_at,
-            rate: job.rate,
-            eta_ms: job.eta.map(millis),
-            error: job.error.clone(),
-            last_error: job.last_error.clone(),
-            left_out: Some(job.left_out.clone()).filter(|left_out| !left_out.is_empty()),
-        }
-    }
-}
-
-/// A page of jobs: what `list` shows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct JobList {
-    /// The jobs, newest first.
-    pub jobs: Vec<JobView>,
-    /// The cursor of the next page; null at the end of the list.
-    pub next: Option<JobCursor>,
-}
-
-impl From<&JobPage> for JobList {
-    fn from(page: &JobPage) -> Self {
-        Self { jobs: page.jobs.iter().map(JobView::from).collect(), next: page.next }
-    }
-}
 
 /// A job with its recoveries and the reasons why it waits: what `status` shows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobDetails {
     /// The job.
     #[serde(flatten)]
-    pub job: JobView,
+    pub job: JobSummary,
     /// The newest recoveries, newest first.
-    pub recovered: Vec<RecoveryView>,
+    pub recovered: Vec<Recovery>,
     /// Why subtasks of the job wait.
     pub reasons: Vec<Reason>,
-}
-
-/// A record of how chunks were taken back from a node: the words of `longshore:{J}:recoveries`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct RecoveryView {
-    /// When the chunks were taken back.
-    pub at: Timestamp,
-    /// The node.
-    pub node: NodeId,
-    /// Why they were taken back.
-    pub lost: LossKind,
-    /// What the system said about the node's death, if its process was watched.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub how: Option<String>,
-    /// The number of chunks that were queued again, parts of cut chunks included.
-    pub chunks: u64,
-    /// The number of subtasks in these chunks.
-    pub subtasks: u64,
-    /// The number of chunks that were cut into smaller ones.
-    pub cut: u64,
-    /// The subtasks that were given up; absent if there are none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub given_up: Vec<u64>,
-    /// The number of `chunks` that no worker has claimed yet.
-    pub waiting: u64,
-    /// The time from `at` to the claim of the last of `chunks`.
-    pub again_after_ms: Option<u64>,
-}
-
-impl From<&Recovery> for RecoveryView {
-    fn from(recovery: &Recovery) -> Self {
-        Self {
-            at: recovery.at,
-            node: recovery.node.clone(),
-            lost: recovery.lost,
-            how: recovery.how.clone(),
-            chunks: recovery.chunks,
-            subtasks: recovery.subtasks,
-            cut: recovery.cut,
-            given_up: recovery.given_up.clone(),
-            waiting: recovery.waiting,
-            again_after_ms: recovery.again_after.map(millis),
-        }
-    }
 }
 
 /// A worker: what it reported, the time of its last heartbeat, and where it is out of rotation.
@@ -327,15 +139,18 @@ impl NodeAnswer {
     }
 }
 
-/// Any of the values that `--json` prints: the type of the schema in `docs/views.schema.json`.
+/// Any of the values that `--json` prints, and any hint: the type of the schema in
+/// `docs/views.schema.json`.
 #[derive(JsonSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "only its schema is used")]
 pub(crate) enum AnyView {
     /// `status`.
     JobDetails(JobDetails),
-    /// `submit --wait`, `watch`; a list of them: `list`.
-    Job(JobView),
+    /// `status JOB --watch`; a list of them: `status`.
+    Job(JobSummary),
+    /// `list`.
+    JobPage(JobPage),
     /// A list of them: `nodes`.
     Node(NodeView),
     /// `errors`, one on each line.
@@ -348,9 +163,8 @@ pub(crate) enum AnyView {
     JobAnswer(JobAnswer),
     /// `drain`, `readmit`.
     NodeAnswer(NodeAnswer),
-}
-
-/// Whole milliseconds.
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    /// Any command that fails, on standard error.
+    Problem(Problem),
+    /// Sent on the channel `<ns>:events` of Redis.
+    Hint(Hint),
 }

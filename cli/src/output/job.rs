@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use longshore_ledger::{CANCEL_KEPT, Cancelled};
 use longshore_protocol::state::JobState;
-use longshore_protocol::wire::{JobAnswer, JobDetails, JobList, JobView, RecoveryView};
+use longshore_protocol::wire::{JobAnswer, JobDetails};
 use longshore_protocol::{Audit, Counts, ErrorEntry, JobId, JobPage, JobSummary, Reason, Recovery};
 
 use super::table::table;
@@ -19,9 +19,8 @@ pub(crate) fn summary(
     reasons: &[Reason],
 ) -> Result<(), Failure> {
     if output.is_json() {
-        let recovered = recoveries.iter().map(RecoveryView::from).collect();
-        let reasons = reasons.to_vec();
-        return output.json(&JobDetails { job: JobView::from(job), recovered, reasons });
+        let (recovered, reasons) = (recoveries.to_vec(), reasons.to_vec());
+        return output.json(&JobDetails { job: job.clone(), recovered, reasons });
     }
     let mut facts = vec![("job", job.id.to_string()), ("state", job.state.as_str().to_owned())];
     if !job.state.was_accepted() {
@@ -108,7 +107,7 @@ pub(crate) fn seconds(duration: Duration) -> String {
 /// Prints a row for each job.
 pub(crate) fn list(output: &mut Output, jobs: &[JobSummary]) -> Result<(), Failure> {
     if output.is_json() {
-        return output.json(&jobs.iter().map(JobView::from).collect::<Vec<_>>());
+        return output.json(&jobs);
     }
     let is_named = jobs.iter().any(|job| job.name.is_some());
     let mut header =
@@ -138,7 +137,7 @@ pub(crate) fn list(output: &mut Output, jobs: &[JobSummary]) -> Result<(), Failu
 
 /// Prints a page of a list, as a table or as JSON with the cursor of the next page.
 pub(crate) fn page(output: &mut Output, page: &JobPage) -> Result<(), Failure> {
-    if output.is_json() { output.json(&JobList::from(page)) } else { list(output, &page.jobs) }
+    if output.is_json() { output.json(page) } else { list(output, &page.jobs) }
 }
 
 /// The text of a rejected job, which has nothing but its error.
@@ -149,7 +148,7 @@ fn or_dash(word: &str) -> String {
 /// Prints a line about a job that has progressed or ended.
 pub(crate) fn line(output: &mut Output, job: &JobSummary, from: &str) -> Result<(), Failure> {
     if output.is_json() {
-        return output.json(&JobView::from(job));
+        return output.json(job);
     }
     if !job.state.was_accepted() {
         let error = job.error.as_deref().unwrap_or_default();

@@ -127,22 +127,27 @@ pub(crate) fn grouped(value: u64) -> String {
 fn closed(error: &std::io::Error) -> Failure {
     match error.kind() {
         ErrorKind::BrokenPipe => Failure::Closed,
-        _ => Failure::Other(format!("standard output: {error}")),
+        _ => Failure::other(format_args!("standard output: {error}")),
     }
 }
 
 /// Prints a message to standard error.
 pub(crate) fn talk(line: impl std::fmt::Display) {
-    // Without standard error there is nowhere to report this.
-    let _ = std::io::stderr().write_all(visible(&format!("{line}\n"), Escape::Rust).as_bytes());
+    write_error(&format!("{line}\n"), Escape::Rust);
 }
 
-/// Prints why the command failed.
-pub(crate) fn error(failure: &Failure) {
-    match failure {
-        Failure::Closed | Failure::Interrupted | Failure::WorkerExited(_) => {}
-        failure => talk(format_args!("error: {failure}")),
+/// Prints why the command failed, as text or as a line of JSON.
+pub(crate) fn error(failure: &Failure, is_json: bool) {
+    let Some(problem) = failure.problem() else { return };
+    match is_json.then(|| serde_json::to_string(problem)) {
+        Some(Ok(json)) => write_error(&format!("{json}\n"), Escape::Json),
+        Some(Err(_)) | None => talk(format_args!("error: {problem}")),
     }
+}
+
+fn write_error(line: &str, escape: Escape) {
+    // Without standard error there is nowhere to report this.
+    let _ = std::io::stderr().write_all(visible(line, escape).as_bytes());
 }
 
 /// Whether standard error is a terminal.

@@ -1,7 +1,7 @@
 //! Prints the list of workers, as a table or as JSON.
 
 use longshore_protocol::wire::NodeView;
-use longshore_protocol::{DisabledTask, Isolation, NodeRecord, NodeState, Timestamp};
+use longshore_protocol::{DisabledTask, NodeRecord, NodeState, Timestamp};
 
 use super::Output;
 use super::job::seconds;
@@ -44,14 +44,14 @@ pub(crate) fn list(
         for DisabledTask { task, reason, .. } in &node.info.disabled {
             output.line(format_args!("{} does not run task `{task}`: {reason}", node.info.id))?;
         }
-        for Isolation { task, cleared, done, until, .. } in &node.isolated {
-            let again = match until.since(now) {
+        for isolation in &node.isolated {
+            let again = match isolation.until.since(now) {
                 wait if wait.is_zero() => "it is tried again now and then".to_owned(),
                 wait => format!("it is tried again in {}", seconds(wait)),
             };
+            let (id, task, evidence) = (&node.info.id, &isolation.task, isolation.evidence());
             output.line(format_args!(
-                "{} is out of rotation for task `{task}`: {cleared} subtasks that failed on it succeeded elsewhere, {done} succeeded on it; {again}",
-                node.info.id
+                "{id} is out of rotation for task `{task}`: {evidence}; {again}"
             ))?;
         }
     }

@@ -75,7 +75,7 @@ pub(crate) async fn outcome(
 /// The failure of a job that did not succeed.
 pub(crate) fn failed(summary: &JobSummary) -> Failure {
     let reason = summary.error.as_deref().map_or_else(String::new, |error| format!(": {error}"));
-    Failure::JobFailed(format!("the job {}{reason}", ended(summary.state)))
+    Failure::job_failed(Some(summary.id), format_args!("the job {}{reason}", ended(summary.state)))
 }
 
 fn ended(state: JobState) -> &'static str {

@@ -27,6 +27,6 @@ impl Audit {
             return Ok(());
         }
         output.flush()?;
-        Err(Failure::Unwell(format!("the counts of job {} are not in order", audit.job)))
+        Err(Failure::unwell(format_args!("the counts of job {} are not in order", audit.job)))
     }
 }

@@ -97,7 +97,10 @@ impl Tally {
         let Self { ended, failed } = self;
         match failed {
             0 => Ok(()),
-            _ => Err(Failure::JobFailed(format!("{failed} of {ended} jobs have not succeeded"))),
+            _ => Err(Failure::job_failed(
+                None,
+                format_args!("{failed} of {ended} jobs have not succeeded"),
+            )),
         }
     }
 }
@@ -187,7 +190,7 @@ impl Source {
                 *number += 1;
                 if !line.trim_ascii().is_empty() {
                     let name = format!("line {number}");
-                    let parsed = JobDocument::parse(&line).map_err(Failure::usage);
+                    let parsed = JobDocument::parse(&line).map_err(Failure::from);
                     return Ok(Some((name, parsed)));
                 }
             },

@@ -107,11 +107,9 @@ fn verdict(found: &[Finding]) -> Result<(), Failure> {
     };
     match wrong.first() {
         None => Ok(()),
-        Some(_) if wrong.iter().any(is_service) => {
-            Err(Failure::Unreachable("a service can't be used".into()))
-        }
+        Some(_) if wrong.iter().any(is_service) => Err(Failure::unusable_service()),
         Some(_) => {
-            Err(Failure::Unwell(format!("{} of {} checks failed", wrong.len(), found.len())))
+            Err(Failure::unwell(format_args!("{} of {} checks failed", wrong.len(), found.len())))
         }
     }
 }

@@ -1,7 +1,6 @@
 //! `longshore drain`: asks a worker to finish its running subtasks and stop; does not wait for it.
 
 use clap::Args;
-use longshore_ledger::Ledger;
 use longshore_protocol::NodeId;
 use longshore_protocol::wire::NodeAnswer;
 
@@ -25,9 +24,7 @@ impl Drain {
         output: &mut Output,
     ) -> Result<(), Failure> {
         let node = NodeId::new(self.node);
-        if !services::ledger(settings)?.drain(&node).await? {
-            return Err(Failure::NotFound(format!("no such node: {node}")));
-        }
+        services::nodes(settings)?.drain(&node).await?;
         if output.is_json() {
             output.json(&NodeAnswer::draining(node))
         } else {

@@ -1,7 +1,6 @@
 //! `longshore nodes`: lists the workers of the fleet, as the ledger knows them.
 
 use clap::Args;
-use longshore_ledger::Ledger;
 
 use crate::failure::Failure;
 use crate::output::{Output, node};
@@ -18,8 +17,7 @@ impl Nodes {
         settings: &Settings,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        let ledger = services::ledger(settings)?;
-        let nodes = ledger.nodes().await?;
-        node::list(output, &nodes, ledger.now().await?)
+        let nodes = services::nodes(settings)?;
+        node::list(output, &nodes.list().await?, nodes.now().await?)
     }
 }

@@ -1,7 +1,6 @@
 //! `longshore readmit`: ends all isolations of a worker, so that all its tasks get work again.
 
 use clap::Args;
-use longshore_ledger::{IsolateParams, Ledger};
 use longshore_protocol::NodeId;
 use longshore_protocol::wire::NodeAnswer;
 
@@ -29,10 +28,7 @@ impl Readmit {
         output: &mut Output,
     ) -> Result<(), Failure> {
         let node = NodeId::new(self.node);
-        let params = IsolateParams::new(node.clone(), []);
-        if !services::ledger(settings)?.isolate(&params).await? {
-            return Err(Failure::NotFound(format!("no such node: {node}")));
-        }
+        services::nodes(settings)?.readmit(&node).await?;
         if output.is_json() {
             output.json(&NodeAnswer::in_rotation(node))
         } else {

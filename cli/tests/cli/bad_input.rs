@@ -5,6 +5,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use serde_json::Value;
+
 use crate::given::Given;
 
 #[track_caller]
@@ -399,4 +401,31 @@ fn invalid_addresses() {
         "error: amqp_url: Invalid AMQP scheme: http; expected \
          amqp://user:password@host:5672/vhost, or amqps://…\n"
     );
+}
+
+#[test]
+fn with_json_a_mistake_is_an_object_with_kind_and_place() {
+    let given = Given::nothing().file("job.json", r#"{"task": "noop"}"#);
+    let text = given.longshore(&["run", "job.json"]);
+    let left = given.longshore(&["run", "job.json", "--json"]);
+    assert_eq!((left.code, left.stdout.as_str()), (Some(2), ""), "{left:?}");
+    let problem: Value = serde_json::from_str(&left.stderr).expect("one line of JSON");
+    assert_eq!(problem["kind"], "bad_input");
+    let detail = problem["detail"].as_str().expect("a text");
+    assert_eq!(text.stderr, format!("error: {detail}\n"));
+    let [place, found, allowed] =
+        ["place", "found", "allowed"].map(|name| problem["errors"][0][name].as_str());
+    let [place, found, allowed] = [place, found, allowed].map(|it| it.expect("a text"));
+    assert_eq!(detail, format!("job.json: {place}: {found}; {allowed}"));
+    assert_eq!(place, "split");
+
+    let run = ["run", "--task", "noop", "--items", "1", "--json", "--slots", "0"];
+    let left = Given::nothing().longshore(&run);
+    let problem: Value = serde_json::from_str(&left.stderr).expect("one line of JSON");
+    assert_eq!((left.code, &problem["kind"]), (Some(2), &"bad_config".into()), "{left:?}");
+    assert_eq!(problem["errors"][0]["place"], "slots");
+
+    let left = given.longshore(&["results", JOB, "--redis-url", NOWHERE, "--json"]);
+    let problem: Value = serde_json::from_str(&left.stderr).expect("one line of JSON");
+    assert_eq!((left.code, &problem["kind"]), (Some(3), &"unreachable".into()), "{left:?}");
 }

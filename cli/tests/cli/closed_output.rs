@@ -12,6 +12,8 @@ fn ends(line: &str, code: i32, stdout: &str, stderr: &str) {
 }
 
 const CLOSED: &str = "error: standard output is closed\n";
+const CLOSED_JSON: &str =
+    "{\"kind\":\"other\",\"title\":\"other failure\",\"detail\":\"standard output is closed\"}\n";
 
 #[test]
 fn output_that_can_not_be_written_is_an_error() {
@@ -25,8 +27,9 @@ fn output_that_can_not_be_written_is_an_error() {
         "run --task sum --items [1,2]",
         "run --task sum --items [1,2] --json",
     ] {
-        ends(&format!("\"$0\" {arguments} >&-"), 1, "", CLOSED);
-        ends(&format!("\"$0\" {arguments} >&- <&-"), 1, "", CLOSED);
+        let closed = if arguments.ends_with("--json") { CLOSED_JSON } else { CLOSED };
+        ends(&format!("\"$0\" {arguments} >&-"), 1, "", closed);
+        ends(&format!("\"$0\" {arguments} >&- <&-"), 1, "", closed);
         // Without standard error, only the exit code is left.
         ends(&format!("\"$0\" {arguments} >&- 2>&-"), 1, "", "");
     }

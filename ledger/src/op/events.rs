@@ -1,10 +1,11 @@
 //! The hints that the ledger sends when something changes, and the topics that select them.
+//!
+//! Deliberately absent: the JSON of hints (see [`Hint`]).
 
 use std::sync::Arc;
 
 use longshore_protocol::state::JobState;
-use longshore_protocol::{JobId, JobSummary, NodeId, ResultsPage, SchedulerId};
-use serde::{Deserialize, Serialize};
+use longshore_protocol::{Hint, JobId, JobSummary, NodeId, ResultsPage, SchedulerId};
 
 /// Selects the hints that a subscriber receives. A subscriber may receive more than its topic
 /// names.
@@ -28,10 +29,8 @@ pub struct Ended {
     pub results: Option<ResultsPage>,
 }
 
-/// A hint that something changed. In Redis it is JSON on the channel `<ns>:events` and on the
-/// channels of the topics, e.g. `{"event":"room","job":"…"}`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "lowercase")]
+/// A hint that something changed: a [`Hint`], or what processes of Longshore learn beside those.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A job was admitted, re-opened, resumed, paused or ended, or went on to its next level.
     Job {
@@ -46,7 +45,7 @@ pub enum Event {
         /// The job.
         job: JobId,
     },
-    /// A worker joined, began to drain, or left.
+    /// A worker joined, began to drain, was lost, left, or has other tasks than before.
     Node {
         /// The worker.
         node: NodeId,
@@ -58,8 +57,18 @@ pub enum Event {
     },
     /// A job ended, with its outcome. Sent in place of [`Event::Job`] by ledgers that have the
     /// outcome at hand.
-    #[serde(skip)]
     Ended(Arc<Ended>),
     /// Hints may have been missed.
     Gap,
+}
+
+impl From<Hint> for Event {
+    fn from(hint: Hint) -> Self {
+        match hint {
+            Hint::Job { job, state } => Self::Job { job, state },
+            Hint::Room { job } => Self::Room { job },
+            Hint::Node { node } => Self::Node { node },
+            Hint::Scheduler { scheduler } => Self::Scheduler { scheduler },
+        }
+    }
 }

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use longshore_protocol::{Backoff, JobId};
+use longshore_protocol::{Backoff, Hint, JobId};
 use redis::aio::ConnectionLike;
 use redis::{PushInfo, PushKind, Value};
 use serde::Deserialize;
@@ -94,15 +94,15 @@ impl Drop for RedisEvents {
     }
 }
 
-/// A hint as it is sent.
+/// A message of a channel.
 #[derive(Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
-enum Hint {
+enum Message {
     /// A job ended: the fields of its hash and, if they are few, its results as the function
     /// `results` answers.
     Ended { job: JobId, fields: Vec<Text>, results: Option<Vec<Text>> },
     #[serde(untagged)]
-    Other(Event),
+    Hint(Hint),
 }
 
 /// A value that Redis would answer as text.
@@ -124,10 +124,10 @@ impl Text {
 
 pub(super) fn read(message: &[u8]) -> Result<Event, Error> {
     const OPERATION: &str = "events";
-    let hint = serde_json::from_slice(message).map_err(|e| corrupt(OPERATION, e.to_string()))?;
-    Ok(match hint {
-        Hint::Other(event) => event,
-        Hint::Ended { job, fields, results } => {
+    let message = serde_json::from_slice(message);
+    Ok(match message.map_err(|e| corrupt(OPERATION, e.to_string()))? {
+        Message::Hint(hint) => hint.into(),
+        Message::Ended { job, fields, results } => {
             let reply = |items: Vec<Text>| {
                 let items = items.into_iter().map(Text::into_value).collect();
                 Reply::list(OPERATION, Value::Array(items))

@@ -6,7 +6,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use longshore_protocol::{NodeId, NodeInfo, NodeRecord, SchedulerId, SchedulerRecord, Timestamp};
+use longshore_protocol::{
+    Hint, NodeId, NodeInfo, NodeRecord, SchedulerId, SchedulerRecord, Timestamp,
+};
 use redis::{Cmd, cmd};
 
 use super::call::Call;
@@ -17,7 +19,7 @@ use super::reply::{Reply, corrupt, word};
 use super::summary::Fields;
 use super::{RedisLedger, millis};
 use crate::{
-    Beat, BeatParams, Error, Event, IsolateParams, NodeSnapshot, RecordCrashParams,
+    Beat, BeatParams, Error, IsolateParams, NodeSnapshot, RecordCrashParams,
     RegisterSchedulerParams, Stop, StopReason, Topic,
 };
 
@@ -369,10 +371,10 @@ impl RedisLedger {
     /// The commands that announce a change of a worker on the channels of these topics and on the
     /// channel of all hints.
     pub(super) fn announcements(&self, node: &NodeId, topics: &[Topic]) -> Result<Vec<Cmd>, Error> {
-        self.hints(&Event::Node { node: node.clone() }, topics)
+        self.hints(&Hint::Node { node: node.clone() }, topics)
     }
 
-    fn hints(&self, hint: &Event, topics: &[Topic]) -> Result<Vec<Cmd>, Error> {
+    fn hints(&self, hint: &Hint, topics: &[Topic]) -> Result<Vec<Cmd>, Error> {
         let keys = self.keys();
         let hint = serde_json::to_string(hint).map_err(|e| corrupt("events", e.to_string()))?;
         let own = topics.iter().map(|topic| keys.events_for(*topic));
@@ -449,7 +451,7 @@ impl RedisLedger {
         let leave = zrem(self.keys().schedulers(), scheduler.as_str());
         let mut leave = vec![delete, leave];
         // The other schedulers register anew, and learn which schedulers are left.
-        let gone = Event::Scheduler { scheduler: scheduler.clone() };
+        let gone = Hint::Scheduler { scheduler: scheduler.clone() };
         leave.extend(self.hints(&gone, &[Topic::Schedulers])?);
         self.call_all("deregister_scheduler", &leave).await.map(drop)
     }

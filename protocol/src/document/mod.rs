@@ -18,7 +18,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::JobId;
@@ -321,7 +322,7 @@ pub(crate) fn range_len(start: i64, end: i64, step: i64) -> u128 {
 }
 
 /// A mistake in a document: its place, what was found, and what is allowed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize, JsonSchema)]
 #[error("{place}: {found}; {allowed}")]
 pub struct Invalid {
     /// A path like `split.axes.lr[2]`; `document` for the whole.

@@ -9,3 +9,4 @@ mod plans;
 mod random;
 mod schemas;
 mod states;
+mod views;

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use longshore_protocol::document::{chunk_schema, job_schema, journal_schema, views_schema};
 use longshore_protocol::state::JobState;
 use longshore_protocol::wire::JobAnswer;
-use longshore_protocol::{ChunkId, ChunkMessage, Epoch, JobDocument, JobId};
+use longshore_protocol::{
+    ChunkId, ChunkMessage, Epoch, ErrorKind, Finding, Hint, JobDocument, JobId, NodeId, Problem,
+    SchedulerId, Severity,
+};
 use serde_json::{Value, json};
 
 use crate::bad_documents::table;
@@ -74,6 +77,65 @@ fn the_schema_of_the_views_accepts_a_job_and_an_answer_and_no_other_object() {
     for wrong in [json!({}), json!({"id": 7}), json!({"id": id, "state": "asleep"}), json!([])] {
         assert!(!schema.is_valid(&wrong), "{wrong}");
     }
+}
+
+#[test]
+fn the_schema_of_the_views_accepts_problems_findings_and_hints() {
+    let schema = validator(&views_schema());
+    let job = JobId::from_uuid(uuid::Uuid::from_u128(7));
+    let invalid = JobDocument::parse(b"{}").expect_err("it has no task");
+    let problem = Problem::from(&invalid).about_job(Some(job));
+    let value = serde_json::to_value(&problem).expect("a problem is JSON");
+    assert_eq!((&value["kind"], &value["title"]), (&json!("bad_input"), &json!("bad input")));
+    assert_eq!(value["errors"][0]["place"], json!(invalid.place));
+    assert_eq!(serde_json::from_value::<Problem>(value.clone()).expect("it reads back"), problem);
+    assert!(schema.is_valid(&value), "{value}");
+    let plain = Problem::new(ErrorKind::NotFound, "no such job");
+    let plain = serde_json::to_value(plain).expect("a problem is JSON");
+    let expected = json!({"kind": "not_found", "title": "not found", "detail": "no such job"});
+    assert_eq!(plain, expected);
+    assert!(schema.is_valid(&plain), "{plain}");
+
+    let (severity, check) = (Severity::Ok, "clock".to_owned());
+    let finding = Finding { severity, check, found: "0.0s off".into(), remedy: String::new() };
+    let finding = serde_json::to_value([finding]).expect("a finding is JSON");
+    assert!(schema.is_valid(&finding[0]), "{finding}");
+
+    for wrong in [
+        json!({"kind": "not_found", "title": "not found"}),
+        json!({"kind": "evil", "title": "", "detail": ""}),
+        json!({"event": "gap"}),
+        json!({"event": "room"}),
+        json!({"event": "job", "job": job}),
+    ] {
+        assert!(!schema.is_valid(&wrong), "{wrong}");
+    }
+}
+
+#[test]
+fn the_hints_in_docs_are_those_of_the_types() {
+    let docs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/redis.md");
+    let page = std::fs::read_to_string(docs).expect("the page can be read");
+    let (_, table) = page.split_once("| hint | when |\n").expect("it has a table of hints");
+    let rows = table.lines().skip(1).take_while(|line| line.starts_with("| `"));
+    let schema = validator(&views_schema());
+    let job = JobId::from_uuid(uuid::Uuid::from_u128(7));
+    let written = rows.map(|row| {
+        let text = row.split('`').nth(1).expect("a row begins with a hint");
+        // The letters of the table: a job, a state (or a scheduler), a node.
+        let text = text.replace(":J", &format!(":\"{job}\""));
+        let text = text.replace(":S}", ":\"queued\"}").replace(":N}", ":\"n\"}");
+        let value: Value = serde_json::from_str(&text).expect("a hint is JSON");
+        assert!(schema.is_valid(&value), "{value}");
+        serde_json::from_value::<Hint>(value).expect("a hint")
+    });
+    let expected = [
+        Hint::Job { job, state: JobState::Queued },
+        Hint::Room { job },
+        Hint::Node { node: NodeId::new("n") },
+        Hint::Scheduler { scheduler: SchedulerId::new("queued") },
+    ];
+    assert_eq!(written.collect::<Vec<_>>(), expected);
 }
 
 #[test]

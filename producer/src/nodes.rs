@@ -1,0 +1,76 @@
+//! The workers of the fleet, as a client sees and controls them.
+//!
+//! Deliberately absent: what schedulers alone decide, which is when a worker is lost and when it is
+//! taken out of rotation.
+
+use std::sync::Arc;
+
+use longshore_ledger::{IsolateParams, Ledger};
+use longshore_protocol::{NodeId, NodeRecord, Timestamp};
+
+use crate::Error;
+
+/// Lists and controls the workers of the fleet. Needs the ledger alone. Cheap to clone; all clones
+/// share their connections.
+///
+/// ```no_run
+/// # async fn example(client: longshore_producer::Client) -> Result<(), longshore_producer::Error> {
+/// let nodes = client.nodes();
+/// for node in nodes.list().await? {
+///     if node.info.labels.get("rack").is_some_and(|rack| rack == "7") {
+///         nodes.drain(&node.info.id).await?;
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Nodes {
+    ledger: Arc<dyn Ledger>,
+}
+
+impl std::fmt::Debug for Nodes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Nodes").field(&self.ledger.describe()).finish()
+    }
+}
+
+impl Nodes {
+    /// The workers of this ledger.
+    pub fn new(ledger: Arc<dyn Ledger>) -> Self {
+        Self { ledger }
+    }
+
+    /// All workers that are listed, by id: those that send heartbeats, and those that stopped and
+    /// that no scheduler has declared lost yet.
+    pub async fn list(&self) -> Result<Vec<NodeRecord>, Error> {
+        Ok(self.ledger.nodes().await?)
+    }
+
+    /// The time of the ledger's clock, by which heartbeats and isolations are dated.
+    pub async fn now(&self) -> Result<Timestamp, Error> {
+        Ok(self.ledger.now().await?)
+    }
+
+    /// Asks a worker to drain: it learns so with its next heartbeat, takes no new chunks, finishes
+    /// or releases those that it holds, and stops. Draining can't be revoked.
+    ///
+    /// # Errors
+    /// [`Error::NodeNotFound`] if the worker is not listed.
+    pub async fn drain(&self, node: &NodeId) -> Result<(), Error> {
+        found(node, self.ledger.drain(node).await?)
+    }
+
+    /// Puts a worker back into rotation for all of its tasks. Schedulers take it out again if
+    /// subtasks go on failing there that succeed elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::NodeNotFound`] if the worker is not listed.
+    pub async fn readmit(&self, node: &NodeId) -> Result<(), Error> {
+        found(node, self.ledger.isolate(&IsolateParams::new(node.clone(), [])).await?)
+    }
+}
+
+fn found(node: &NodeId, is_listed: bool) -> Result<(), Error> {
+    if is_listed { Ok(()) } else { Err(Error::NodeNotFound(node.clone())) }
+}
