@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use longshore_protocol::state::{ChunkState, JobEvent, JobState};
 use longshore_protocol::{
-    ChunkId, ChunkMessage, Counts, Death, Digest, Epoch, JobId, JobSummary, LeftOut, NodeId,
-    ReduceTree, Timestamp, Token,
+    ChunkId, ChunkMessage, Counts, Death, Digest, Epoch, JobId, JobSummary, NodeId, ReduceTree,
+    Timestamp, Token,
 };
 
 use super::bitmap::Bitmap;
@@ -202,24 +202,14 @@ impl Job {
     /// The record of a job that was rejected.
     pub(super) fn reject(job: JobId, error: &str, now: Timestamp) -> Self {
         let nothing = Admission {
-            job,
             digest: Digest::new(""),
             document: String::new(),
-            manifest: None,
-            total: 0,
             task: String::new(),
             queue: String::new(),
             tenant: String::new(),
-            name: None,
-            labels: BTreeMap::new(),
             priority: 0,
-            fan_in: None,
-            max_parallel: None,
-            stop_after_failures: None,
-            deadline: None,
             keep_for: KEEP_REJECTED,
-            left_out: LeftOut::default(),
-            open: None,
+            ..Admission::plain(job, 0)
         };
         Self {
             state: JobState::Rejected,
