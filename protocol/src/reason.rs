@@ -40,6 +40,23 @@ pub enum ReasonCode {
     Stalled,
 }
 
+impl ReasonCode {
+    /// Whether the job waits for a person to act, or for a service to come back. Otherwise its turn
+    /// comes by itself.
+    pub const fn needs_action(self) -> bool {
+        match self {
+            Self::MaxParallel | Self::Backoff | Self::SlotsBusy | Self::FairShare => false,
+            Self::NoScheduler
+            | Self::NoWorkerForQueue
+            | Self::NoWorkerForTask
+            | Self::SuspectIsolated
+            | Self::BrokerBlocked
+            | Self::Paused
+            | Self::Stalled => true,
+        }
+    }
+}
+
 /// What blocks jobs, as the scheduler that owns their queue publishes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blocked {

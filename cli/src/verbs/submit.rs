@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use futures_util::{TryStreamExt, pin_mut};
 use longshore_producer::Job;
-use longshore_protocol::{JobSummary, Reason};
+use longshore_protocol::JobSummary;
 
 use crate::document::{JobArguments, tell_left_out};
 use crate::failure::Failure;
@@ -51,7 +51,7 @@ impl Submit {
             let job = client.submit_within(&document, self.within).await?;
             tell_left_out(&job, &document, "").await;
             if !self.wait {
-                for Reason { text, .. } in job.reasons().await.unwrap_or_default() {
+                for text in needed_actions(&job).await.unwrap_or_default() {
                     talk(format_args!("the job waits: {text}"));
                 }
                 return job::id(output, job.id());
@@ -81,15 +81,22 @@ pub(crate) async fn watch(job: &Job) -> Result<JobSummary, Failure> {
     }
 }
 
-/// Reports why no subtask of the job can run, each time that the reasons change. Never ends.
+/// Why the job waits for a person to act.
+async fn needed_actions(job: &Job) -> Result<Vec<String>, longshore_producer::Error> {
+    let reasons = job.reasons().await?;
+    let reasons = reasons.into_iter().filter(|reason| reason.code.needs_action());
+    Ok(reasons.map(|reason| reason.text).collect())
+}
+
+/// Reports why the job waits for a person to act, each time that the reasons change. Never ends.
 async fn explain(job: &Job, bar: &Bar) {
     let mut told = Vec::new();
     loop {
         tokio::time::sleep(EXPLAIN_EVERY).await;
         // The task that waits for the end reports a ledger that does not answer.
-        let Ok(reasons) = job.reasons().await else { continue };
+        let Ok(reasons) = needed_actions(job).await else { continue };
         if reasons != told {
-            for Reason { text, .. } in &reasons {
+            for text in &reasons {
                 bar.talk(format_args!("the job waits: {text}"));
             }
             if reasons.is_empty() {
