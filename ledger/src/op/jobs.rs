@@ -53,8 +53,8 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// A job of `noop` subtasks with the defaults of a document, kept for an hour: a base for others,
-    /// and a job for tests.
+    /// A job of `noop` subtasks with the defaults of a document, kept for an hour: a base for other
+    /// jobs, and a job for tests.
     pub fn plain(job: JobId, total: u64) -> Self {
         Self {
             job,
