@@ -409,3 +409,35 @@ impl Progress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use longshore_ledger::Admission;
+    use longshore_protocol::{Blocked, Counts, ReasonCode, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn what_was_published_yields_to_what_the_job_itself_says() {
+        let id = JobId::from_uuid(uuid::Uuid::from_u128(7));
+        let job = |state, waiting, running_chunks| JobSummary {
+            running_chunks,
+            counts: Counts { waiting, ..Counts::new(10) },
+            state,
+            ..Admission::plain(id, 10).accepted(Timestamp::default())
+        };
+        let says = |job: &JobSummary, reason| {
+            let since = Timestamp::from_millis(5);
+            Reason::blocked(job, Blocked { reason, since }).map(|it| (it.code, it.subtasks))
+        };
+        use ReasonCode::{FairShare, MaxParallel, Paused, SlotsBusy};
+        let running = job(JobState::Running, 4, 1);
+        assert_eq!(says(&running, SlotsBusy), Some((SlotsBusy, Some(4))));
+        assert_eq!(says(&job(JobState::Queued, 10, 0), SlotsBusy), Some((FairShare, Some(10))));
+        assert_eq!(says(&job(JobState::Running, 0, 1), SlotsBusy), None, "nothing waits");
+        assert_eq!(says(&running, Paused), None, "it was resumed since");
+        let paused = job(JobState::Paused, 4, 0);
+        assert_eq!(says(&paused, MaxParallel), None, "it was paused since");
+        assert_eq!(says(&paused, Paused), Some((Paused, Some(4))));
+    }
+}

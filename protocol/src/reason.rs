@@ -143,6 +143,10 @@ impl Reason {
     /// same workers can run. `None` if nothing of the job waits, or if the job itself says more
     /// than what was published.
     pub fn blocked(job: &JobSummary, blocked: Blocked) -> Option<Self> {
+        if job.state.is_paused() != (blocked.reason == ReasonCode::Paused) {
+            // It was paused, or resumed, since.
+            return None;
+        }
         let has_open = job.queued_chunks + job.running_chunks > 0;
         let code = match blocked.reason {
             ReasonCode::SlotsBusy if !has_open => ReasonCode::FairShare,
