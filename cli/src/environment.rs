@@ -14,12 +14,13 @@ pub(crate) type Environment = BTreeMap<String, String>;
 const PREFIX: &str = "LONGSHORE_";
 
 /// The settings that a variable can give: all but the tasks.
-const VARIABLES: [&str; 12] = [
+const VARIABLES: [&str; 13] = [
     "ACK_AFTER",
     "AMQP_URL",
     "DEAD_AFTER",
     "GRACE",
     "HEARTBEAT",
+    "HTTP_BEHIND_PROXY",
     "HTTP_LISTEN",
     "LABELS",
     "NAMESPACE",

@@ -77,6 +77,11 @@ impl Failure {
         Self::new(Exit::Failed, Problem::new(ErrorKind::JobFailed, text).about_job(job))
     }
 
+    /// Something that was named and does not exist.
+    pub(crate) fn not_found(text: impl fmt::Display) -> Self {
+        Self::new(Exit::NotFound, Problem::new(ErrorKind::NotFound, text))
+    }
+
     /// A check that found a problem, which was printed.
     pub(crate) fn unwell(text: impl fmt::Display) -> Self {
         Self::new(Exit::Failed, Problem::new(ErrorKind::CheckFailed, text))

@@ -8,6 +8,7 @@ mod document;
 mod embedded;
 mod environment;
 mod failure;
+mod http;
 mod interrupt;
 mod logging;
 mod memory;
@@ -64,7 +65,7 @@ fn main() -> ExitCode {
         // How much of a wrong command line was understood is unknown, so this is always text.
         Err(error) => error.exit(),
     };
-    if matches!(command.verb, Verb::Scheduler(_) | Verb::Worker(_) | Verb::Dev(_)) {
+    if matches!(command.verb, Verb::Scheduler(_) | Verb::Worker(_) | Verb::Api(_) | Verb::Dev(_)) {
         memory::limit_retained_memory();
     }
     logging::start(command.verb.default_log(), command.log_format);

@@ -1,6 +1,7 @@
-//! Serves metrics over HTTP: `GET /metrics` in the format of Prometheus, and `GET /healthz`.
+//! Records the metrics of this process, and serves those of a worker over HTTP.
 //!
-//! `/healthz` checks that the process answers. Other requests are refused.
+//! `GET /metrics` answers in the text format of Prometheus, `GET /healthz` checks that the process
+//! answers. Other requests are refused.
 //!
 //! Each connection serves one request; length, duration and number of connections are bounded.
 //!
@@ -35,6 +36,17 @@ type Answer = (&'static str, &'static str, &'static str, String);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
+/// Starts to record the metrics of this process, which `describe` registers. Must be called within
+/// a tokio runtime.
+pub(crate) fn record(describe: impl FnOnce()) -> Result<PrometheusHandle, Failure> {
+    let metrics = PrometheusBuilder::new()
+        .install_recorder()
+        .map_err(|error| Failure::other(format_args!("http_listen: {error}")))?;
+    describe();
+    tokio::spawn(keep_up(metrics.clone()));
+    Ok(metrics)
+}
+
 /// Starts to serve at `address`, if there is one; `describe` registers the metrics. Must be called
 /// within a tokio runtime.
 pub(crate) fn serve(address: Option<SocketAddr>, describe: fn()) -> Result<(), Failure> {
@@ -44,12 +56,8 @@ pub(crate) fn serve(address: Option<SocketAddr>, describe: fn()) -> Result<(), F
     let listener = std::net::TcpListener::bind(address).map_err(wrong)?;
     listener.set_nonblocking(true).map_err(wrong)?;
     let listener = TcpListener::from_std(listener).map_err(wrong)?;
-    let metrics = PrometheusBuilder::new()
-        .install_recorder()
-        .map_err(|error| Failure::other(format_args!("http_listen: {error}")))?;
-    describe();
+    let metrics = record(describe)?;
     info!(%address, "serving metrics");
-    tokio::spawn(keep_up(metrics.clone()));
     tokio::spawn(accept(listener, metrics));
     Ok(())
 }

@@ -74,6 +74,14 @@ impl Services {
         Ok(self.broker.ready().await?)
     }
 
+    /// Waits until a service refuses the login, which may be never. Logs as [`Self::ready`] does.
+    pub(crate) async fn refused(&self) -> Failure {
+        match self.ready().await {
+            Err(failure) => failure,
+            Ok(()) => std::future::pending().await,
+        }
+    }
+
     /// Closes the connection to RabbitMQ; Redis needs no close.
     pub(crate) async fn close(&self) {
         self.broker.close(CLOSE_WITHIN).await;

@@ -85,6 +85,7 @@ pub(crate) struct Settings {
     pub(crate) work_queues: WorkQueueKind,
     pub(crate) dead_after: Duration,
     pub(crate) http_listen: Option<SocketAddr>,
+    pub(crate) http_behind_proxy: bool,
     pub(crate) slots: Option<u32>,
     pub(crate) queues: Vec<String>,
     pub(crate) labels: BTreeMap<String, String>,
@@ -111,6 +112,7 @@ struct Layer {
     dead_after: Option<Duration>,
     #[serde(default, deserialize_with = "address")]
     http_listen: Option<SocketAddr>,
+    http_behind_proxy: Option<bool>,
     slots: Option<u32>,
     queues: Option<Vec<String>>,
     labels: Option<BTreeMap<String, String>>,
@@ -174,6 +176,7 @@ impl Layer {
             work_queues: self.work_queues.or(below.work_queues),
             dead_after: self.dead_after.or(below.dead_after),
             http_listen: self.http_listen.or(below.http_listen),
+            http_behind_proxy: self.http_behind_proxy.or(below.http_behind_proxy),
             slots: self.slots.or(below.slots),
             queues: self.queues.or(below.queues),
             labels: self.labels.or(below.labels),
@@ -194,6 +197,7 @@ impl Layer {
             work_queues: self.work_queues.expect(BUILT_IN),
             dead_after: self.dead_after.unwrap_or_else(|| dead_after(heartbeat)),
             http_listen: self.http_listen,
+            http_behind_proxy: self.http_behind_proxy.expect(BUILT_IN),
             slots: self.slots,
             queues: trimmed(self.queues.expect(BUILT_IN)),
             labels: self.labels.expect(BUILT_IN),
@@ -326,6 +330,13 @@ fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Layer, 
         let parsed = address_from(&text);
         parsed.map_err(|error| Failure::usage(format!("LONGSHORE_HTTP_LISTEN: {error}")))
     };
+    let flag = |text: String| match text.trim() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => {
+            Err(Failure::usage(format!("LONGSHORE_HTTP_BEHIND_PROXY: `{text}`; use true or false")))
+        }
+    };
     let kind = |text: String| {
         kind_from(&text).map_err(|error| Failure::usage(format!("LONGSHORE_WORK_QUEUES: {error}")))
     };
@@ -336,6 +347,7 @@ fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Layer, 
         work_queues: variable("LONGSHORE_WORK_QUEUES").map(kind).transpose()?,
         dead_after: duration("LONGSHORE_DEAD_AFTER")?,
         http_listen: variable("LONGSHORE_HTTP_LISTEN").map(listen).transpose()?,
+        http_behind_proxy: variable("LONGSHORE_HTTP_BEHIND_PROXY").map(flag).transpose()?,
         slots: variable("LONGSHORE_SLOTS").map(slots).transpose()?,
         queues: variable("LONGSHORE_QUEUES").map(|text| list(&text)),
         labels: variable("LONGSHORE_LABELS")
@@ -497,8 +509,8 @@ mod tests {
             "\n  slot = 4",
             &[],
             "FILE:2:3: unknown field `slot`, expected one of `amqp_url`, `redis_url`, `namespace`, \
-             `work_queues`, `dead_after`, `http_listen`, `slots`, `queues`, `labels`, `heartbeat`, \
-             `ack_after`, `grace`, `task`",
+             `work_queues`, `dead_after`, `http_listen`, `http_behind_proxy`, `slots`, `queues`, \
+             `labels`, `heartbeat`, `ack_after`, `grace`, `task`",
         );
         refused("slots = 0", &[], "slots: 0; use 1 to 4096");
         refused("queues = []", &[], "queues: a name is missing; name at least one queue");
@@ -531,6 +543,11 @@ mod tests {
             "",
             &[("LONGSHORE_WORK_QUEUES", "x")],
             "LONGSHORE_WORK_QUEUES: unknown kind `x`; use classic or quorum",
+        );
+        refused(
+            "",
+            &[("LONGSHORE_HTTP_BEHIND_PROXY", "yes")],
+            "LONGSHORE_HTTP_BEHIND_PROXY: `yes`; use true or false",
         );
         refused(
             "",

@@ -13,6 +13,7 @@ macro_rules! cases {
     };
 }
 
+mod access;
 mod admission;
 mod cancelling;
 mod claiming;
@@ -68,6 +69,7 @@ const FILES: &[&[Case]] = &[
     restoring::CASES,
     reading::CASES,
     fleet::CASES,
+    access::CASES,
 ];
 
 /// Runs all cases, each on a ledger of its own, and panics with the names of those that failed.

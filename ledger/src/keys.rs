@@ -217,6 +217,16 @@ impl Keys {
         self.name("journal")
     }
 
+    /// Hash: id of an API token -> the token and the digest of its secret, JSON.
+    pub fn api_tokens(&self) -> String {
+        self.name("api:tokens")
+    }
+
+    /// Sorted set: entry of the audit trail, JSON -> when it was recorded, ms.
+    pub fn actions(&self) -> String {
+        self.name("api:actions")
+    }
+
     /// Channel (pub/sub): all hints.
     pub fn events(&self) -> String {
         self.name("events")
@@ -296,6 +306,8 @@ mod tests {
         assert_eq!(keys.scheduler(&SchedulerId::new("box-1")), "ls:scheduler:box-1");
         assert_eq!(keys.blocked("gpu"), "ls:queue:gpu:blocked");
         assert_eq!(keys.journal(), "ls:journal");
+        assert_eq!(keys.api_tokens(), "ls:api:tokens");
+        assert_eq!(keys.actions(), "ls:api:actions");
         assert_eq!(keys.events(), "ls:events");
     }
 }

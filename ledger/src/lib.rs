@@ -40,16 +40,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use longshore_protocol::state::{IllegalTransition, JobState};
 use longshore_protocol::{
-    Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, ErrorKind, Finding, JobId, JobPage,
-    JobSummary, JournalPosition, NodeId, NodeRecord, Recovery, ResultsPage, SchedulerId,
-    SchedulerRecord, Stall, Timestamp,
+    Action, Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, ErrorKind, Finding, JobId, JobPage,
+    JobSummary, JournalPosition, KeptApiToken, NodeId, NodeRecord, Recovery, ResultsPage,
+    SchedulerId, SchedulerRecord, Stall, Timestamp,
 };
 
 pub use op::{
-    Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, BlockedParams, Claim, ClaimParams,
-    Commit, CommitParams, Committed, DeclareLostParams, Ended, ErrorsParams, Event, Grant, Held,
-    Holder, IsolateParams, ListParams, LossCause, LossEvidence, LossVerdict, LostNode,
-    NodeSnapshot, OpenParams, PriorState, Process, ProcessConnections, RecordCrashParams,
+    ActionsParams, Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, BlockedParams,
+    Claim, ClaimParams, Commit, CommitParams, Committed, DeclareLostParams, Ended, ErrorsParams,
+    Event, Grant, Held, Holder, IsolateParams, ListParams, LossCause, LossEvidence, LossVerdict,
+    LostNode, NodeSnapshot, OpenParams, PriorState, Process, ProcessConnections, RecordCrashParams,
     RegisterSchedulerParams, ReleaseParams, Released, ReportBlockedParams, ReportStallParams,
     RestoreParams, Restored, ResultsParams, RetryParams, RevokeParams, Revoked, SpeculationRequest,
     SpeculativeChunk, Stop, StopReason, StoredDocument, Sweep, SweepParams, Topic,
@@ -491,6 +491,24 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Removes a scheduler that leaves, or that another scheduler found dead.
     async fn deregister_scheduler(&self, scheduler: &SchedulerId) -> Result<(), Error>;
+
+    // The HTTP API
+
+    /// Keeps an API token; `false`, and nothing changes, if [`op::MAX_API_TOKENS`] others are kept.
+    async fn add_api_token(&self, token: &KeptApiToken) -> Result<bool, Error>;
+
+    /// All API tokens, by id, those that have expired included.
+    async fn api_tokens(&self) -> Result<Vec<KeptApiToken>, Error>;
+
+    /// Removes an API token; `false` if there is none with this id.
+    async fn remove_api_token(&self, id: &str) -> Result<bool, Error>;
+
+    /// Adds an entry to the audit trail, with the time of the ledger's clock. An entry with the
+    /// same id and content is added once. The newest [`op::MAX_ACTIONS`] are kept.
+    async fn record_action(&self, action: &Action) -> Result<(), Error>;
+
+    /// A page of the audit trail, newest first.
+    async fn actions(&self, params: &ActionsParams) -> Result<Vec<Action>, Error>;
 
     // The ledger itself
 

@@ -6,6 +6,7 @@
 //! it holds the lock. An ended job expires when the first operation after its time runs.
 //! Deliberately absent: persistence.
 
+mod access;
 mod audit;
 mod bitmap;
 mod chunks;
@@ -26,9 +27,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobPage, JobSummary,
-    JournalPosition, NodeId, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord,
-    Severity, Stall, Timestamp,
+    Action, Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobPage, JobSummary,
+    JournalPosition, KeptApiToken, NodeId, NodeRecord, Recovery, ResultsPage, SchedulerId,
+    SchedulerRecord, Severity, Stall, Timestamp,
 };
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
@@ -38,13 +39,13 @@ use self::job::Job;
 use self::store::Store;
 use crate::op::MAX_INDICES;
 use crate::{
-    Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, BlockedParams, Cancelled, Claim,
-    ClaimParams, CommitParams, Committed, ConnectionWatch, ControlError, DeclareLostParams, Error,
-    ErrorsParams, Event, Events, Holder, IsolateParams, Ledger, ListParams, LossVerdict,
-    NodeSnapshot, OpenParams, Process, ProcessConnections, RecordCrashParams,
-    RegisterSchedulerParams, ReleaseParams, Released, ReportBlockedParams, ReportStallParams,
-    RestoreParams, Restored, ResultsParams, RetryParams, RevokeParams, Revoked, SpeculationRequest,
-    SpeculativeChunk, StoredDocument, Sweep, SweepParams, Topic,
+    ActionsParams, Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, BlockedParams,
+    Cancelled, Claim, ClaimParams, CommitParams, Committed, ConnectionWatch, ControlError,
+    DeclareLostParams, Error, ErrorsParams, Event, Events, Holder, IsolateParams, Ledger,
+    ListParams, LossVerdict, NodeSnapshot, OpenParams, Process, ProcessConnections,
+    RecordCrashParams, RegisterSchedulerParams, ReleaseParams, Released, ReportBlockedParams,
+    ReportStallParams, RestoreParams, Restored, ResultsParams, RetryParams, RevokeParams, Revoked,
+    SpeculationRequest, SpeculativeChunk, StoredDocument, Sweep, SweepParams, Topic,
 };
 
 /// The number of hints that a slow subscriber may be behind before it receives a gap instead.
@@ -460,6 +461,27 @@ impl Ledger for MemoryLedger {
     async fn deregister_scheduler(&self, scheduler: &SchedulerId) -> Result<(), Error> {
         self.run(|store, _, events| store.deregister_scheduler(scheduler, events));
         Ok(())
+    }
+
+    async fn add_api_token(&self, token: &KeptApiToken) -> Result<bool, Error> {
+        Ok(self.run(|store, _, _| store.access.add(token)))
+    }
+
+    async fn api_tokens(&self) -> Result<Vec<KeptApiToken>, Error> {
+        Ok(self.run(|store, _, _| store.access.tokens()))
+    }
+
+    async fn remove_api_token(&self, id: &str) -> Result<bool, Error> {
+        Ok(self.run(|store, _, _| store.access.remove(id)))
+    }
+
+    async fn record_action(&self, action: &Action) -> Result<(), Error> {
+        self.run(|store, now, _| store.access.record(action, now));
+        Ok(())
+    }
+
+    async fn actions(&self, params: &ActionsParams) -> Result<Vec<Action>, Error> {
+        Ok(self.run(|store, _, _| store.access.actions(params)))
     }
 
     async fn events(&self, topic: Topic) -> Result<Box<dyn Events>, Error> {

@@ -10,19 +10,19 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobPage, JobSummary,
-    JournalPosition, NodeId, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord,
-    Stall, Timestamp,
+    Action, Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobPage, JobSummary,
+    JournalPosition, KeptApiToken, NodeId, NodeRecord, Recovery, ResultsPage, SchedulerId,
+    SchedulerRecord, Stall, Timestamp,
 };
 
 use crate::{
-    Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, BlockedParams, Cancelled, Claim,
-    ClaimParams, CommitParams, Committed, ConnectionWatch, ControlError, DeclareLostParams, Error,
-    ErrorsParams, Events, Holder, IsolateParams, Ledger, ListParams, LossVerdict, NodeSnapshot,
-    OpenParams, RecordCrashParams, RegisterSchedulerParams, ReleaseParams, Released,
-    ReportBlockedParams, ReportStallParams, RestoreParams, Restored, ResultsParams, RetryParams,
-    RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk, StoredDocument, Sweep,
-    SweepParams, Topic,
+    ActionsParams, Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, BlockedParams,
+    Cancelled, Claim, ClaimParams, CommitParams, Committed, ConnectionWatch, ControlError,
+    DeclareLostParams, Error, ErrorsParams, Events, Holder, IsolateParams, Ledger, ListParams,
+    LossVerdict, NodeSnapshot, OpenParams, RecordCrashParams, RegisterSchedulerParams,
+    ReleaseParams, Released, ReportBlockedParams, ReportStallParams, RestoreParams, Restored,
+    ResultsParams, RetryParams, RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk,
+    StoredDocument, Sweep, SweepParams, Topic,
 };
 
 /// Decides what becomes of each operation. All methods but [`Self::ledger`] pass the operation on
@@ -222,5 +222,10 @@ operations! {
         -> Result<Vec<SchedulerRecord>, Error>;
     Schedulers: fn schedulers() -> Result<Vec<SchedulerRecord>, Error>;
     DeregisterScheduler: fn deregister_scheduler(scheduler: &SchedulerId) -> Result<(), Error>;
+    AddApiToken: fn add_api_token(token: &KeptApiToken) -> Result<bool, Error>;
+    ApiTokens: fn api_tokens() -> Result<Vec<KeptApiToken>, Error>;
+    RemoveApiToken: fn remove_api_token(id: &str) -> Result<bool, Error>;
+    RecordAction: fn record_action(action: &Action) -> Result<(), Error>;
+    Actions: fn actions(params: &ActionsParams) -> Result<Vec<Action>, Error>;
     Now: fn now() -> Result<Timestamp, Error>;
 }

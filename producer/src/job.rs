@@ -1,5 +1,6 @@
 //! One job, as a client sees it: waits for its end, reads what is known of it, and controls it.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -160,18 +161,43 @@ impl Job {
         })
     }
 
+    /// [`Self::results`] of these indices alone.
+    pub fn results_in(
+        &self,
+        indices: Range<u64>,
+    ) -> impl Stream<Item = Result<(u64, Box<RawValue>), Error>> + Send + 'static {
+        let job = self.clone();
+        let found = async move {
+            let summary = job.summary().await?;
+            job.check_results(&summary).await?;
+            let Range { start, end } = indices;
+            let end = end.min(summary.counts.total);
+            Ok(results::stream(Arc::clone(job.jobs.ledger()), job.id, start..end, None))
+        };
+        futures_util::stream::once(found).flat_map(|found| match found {
+            Ok(results) => results.left_stream(),
+            Err(error) => futures_util::stream::iter([Err(error)]).right_stream(),
+        })
+    }
+
     /// The results of a job with this summary, of which the first page may have been read.
     async fn results_of(
         &self,
         summary: &JobSummary,
         first: Option<ResultsPage>,
     ) -> Result<impl Stream<Item = Result<(u64, Box<RawValue>), Error>> + Send + use<>, Error> {
+        self.check_results(summary).await?;
+        let ledger = Arc::clone(self.jobs.ledger());
+        Ok(results::stream(ledger, self.id, 0..summary.counts.total, first))
+    }
+
+    /// Fails if the job had results that were lost.
+    async fn check_results(&self, summary: &JobSummary) -> Result<(), Error> {
         let had_some = summary.restored_at.is_some() && summary.counts.done > 0;
         if had_some && self.document().await?.results != Results::Discard {
             return Err(Error::ResultsLost(self.id));
         }
-        let ledger = Arc::clone(self.jobs.ledger());
-        Ok(results::stream(ledger, self.id, 0..summary.counts.total, first))
+        Ok(())
     }
 
     /// The reduced value of a job that has succeeded.

@@ -220,6 +220,16 @@ impl Client {
         document: &JobDocument,
         within: Duration,
     ) -> Result<Job, SubmitError> {
+        Ok(self.submit_or_find(document, within).await?.0)
+    }
+
+    /// [`Self::submit_within`], and whether the job is new: `false` if the same document with the
+    /// same id was accepted before.
+    pub async fn submit_or_find(
+        &self,
+        document: &JobDocument,
+        within: Duration,
+    ) -> Result<(Job, bool), SubmitError> {
         let submission = Submission::new(document)?;
         let mut hints = self.jobs.hints(submission.job);
         let (broker, ledger) = (self.broker.as_ref(), self.jobs.ledger().as_ref());
@@ -231,7 +241,9 @@ impl Client {
             None => None,
         };
         match before {
-            Some(Verdict::Accepted) => return Ok(self.job(submission.job).accepted(None)),
+            Some(Verdict::Accepted) => {
+                return Ok((self.job(submission.job).accepted(None), false));
+            }
             Some(Verdict::Conflict) => {
                 return Err(SubmitError::Conflict { job: submission.job });
             }
@@ -240,7 +252,7 @@ impl Client {
         submit::publish(broker, &submission, within).await?;
         submit::await_verdict(broker, ledger, &submission, before.as_ref(), &mut hints, within)
             .await?;
-        Ok(self.job(submission.job).accepted(Some(hints)))
+        Ok((self.job(submission.job).accepted(Some(hints)), true))
     }
 
     /// Publishes the document without waiting for a scheduler: returns once the broker has

@@ -6,6 +6,7 @@
 //! that needs one of those gets the result as an argument (a [`Timestamp`], a random number, the
 //! sizes of files).
 
+mod access;
 mod backoff;
 pub mod document;
 mod error_kind;
@@ -29,6 +30,9 @@ mod time;
 mod view;
 pub mod wire;
 
+pub use access::{
+    Action, ActionCursor, ActionOutcome, ApiSecret, ApiToken, InvalidRole, KeptApiToken, Role,
+};
 pub use backoff::Backoff;
 pub use document::{Invalid, JobDocument};
 pub use error_kind::ErrorKind;

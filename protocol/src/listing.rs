@@ -31,6 +31,9 @@ pub struct JobFilter {
     /// This tenant owns the job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
+    /// One of these tenants owns the job. Empty: any tenant.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tenants: Vec<String>,
     /// The job has this name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -54,6 +57,7 @@ impl JobFilter {
             && is(self.task.as_ref(), &job.task)
             && is(self.queue.as_ref(), &job.queue)
             && is(self.tenant.as_ref(), &job.tenant)
+            && (self.tenants.is_empty() || self.tenants.contains(&job.tenant))
             && (self.name.is_none() || self.name == job.name)
             && self.labels.iter().all(|(key, value)| job.labels.get(key) == Some(value))
     }

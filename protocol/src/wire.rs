@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 
 use crate::state::JobState;
 use crate::{
-    Audit, ErrorEntry, Finding, Hint, Isolation, JobId, JobPage, JobSummary, NodeId, NodeInfo,
-    NodeRecord, NodeState, Problem, Reason, Recovery, Timestamp,
+    Action, ActionCursor, ApiToken, Audit, ErrorEntry, Finding, Hint, Isolation, JobId, JobPage,
+    JobSummary, NodeId, NodeInfo, NodeRecord, NodeState, Problem, Reason, Recovery, Timestamp,
 };
 
 /// A job with its recoveries and the reasons why it waits: what `status` shows.
@@ -139,6 +139,60 @@ impl NodeAnswer {
     }
 }
 
+/// Which failed subtasks of a job are tried again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetryRequest {
+    /// These alone; null or absent for all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub indices: Option<Vec<u64>>,
+}
+
+/// What became of one document of a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SubmitOutcome {
+    /// The place of the document among those of the batch, from 1; empty lines don't count.
+    pub line: u64,
+    /// The status that the document would have got alone: 201 for a new job, 200 for one that was
+    /// submitted before, 202 for one that waits for a scheduler, or that of a problem.
+    pub status: u16,
+    /// The job; absent if the problem is about no job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<JobId>,
+    /// Why the document was refused; absent if it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+}
+
+/// The present: what a stream of events begins with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Present {
+    /// The newest jobs, newest first.
+    pub jobs: Vec<JobSummary>,
+    /// The workers; absent for a token that is bound to tenants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<Vec<NodeView>>,
+}
+
+/// A page of the audit trail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ActionList {
+    /// The entries, newest first.
+    pub actions: Vec<Action>,
+    /// The cursor of the next page; null at the end of the trail.
+    pub next: Option<ActionCursor>,
+}
+
+/// A new API token with its secret, which is shown this once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NewApiToken {
+    /// What clients present: `Authorization: Bearer SECRET`.
+    pub secret: String,
+    /// The token.
+    #[serde(flatten)]
+    pub token: ApiToken,
+}
+
 /// Any of the values that `--json` prints, and any hint: the type of the schema in
 /// `docs/views.schema.json`.
 #[derive(JsonSchema)]
@@ -163,6 +217,10 @@ pub(crate) enum AnyView {
     JobAnswer(JobAnswer),
     /// `drain`, `readmit`.
     NodeAnswer(NodeAnswer),
+    /// `token create`.
+    NewApiToken(NewApiToken),
+    /// A list of them: `token list`.
+    ApiToken(ApiToken),
     /// Any command that fails, on standard error.
     Problem(Problem),
     /// Sent on the channel `<ns>:events` of Redis.

@@ -11,6 +11,7 @@ pub(crate) mod node;
 mod recovery;
 pub(crate) mod results;
 mod table;
+pub(crate) mod token;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

@@ -1,6 +1,8 @@
 //! `longshore dev`: runs jobs from standard input or a folder in this process, without services.
 
 use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +16,7 @@ use crate::document;
 use crate::embedded::{self, Embedded};
 use crate::environment::environment;
 use crate::failure::Failure;
+use crate::http::{Listener, USUAL_ADDRESS};
 use crate::interrupt::Interrupts;
 use crate::output::{Output, job, talk};
 use crate::settings::{Flags, FleetFlags, Settings, WorkerFlags};
@@ -27,15 +30,20 @@ const SCAN_INTERVAL: Duration = Duration::from_millis(500);
 /// Run a scheduler and a worker here, without services, and feed them jobs
 ///
 /// Reads one job document per line from standard input, or each *.json that appears in a folder,
-/// and prints a line for each job that ends. Runs until Ctrl-C; without --jobs also until standard
-/// input and its jobs have ended. There is no HTTP API and no dashboard yet, and results are lost
-/// when the process ends: let jobs write them ("results": "file:///…"), or use `longshore run`.
-/// Exit code 1 if a job was refused or did not succeed.
+/// and prints a line for each job that ends. Runs until Ctrl-C; where standard input is a pipe or a
+/// file, until that and its jobs have ended. Serves the HTTP API at `http_listen`, by default
+/// 127.0.0.1:7700 or, where that is taken, at a free port; documents from a pipe or a file without
+/// `http_listen` need none. Results are lost when the process ends: let jobs write them
+/// ("results": "file:///…"), or use `longshore run`. Exit code 1 if a job that was read here was
+/// refused or did not succeed.
 #[derive(Args)]
 pub(crate) struct Dev {
     /// Watch this folder in place of standard input; each file is submitted once
     #[arg(long, value_name = "DIR")]
     jobs: Option<PathBuf>,
+    /// Read no documents here: run until Ctrl-C what comes over the HTTP API
+    #[arg(long, conflicts_with = "jobs")]
+    serve: bool,
     #[command(flatten)]
     worker: WorkerFlags,
 }
@@ -46,7 +54,14 @@ type FinishedJob = (String, Result<JobSummary, Failure>);
 impl Dev {
     pub(crate) async fn perform(self, flags: &Flags, output: &mut Output) -> Result<(), Failure> {
         let settings = Settings::load(flags, &self.worker, &FleetFlags::default(), &environment())?;
-        let source = Source::open(self.jobs)?;
+        let is_served = self.serve
+            || self.jobs.is_some()
+            || settings.http_listen.is_some()
+            || std::io::stdin().is_terminal();
+        let source = match self.serve {
+            true => Source::None,
+            false => Source::open(self.jobs)?,
+        };
         let worker = embedded::worker(&settings, settings.queues.clone(), Duration::ZERO, false)?;
         let known = Known {
             tasks: worker.tasks(),
@@ -54,17 +69,40 @@ impl Dev {
             queues: settings.queues.clone(),
         };
         let mut interrupts = Interrupts::follow()?;
+        let listener = is_served.then(|| listen(&settings)).transpose()?;
         let mut fleet = Embedded::start(worker, &settings);
         let client = fleet.client().clone();
+        let server = listener.map(|listener| {
+            talk(format_args!("serving the HTTP API at http://{}", listener.address()));
+            listener.serve(client.clone())
+        });
         let mut tally = Tally::default();
         let outcome = tokio::select! {
             outcome = feed(source, &client, &known, output, &mut tally) => outcome,
             failure = fleet.broken() => Err(failure),
             () = interrupts.next() => Ok(()),
         };
+        if let Some(server) = server {
+            server.stop().await;
+        }
         fleet.stop(Duration::ZERO).await;
         outcome.and(tally.verdict())
     }
+}
+
+/// Listens for the HTTP API.
+fn listen(settings: &Settings) -> Result<Listener, Failure> {
+    let describe = || {
+        longshore_scheduler::metrics::describe();
+        longshore_worker::metrics::describe();
+    };
+    let Some(address) = settings.http_listen else {
+        // Another one may run already, so any port will do.
+        let any = SocketAddr::new(USUAL_ADDRESS.ip(), 0);
+        let usual = Listener::bind(USUAL_ADDRESS, settings, describe);
+        return usual.or_else(|_| Listener::bind(any, settings, describe));
+    };
+    Listener::bind(address, settings, describe)
 }
 
 /// The tasks and queues of the worker in this process.
@@ -159,6 +197,8 @@ enum Source {
         line: Vec<u8>,
         number: u64,
     },
+    /// No documents are read here.
+    None,
     Folder {
         path: PathBuf,
         seen: HashMap<PathBuf, (SystemTime, u64)>,
@@ -194,6 +234,7 @@ impl Source {
                     return Ok(Some((name, parsed)));
                 }
             },
+            Self::None => std::future::pending().await,
             Self::Folder { path, seen, found } => loop {
                 if let Some(file) = found.pop() {
                     let name = file.display().to_string();

@@ -65,6 +65,7 @@ impl List {
             task: self.task,
             queue: self.queue,
             tenant: self.tenant,
+            tenants: Vec::new(),
             name: self.name,
             labels: self.labels.into_iter().collect(),
         };

@@ -1,5 +1,6 @@
 //! Parses which verb is wanted, loads the settings and calls the verb's file.
 
+mod api;
 mod audit;
 #[cfg(feature = "bench")]
 mod bench;
@@ -25,6 +26,7 @@ mod run;
 mod scheduler;
 mod status;
 mod submit;
+mod token;
 mod worker;
 
 use clap::{Args, Subcommand};
@@ -42,6 +44,7 @@ pub(crate) enum Verb {
     Dev(dev::Dev),
     Scheduler(scheduler::Scheduler),
     Worker(worker::Worker),
+    Api(api::ApiServer),
     Submit(submit::Submit),
     Status(status::Status),
     List(list::List),
@@ -56,6 +59,7 @@ pub(crate) enum Verb {
     Nodes(nodes::Nodes),
     Drain(drain::Drain),
     Readmit(readmit::Readmit),
+    Token(token::Token),
     Config(config::Config),
     Doctor(doctor::Doctor),
     Bench(bench::Bench),
@@ -80,7 +84,7 @@ impl Verb {
     pub(crate) fn default_log(&self) -> &'static str {
         match self {
             // lapin logs failures that the broker already logs in one line.
-            Self::Scheduler(_) | Self::Worker(_) => "info,lapin=off",
+            Self::Scheduler(_) | Self::Worker(_) | Self::Api(_) => "info,lapin=off",
             _ => "error,lapin=off",
         }
     }
@@ -94,6 +98,7 @@ impl Verb {
             Self::Run(verb) => Box::pin(verb.perform(flags, output)).await,
             Self::Dev(verb) => Box::pin(verb.perform(flags, output)).await,
             Self::Scheduler(verb) => Box::pin(verb.perform(&plain()?)).await,
+            Self::Api(verb) => Box::pin(verb.perform(&plain()?)).await,
             Self::Worker(verb) => Box::pin(verb.perform(flags)).await,
             Self::Submit(verb) => Box::pin(verb.perform(&plain()?, output)).await,
             Self::Status(verb) => Box::pin(verb.perform(&plain()?, output)).await,
@@ -109,6 +114,7 @@ impl Verb {
             Self::Nodes(verb) => verb.perform(&plain()?, output).await,
             Self::Drain(verb) => verb.perform(&plain()?, output).await,
             Self::Readmit(verb) => verb.perform(&plain()?, output).await,
+            Self::Token(verb) => verb.perform(&plain()?, output).await,
             Self::Config(verb) => verb.perform(output),
             Self::Doctor(verb) => Box::pin(verb.perform(&plain, output)).await,
             Self::Bench(verb) => Box::pin(verb.perform(&plain()?, output)).await,

@@ -1,27 +1,34 @@
 //! `longshore scheduler`: waits for the services, then runs a scheduler until a signal.
 
 use clap::Args;
+use longshore_producer::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::embedded::scheduler_id;
 use crate::failure::Failure;
+use crate::http;
 use crate::interrupt::Interrupts;
-use crate::metrics;
 use crate::services::Services;
 use crate::settings::Settings;
 
 /// Run a scheduler until SIGTERM, SIGHUP or Ctrl-C; any number may run at once
 ///
-/// Waits while RabbitMQ or Redis is unavailable, and exits only if they refuse the login.
+/// With `http_listen` set it also serves its metrics and the HTTP API there. Waits while RabbitMQ
+/// or Redis is unavailable, and exits only if they refuse the login.
 #[derive(Args)]
 pub(crate) struct Scheduler {}
 
 impl Scheduler {
     pub(crate) async fn perform(self, settings: &Settings) -> Result<(), Failure> {
         let mut interrupts = Interrupts::follow()?;
-        metrics::serve(settings.http_listen, longshore_scheduler::metrics::describe)?;
+        let listener = http::bind_if_set(settings, longshore_scheduler::metrics::describe)?;
         let services = Services::start(settings, "longshore scheduler")?;
+        let client = Client::new(services.broker.clone(), services.ledger.clone());
+        let server = listener.map(|listener| listener.serve(client));
         let outcome = schedule(settings, &services, &mut interrupts).await;
+        if let Some(server) = server {
+            server.stop().await;
+        }
         services.close().await;
         outcome
     }

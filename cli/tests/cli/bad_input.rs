@@ -313,8 +313,8 @@ fn invalid_settings() {
         "slot = 4",
         &format!(
             "{run}:1:1: unknown field `slot`, expected one of `amqp_url`, `redis_url`, \
-             `namespace`, `work_queues`, `dead_after`, `http_listen`, `slots`, `queues`, `labels`, \
-             `heartbeat`, `ack_after`, `grace`, `task`"
+             `namespace`, `work_queues`, `dead_after`, `http_listen`, `http_behind_proxy`, \
+             `slots`, `queues`, `labels`, `heartbeat`, `ack_after`, `grace`, `task`"
         ),
     );
     settings("slots = \"4\"", &format!("{run}:1:9: invalid type: string \"4\", expected u32"));

@@ -67,7 +67,8 @@ fn each_file_of_a_folder_is_submitted_once() {
     assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
     let left = given::finish(child);
     assert_eq!(left.code, Some(1), "one was refused: {left:?}");
-    assert!(left.stderr.starts_with("jobs/c.json: document: not JSON: "), "{left:?}");
+    assert!(left.stderr.starts_with("serving the HTTP API at http://127.0.0.1:"), "{left:?}");
+    assert!(left.stderr.contains("\njobs/c.json: document: not JSON: "), "{left:?}");
     assert!(lines.next().is_none(), "nothing ran twice");
     drop(given);
 }

@@ -4,5 +4,6 @@ mod bad_input;
 mod closed_output;
 mod dev;
 mod given;
+mod http;
 mod object_store;
 mod run;

@@ -74,6 +74,15 @@ pub(super) async fn a_list_shows_what_its_filter_asks_for(ledger: Arc<dyn Ledger
     has(shown(&ledger, &queue).await, &[2, 4], "of a queue");
     let tenant = JobFilter { tenant: Some("other".into()), ..all.clone() };
     has(shown(&ledger, &tenant).await, &[5], "of a tenant");
+    let tenants = |names: &[&str]| JobFilter {
+        tenants: names.iter().map(|name| (*name).into()).collect(),
+        ..all.clone()
+    };
+    let both = tenants(&["other", "tenant"]);
+    has(shown(&ledger, &both).await, &[1, 2, 3, 4, 5], "of either tenant, not the rejected one");
+    has(shown(&ledger, &tenants(&["nobody", "other"])).await, &[5], "of a tenant that has jobs");
+    let paused = JobFilter { states: vec![JobState::Paused], ..both };
+    has(shown(&ledger, &paused).await, &[2], "paused, of either tenant");
     let name = JobFilter { name: Some("nightly".into()), ..all.clone() };
     has(shown(&ledger, &name).await, &[4], "of a name");
     let with = |labels: &[(&str, &str)]| JobFilter {

@@ -12,6 +12,7 @@ use longshore_protocol::{
     NodeRecord, NodeState, SchedulerId, SchedulerRecord, Stall, Timestamp,
 };
 
+use super::access::Access;
 use super::job::Job;
 use crate::op::ListParams;
 use crate::op::{
@@ -54,6 +55,7 @@ pub(super) struct Store {
     lost: BTreeMap<NodeId, LostNode>,
     schedulers: BTreeMap<SchedulerId, Timestamp>,
     disconnected: BTreeSet<Process>,
+    pub(super) access: Access,
 }
 
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@
 //! struct update syntax (`ReleaseParams { part, ..ReleaseParams::new(chunk, token) }`), so that a
 //! new optional parameter changes the struct, the two implementations, and the callers that set it.
 
+mod access;
 mod blocked;
 mod chunks;
 mod events;
@@ -16,6 +17,7 @@ mod reading;
 
 use std::time::Duration;
 
+pub use self::access::*;
 pub use self::blocked::*;
 pub use self::chunks::*;
 pub use self::events::*;

@@ -44,6 +44,7 @@ const PIECES: &[(&str, &str)] = lua![
 
 /// Operations.
 const OPERATIONS: &[(&str, &str)] = lua![
+    "add_api_token",
     "admit",
     "advance_journal",
     "announce_node",
@@ -65,6 +66,7 @@ const OPERATIONS: &[(&str, &str)] = lua![
     "offer_speculative",
     "open",
     "pause",
+    "record_action",
     "record_crash",
     "recoveries",
     "refund_attempts",

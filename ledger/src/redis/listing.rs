@@ -293,6 +293,10 @@ impl RedisLedger {
         let keys = self.keys();
         let mut choices: Vec<Vec<String>> =
             Attributes::of_filter(filter).sets(keys).into_iter().map(|set| vec![set]).collect();
+        if !filter.tenants.is_empty() {
+            let set = |tenant: &String| keys.jobs_with("tenant", tenant);
+            choices.push(filter.tenants.iter().map(set).collect());
+        }
         if !filter.states.is_empty() {
             let mut sets: Vec<String> = filter
                 .states

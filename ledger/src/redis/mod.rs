@@ -14,6 +14,7 @@
 //! Deliberately absent: retries after errors of unknown outcome (callers repeat, operations are
 //! idempotent), and any cache of jobs.
 
+mod access;
 mod address;
 mod audit;
 mod blocked;
@@ -53,21 +54,22 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, JobId, JobPage, JobSummary, JournalPosition,
-    NodeId, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Stall, Timestamp,
+    Action, Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, JobId, JobPage, JobSummary,
+    JournalPosition, KeptApiToken, NodeId, NodeRecord, Recovery, ResultsPage, SchedulerId,
+    SchedulerRecord, Stall, Timestamp,
 };
 
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::keys::Keys;
 use crate::{
-    Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, BlockedParams, Cancelled, Claim,
-    ClaimParams, CommitParams, Committed, ConnectionWatch, ControlError, DeclareLostParams, Error,
-    ErrorsParams, Events, Finding, Holder, IsolateParams, Ledger, ListParams, LossVerdict,
-    NodeSnapshot, OpenParams, RecordCrashParams, RegisterSchedulerParams, ReleaseParams, Released,
-    ReportBlockedParams, ReportStallParams, RestoreParams, Restored, ResultsParams, RetryParams,
-    RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk, StoredDocument, Sweep,
-    SweepParams, Topic,
+    ActionsParams, Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, BlockedParams,
+    Cancelled, Claim, ClaimParams, CommitParams, Committed, ConnectionWatch, ControlError,
+    DeclareLostParams, Error, ErrorsParams, Events, Finding, Holder, IsolateParams, Ledger,
+    ListParams, LossVerdict, NodeSnapshot, OpenParams, RecordCrashParams, RegisterSchedulerParams,
+    ReleaseParams, Released, ReportBlockedParams, ReportStallParams, RestoreParams, Restored,
+    ResultsParams, RetryParams, RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk,
+    StoredDocument, Sweep, SweepParams, Topic,
 };
 use clock::LedgerClock;
 use fleet::LastBeat;
@@ -401,6 +403,26 @@ impl Ledger for RedisLedger {
 
     async fn deregister_scheduler(&self, scheduler: &SchedulerId) -> Result<(), Error> {
         self.deregister_as(scheduler).await
+    }
+
+    async fn add_api_token(&self, token: &KeptApiToken) -> Result<bool, Error> {
+        self.keep_api_token(token).await
+    }
+
+    async fn api_tokens(&self) -> Result<Vec<KeptApiToken>, Error> {
+        self.read_api_tokens().await
+    }
+
+    async fn remove_api_token(&self, id: &str) -> Result<bool, Error> {
+        self.drop_api_token(id).await
+    }
+
+    async fn record_action(&self, action: &Action) -> Result<(), Error> {
+        self.keep_action(action).await
+    }
+
+    async fn actions(&self, params: &ActionsParams) -> Result<Vec<Action>, Error> {
+        self.read_actions(params).await
     }
 
     async fn events(&self, topic: Topic) -> Result<Box<dyn Events>, Error> {

@@ -42,6 +42,16 @@ impl document::JobDocument {
     }
 }
 
+impl JsonSchema for document::JobDocument {
+    fn schema_name() -> Cow<'static, str> {
+        "JobDocument".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        JobDocument::json_schema(generator)
+    }
+}
+
 fn to_json(document: &JobDocument<'_>) -> String {
     serde_json::to_string(document).expect("every part of a document can be written as JSON")
 }

@@ -6,7 +6,7 @@ use crate::extension;
 const LONGEST: usize = 600;
 
 /// Crates by layer; a crate may depend only on lower layers.
-const LAYERS: [(&str, u8); 13] = [
+const LAYERS: [(&str, u8); 14] = [
     ("protocol", 0),
     ("tls", 0),
     ("broker", 1),
@@ -15,6 +15,7 @@ const LAYERS: [(&str, u8); 13] = [
     ("producer", 2),
     ("scheduler", 2),
     ("worker", 2),
+    ("api", 3),
     ("longshore", 3),
     ("bench", 3),
     ("closed-stdout", 3),

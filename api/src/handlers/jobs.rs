@@ -1,0 +1,121 @@
+//! Reads jobs, and waits for their end.
+//!
+//! Lists, one job, its document, errors, recoveries and audit.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use futures_util::StreamExt;
+use longshore_protocol::state::JobState;
+use longshore_protocol::wire::JobDetails;
+use longshore_protocol::{JobFilter, JobPage, MAX_PAGE};
+
+use super::{JSON, Outcome, json, text};
+use crate::call::Call;
+use crate::lines::{self, line};
+use crate::params::{Params, wrong};
+use crate::refusal::Refusal;
+
+/// The jobs on a page unless the client asks for another number.
+const PAGE: u64 = 100;
+
+/// The longest wait for the end of a job.
+pub(crate) const MAX_WAIT: Duration = Duration::from_secs(120);
+
+/// The wait for the end of a job unless the client asks for another one.
+const WAIT: Duration = Duration::from_secs(30);
+
+pub(crate) async fn list(call: Call) -> Outcome {
+    let params = &call.params;
+    let limit = params.whole("limit", 1..=MAX_PAGE as u64, PAGE)?;
+    let cursor = params.parsed("cursor")?;
+    let mut filter = filter(params)?;
+    if let Some(own) = call.caller.tenants() {
+        if filter.tenant.as_ref().is_some_and(|tenant| !own.contains(tenant)) {
+            return Ok(json(StatusCode::OK, &JobPage::default()));
+        }
+        filter.tenants = own;
+    }
+    let limit = usize::try_from(limit).unwrap_or(MAX_PAGE);
+    let page = call.shared.client.jobs().list(&filter, cursor, limit).await?;
+    Ok(json(StatusCode::OK, &page))
+}
+
+/// The filter of the query.
+fn filter(params: &Params) -> Result<JobFilter, Refusal> {
+    let state = |text: &str| {
+        text.parse::<JobState>().map_err(|_| {
+            let known = JobState::ALL.map(JobState::as_str).join(", ");
+            wrong("state", text, format!("use one of {known}"))
+        })
+    };
+    let label = |text: &str| match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(wrong("label", text, "write it as key=value")),
+    };
+    Ok(JobFilter {
+        states: params.all("state").map(state).collect::<Result<_, _>>()?,
+        task: params.owned("task"),
+        queue: params.owned("queue"),
+        tenant: params.owned("tenant"),
+        tenants: Vec::new(),
+        name: params.owned("name"),
+        labels: params.all("label").map(label).collect::<Result<BTreeMap<_, _>, _>>()?,
+    })
+}
+
+pub(crate) async fn get(call: Call) -> Outcome {
+    let (job, summary) = call.job().await?;
+    let (recovered, reasons) = tokio::join!(job.recoveries(), job.reasons());
+    let details = JobDetails { job: summary, recovered: recovered?, reasons: reasons? };
+    Ok(json(StatusCode::OK, &details))
+}
+
+/// The document as it was admitted: its text, so that no number in it changes.
+pub(crate) async fn document(call: Call) -> Outcome {
+    let (job, _) = call.job().await?;
+    match call.shared.ledger().document(job.id()).await? {
+        Some(stored) => Ok(text(StatusCode::OK, JSON, stored.document)),
+        None => Err(Refusal::no_such_job(job.id())),
+    }
+}
+
+pub(crate) async fn errors(call: Call) -> Outcome {
+    let from = call.params.whole("from", 0..=u64::MAX, 0)?;
+    let limit = call.params.whole("limit", 1..=u64::MAX, u64::MAX)?;
+    let (job, _) = call.job().await?;
+    let errors = job.errors().map(|entry| entry.map_err(Refusal::from));
+    let is_before = move |entry: &Result<longshore_protocol::ErrorEntry, Refusal>| {
+        let is_before = entry.as_ref().is_ok_and(|entry| entry.index < from);
+        std::future::ready(is_before)
+    };
+    let errors = errors.skip_while(is_before).take(usize::try_from(limit).unwrap_or(usize::MAX));
+    let lines = errors.map(|entry| Ok(line(&entry?)));
+    lines::respond(lines.boxed(), call.shared.stop.clone()).await
+}
+
+pub(crate) async fn recoveries(call: Call) -> Outcome {
+    let (job, _) = call.job().await?;
+    Ok(json(StatusCode::OK, &job.recoveries().await?))
+}
+
+pub(crate) async fn audit(call: Call) -> Outcome {
+    let (job, _) = call.job().await?;
+    Ok(json(StatusCode::OK, &job.audit().await?))
+}
+
+/// Answers with the job once it has ended, or as it is when the time is over.
+pub(crate) async fn wait(call: Call) -> Outcome {
+    let within = call.params.duration("timeout", MAX_WAIT, WAIT)?;
+    let (job, _) = call.job().await?;
+    let ended = tokio::select! {
+        ended = tokio::time::timeout(within, job.wait()) => ended.ok(),
+        () = call.shared.stop.cancelled() => None,
+    };
+    let summary = match ended {
+        Some(ended) => ended?,
+        None => job.summary().await?,
+    };
+    Ok(json(StatusCode::OK, &summary))
+}

@@ -1,0 +1,13 @@
+//! The router on the memory broker and ledger.
+
+mod access;
+mod bad_input;
+mod batch;
+mod client;
+mod control;
+mod description;
+mod events;
+mod reading;
+mod results;
+mod server;
+mod stage;

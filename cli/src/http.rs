@@ -1,0 +1,108 @@
+//! Serves the HTTP API, and with it the metrics of this process, at `http_listen`.
+//!
+//! Deliberately absent: the API itself, which is the crate `longshore-api`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use longshore_api::{Api, Config, Exposure, RenderMetrics};
+use longshore_producer::Client;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::failure::Failure;
+use crate::metrics;
+use crate::settings::Settings;
+
+/// The address where `longshore api` and `longshore dev` listen unless another one is set.
+pub(crate) const USUAL_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7700);
+
+/// A listener with the metrics of this process, before it serves.
+pub(crate) struct Listener {
+    listener: TcpListener,
+    address: SocketAddr,
+    config: Config,
+}
+
+/// A server that runs.
+pub(crate) struct Server {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Listener {
+    /// Listens at an address; `describe` registers the metrics of this process.
+    pub(crate) fn bind(
+        address: SocketAddr,
+        settings: &Settings,
+        describe: impl FnOnce(),
+    ) -> Result<Self, Failure> {
+        let wrong = |error: std::io::Error| {
+            Failure::usage(format!("http_listen: {address} can't be listened on: {error}"))
+        };
+        let listener = std::net::TcpListener::bind(address).map_err(wrong)?;
+        listener.set_nonblocking(true).map_err(wrong)?;
+        let listener = TcpListener::from_std(listener).map_err(wrong)?;
+        let address = listener.local_addr().map_err(wrong)?;
+        let metrics = metrics::record(describe)?;
+        let render: RenderMetrics = Arc::new(move || metrics.render());
+        let mut config = Config::new(exposure(address, settings));
+        config.metrics = Some(render);
+        Ok(Self { listener, address, config })
+    }
+
+    /// The address with its port.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Starts to serve.
+    pub(crate) fn serve(self, client: Client) -> Server {
+        let Self { listener, address, config } = self;
+        let serves_jobs = config.exposure != Exposure::Network;
+        if serves_jobs {
+            info!(%address, "serving the HTTP API and metrics");
+        } else {
+            warn!(
+                %address,
+                "serving metrics alone: the API has no TLS, so it is not served to other machines; \
+                 put it behind a proxy and set http_behind_proxy = true"
+            );
+        }
+        let stop = CancellationToken::new();
+        let api = Api::new(client, config, stop.clone());
+        let task = tokio::spawn(async move { api.serve(listener).await });
+        Server { stop, task }
+    }
+}
+
+impl Server {
+    /// Stops: requests that run may end, streams end at once.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        // The server bounds the time itself; a panic in it was logged.
+        let _ = self.task.await;
+    }
+}
+
+/// Binds at `http_listen`, if it is set.
+pub(crate) fn bind_if_set(
+    settings: &Settings,
+    describe: impl FnOnce(),
+) -> Result<Option<Listener>, Failure> {
+    let bind = |address| Listener::bind(address, settings, describe);
+    settings.http_listen.map(bind).transpose()
+}
+
+/// From where an address can be reached.
+pub(crate) fn exposure(address: SocketAddr, settings: &Settings) -> Exposure {
+    if settings.http_behind_proxy {
+        Exposure::BehindProxy
+    } else if address.ip().is_loopback() {
+        Exposure::Loopback
+    } else {
+        Exposure::Network
+    }
+}
