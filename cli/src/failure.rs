@@ -90,6 +90,10 @@ impl Failure {
         )
     }
 
+    pub(crate) fn not_found(text: impl fmt::Display) -> Self {
+        Self::new(Exit::NotFound, Problem::new(ErrorKind::NotFound, text))
+    }
+
     pub(crate) fn no_such_job(job: JobId) -> Self {
         producer::Error::NotFound(job).into()
     }
@@ -236,6 +240,29 @@ impl From<producer::SubmitError> for Failure {
             E::NotPublished { job, .. } | E::Unknown { job, .. } => {
                 Self::new(Exit::Unreachable, problem)
                     .saying(format!("{error}; submit again with `--id {job}`, which is safe"))
+            }
+        }
+    }
+}
+
+impl From<producer::FindError> for Failure {
+    fn from(error: producer::FindError) -> Self {
+        use producer::FindError as E;
+        let exit = match error {
+            E::NotFound(_) => Exit::NotFound,
+            E::Ambiguous { .. } => Exit::Usage,
+            E::Jobs(error) => return error.into(),
+        };
+        Self::new(exit, Problem::new(error.kind(), error))
+    }
+}
+
+impl From<producer::DeadLetterError> for Failure {
+    fn from(error: producer::DeadLetterError) -> Self {
+        match error {
+            producer::DeadLetterError::Broker(error) => error.into(),
+            producer::DeadLetterError::Publish(_) => {
+                Self::new(Exit::Failed, Problem::new(error.kind(), error))
             }
         }
     }

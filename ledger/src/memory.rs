@@ -26,9 +26,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobPage, JobSummary,
-    JournalPosition, NodeId, NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord,
-    Severity, Stall, Timestamp,
+    Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobIdPrefix, JobPage,
+    JobSummary, JournalPosition, NodeId, NodeRecord, Recovery, ResultsPage, SchedulerId,
+    SchedulerRecord, Severity, Stall, Timestamp,
 };
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
@@ -364,6 +364,14 @@ impl Ledger for MemoryLedger {
 
     async fn list(&self, params: &ListParams) -> Result<JobPage, Error> {
         Ok(self.run(|store, _, _| store.list(params)))
+    }
+
+    async fn find_ids(&self, prefix: &JobIdPrefix, limit: usize) -> Result<Vec<JobId>, Error> {
+        Ok(self.run(|store, _, _| store.find_ids(prefix, limit)))
+    }
+
+    async fn unique_prefixes(&self, jobs: &[JobId]) -> Result<Vec<usize>, Error> {
+        Ok(self.run(|store, _, _| store.unique_prefixes(jobs)))
     }
 
     async fn finished_jobs(&self, limit: usize) -> Result<Vec<JobId>, Error> {
