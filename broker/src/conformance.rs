@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: broken connections and restarts, which are tested where they can be caused.
 
+mod browsing;
 mod journal;
 
 use std::sync::Arc;
@@ -15,6 +16,10 @@ use futures_util::future::{BoxFuture, join_all};
 use longshore_protocol::NodeId;
 use tokio::time::{Instant, sleep, timeout};
 
+use self::browsing::{
+    a_message_that_is_browsed_is_whole_and_hidden_from_consumers,
+    browsing_shows_each_message_and_removes_only_what_is_named,
+};
 use self::journal::{
     a_journal_is_read_in_order_by_everyone, a_journal_is_read_on_from_a_place,
     a_place_in_another_journal_is_reported, a_reader_waits_for_new_records,
@@ -62,6 +67,8 @@ cases![
     two_thousand_publishes_at_once_all_arrive,
     a_subscription_may_come_before_the_first_message,
     jobs_and_dead_letters_are_queues_like_others,
+    browsing_shows_each_message_and_removes_only_what_is_named,
+    a_message_that_is_browsed_is_whole_and_hidden_from_consumers,
     close_ends_subscriptions,
     a_journal_is_read_in_order_by_everyone,
     a_journal_is_read_on_from_a_place,

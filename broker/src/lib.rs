@@ -7,6 +7,7 @@
 //! Deliberately absent: any knowledge of jobs. A message is a hint that may be lost; the ledger
 //! decides what it means.
 
+mod browse;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod memory;
@@ -18,6 +19,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use longshore_protocol::{ErrorKind, JournalPosition, NodeId};
 
+pub use browse::{Browsed, Browser};
+
 /// A queue of one namespace. The first publisher or consumer declares it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Queue {
@@ -28,7 +31,7 @@ pub enum Queue {
     /// globs can't be reached. Quorum, durable.
     Waiting,
     /// `<ns>.dead`: job documents that could not be accepted, with the reason in the header
-    /// `reason`. Quorum, durable.
+    /// `reason` and the time in `dead-at`. Quorum, durable.
     Dead,
     /// `<ns>.work.<queue>`: chunks for any worker of that pool. Durable; its kind is a setting.
     Work(String),
@@ -266,6 +269,10 @@ pub trait Broker: Send + Sync + 'static {
     /// The depth of a queue; `None` if the queue does not exist. Only its own worker can ask for
     /// the depth of a `Node` queue.
     async fn depth(&self, queue: &Queue) -> Result<Option<Depth>, Error>;
+
+    /// Looks through the messages that wait in a queue. A queue that does not exist has none. Not
+    /// for the journal, which [`Self::read_journal`] reads.
+    async fn browse(&self, queue: &Queue) -> Result<Box<dyn Browser>, Error>;
 
     /// Deletes the messages that wait in a queue. Of the journal, deletes everything.
     async fn purge(&self, queue: &Queue) -> Result<(), Error>;

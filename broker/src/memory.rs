@@ -9,6 +9,7 @@
 //! Deliberately absent: persistence, threads and clocks. Everything happens in the caller's own
 //! call, in order, so that a simulation of tokio's time controls all of it.
 
+mod browse;
 mod journal;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -22,10 +23,11 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
+use self::browse::MemoryBrowser;
 use self::journal::Journal;
 use crate::{
-    Broker, Delivery, Depth, Error, JournalReader, Link, Outgoing, PublishError, Queue, Settle,
-    Subscription,
+    Broker, Browser, Delivery, Depth, Error, JournalReader, Link, Outgoing, PublishError, Queue,
+    Settle, Subscription,
 };
 
 /// Most messages that may wait in one queue. The scheduler's window keeps queues short; a queue of
@@ -68,7 +70,8 @@ struct Message {
     body: Bytes,
     message_id: String,
     headers: Vec<(String, String)>,
-    redelivered: bool,
+    /// How often the message was handed out and came back.
+    returns: u64,
 }
 
 struct Consumer {
@@ -133,7 +136,7 @@ impl QueueState {
     }
 
     fn requeue(&mut self, mut message: Message) {
-        message.redelivered = true;
+        message.returns += 1;
         self.enqueue(message);
     }
 
@@ -192,7 +195,7 @@ impl Broker for MemoryBroker {
         state.next_place += 1;
         let Outgoing { body, message_id, headers } = message;
         let message_id = message_id.unwrap_or_else(|| Uuid::new_v4().to_string());
-        state.enqueue(Message { place, body, message_id, headers, redelivered: false });
+        state.enqueue(Message { place, body, message_id, headers, returns: 0 });
         state.dispatch();
         Ok(())
     }
@@ -244,6 +247,11 @@ impl Broker for MemoryBroker {
             let state = queue.state.lock();
             Depth { ready: state.ready.len() as u64, consumers: state.consumers.len() as u64 }
         }))
+    }
+
+    async fn browse(&self, queue: &Queue) -> Result<Box<dyn Browser>, Error> {
+        let found = self.state.queues.lock().get(queue).cloned();
+        Ok(Box::new(MemoryBrowser::new(found)))
     }
 
     async fn purge(&self, queue: &Queue) -> Result<(), Error> {
@@ -307,7 +315,7 @@ impl MemorySubscription {
     fn hand_out(&self, message: Message) -> Delivery {
         Delivery {
             body: message.body.clone(),
-            redelivered: message.redelivered,
+            redelivered: message.returns > 0,
             message_id: Some(message.message_id.clone()),
             headers: message.headers.clone(),
             settle: Box::new(MemorySettle {

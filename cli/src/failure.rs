@@ -246,6 +246,29 @@ impl From<producer::SubmitError> for Failure {
     }
 }
 
+impl From<producer::FindError> for Failure {
+    fn from(error: producer::FindError) -> Self {
+        use producer::FindError as E;
+        let exit = match error {
+            E::NotFound(_) => Exit::NotFound,
+            E::Ambiguous { .. } => Exit::Usage,
+            E::Jobs(error) => return error.into(),
+        };
+        Self::new(exit, Problem::new(error.kind(), error))
+    }
+}
+
+impl From<producer::DeadLetterError> for Failure {
+    fn from(error: producer::DeadLetterError) -> Self {
+        match error {
+            producer::DeadLetterError::Broker(error) => error.into(),
+            producer::DeadLetterError::Publish(_) => {
+                Self::new(Exit::Failed, Problem::new(error.kind(), error))
+            }
+        }
+    }
+}
+
 impl From<producer::Error> for Failure {
     fn from(error: producer::Error) -> Self {
         use longshore_ledger::ControlError;

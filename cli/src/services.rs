@@ -41,16 +41,22 @@ pub(crate) fn rabbit_config(settings: &Settings, name: &str) -> rabbit::Config {
     config
 }
 
-/// A client with working connections to both services, for an interactive command.
-pub(crate) async fn client(settings: &Settings) -> Result<Client, Failure> {
-    let ledger = ledger(settings)?;
-    ledger.now().await?;
-    let rabbit = Rabbit::start(rabbit_config(settings, "longshore submit"))?;
+/// A working connection to RabbitMQ, for an interactive command.
+pub(crate) async fn rabbit(settings: &Settings, name: &str) -> Result<Arc<Rabbit>, Failure> {
+    let rabbit = Rabbit::start(rabbit_config(settings, name))?;
     if let Err(error) = rabbit.connected(CONNECT_WITHIN).await {
         rabbit.close(Duration::ZERO).await;
         return Err(error.into());
     }
-    Ok(Client::new(Arc::new(rabbit), Arc::new(ledger)))
+    Ok(Arc::new(rabbit))
+}
+
+/// A client with working connections to both services, for an interactive command.
+pub(crate) async fn client(settings: &Settings) -> Result<Client, Failure> {
+    let ledger = ledger(settings)?;
+    ledger.now().await?;
+    let rabbit = rabbit(settings, "longshore submit").await?;
+    Ok(Client::new(rabbit, Arc::new(ledger)))
 }
 
 /// The connections of a scheduler or a worker.

@@ -2,6 +2,8 @@
 
 #[path = "cli/given.rs"]
 mod given;
+#[path = "services/many.rs"]
+mod many;
 
 use std::process::Command;
 use std::time::Duration;

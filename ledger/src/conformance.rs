@@ -20,6 +20,7 @@ mod claiming;
 mod control;
 mod fleet;
 mod harness;
+mod ids;
 mod listing;
 mod opening;
 mod poison;
@@ -57,6 +58,7 @@ const FILES: &[&[Case]] = &[
     admission::CASES,
     cancelling::CASES,
     listing::CASES,
+    ids::CASES,
     opening::CASES,
     speculation::CASES,
     claiming::CASES,

@@ -165,6 +165,11 @@ impl Keys {
         format!("{}:jobs:label:{key}={value}", self.namespace)
     }
 
+    /// Sorted set: job -> 0, so that it is sorted by id. All jobs that are kept.
+    pub fn job_ids(&self) -> String {
+        self.name("jobs:ids")
+    }
+
     /// Hash: job -> its attributes as JSON, which name the sets that list the job.
     pub fn job_attributes(&self) -> String {
         self.name("jobs:attributes")
@@ -299,6 +304,7 @@ mod tests {
         let keys = Keys::new("ls");
         assert_eq!(keys.active(), "ls:jobs:active");
         assert_eq!(keys.finished(), "ls:jobs:finished");
+        assert_eq!(keys.job_ids(), "ls:jobs:ids");
         assert_eq!(keys.nodes(), "ls:nodes");
         assert_eq!(keys.node_changes(), "ls:{ls:nodes}:changes");
         assert_eq!(keys.node(&NodeId::new("box-1")), "ls:node:box-1");

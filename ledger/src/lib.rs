@@ -40,9 +40,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use longshore_protocol::state::{IllegalTransition, JobState};
 use longshore_protocol::{
-    Action, Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, ErrorKind, Finding, JobId, JobPage,
-    JobSummary, JournalPosition, KeptApiToken, NodeId, NodeRecord, Recovery, ResultsPage,
-    SchedulerId, SchedulerRecord, Stall, Timestamp,
+    Action, Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, ErrorKind, Finding, JobId,
+    JobIdPrefix, JobPage, JobSummary, JournalPosition, KeptApiToken, NodeId, NodeRecord, Recovery,
+    ResultsPage, SchedulerId, SchedulerRecord, Stall, Timestamp,
 };
 
 pub use op::{
@@ -408,6 +408,14 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// A page of the jobs that a filter shows, newest first. See [`JobPage`] for short pages.
     async fn list(&self, params: &ListParams) -> Result<JobPage, Error>;
+
+    /// The ids of the kept jobs that begin with a prefix, the smallest first, at most `limit`. Its
+    /// cost does not depend on the number of other jobs.
+    async fn find_ids(&self, prefix: &JobIdPrefix, limit: usize) -> Result<Vec<JobId>, Error>;
+
+    /// For each of these jobs, the length of the shortest beginning of its id that names no other
+    /// kept job; [`JobIdPrefix::SHORTEST`] at least.
+    async fn unique_prefixes(&self, jobs: &[JobId]) -> Result<Vec<usize>, Error>;
 
     /// The newest `limit` jobs that ended, were archived (or rejected) and are still kept, by
     /// `finished_at`, newest first.

@@ -27,9 +27,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Action, Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobPage, JobSummary,
-    JournalPosition, KeptApiToken, NodeId, NodeRecord, Recovery, ResultsPage, SchedulerId,
-    SchedulerRecord, Severity, Stall, Timestamp,
+    Action, Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobIdPrefix,
+    JobPage, JobSummary, JournalPosition, KeptApiToken, NodeId, NodeRecord, Recovery, ResultsPage,
+    SchedulerId, SchedulerRecord, Severity, Stall, Timestamp,
 };
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
@@ -365,6 +365,14 @@ impl Ledger for MemoryLedger {
 
     async fn list(&self, params: &ListParams) -> Result<JobPage, Error> {
         Ok(self.run(|store, _, _| store.list(params)))
+    }
+
+    async fn find_ids(&self, prefix: &JobIdPrefix, limit: usize) -> Result<Vec<JobId>, Error> {
+        Ok(self.run(|store, _, _| store.find_ids(prefix, limit)))
+    }
+
+    async fn unique_prefixes(&self, jobs: &[JobId]) -> Result<Vec<usize>, Error> {
+        Ok(self.run(|store, _, _| store.unique_prefixes(jobs)))
     }
 
     async fn finished_jobs(&self, limit: usize) -> Result<Vec<JobId>, Error> {

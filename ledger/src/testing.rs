@@ -10,9 +10,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Action, Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobPage, JobSummary,
-    JournalPosition, KeptApiToken, NodeId, NodeRecord, Recovery, ResultsPage, SchedulerId,
-    SchedulerRecord, Stall, Timestamp,
+    Action, Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobIdPrefix,
+    JobPage, JobSummary, JournalPosition, KeptApiToken, NodeId, NodeRecord, Recovery, ResultsPage,
+    SchedulerId, SchedulerRecord, Stall, Timestamp,
 };
 
 use crate::{
@@ -204,6 +204,8 @@ operations! {
     Job: fn job(job: JobId) -> Result<Option<JobSummary>, Error>;
     ActiveJobs: fn active_jobs() -> Result<Vec<JobId>, Error>;
     List: fn list(params: &ListParams) -> Result<JobPage, Error>;
+    FindIds: fn find_ids(prefix: &JobIdPrefix, limit: usize) -> Result<Vec<JobId>, Error>;
+    UniquePrefixes: fn unique_prefixes(jobs: &[JobId]) -> Result<Vec<usize>, Error>;
     FinishedJobs: fn finished_jobs(limit: usize) -> Result<Vec<JobId>, Error>;
     Archive: fn archive(job: JobId) -> Result<(), Error>;
     Document: fn document(job: JobId) -> Result<Option<StoredDocument>, Error>;

@@ -30,7 +30,10 @@
 //! Deliberately absent: scheduling and running subtasks. A client publishes a document to the
 //! broker and reads the ledger; schedulers and workers do the rest, on whatever machines they run.
 
+mod bulk;
+mod dead_letters;
 mod error;
+mod find;
 mod hints;
 mod job;
 mod nodes;
@@ -47,11 +50,16 @@ pub use longshore_ledger::Cancelled;
 use longshore_ledger::redis::{self, RedisLedger};
 use longshore_ledger::{Ledger, ListParams};
 pub use longshore_protocol::document::JobDocument;
+pub use longshore_protocol::{BulkAction, BulkOutcome, BulkPlan, BulkResult, JobIdPrefix};
+pub use longshore_protocol::{DeadLetter, DeadLetterAnswer, DeadLetterDetails, DeadLetterPage};
 pub use longshore_protocol::{ErrorKind, Problem};
 pub use longshore_protocol::{JobCursor, JobFilter, JobPage, JobSummary, MAX_PAGE};
 pub use longshore_protocol::{JobId, NodeId, NodeRecord};
 
+pub use bulk::EmptyFilter;
+pub use dead_letters::{DeadLetterError, DeadLetters, LetterSelection, is_id_of};
 pub use error::{ConnectError, Error, NoValue, SubmitError};
+pub use find::{FindError, JobKey};
 pub use job::Job;
 pub use nodes::Nodes;
 
@@ -276,6 +284,11 @@ impl Client {
     /// Lists and controls the workers.
     pub fn nodes(&self) -> Nodes {
         Nodes::new(Arc::clone(self.jobs.ledger()))
+    }
+
+    /// The job documents that were refused.
+    pub fn dead_letters(&self) -> DeadLetters {
+        DeadLetters::new(Arc::clone(&self.broker))
     }
 
     /// The broker that the client publishes to.

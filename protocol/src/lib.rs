@@ -8,10 +8,13 @@
 
 mod access;
 mod backoff;
+mod bulk;
+mod dead_letter;
 pub mod document;
 mod error_kind;
 mod finding;
 mod hint;
+mod id_prefix;
 mod ids;
 mod journal;
 pub mod json;
@@ -34,10 +37,16 @@ pub use access::{
     Action, ActionCursor, ActionOutcome, ApiSecret, ApiToken, InvalidRole, KeptApiToken, Role,
 };
 pub use backoff::Backoff;
+pub use bulk::{BulkAction, BulkOutcome, BulkPlan, BulkResult, UnknownAction};
+pub use dead_letter::{
+    DeadLetter, DeadLetterAnswer, DeadLetterDetails, DeadLetterOutcome, DeadLetterPage,
+    DeadLettersPurged,
+};
 pub use document::{Invalid, JobDocument};
 pub use error_kind::ErrorKind;
 pub use finding::{Finding, Severity};
 pub use hint::Hint;
+pub use id_prefix::{InvalidIdPrefix, JobIdPrefix};
 pub use ids::{ChunkId, Digest, Epoch, JobId, NodeId, SchedulerId, Token};
 pub use journal::{
     JournalDecoder, JournalEnding, JournalEvent, JournalPosition, JournalRecord, LARGEST_RECORD,

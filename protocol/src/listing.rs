@@ -40,6 +40,9 @@ pub struct JobFilter {
     /// The job has all of these labels, with these values.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// The ledger accepted the job before this time, by the ledger's clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub submitted_before: Option<Timestamp>,
 }
 
 impl JobFilter {
@@ -59,6 +62,7 @@ impl JobFilter {
             && is(self.tenant.as_ref(), &job.tenant)
             && (self.tenants.is_empty() || self.tenants.contains(&job.tenant))
             && (self.name.is_none() || self.name == job.name)
+            && self.submitted_before.is_none_or(|time| job.submitted_at < time)
             && self.labels.iter().all(|(key, value)| job.labels.get(key) == Some(value))
     }
 }

@@ -11,8 +11,10 @@ use serde_json::value::RawValue;
 
 use crate::state::JobState;
 use crate::{
-    Action, ActionCursor, ApiToken, Audit, ErrorEntry, Finding, Hint, Isolation, JobId, JobPage,
-    JobSummary, NodeId, NodeInfo, NodeRecord, NodeState, Problem, Reason, Recovery, Timestamp,
+    Action, ActionCursor, ApiToken, Audit, BulkOutcome, BulkPlan, DeadLetterAnswer,
+    DeadLetterDetails, DeadLetterPage, DeadLettersPurged, ErrorEntry, Finding, Hint, Isolation,
+    JobId, JobPage, JobSummary, NodeId, NodeInfo, NodeRecord, NodeState, Problem, Reason, Recovery,
+    Timestamp,
 };
 
 /// A job with its recoveries and the reasons why it waits: what `status` shows.
@@ -221,6 +223,18 @@ pub(crate) enum AnyView {
     NewApiToken(NewApiToken),
     /// A list of them: `token list`.
     ApiToken(ApiToken),
+    /// `pause`, `resume`, `cancel`, `retry`, `delete` with a filter, one on each line.
+    BulkOutcome(BulkOutcome),
+    /// The same with `--dry-run`.
+    BulkPlan(BulkPlan),
+    /// `dead list`.
+    DeadLetterPage(DeadLetterPage),
+    /// `dead show`.
+    DeadLetterDetails(DeadLetterDetails),
+    /// `dead requeue` and `dead purge`, one on each line.
+    DeadLetterAnswer(DeadLetterAnswer),
+    /// `dead purge --yes`.
+    DeadLettersPurged(DeadLettersPurged),
     /// Any command that fails, on standard error.
     Problem(Problem),
     /// Sent on the channel `<ns>:events` of Redis.

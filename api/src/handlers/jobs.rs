@@ -59,9 +59,9 @@ fn filter(params: &Params) -> Result<JobFilter, Refusal> {
         task: params.owned("task"),
         queue: params.owned("queue"),
         tenant: params.owned("tenant"),
-        tenants: Vec::new(),
         name: params.owned("name"),
         labels: params.all("label").map(label).collect::<Result<BTreeMap<_, _>, _>>()?,
+        ..JobFilter::default()
     })
 }
 

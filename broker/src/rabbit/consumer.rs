@@ -183,7 +183,7 @@ fn unpack(delivery: lapin::message::Delivery, tracker: &Arc<DeliveryTracker>) ->
     }
 }
 
-fn text_headers(table: &FieldTable) -> Vec<(String, String)> {
+pub(crate) fn text_headers(table: &FieldTable) -> Vec<(String, String)> {
     let text = |value: &AMQPValue| match value {
         AMQPValue::LongString(text) => String::from_utf8(text.as_bytes().to_vec()).ok(),
         AMQPValue::ShortString(text) => Some(text.to_string()),

@@ -183,7 +183,8 @@ fn assess(queue: &Queue, found: &str, kind: &str, ready: u64, consumers: u64) ->
     let check = "rabbitmq.queue";
     match queue {
         Queue::Dead if ready > 0 => {
-            let remedy = "read the header `reason` of the messages in it, then purge it";
+            let remedy =
+                "`longshore dead list` says why; requeue or purge them with `longshore dead`";
             finding(Severity::Warning, check, found, remedy)
         }
         Queue::Waiting if ready > 0 => {

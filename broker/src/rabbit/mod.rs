@@ -16,6 +16,7 @@
 //! transactions; retries of publishes, since the caller decides what follows an unknown outcome.
 
 mod address;
+mod browse;
 mod confirms;
 mod consumer;
 mod delivery_tracker;
@@ -46,10 +47,11 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use crate::{
-    Broker, Depth, Error, JournalReader, Link, Outgoing, PublishError, Queue, Subscription,
+    Broker, Browser, Depth, Error, JournalReader, Link, Outgoing, PublishError, Queue, Subscription,
 };
 
 use self::address::Address;
+use self::browse::RabbitBrowser;
 use self::failure::Failure;
 use self::link::Supervised;
 use self::publisher::{Publisher, Request};
@@ -347,6 +349,25 @@ impl Broker for Rabbit {
 
     async fn depth(&self, queue: &Queue) -> Result<Option<Depth>, Error> {
         self.call(|session| async move { self.topology.depth(&session, queue).await }).await
+    }
+
+    async fn browse(&self, queue: &Queue) -> Result<Box<dyn Browser>, Error> {
+        let opened = self
+            .call(|session| async move {
+                let channel = session.channel().await?;
+                Ok((session, channel, topology::short(self.topology.name(queue))?))
+            })
+            .await?;
+        let (session, channel, queue) =
+            opened.ok_or_else(|| self.not_connected(self.config.timeouts.call))?;
+        Ok(Box::new(RabbitBrowser {
+            session,
+            channel,
+            queue,
+            address: self.address.clone(),
+            has_removed: false,
+            _in_flight: self.in_flight.token(),
+        }))
     }
 
     async fn purge(&self, queue: &Queue) -> Result<(), Error> {

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use lapin::options::{
@@ -18,8 +19,8 @@ use parking_lot::Mutex;
 use tracing::warn;
 use uuid::Uuid;
 
-use longshore_protocol::ErrorKind;
 use longshore_protocol::names::check_namespace;
+use longshore_protocol::{ErrorKind, Timestamp};
 
 use crate::{Depth, Error, Outgoing, PublishError, Queue};
 
@@ -38,6 +39,10 @@ const PROBE_KEY: &str = "doctor";
 /// The body of the probe. Not empty: a blocked connection shows only when RabbitMQ stops reading
 /// before the body.
 const PROBE: &[u8] = b"doctor";
+
+/// The header of a dead letter that says when it was put into the queue, Unix milliseconds. A
+/// letter that is put there again keeps it.
+const DEAD_AT: &str = "dead-at";
 
 /// The exchange and the queues of one namespace. Cheap to clone.
 #[derive(Clone)]
@@ -124,9 +129,13 @@ impl Topology {
             .with_delivery_mode(delivery_mode(queue))
             .with_content_type("application/json".into())
             .with_message_id(ShortString::try_new(id.as_str()).map_err(bad)?);
-        if !message.headers.is_empty() {
+        let mut texts = message.headers;
+        if *queue == Queue::Dead && !texts.iter().any(|(name, _)| name == DEAD_AT) {
+            texts.push((DEAD_AT.to_owned(), now().to_string()));
+        }
+        if !texts.is_empty() {
             let mut headers = FieldTable::default();
-            for (name, value) in message.headers {
+            for (name, value) in texts {
                 let name = ShortString::try_new(name).map_err(bad)?;
                 headers.insert(name, AMQPValue::LongString(LongString::from(value)));
             }
@@ -268,6 +277,11 @@ impl Topology {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "letters are dated by the clock of their publisher")]
+fn now() -> Timestamp {
+    Timestamp::default().plus(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
 fn no_arguments() -> FieldTable {
     FieldTable::default()
 }
@@ -281,7 +295,7 @@ fn delivery_mode(queue: &Queue) -> u8 {
     }
 }
 
-fn short(name: String) -> Result<ShortString, Failure> {
+pub(crate) fn short(name: String) -> Result<ShortString, Failure> {
     ShortString::try_new(name)
         .map_err(|e| Failure::Broken { kind: ErrorKind::BadInput, text: e.to_string() })
 }

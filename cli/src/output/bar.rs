@@ -1,5 +1,7 @@
 //! Progress bars of jobs, which are drawn on standard error if that is a terminal.
 
+use std::io::IsTerminal;
+
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use longshore_protocol::JobSummary;
 
@@ -8,6 +10,9 @@ use super::{is_watched, talk};
 
 /// A progress bar, or nothing without a terminal.
 pub(crate) struct Bar(Option<ProgressBar>);
+
+/// Counts things that are done, on a terminal only.
+pub(crate) struct Counter(Option<ProgressBar>);
 
 /// Several bars, one below the other.
 pub(crate) struct Bars(MultiProgress);
@@ -46,6 +51,33 @@ impl Bar {
     }
 
     /// Removes the bar from the terminal.
+    pub(crate) fn clear(&self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Counter {
+    /// Creates a counter, which is drawn with the first thing.
+    pub(crate) fn new(what: &'static str) -> Self {
+        // Lines on standard output, on the same terminal, are progress enough.
+        let is_drawn = is_watched() && !std::io::stdout().is_terminal();
+        Self(is_drawn.then(|| {
+            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
+                .with_style(style("{pos} {msg}, {elapsed}"))
+                .with_message(what)
+        }))
+    }
+
+    /// One more is done.
+    pub(crate) fn add(&self) {
+        if let Some(bar) = &self.0 {
+            bar.inc(1);
+        }
+    }
+
+    /// Removes the counter from the terminal.
     pub(crate) fn clear(&self) {
         if let Some(bar) = &self.0 {
             bar.finish_and_clear();

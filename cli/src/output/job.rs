@@ -5,9 +5,8 @@ use std::time::Duration;
 use longshore_ledger::{CANCEL_KEPT, Cancelled};
 use longshore_protocol::state::JobState;
 use longshore_protocol::wire::{JobAnswer, JobDetails};
-use longshore_protocol::{Audit, Counts, ErrorEntry, JobId, JobPage, JobSummary, Reason, Recovery};
+use longshore_protocol::{Audit, Counts, ErrorEntry, JobId, JobSummary, Reason, Recovery};
 
-use super::table::table;
 use super::{Output, recovery};
 use crate::failure::Failure;
 
@@ -102,47 +101,6 @@ pub(crate) fn seconds(duration: Duration) -> String {
         return format!("{:.1}s", duration.as_secs_f64());
     }
     humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
-}
-
-/// Prints a row for each job.
-pub(crate) fn list(output: &mut Output, jobs: &[JobSummary]) -> Result<(), Failure> {
-    if output.is_json() {
-        return output.json(&jobs);
-    }
-    let is_named = jobs.iter().any(|job| job.name.is_some());
-    let mut header =
-        vec!["JOB", "STATE", "TASK", "QUEUE", "DONE", "FAILED", "TOTAL", "RATE", "ETA"];
-    header.extend(is_named.then_some("NAME"));
-    let rows: Vec<Vec<String>> = jobs
-        .iter()
-        .map(|job| {
-            let is_moving = !job.state.is_terminal();
-            let mut row = vec![
-                job.id.to_string(),
-                job.state.as_str().to_owned(),
-                or_dash(&job.task),
-                or_dash(&job.queue),
-                job.counts.done.to_string(),
-                job.counts.failed.to_string(),
-                job.counts.total.to_string(),
-                if is_moving { format!("{:.1}/s", job.rate) } else { "-".into() },
-                job.eta.filter(|_| is_moving).map_or_else(|| "-".into(), seconds),
-            ];
-            row.extend(is_named.then(|| or_dash(job.name.as_deref().unwrap_or_default())));
-            row
-        })
-        .collect();
-    output.text(&table(&header, &rows))
-}
-
-/// Prints a page of a list, as a table or as JSON with the cursor of the next page.
-pub(crate) fn page(output: &mut Output, page: &JobPage) -> Result<(), Failure> {
-    if output.is_json() { output.json(page) } else { list(output, &page.jobs) }
-}
-
-/// The text of a rejected job, which has nothing but its error.
-fn or_dash(word: &str) -> String {
-    if word.is_empty() { "-".to_owned() } else { word.to_owned() }
 }
 
 /// Prints a line about a job that has progressed or ended.

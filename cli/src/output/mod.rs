@@ -5,8 +5,11 @@
 pub(crate) mod bar;
 #[cfg(feature = "bench")]
 pub(crate) mod bench;
+pub(crate) mod bulk;
+pub(crate) mod dead;
 pub(crate) mod findings;
 pub(crate) mod job;
+pub(crate) mod jobs;
 pub(crate) mod node;
 mod recovery;
 pub(crate) mod results;

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::JobArgument;
+use super::selection::JobArgument;
 use crate::failure::Failure;
 use crate::output::{Output, job};
 use crate::services;
@@ -21,7 +21,8 @@ impl Audit {
         settings: &Settings,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        let audit = services::jobs(settings)?.job(self.job.job).audit().await?;
+        let jobs = services::jobs(settings)?;
+        let audit = jobs.job(self.job.find(&jobs).await?).audit().await?;
         job::audit(output, &audit)?;
         if audit.is_clean() {
             return Ok(());

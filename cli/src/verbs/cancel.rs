@@ -1,19 +1,27 @@
-//! `longshore cancel`: cancels a job, also one that no scheduler has admitted yet.
+//! `longshore cancel`: cancels a job, also one that no scheduler has admitted yet, or many jobs.
 
 use clap::Args;
+use longshore_producer::BulkAction;
 
-use super::JobArgument;
+use super::bulk;
+use super::selection::{Chosen, JobsArgument};
 use crate::failure::Failure;
 use crate::output::{Output, job};
 use crate::services;
 use crate::settings::Settings;
 
-/// Cancel a job; running subtasks are stopped within a second. A job that is not admitted yet is
-/// admitted as cancelled, if it arrives within 24 hours
+const EXAMPLES: &str = "Examples:
+  longshore cancel 0197c7a0-8e7e
+  longshore cancel --tenant lab --state queued,running --dry-run
+  longshore cancel --label run=42 --yes";
+
+/// Cancel a job, or all that a filter shows; running subtasks are stopped within a second. A job
+/// that is not admitted yet is admitted as cancelled, if it arrives within 24 hours
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Cancel {
     #[command(flatten)]
-    job: JobArgument,
+    jobs: JobsArgument,
 }
 
 impl Cancel {
@@ -22,8 +30,17 @@ impl Cancel {
         settings: &Settings,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        let id = self.job.job;
-        let cancelled = services::jobs(settings)?.job(id).cancel().await?;
+        let action = BulkAction::Cancel;
+        let chosen = self.jobs.chosen(action)?;
+        let jobs = services::jobs(settings)?;
+        let key = match chosen {
+            Chosen::One(key) => key,
+            Chosen::Filter { filter, is_dry } => {
+                return bulk::perform(action, filter, is_dry, &jobs, output).await;
+            }
+        };
+        let id = jobs.find(&key).await?;
+        let cancelled = jobs.job(id).cancel().await?;
         job::cancelled(output, id, cancelled)
     }
 }

@@ -1,20 +1,27 @@
-//! `longshore delete`: deletes an ended job; with `--force` first cancels one that has not ended.
+//! `longshore delete`: deletes an ended job or many; `--force` cancels the job first.
 
 use clap::Args;
-use longshore_producer::Error;
+use longshore_producer::{BulkAction, Error};
 
-use super::JobArgument;
+use super::bulk;
+use super::selection::{Chosen, JobsArgument};
 use crate::failure::Failure;
 use crate::output::{Output, job};
 use crate::services;
 use crate::settings::Settings;
 
-/// Delete an ended job with its results and errors
+const EXAMPLES: &str = "Examples:
+  longshore delete 0197c7a0-8e7e
+  longshore delete --state succeeded --older-than 12h --dry-run
+  longshore delete --state succeeded --older-than 12h --yes";
+
+/// Delete an ended job, or all that a filter shows, with results and errors
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Delete {
     #[command(flatten)]
-    job: JobArgument,
-    /// Cancel the job first if it has not ended
+    jobs: JobsArgument,
+    /// Cancel the job first if it has not ended; for one job
     #[arg(long)]
     force: bool,
 }
@@ -25,8 +32,22 @@ impl Delete {
         settings: &Settings,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        let id = self.job.job;
-        let handle = services::jobs(settings)?.job(id);
+        let action = BulkAction::Delete;
+        let chosen = self.jobs.chosen(action)?;
+        let jobs = services::jobs(settings)?;
+        let key = match chosen {
+            Chosen::One(key) => key,
+            Chosen::Filter { .. } if self.force => {
+                return Err(Failure::usage(
+                    "--force is for one job; cancel those that the filter shows, then delete them",
+                ));
+            }
+            Chosen::Filter { filter, is_dry } => {
+                return bulk::perform(action, filter, is_dry, &jobs, output).await;
+            }
+        };
+        let id = jobs.find(&key).await?;
+        let handle = jobs.job(id);
         if self.force {
             match handle.cancel().await {
                 // Refused: the job has ended already.

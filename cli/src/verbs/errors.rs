@@ -3,7 +3,7 @@
 use clap::Args;
 use futures_util::{TryStreamExt, pin_mut};
 
-use super::JobArgument;
+use super::selection::JobArgument;
 use crate::failure::Failure;
 use crate::output::{Output, grouped, job, talk};
 use crate::services;
@@ -22,7 +22,8 @@ impl Errors {
         settings: &Settings,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        let handle = services::jobs(settings)?.job(self.job.job);
+        let jobs = services::jobs(settings)?;
+        let handle = jobs.job(self.job.find(&jobs).await?);
         let summary = handle.summary().await?;
         let total = summary.counts.total;
         let failed = summary.counts.failed + summary.reduce.failed;

@@ -1,12 +1,11 @@
 //! `longshore list`: a page of the jobs that satisfy all conditions, newest first.
 
 use clap::Args;
-use longshore_protocol::state::JobState;
-use longshore_protocol::{JobCursor, JobFilter, MAX_PAGE};
+use longshore_protocol::{JobCursor, MAX_PAGE};
 
-use crate::document::label;
+use super::selection::FilterArguments;
 use crate::failure::Failure;
-use crate::output::{Output, job, talk};
+use crate::output::{Output, jobs, talk};
 use crate::services;
 use crate::settings::Settings;
 
@@ -14,6 +13,7 @@ const EXAMPLES: &str = "Examples:
   longshore list --state failed --task resize
   longshore list --state running,paused --queue gpu
   longshore list --label team=imaging --label run=42 --json
+  longshore list --state succeeded --older-than 12h --wide
 
 With --json, one object: {\"jobs\": [...], \"next\": CURSOR or null}; the jobs have the fields of
 `longshore status JOB --json`. Give CURSOR to --cursor for the next page.";
@@ -22,31 +22,17 @@ With --json, one object: {\"jobs\": [...], \"next\": CURSOR or null}; the jobs h
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct List {
-    /// In one of these states: queued, running, reducing, paused, succeeded, failed, cancelled,
-    /// rejected
-    #[arg(long = "state", value_name = "STATE", value_delimiter = ',')]
-    states: Vec<JobState>,
-    /// That run this task
-    #[arg(long, value_name = "TASK")]
-    task: Option<String>,
-    /// Whose subtasks go to the workers of this queue
-    #[arg(long, value_name = "QUEUE")]
-    queue: Option<String>,
-    /// Of this tenant
-    #[arg(long, value_name = "TENANT")]
-    tenant: Option<String>,
-    /// With this name
-    #[arg(long, value_name = "NAME")]
-    name: Option<String>,
-    /// With this label; given several times, with all of them
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
-    labels: Vec<(String, String)>,
+    #[command(flatten)]
+    filter: FilterArguments,
     /// The most jobs to list
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = limit)]
     limit: usize,
     /// Go on behind the last job of an earlier page
     #[arg(long, value_name = "CURSOR")]
     cursor: Option<JobCursor>,
+    /// List whole ids, and more columns
+    #[arg(long)]
+    wide: bool,
 }
 
 fn limit(text: &str) -> Result<usize, String> {
@@ -60,18 +46,10 @@ impl List {
         settings: &Settings,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        let filter = JobFilter {
-            states: self.states,
-            task: self.task,
-            queue: self.queue,
-            tenant: self.tenant,
-            tenants: Vec::new(),
-            name: self.name,
-            labels: self.labels.into_iter().collect(),
-        };
         let jobs = services::jobs(settings)?;
+        let filter = self.filter.filter(jobs.ledger().now().await?);
         let page = jobs.list(&filter, self.cursor, self.limit).await?;
-        job::page(output, &page)?;
+        jobs::page(output, &jobs, &page, self.wide).await?;
         output.flush()?;
         if let Some(next) = page.next.filter(|_| !output.is_json()) {
             talk(format_args!("more follow: add --cursor {next}"));

@@ -7,15 +7,18 @@ mod bench;
 #[cfg(not(feature = "bench"))]
 #[path = "no_bench.rs"]
 mod bench;
+mod bulk;
 mod cancel;
 mod completions;
 mod config;
+mod dead;
 mod delete;
 mod dev;
 mod doctor;
 mod drain;
 mod errors;
 mod list;
+mod node_id;
 mod nodes;
 mod pause;
 mod readmit;
@@ -24,13 +27,13 @@ mod resume;
 mod retry;
 mod run;
 mod scheduler;
+mod selection;
 mod status;
 mod submit;
 mod token;
 mod worker;
 
-use clap::{Args, Subcommand};
-use longshore_protocol::JobId;
+use clap::Subcommand;
 
 use crate::environment::environment;
 use crate::failure::Failure;
@@ -56,6 +59,7 @@ pub(crate) enum Verb {
     Cancel(cancel::Cancel),
     Delete(delete::Delete),
     Retry(retry::Retry),
+    Dead(dead::Dead),
     Nodes(nodes::Nodes),
     Drain(drain::Drain),
     Readmit(readmit::Readmit),
@@ -64,19 +68,6 @@ pub(crate) enum Verb {
     Doctor(doctor::Doctor),
     Bench(bench::Bench),
     Completions(completions::Completions),
-}
-
-/// The id of an existing job.
-#[derive(Args)]
-pub(crate) struct JobArgument {
-    /// The job's id
-    #[arg(value_name = "JOB", value_parser = job_id)]
-    job: JobId,
-}
-
-/// Parses a job id for clap.
-pub(crate) fn job_id(text: &str) -> Result<JobId, String> {
-    text.parse().map_err(|_| "a job's id is a UUID, as `longshore status` lists them".to_owned())
 }
 
 impl Verb {
@@ -106,11 +97,12 @@ impl Verb {
             Self::Results(verb) => verb.perform(&plain()?, output).await,
             Self::Errors(verb) => verb.perform(&plain()?, output).await,
             Self::Audit(verb) => verb.perform(&plain()?, output).await,
-            Self::Pause(verb) => verb.perform(&plain()?, output).await,
-            Self::Resume(verb) => verb.perform(&plain()?, output).await,
-            Self::Cancel(verb) => verb.perform(&plain()?, output).await,
-            Self::Delete(verb) => verb.perform(&plain()?, output).await,
-            Self::Retry(verb) => verb.perform(&plain()?, output).await,
+            Self::Pause(verb) => Box::pin(verb.perform(&plain()?, output)).await,
+            Self::Resume(verb) => Box::pin(verb.perform(&plain()?, output)).await,
+            Self::Cancel(verb) => Box::pin(verb.perform(&plain()?, output)).await,
+            Self::Delete(verb) => Box::pin(verb.perform(&plain()?, output)).await,
+            Self::Retry(verb) => Box::pin(verb.perform(&plain()?, output)).await,
+            Self::Dead(verb) => Box::pin(verb.perform(&plain()?, output)).await,
             Self::Nodes(verb) => verb.perform(&plain()?, output).await,
             Self::Drain(verb) => verb.perform(&plain()?, output).await,
             Self::Readmit(verb) => verb.perform(&plain()?, output).await,

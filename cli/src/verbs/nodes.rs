@@ -9,7 +9,11 @@ use crate::settings::Settings;
 
 /// List the workers of the fleet
 #[derive(Args)]
-pub(crate) struct Nodes {}
+pub(crate) struct Nodes {
+    /// List whole ids, and more columns
+    #[arg(long)]
+    wide: bool,
+}
 
 impl Nodes {
     pub(crate) async fn perform(
@@ -18,6 +22,6 @@ impl Nodes {
         output: &mut Output,
     ) -> Result<(), Failure> {
         let nodes = services::nodes(settings)?;
-        node::list(output, &nodes.list().await?, nodes.now().await?)
+        node::list(output, &nodes.list().await?, nodes.now().await?, self.wide)
     }
 }

@@ -1,18 +1,27 @@
-//! `longshore pause`: pauses a job: running subtasks finish, no new ones start.
+//! `longshore pause`: pauses a job, or all that a filter shows: running subtasks finish.
 
 use clap::Args;
+use longshore_producer::BulkAction;
 
-use super::JobArgument;
+use super::bulk;
+use super::selection::{Chosen, JobsArgument};
 use crate::failure::Failure;
 use crate::output::{Output, job};
 use crate::services;
 use crate::settings::Settings;
 
-/// Pause a job: running subtasks finish, no new ones start
+const EXAMPLES: &str = "Examples:
+  longshore pause 0197c7a0-8e7e
+  longshore pause --name nightly
+  longshore pause --task resize --label team=imaging --dry-run
+  longshore pause --queue gpu --yes";
+
+/// Pause a job, or all that a filter shows: running subtasks finish, no new ones start
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Pause {
     #[command(flatten)]
-    job: JobArgument,
+    jobs: JobsArgument,
 }
 
 impl Pause {
@@ -21,8 +30,17 @@ impl Pause {
         settings: &Settings,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        let id = self.job.job;
-        let state = services::jobs(settings)?.job(id).pause().await?;
+        let action = BulkAction::Pause;
+        let chosen = self.jobs.chosen(action)?;
+        let jobs = services::jobs(settings)?;
+        let key = match chosen {
+            Chosen::One(key) => key,
+            Chosen::Filter { filter, is_dry } => {
+                return bulk::perform(action, filter, is_dry, &jobs, output).await;
+            }
+        };
+        let id = jobs.find(&key).await?;
+        let state = jobs.job(id).pause().await?;
         job::state(output, id, state)
     }
 }

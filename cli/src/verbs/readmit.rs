@@ -1,9 +1,9 @@
 //! `longshore readmit`: ends all isolations of a worker, so that all its tasks get work again.
 
 use clap::Args;
-use longshore_protocol::NodeId;
 use longshore_protocol::wire::NodeAnswer;
 
+use super::node_id;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::services;
@@ -16,7 +16,7 @@ use crate::settings::Settings;
 /// repair, this command puts the worker back at once.
 #[derive(Args)]
 pub(crate) struct Readmit {
-    /// The worker's id, as `longshore nodes` lists them
+    /// The worker's id, or as much of it as `longshore nodes` shows
     #[arg(value_name = "NODE")]
     node: String,
 }
@@ -27,8 +27,9 @@ impl Readmit {
         settings: &Settings,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        let node = NodeId::new(self.node);
-        services::nodes(settings)?.readmit(&node).await?;
+        let nodes = services::nodes(settings)?;
+        let node = node_id::find(&nodes, &self.node).await?;
+        nodes.readmit(&node).await?;
         if output.is_json() {
             output.json(&NodeAnswer::in_rotation(node))
         } else {

@@ -3,7 +3,7 @@
 use clap::Args;
 use longshore_protocol::document::Results as Keep;
 
-use super::JobArgument;
+use super::selection::JobArgument;
 use crate::failure::Failure;
 use crate::output::{Output, results};
 use crate::services;
@@ -26,7 +26,8 @@ impl Results {
         settings: &Settings,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        let job = services::jobs(settings)?.job(self.job.job);
+        let jobs = services::jobs(settings)?;
+        let job = jobs.job(self.job.find(&jobs).await?);
         let summary = job.summary().await?;
         if !summary.state.was_accepted() {
             return Err(results::failed(&summary));

@@ -6,13 +6,13 @@ use std::time::Duration;
 use clap::Args;
 use futures_util::{TryStreamExt, pin_mut};
 use longshore_producer::{Job, Jobs};
-use longshore_protocol::JobId;
+use longshore_protocol::{JobId, JobIdPrefix};
 
-use super::job_id;
+use super::selection::{job_id, key};
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::output::bar::{Bar, Bars};
-use crate::output::{Output, is_watched, job};
+use crate::output::{Output, is_watched, job, jobs};
 use crate::services;
 use crate::settings::Settings;
 
@@ -22,16 +22,22 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Show the state of a job, or list the active jobs and those that ended last
 #[derive(Args)]
 pub(crate) struct Status {
-    /// The job's id
+    /// The job's id, or its first characters, at least 8
     #[arg(value_name = "JOB", value_parser = job_id)]
-    job: Option<JobId>,
+    job: Option<JobIdPrefix>,
+    /// The job with this name, if exactly one has it
+    #[arg(long, value_name = "NAME", conflicts_with = "job")]
+    name: Option<String>,
     /// Follow the job until it ends, or all jobs until Ctrl-C: with bars on a terminal, otherwise
     /// with a line for each change of the job
     #[arg(long)]
     watch: bool,
     /// The number of ended jobs to list
-    #[arg(long, value_name = "N", default_value_t = 20, conflicts_with = "job")]
+    #[arg(long, value_name = "N", default_value_t = 20, conflicts_with_all = ["job", "name"])]
     finished: usize,
+    /// List whole ids, and more columns
+    #[arg(long, conflicts_with_all = ["job", "name"])]
+    wide: bool,
 }
 
 impl Status {
@@ -41,7 +47,11 @@ impl Status {
         output: &mut Output,
     ) -> Result<(), Failure> {
         let jobs = services::jobs(settings)?;
-        match (self.job, self.watch) {
+        let job = match key(self.job.as_ref(), self.name.as_ref()) {
+            Some(key) => Some(jobs.find(&key).await?),
+            None => None,
+        };
+        match (job, self.watch) {
             (Some(id), false) => {
                 let handle = jobs.job(id);
                 let summary = handle.summary().await;
@@ -49,7 +59,10 @@ impl Status {
                 let recoveries = handle.recoveries().await?;
                 job::summary(output, &summary, &recoveries, &handle.reasons().await?)
             }
-            (None, false) => job::list(output, &jobs.recent(self.finished).await?),
+            (None, false) => {
+                let recent = jobs.recent(self.finished).await?;
+                jobs::list(output, &jobs, &recent, self.wide).await
+            }
             (Some(id), true) => {
                 let mut interrupts = Interrupts::follow()?;
                 let job = jobs.job(id);

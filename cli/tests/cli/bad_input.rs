@@ -55,6 +55,68 @@ const JOB: &str = "01900000-0000-7000-8000-000000000000";
 const NOWHERE: &str = "redis://127.0.0.1:1";
 
 #[test]
+fn jobs_that_are_not_chosen_clearly() {
+    let nothing = |verb: &str| {
+        format!(
+            "error: nothing says which jobs to {verb}; give a JOB, or --state, --task, --queue, \
+             --tenant, --label, --name or --older-than"
+        )
+    };
+    for verb in ["pause", "resume", "cancel", "retry", "delete"] {
+        flags(&[verb], &nothing(verb));
+        flags(&[verb, "--yes"], &nothing(verb));
+        flags(&[verb, "--dry-run"], &nothing(verb));
+        let both = "error: JOB and a filter exclude each other; give one of them";
+        flags(&[verb, JOB, "--task", "noop"], both);
+        flags(&[verb, JOB, "--name", "nightly"], both);
+        flags(&[verb, JOB, "--older-than", "1h", "--yes"], both);
+        let dry = "error: --dry-run is for a filter; leave it out, or leave out JOB";
+        flags(&[verb, JOB, "--dry-run"], dry);
+        let unsure = format!(
+            "error: this would {verb} every job that the filter shows; add --dry-run to see how \
+             many, or --yes to do it"
+        );
+        flags(&[verb, "--state", "paused"], &unsure);
+        flags(&[verb, "--name", "nightly", "--queue", "gpu"], &unsure);
+    }
+    let both = "error: the argument '--dry-run' cannot be used with '--yes'";
+    flags(&["pause", "--task", "noop", "--dry-run", "--yes"], both);
+    let index = "error: --index is for one job; leave out the filter";
+    flags(&["retry", "--state", "failed", "--yes", "--index", "7"], index);
+    let force = "error: --force is for one job; cancel those that the filter shows, then delete \
+                 them";
+    flags(&["delete", "--task", "noop", "--yes", "--force"], force);
+    let state = "error: invalid value 'asleep' for '--state <STATE>': unknown state `asleep`";
+    flags(&["cancel", "--state", "asleep", "--yes"], state);
+    let age = "error: invalid value '5' for '--older-than <DURATION>': `5` is no duration; write \
+               one like \"30s\", \"5m\" or \"1h 30m\"";
+    flags(&["cancel", "--older-than", "5", "--yes"], age);
+    for short in ["0190000", "0190000g", "01900000-0000-7000-8000-0000000000000", "0190-0000"] {
+        let error = format!(
+            "error: invalid value '{short}' for '[JOB]': a job's id is a UUID, as `longshore list` \
+             shows them; write the id or its first 8 characters or more"
+        );
+        flags(&["pause", short], &error);
+    }
+    let name = "error: the argument '[JOB]' cannot be used with '--name <NAME>'";
+    flags(&["errors", JOB, "--name", "nightly"], name);
+}
+
+#[test]
+fn dead_letters_that_are_not_chosen_clearly() {
+    let unsure = "error: this would delete every dead letter; add --yes, or give the ids of some";
+    flags(&["dead", "purge"], unsure);
+    flags(&["dead", "requeue"], "error: the following required arguments were not provided:");
+    let both = "error: the argument '--all' cannot be used with '[ID]...'";
+    flags(&["dead", "requeue", "--all", JOB], both);
+    let both = "error: the argument '--yes' cannot be used with '[ID]...'";
+    flags(&["dead", "purge", "--yes", JOB], both);
+    flags(&["dead", "show"], "error: the following required arguments were not provided:");
+    let limit = "error: invalid value '0' for '--limit <N>': 0 is not in 1..=1000";
+    flags(&["dead", "list", "--limit", "0"], limit);
+}
+
+#[test]
 fn invalid_flags() {
     flags(&["fly"], "error: unrecognized subcommand 'fly'");
     flags(&["run"], "error: the following required arguments were not provided:");
@@ -101,14 +163,14 @@ fn invalid_flags() {
     );
     flags(
         &["status", "seven"],
-        "error: invalid value 'seven' for '[JOB]': a job's id is a UUID, as `longshore status` \
-         lists them",
+        "error: invalid value 'seven' for '[JOB]': a job's id is a UUID, as `longshore list` shows \
+         them; write the id or its first 8 characters or more",
     );
     flags(
         &["status", "--watch"],
         "error: --watch without a job needs a terminal on standard error; name a job",
     );
-    flags(&["pause"], "error: the following required arguments were not provided:");
+    flags(&["errors"], "error: the following required arguments were not provided:");
     flags(
         &["retry", JOB, "--index", "x"],
         "error: invalid value 'x' for '--index <INDEX>...': invalid digit found in string",

@@ -3,13 +3,14 @@
 //! It also keeps the position in the journal, deletions, and cancels that came before their job.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Blocked, BlockedScope, JobCursor, JobId, JobPage, JournalPosition, MAX_PAGE, NodeId,
-    NodeRecord, NodeState, SchedulerId, SchedulerRecord, Stall, Timestamp,
+    Blocked, BlockedScope, JobCursor, JobId, JobIdPrefix, JobPage, JournalPosition, MAX_PAGE,
+    NodeId, NodeRecord, NodeState, SchedulerId, SchedulerRecord, Stall, Timestamp,
 };
 
 use super::access::Access;
@@ -103,6 +104,26 @@ impl Store {
             page.jobs.extend(summary.filter(|job| params.filter.matches(job)));
         }
         page
+    }
+
+    pub(super) fn find_ids(&self, prefix: &JobIdPrefix, limit: usize) -> Vec<JobId> {
+        let ids = self.jobs.keys().copied().filter(|job| prefix.is_of(*job));
+        let mut ids: Vec<JobId> = ids.collect();
+        ids.sort_unstable();
+        ids.truncate(limit);
+        ids
+    }
+
+    pub(super) fn unique_prefixes(&self, jobs: &[JobId]) -> Vec<usize> {
+        let ids: BTreeSet<JobId> = self.jobs.keys().copied().collect();
+        let length = |job: &JobId| {
+            let before = ids.range(..job).next_back();
+            let after = ids.range((Bound::Excluded(job), Bound::Unbounded)).next();
+            let lengths = before.into_iter().chain(after);
+            let lengths = lengths.map(|other| JobIdPrefix::length_to_tell(*job, *other));
+            lengths.max().unwrap_or(JobIdPrefix::SHORTEST)
+        };
+        jobs.iter().map(length).collect()
     }
 
     pub(super) fn job(&self, job: JobId) -> Option<&Job> {

@@ -113,7 +113,10 @@ impl RedisLedger {
         let text = serde_json::to_string(attributes).expect("attributes are strings");
         keep.arg(keys.job_attributes()).arg(&name).arg(text);
         let sets = [keys.all_jobs(), keys.open_jobs()].into_iter().chain(attributes.sets(keys));
-        [keep].into_iter().chain(sets.map(|set| zadd(set, Some("NX"), at, &name))).collect()
+        [keep, self.index_id(&name)]
+            .into_iter()
+            .chain(sets.map(|set| zadd(set, Some("NX"), at, &name)))
+            .collect()
     }
 
     /// Commands that move a job which has ended to the set of its state; it may stand in that of an
@@ -231,6 +234,7 @@ impl RedisLedger {
             let sets = attributes.sets(keys).into_iter().chain(ends);
             let sets = sets.chain([keys.all_jobs(), keys.open_jobs()]);
             commands.extend(sets.map(|set| zrem(set, name)));
+            commands.push(self.unindex_id(name));
             let mut forget = cmd("HDEL");
             forget.arg(keys.job_attributes()).arg(name);
             commands.push(forget);

@@ -31,6 +31,7 @@ mod fleet;
 #[doc(hidden)]
 pub mod fuzzing;
 mod group;
+mod id_index;
 mod job_fields;
 mod jobs;
 pub mod library;
@@ -54,9 +55,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Action, Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, JobId, JobPage, JobSummary,
-    JournalPosition, KeptApiToken, NodeId, NodeRecord, Recovery, ResultsPage, SchedulerId,
-    SchedulerRecord, Stall, Timestamp,
+    Action, Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, JobId, JobIdPrefix, JobPage,
+    JobSummary, JournalPosition, KeptApiToken, NodeId, NodeRecord, Recovery, ResultsPage,
+    SchedulerId, SchedulerRecord, Stall, Timestamp,
 };
 
 use parking_lot::{Mutex, MutexGuard};
@@ -319,6 +320,14 @@ impl Ledger for RedisLedger {
 
     async fn list(&self, params: &ListParams) -> Result<JobPage, Error> {
         self.list_jobs(params).await
+    }
+
+    async fn find_ids(&self, prefix: &JobIdPrefix, limit: usize) -> Result<Vec<JobId>, Error> {
+        self.read_ids(prefix, limit).await
+    }
+
+    async fn unique_prefixes(&self, jobs: &[JobId]) -> Result<Vec<usize>, Error> {
+        self.read_unique_prefixes(jobs).await
     }
 
     async fn finished_jobs(&self, limit: usize) -> Result<Vec<JobId>, Error> {

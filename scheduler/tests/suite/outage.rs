@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use longshore_broker::{
-    Broker, Depth, JournalReader, Link, Outgoing, PublishError, Queue, Subscription,
+    Broker, Browser, Depth, JournalReader, Link, Outgoing, PublishError, Queue, Subscription,
 };
 use longshore_ledger::testing::{Answer, Intercepted, Interceptor, Operation};
 use longshore_ledger::{ControlError, Error, Event, Events, Ledger, Topic};
@@ -242,6 +242,10 @@ impl Broker for UnreliableBroker {
             return Err(Self::gone());
         }
         self.inner.depth(queue).await
+    }
+
+    async fn browse(&self, queue: &Queue) -> Result<Box<dyn Browser>, longshore_broker::Error> {
+        self.inner.browse(queue).await
     }
 
     async fn purge(&self, queue: &Queue) -> Result<(), longshore_broker::Error> {

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use longshore_broker::{
-    Broker, Delivery, Depth, Error, Link, Outgoing, PublishError, Queue, Settle, Subscription,
+    Broker, Browser, Delivery, Depth, Error, Link, Outgoing, PublishError, Queue, Settle,
+    Subscription,
 };
 use longshore_protocol::ErrorKind;
 use tokio::sync::watch;
@@ -93,6 +94,14 @@ impl Broker for RemoteBroker {
             return Err(self.unreachable());
         }
         self.0.world.broker.depth(queue).await
+    }
+
+    async fn browse(&self, queue: &Queue) -> Result<Box<dyn Browser>, Error> {
+        self.0.running().await;
+        if self.0.has(Impairment::Broker) {
+            return Err(self.unreachable());
+        }
+        self.0.world.broker.browse(queue).await
     }
 
     async fn purge(&self, queue: &Queue) -> Result<(), Error> {

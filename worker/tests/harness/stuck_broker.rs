@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use longshore_broker::{
-    Broker, Delivery, Depth, Error, Link, Outgoing, PublishError, Queue, Settle, Subscription,
+    Broker, Browser, Delivery, Depth, Error, Link, Outgoing, PublishError, Queue, Settle,
+    Subscription,
 };
 use tokio::sync::watch;
 
@@ -25,6 +26,10 @@ impl Broker for StuckBroker {
 
     async fn depth(&self, queue: &Queue) -> Result<Option<Depth>, Error> {
         self.0.depth(queue).await
+    }
+
+    async fn browse(&self, queue: &Queue) -> Result<Box<dyn Browser>, Error> {
+        self.0.browse(queue).await
     }
 
     async fn purge(&self, queue: &Queue) -> Result<(), Error> {
