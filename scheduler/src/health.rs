@@ -173,6 +173,7 @@ mod tests {
     use std::fmt;
 
     use tracing::field::{Field, Visit};
+    use tracing::subscriber::DefaultGuard;
     use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
     use super::*;
@@ -189,11 +190,20 @@ mod tests {
         Error::Misuse { operation: "test", detail: "broken".into() }
     }
 
+    /// Follows the log of this thread. A test on another thread may be registering a call site that no
+    /// subscriber was interested in a moment ago; once that is over, all call sites are asked again.
+    fn follow(logged: &Logged) -> DefaultGuard {
+        let subscriber = tracing_subscriber::registry().with(logged.clone());
+        let guard = tracing::subscriber::set_default(subscriber);
+        std::thread::sleep(Duration::from_millis(10));
+        tracing::callsite::rebuild_interest_cache();
+        guard
+    }
+
     #[test]
     fn an_outage_is_logged_once_and_other_failures_by_each_kind_of_call() {
         let logged = Logged::default();
-        let _guard =
-            tracing::subscriber::set_default(tracing_subscriber::registry().with(logged.clone()));
+        let _guard = follow(&logged);
         let ledger = Service::default();
         let (reads, writes) = (ledger.health("reads"), ledger.health("writes"));
         reads.worked();
@@ -216,8 +226,7 @@ mod tests {
     #[test]
     fn another_refusal_is_logged_though_the_first_is_not_over() {
         let logged = Logged::default();
-        let _guard =
-            tracing::subscriber::set_default(tracing_subscriber::registry().with(logged.clone()));
+        let _guard = follow(&logged);
         let ledger = Service::default();
         let (reads, writes) = (ledger.health("reads"), ledger.health("writes"));
         writes.failed(&refused(ErrorKind::ReadOnly));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use longshore_broker::{Link, Queue};
 use tokio::time::Instant;
+use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 
@@ -95,10 +96,19 @@ impl Log {
     }
 }
 
+/// Follows the log of this thread. A test on another thread may be registering a call site that no
+/// subscriber was interested in a moment ago; once that is over, all call sites are asked again.
+fn follow(log: &Log) -> DefaultGuard {
+    let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(log.clone()));
+    std::thread::sleep(Duration::from_millis(10));
+    tracing::callsite::rebuild_interest_cache();
+    guard
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_the_ledger_causes_few_calls_and_is_logged_once() {
     let log = Log::default();
-    let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(log.clone()));
+    let guard = follow(&log);
     let asked = go_on_after(
         |outage| outage.set_ledger(Health::Away),
         |outage| outage.set_ledger(Health::Well),
