@@ -190,8 +190,9 @@ mod tests {
         Error::Misuse { operation: "test", detail: "broken".into() }
     }
 
-    /// Follows the log of this thread. A test on another thread may be registering a call site that no
-    /// subscriber was interested in a moment ago; once that is over, all call sites are asked again.
+    /// Follows the log of this thread. A test on another thread may be registering a call site that
+    /// no subscriber was interested in a moment ago; once that is over, all call sites are asked
+    /// again.
     fn follow(logged: &Logged) -> DefaultGuard {
         let subscriber = tracing_subscriber::registry().with(logged.clone());
         let guard = tracing::subscriber::set_default(subscriber);

@@ -124,7 +124,8 @@ fn every_documented_metric_is_served_from_the_start() {
         ("GET /healthz", "200 OK"),
     ] {
         let answer = asked(scheduler, request).expect("an answer");
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{request}: {answer}");
+        let first = answer.lines().next().unwrap_or_default();
+        assert!(first.starts_with("HTTP/1.") && first.ends_with(status), "{request}: {answer}");
     }
 }
 

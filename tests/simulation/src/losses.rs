@@ -13,7 +13,9 @@ impl World {
     pub(crate) async fn check_lost(&self) {
         let has_scheduler =
             || self.living().iter().any(|process| process.name.starts_with("scheduler"));
-        if !self.only_processes_fail || !has_scheduler() {
+        // Another deliberate bug may delay a verdict, too: one that makes many workers look silent.
+        let is_judged = self.sabotage.is_none_or(|by| by.breaks() == "S13");
+        if !self.only_processes_fail || !is_judged || !has_scheduler() {
             return;
         }
         for job in self.jobs.keys() {

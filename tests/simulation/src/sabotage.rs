@@ -46,7 +46,7 @@ pub enum Sabotage {
     AssumeRevoked,
     /// A worker does not learn which chunks to stop. S17.
     IgnoreStops,
-    /// Schedulers apply their own `dead_after` to workers that announce a longer one. S18.
+    /// Schedulers apply their own `dead_after` to all workers. S18.
     IgnoreTerms,
     /// Subscriptions of workers end, as if the broker had been closed. S12.
     EndSubscriptions,
