@@ -2,6 +2,9 @@
 
 #![expect(clippy::print_stdout, reason = "the counts of faults are for people to read")]
 
+use std::sync::Mutex;
+use std::thread;
+
 use longshore_simulation::{Sabotage, Tally, faults, run, run_sabotaged, run_traced};
 
 #[test]
@@ -78,9 +81,20 @@ fn caught(sabotage: Sabotage) -> Result<(), String> {
     Err(format!("{sabotage:?} was not noticed in {FOUND_WITHIN} seeds"))
 }
 
+/// The number of threads that look for deliberate bugs, each of which takes seconds to find.
+const THREADS: usize = 2;
+
 #[test]
 fn each_deliberate_bug_is_caught_by_its_invariant() {
-    let failures: Vec<String> =
-        Sabotage::ALL.into_iter().filter_map(|sabotage| caught(sabotage).err()).collect();
+    let bugs = Mutex::new(Sabotage::ALL.into_iter());
+    let failures = Mutex::new(Vec::new());
+    let search = || {
+        while let Some(sabotage) = { bugs.lock().unwrap().next() } {
+            let outcome = caught(sabotage);
+            failures.lock().unwrap().extend(outcome.err());
+        }
+    };
+    thread::scope(|scope| (0..THREADS).for_each(|_| drop(scope.spawn(search))));
+    let failures = failures.into_inner().unwrap();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
