@@ -1,15 +1,36 @@
 //! Verbs on all jobs that a filter shows.
 
 use futures_util::{TryStreamExt, pin_mut};
-use longshore_producer::{BulkAction, Jobs};
+use longshore_producer::{BulkAction, Job, Jobs};
 
-use super::selection::FilterArguments;
+use super::selection::{Chosen, FilterArguments, JobsArgument};
 use crate::failure::Failure;
 use crate::output::bar::Counter;
 use crate::output::{Output, bulk};
+use crate::services;
+use crate::settings::Settings;
 
 /// How many jobs a dry run shows.
 const SAMPLE: usize = 10;
+
+/// The one job that was named, for the caller to act on; `None` if a filter was given: then the
+/// action has been carried out on all jobs that it shows.
+pub(crate) async fn one_or_all(
+    action: BulkAction,
+    argument: &JobsArgument,
+    settings: &Settings,
+    output: &mut Output,
+) -> Result<Option<Job>, Failure> {
+    let chosen = argument.chosen(action)?;
+    let jobs = services::jobs(settings)?;
+    match chosen {
+        Chosen::One(key) => Ok(Some(jobs.job(jobs.find(&key).await?))),
+        Chosen::Filter { filter, is_dry } => {
+            perform(action, filter, is_dry, &jobs, output).await?;
+            Ok(None)
+        }
+    }
+}
 
 /// Carries out an action on all jobs that the filter shows; with `is_dry`, tells what it would do.
 pub(crate) async fn perform(

@@ -4,10 +4,9 @@ use clap::Args;
 use longshore_producer::BulkAction;
 
 use super::bulk;
-use super::selection::{Chosen, JobsArgument};
+use super::selection::JobsArgument;
 use crate::failure::Failure;
 use crate::output::{Output, job};
-use crate::services;
 use crate::settings::Settings;
 
 const EXAMPLES: &str = "Examples:
@@ -30,17 +29,9 @@ impl Cancel {
         settings: &Settings,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        let action = BulkAction::Cancel;
-        let chosen = self.jobs.chosen(action)?;
-        let jobs = services::jobs(settings)?;
-        let key = match chosen {
-            Chosen::One(key) => key,
-            Chosen::Filter { filter, is_dry } => {
-                return bulk::perform(action, filter, is_dry, &jobs, output).await;
-            }
-        };
-        let id = jobs.find(&key).await?;
-        let cancelled = jobs.job(id).cancel().await?;
-        job::cancelled(output, id, cancelled)
+        let chosen = bulk::one_or_all(BulkAction::Cancel, &self.jobs, settings, output).await?;
+        let Some(chosen) = chosen else { return Ok(()) };
+        let cancelled = chosen.cancel().await?;
+        job::cancelled(output, chosen.id(), cancelled)
     }
 }
