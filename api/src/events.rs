@@ -19,7 +19,7 @@ use longshore_ledger::{Event, Events, ListParams, Topic};
 use longshore_producer::Jobs;
 use longshore_protocol::state::JobState;
 use longshore_protocol::wire::NodeView;
-use longshore_protocol::{JobFilter, JobId, JobSummary, NodeId};
+use longshore_protocol::{Hint, JobFilter, JobId, JobSummary, NodeId};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::json;
@@ -217,7 +217,7 @@ async fn follow(hub: Weak<Hub>) {
 
 async fn hinted(hub: &Hub, seen: &mut Seen, hint: Event) {
     match hint {
-        Event::Job { job, .. } => {
+        Event::Hint(Hint::Job { job, .. }) => {
             // A failed read is made up for by the next poll, or the next hint.
             if let Ok(Some(summary)) = hub.jobs.ledger().job(job).await {
                 publish_job(hub, seen, &summary);
@@ -225,7 +225,7 @@ async fn hinted(hub: &Hub, seen: &mut Seen, hint: Event) {
         }
         Event::Ended(ended) => publish_job(hub, seen, &ended.summary),
         Event::Gap => hub.publish(GAP, None, &json!({})),
-        Event::Room { .. } | Event::Node { .. } | Event::Scheduler { .. } => {}
+        Event::Hint(Hint::Room { .. } | Hint::Node { .. } | Hint::Scheduler { .. }) => {}
     }
 }
 

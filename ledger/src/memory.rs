@@ -27,7 +27,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Action, Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobIdPrefix,
+    Action, Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, Finding, Hint, JobId, JobIdPrefix,
     JobPage, JobSummary, JournalPosition, KeptApiToken, NodeId, NodeRecord, Recovery, ResultsPage,
     SchedulerId, SchedulerRecord, Severity, Stall, Timestamp,
 };
@@ -79,11 +79,11 @@ impl Clock for SystemClock {
 pub struct MemoryLedger {
     store: Arc<Mutex<Store>>,
     clock: Arc<dyn Clock>,
-    events: broadcast::Sender<Hint>,
+    events: broadcast::Sender<Sent>,
 }
 
-/// A hint, and whether schedulers receive it.
-type Hint = (Event, bool);
+/// An event, and whether schedulers receive it.
+type Sent = (Event, bool);
 
 /// The contents of a memory ledger at some moment; see [`MemoryLedger::snapshot`].
 #[derive(Clone, Debug)]
@@ -173,17 +173,17 @@ impl fmt::Debug for MemoryLedger {
 }
 
 struct Subscription {
-    receiver: broadcast::Receiver<Hint>,
+    receiver: broadcast::Receiver<Sent>,
     topic: Topic,
 }
 
 fn concerns(topic: Topic, event: &Event) -> bool {
     match (topic, event) {
         (Topic::Schedulers, _) | (_, Event::Gap | Event::Ended(_)) => true,
-        (Topic::Clients, Event::Job { state, .. }) => !state.is_running(),
-        (Topic::Workers, Event::Job { state, .. }) => !state.feeds(),
-        (Topic::Workers, Event::Node { .. }) => true,
-        (_, Event::Room { .. } | Event::Node { .. } | Event::Scheduler { .. }) => false,
+        (Topic::Clients, Event::Hint(Hint::Job { state, .. })) => !state.is_running(),
+        (Topic::Workers, Event::Hint(Hint::Job { state, .. })) => !state.feeds(),
+        (Topic::Workers, Event::Hint(Hint::Node { .. })) => true,
+        (_, Event::Hint(Hint::Room { .. } | Hint::Node { .. } | Hint::Scheduler { .. })) => false,
     }
 }
 

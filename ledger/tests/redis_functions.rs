@@ -11,8 +11,8 @@ use longshore_ledger::{
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkMessage, Finding, JobId, JobSummary, NodeId, NodeInfo, OutcomeRun, SchedulerId, Severity,
-    Timestamp, Token, split_results,
+    ChunkMessage, Finding, Hint, JobId, JobSummary, NodeId, NodeInfo, OutcomeRun, SchedulerId,
+    Severity, Timestamp, Token, split_results,
 };
 use longshore_test_servers::{Redis, RedisCluster, RedisSentinel, Reply, wait_until};
 
@@ -382,7 +382,7 @@ async fn the_documented_minimal_rights_are_sufficient() {
     ledger.deregister_scheduler(&scheduler).await.expect("signed out");
     ledger.reject(job(3), "no such task").await.expect("rejected");
     let heard = tokio::time::timeout(Duration::from_secs(10), events.next()).await;
-    assert_eq!(heard, Ok(Event::Job { job: job(3), state: JobState::Rejected }));
+    assert_eq!(heard, Ok(Event::Hint(Hint::Job { job: job(3), state: JobState::Rejected })));
     // From Redis 7.2 on the client library tells its name with CLIENT SETINFO, and does without if
     // it may not.
     let refused: Vec<String> =
@@ -521,7 +521,7 @@ async fn a_subscriber_receives_a_gap_and_goes_on() {
     assert_eq!(heard, Ok(Event::Gap));
     ledger.admit(&admission(job(1), 1)).await.expect("admitted");
     let heard = tokio::time::timeout(Duration::from_secs(30), events.next()).await;
-    assert_eq!(heard, Ok(Event::Job { job: job(1), state: JobState::Queued }));
+    assert_eq!(heard, Ok(Event::Hint(Hint::Job { job: job(1), state: JobState::Queued })));
 }
 
 #[tokio::test]

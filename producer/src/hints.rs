@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use longshore_ledger::{Ended, Event, Ledger, Topic};
-use longshore_protocol::JobId;
 use longshore_protocol::state::JobState;
+use longshore_protocol::{Hint, JobId};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tracing::debug;
@@ -115,7 +115,9 @@ impl JobHints {
         let hint = async {
             loop {
                 match self.receiver.recv().await {
-                    Ok(Event::Job { job, state }) if job == self.job && is_wanted(state) => {
+                    Ok(Event::Hint(Hint::Job { job, state }))
+                        if job == self.job && is_wanted(state) =>
+                    {
                         return Notification::State(state);
                     }
                     Ok(Event::Ended(ended)) if ended.summary.id == self.job => {

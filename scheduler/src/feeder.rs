@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_ledger::Event as Hint;
-use longshore_protocol::{JobSummary, Timestamp};
+use longshore_ledger::Event as LedgerEvent;
+use longshore_protocol::{Hint, JobSummary, Timestamp};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -125,7 +125,7 @@ fn answer(done: Result<Option<Event>, tokio::task::JoinError>) -> Option<Event> 
 fn coalesced(batch: &mut Vec<Event>) -> impl Iterator<Item = Event> {
     let mut seen = BTreeSet::new();
     batch.drain(..).filter(move |event| match event {
-        Event::Hint(Hint::Room { job }) => seen.insert(*job),
+        Event::Hint(LedgerEvent::Hint(Hint::Room { job })) => seen.insert(*job),
         _ => true,
     })
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use longshore_broker::{Broker, Link};
-use longshore_ledger::{Event as Hint, Ledger, Topic};
+use longshore_ledger::{Event as LedgerEvent, Ledger, Topic};
+use longshore_protocol::Hint;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Sender;
 
@@ -30,15 +31,15 @@ pub(crate) async fn run(
     // There is no hint about workers that came before the subscription.
     fleet.notify_one();
     loop {
-        let hint = hints.next().await;
+        let event = hints.next().await;
         // To register again also reads which schedulers are left.
-        if matches!(hint, Hint::Gap | Hint::Scheduler { .. }) {
+        if matches!(event, LedgerEvent::Gap | LedgerEvent::Hint(Hint::Scheduler { .. })) {
             reconnected.notify_one();
         }
-        if matches!(hint, Hint::Node { .. } | Hint::Gap) {
+        if matches!(event, LedgerEvent::Gap | LedgerEvent::Hint(Hint::Node { .. })) {
             fleet.notify_one();
         }
-        let _ = inbox.send(Event::Hint(hint)).await;
+        let _ = inbox.send(Event::Hint(event)).await;
     }
 }
 

@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use longshore_ledger::{Beat, BeatParams, Event, Ledger, Topic};
-use longshore_protocol::{NodeInfo, NodeState, Timestamp};
+use longshore_protocol::{Hint, NodeInfo, NodeState, Timestamp};
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -299,20 +299,19 @@ impl HeartbeatLoop<'_> {
 
     fn follow(&self, event: Event) {
         match event {
-            Event::Job { job, state } if state.is_paused() => {
+            Event::Hint(Hint::Job { job, state }) if state.is_paused() => {
                 self.config.chunks.stop_job(job, StopMode::Drain);
             }
-            Event::Job { job, state } if state.is_terminal() => {
+            Event::Hint(Hint::Job { job, state }) if state.is_terminal() => {
                 self.config.chunks.stop_job(job, StopMode::Abandon);
             }
             // The answer to a heartbeat repeats what the missed hints said, a drain included.
             Event::Gap => self.again.notify_one(),
-            Event::Node { node } if node == self.config.info.id => self.again.notify_one(),
-            Event::Job { .. }
-            | Event::Room { .. }
-            | Event::Node { .. }
-            | Event::Scheduler { .. }
-            | Event::Ended(_) => {}
+            Event::Hint(Hint::Node { node }) if node == self.config.info.id => {
+                self.again.notify_one()
+            }
+            // Hints of no consequence here.
+            Event::Hint(_) | Event::Ended(_) => {}
         }
     }
 }

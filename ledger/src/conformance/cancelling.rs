@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_protocol::state::JobState;
-use longshore_protocol::{JobId, JobSummary, JournalEnding, Timestamp};
+use longshore_protocol::{Hint, JobId, JobSummary, JournalEnding, Timestamp};
 
 use super::harness::{Harness, NEVER, admission, await_event, await_that, check_audit, job_id};
 use crate::op::{Admission, Admitted, Event, OpenParams, RestoreParams, Topic};
@@ -45,7 +45,7 @@ pub(super) async fn a_job_that_was_cancelled_before_is_admitted_as_cancelled(
     let wanted = Admission { fan_in: Some(4), open: Some(open), ..admission(1, 10) };
     let admitted = ledger.admit(&wanted).await.unwrap();
     assert!(matches!(admitted, Admitted::Cancelled { .. }), "{admitted:?}");
-    await_event(&mut events, &Event::Job { job, state: JobState::Cancelled }).await;
+    await_event(&mut events, &Event::Hint(Hint::Job { job, state: JobState::Cancelled })).await;
     let ended = summary(&ledger, job).await;
     assert_eq!((ended.state, ended.error.clone()), (JobState::Cancelled, None));
     assert_eq!((ended.counts.cancelled, ended.counts.open()), (10, 0));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_protocol::state::JobState;
-use longshore_protocol::{ChunkId, NodeInfo, NodeState, SchedulerId, Severity, Timestamp};
+use longshore_protocol::{ChunkId, Hint, NodeInfo, NodeState, SchedulerId, Severity, Timestamp};
 
 use super::harness::{Harness, NEVER, await_event, job_id, next_event, node, ok, token};
 use crate::Ledger;
@@ -242,7 +242,7 @@ pub(super) async fn schedulers_see_each_other(ledger: Arc<dyn Ledger>) {
     let mut events = ledger.events(Topic::Schedulers).await.unwrap();
     ledger.deregister_scheduler(&one).await.unwrap();
     ledger.deregister_scheduler(&one).await.unwrap();
-    await_event(&mut events, &Event::Scheduler { scheduler: one.clone() }).await;
+    await_event(&mut events, &Event::Hint(Hint::Scheduler { scheduler: one.clone() })).await;
     assert_eq!(names(&register(&two, NEVER).await), std::slice::from_ref(&two));
     assert_eq!(
         names(&register(&one, NEVER).await),
@@ -254,7 +254,7 @@ pub(super) async fn schedulers_see_each_other(ledger: Arc<dyn Ledger>) {
 pub(super) async fn hints_announce_changes(ledger: Arc<dyn Ledger>) {
     let mut events = ledger.events(Topic::Schedulers).await.unwrap();
     let job = job_id(1);
-    let is = |state| Event::Job { job, state };
+    let is = |state| Event::Hint(Hint::Job { job, state });
     let harness = Harness::with(&ledger, 8, |a| a.fan_in = Some(8)).await;
     await_event(&mut events, &is(JobState::Queued)).await;
     ledger.pause(job).await.unwrap();
@@ -263,13 +263,13 @@ pub(super) async fn hints_announce_changes(ledger: Arc<dyn Ledger>) {
     await_event(&mut events, &is(JobState::Queued)).await;
     let held = harness.take(4).await;
     harness.release(held.chunk.0, held.chunk.0).await;
-    await_event(&mut events, &Event::Room { job }).await;
+    await_event(&mut events, &Event::Hint(Hint::Room { job })).await;
     assert!(matches!(harness.claim(1, 2, 1, "a").await, Claim::Granted(_)));
     ledger.revoke(job, &RevokeParams::new(node("a"), LossCause::Left)).await.unwrap();
-    await_event(&mut events, &Event::Room { job }).await;
+    await_event(&mut events, &Event::Hint(Hint::Room { job })).await;
     assert!(matches!(harness.claim(1, 3, 1, "a").await, Claim::Granted(_)));
     harness.commit(ChunkId(1), 0, vec![ok(4)]).await;
-    await_event(&mut events, &Event::Room { job }).await;
+    await_event(&mut events, &Event::Hint(Hint::Room { job })).await;
     let held = harness.take(4).await;
     harness.succeed(&held).await;
     await_event(&mut events, &is(JobState::Reducing)).await;
@@ -280,7 +280,7 @@ pub(super) async fn hints_announce_changes(ledger: Arc<dyn Ledger>) {
     ledger.cancel(job).await.unwrap();
     await_event(&mut events, &is(JobState::Cancelled)).await;
 
-    let came = Event::Node { node: node("a") };
+    let came = Event::Hint(Hint::Node { node: node("a") });
     ledger.beat(&BeatParams::new(info("a"), [])).await.unwrap();
     await_event(&mut events, &came).await;
     ledger
@@ -302,7 +302,7 @@ pub(super) async fn hints_are_sent_on_the_topics_that_they_concern(ledger: Arc<d
         [ledger.events(Topic::Clients).await, ledger.events(Topic::Workers).await]
             .map(Result::unwrap);
     let job = job_id(1);
-    let is = |state| Event::Job { job, state };
+    let is = |state| Event::Hint(Hint::Job { job, state });
     let harness = Harness::of(&ledger, 8).await;
     assert_eq!(next_event(&mut clients).await, is(JobState::Queued));
     let held = harness.take(4).await;
@@ -317,9 +317,9 @@ pub(super) async fn hints_are_sent_on_the_topics_that_they_concern(ledger: Arc<d
     }
     ledger.beat(&BeatParams::new(info("a"), [])).await.unwrap();
     ledger.drain(&node("a")).await.unwrap();
-    await_event(&mut workers, &Event::Node { node: node("a") }).await;
+    await_event(&mut workers, &Event::Hint(Hint::Node { node: node("a") })).await;
     ledger.reject(job_id(2), "no such task").await.unwrap();
-    let rejected = Event::Job { job: job_id(2), state: JobState::Rejected };
+    let rejected = Event::Hint(Hint::Job { job: job_id(2), state: JobState::Rejected });
     assert_eq!(next_event(&mut clients).await, rejected, "workers are nothing to them");
     harness.check().await;
 }

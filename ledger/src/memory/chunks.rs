@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use longshore_protocol::state::{ChunkEvent, ChunkState, JobEvent, JobState};
 use longshore_protocol::{
-    ChunkId, ChunkMessage, Epoch, ErrorEntry, NodeId, OutcomeRun, Timestamp, Token,
+    ChunkId, ChunkMessage, Epoch, ErrorEntry, Hint, NodeId, OutcomeRun, Timestamp, Token,
 };
 
 use super::job::{Chunk, Job, Speculation, is_queued};
@@ -183,7 +183,7 @@ impl Job {
         self.conclude(now, events);
         // A hint that the job went on to its next level implies this one.
         if closed && events.len() == told {
-            events.push(Event::Room { job: self.id() });
+            events.push(Event::Hint(Hint::Room { job: self.id() }));
         }
         Ok(Committed::Settled { state: self.state })
     }
@@ -294,7 +294,7 @@ impl Job {
         counts.failed -= count;
         counts.retrying += count;
         if count > 0 {
-            events.push(Event::Room { job: self.id() });
+            events.push(Event::Hint(Hint::Room { job: self.id() }));
         }
         count
     }
@@ -377,7 +377,7 @@ impl Job {
             }
             self.offer_again(suspect, over, now);
         }
-        events.push(Event::Room { job: self.id() });
+        events.push(Event::Hint(Hint::Room { job: self.id() }));
         Released::Queued
     }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use longshore_protocol::state::{ChunkState, JobEvent, JobState};
 use longshore_protocol::{
-    ChunkId, ChunkMessage, Counts, Death, Digest, Epoch, JobId, JobSummary, NodeId, ReduceTree,
-    Timestamp, Token,
+    ChunkId, ChunkMessage, Counts, Death, Digest, Epoch, Hint, JobId, JobSummary, NodeId,
+    ReduceTree, Timestamp, Token,
 };
 
 use super::bitmap::Bitmap;
@@ -363,7 +363,7 @@ impl Job {
     }
 
     pub(super) fn changed(&self) -> Event {
-        Event::Job { job: self.id(), state: self.state }
+        Event::Hint(Hint::Job { job: self.id(), state: self.state })
     }
 
     // Control

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use longshore_protocol::state::ChunkState;
 use longshore_protocol::{
-    ChunkId, Death, ErrorEntry, LossKind, NodeId, Recovery, Timestamp, Token,
+    ChunkId, Death, ErrorEntry, Hint, LossKind, NodeId, Recovery, Timestamp, Token,
 };
 
 use super::job::{Chunk, Job, Speculation};
@@ -76,7 +76,7 @@ impl Job {
         let told = events.len();
         self.conclude(now, events);
         if events.len() == told {
-            events.push(Event::Room { job: self.id() });
+            events.push(Event::Hint(Hint::Room { job: self.id() }));
         }
         // They are dropped if the job has ended.
         let still_open = queued.keys().filter_map(|id| Some((*id, self.chunks.get(id)?)));

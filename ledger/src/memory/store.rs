@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Blocked, BlockedScope, JobCursor, JobId, JobIdPrefix, JobPage, JournalPosition, MAX_PAGE,
+    Blocked, BlockedScope, Hint, JobCursor, JobId, JobIdPrefix, JobPage, JournalPosition, MAX_PAGE,
     NodeId, NodeRecord, NodeState, SchedulerId, SchedulerRecord, Stall, Timestamp,
 };
 
@@ -398,7 +398,7 @@ impl Store {
             drains || was.tasks != info.tasks
         });
         if was.is_none() || has_changed {
-            events.push(Event::Node { node: info.id.clone() });
+            events.push(Event::Hint(Hint::Node { node: info.id.clone() }));
         }
         self.nodes.insert(info.id.clone(), Node { record, drain });
         let stop = held
@@ -441,7 +441,7 @@ impl Store {
             return false;
         };
         node.drain = true;
-        events.push(Event::Node { node: id.clone() });
+        events.push(Event::Hint(Hint::Node { node: id.clone() }));
         true
     }
 
@@ -450,7 +450,7 @@ impl Store {
             return false;
         };
         node.record.isolated = params.isolated.clone();
-        events.push(Event::Node { node: params.node.clone() });
+        events.push(Event::Hint(Hint::Node { node: params.node.clone() }));
         true
     }
 
@@ -463,7 +463,7 @@ impl Store {
             return false;
         };
         node.record.death = Some(params.death.clone());
-        events.push(Event::Node { node: params.node.clone() });
+        events.push(Event::Hint(Hint::Node { node: params.node.clone() }));
         true
     }
 
@@ -500,7 +500,7 @@ impl Store {
         self.nodes.remove(id);
         let lost = LostNode { node: id.clone(), at: now, beat_at, loss: cause.clone() };
         self.lost.insert(id.clone(), lost.clone());
-        events.push(Event::Node { node: id.clone() });
+        events.push(Event::Hint(Hint::Node { node: id.clone() }));
         LossVerdict::New(lost)
     }
 
@@ -535,7 +535,7 @@ impl Store {
     ) {
         self.disconnected.remove(&Process::Scheduler(scheduler.clone()));
         if self.schedulers.remove(scheduler).is_some() {
-            events.push(Event::Scheduler { scheduler: scheduler.clone() });
+            events.push(Event::Hint(Hint::Scheduler { scheduler: scheduler.clone() }));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use longshore_protocol::state::JobState;
-use longshore_protocol::{ChunkId, JobId, NodeId, OutcomeRun, Timestamp, Token};
+use longshore_protocol::{ChunkId, Hint, JobId, NodeId, OutcomeRun, Timestamp, Token};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -326,7 +326,7 @@ async fn a_follower_that_falls_behind_is_told_of_the_gap() {
         ledger.resume(job()).await.unwrap();
     }
     assert_eq!(events.next().await, Event::Gap);
-    assert!(matches!(events.next().await, Event::Job { .. }));
+    assert!(matches!(events.next().await, Event::Hint(Hint::Job { .. })));
 }
 
 #[test]

@@ -126,7 +126,7 @@ pub(super) fn read(message: &[u8]) -> Result<Event, Error> {
     const OPERATION: &str = "events";
     let message = serde_json::from_slice(message);
     Ok(match message.map_err(|e| corrupt(OPERATION, e.to_string()))? {
-        Message::Hint(hint) => hint.into(),
+        Message::Hint(hint) => Event::Hint(hint),
         Message::Ended { job, fields, results } => {
             let reply = |items: Vec<Text>| {
                 let items = items.into_iter().map(Text::into_value).collect();

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use longshore_broker::Queue;
 use longshore_ledger::{
-    Event as Hint, Holder, LossCause, LossEvidence, LostNode, NodeSnapshot, ReportBlockedParams,
-    SpeculationRequest, SpeculativeChunk,
+    Event as LedgerEvent, Holder, LossCause, LossEvidence, LostNode, NodeSnapshot,
+    ReportBlockedParams, SpeculationRequest, SpeculativeChunk,
 };
 use longshore_protocol::document::{Chunk, Placement};
 use longshore_protocol::{
@@ -25,7 +25,7 @@ pub enum Event {
     /// Answer to [`Action::ListJobs`].
     JobsListed(Vec<JobId>),
     /// The ledger sent a hint that something changed.
-    Hint(Hint),
+    Hint(LedgerEvent),
     /// A job was admitted here, and is new. Follows [`Engine::begin_admission`].
     Admitted {
         /// The job as the ledger stored it at admission.

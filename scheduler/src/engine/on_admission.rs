@@ -3,7 +3,6 @@
 //! [`Engine::begin_admission`] comes first, then the event [`Admitted`](super::Event::Admitted) or
 //! [`NotAdmitted`](super::Event::NotAdmitted).
 
-use longshore_ledger::Event as Hint;
 use longshore_protocol::document::Placement;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{JobId, JobSummary, Timestamp};
@@ -78,7 +77,7 @@ impl Engine {
         let Some(entry) = self.jobs.get_mut(id).filter(|entry| entry.call == Call::Admitting)
         else {
             // The job was known before.
-            return self.on_hint(now, &Hint::Job { job: id, state: summary.state });
+            return self.on_job_hint(now, id, summary.state);
         };
         entry.call = Call::Idle;
         let ownership = if self.peers.owns(&summary.queue) {
@@ -107,7 +106,7 @@ impl Engine {
             self.drop_job(id);
         }
         if known {
-            self.on_hint(now, &Hint::Job { job: id, state: JobState::Queued });
+            self.on_job_hint(now, id, JobState::Queued);
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use longshore_ledger::Event as Hint;
+use longshore_ledger::Event as LedgerEvent;
 use longshore_protocol::state::JobState;
-use longshore_protocol::{JobId, Timestamp};
+use longshore_protocol::{Hint, JobId, Timestamp};
 
 use super::Engine;
 use super::jobs::{Call, Ownership};
@@ -14,22 +14,24 @@ use super::jobs::{Call, Ownership};
 const GAPS_APART: Duration = Duration::from_secs(2);
 
 impl Engine {
-    pub(super) fn on_hint(&mut self, now: Timestamp, hint: &Hint) {
-        match hint {
-            Hint::Job { job, state } => self.on_job_hint(now, *job, *state),
-            Hint::Room { job } => self.job_changed(now, *job),
-            Hint::Node { .. } | Hint::Scheduler { .. } | Hint::Ended(_) => {}
+    pub(super) fn on_hint(&mut self, now: Timestamp, event: &LedgerEvent) {
+        match event {
+            LedgerEvent::Hint(Hint::Job { job, state }) => self.on_job_hint(now, *job, *state),
+            LedgerEvent::Hint(Hint::Room { job }) => self.job_changed(now, *job),
+            LedgerEvent::Hint(Hint::Node { .. } | Hint::Scheduler { .. }) => {}
+            // Sent to clients alone.
+            LedgerEvent::Ended(_) => {}
             // A flood of hints ends each burst with a gap; a look at all jobs after each of them
             // would be another flood.
-            Hint::Gap if now.since(self.gap_at) < GAPS_APART => {}
-            Hint::Gap => {
+            LedgerEvent::Gap if now.since(self.gap_at) < GAPS_APART => {}
+            LedgerEvent::Gap => {
                 self.gap_at = now;
                 self.hints_missed(now);
             }
         }
     }
 
-    fn on_job_hint(&mut self, now: Timestamp, id: JobId, state: JobState) {
+    pub(super) fn on_job_hint(&mut self, now: Timestamp, id: JobId, state: JobState) {
         if self.jobs.own_mut(id).is_some_and(|job| job.expects(state)) {
             return;
         }

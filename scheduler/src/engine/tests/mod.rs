@@ -12,7 +12,9 @@ use std::time::Duration;
 use longshore_ledger::Ledger as _;
 use longshore_protocol::document::{Chunk, Placement};
 use longshore_protocol::state::JobState;
-use longshore_protocol::{ChunkId, ChunkMessage, Epoch, JobId, JobSummary, SchedulerId, Timestamp};
+use longshore_protocol::{
+    ChunkId, ChunkMessage, Epoch, Hint, JobId, JobSummary, SchedulerId, Timestamp,
+};
 
 use super::peers::tests::record;
 use super::{Action, Config, Engine, Event, JobSpec, RoutedChunk, fair_queue};
@@ -367,7 +369,7 @@ fn step(world: &mut World, event: Event) -> Vec<Action> {
 }
 
 fn job_hint(job: JobId, state: JobState) -> Event {
-    Event::Hint(longshore_ledger::Event::Job { job, state })
+    Event::Hint(longshore_ledger::Event::Hint(Hint::Job { job, state }))
 }
 
 fn spec() -> JobSpec {
