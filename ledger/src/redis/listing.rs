@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::RedisLedger;
 use super::call::Call;
-use super::jobs::{zadd, zrem};
+use super::jobs::{take, zadd, zrem};
 use super::reply::{Reply, optional_word, parse, word};
 use super::summary::Fields;
 use crate::keys::Keys;
@@ -112,7 +112,8 @@ impl RedisLedger {
         let mut keep = cmd("HSET");
         let text = serde_json::to_string(attributes).expect("attributes are strings");
         keep.arg(keys.job_attributes()).arg(&name).arg(text);
-        let sets = [keys.all_jobs(), keys.open_jobs()].into_iter().chain(attributes.sets(keys));
+        // The set of all jobs comes last: a job that stands there was indexed as a whole.
+        let sets = attributes.sets(keys).into_iter().chain([keys.open_jobs(), keys.all_jobs()]);
         [keep, self.index_id(&name)]
             .into_iter()
             .chain(sets.map(|set| zadd(set, Some("NX"), at, &name)))
@@ -152,10 +153,13 @@ impl RedisLedger {
         operation: &'static str,
         job: JobId,
     ) -> Result<Option<u64>, Error> {
+        listed_at(operation, self.send(operation, &self.look_for_place(job)).await?)
+    }
+
+    fn look_for_place(&self, job: JobId) -> Cmd {
         let mut look = cmd("ZSCORE");
         look.arg(self.keys().all_jobs()).arg(job.to_string());
-        let score = optional_word(operation, self.send(operation, &look).await?)?;
-        score.map(|score| score_of(operation, &score)).transpose()
+        look
     }
 
     /// Brings the index up to date with a job that has ended, or is gone. The state is looked at
@@ -165,7 +169,10 @@ impl RedisLedger {
         operation: &'static str,
         job: JobId,
     ) -> Result<(), Error> {
-        match self.read_indexed(operation, job).await? {
+        let look = [self.look_at(job), self.look_for_place(job)];
+        let [found, place] = take(operation, self.call_all(operation, &look).await?)?;
+        let place = listed_at(operation, place)?;
+        match indexed(operation, found)? {
             None => {
                 self.unindex(operation, &[job.to_string()]).await?;
                 if let Some(found) = self.read_indexed(operation, job).await? {
@@ -174,11 +181,15 @@ impl RedisLedger {
                 }
             }
             Some(found) if found.state.is_terminal() => {
-                let at = self.listed_at(operation, job).await?.unwrap_or(found.submitted_at);
-                let mut commands = self.index(job, &found.attributes, at);
+                let at = place.unwrap_or(found.submitted_at);
+                let mut commands = match place {
+                    Some(_) => Vec::new(),
+                    None => self.index(job, &found.attributes, at),
+                };
                 commands.extend(self.index_end(job, found.state, at));
-                self.call_all(operation, &commands).await?;
-                let again = self.read_indexed(operation, job).await?;
+                commands.push(self.look_at(job));
+                let again = self.call_in_order(operation, &commands).await?.pop();
+                let again = indexed(operation, again.unwrap_or(Value::Nil))?;
                 if again.is_some_and(|again| !again.state.is_terminal()) {
                     self.call_all(operation, &self.index_reopened(job, at)).await?;
                 }
@@ -194,21 +205,14 @@ impl RedisLedger {
         operation: &'static str,
         job: JobId,
     ) -> Result<Option<Indexed>, Error> {
+        indexed(operation, self.send(operation, &self.look_at(job)).await?)
+    }
+
+    fn look_at(&self, job: JobId) -> Cmd {
         let mut look = cmd("HMGET");
         look.arg(self.keys().job(job));
         look.arg(&["state", "submitted_at", "queue", "task", "tenant", "name", "labels"]);
-        let mut values = Reply::list(operation, self.send(operation, &look).await?)?;
-        let mut next = || optional_word(operation, values.next()?);
-        let Some(state) = next()? else { return Ok(None) };
-        let submitted_at = next()?.map(|at| parse(operation, &at)).transpose()?.unwrap_or(0);
-        let attributes = Attributes {
-            queue: next()?,
-            task: next()?,
-            tenant: next()?,
-            name: next()?,
-            labels: labels(next()?.as_deref()),
-        };
-        Ok(Some(Indexed { state: parse(operation, &state)?, submitted_at, attributes }))
+        look
     }
 
     /// Takes jobs out of the index whose keys are gone.
@@ -436,4 +440,26 @@ impl RedisLedger {
         };
         self.call_all(operation, &asked).await?.into_iter().map(is_wanted).collect()
     }
+}
+
+/// The answer to [`RedisLedger::look_for_place`].
+fn listed_at(operation: &'static str, answer: Value) -> Result<Option<u64>, Error> {
+    let score = optional_word(operation, answer)?;
+    score.map(|score| score_of(operation, &score)).transpose()
+}
+
+/// The answer to [`RedisLedger::look_at`]; `None` if there is no job.
+fn indexed(operation: &'static str, answer: Value) -> Result<Option<Indexed>, Error> {
+    let mut values = Reply::list(operation, answer)?;
+    let mut next = || optional_word(operation, values.next()?);
+    let Some(state) = next()? else { return Ok(None) };
+    let submitted_at = next()?.map(|at| parse(operation, &at)).transpose()?.unwrap_or(0);
+    let attributes = Attributes {
+        queue: next()?,
+        task: next()?,
+        tenant: next()?,
+        name: next()?,
+        labels: labels(next()?.as_deref()),
+    };
+    Ok(Some(Indexed { state: parse(operation, &state)?, submitted_at, attributes }))
 }
