@@ -40,6 +40,7 @@ impl Listener {
         settings: &Settings,
         describe: impl FnOnce(),
     ) -> Result<Self, Failure> {
+        let tls = acceptor(settings)?;
         let wrong = |error: std::io::Error| {
             Failure::usage(format!("http_listen: {address} can't be listened on: {error}"))
         };
@@ -51,9 +52,7 @@ impl Listener {
         let render: RenderMetrics = Arc::new(move || metrics.render());
         let mut config = Config::new(exposure(address, settings));
         config.metrics = Some(render);
-        let acceptor = settings.http_tls.clone().map(Acceptor::new).transpose();
-        let bad_file = |error| Failure::usage(error).of_settings();
-        config.tls = acceptor.map_err(bad_file)?.map(Arc::new);
+        config.tls = tls;
         Ok(Self { listener, address, config })
     }
 
@@ -61,11 +60,6 @@ impl Listener {
     pub(crate) fn url(&self) -> String {
         let scheme = if self.config.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
-    }
-
-    /// The address with its port.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
     }
 
     /// Starts to serve.
@@ -123,6 +117,13 @@ pub(crate) async fn check_tokens(
         ))),
         _ => Ok(()),
     }
+}
+
+/// The certificate with which this process serves HTTP, if it speaks TLS.
+pub(crate) fn acceptor(settings: &Settings) -> Result<Option<Arc<Acceptor>>, Failure> {
+    let acceptor = settings.http_tls.clone().map(Acceptor::new).transpose();
+    let bad_file = |error| Failure::usage(error).of_settings();
+    Ok(acceptor.map_err(bad_file)?.map(Arc::new))
 }
 
 /// From where an address can be reached.

@@ -5,6 +5,7 @@
 
 mod files;
 mod values;
+mod variables;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,7 +24,8 @@ use crate::failure::Failure;
 
 use files::{server_files, url};
 pub(crate) use values::parse_duration;
-use values::{address, address_from, duration, duration_from, kind, kind_from, labels_from};
+use values::{address, duration, duration_from, kind, labels_from};
+use variables::from_environment;
 
 /// The default settings with comments.
 pub(crate) const DEFAULTS: &str = include_str!("defaults.toml");
@@ -360,57 +362,6 @@ fn from_flags(flags: &Flags, worker: &WorkerFlags, fleet: &FleetFlags) -> Result
     })
 }
 
-fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Layer, Failure> {
-    let duration = |name: &str| variable(name).map(|text| duration_from(name, &text)).transpose();
-    let path = |name: &str| variable(name).map(PathBuf::from);
-    let list = |text: &str| text.split(',').map(|part| part.trim().to_owned()).collect();
-    let slots = |text: String| {
-        text.trim().parse().map_err(|_| {
-            Failure::usage(format!("LONGSHORE_SLOTS: `{text}` is no whole number; use 1 to 4096"))
-        })
-    };
-    let listen = |text: String| {
-        let parsed = address_from(&text);
-        parsed.map_err(|error| Failure::usage(format!("LONGSHORE_HTTP_LISTEN: {error}")))
-    };
-    let flag = |text: String| match text.trim() {
-        "true" => Ok(true),
-        "false" => Ok(false),
-        _ => {
-            Err(Failure::usage(format!("LONGSHORE_HTTP_BEHIND_PROXY: `{text}`; use true or false")))
-        }
-    };
-    let kind = |text: String| {
-        kind_from(&text).map_err(|error| Failure::usage(format!("LONGSHORE_WORK_QUEUES: {error}")))
-    };
-    Ok(Layer {
-        amqp_url: variable("LONGSHORE_AMQP_URL"),
-        amqp_url_file: path("LONGSHORE_AMQP_URL_FILE"),
-        redis_url: variable("LONGSHORE_REDIS_URL"),
-        redis_url_file: path("LONGSHORE_REDIS_URL_FILE"),
-        tls_ca: path("LONGSHORE_TLS_CA"),
-        tls_cert: path("LONGSHORE_TLS_CERT"),
-        tls_key: path("LONGSHORE_TLS_KEY"),
-        namespace: variable("LONGSHORE_NAMESPACE"),
-        work_queues: variable("LONGSHORE_WORK_QUEUES").map(kind).transpose()?,
-        dead_after: duration("LONGSHORE_DEAD_AFTER")?,
-        http_listen: variable("LONGSHORE_HTTP_LISTEN").map(listen).transpose()?,
-        http_behind_proxy: variable("LONGSHORE_HTTP_BEHIND_PROXY").map(flag).transpose()?,
-        http_tls_cert: path("LONGSHORE_HTTP_TLS_CERT"),
-        http_tls_key: path("LONGSHORE_HTTP_TLS_KEY"),
-        http_tls_client_ca: path("LONGSHORE_HTTP_TLS_CLIENT_CA"),
-        slots: variable("LONGSHORE_SLOTS").map(slots).transpose()?,
-        queues: variable("LONGSHORE_QUEUES").map(|text| list(&text)),
-        labels: variable("LONGSHORE_LABELS")
-            .map(|text| labels_from("LONGSHORE_LABELS", text.split(',')))
-            .transpose()?,
-        heartbeat: duration("LONGSHORE_HEARTBEAT")?,
-        ack_after: duration("LONGSHORE_ACK_AFTER")?,
-        grace: duration("LONGSHORE_GRACE")?,
-        task: None,
-    })
-}
-
 fn read_file(named: Option<&Path>) -> Result<(Option<PathBuf>, Layer), Failure> {
     let path = named.unwrap_or(Path::new(USUAL_FILE));
     match std::fs::read_to_string(path) {
@@ -498,6 +449,24 @@ mod tests {
         let file = "[task.a]\ncommand = [\"sh\"]\n[task.b]\nhttp = \"http://127.0.0.1/\"";
         let settings = load(file, &[], None).unwrap();
         assert_eq!(settings.tasks.keys().collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_url_or_its_file_in_a_higher_layer_wins_over_both_below() {
+        let secret = tempfile("redis://:secret@r\n");
+        let path = secret.to_str().unwrap();
+        let of_file = format!("redis_url_file = \"{path}\"");
+        let url = |toml: &str, environment: &[(&str, &str)]| {
+            load(toml, environment, None).map(|settings| settings.redis_url)
+        };
+        assert_eq!(url(&of_file, &[]).unwrap(), "redis://:secret@r");
+        assert_eq!(url(&of_file, &[("LONGSHORE_REDIS_URL", "redis://e")]).unwrap(), "redis://e");
+        let given = "redis_url = \"redis://f\"";
+        assert_eq!(url(given, &[("LONGSHORE_REDIS_URL_FILE", path)]).unwrap(), "redis://:secret@r");
+        let both = url(&format!("{given}\n{of_file}"), &[]).unwrap_err();
+        assert_eq!(both, "redis_url: redis_url_file is set as well; set one of them");
+        std::fs::remove_file(&secret).unwrap();
+        assert!(url(&of_file, &[]).unwrap_err().ends_with("no such file"));
     }
 
     #[test]

@@ -1,5 +1,4 @@
-//! Certificates of one's own for RabbitMQ, Redis and the HTTP API, and what is said when one of them
-//! is wrong, expires or changes.
+//! RabbitMQ, Redis and the HTTP API with certificates of one's own, good, wrong, expired, renewed.
 
 #[path = "cli/given.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]

@@ -26,12 +26,12 @@ fn ledger(url: &str, tls: TlsFiles) -> RedisLedger {
 async fn check(url: &str, authority: &Authority) {
     let client = authority.issue("client", &[]);
     let trusted = ledger(url, files(authority, Some(&client)));
-    let job = JobId::new();
+    let job: JobId = "0190b0a2-0000-7000-8000-000000000001".parse().expect("an id");
     trusted.admit(&Admission::plain(job, 3)).await.expect("functions are loaded and called");
     trusted.events(Topic::Clients).await.expect("hints are followed");
     trusted.connection_watch().disconnected(&[]).await.expect("connections are watched");
     let found = trusted.separate().job(job).await.expect("read over a connection of its own");
-    assert_eq!(found.expect("it was admitted").total, 3);
+    assert_eq!(found.expect("it was admitted").counts.total, 3);
 
     let refused = async |tls: TlsFiles, says: &str| {
         let ledger = ledger(url, tls);

@@ -4,13 +4,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, InconsistentKeys, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, InconsistentKeys, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt;
 
 /// The files of the settings `tls_ca`, `tls_cert` and `tls_key`, in PEM, all of them optional.
@@ -71,8 +69,9 @@ impl TlsFiles {
     /// # Errors
     /// The first file that can't be used.
     pub fn check(&self) -> Result<(), FileError> {
-        self.roots()?;
-        self.certified_key()?;
+        crate::install_crypto_provider();
+        let roots = self.roots()?.unwrap_or_else(RootCertStore::empty);
+        self.presenting(ClientConfig::builder().with_root_certificates(roots))?;
         Ok(())
     }
 
@@ -115,24 +114,27 @@ impl TlsFiles {
             Some(roots) => config.with_root_certificates(roots),
             None => config.with_platform_verifier().map_err(io::Error::other)?,
         };
-        Ok(match self.certified_key()? {
-            Some(key) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key))),
-            None => config.with_no_client_auth(),
-        })
+        Ok(self.presenting(config)?)
+    }
+
+    /// Completes a configuration by the certificate to present.
+    fn presenting(
+        &self,
+        config: ConfigBuilder<ClientConfig, WantsClientCert>,
+    ) -> Result<ClientConfig, FileError> {
+        let (Some(identity), Some(cert), Some(key)) = (self.identity()?, &self.cert, &self.key)
+        else {
+            return Ok(config.with_no_client_auth());
+        };
+        let (cert, key) = (("tls_cert", cert.as_path()), ("tls_key", key.as_path()));
+        let chain = certificates(cert.0, cert.1, &identity.cert)?;
+        let secret = private_key(key.0, key.1, &identity.key)?;
+        config.with_client_auth_cert(chain, secret).map_err(|error| misfit(&error, cert, key))
     }
 
     fn roots(&self) -> Result<Option<RootCertStore>, FileError> {
         let Some((path, pem)) = self.ca.as_deref().zip(self.ca()?) else { return Ok(None) };
         roots("tls_ca", path, &pem).map(Some)
-    }
-
-    fn certified_key(&self) -> Result<Option<CertifiedKey>, FileError> {
-        let (Some(identity), Some(cert), Some(key)) = (self.identity()?, &self.cert, &self.key)
-        else {
-            return Ok(None);
-        };
-        let (cert, key) = (("tls_cert", cert.as_path()), ("tls_key", key.as_path()));
-        certified_key(cert, &identity.cert, key, &identity.key).map(Some)
     }
 }
 
@@ -159,39 +161,38 @@ pub(crate) fn roots(
     Ok(roots)
 }
 
-/// A certificate with its key, of which each is given as a setting, the path of a file, and the
-/// contents of that file.
-pub(crate) fn certified_key(
-    (cert_setting, cert_path): (&'static str, &Path),
-    cert: &[u8],
-    (key_setting, key_path): (&'static str, &Path),
-    key: &[u8],
-) -> Result<CertifiedKey, FileError> {
-    let chain = certificates(cert_setting, cert_path, cert)?;
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| {
+/// The private key in a file.
+pub(crate) fn private_key(
+    setting: &'static str,
+    path: &Path,
+    pem: &[u8],
+) -> Result<PrivateKeyDer<'static>, FileError> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| {
         let reason = "holds no private key in PEM; use one that begins with \
                       -----BEGIN PRIVATE KEY----- and has no password";
-        wrong(key_setting, key_path, reason)
-    })?;
-    let own;
-    let provider = match CryptoProvider::get_default() {
-        Some(provider) => provider.as_ref(),
-        None => {
-            own = ring::default_provider();
-            &own
-        }
-    };
-    CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-            let reason = format!("does not belong to the certificate in {cert_setting}");
-            wrong(key_setting, key_path, &reason)
-        }
-        rustls::Error::InvalidCertificate(_) => wrong(cert_setting, cert_path, &error.to_string()),
-        _ => wrong(key_setting, key_path, &error.to_string()),
+        wrong(setting, path, reason)
     })
 }
 
-fn certificates(
+/// Why a certificate and a key, of each of which the setting and the path are given, can't be used
+/// together.
+pub(crate) fn misfit(
+    error: &rustls::Error,
+    cert: (&'static str, &Path),
+    key: (&'static str, &Path),
+) -> FileError {
+    match error {
+        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+            let reason = format!("does not belong to the certificate in {}", cert.0);
+            wrong(key.0, key.1, &reason)
+        }
+        rustls::Error::InvalidCertificate(_) => wrong(cert.0, cert.1, &error.to_string()),
+        _ => wrong(key.0, key.1, &error.to_string()),
+    }
+}
+
+/// The certificates in a file.
+pub(crate) fn certificates(
     setting: &'static str,
     path: &Path,
     pem: &[u8],

@@ -1,4 +1,4 @@
-//! Performs the server's side of handshakes, with certificates that are read again when they change.
+//! Performs the server's side of handshakes, with certificates that are read when they change.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,14 +8,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
-use rustls::sign::SingleCertAndKey;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 pub use tokio_rustls::server::TlsStream as ServerStream;
 use tracing::{info, warn};
 
-use crate::files::{FileError, certified_key, read, roots};
+use crate::files::{FileError, certificates, misfit, private_key, read, roots};
 
 /// How often the files are read again, at most.
 const READ_EVERY: Duration = Duration::from_secs(1);
@@ -69,8 +68,10 @@ impl ServerFiles {
             None => config.with_no_client_auth(),
         };
         let (cert, key) = ((CERT, self.cert.as_path()), (KEY, self.key.as_path()));
-        let key = certified_key(cert, &contents.cert, key, &contents.key)?;
-        let mut config = config.with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+        let chain = certificates(CERT, cert.1, &contents.cert)?;
+        let secret = private_key(KEY, key.1, &contents.key)?;
+        let config = config.with_single_cert(chain, secret);
+        let mut config = config.map_err(|error| misfit(&error, cert, key))?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Arc::new(config))
     }

@@ -14,7 +14,8 @@ use crate::settings::Settings;
 ///
 /// Listens at `http_listen`, by default 127.0.0.1:7700. Keeps no state, so several may stand behind
 /// a load balancer. Other machines are served with TLS (http_tls_cert, http_tls_key) once there is
-/// an API token, or through a reverse proxy that terminates TLS (http_behind_proxy = true). Waits while RabbitMQ or Redis is unavailable: GET /readyz tells.
+/// an API token, or through a reverse proxy that terminates TLS (http_behind_proxy = true). Waits
+/// while RabbitMQ or Redis is unavailable: GET /readyz tells.
 #[derive(Args)]
 pub(crate) struct ApiServer {}
 

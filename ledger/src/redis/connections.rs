@@ -165,7 +165,7 @@ impl Connections {
 
     /// The failure to open a connection, with the cause that the client library does not report.
     async fn explained(&self, failure: Failure) -> Failure {
-        let failure = certified(&self.address, &self.files, self.connect, failure).await;
+        let failure = diagnosed(&self.address, &self.files, self.connect, failure).await;
         if !failure.is_hung_up() {
             return failure;
         }
@@ -210,11 +210,11 @@ impl Connections {
     }
 }
 
-/// The failure to open a connection to one of the servers of `address`; with TLS, the problem with a
-/// certificate that is behind it, if there is one. It is looked for on connections of its own,
+/// The failure to open a connection to one of the servers of `address`; with TLS, the problem with
+/// a certificate that is behind it, if there is one. It is looked for on connections of its own,
 /// because the client library gives the failure of a cluster's nodes as text alone, and a server
 /// that demands a certificate may reset a connection before the reason was read.
-pub(super) async fn certified(
+pub(super) async fn diagnosed(
     address: &Address,
     files: &TlsFiles,
     limit: Duration,
@@ -230,9 +230,11 @@ pub(super) async fn certified(
                 return Some(problem.describe(&format!("{host}:{port}")));
             }
         }
-        // Not a server of the address, but the master that its sentinels named.
-        let problem = failure.certificate_problem()?;
-        Some(problem.describe(&format!("the master behind {address}")))
+        let server = match address {
+            Address::Sentinel { .. } => format!("the master behind {address}"),
+            Address::Alone(_) | Address::Cluster(_) => address.to_string(),
+        };
+        Some(failure.certificate_problem()?.describe(&server))
     };
     match tokio::time::timeout(limit, examining).await {
         Ok(Some(reason)) => Failure::NoConnection { kind: ErrorKind::BadCertificate, reason },

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 
 use super::Config;
 use super::address::Address;
-use super::connections::{Connection, Connections, certified};
+use super::connections::{Connection, Connections, diagnosed};
 use super::error_kind;
 use super::pool;
 use crate::Error;
@@ -275,7 +275,7 @@ impl Transport {
             client.get_multiplexed_async_connection_with_config(&times).await
         };
         match within(self.connect + self.response, "connecting", connecting).await {
-            Err(failure) => Err(certified(&address, &self.files, self.connect, failure).await),
+            Err(failure) => Err(diagnosed(&address, &self.files, self.connect, failure).await),
             connected => connected,
         }
     }
@@ -294,7 +294,7 @@ impl Transport {
                 let limit = self.connect + self.response;
                 match within(limit, "asking the sentinels", asking).await {
                     Err(failure) => {
-                        Err(certified(&self.address, &self.files, self.connect, failure).await)
+                        Err(diagnosed(&self.address, &self.files, self.connect, failure).await)
                     }
                     found => found,
                 }
