@@ -241,7 +241,7 @@ async fn each_mistake_in_a_certificate_is_named_with_what_to_do() {
     let expired = authority.issue_expired("expired", &["localhost"]);
     says(&authority, &expired, "has expired; renew it there").await;
     let elsewhere = authority.issue("elsewhere", &["rabbit.example"]);
-    let names = "is for other names (DnsName(\"rabbit.example\")); use one of them in the URL";
+    let names = "is for other names (rabbit.example); use one of them in the URL";
     says(&authority, &elsewhere, names).await;
 }
 

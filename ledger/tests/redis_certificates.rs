@@ -68,6 +68,20 @@ async fn one_server_is_reached_with_certificates_of_one_s_own() {
     check(&format!("rediss://localhost:{}", redis.tls_port()), &authority).await;
 }
 
+#[tokio::test]
+async fn a_server_without_tls_1_3_that_demands_a_certificate_is_told_from_one_that_is_away() {
+    let authority = Authority::new("the authority");
+    let (tls, lines) = (Some(authority.server()), vec!["tls-protocols TLSv1.2".into()]);
+    let redis = Redis::start_with(&RedisOptions { tls, lines, ..RedisOptions::default() });
+    let url = format!("rediss://localhost:{}", redis.tls_port());
+    let client = authority.issue("client", &[]);
+    ledger(&url, files(&authority, Some(&client))).now().await.expect("it is reached");
+    let error = ledger(&url, files(&authority, None)).now().await.expect_err("it is refused");
+    assert_eq!(error.kind(), ErrorKind::BadCertificate);
+    let text = error.to_string();
+    assert!(text.contains("set tls_cert and tls_key"), "{text}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sentinels_and_their_master_are_reached_with_certificates_of_one_s_own() {
     let authority = Authority::new("the authority");

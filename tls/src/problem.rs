@@ -25,6 +25,9 @@ pub enum CertificateProblem {
     Unusable(String),
     /// The server demands a certificate, and none was presented.
     Demanded,
+    /// The server refused the handshake without a reason. With TLS 1.2 that is what servers do that
+    /// demand a certificate.
+    HandshakeRefused,
     /// The server refused the certificate that was presented, with this alert.
     Refused(String),
     /// A file of ours can't be used.
@@ -61,11 +64,12 @@ impl CertificateProblem {
                 }
                 Certificate::NotValidForName => Self::WrongName(Vec::new()),
                 Certificate::NotValidForNameContext { presented, .. } => {
-                    Self::WrongName(presented.clone())
+                    Self::WrongName(presented.iter().map(|name| bare(name).to_owned()).collect())
                 }
                 other => Self::Unusable(other.to_string()),
             },
             rustls::Error::AlertReceived(Alert::CertificateRequired) => Self::Demanded,
+            rustls::Error::AlertReceived(Alert::HandshakeFailure) => Self::HandshakeRefused,
             rustls::Error::AlertReceived(
                 alert @ (Alert::BadCertificate
                 | Alert::UnsupportedCertificate
@@ -106,6 +110,10 @@ impl CertificateProblem {
             Self::Demanded => {
                 format!("{server} demands a client certificate; set tls_cert and tls_key")
             }
+            Self::HandshakeRefused => format!(
+                "{server} refused the TLS handshake and gave no reason, as servers do that demand \
+                 a client certificate; set tls_cert and tls_key"
+            ),
             Self::Refused(alert) => format!(
                 "{server} refused the client certificate in tls_cert ({alert}); use one that the \
                  server trusts"
@@ -113,6 +121,12 @@ impl CertificateProblem {
             Self::File(error) => error.to_string(),
         }
     }
+}
+
+/// A name without its type: rustls gives `DnsName("redis.example")` and `IpAddress(192.0.2.1)`.
+fn bare(name: &str) -> &str {
+    let inside = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inside.unwrap_or(name).trim_matches('"')
 }
 
 #[cfg(test)]
@@ -131,6 +145,17 @@ mod tests {
         let file = FileError { setting: "tls_ca", reason: "/ca.pem: no such file".into() };
         let found = CertificateProblem::find(&io::Error::from(file.clone()));
         assert_eq!(found, Some(CertificateProblem::File(file)));
+    }
+
+    #[test]
+    fn names_are_shown_without_their_types() {
+        for (name, shown) in [
+            ("DnsName(\"*.redis.example\")", "*.redis.example"),
+            ("IpAddress(192.0.2.1)", "192.0.2.1"),
+            ("redis.example", "redis.example"),
+        ] {
+            assert_eq!(bare(name), shown);
+        }
     }
 
     #[test]
