@@ -34,12 +34,14 @@ pub(super) enum Pool {
     Alone(deadpool_redis::Pool),
     Sentinel(pooled_sentinel::Pool),
     Cluster(cluster::Pool),
-    /// With the certificates in these files.
-    Own {
-        address: Address,
-        files: TlsFiles,
-        connect: Duration,
-    },
+    Own(Box<OwnCertificates>),
+}
+
+/// Opens connections with the certificates in files.
+pub(super) struct OwnCertificates {
+    address: Address,
+    files: TlsFiles,
+    connect: Duration,
 }
 
 /// A connection that a pool counts as in use until it is taken.
@@ -75,7 +77,8 @@ impl Pool {
     pub(super) fn new(address: &Address, config: &Config) -> Result<Self, String> {
         if address.is_tls() && !config.tls.is_empty() {
             let (files, connect) = (config.tls.clone(), config.connect_timeout);
-            return Ok(Self::Own { address: address.clone(), files, connect });
+            let address = address.clone();
+            return Ok(Self::Own(Box::new(OwnCertificates { address, files, connect })));
         }
         let limit = config.connect_timeout + config.response_timeout;
         let pool_config = PoolConfig {
@@ -130,57 +133,58 @@ impl Pool {
                 Pooled::Sentinel(connection)
             }
             Self::Cluster(pool) => Pooled::Cluster(pool.get().await.map_err(failure)?),
-            Self::Own { address, files, connect } => {
-                Pooled::Own(open_with(address, files, *connect, response).await?)
-            }
+            Self::Own(own) => Pooled::Own(own.open(response).await?),
         })
     }
 }
 
-/// Opens a connection with the certificates that are in the files now.
-async fn open_with(
-    address: &Address,
-    files: &TlsFiles,
-    connect: Duration,
-    response: Duration,
-) -> Result<Connection, Failure> {
-    let certificates = certificates(files).map_err(unusable)?;
-    let times = times(connect, response);
-    let opening = async {
-        Ok(match address {
-            Address::Alone(info) => {
-                let client = client(info.clone(), certificates)?;
-                Connection::One(client.get_multiplexed_async_connection_with_config(&times).await?)
-            }
-            Address::Sentinel { .. } => {
-                let mut sentinels = sentinel_client(address, certificates)?;
-                let opened = sentinels.get_async_connection_with_config(&times).await?;
-                Connection::One(opened)
-            }
-            Address::Cluster(nodes) => {
-                let builder = ClusterClientBuilder::new(nodes.clone());
-                let builder = certificates.into_iter().fold(builder, ClusterClientBuilder::certs);
-                Connection::Cluster(builder.build()?.get_async_connection().await?)
-            }
-        })
-    };
-    within(connect, "connecting", opening).await
+impl OwnCertificates {
+    /// Opens a connection with the certificates that are in the files now.
+    async fn open(&self, response: Duration) -> Result<Connection, Failure> {
+        let Self { address, files, connect } = self;
+        let certificates = certificates(files)?;
+        let times = times(*connect, response);
+        let opening = async {
+            Ok(match address {
+                Address::Alone(info) => {
+                    let client = client(info.clone(), certificates)?;
+                    let opened = client.get_multiplexed_async_connection_with_config(&times);
+                    Connection::One(opened.await?)
+                }
+                Address::Sentinel { .. } => {
+                    let mut sentinels = sentinel_client(address, certificates)?;
+                    let opened = sentinels.get_async_connection_with_config(&times);
+                    Connection::One(opened.await?)
+                }
+                Address::Cluster(nodes) => {
+                    let mut builder = ClusterClientBuilder::new(nodes.clone());
+                    if let Some(certificates) = certificates {
+                        builder = builder.certs(certificates);
+                    }
+                    Connection::Cluster(builder.build()?.get_async_connection().await?)
+                }
+            })
+        };
+        within(*connect, "connecting", opening).await
+    }
 }
 
 /// The certificates that are in the files now; `None` if the system's root certificates do.
-pub(super) fn certificates(files: &TlsFiles) -> Result<Option<TlsCertificates>, FileError> {
+pub(super) fn certificates(files: &TlsFiles) -> Result<Option<TlsCertificates>, Failure> {
     if files.is_empty() {
         return Ok(None);
     }
-    let identity = files.identity()?;
-    let client_tls = identity
-        .map(|identity| ClientTlsConfig { client_cert: identity.cert, client_key: identity.key });
-    Ok(Some(TlsCertificates { client_tls, root_cert: files.ca()? }))
-}
-
-/// The failure of files that can't be used, though they could at the start.
-pub(super) fn unusable(error: FileError) -> Failure {
-    Failure::NoConnection { kind: ErrorKind::BadCertificate, reason: error.to_string() }
+    let read = || -> Result<TlsCertificates, FileError> {
+        let client_tls = files.identity()?.map(|identity| ClientTlsConfig {
+            client_cert: identity.cert,
+            client_key: identity.key,
+        });
+        Ok(TlsCertificates { client_tls, root_cert: files.ca()? })
+    };
+    read().map(Some).map_err(|error| Failure::NoConnection {
+        kind: ErrorKind::BadCertificate,
+        reason: error.to_string(),
+    })
 }
 
 /// A client of one server, with these certificates if the server is spoken to with TLS.

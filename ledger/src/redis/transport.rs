@@ -269,7 +269,7 @@ impl Transport {
         times: AsyncConnectionConfig,
     ) -> Result<MultiplexedConnection, Failure> {
         let address = Address::Alone(info.clone());
-        let certificates = pool::certificates(&self.files).map_err(pool::unusable)?;
+        let certificates = pool::certificates(&self.files)?;
         let connecting = async {
             let client = pool::client(info, certificates)?;
             client.get_multiplexed_async_connection_with_config(&times).await
@@ -286,7 +286,7 @@ impl Transport {
         match &self.address {
             Address::Alone(info) => Ok(info.clone()),
             Address::Sentinel { .. } => {
-                let certificates = pool::certificates(&self.files).map_err(pool::unusable)?;
+                let certificates = pool::certificates(&self.files)?;
                 let asking = async {
                     let mut sentinels = pool::sentinel_client(&self.address, certificates)?;
                     Ok(sentinels.async_get_client().await?.get_connection_info().clone())
