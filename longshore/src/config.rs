@@ -56,10 +56,10 @@ impl Config {
     fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let mut config = Self::new();
-        if let Some(url) = url("LONGSHORE_AMQP_URL", &variable)? {
+        if let Some(url) = url("LONGSHORE_AMQP_URL", variable)? {
             config.amqp_url = url;
         }
-        if let Some(url) = url("LONGSHORE_REDIS_URL", &variable)? {
+        if let Some(url) = url("LONGSHORE_REDIS_URL", variable)? {
             config.redis_url = url;
         }
         let path = |name: &str| variable(name).map(PathBuf::from);
