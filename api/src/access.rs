@@ -47,6 +47,9 @@ pub enum Exposure {
     /// Through a reverse proxy that terminates TLS and, as long as there are no API tokens, decides
     /// who may call.
     BehindProxy,
+    /// From the network, with TLS. Every endpoint that needs a role needs a token, also as long as
+    /// there are none.
+    NetworkTls,
     /// From the network, without TLS. Endpoints that need a role are refused, since a token would
     /// be sent in the clear.
     Network,
@@ -159,13 +162,14 @@ impl Guard {
     ) -> Result<Caller, Refusal> {
         if self.exposure == Exposure::Network {
             return Err(Refusal::forbidden(
-                "the API is not served on this address, because it has no TLS; listen on \
-                 127.0.0.1, or behind a proxy with http_behind_proxy = true",
+                "the API is not served on this address, because it has no TLS; set http_tls_cert \
+                 and http_tls_key, listen on 127.0.0.1, or behind a proxy with http_behind_proxy = \
+                 true",
             ));
         }
         let known = self.known().await?;
         let Some(presented) = headers.get(AUTHORIZATION) else {
-            if known.had_tokens {
+            if known.had_tokens || self.exposure == Exposure::NetworkTls {
                 return Err(unauthorized("present an API token: `Authorization: Bearer TOKEN`"));
             }
             self.check_source(headers, verb)?;

@@ -12,7 +12,7 @@
 //!
 //! Deliberately absent: state. A server keeps a copy of the list of API tokens for a second, and
 //! the latest events for clients that reconnect; all else is in the ledger, so that any number of
-//! servers may run. Also absent: TLS, which a reverse proxy in front of the server terminates.
+//! servers may run.
 
 mod access;
 mod call;
@@ -33,6 +33,7 @@ use std::sync::Arc;
 use longshore_broker::Broker;
 use longshore_ledger::Ledger;
 use longshore_producer::Client;
+pub use longshore_tls::{Acceptor, ServerFiles};
 use tokio_util::sync::CancellationToken;
 
 pub use access::Exposure;
@@ -52,6 +53,8 @@ pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 pub struct Config {
     /// From where the server can be reached.
     pub exposure: Exposure,
+    /// The certificate with which the server speaks TLS; without it, it doesn't.
+    pub tls: Option<Arc<Acceptor>>,
     /// Renders `GET /metrics`; without it the process has no metrics.
     pub metrics: Option<RenderMetrics>,
     /// What clients are granted.
@@ -59,9 +62,9 @@ pub struct Config {
 }
 
 impl Config {
-    /// A server with this exposure, without metrics, and with the usual limits.
+    /// A server with this exposure, without TLS and metrics, and with the usual limits.
     pub fn new(exposure: Exposure) -> Self {
-        Self { exposure, metrics: None, limits: Limits::default() }
+        Self { exposure, tls: None, metrics: None, limits: Limits::default() }
     }
 }
 
@@ -82,6 +85,7 @@ struct Shared {
     client: Client,
     guard: Guard,
     hub: Arc<Hub>,
+    tls: Option<Arc<Acceptor>>,
     metrics: Option<RenderMetrics>,
     limits: Limits,
     /// Ends streams when the server stops.
@@ -111,8 +115,8 @@ impl Api {
         let ledger = Arc::clone(client.jobs().ledger());
         let guard = Guard::new(Arc::clone(&ledger), config.exposure);
         let hub = Hub::new(client.jobs().clone());
-        let Config { metrics, limits, .. } = config;
-        Self { shared: Arc::new(Shared { client, guard, hub, metrics, limits, stop }) }
+        let Config { tls, metrics, limits, .. } = config;
+        Self { shared: Arc::new(Shared { client, guard, hub, tls, metrics, limits, stop }) }
     }
 
     /// The routes, for a server of the caller's own. Requests without a peer address, which the
@@ -123,7 +127,8 @@ impl Api {
 
     /// Serves a listener until the server is stopped; then lets requests end, for some seconds.
     pub async fn serve(&self, listener: tokio::net::TcpListener) {
-        let Shared { limits, stop, .. } = &*self.shared;
-        server::serve(listener, self.router(), limits.clone(), stop.clone()).await;
+        let Shared { tls, limits, stop, .. } = &*self.shared;
+        let tls = tls.clone();
+        server::serve(listener, tls, self.router(), limits.clone(), stop.clone()).await;
     }
 }

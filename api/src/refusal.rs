@@ -120,7 +120,7 @@ impl Refusal {
     /// A failure of a service, whose text is for the log alone.
     fn of_service(kind: ErrorKind, error: &dyn fmt::Display, job: Option<JobId>) -> Self {
         warn!(%error, ?kind, "a request failed");
-        let is_away = kind.is_transient() || kind.is_refusal();
+        let is_away = kind.is_transient() || kind.is_refusal() || kind == ErrorKind::BadCertificate;
         let (status, detail) = if is_away {
             (StatusCode::SERVICE_UNAVAILABLE, "a service that is needed can't be used now")
         } else {

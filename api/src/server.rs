@@ -1,7 +1,7 @@
-//! Serves connections over HTTP/1.1, within limits.
+//! Serves connections over HTTP/1.1, with TLS or without, within limits.
 //!
-//! Bounded are connections, the size and number of headers, the time until a request has arrived,
-//! and the time for which a client reads nothing.
+//! Bounded are connections, the time of a TLS handshake, the size and number of headers, the time
+//! until a request has arrived, and the time for which a client reads nothing.
 //!
 //! Deliberately absent: HTTP/2, which a reverse proxy in front of the server can speak.
 
@@ -14,6 +14,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use longshore_tls::{Acceptor, ServerStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
@@ -28,6 +30,8 @@ pub struct Limits {
     /// The most connections at once; others wait to be accepted. A connection that waits for events
     /// takes some kilobytes.
     pub connections: usize,
+    /// The longest time for a TLS handshake.
+    pub handshake_within: Duration,
     /// The longest time for the headers of a request, and between two requests of a connection.
     pub headers_within: Duration,
     /// The longest time for a body that is read as a whole, and for each part of a batch.
@@ -40,6 +44,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 4_096,
+            handshake_within: Duration::from_secs(10),
             headers_within: Duration::from_secs(15),
             body_within: Duration::from_secs(30),
             reads_within: Duration::from_secs(30),
@@ -66,6 +71,7 @@ pub(crate) struct Peer(pub(crate) SocketAddr);
 /// Serves until `stop` is cancelled.
 pub(crate) async fn serve(
     listener: TcpListener,
+    tls: Option<Arc<Acceptor>>,
     router: Router,
     limits: Limits,
     stop: CancellationToken,
@@ -74,8 +80,21 @@ pub(crate) async fn serve(
     let connections = TaskTracker::new();
     while let Some((stream, peer, slot)) = accept(&listener, &slots, &stop).await {
         let (router, limits, stop) = (router.clone(), limits.clone(), stop.clone());
+        let tls = tls.clone();
         connections.spawn(async move {
-            converse(stream, peer, router, &limits, stop).await;
+            // Small answers should leave at once; a socket that refuses the option works too.
+            let _ = stream.set_nodelay(true);
+            let mut stream = Box::pin(TimeoutStream::new(stream));
+            stream.as_mut().set_write_timeout_pinned(Some(limits.reads_within));
+            match tls {
+                None => converse(stream, peer, router, &limits, stop).await,
+                Some(tls) => {
+                    let secured = secure(&tls, stream, peer, &limits, &stop).await;
+                    if let Some(stream) = secured {
+                        converse(stream, peer, router, &limits, stop).await;
+                    }
+                }
+            }
             drop(slot);
         });
     }
@@ -111,17 +130,34 @@ async fn accept(
     }
 }
 
-async fn converse(
-    stream: TcpStream,
+/// Performs the TLS handshake; `None` if the client is too slow, or the two don't agree.
+async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
+    tls: &Acceptor,
+    stream: S,
+    peer: SocketAddr,
+    limits: &Limits,
+    stop: &CancellationToken,
+) -> Option<ServerStream<S>> {
+    tokio::select! {
+        () = stop.cancelled() => None,
+        secured = tokio::time::timeout(limits.handshake_within, tls.accept(stream)) => {
+            match secured {
+                Ok(Ok(stream)) => return Some(stream),
+                Ok(Err(error)) => debug!(%peer, %error, "a TLS handshake failed"),
+                Err(_) => debug!(%peer, "a TLS handshake took too long"),
+            }
+            None
+        }
+    }
+}
+
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
     peer: SocketAddr,
     router: Router,
     limits: &Limits,
     stop: CancellationToken,
 ) {
-    // Small answers should leave at once; a socket that refuses the option works too.
-    let _ = stream.set_nodelay(true);
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(limits.reads_within));
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
         router.clone().oneshot(request)
@@ -131,7 +167,7 @@ async fn converse(
         .header_read_timeout(limits.headers_within)
         .max_buf_size(MAX_HEADER_BYTES)
         .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service);
+        .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let outcome = tokio::select! {
         outcome = &mut connection => outcome,

@@ -46,6 +46,7 @@ impl<'a> Testbed<'a> {
             amqp_url: config.amqp_url.clone(),
             redis_url: config.redis_url.clone(),
             namespace: namespace.to_owned(),
+            ..Settings::default()
         };
         let client = Client::connect(&settings).await?;
         Ok(Self { config, services, namespace: namespace.to_owned(), fleet, client })

@@ -94,6 +94,9 @@ pub enum Error {
     /// The address is not an AMQP URL.
     #[error("amqp_url: {0}")]
     BadUrl(String),
+    /// A file for TLS can't be used.
+    #[error(transparent)]
+    BadFile(#[from] longshore_tls::FileError),
     /// The namespace can't be used.
     #[error("{0}")]
     BadNamespace(String),
@@ -104,7 +107,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Unavailable { kind, .. } => *kind,
-            Self::BadUrl(_) | Self::BadNamespace(_) => ErrorKind::BadConfig,
+            Self::BadUrl(_) | Self::BadFile(_) | Self::BadNamespace(_) => ErrorKind::BadConfig,
         }
     }
 }

@@ -14,19 +14,27 @@ pub(crate) type Environment = BTreeMap<String, String>;
 const PREFIX: &str = "LONGSHORE_";
 
 /// The settings that a variable can give: all but the tasks.
-const VARIABLES: [&str; 13] = [
+const VARIABLES: [&str; 21] = [
     "ACK_AFTER",
     "AMQP_URL",
+    "AMQP_URL_FILE",
     "DEAD_AFTER",
     "GRACE",
     "HEARTBEAT",
     "HTTP_BEHIND_PROXY",
     "HTTP_LISTEN",
+    "HTTP_TLS_CERT",
+    "HTTP_TLS_CLIENT_CA",
+    "HTTP_TLS_KEY",
     "LABELS",
     "NAMESPACE",
     "QUEUES",
     "REDIS_URL",
+    "REDIS_URL_FILE",
     "SLOTS",
+    "TLS_CA",
+    "TLS_CERT",
+    "TLS_KEY",
     "WORK_QUEUES",
 ];
 

@@ -165,7 +165,7 @@ impl From<longshore_ledger::Error> for Failure {
     fn from(error: longshore_ledger::Error) -> Self {
         use longshore_ledger::Error as E;
         let exit = match error {
-            E::BadUrl(_) => Exit::Usage,
+            E::BadUrl(_) | E::BadFile(_) => Exit::Usage,
             E::Unavailable { .. } => Exit::Unreachable,
             E::Corrupt { .. } | E::Misuse { .. } => Exit::Failed,
         };
@@ -177,7 +177,7 @@ impl From<longshore_broker::Error> for Failure {
     fn from(error: longshore_broker::Error) -> Self {
         use longshore_broker::Error as E;
         let exit = match error {
-            E::BadUrl(_) | E::BadNamespace(_) => Exit::Usage,
+            E::BadUrl(_) | E::BadFile(_) | E::BadNamespace(_) => Exit::Usage,
             E::Unavailable { .. } => Exit::Unreachable,
         };
         Self::new(exit, Problem::new(error.kind(), error))

@@ -5,7 +5,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use longshore_api::{Api, Config, Exposure, RenderMetrics};
+use longshore_api::{Acceptor, Api, Config, Exposure, RenderMetrics};
+use longshore_ledger::Ledger;
 use longshore_producer::Client;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -39,6 +40,7 @@ impl Listener {
         settings: &Settings,
         describe: impl FnOnce(),
     ) -> Result<Self, Failure> {
+        let tls = acceptor(settings)?;
         let wrong = |error: std::io::Error| {
             Failure::usage(format!("http_listen: {address} can't be listened on: {error}"))
         };
@@ -50,26 +52,28 @@ impl Listener {
         let render: RenderMetrics = Arc::new(move || metrics.render());
         let mut config = Config::new(exposure(address, settings));
         config.metrics = Some(render);
+        config.tls = tls;
         Ok(Self { listener, address, config })
     }
 
-    /// The address with its port.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    /// The URL of the server.
+    pub(crate) fn url(&self) -> String {
+        let scheme = if self.config.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// Starts to serve.
     pub(crate) fn serve(self, client: Client) -> Server {
         let Self { listener, address, config } = self;
-        let serves_jobs = config.exposure != Exposure::Network;
-        if serves_jobs {
-            info!(%address, "serving the HTTP API and metrics");
-        } else {
+        if config.exposure == Exposure::Network {
             warn!(
                 %address,
-                "serving metrics alone: the API has no TLS, so it is not served to other machines; \
-                 put it behind a proxy and set http_behind_proxy = true"
+                "serving metrics alone: without TLS the API is not served to other machines; set \
+                 http_tls_cert and http_tls_key, or put it behind a proxy and set \
+                 http_behind_proxy = true"
             );
+        } else {
+            info!(%address, tls = config.tls.is_some(), "serving the HTTP API and metrics");
         }
         let stop = CancellationToken::new();
         let api = Api::new(client, config, stop.clone());
@@ -96,12 +100,40 @@ pub(crate) fn bind_if_set(
     settings.http_listen.map(bind).transpose()
 }
 
+/// Refuses to serve other machines while nobody could call: there are no API tokens. A ledger that
+/// does not answer says nothing about them, and requests are refused until it does.
+pub(crate) async fn check_tokens(
+    address: SocketAddr,
+    settings: &Settings,
+    ledger: &dyn Ledger,
+) -> Result<(), Failure> {
+    if exposure(address, settings) != Exposure::NetworkTls {
+        return Ok(());
+    }
+    match ledger.api_tokens().await {
+        Ok(tokens) if tokens.is_empty() => Err(Failure::usage(format!(
+            "http_listen: {address} can be reached from other machines, and there are no API \
+             tokens; make the first one with `longshore token create NAME --role admin`"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The certificate with which this process serves HTTP, if it speaks TLS.
+pub(crate) fn acceptor(settings: &Settings) -> Result<Option<Arc<Acceptor>>, Failure> {
+    let acceptor = settings.http_tls.clone().map(Acceptor::new).transpose();
+    let bad_file = |error| Failure::usage(error).of_settings();
+    Ok(acceptor.map_err(bad_file)?.map(Arc::new))
+}
+
 /// From where an address can be reached.
 pub(crate) fn exposure(address: SocketAddr, settings: &Settings) -> Exposure {
     if settings.http_behind_proxy {
         Exposure::BehindProxy
     } else if address.ip().is_loopback() {
         Exposure::Loopback
+    } else if settings.http_tls.is_some() {
+        Exposure::NetworkTls
     } else {
         Exposure::Network
     }

@@ -7,18 +7,20 @@
 //!
 //! Deliberately absent: everything else of HTTP.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use longshore_tls::Acceptor;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{interval, timeout};
 use tracing::{info, warn};
 
 use crate::failure::Failure;
+use crate::http::acceptor;
+use crate::settings::Settings;
 
 /// The longest head of a request, in bytes. Those of scrapers have some hundred bytes.
 const LONGEST_HEAD: usize = 8 << 10;
@@ -47,18 +49,19 @@ pub(crate) fn record(describe: impl FnOnce()) -> Result<PrometheusHandle, Failur
     Ok(metrics)
 }
 
-/// Starts to serve at `address`, if there is one; `describe` registers the metrics. Must be called
-/// within a tokio runtime.
-pub(crate) fn serve(address: Option<SocketAddr>, describe: fn()) -> Result<(), Failure> {
-    let Some(address) = address else { return Ok(()) };
+/// Starts to serve at `http_listen`, if it is set, with TLS if that has a certificate; `describe`
+/// registers the metrics. Must be called within a tokio runtime.
+pub(crate) fn serve(settings: &Settings, describe: fn()) -> Result<(), Failure> {
+    let Some(address) = settings.http_listen else { return Ok(()) };
+    let tls = acceptor(settings)?;
     let wrong =
         |error| Failure::usage(format!("http_listen: {address} can't be listened on: {error}"));
     let listener = std::net::TcpListener::bind(address).map_err(wrong)?;
     listener.set_nonblocking(true).map_err(wrong)?;
     let listener = TcpListener::from_std(listener).map_err(wrong)?;
     let metrics = record(describe)?;
-    info!(%address, "serving metrics");
-    tokio::spawn(accept(listener, metrics));
+    info!(%address, tls = tls.is_some(), "serving metrics");
+    tokio::spawn(accept(listener, tls, metrics));
     Ok(())
 }
 
@@ -70,16 +73,22 @@ async fn keep_up(metrics: PrometheusHandle) {
     }
 }
 
-async fn accept(listener: TcpListener, metrics: PrometheusHandle) {
+async fn accept(listener: TcpListener, tls: Option<Arc<Acceptor>>, metrics: PrometheusHandle) {
     let connections = Arc::new(Semaphore::new(CLIENTS));
     loop {
         let Ok(permit) = connections.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let metrics = metrics.clone();
+                let (tls, metrics) = (tls.clone(), metrics.clone());
                 tokio::spawn(async move {
+                    let conversing = async {
+                        match tls {
+                            Some(tls) => converse(tls.accept(stream).await?, &metrics).await,
+                            None => converse(stream, &metrics).await,
+                        }
+                    };
                     // A client that is slow or gone gets no answer.
-                    let _ = timeout(IN_TIME, converse(stream, &metrics)).await;
+                    let _ = timeout(IN_TIME, conversing).await;
                     drop(permit);
                 });
             }
@@ -91,7 +100,10 @@ async fn accept(listener: TcpListener, metrics: PrometheusHandle) {
     }
 }
 
-async fn converse(mut stream: TcpStream, metrics: &PrometheusHandle) -> std::io::Result<()> {
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    metrics: &PrometheusHandle,
+) -> std::io::Result<()> {
     let mut head = Vec::with_capacity(1_024);
     while !head.windows(4).any(|four| four == b"\r\n\r\n") {
         if head.len() >= LONGEST_HEAD || stream.read_buf(&mut head).await? == 0 {

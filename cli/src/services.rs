@@ -20,7 +20,9 @@ pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// The ledger in Redis, which connects on its first operation.
 pub(crate) fn ledger(settings: &Settings) -> Result<RedisLedger, Failure> {
-    Ok(RedisLedger::connect(redis::Config::new(&settings.redis_url, &settings.namespace))?)
+    let mut config = redis::Config::new(&settings.redis_url, &settings.namespace);
+    config.tls.clone_from(&settings.tls);
+    Ok(RedisLedger::connect(config)?)
 }
 
 /// A client that reads and controls jobs.
@@ -37,6 +39,7 @@ pub(crate) fn nodes(settings: &Settings) -> Result<Nodes, Failure> {
 pub(crate) fn rabbit_config(settings: &Settings, name: &str) -> rabbit::Config {
     let mut config = rabbit::Config::new(&settings.amqp_url, name);
     config.namespace.clone_from(&settings.namespace);
+    config.tls.clone_from(&settings.tls);
     config.work_queue_kind = settings.work_queues;
     config
 }

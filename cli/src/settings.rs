@@ -3,6 +3,10 @@
 //! Deliberately absent: defaults in code. They are in `defaults.toml`, which is read like any other
 //! layer.
 
+mod files;
+mod values;
+mod variables;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,11 +15,17 @@ use std::time::Duration;
 use clap::Args;
 use longshore_broker::rabbit::WorkQueueKind;
 use longshore_protocol::{Invalid, names};
+use longshore_tls::{ServerFiles, TlsFiles};
 use longshore_worker::TaskSpec;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use crate::environment::{Environment, check_variables, settings_in};
 use crate::failure::Failure;
+
+use files::{server_files, url};
+pub(crate) use values::parse_duration;
+use values::{address, duration, duration_from, kind, labels_from};
+use variables::from_environment;
 
 /// The default settings with comments.
 pub(crate) const DEFAULTS: &str = include_str!("defaults.toml");
@@ -86,6 +96,10 @@ pub(crate) struct Settings {
     pub(crate) dead_after: Duration,
     pub(crate) http_listen: Option<SocketAddr>,
     pub(crate) http_behind_proxy: bool,
+    /// How clients judge servers, and which certificate they present to them.
+    pub(crate) tls: TlsFiles,
+    /// The certificate of the HTTP API.
+    pub(crate) http_tls: Option<ServerFiles>,
     pub(crate) slots: Option<u32>,
     pub(crate) queues: Vec<String>,
     pub(crate) labels: BTreeMap<String, String>,
@@ -104,7 +118,12 @@ pub(crate) struct Settings {
 #[serde(deny_unknown_fields)]
 struct Layer {
     amqp_url: Option<String>,
+    amqp_url_file: Option<PathBuf>,
     redis_url: Option<String>,
+    redis_url_file: Option<PathBuf>,
+    tls_ca: Option<PathBuf>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
     namespace: Option<String>,
     #[serde(default, deserialize_with = "kind")]
     work_queues: Option<WorkQueueKind>,
@@ -113,6 +132,9 @@ struct Layer {
     #[serde(default, deserialize_with = "address")]
     http_listen: Option<SocketAddr>,
     http_behind_proxy: Option<bool>,
+    http_tls_cert: Option<PathBuf>,
+    http_tls_key: Option<PathBuf>,
+    http_tls_client_ca: Option<PathBuf>,
     slots: Option<u32>,
     queues: Option<Vec<String>>,
     labels: Option<BTreeMap<String, String>>,
@@ -169,14 +191,31 @@ impl Layer {
             }
             (ours, theirs) => ours.or(theirs),
         };
+        // A URL and the file of a URL stand for each other, so the layers below add nothing.
+        let (amqp_url, amqp_url_file) = match (self.amqp_url, self.amqp_url_file) {
+            (None, None) => (below.amqp_url, below.amqp_url_file),
+            ours => ours,
+        };
+        let (redis_url, redis_url_file) = match (self.redis_url, self.redis_url_file) {
+            (None, None) => (below.redis_url, below.redis_url_file),
+            ours => ours,
+        };
         Self {
-            amqp_url: self.amqp_url.or(below.amqp_url),
-            redis_url: self.redis_url.or(below.redis_url),
+            amqp_url,
+            amqp_url_file,
+            redis_url,
+            redis_url_file,
+            tls_ca: self.tls_ca.or(below.tls_ca),
+            tls_cert: self.tls_cert.or(below.tls_cert),
+            tls_key: self.tls_key.or(below.tls_key),
             namespace: self.namespace.or(below.namespace),
             work_queues: self.work_queues.or(below.work_queues),
             dead_after: self.dead_after.or(below.dead_after),
             http_listen: self.http_listen.or(below.http_listen),
             http_behind_proxy: self.http_behind_proxy.or(below.http_behind_proxy),
+            http_tls_cert: self.http_tls_cert.or(below.http_tls_cert),
+            http_tls_key: self.http_tls_key.or(below.http_tls_key),
+            http_tls_client_ca: self.http_tls_client_ca.or(below.http_tls_client_ca),
             slots: self.slots.or(below.slots),
             queues: self.queues.or(below.queues),
             labels: self.labels.or(below.labels),
@@ -190,14 +229,18 @@ impl Layer {
     fn complete(self, file: Option<PathBuf>, overrides: Vec<String>) -> Result<Settings, Failure> {
         const BUILT_IN: &str = "defaults.toml has a value for it";
         let heartbeat = self.heartbeat.expect(BUILT_IN);
+        let http_tls =
+            server_files(self.http_tls_cert, self.http_tls_key, self.http_tls_client_ca)?;
         let settings = Settings {
-            amqp_url: self.amqp_url.expect(BUILT_IN),
-            redis_url: self.redis_url.expect(BUILT_IN),
+            amqp_url: url("amqp_url", self.amqp_url, self.amqp_url_file)?,
+            redis_url: url("redis_url", self.redis_url, self.redis_url_file)?,
             namespace: self.namespace.expect(BUILT_IN),
             work_queues: self.work_queues.expect(BUILT_IN),
             dead_after: self.dead_after.unwrap_or_else(|| dead_after(heartbeat)),
             http_listen: self.http_listen,
             http_behind_proxy: self.http_behind_proxy.expect(BUILT_IN),
+            tls: TlsFiles { ca: self.tls_ca, cert: self.tls_cert, key: self.tls_key },
+            http_tls,
             slots: self.slots,
             queues: trimmed(self.queues.expect(BUILT_IN)),
             labels: self.labels.expect(BUILT_IN),
@@ -223,6 +266,7 @@ impl Settings {
         if let Some(slots) = self.slots.filter(|slots| !(1..=MAX_SLOTS).contains(slots)) {
             return wrong("slots", slots.to_string(), "use 1 to 4096");
         }
+        self.tls.check().map_err(Failure::usage)?;
         names::check_namespace("namespace", &self.namespace)?;
         if self.queues.is_empty() || self.queues.iter().any(String::is_empty) {
             return wrong("queues", "a name is missing".into(), "name at least one queue");
@@ -318,48 +362,6 @@ fn from_flags(flags: &Flags, worker: &WorkerFlags, fleet: &FleetFlags) -> Result
     })
 }
 
-fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Layer, Failure> {
-    let duration = |name: &str| variable(name).map(|text| duration_from(name, &text)).transpose();
-    let list = |text: &str| text.split(',').map(|part| part.trim().to_owned()).collect();
-    let slots = |text: String| {
-        text.trim().parse().map_err(|_| {
-            Failure::usage(format!("LONGSHORE_SLOTS: `{text}` is no whole number; use 1 to 4096"))
-        })
-    };
-    let listen = |text: String| {
-        let parsed = address_from(&text);
-        parsed.map_err(|error| Failure::usage(format!("LONGSHORE_HTTP_LISTEN: {error}")))
-    };
-    let flag = |text: String| match text.trim() {
-        "true" => Ok(true),
-        "false" => Ok(false),
-        _ => {
-            Err(Failure::usage(format!("LONGSHORE_HTTP_BEHIND_PROXY: `{text}`; use true or false")))
-        }
-    };
-    let kind = |text: String| {
-        kind_from(&text).map_err(|error| Failure::usage(format!("LONGSHORE_WORK_QUEUES: {error}")))
-    };
-    Ok(Layer {
-        amqp_url: variable("LONGSHORE_AMQP_URL"),
-        redis_url: variable("LONGSHORE_REDIS_URL"),
-        namespace: variable("LONGSHORE_NAMESPACE"),
-        work_queues: variable("LONGSHORE_WORK_QUEUES").map(kind).transpose()?,
-        dead_after: duration("LONGSHORE_DEAD_AFTER")?,
-        http_listen: variable("LONGSHORE_HTTP_LISTEN").map(listen).transpose()?,
-        http_behind_proxy: variable("LONGSHORE_HTTP_BEHIND_PROXY").map(flag).transpose()?,
-        slots: variable("LONGSHORE_SLOTS").map(slots).transpose()?,
-        queues: variable("LONGSHORE_QUEUES").map(|text| list(&text)),
-        labels: variable("LONGSHORE_LABELS")
-            .map(|text| labels_from("LONGSHORE_LABELS", text.split(',')))
-            .transpose()?,
-        heartbeat: duration("LONGSHORE_HEARTBEAT")?,
-        ack_after: duration("LONGSHORE_ACK_AFTER")?,
-        grace: duration("LONGSHORE_GRACE")?,
-        task: None,
-    })
-}
-
 fn read_file(named: Option<&Path>) -> Result<(Option<PathBuf>, Layer), Failure> {
     let path = named.unwrap_or(Path::new(USUAL_FILE));
     match std::fs::read_to_string(path) {
@@ -380,60 +382,6 @@ fn parse(text: &str, name: &str) -> Result<Layer, Failure> {
         let message = error.message().lines().collect::<Vec<_>>().join(", ");
         Failure::usage(format!("{name}:{line}:{column}: {message}"))
     })
-}
-
-/// Reads a humantime string; a bare number is refused.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let has_unit = text.bytes().any(|byte| byte.is_ascii_alphabetic());
-    humantime::parse_duration(text).ok().filter(|_| has_unit).ok_or_else(|| {
-        format!("`{text}` is no duration; write one like \"30s\", \"5m\" or \"1h 30m\"")
-    })
-}
-
-fn duration_from(place: &str, text: &str) -> Result<Duration, Failure> {
-    parse_duration(text).map_err(|error| Failure::usage(format!("{place}: {error}")))
-}
-
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_duration(&text).map(Some).map_err(serde::de::Error::custom)
-}
-
-fn address_from(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        format!("`{text}` is no address to listen on; write one like \"127.0.0.1:7700\"")
-    })
-}
-
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    address_from(&text).map(Some).map_err(serde::de::Error::custom)
-}
-
-fn kind_from(text: &str) -> Result<WorkQueueKind, String> {
-    match text {
-        "classic" => Ok(WorkQueueKind::Classic),
-        "quorum" => Ok(WorkQueueKind::Quorum),
-        _ => Err(format!("unknown kind `{text}`; use classic or quorum")),
-    }
-}
-
-fn kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<WorkQueueKind>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    kind_from(&text).map(Some).map_err(serde::de::Error::custom)
-}
-
-fn labels_from<'a>(
-    place: &str,
-    pairs: impl Iterator<Item = &'a str>,
-) -> Result<BTreeMap<String, String>, Failure> {
-    let pair = |pair: &str| match pair.split_once('=') {
-        Some((name, value)) if !name.trim().is_empty() => {
-            Ok((name.trim().to_owned(), value.trim().to_owned()))
-        }
-        _ => Err(Failure::usage(format!("{place}: `{pair}` is no label; write name=value"))),
-    };
-    pairs.filter(|pair| !pair.trim().is_empty()).map(pair).collect()
 }
 
 #[cfg(test)]
@@ -504,13 +452,33 @@ mod tests {
     }
 
     #[test]
+    fn a_url_or_its_file_in_a_higher_layer_wins_over_both_below() {
+        let secret = tempfile("redis://:secret@r\n");
+        let path = secret.to_str().unwrap();
+        let of_file = format!("redis_url_file = \"{path}\"");
+        let url = |toml: &str, environment: &[(&str, &str)]| {
+            load(toml, environment, None).map(|settings| settings.redis_url)
+        };
+        assert_eq!(url(&of_file, &[]).unwrap(), "redis://:secret@r");
+        assert_eq!(url(&of_file, &[("LONGSHORE_REDIS_URL", "redis://e")]).unwrap(), "redis://e");
+        let given = "redis_url = \"redis://f\"";
+        assert_eq!(url(given, &[("LONGSHORE_REDIS_URL_FILE", path)]).unwrap(), "redis://:secret@r");
+        let both = url(&format!("{given}\n{of_file}"), &[]).unwrap_err();
+        assert_eq!(both, "redis_url: redis_url_file is set as well; set one of them");
+        std::fs::remove_file(&secret).unwrap();
+        assert!(url(&of_file, &[]).unwrap_err().ends_with("no such file"));
+    }
+
+    #[test]
     fn mistakes_are_named_with_their_place() {
         refused(
             "\n  slot = 4",
             &[],
-            "FILE:2:3: unknown field `slot`, expected one of `amqp_url`, `redis_url`, `namespace`, \
-             `work_queues`, `dead_after`, `http_listen`, `http_behind_proxy`, `slots`, `queues`, \
-             `labels`, `heartbeat`, `ack_after`, `grace`, `task`",
+            "FILE:2:3: unknown field `slot`, expected one of `amqp_url`, `amqp_url_file`, \
+             `redis_url`, `redis_url_file`, `tls_ca`, `tls_cert`, `tls_key`, `namespace`, \
+             `work_queues`, `dead_after`, `http_listen`, `http_behind_proxy`, `http_tls_cert`, \
+             `http_tls_key`, `http_tls_client_ca`, `slots`, `queues`, `labels`, `heartbeat`, \
+             `ack_after`, `grace`, `task`",
         );
         refused("slots = 0", &[], "slots: 0; use 1 to 4096");
         refused("queues = []", &[], "queues: a name is missing; name at least one queue");

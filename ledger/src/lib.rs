@@ -74,6 +74,9 @@ pub enum Error {
     /// The address is malformed or of an unknown kind.
     #[error("redis_url: {0}")]
     BadUrl(String),
+    /// A file for TLS can't be used.
+    #[error(transparent)]
+    BadFile(longshore_tls::FileError),
     /// The answer can't be understood: another program writes to the keys, or versions differ.
     #[error("the ledger answered {operation} with something unexpected: {detail}")]
     Corrupt {

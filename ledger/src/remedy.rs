@@ -37,7 +37,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Unavailable { kind, .. } => *kind,
-            Self::BadUrl(_) => ErrorKind::BadConfig,
+            Self::BadUrl(_) | Self::BadFile(_) => ErrorKind::BadConfig,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Misuse { .. } => ErrorKind::Bug,
         }

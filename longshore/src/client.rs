@@ -37,6 +37,7 @@ impl Client {
         let settings = longshore_producer::Settings {
             amqp_url: config.amqp_url.clone(),
             redis_url: config.redis_url.clone(),
+            tls: config.tls.clone(),
             namespace: config.namespace.clone(),
         };
         Ok(Self::new(longshore_producer::Client::connect(&settings).boxed().await?))

@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use longshore_broker::rabbit;
 use longshore_ledger::redis;
 use longshore_protocol::ErrorKind;
+use longshore_tls::TlsFiles;
 
 use crate::Error;
 
@@ -22,6 +24,7 @@ use crate::Error;
 pub struct Config {
     pub(crate) amqp_url: String,
     pub(crate) redis_url: String,
+    pub(crate) tls: TlsFiles,
     pub(crate) namespace: String,
     pub(crate) http_listen: Option<SocketAddr>,
 }
@@ -32,17 +35,20 @@ impl Config {
         Self {
             amqp_url: "amqp://guest:guest@127.0.0.1:5672/%2f".into(),
             redis_url: "redis://127.0.0.1:6379".into(),
+            tls: TlsFiles::default(),
             namespace: "longshore".into(),
             http_listen: None,
         }
     }
 
-    /// Reads `LONGSHORE_AMQP_URL`, `LONGSHORE_REDIS_URL`, `LONGSHORE_NAMESPACE` and
-    /// `LONGSHORE_HTTP_LISTEN`. A variable that is empty or not set leaves the default of
-    /// [`Self::new`].
+    /// Reads `LONGSHORE_AMQP_URL`, `LONGSHORE_REDIS_URL`, `LONGSHORE_TLS_CA`, `LONGSHORE_TLS_CERT`,
+    /// `LONGSHORE_TLS_KEY`, `LONGSHORE_NAMESPACE` and `LONGSHORE_HTTP_LISTEN`. A variable that is
+    /// empty or not set leaves the default of [`Self::new`]. In place of the URLs themselves,
+    /// `LONGSHORE_AMQP_URL_FILE` and `LONGSHORE_REDIS_URL_FILE` name files that hold them.
     ///
     /// # Errors
-    /// [`ErrorKind::BadConfig`] for a `LONGSHORE_HTTP_LISTEN` that is not an address and a port.
+    /// [`ErrorKind::BadConfig`] for a `LONGSHORE_HTTP_LISTEN` that is not an address and a port, a
+    /// file that can't be read, and a URL that is given both ways.
     pub fn from_env() -> Result<Self, Error> {
         Self::read(|name| std::env::var(name).ok())
     }
@@ -50,12 +56,18 @@ impl Config {
     fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let mut config = Self::new();
-        if let Some(url) = variable("LONGSHORE_AMQP_URL") {
+        if let Some(url) = url("LONGSHORE_AMQP_URL", variable)? {
             config.amqp_url = url;
         }
-        if let Some(url) = variable("LONGSHORE_REDIS_URL") {
+        if let Some(url) = url("LONGSHORE_REDIS_URL", variable)? {
             config.redis_url = url;
         }
+        let path = |name: &str| variable(name).map(PathBuf::from);
+        config.tls = TlsFiles {
+            ca: path("LONGSHORE_TLS_CA"),
+            cert: path("LONGSHORE_TLS_CERT"),
+            key: path("LONGSHORE_TLS_KEY"),
+        };
         if let Some(namespace) = variable("LONGSHORE_NAMESPACE") {
             config.namespace = namespace;
         }
@@ -87,6 +99,23 @@ impl Config {
         self
     }
 
+    /// A file with the certificates (PEM) of the authorities that may sign for RabbitMQ and Redis,
+    /// in place of the system's root certificates. Read again for each new connection.
+    #[must_use]
+    pub fn tls_ca(mut self, path: impl Into<PathBuf>) -> Self {
+        self.tls.ca = Some(path.into());
+        self
+    }
+
+    /// Files with the certificate that is presented to RabbitMQ and Redis, and its private key
+    /// (PEM). Read again for each new connection.
+    #[must_use]
+    pub fn tls_identity(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.tls.cert = Some(cert.into());
+        self.tls.key = Some(key.into());
+        self
+    }
+
     /// The prefix of all names in both. Clients, schedulers and workers of one namespace belong
     /// together.
     #[must_use]
@@ -106,11 +135,29 @@ impl Config {
     pub(crate) fn rabbit(&self, name: &str) -> rabbit::Config {
         let mut config = rabbit::Config::new(&self.amqp_url, name);
         config.namespace.clone_from(&self.namespace);
+        config.tls.clone_from(&self.tls);
         config
     }
 
     pub(crate) fn redis(&self) -> redis::Config {
-        redis::Config::new(&self.redis_url, &self.namespace)
+        let mut config = redis::Config::new(&self.redis_url, &self.namespace);
+        config.tls.clone_from(&self.tls);
+        config
+    }
+}
+
+/// The URL in a variable, or in the file that the variable with `_FILE` names.
+fn url(name: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Option<String>, Error> {
+    let bad = |text: String| Error::new(ErrorKind::BadConfig, text);
+    let of_file = format!("{name}_FILE");
+    match (variable(name), variable(&of_file)) {
+        (Some(_), Some(_)) => {
+            Err(bad(format!("{name}: {of_file} is set as well; set one of them")))
+        }
+        (url, None) => Ok(url),
+        (None, Some(file)) => longshore_storage::read_setting(Path::new(&file))
+            .map(Some)
+            .map_err(|reason| bad(format!("{of_file}: {reason}"))),
     }
 }
 
@@ -148,6 +195,15 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::BadConfig);
         let text = "LONGSHORE_HTTP_LISTEN: `9100`; use an address like 127.0.0.1:9100";
         assert_eq!(error.to_string(), text);
+        let both = [("LONGSHORE_REDIS_URL", "redis://r"), ("LONGSHORE_REDIS_URL_FILE", "/none")];
+        let read = |given: &[(&str, &str)]| {
+            let given = |name: &str| given.iter().find(|(variable, _)| *variable == name);
+            let read = Config::read(|name| given(name).map(|(_, value)| (*value).to_owned()));
+            read.expect_err("it is refused").to_string()
+        };
+        let text = "LONGSHORE_REDIS_URL: LONGSHORE_REDIS_URL_FILE is set as well; set one of them";
+        assert_eq!(read(&both), text);
+        assert_eq!(read(&both[1..]), "LONGSHORE_REDIS_URL_FILE: /none: no such file");
     }
 
     #[test]

@@ -55,6 +55,7 @@ pub use longshore_protocol::{DeadLetter, DeadLetterAnswer, DeadLetterDetails, De
 pub use longshore_protocol::{ErrorKind, Problem};
 pub use longshore_protocol::{JobCursor, JobFilter, JobPage, JobSummary, MAX_PAGE};
 pub use longshore_protocol::{JobId, NodeId, NodeRecord};
+pub use longshore_tls::TlsFiles;
 
 pub use bulk::EmptyFilter;
 pub use dead_letters::{DeadLetterError, DeadLetters, LetterSelection, is_id_of};
@@ -79,6 +80,8 @@ pub struct Settings {
     pub amqp_url: String,
     /// The URL of Redis: `redis://…`, or the forms for Sentinel and Cluster.
     pub redis_url: String,
+    /// Whom to trust and which certificate to present, with TLS.
+    pub tls: TlsFiles,
     /// The prefix of all names in both.
     pub namespace: String,
 }
@@ -88,6 +91,7 @@ impl Default for Settings {
         Self {
             amqp_url: "amqp://guest:guest@127.0.0.1:5672/%2f".into(),
             redis_url: "redis://127.0.0.1:6379".into(),
+            tls: TlsFiles::default(),
             namespace: "longshore".into(),
         }
     }
@@ -204,10 +208,12 @@ impl Client {
     /// Connects to RabbitMQ and Redis. Both have to be available now; later they may be away for a
     /// time.
     pub async fn connect(settings: &Settings) -> Result<Self, ConnectError> {
-        let ledger = redis::Config::new(&settings.redis_url, &settings.namespace);
+        let mut ledger = redis::Config::new(&settings.redis_url, &settings.namespace);
+        ledger.tls.clone_from(&settings.tls);
         let ledger = RedisLedger::connect(ledger)?;
         let mut rabbit = rabbit::Config::new(&settings.amqp_url, "longshore producer");
         rabbit.namespace.clone_from(&settings.namespace);
+        rabbit.tls.clone_from(&settings.tls);
         let rabbit = Rabbit::start(rabbit)?;
         rabbit.connected(CONNECTED_WITHIN).await?;
         ledger.now().await?;

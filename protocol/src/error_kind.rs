@@ -26,6 +26,8 @@ pub enum ErrorKind {
     LoginRefused,
     /// The user exists and may not do this.
     Forbidden,
+    /// The certificate of the server can't be trusted, or the server demands another one of ours.
+    BadCertificate,
     /// The server is a replica, which accepts no writes.
     ReadOnly,
     /// The server is out of memory or disk space, and accepts no writes.
@@ -75,6 +77,7 @@ impl ErrorKind {
             Self::Disconnected => "connection closed",
             Self::LoginRefused => "login refused",
             Self::Forbidden => "not allowed for this user",
+            Self::BadCertificate => "bad certificate",
             Self::ReadOnly => "server is a replica",
             Self::Full => "server is full",
             Self::NotPersisting => "server can't save",
@@ -134,7 +137,8 @@ impl From<&io::Error> for ErrorKind {
             | Io::BrokenPipe
             | Io::NotConnected
             | Io::UnexpectedEof => Self::Disconnected,
-            // A failed TLS handshake is one of the first two.
+            // A failed TLS handshake is one of the first two; `longshore-tls` tells problems with
+            // certificates from other failures.
             Io::InvalidData | Io::Other | Io::InvalidInput | Io::Unsupported => Self::Other,
             Io::PermissionDenied => Self::Forbidden,
             // Refusals, missing routes, missing sockets; a name without an address has no kind that

@@ -16,6 +16,7 @@ mod folder;
 mod local;
 mod location;
 mod object;
+mod setting;
 mod source;
 mod walk;
 mod window;
@@ -27,6 +28,7 @@ pub use check::check;
 pub use expand::{MAX_FILES, expand};
 pub use folder::check_folder;
 pub use location::{absolute, is_absolute, named};
+pub use setting::read_setting;
 pub use window::{MAX_OVERHANG_BYTES, read_window};
 pub use write::{list, read, remove, write};
 

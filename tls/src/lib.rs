@@ -1,23 +1,36 @@
-//! Chooses the crypto provider of all TLS connections, and makes the one to RabbitMQ.
+//! Makes TLS connections: whom they trust, which certificate they present, what went wrong.
 //!
-//! All of them use rustls with one crypto provider (ring) and trust the root certificates of the
-//! operating system. `SSL_CERT_FILE` and `SSL_CERT_DIR` name other root certificates.
+//! All of them use rustls with one crypto provider (ring). They trust the authority in the file
+//! `tls_ca` alone or, without it, the root certificates of the operating system (`SSL_CERT_FILE`
+//! and `SSL_CERT_DIR` name others).
 //!
-//! The clients of Redis, S3 and HTTP do their handshakes themselves, so their callers only need
-//! [`install_crypto_provider`]. The connection to RabbitMQ is made by [`connect`].
+//! The clients of S3 and HTTP do their handshakes themselves, so their callers only need
+//! [`install_crypto_provider`]. The connection to RabbitMQ is made by [`connect`]; the client of
+//! Redis gets the contents of the files ([`TlsFiles::ca`], [`TlsFiles::identity`]).
 //!
-//! Deliberately absent: client certificates and a way to skip the verification of the server.
+//! Deliberately absent: a way to skip the verification of the server.
+
+mod files;
+mod problem;
+mod server;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustls::ClientConfig;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::ServerName;
-use rustls_platform_verifier::BuilderVerifierExt;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 pub use tokio_rustls::client::TlsStream;
+
+pub use files::{FileError, Identity, TlsFiles};
+pub use problem::CertificateProblem;
+pub use server::{Acceptor, ServerFiles, ServerStream};
+
+/// How long a server gets to complain about the certificate of a client.
+const ALERT_WITHIN: Duration = Duration::from_millis(300);
 
 /// Makes ring the crypto provider of this process, unless the process has one already.
 ///
@@ -34,14 +47,16 @@ pub fn install_crypto_provider() {
 /// Performs the client's side of a TLS handshake on a connected `stream`.
 ///
 /// The certificate of the server must be valid for `host`, which is a DNS name or an IP address
-/// (IPv6 with or without brackets), and lead to a root certificate of the system. The root
-/// certificates are read on each call, so a reconnect sees certificates that changed meanwhile.
+/// (IPv6 with or without brackets), and lead to the authority of `files` or, without one, to a root
+/// certificate of the system. Files and root certificates are read on each call, so a reconnect
+/// sees certificates that changed meanwhile.
 ///
 /// # Errors
 ///
-/// `InvalidInput` if `host` is neither a name nor an address; otherwise what the handshake or the
-/// stream failed with.
-pub async fn connect<S>(host: &str, stream: S) -> io::Result<TlsStream<S>>
+/// `InvalidInput` if `host` is neither a name nor an address, or a file can't be used; otherwise
+/// what the handshake or the stream failed with. [`CertificateProblem::find`] tells problems with
+/// certificates from other failures.
+pub async fn connect<S>(host: &str, stream: S, files: &TlsFiles) -> io::Result<TlsStream<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -49,9 +64,24 @@ where
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let server = ServerName::try_from(address.unwrap_or(host).to_owned())
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    let config = ClientConfig::builder()
-        .with_platform_verifier()
-        .map_err(io::Error::other)?
-        .with_no_client_auth();
+    let config = files.client_config()?;
     TlsConnector::from(Arc::new(config)).connect(server, stream).await
+}
+
+/// Connects to a server for the sole purpose of learning which certificate keeps a connection from
+/// being used; `None` if none does, or the server can't be reached.
+///
+/// With TLS 1.3 a server judges the certificate of a client after the client has seen the end of
+/// the handshake. A client that has written meanwhile may find the connection reset before it reads
+/// the reason. So this writes nothing, and listens for a moment.
+pub async fn examine(host: &str, port: u16, files: &TlsFiles) -> Option<CertificateProblem> {
+    let stream = TcpStream::connect((host, port)).await.ok()?;
+    let failed = match connect(host, stream, files).await {
+        Err(error) => error,
+        Ok(mut stream) => {
+            let listening = tokio::time::timeout(ALERT_WITHIN, stream.read_u8());
+            listening.await.ok()?.err()?
+        }
+    };
+    CertificateProblem::find(&failed)
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
+use longshore_tls::TlsFiles;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -66,7 +67,7 @@ async fn client() {
     let address = std::env::var("SERVER").expect("given");
     let host = std::env::var("SERVER_NAME").expect("given");
     let stream = TcpStream::connect(address).await.expect("the server listens");
-    let mut stream = match longshore_tls::connect(&host, stream).await {
+    let mut stream = match longshore_tls::connect(&host, stream, &TlsFiles::default()).await {
         Ok(stream) => stream,
         Err(error) => panic!("{:?}: {error}", error.kind()),
     };

@@ -120,6 +120,18 @@ async fn a_server_on_the_network_without_tls_serves_no_jobs() {
 }
 
 #[tokio::test]
+async fn a_server_on_the_network_with_tls_needs_a_token_also_while_there_are_none() {
+    let stage = Stage::idle(Exposure::NetworkTls);
+    for endpoint in endpoints() {
+        let found = status(&stage.http(), endpoint, OWN, "a").await;
+        assert_eq!(found == 401, endpoint.access != Access::Open, "{endpoint:?}: {found}");
+    }
+    let stage = Stage::idle(Exposure::NetworkTls);
+    let secret = stage.token(1, Role::Viewer, None).await;
+    stage.http().with(&secret).get("/v1/jobs").await.is(200);
+}
+
+#[tokio::test]
 async fn a_revoked_token_is_refused_within_two_seconds_and_the_door_stays_shut() {
     let stage = Stage::idle(Exposure::Loopback);
     let http = stage.http().with(&stage.token(1, Role::Viewer, None).await);

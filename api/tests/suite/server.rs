@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
-use longshore_api::Exposure;
+use longshore_api::{Exposure, ServerFiles};
+use longshore_test_servers::Authority;
+use longshore_tls::TlsFiles;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -118,4 +120,35 @@ async fn a_server_that_stops_ends_its_streams_and_its_listener() {
     let end = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
     let _ = end.expect("the stream is closed");
     assert!(TcpStream::connect(address).await.is_err(), "nothing listens");
+}
+
+#[tokio::test]
+async fn a_handshake_that_does_not_end_is_dropped_and_holds_up_nobody() {
+    let authority = Authority::new("the authority");
+    let own = authority.issue("api", &["localhost"]);
+    let files = ServerFiles { cert: own.cert, key: own.key, client_ca: None };
+    let stage = Stage::with_tls(Exposure::Loopback, files);
+    let (address, _) = serve(&stage).await;
+    let mut silent = Vec::new();
+    for _ in 0..50 {
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        // The first bytes of a handshake, and no more.
+        stream.write_all(b"\x16\x03\x01").await.expect("sent");
+        silent.push(stream);
+    }
+    let trusted = TlsFiles { ca: Some(authority.ca()), ..TlsFiles::default() };
+    let stream = TcpStream::connect(address).await.expect("it listens");
+    let mut stream = longshore_tls::connect("localhost", stream, &trusted).await.expect("secured");
+    let get = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    stream.write_all(get.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("received");
+    begins(&answer, "200");
+    for mut stream in silent {
+        let mut rest = Vec::new();
+        let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
+        let _ = read.expect("the connection is closed");
+    }
+    // Without TLS there is no answer at all.
+    assert_eq!(talk(address, get.as_bytes()).await.find("HTTP/1.1"), None);
 }

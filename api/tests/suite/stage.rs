@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_api::{Api, Config, Exposure};
+use longshore_api::{Acceptor, Api, Config, Exposure, ServerFiles};
 use longshore_broker::memory::MemoryBroker;
 use longshore_ledger::Ledger;
 use longshore_ledger::memory::{MemoryLedger, SystemClock};
@@ -30,11 +30,22 @@ pub(crate) struct Stage {
 impl Stage {
     /// Without a scheduler and a worker: nothing is admitted.
     pub(crate) fn idle(exposure: Exposure) -> Self {
+        Self::configured(Config::new(exposure))
+    }
+
+    /// Without a scheduler and a worker, and with TLS.
+    pub(crate) fn with_tls(exposure: Exposure, files: ServerFiles) -> Self {
+        let mut config = Config::new(exposure);
+        config.tls = Some(Arc::new(Acceptor::new(files).expect("the files can be used")));
+        config.limits.handshake_within = Duration::from_secs(1);
+        Self::configured(config)
+    }
+
+    fn configured(mut config: Config) -> Self {
         let broker = Arc::new(MemoryBroker::new());
         let ledger = Arc::new(MemoryLedger::new(Arc::new(SystemClock)));
         let stop = CancellationToken::new();
         let client = Client::new(broker.clone(), ledger.clone());
-        let mut config = Config::new(exposure);
         config.metrics = Some(Arc::new(|| "metrics 1\n".to_owned()));
         config.limits.headers_within = Duration::from_secs(1);
         config.limits.body_within = Duration::from_secs(1);

@@ -5,10 +5,13 @@
 use std::fmt;
 
 use lapin::uri::{AMQPScheme, AMQPUri};
+use longshore_protocol::ErrorKind;
+use tokio::time::timeout;
 use url::Url;
 
 use crate::Error;
 
+use super::Config;
 use super::failure::{ACCESS_REFUSED, Failure, NOT_ALLOWED};
 
 /// Seconds between heartbeats unless the URL says otherwise. RabbitMQ recommends 5 to 20. With
@@ -53,6 +56,24 @@ impl Address {
 
     pub(crate) fn host_and_port(&self) -> (String, u16) {
         (self.uri.authority.host.clone(), self.uri.authority.port)
+    }
+
+    /// The failure to open a connection; with TLS, the problem with a certificate that is behind
+    /// it, if there is one. It is looked for on a connection of its own, because RabbitMQ may reset
+    /// a connection before the reason was read.
+    pub(crate) async fn examined(&self, failure: Failure, config: &Config) -> Failure {
+        if !self.is_tls() || !matches!(failure, Failure::Broken { .. }) {
+            return failure;
+        }
+        let (host, port) = self.host_and_port();
+        let examining = longshore_tls::examine(&host, port, &config.tls);
+        match timeout(config.timeouts.connect, examining).await {
+            Ok(Some(problem)) => Failure::Broken {
+                kind: ErrorKind::BadCertificate,
+                text: problem.describe(&self.to_string()),
+            },
+            _ => failure,
+        }
     }
 
     pub(crate) fn unavailable(&self, failure: &Failure) -> Error {

@@ -5,7 +5,7 @@
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use longshore_protocol::{Finding, Severity};
+use longshore_protocol::{ErrorKind, Finding, Severity};
 
 use crate::Queue;
 
@@ -98,6 +98,10 @@ fn version(greeting: &Greeting) -> Finding {
 
 fn refused(address: &Address, failure: &Failure) -> Finding {
     let found = format!("{address}: {}", address.explain(failure));
+    if failure.kind() == ErrorKind::BadCertificate {
+        let remedy = "see the section on TLS in docs/rabbitmq.md";
+        return wrong("rabbitmq.certificate", found, remedy);
+    }
     match failure {
         Failure::Expelled { code: ACCESS_REFUSED, .. } => {
             wrong("rabbitmq.login", found, "correct user and password in amqp_url")

@@ -40,6 +40,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use longshore_protocol::{Finding, JournalPosition};
+use longshore_tls::TlsFiles;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -106,6 +107,8 @@ pub struct Config {
     pub work_queue_kind: WorkQueueKind,
     /// The name of the connections in RabbitMQ's listings.
     pub name: String,
+    /// Whom to trust and which certificate to present, with `amqps`.
+    pub tls: TlsFiles,
     /// The time-outs of the steps.
     pub timeouts: Timeouts,
 }
@@ -119,6 +122,7 @@ impl Config {
             namespace: "longshore".to_owned(),
             work_queue_kind: WorkQueueKind::default(),
             name: name.into(),
+            tls: TlsFiles::default(),
             timeouts: Timeouts::default(),
         }
     }
@@ -126,11 +130,16 @@ impl Config {
     /// Checks the configuration as [`Rabbit::start`] does, without starting anything.
     ///
     /// # Errors
-    /// [`Error::BadUrl`] and [`Error::BadNamespace`].
+    /// [`Error::BadUrl`], [`Error::BadNamespace`] and [`Error::BadFile`].
     pub fn check(&self) -> Result<(), Error> {
-        Address::parse(&self.url)?;
-        Topology::new(self)?;
+        self.parse()?;
         Ok(())
+    }
+
+    fn parse(&self) -> Result<(Address, Topology), Error> {
+        let address = Address::parse(&self.url)?;
+        self.tls.check()?;
+        Ok((address, Topology::new(self)?))
     }
 }
 
@@ -169,10 +178,9 @@ impl Rabbit {
     /// Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// [`Error::BadUrl`] and [`Error::BadNamespace`].
+    /// [`Error::BadUrl`], [`Error::BadNamespace`] and [`Error::BadFile`].
     pub fn start(config: Config) -> Result<Self, Error> {
-        let address = Address::parse(&config.url)?;
-        let topology = Topology::new(&config)?;
+        let (address, topology) = config.parse()?;
         let (closing, stop) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
         let supervise = |role: &'static str| {

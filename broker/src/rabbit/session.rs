@@ -71,7 +71,7 @@ impl Session {
         let options = ConnectionProperties::default().with_connection_name(name.into());
         let uri = &address.uri;
         let connecting = async {
-            let (transport, stream) = Transport::connect(uri).await?;
+            let (transport, stream) = Transport::connect(uri, &config.tls).await?;
             let socket = SocketState(Mutex::new(Some(stream)));
             let transport = Mutex::new(Some(transport));
             let connect = async move |_, _| match transport.lock().take() {
@@ -82,9 +82,11 @@ impl Session {
                 Connection::connector(uri.clone(), transport::runtime(), connect, options);
             Ok((Box::pin(connector).await?, socket))
         };
-        let (connection, socket) = within(config.timeouts.connect, "connecting", connecting)
-            .await
-            .map_err(Failure::at_login)?;
+        let connected = within(config.timeouts.connect, "connecting", connecting).await;
+        let (connection, socket) = match connected {
+            Ok(connected) => connected,
+            Err(failure) => return Err(address.examined(failure.at_login(), config).await),
+        };
         let session = Self {
             connection,
             socket,

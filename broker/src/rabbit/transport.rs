@@ -15,6 +15,7 @@ use async_rs::util::RuntimeParts;
 use async_rs::{Runtime, Tokio};
 use futures_util::{AsyncRead, AsyncWrite, Stream};
 use lapin::uri::{AMQPScheme, AMQPUri};
+use longshore_tls::TlsFiles;
 use tokio::net::TcpStream;
 use tokio_util::compat::TokioAsyncReadCompatExt;
 use tracing::warn;
@@ -42,7 +43,10 @@ pub(crate) struct Transport {
 impl Transport {
     /// Connects to the host of the URI; also gives a second handle of the socket. Must be awaited
     /// on tokio's runtime.
-    pub(crate) async fn connect(uri: &AMQPUri) -> io::Result<(Self, std::net::TcpStream)> {
+    pub(crate) async fn connect(
+        uri: &AMQPUri,
+        tls: &TlsFiles,
+    ) -> io::Result<(Self, std::net::TcpStream)> {
         let runtime = Runtime::tokio_current();
         let target = (uri.authority.host.as_str(), uri.authority.port);
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
@@ -63,7 +67,7 @@ impl Transport {
             AMQPScheme::AMQP => Box::new(stream),
             AMQPScheme::AMQPS => {
                 let stream: TcpStream = stream.into_inner();
-                Box::new(longshore_tls::connect(&uri.authority.host, stream).await?.compat())
+                Box::new(longshore_tls::connect(&uri.authority.host, stream, tls).await?.compat())
             }
         };
         Ok((Self::over(stream, uri.query.frame_max), socket))

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use longshore_api::Exposure;
 use longshore_producer::{Client, JobDocument};
 use longshore_protocol::{DisabledTask, JobSummary};
 use tokio::io::{AsyncBufReadExt, BufReader, Stdin};
@@ -16,7 +17,7 @@ use crate::document;
 use crate::embedded::{self, Embedded};
 use crate::environment::environment;
 use crate::failure::Failure;
-use crate::http::{Listener, USUAL_ADDRESS};
+use crate::http::{Listener, USUAL_ADDRESS, exposure};
 use crate::interrupt::Interrupts;
 use crate::output::{Output, job, talk};
 use crate::settings::{Flags, FleetFlags, Settings, WorkerFlags};
@@ -73,7 +74,7 @@ impl Dev {
         let mut fleet = Embedded::start(worker, &settings);
         let client = fleet.client().clone();
         let server = listener.map(|listener| {
-            talk(format_args!("serving the HTTP API at http://{}", listener.address()));
+            talk(format_args!("serving the HTTP API at {}", listener.url()));
             listener.serve(client.clone())
         });
         let mut tally = Tally::default();
@@ -96,6 +97,14 @@ fn listen(settings: &Settings) -> Result<Listener, Failure> {
         longshore_scheduler::metrics::describe();
         longshore_worker::metrics::describe();
     };
+    if let Some(address) = settings.http_listen
+        && exposure(address, settings) == Exposure::NetworkTls
+    {
+        return Err(Failure::usage(format!(
+            "http_listen: {address} can be reached from other machines, and API tokens need a \
+             fleet; listen on 127.0.0.1, or behind a proxy with http_behind_proxy = true"
+        )));
+    }
     let Some(address) = settings.http_listen else {
         // Another one may run already, so any port will do.
         let any = SocketAddr::new(USUAL_ADDRESS.ip(), 0);

@@ -43,7 +43,7 @@ impl Doctor {
         let ledger = services::ledger(&settings)?;
         let redis = ledger.examine().await;
         // Lists and the clock can be read without the functions, and also while writes are refused.
-        let has_redis = !fails(&redis, &["reachable", "auth"]);
+        let has_redis = !fails(&redis, &["reachable", "certificate", "auth"]);
         // Schedulers can't register while writes are refused.
         let takes_writes = has_redis && !fails(&redis, &["writes"]);
         found.extend(redis);
@@ -64,7 +64,8 @@ impl Doctor {
         let rabbit = Rabbit::start(rabbit_config(&settings, "longshore doctor"))?;
         let pools: Vec<String> = pools.into_iter().collect();
         let broker = rabbit.examine(&pools).await;
-        let has_rabbit = !fails(&broker, &["reachable", "handshake", "login", "vhost"]);
+        let unusable = ["reachable", "certificate", "handshake", "login", "vhost"];
+        let has_rabbit = !fails(&broker, &unusable);
         found.extend(broker);
         if has_rabbit {
             found.extend(schedulers(&rabbit, takes_writes.then_some(&ledger)).await);
@@ -101,7 +102,7 @@ fn verdict(found: &[Finding]) -> Result<(), Failure> {
     let wrong: Vec<&Finding> =
         found.iter().filter(|finding| finding.severity == Severity::Error).collect();
     let is_service = |finding: &&Finding| {
-        ["reachable", "handshake", "login", "auth", "version", "publish", "writes"]
+        ["reachable", "certificate", "handshake", "login", "auth", "version", "publish", "writes"]
             .iter()
             .any(|word| finding.check.ends_with(word))
     };

@@ -3,6 +3,7 @@
 use clap::Args;
 use longshore_producer::Client;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::embedded::scheduler_id;
 use crate::failure::Failure;
@@ -42,6 +43,12 @@ async fn schedule(
     tokio::select! {
         ready = services.ready() => ready?,
         () = interrupts.next() => return Ok(()),
+    }
+    if let Some(address) = settings.http_listen
+        && let Err(failure) = http::check_tokens(address, settings, &*services.ledger).await
+    {
+        // Jobs are more important than who may look at them.
+        warn!(%failure, "the HTTP API answers nobody");
     }
     let mut config = longshore_scheduler::Config::new(scheduler_id());
     config.dead_after = settings.dead_after;

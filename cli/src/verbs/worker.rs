@@ -66,7 +66,7 @@ impl Worker {
             worker = worker.supervised(supervised);
         }
         let mut requests = StopRequests::follow(drain).map_err(Failure::other)?;
-        metrics::serve(settings.http_listen, longshore_worker::metrics::describe)?;
+        metrics::serve(&settings, longshore_worker::metrics::describe)?;
         let services = Services::start(&settings, NAME)?;
         let outcome = work(worker, &services, &mut requests).await;
         if matches!(outcome, Err(Failure::Interrupted)) {

@@ -374,9 +374,11 @@ fn invalid_settings() {
     settings(
         "slot = 4",
         &format!(
-            "{run}:1:1: unknown field `slot`, expected one of `amqp_url`, `redis_url`, \
-             `namespace`, `work_queues`, `dead_after`, `http_listen`, `http_behind_proxy`, \
-             `slots`, `queues`, `labels`, `heartbeat`, `ack_after`, `grace`, `task`"
+            "{run}:1:1: unknown field `slot`, expected one of `amqp_url`, `amqp_url_file`, \
+             `redis_url`, `redis_url_file`, `tls_ca`, `tls_cert`, `tls_key`, `namespace`, \
+             `work_queues`, `dead_after`, `http_listen`, `http_behind_proxy`, `http_tls_cert`, \
+             `http_tls_key`, `http_tls_client_ca`, `slots`, `queues`, `labels`, `heartbeat`, \
+             `ack_after`, `grace`, `task`"
         ),
     );
     settings("slots = \"4\"", &format!("{run}:1:9: invalid type: string \"4\", expected u32"));

@@ -12,7 +12,7 @@
 use std::fmt;
 
 use redis::io::tcp::TcpSettings;
-use redis::{ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 
 use crate::Error;
 
@@ -65,6 +65,31 @@ impl Address {
                 Err(Error::BadUrl(format!("unknown scheme `{scheme}`; use {SCHEMES}")))
             }
             _ => Err(Error::BadUrl(format!("expected a URL that begins with {SCHEMES}"))),
+        }
+    }
+}
+
+impl Address {
+    /// Whether its servers are spoken to with TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        self.infos().iter().any(|info| matches!(info.addr(), ConnectionAddr::TcpTls { .. }))
+    }
+
+    /// Hosts and ports of the servers that it names: of sentinels, not of their master.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = (&str, u16)> {
+        self.infos().iter().filter_map(|info| match info.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                Some((host.as_str(), *port))
+            }
+            _ => None,
+        })
+    }
+
+    fn infos(&self) -> &[ConnectionInfo] {
+        match self {
+            Self::Alone(info) => std::slice::from_ref(info),
+            Self::Sentinel { sentinels, .. } => sentinels,
+            Self::Cluster(nodes) => nodes,
         }
     }
 }
@@ -188,6 +213,20 @@ mod tests {
         shows("redis+sentinel://u:secret@a,b:1/mymaster/3", "a:26379,b:1 (sentinels of mymaster)");
         shows("redis+cluster://:secret@a:7000,b:7001", "a:7000,b:7001 (cluster)");
         shows("rediss+cluster://a,[::1]:7001", "a:6379,::1:7001 (cluster)");
+    }
+
+    #[test]
+    fn the_servers_of_an_address_are_known_and_whether_they_speak_tls() {
+        let check = |url: &str, tls: bool, expected: &[(&str, u16)]| {
+            let address = Address::parse(url).unwrap_or_else(|e| panic!("{url}: {e}"));
+            assert_eq!(address.is_tls(), tls, "{url}");
+            assert_eq!(address.hosts().collect::<Vec<_>>(), expected, "{url}");
+        };
+        check("redis://cache", false, &[("cache", 6379)]);
+        check("rediss://cache:7", true, &[("cache", 7)]);
+        check("rediss+sentinel://a,b:1/mymaster", true, &[("a", 26379), ("b", 1)]);
+        check("rediss+cluster://a", true, &[("a", 6379)]);
+        check("unix:///run/redis.sock", false, &[]);
     }
 
     #[test]

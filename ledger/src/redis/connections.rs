@@ -11,13 +11,12 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use deadpool_redis::sentinel::{self, SentinelNodeConnectionInfo, SentinelServerType, TlsMode};
-use deadpool_redis::{PoolConfig, RedisConnectionInfo, Runtime, Timeouts, cluster};
 use longshore_protocol::ErrorKind;
+use longshore_tls::TlsFiles;
 use parking_lot::Mutex;
+use redis::ConnectionAddr;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
-use redis::{AsyncConnectionConfig, ConnectionAddr, RedisError};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::time::Instant;
 
@@ -25,6 +24,7 @@ use super::Config;
 use super::address::Address;
 use super::connection_watch;
 use super::error_kind;
+use super::pool::{self, Pool, Pooled};
 use super::transport::{Failure, within};
 
 /// A connection with this many requests in flight gets no more while there is another one.
@@ -61,6 +61,8 @@ pub(super) struct Connections {
     server: Option<(String, u16)>,
     /// The first node of a cluster's address.
     cluster_node: Option<redis::ConnectionInfo>,
+    address: Address,
+    files: TlsFiles,
     slots: Vec<Slot>,
     response: Duration,
     connect: Duration,
@@ -83,11 +85,12 @@ impl Connections {
             Address::Alone(_) | Address::Sentinel { .. } => None,
         };
         let pool = Pool::new(address, config)?;
-        Ok(Self { pool, server, cluster_node, slots, response, connect })
+        let (address, files) = (address.clone(), config.tls.clone());
+        Ok(Self { pool, server, cluster_node, address, files, slots, response, connect })
     }
 
     pub(super) fn is_cluster(&self) -> bool {
-        matches!(self.pool, Pool::Cluster(_))
+        matches!(self.address, Address::Cluster(_))
     }
 
     /// A connection for one request.
@@ -162,6 +165,7 @@ impl Connections {
 
     /// The failure to open a connection, with the cause that the client library does not report.
     async fn explained(&self, failure: Failure) -> Failure {
+        let failure = diagnosed(&self.address, &self.files, self.connect, failure).await;
         if !failure.is_hung_up() {
             return failure;
         }
@@ -193,17 +197,48 @@ impl Connections {
     /// Of a cluster of which no node could be connected to, the kind of the failure: the library
     /// gives it as text alone, so one of the nodes is connected to once more.
     async fn node_failure(&self, node: &redis::ConnectionInfo, failure: Failure) -> Failure {
-        let times = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.connect))
-            .set_response_timeout(Some(self.response));
+        let times = pool::times(self.connect, self.response);
+        let Ok(certificates) = pool::certificates(&self.files) else { return failure };
         let connecting = async {
-            let client = redis::Client::open(node.clone())?;
+            let client = pool::client(node.clone(), certificates)?;
             client.get_multiplexed_async_connection_with_config(&times).await
         };
         match within(self.connect, "connecting", connecting).await {
             Ok(_) => failure,
             Err(cause) => Failure::NoConnection { kind: cause.kind(), reason: failure.reason() },
         }
+    }
+}
+
+/// The failure to open a connection to one of the servers of `address`; with TLS, the problem with
+/// a certificate that is behind it, if there is one. It is looked for on connections of its own,
+/// because the client library gives the failure of a cluster's nodes as text alone, and a server
+/// that demands a certificate may reset a connection before the reason was read.
+pub(super) async fn diagnosed(
+    address: &Address,
+    files: &TlsFiles,
+    limit: Duration,
+    failure: Failure,
+) -> Failure {
+    // An answer of Redis shows that there is a connection.
+    if !address.is_tls() || !failure.breaks_connection() || failure.code().is_some() {
+        return failure;
+    }
+    let examining = async {
+        for (host, port) in address.hosts() {
+            if let Some(problem) = longshore_tls::examine(host, port, files).await {
+                return Some(problem.describe(&format!("{host}:{port}")));
+            }
+        }
+        let server = match address {
+            Address::Sentinel { .. } => format!("the master behind {address}"),
+            Address::Alone(_) | Address::Cluster(_) => address.to_string(),
+        };
+        Some(failure.certificate_problem()?.describe(&server))
+    };
+    match tokio::time::timeout(limit, examining).await {
+        Ok(Some(reason)) => Failure::NoConnection { kind: ErrorKind::BadCertificate, reason },
+        _ => failure,
     }
 }
 
@@ -310,108 +345,5 @@ impl Lease<'_> {
             self.in_flight.0.discard(self.number);
         }
         sent
-    }
-}
-
-/// The pool that opens connections.
-enum Pool {
-    Alone(deadpool_redis::Pool),
-    Sentinel(sentinel::Pool),
-    Cluster(cluster::Pool),
-}
-
-enum Pooled {
-    Alone(deadpool_redis::Connection),
-    Sentinel(sentinel::Connection),
-    Cluster(cluster::Connection),
-}
-
-impl Pooled {
-    fn connection(&self) -> Connection {
-        match self {
-            Self::Alone(connection) => Connection::One((**connection).clone()),
-            Self::Sentinel(connection) => Connection::One((**connection).clone()),
-            Self::Cluster(connection) => Connection::Cluster((**connection).clone()),
-        }
-    }
-
-    /// Removes the connection from the pool.
-    fn take(self) {
-        match self {
-            Self::Alone(connection) => drop(deadpool_redis::Connection::take(connection)),
-            Self::Sentinel(connection) => drop(sentinel::Connection::take(connection)),
-            Self::Cluster(connection) => drop(cluster::Connection::take(connection)),
-        }
-    }
-}
-
-impl Pool {
-    fn new(address: &Address, config: &Config) -> Result<Self, String> {
-        let limit = config.connect_timeout + config.response_timeout;
-        let pool_config = PoolConfig {
-            max_size: config.connections.max(1),
-            timeouts: Timeouts {
-                wait: Some(limit),
-                create: Some(config.connect_timeout),
-                recycle: Some(config.response_timeout),
-            },
-            ..PoolConfig::default()
-        };
-        let text = |e: RedisError| e.to_string();
-        Ok(match address {
-            Address::Alone(info) => {
-                let times = AsyncConnectionConfig::new()
-                    .set_connection_timeout(Some(config.connect_timeout))
-                    .set_response_timeout(Some(config.response_timeout));
-                let manager =
-                    deadpool_redis::Manager::new_with_config(info.clone(), times).map_err(text)?;
-                let builder = deadpool_redis::Pool::builder(manager).config(pool_config);
-                Self::Alone(builder.runtime(Runtime::Tokio1).build().map_err(|e| e.to_string())?)
-            }
-            Address::Sentinel { sentinels, master, node, tls } => {
-                let manager = sentinel::Manager::new(
-                    sentinels.clone(),
-                    master.clone(),
-                    Some(node_info(node, *tls)),
-                    SentinelServerType::Master,
-                )
-                .map_err(text)?;
-                let builder = sentinel::Pool::builder(manager).config(pool_config);
-                Self::Sentinel(builder.runtime(Runtime::Tokio1).build().map_err(|e| e.to_string())?)
-            }
-            Address::Cluster(nodes) => {
-                let manager = cluster::Manager::new(nodes.clone(), false).map_err(text)?;
-                let builder = cluster::Pool::builder(manager).config(pool_config);
-                Self::Cluster(builder.runtime(Runtime::Tokio1).build().map_err(|e| e.to_string())?)
-            }
-        })
-    }
-
-    async fn open(&self, response: Duration) -> Result<Pooled, Failure> {
-        Ok(match self {
-            Self::Alone(pool) => Pooled::Alone(pool.get().await.map_err(failure)?),
-            Self::Sentinel(pool) => {
-                let mut connection = pool.get().await.map_err(failure)?;
-                connection.set_response_timeout(response);
-                Pooled::Sentinel(connection)
-            }
-            Self::Cluster(pool) => Pooled::Cluster(pool.get().await.map_err(failure)?),
-        })
-    }
-}
-
-fn failure(error: deadpool_redis::PoolError) -> Failure {
-    match error {
-        deadpool_redis::PoolError::Backend(error) => Failure::Redis(error),
-        deadpool_redis::PoolError::Timeout(_) => Failure::TimedOut(error.to_string()),
-        other => Failure::NoConnection { kind: ErrorKind::Other, reason: other.to_string() },
-    }
-}
-
-/// How to reach the nodes behind sentinels.
-pub(super) fn node_info(node: &redis::ConnectionInfo, tls: bool) -> SentinelNodeConnectionInfo {
-    SentinelNodeConnectionInfo {
-        tls_mode: tls.then_some(TlsMode::Secure),
-        redis_connection_info: Some(RedisConnectionInfo::from(node.redis_settings().clone())),
     }
 }

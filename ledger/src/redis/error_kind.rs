@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use longshore_protocol::ErrorKind;
+use longshore_tls::CertificateProblem;
 use redis::{RedisError, ServerErrorKind};
 
 /// What Redis says, under the general code, to a client too many; it has no code for that.
@@ -48,6 +49,11 @@ pub(super) fn of_reply(code: &str, detail: &str) -> ErrorKind {
         "ERR" if detail == TOO_MANY_CLIENTS => ErrorKind::TooManyConnections,
         _ => ErrorKind::Other,
     }
+}
+
+/// What is wrong with a certificate, if that is what the library failed with.
+pub(super) fn certificate_problem(error: &RedisError) -> Option<CertificateProblem> {
+    CertificateProblem::find(io_error(error)?)
 }
 
 /// The operating system's error within an error of the library.

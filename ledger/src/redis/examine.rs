@@ -2,7 +2,7 @@
 //!
 //! It also checks persistence and eviction. Each check gives one finding, with the remedy.
 
-use longshore_protocol::{Finding, JobId, Severity};
+use longshore_protocol::{ErrorKind, Finding, JobId, Severity};
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -63,10 +63,15 @@ impl RedisLedger {
 
     fn unreachable(&self, failure: &Failure) -> Finding {
         let found = format!("{}: {}", self.transport().address(), failure.reason());
-        let check = if failure.kind().is_refusal() { "auth" } else { "reachable" };
-        let remedy = remedy(failure.kind()).unwrap_or(
-            "start Redis, or correct redis_url; check the network and firewalls between",
-        );
+        let check = match failure.kind() {
+            ErrorKind::BadCertificate => "certificate",
+            kind if kind.is_refusal() => "auth",
+            _ => "reachable",
+        };
+        let remedy = remedy(failure.kind()).unwrap_or(match failure.kind() {
+            ErrorKind::BadCertificate => "see the section on TLS in docs/redis.md",
+            _ => "start Redis, or correct redis_url; check the network and firewalls between",
+        });
         finding(Severity::Error, check, found, remedy)
     }
 

@@ -39,6 +39,7 @@ mod listing;
 mod lost;
 mod node_hash;
 mod packing;
+mod pool;
 mod reading;
 mod ready;
 mod reply;
@@ -60,6 +61,7 @@ use longshore_protocol::{
     SchedulerId, SchedulerRecord, Stall, Timestamp,
 };
 
+use longshore_tls::TlsFiles;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::keys::Keys;
@@ -86,6 +88,8 @@ pub struct Config {
     pub url: String,
     /// The prefix of all keys.
     pub namespace: String,
+    /// Whom to trust and which certificate to present, with TLS.
+    pub tls: TlsFiles,
     /// The most connections at once. All requests share them, so few are enough; more than one only
     /// so that a long answer does not delay the others.
     pub connections: usize,
@@ -101,6 +105,7 @@ impl Config {
         Self {
             url: url.into(),
             namespace: namespace.into(),
+            tls: TlsFiles::default(),
             connections: 4,
             response_timeout: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(1),
@@ -128,9 +133,10 @@ struct Inner {
 }
 
 impl RedisLedger {
-    /// Checks the address. Connects when a connection is first needed, so it succeeds while Redis
-    /// is down.
+    /// Checks the address and the files for TLS. Connects when a connection is first needed, so it
+    /// succeeds while Redis is down.
     pub fn connect(config: Config) -> Result<Self, Error> {
+        config.tls.check().map_err(Error::BadFile)?;
         Self::connect_with(config, Arc::default())
     }
 

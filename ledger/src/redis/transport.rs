@@ -12,18 +12,20 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use longshore_protocol::ErrorKind;
+use longshore_tls::{CertificateProblem, TlsFiles};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, Pipeline, ProtocolVersion,
+    AsyncConnectionConfig, Cmd, ConnectionAddr, ConnectionInfo, Pipeline, ProtocolVersion,
     PushInfo, RedisError, RedisResult, Value,
 };
 use tokio::sync::mpsc;
 
 use super::Config;
 use super::address::Address;
-use super::connections::{Connection, Connections, node_info};
+use super::connections::{Connection, Connections, diagnosed};
 use super::error_kind;
+use super::pool;
 use crate::Error;
 
 /// Why a command failed.
@@ -52,6 +54,14 @@ impl Failure {
             Self::TimedOut(_) => ErrorKind::Timeout,
             Self::NoConnection { kind, .. } => *kind,
             Self::Redis(error) => error_kind::of(error),
+        }
+    }
+
+    /// What is wrong with a certificate, if the client library's error tells.
+    pub(super) fn certificate_problem(&self) -> Option<CertificateProblem> {
+        match self {
+            Self::Redis(error) => error_kind::certificate_problem(error),
+            Self::TimedOut(_) | Self::NoConnection { .. } => None,
         }
     }
 
@@ -103,6 +113,7 @@ pub(super) struct Followed {
 /// Connections and their time limits.
 pub(super) struct Transport {
     address: Address,
+    files: TlsFiles,
     connections: Connections,
     response: Duration,
     connect: Duration,
@@ -115,7 +126,7 @@ impl Transport {
         let address = Address::parse(&config.url)?;
         let connections = Connections::new(&address, config).map_err(Error::BadUrl)?;
         let (response, connect) = (config.response_timeout, config.connect_timeout);
-        Ok(Self { address, connections, response, connect })
+        Ok(Self { address, files: config.tls.clone(), connections, response, connect })
     }
 
     pub(super) fn address(&self) -> &Address {
@@ -249,9 +260,7 @@ impl Transport {
     }
 
     fn times(&self) -> AsyncConnectionConfig {
-        AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.connect))
-            .set_response_timeout(Some(self.response))
+        pool::times(self.connect, self.response)
     }
 
     async fn connect(
@@ -259,11 +268,16 @@ impl Transport {
         info: ConnectionInfo,
         times: AsyncConnectionConfig,
     ) -> Result<MultiplexedConnection, Failure> {
+        let address = Address::Alone(info.clone());
+        let certificates = pool::certificates(&self.files)?;
         let connecting = async {
-            let client = Client::open(info)?;
+            let client = pool::client(info, certificates)?;
             client.get_multiplexed_async_connection_with_config(&times).await
         };
-        within(self.connect + self.response, "connecting", connecting).await
+        match within(self.connect + self.response, "connecting", connecting).await {
+            Err(failure) => Err(diagnosed(&address, &self.files, self.connect, failure).await),
+            connected => connected,
+        }
     }
 
     /// The one server; the master that sentinels name; in a cluster, the node that serves the first
@@ -272,11 +286,18 @@ impl Transport {
         match &self.address {
             Address::Alone(info) => Ok(info.clone()),
             Address::Sentinel { .. } => {
+                let certificates = pool::certificates(&self.files)?;
                 let asking = async {
-                    let client = self.sentinel_client()?.async_get_client().await?;
-                    Ok(client.get_connection_info().clone())
+                    let mut sentinels = pool::sentinel_client(&self.address, certificates)?;
+                    Ok(sentinels.async_get_client().await?.get_connection_info().clone())
                 };
-                within(self.connect + self.response, "asking the sentinels", asking).await
+                let limit = self.connect + self.response;
+                match within(limit, "asking the sentinels", asking).await {
+                    Err(failure) => {
+                        Err(diagnosed(&self.address, &self.files, self.connect, failure).await)
+                    }
+                    found => found,
+                }
             }
             Address::Cluster(nodes) => {
                 let slots = redis::cmd("CLUSTER").arg("SLOTS").to_owned();
@@ -287,18 +308,6 @@ impl Transport {
                 })
             }
         }
-    }
-
-    fn sentinel_client(&self) -> RedisResult<redis::sentinel::SentinelClient> {
-        let Address::Sentinel { sentinels, master, node, tls } = &self.address else {
-            return Err((redis::ErrorKind::InvalidClientConfig, "no sentinels").into());
-        };
-        redis::sentinel::SentinelClient::build(
-            sentinels.clone(),
-            master.clone(),
-            Some(node_info(node, *tls).into()),
-            redis::sentinel::SentinelServerType::Master,
-        )
     }
 
     pub(super) async fn in_time<T>(

@@ -79,6 +79,7 @@ impl Application {
             amqp_url: format!("amqp://guest:guest@127.0.0.1:{}/%2f", link.port()),
             redis_url: Redis::shared().url(),
             namespace: cluster.namespace().to_owned(),
+            ..Settings::default()
         };
         let runtime = Runtime::new().expect("threads for a client");
         let client = runtime.block_on(Client::connect(&settings)).expect("both services are there");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::authority::ServerTls;
 use crate::redis::{Redis, RedisOptions};
 use crate::resp::Reply;
 use crate::wait::wait_until;
@@ -12,6 +13,7 @@ const GATHER_DEADLINE: Duration = Duration::from_secs(30);
 /// Masters without replicas, which share the 16384 slots evenly.
 pub struct RedisCluster {
     nodes: Vec<Redis>,
+    has_tls: bool,
 }
 
 impl RedisCluster {
@@ -20,14 +22,22 @@ impl RedisCluster {
     /// # Panics
     /// When the cluster does not form.
     pub fn start(masters: u32) -> Self {
-        let nodes: Vec<Redis> = (0..masters).map(|_| start_node()).collect();
+        Self::start_with(masters, None)
+    }
+
+    /// Starts `masters` nodes, which speak TLS with clients and with each other if it is given.
+    ///
+    /// # Panics
+    /// When the cluster does not form.
+    pub fn start_with(masters: u32, tls: Option<&ServerTls>) -> Self {
+        let nodes: Vec<Redis> = (0..masters).map(|_| start_node(tls)).collect();
         for (number, node) in (0..masters).zip(&nodes) {
             let first = number * SLOTS / masters;
             let last = (number + 1) * SLOTS / masters - 1;
             done(node, &["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]);
             done(node, &["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]);
         }
-        let cluster = Self { nodes };
+        let cluster = Self { nodes, has_tls: tls.is_some() };
         cluster.introduce();
         cluster.await_whole();
         cluster
@@ -40,7 +50,8 @@ impl RedisCluster {
             let bus = node.call(&["CONFIG", "GET", "cluster-port"]);
             let Reply::List(pair) = &bus else { panic!("cluster-port: {bus}") };
             let bus = pair.last().and_then(Reply::text).unwrap_or_default();
-            done(first, &["CLUSTER", "MEET", "127.0.0.1", &node.port().to_string(), &bus]);
+            let port = if self.has_tls { node.tls_port() } else { node.port() };
+            done(first, &["CLUSTER", "MEET", "127.0.0.1", &port.to_string(), &bus]);
         }
     }
 
@@ -62,9 +73,22 @@ impl RedisCluster {
 
     /// `redis+cluster://127.0.0.1:P1,127.0.0.1:P2,…`
     pub fn url(&self) -> String {
+        self.url_with("redis+cluster", Redis::port)
+    }
+
+    /// `rediss+cluster://127.0.0.1:P1,127.0.0.1:P2,…`
+    ///
+    /// # Panics
+    /// When it was started without TLS.
+    #[track_caller]
+    pub fn tls_url(&self) -> String {
+        self.url_with("rediss+cluster", Redis::tls_port)
+    }
+
+    fn url_with(&self, scheme: &str, port: impl Fn(&Redis) -> u16) -> String {
         let addresses: Vec<String> =
-            self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
-        format!("redis+cluster://{}", addresses.join(","))
+            self.nodes.iter().map(|node| format!("127.0.0.1:{}", port(node))).collect();
+        format!("{scheme}://{}", addresses.join(","))
     }
 
     /// The nodes, for tests that read from them.
@@ -78,9 +102,9 @@ impl RedisCluster {
     }
 }
 
-fn start_node() -> Redis {
-    let lines = vec!["cluster-node-timeout 2000".into()];
-    Redis::start_with(&RedisOptions { cluster: true, lines, ..RedisOptions::default() })
+fn start_node(tls: Option<&ServerTls>) -> Redis {
+    let (lines, tls) = (vec!["cluster-node-timeout 2000".into()], tls.cloned());
+    Redis::start_with(&RedisOptions { cluster: true, lines, tls, ..RedisOptions::default() })
 }
 
 #[track_caller]

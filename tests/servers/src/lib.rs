@@ -24,6 +24,7 @@
 //! protocols.
 
 mod amqp;
+mod authority;
 mod clock;
 mod cluster;
 mod guardian;
@@ -35,6 +36,7 @@ mod resp;
 mod sentinel;
 mod wait;
 
+pub use authority::{Authority, CertificateFiles, ServerTls};
 pub use clock::SettableClock;
 pub use cluster::RedisCluster;
 pub use guardian::is_running;

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::amqp;
+use crate::authority::ServerTls;
 use crate::guardian::Guardian;
 use crate::port::free_port;
 use crate::wait::{holds_within, wait_until};
@@ -58,6 +59,8 @@ pub struct RabbitOptions {
     /// Settings of the application `rabbit` that can't be set in rabbitmq.conf, as Erlang terms:
     /// `{channel_tick_interval, 500}`.
     pub advanced: Vec<String>,
+    /// How it speaks TLS on a second port.
+    pub tls: Option<ServerTls>,
     /// The feature flags that are on, where not all of them are.
     pub features: Option<&'static str>,
     /// Whether Erlang's threads have RabbitMQ's default settings, as for users, for measurements.
@@ -76,6 +79,7 @@ struct Place {
     scripts: PathBuf,
     node: String,
     port: u16,
+    tls_port: u16,
     dist_port: u16,
     epmd_port: u16,
     /// The feature flags that are on, where not all of them are.
@@ -170,6 +174,11 @@ impl Rabbit {
     /// The AMQP port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.place.port
+    }
+
+    /// The AMQP port for TLS on 127.0.0.1, where nobody listens unless it was started with TLS.
+    pub fn tls_port(&self) -> u16 {
+        self.place.tls_port
     }
 
     /// The process id of the server that runs, or ran last.
@@ -316,6 +325,7 @@ impl Place {
             // A new port, because another process may have taken the old one.
             node: format!("longshore-{}-{port}@localhost", std::process::id()),
             port,
+            tls_port: free_port()?,
             dist_port: free_port()?,
             epmd_port: free_port()?,
             features: None,
@@ -333,6 +343,20 @@ impl Place {
              log.file.level = info\n",
             self.port
         );
+        if let Some(ServerTls { ca, own }) = &options.tls {
+            conf.push_str(&format!(
+                "listeners.ssl.local = 127.0.0.1:{}\n\
+                 ssl_options.cacertfile = {}\n\
+                 ssl_options.certfile = {}\n\
+                 ssl_options.keyfile = {}\n\
+                 ssl_options.verify = verify_peer\n\
+                 ssl_options.fail_if_no_peer_cert = true\n",
+                self.tls_port,
+                ca.display(),
+                own.cert.display(),
+                own.key.display()
+            ));
+        }
         for line in &options.lines {
             conf.push_str(line);
             conf.push('\n');

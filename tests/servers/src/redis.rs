@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::authority::ServerTls;
 use crate::guardian::Guardian;
 use crate::port::free_port;
 use crate::resp::{self, Reply};
@@ -30,14 +31,28 @@ pub struct RedisOptions {
     pub port: Option<u16>,
     /// Whether it is a node of a cluster, with a second port for the other nodes.
     pub cluster: bool,
+    /// How it speaks TLS on a second port, with clients and with other servers.
+    pub tls: Option<ServerTls>,
     /// Additional environment variables.
     pub environment: Vec<(&'static str, PathBuf)>,
+}
+
+/// The lines of redis.conf for TLS on a port.
+pub(crate) fn tls_lines(tls: &ServerTls, port: u16) -> String {
+    let ServerTls { ca, own } = tls;
+    format!(
+        "tls-port {port}\ntls-ca-cert-file {}\ntls-cert-file {}\ntls-key-file {}\n\
+         tls-auth-clients yes\ntls-replication yes\n",
+        ca.display(),
+        own.cert.display(),
+        own.key.display()
+    )
 }
 
 impl Default for RedisOptions {
     fn default() -> Self {
         let (lines, environment) = (Vec::new(), Vec::new());
-        Self { appendfsync: "always", lines, port: None, cluster: false, environment }
+        Self { appendfsync: "always", lines, port: None, cluster: false, tls: None, environment }
     }
 }
 
@@ -61,6 +76,7 @@ fn copy_files(from: &std::path::Path, to: &std::path::Path) -> io::Result<()> {
 pub struct Redis {
     guardian: Guardian,
     port: u16,
+    tls_port: Option<u16>,
 }
 
 impl Redis {
@@ -110,6 +126,14 @@ impl Redis {
                 "cluster-enabled yes\ncluster-port {bus}\ncluster-config-file nodes.conf\n"
             ));
         }
+        let mut tls_port = None;
+        if let Some(tls) = &options.tls {
+            let port = *tls_port.insert(free_port().map_err(text)?);
+            conf.push_str(&tls_lines(tls, port));
+            if options.cluster {
+                conf.push_str("tls-cluster yes\n");
+            }
+        }
         for line in &options.lines {
             conf.push_str(line);
             conf.push('\n');
@@ -119,7 +143,7 @@ impl Redis {
         let mut server = Command::new("redis-server");
         server.arg(file).envs(options.environment.iter().cloned());
         let guardian = Guardian::new(folder, &server).map_err(text)?;
-        let mut redis = Self { guardian, port };
+        let mut redis = Self { guardian, port, tls_port };
         redis.launch()?;
         Ok(redis)
     }
@@ -153,6 +177,15 @@ impl Redis {
     /// The port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The port for TLS on 127.0.0.1.
+    ///
+    /// # Panics
+    /// When it was started without.
+    #[track_caller]
+    pub fn tls_port(&self) -> u16 {
+        self.tls_port.expect("it was started with TLS")
     }
 
     /// The process id of the server that runs, or ran last.

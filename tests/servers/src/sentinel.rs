@@ -4,9 +4,10 @@ use std::io;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::authority::ServerTls;
 use crate::guardian::Guardian;
 use crate::port::free_port;
-use crate::redis::{Redis, RedisOptions};
+use crate::redis::{Redis, RedisOptions, tls_lines};
 use crate::resp::{self, Reply};
 use crate::wait::{holds_within, wait_until};
 
@@ -20,12 +21,14 @@ const START_TRIES: usize = 5;
 pub struct RedisSentinel {
     sentinels: Vec<Sentinel>,
     servers: Vec<Redis>,
+    has_tls: bool,
 }
 
 struct Sentinel {
     // Kept, because dropping it stops the process.
     _guardian: Guardian,
     port: u16,
+    tls_port: Option<u16>,
 }
 
 impl RedisSentinel {
@@ -42,19 +45,32 @@ impl RedisSentinel {
     /// # Panics
     /// When the servers do not find each other.
     pub fn start_with(sentinels: usize) -> Self {
-        let master = Redis::start();
-        let replica = Redis::start_with(&RedisOptions {
-            lines: vec![
-                format!("replicaof 127.0.0.1 {}", master.port()),
-                // Without the default delay of 5 s, in which more replicas could join the transfer.
-                "repl-diskless-sync-delay 0".into(),
-            ],
-            ..RedisOptions::default()
-        });
+        Self::start_all(sentinels, None)
+    }
+
+    /// Starts one sentinel; all speak TLS with clients and with each other.
+    ///
+    /// # Panics
+    /// When the servers do not find each other.
+    pub fn start_with_tls(tls: &ServerTls) -> Self {
+        Self::start_all(1, Some(tls))
+    }
+
+    fn start_all(sentinels: usize, tls: Option<&ServerTls>) -> Self {
+        let start = |lines| {
+            let tls = tls.cloned();
+            Redis::start_with(&RedisOptions { lines, tls, ..RedisOptions::default() })
+        };
+        let master = start(Vec::new());
+        let watched = if tls.is_some() { master.tls_port() } else { master.port() };
+        let replica = start(vec![
+            format!("replicaof 127.0.0.1 {watched}"),
+            // Without the default delay of 5 s, in which more replicas could join the transfer.
+            "repl-diskless-sync-delay 0".into(),
+        ]);
         let quorum = sentinels / 2 + 1;
-        let watched = master.port();
-        let sentinels = (0..sentinels).map(|_| Sentinel::start(watched, quorum)).collect();
-        let all = Self { sentinels, servers: vec![master, replica] };
+        let sentinels = (0..sentinels).map(|_| Sentinel::start(watched, quorum, tls)).collect();
+        let all = Self { sentinels, servers: vec![master, replica], has_tls: tls.is_some() };
         all.await_watched();
         all
     }
@@ -84,6 +100,13 @@ impl RedisSentinel {
         format!("redis+sentinel://{}/{MASTER}", addresses.join(","))
     }
 
+    /// `rediss+sentinel://127.0.0.1:P1,…/mymaster`, with the sentinels' ports for TLS.
+    pub fn tls_url(&self) -> String {
+        let ports = self.sentinels.iter().filter_map(|sentinel| sentinel.tls_port);
+        let addresses: Vec<String> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
+        format!("rediss+sentinel://{}/{MASTER}", addresses.join(","))
+    }
+
     /// The port of the master according to the first sentinel.
     pub fn master_port(&self) -> Option<u16> {
         let address = &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER];
@@ -100,16 +123,20 @@ impl RedisSentinel {
     #[track_caller]
     pub fn master(&mut self) -> &mut Redis {
         let port = self.master_port();
-        let found = self.servers.iter_mut().find(|server| Some(server.port()) == port);
+        let has_tls = self.has_tls;
+        let found = self
+            .servers
+            .iter_mut()
+            .find(|server| port == Some(if has_tls { server.tls_port() } else { server.port() }));
         found.unwrap_or_else(|| panic!("no server of ours is the master: {port:?}"))
     }
 }
 
 impl Sentinel {
-    fn start(master: u16, quorum: usize) -> Self {
+    fn start(master: u16, quorum: usize, tls: Option<&ServerTls>) -> Self {
         let mut failures = Vec::new();
         for _ in 0..START_TRIES {
-            match Self::try_start(master, quorum) {
+            match Self::try_start(master, quorum, tls) {
                 Ok(sentinel) => return sentinel,
                 Err(failure) => failures.push(failure),
             }
@@ -117,15 +144,17 @@ impl Sentinel {
         panic!("a sentinel does not start:\n{}", failures.join("\n"));
     }
 
-    fn try_start(master: u16, quorum: usize) -> Result<Self, String> {
+    fn try_start(master: u16, quorum: usize, tls: Option<&ServerTls>) -> Result<Self, String> {
         let text = |e: io::Error| e.to_string();
         let port = free_port().map_err(text)?;
+        let tls_port = tls.map(|_| free_port()).transpose().map_err(text)?;
+        let tls = tls.zip(tls_port).map_or_else(String::new, |(tls, port)| tls_lines(tls, port));
         let folder =
             tempfile::Builder::new().prefix("longshore-sentinel-").tempdir().map_err(text)?;
         // A sentinel stores its state in this file.
         let file = folder.path().join("sentinel.conf");
         let conf = format!(
-            "bind 127.0.0.1\nport {port}\ndir {}\ndaemonize no\n\
+            "bind 127.0.0.1\nport {port}\n{tls}dir {}\ndaemonize no\n\
              sentinel monitor {MASTER} 127.0.0.1 {master} {quorum}\n\
              sentinel down-after-milliseconds {MASTER} 1000\n\
              sentinel failover-timeout {MASTER} 5000\n",
@@ -144,7 +173,7 @@ impl Sentinel {
             answers || !guardian.is_running()
         });
         if answers {
-            return Ok(Self { _guardian: guardian, port });
+            return Ok(Self { _guardian: guardian, port, tls_port });
         }
         Err(guardian.tail(&[]))
     }
