@@ -14,16 +14,20 @@ pub(crate) type Environment = BTreeMap<String, String>;
 const PREFIX: &str = "LONGSHORE_";
 
 /// The settings that a variable can give: all but the tasks.
-const VARIABLES: [&str; 13] = [
+const VARIABLES: [&str; 17] = [
     "ACK_AFTER",
+    "ALLOW_ROOTS",
     "AMQP_URL",
+    "BUILTIN_TASKS",
     "DEAD_AFTER",
     "GRACE",
     "HEARTBEAT",
+    "HTTP_ALLOW_ADDRESSES",
     "HTTP_BEHIND_PROXY",
     "HTTP_LISTEN",
     "LABELS",
     "NAMESPACE",
+    "PASS_ENV",
     "QUEUES",
     "REDIS_URL",
     "SLOTS",

@@ -16,6 +16,8 @@ use serde::{Deserialize, Deserializer};
 
 use crate::environment::{Environment, check_variables, settings_in};
 use crate::failure::Failure;
+use crate::restrictions::{BuiltinChoice, GivenRestrictions, Restrictions};
+use crate::setting_values::{address, address_from, kind, kind_from, labels_from};
 
 /// The default settings with comments.
 pub(crate) const DEFAULTS: &str = include_str!("defaults.toml");
@@ -92,6 +94,7 @@ pub(crate) struct Settings {
     pub(crate) heartbeat: Duration,
     pub(crate) ack_after: Duration,
     pub(crate) grace: Duration,
+    pub(crate) restrictions: Restrictions,
     pub(crate) tasks: BTreeMap<String, TaskSpec>,
     /// The file that was read, if any.
     pub(crate) file: Option<PathBuf>,
@@ -122,6 +125,10 @@ struct Layer {
     ack_after: Option<Duration>,
     #[serde(default, deserialize_with = "duration")]
     grace: Option<Duration>,
+    allow_roots: Option<Vec<String>>,
+    builtin_tasks: Option<BuiltinChoice>,
+    pass_env: Option<Vec<String>>,
+    http_allow_addresses: Option<Vec<String>>,
     task: Option<BTreeMap<String, TaskSpec>>,
 }
 
@@ -183,6 +190,10 @@ impl Layer {
             heartbeat: self.heartbeat.or(below.heartbeat),
             ack_after: self.ack_after.or(below.ack_after),
             grace: self.grace.or(below.grace),
+            allow_roots: self.allow_roots.or(below.allow_roots),
+            builtin_tasks: self.builtin_tasks.or(below.builtin_tasks),
+            pass_env: self.pass_env.or(below.pass_env),
+            http_allow_addresses: self.http_allow_addresses.or(below.http_allow_addresses),
             task: tasks,
         }
     }
@@ -190,6 +201,12 @@ impl Layer {
     fn complete(self, file: Option<PathBuf>, overrides: Vec<String>) -> Result<Settings, Failure> {
         const BUILT_IN: &str = "defaults.toml has a value for it";
         let heartbeat = self.heartbeat.expect(BUILT_IN);
+        let restrictions = GivenRestrictions {
+            allow_roots: self.allow_roots,
+            builtin_tasks: self.builtin_tasks,
+            pass_env: self.pass_env,
+            http_allow_addresses: self.http_allow_addresses,
+        };
         let settings = Settings {
             amqp_url: self.amqp_url.expect(BUILT_IN),
             redis_url: self.redis_url.expect(BUILT_IN),
@@ -204,6 +221,7 @@ impl Layer {
             heartbeat,
             ack_after: self.ack_after.expect(BUILT_IN),
             grace: self.grace.expect(BUILT_IN),
+            restrictions: restrictions.complete()?,
             tasks: self.task.unwrap_or_default(),
             file,
             overrides,
@@ -356,6 +374,11 @@ fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Layer, 
         heartbeat: duration("LONGSHORE_HEARTBEAT")?,
         ack_after: duration("LONGSHORE_ACK_AFTER")?,
         grace: duration("LONGSHORE_GRACE")?,
+        allow_roots: variable("LONGSHORE_ALLOW_ROOTS").map(|text| list(&text)),
+        builtin_tasks: variable("LONGSHORE_BUILTIN_TASKS")
+            .map(|text| BuiltinChoice::from_text(&text)),
+        pass_env: variable("LONGSHORE_PASS_ENV").map(|text| list(&text)),
+        http_allow_addresses: variable("LONGSHORE_HTTP_ALLOW_ADDRESSES").map(|text| list(&text)),
         task: None,
     })
 }
@@ -397,43 +420,6 @@ fn duration_from(place: &str, text: &str) -> Result<Duration, Failure> {
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_duration(&text).map(Some).map_err(serde::de::Error::custom)
-}
-
-fn address_from(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        format!("`{text}` is no address to listen on; write one like \"127.0.0.1:7700\"")
-    })
-}
-
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    address_from(&text).map(Some).map_err(serde::de::Error::custom)
-}
-
-fn kind_from(text: &str) -> Result<WorkQueueKind, String> {
-    match text {
-        "classic" => Ok(WorkQueueKind::Classic),
-        "quorum" => Ok(WorkQueueKind::Quorum),
-        _ => Err(format!("unknown kind `{text}`; use classic or quorum")),
-    }
-}
-
-fn kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<WorkQueueKind>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    kind_from(&text).map(Some).map_err(serde::de::Error::custom)
-}
-
-fn labels_from<'a>(
-    place: &str,
-    pairs: impl Iterator<Item = &'a str>,
-) -> Result<BTreeMap<String, String>, Failure> {
-    let pair = |pair: &str| match pair.split_once('=') {
-        Some((name, value)) if !name.trim().is_empty() => {
-            Ok((name.trim().to_owned(), value.trim().to_owned()))
-        }
-        _ => Err(Failure::usage(format!("{place}: `{pair}` is no label; write name=value"))),
-    };
-    pairs.filter(|pair| !pair.trim().is_empty()).map(pair).collect()
 }
 
 #[cfg(test)]
@@ -510,7 +496,8 @@ mod tests {
             &[],
             "FILE:2:3: unknown field `slot`, expected one of `amqp_url`, `redis_url`, `namespace`, \
              `work_queues`, `dead_after`, `http_listen`, `http_behind_proxy`, `slots`, `queues`, \
-             `labels`, `heartbeat`, `ack_after`, `grace`, `task`",
+             `labels`, `heartbeat`, `ack_after`, `grace`, `allow_roots`, `builtin_tasks`, \
+             `pass_env`, `http_allow_addresses`, `task`",
         );
         refused("slots = 0", &[], "slots: 0; use 1 to 4096");
         refused("queues = []", &[], "queues: a name is missing; name at least one queue");

@@ -31,7 +31,8 @@ impl ApiServer {
         let mut interrupts = Interrupts::follow()?;
         let services = Services::start(settings, "longshore api")?;
         let listener = Listener::bind(address, settings, || ())?;
-        let client = Client::new(services.broker.clone(), services.ledger.clone());
+        let client = Client::new(services.broker.clone(), services.ledger.clone())
+            .within(settings.restrictions.allow_roots.clone());
         let server = listener.serve(client);
         let outcome = tokio::select! {
             // Logs each change, and fails only if waiting can't help.

@@ -376,7 +376,8 @@ fn invalid_settings() {
         &format!(
             "{run}:1:1: unknown field `slot`, expected one of `amqp_url`, `redis_url`, \
              `namespace`, `work_queues`, `dead_after`, `http_listen`, `http_behind_proxy`, \
-             `slots`, `queues`, `labels`, `heartbeat`, `ack_after`, `grace`, `task`"
+             `slots`, `queues`, `labels`, `heartbeat`, `ack_after`, `grace`, `allow_roots`, \
+             `builtin_tasks`, `pass_env`, `http_allow_addresses`, `task`"
         ),
     );
     settings("slots = \"4\"", &format!("{run}:1:9: invalid type: string \"4\", expected u32"));
