@@ -35,6 +35,7 @@ mod resp;
 mod sentinel;
 mod wait;
 
+pub use amqp::AmqpAttempt;
 pub use clock::SettableClock;
 pub use cluster::RedisCluster;
 pub use guardian::is_running;
