@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
+use crate::restrictions::Restrictions;
 use crate::settings::Settings;
 
 /// The longest wait for scheduler and worker to stop after the last subtask. The commands of tasks
@@ -35,10 +36,12 @@ impl Embedded {
     pub(crate) fn start(worker: Worker, settings: &Settings) -> Self {
         let broker = Arc::new(MemoryBroker::new());
         let ledger = Arc::new(MemoryLedger::new(Arc::new(SystemClock)));
-        let client = Client::new(broker.clone(), ledger.clone());
+        let roots = settings.restrictions.allow_roots.clone();
+        let client = Client::new(broker.clone(), ledger.clone()).within(roots);
         let stop = CancellationToken::new();
         let mut config = longshore_scheduler::Config::new(scheduler_id());
         config.dead_after = settings.dead_after;
+        config.allow_roots = settings.restrictions.allow_roots.clone();
         let scheduler = Scheduler::new(config, broker.clone(), ledger.clone());
         let scheduler = tokio::spawn(scheduler.run(stop.clone()));
         let worker = tokio::spawn(worker.run(broker, ledger, stop.clone()));
@@ -98,8 +101,14 @@ pub(crate) fn worker(
     grace: Duration,
     bench: bool,
 ) -> Result<Worker, Failure> {
+    let Restrictions { allow_roots, builtin_tasks, pass_env, http_allow_addresses } =
+        settings.restrictions.clone();
     let mut config = longshore_worker::Config {
         queues,
+        allow_roots,
+        builtin_tasks,
+        pass_env,
+        http_allow_addresses,
         labels: settings.labels.clone(),
         heartbeat: settings.heartbeat,
         dead_after: settings.dead_after,

@@ -14,13 +14,16 @@ pub(crate) type Environment = BTreeMap<String, String>;
 const PREFIX: &str = "LONGSHORE_";
 
 /// The settings that a variable can give: all but the tasks.
-const VARIABLES: [&str; 21] = [
+const VARIABLES: [&str; 25] = [
     "ACK_AFTER",
+    "ALLOW_ROOTS",
     "AMQP_URL",
     "AMQP_URL_FILE",
+    "BUILTIN_TASKS",
     "DEAD_AFTER",
     "GRACE",
     "HEARTBEAT",
+    "HTTP_ALLOW_ADDRESSES",
     "HTTP_BEHIND_PROXY",
     "HTTP_LISTEN",
     "HTTP_TLS_CERT",
@@ -28,6 +31,7 @@ const VARIABLES: [&str; 21] = [
     "HTTP_TLS_KEY",
     "LABELS",
     "NAMESPACE",
+    "PASS_ENV",
     "QUEUES",
     "REDIS_URL",
     "REDIS_URL_FILE",

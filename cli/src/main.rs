@@ -14,6 +14,7 @@ mod logging;
 mod memory;
 mod metrics;
 mod output;
+mod restrictions;
 mod services;
 mod settings;
 mod supervisor;

@@ -27,7 +27,8 @@ pub(crate) fn ledger(settings: &Settings) -> Result<RedisLedger, Failure> {
 
 /// A client that reads and controls jobs.
 pub(crate) fn jobs(settings: &Settings) -> Result<Jobs, Failure> {
-    Ok(Jobs::new(Arc::new(ledger(settings)?)))
+    let jobs = Jobs::new(Arc::new(ledger(settings)?));
+    Ok(jobs.within(settings.restrictions.allow_roots.clone()))
 }
 
 /// A client that lists and controls workers.
@@ -59,7 +60,8 @@ pub(crate) async fn client(settings: &Settings) -> Result<Client, Failure> {
     let ledger = ledger(settings)?;
     ledger.now().await?;
     let rabbit = rabbit(settings, "longshore submit").await?;
-    Ok(Client::new(rabbit, Arc::new(ledger)))
+    let client = Client::new(rabbit, Arc::new(ledger));
+    Ok(client.within(settings.restrictions.allow_roots.clone()))
 }
 
 /// The connections of a scheduler or a worker.

@@ -21,6 +21,7 @@ use serde::Deserialize;
 
 use crate::environment::{Environment, check_variables, settings_in};
 use crate::failure::Failure;
+use crate::restrictions::{BuiltinChoice, GivenRestrictions, Restrictions};
 
 use files::{server_files, url};
 pub(crate) use values::parse_duration;
@@ -106,6 +107,7 @@ pub(crate) struct Settings {
     pub(crate) heartbeat: Duration,
     pub(crate) ack_after: Duration,
     pub(crate) grace: Duration,
+    pub(crate) restrictions: Restrictions,
     pub(crate) tasks: BTreeMap<String, TaskSpec>,
     /// The file that was read, if any.
     pub(crate) file: Option<PathBuf>,
@@ -144,6 +146,10 @@ struct Layer {
     ack_after: Option<Duration>,
     #[serde(default, deserialize_with = "duration")]
     grace: Option<Duration>,
+    allow_roots: Option<Vec<String>>,
+    builtin_tasks: Option<BuiltinChoice>,
+    pass_env: Option<Vec<String>>,
+    http_allow_addresses: Option<Vec<String>>,
     task: Option<BTreeMap<String, TaskSpec>>,
 }
 
@@ -222,6 +228,10 @@ impl Layer {
             heartbeat: self.heartbeat.or(below.heartbeat),
             ack_after: self.ack_after.or(below.ack_after),
             grace: self.grace.or(below.grace),
+            allow_roots: self.allow_roots.or(below.allow_roots),
+            builtin_tasks: self.builtin_tasks.or(below.builtin_tasks),
+            pass_env: self.pass_env.or(below.pass_env),
+            http_allow_addresses: self.http_allow_addresses.or(below.http_allow_addresses),
             task: tasks,
         }
     }
@@ -231,6 +241,12 @@ impl Layer {
         let heartbeat = self.heartbeat.expect(BUILT_IN);
         let http_tls =
             server_files(self.http_tls_cert, self.http_tls_key, self.http_tls_client_ca)?;
+        let restrictions = GivenRestrictions {
+            allow_roots: self.allow_roots,
+            builtin_tasks: self.builtin_tasks,
+            pass_env: self.pass_env,
+            http_allow_addresses: self.http_allow_addresses,
+        };
         let settings = Settings {
             amqp_url: url("amqp_url", self.amqp_url, self.amqp_url_file)?,
             redis_url: url("redis_url", self.redis_url, self.redis_url_file)?,
@@ -247,6 +263,7 @@ impl Layer {
             heartbeat,
             ack_after: self.ack_after.expect(BUILT_IN),
             grace: self.grace.expect(BUILT_IN),
+            restrictions: restrictions.complete()?,
             tasks: self.task.unwrap_or_default(),
             file,
             overrides,
@@ -478,7 +495,8 @@ mod tests {
              `redis_url`, `redis_url_file`, `tls_ca`, `tls_cert`, `tls_key`, `namespace`, \
              `work_queues`, `dead_after`, `http_listen`, `http_behind_proxy`, `http_tls_cert`, \
              `http_tls_key`, `http_tls_client_ca`, `slots`, `queues`, `labels`, `heartbeat`, \
-             `ack_after`, `grace`, `task`",
+             `ack_after`, `grace`, `allow_roots`, `builtin_tasks`, `pass_env`, \
+             `http_allow_addresses`, `task`",
         );
         refused("slots = 0", &[], "slots: 0; use 1 to 4096");
         refused("queues = []", &[], "queues: a name is missing; name at least one queue");

@@ -327,8 +327,8 @@ const LEAST: &str = "resetkeys ~longshore:* resetchannels &longshore:events* -@a
     +ping +time +exists +del +unlink +get +set +strlen +getbit +setbit +bitcount +bitpos \
     +bitfield \
     +setrange +hexists +hget +hmget +hgetall +hset +hdel +hkeys +zadd +zrem +zrange +zrevrange \
-    +zrangebyscore +zrevrangebyscore +zremrangebyscore +zscore +zcard +zpopmin +pexpire +persist \
-    +publish +subscribe \
+    +zrangebyscore +zrevrangebyscore +zrangebylex +zrevrangebylex +zremrangebyscore +zscore +zcard \
+    +zpopmin +pexpire +persist +publish +subscribe \
     +client|info +info";
 
 #[tokio::test]
@@ -340,6 +340,7 @@ async fn the_documented_minimal_rights_are_sufficient() {
     let ledger = connect(&format!("redis://app:pw@127.0.0.1:{}", redis.port()));
     let missing = ledger.admit(&admission(job(9), 1)).await.expect_err("no functions yet");
     assert!(missing.to_string().contains("may not load it"), "{missing}");
+    assert!(!missing.kind().is_refusal(), "a program that starts waits for a scheduler");
     // A ledger of an administrator, as the scheduler has.
     connect(&redis.url()).load_functions().await.expect("loaded");
     // The refused job stands on the active list until a sweep finds that it is not there.

@@ -10,7 +10,7 @@ use longshore_broker::Broker;
 use longshore_broker::rabbit::Rabbit;
 use longshore_ledger::redis::RedisLedger;
 use longshore_protocol::ErrorKind;
-use longshore_worker::{CancellationToken, StopRequests};
+use longshore_worker::{AllowedRoots, BuildError, BuiltinTasks, CancellationToken, StopRequests};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::info;
@@ -45,6 +45,7 @@ pub struct Worker {
 #[derive(Default)]
 pub struct WorkerBuilder {
     inner: longshore_worker::Builder,
+    allow_roots: Option<Vec<String>>,
 }
 
 impl std::fmt::Debug for WorkerBuilder {
@@ -66,7 +67,7 @@ impl WorkerBuilder {
         O: Serialize,
         E: Display + 'static,
     {
-        Self { inner: self.inner.task(name, task) }
+        Self { inner: self.inner.task(name, task), ..self }
     }
 
     /// A task that computes or blocks, and runs on a thread of its own. A long one has to check
@@ -79,21 +80,21 @@ impl WorkerBuilder {
         O: Serialize + 'static,
         E: Display + 'static,
     {
-        Self { inner: self.inner.blocking_task(name, task) }
+        Self { inner: self.inner.blocking_task(name, task), ..self }
     }
 
     /// Never runs two attempts at one subtask of this task at the same time: running attempts are
     /// stopped when the worker loses its connection to Redis, before another worker may begin them.
     #[must_use]
     pub fn exclusive(self, task: impl Into<String>) -> Self {
-        Self { inner: self.inner.exclusive(task) }
+        Self { inner: self.inner.exclusive(task), ..self }
     }
 
     /// Turns off speculative execution for this task: no second attempt is started beside one that
     /// takes much longer than others.
     #[must_use]
     pub fn without_speculation(self, task: impl Into<String>) -> Self {
-        Self { inner: self.inner.non_speculative(task) }
+        Self { inner: self.inner.non_speculative(task), ..self }
     }
 
     /// Runs once before the worker claims anything. If it fails, so does the worker.
@@ -104,7 +105,7 @@ impl WorkerBuilder {
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: Display,
     {
-        Self { inner: self.inner.setup(setup) }
+        Self { inner: self.inner.setup(setup), ..self }
     }
 
     /// Runs once after the last subtask.
@@ -114,25 +115,39 @@ impl WorkerBuilder {
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        Self { inner: self.inner.teardown(teardown) }
+        Self { inner: self.inner.teardown(teardown), ..self }
     }
 
     /// The number of subtasks that run side by side; one per core unless set.
     #[must_use]
     pub fn slots(self, slots: u32) -> Self {
-        Self { inner: self.inner.slots(slots) }
+        Self { inner: self.inner.slots(slots), ..self }
     }
 
     /// The queues that the worker serves; `default` unless set.
     #[must_use]
     pub fn queues<S: Into<String>>(self, queues: impl IntoIterator<Item = S>) -> Self {
-        Self { inner: self.inner.queues(queues) }
+        Self { inner: self.inner.queues(queues), ..self }
     }
 
     /// Labels of the worker, as text for people.
     #[must_use]
     pub fn labels(self, labels: BTreeMap<String, String>) -> Self {
-        Self { inner: self.inner.labels(labels) }
+        Self { inner: self.inner.labels(labels), ..self }
+    }
+
+    /// The absolute folders, and URLs such as `s3://bucket/prefix/`, below which the files and the
+    /// results of jobs may lie; everywhere unless set. Subtasks of other jobs fail.
+    #[must_use]
+    pub fn allow_roots<S: Into<String>>(self, roots: impl IntoIterator<Item = S>) -> Self {
+        let roots = roots.into_iter().map(Into::into).collect();
+        Self { allow_roots: Some(roots), ..self }
+    }
+
+    /// Offers no built-in tasks (`wordcount`, `noop`, `sleep`, …), only those of the application.
+    #[must_use]
+    pub fn without_builtin_tasks(self) -> Self {
+        Self { inner: self.inner.builtin_tasks(BuiltinTasks::none()), ..self }
     }
 
     /// Checks the settings.
@@ -140,7 +155,12 @@ impl WorkerBuilder {
     /// # Errors
     /// [`ErrorKind::BadConfig`] with the name of the setting, what was found and what is allowed.
     pub fn build(self) -> Result<Worker, Error> {
-        Ok(Worker { inner: self.inner.build()? })
+        let mut inner = self.inner;
+        if let Some(roots) = &self.allow_roots {
+            let roots = AllowedRoots::new(roots);
+            inner = inner.allow_roots(roots.map_err(BuildError::BadName)?);
+        }
+        Ok(Worker { inner: inner.build()? })
     }
 }
 

@@ -172,7 +172,7 @@ impl Job {
             job.check_results(&summary).await?;
             let Range { start, end } = indices;
             let end = end.min(summary.counts.total);
-            Ok(results::stream(Arc::clone(job.jobs.ledger()), job.id, start..end, None))
+            Ok(results::stream(job.jobs.source(), job.id, start..end, None))
         };
         futures_util::stream::once(found).flat_map(|found| match found {
             Ok(results) => results.left_stream(),
@@ -187,8 +187,7 @@ impl Job {
         first: Option<ResultsPage>,
     ) -> Result<impl Stream<Item = Result<(u64, Box<RawValue>), Error>> + Send + use<>, Error> {
         self.check_results(summary).await?;
-        let ledger = Arc::clone(self.jobs.ledger());
-        Ok(results::stream(ledger, self.id, 0..summary.counts.total, first))
+        Ok(results::stream(self.jobs.source(), self.id, 0..summary.counts.total, first))
     }
 
     /// Fails if the job had results that were lost.
@@ -216,8 +215,7 @@ impl Job {
             return Err(Error::ResultsLost(self.id));
         }
         let root = ReduceTree::new(summary.counts.total, reduce.fan_in).root();
-        let ledger = Arc::clone(self.jobs.ledger());
-        let found = results::stream(ledger, self.id, root..root + 1, None);
+        let found = results::stream(self.jobs.source(), self.id, root..root + 1, None);
         pin_mut!(found);
         match found.next().await {
             Some(result) => Ok(result?.1),

@@ -55,6 +55,7 @@ pub use longshore_protocol::{DeadLetter, DeadLetterAnswer, DeadLetterDetails, De
 pub use longshore_protocol::{ErrorKind, Problem};
 pub use longshore_protocol::{JobCursor, JobFilter, JobPage, JobSummary, MAX_PAGE};
 pub use longshore_protocol::{JobId, NodeId, NodeRecord};
+use longshore_storage::AllowedRoots;
 pub use longshore_tls::TlsFiles;
 
 pub use bulk::EmptyFilter;
@@ -113,6 +114,7 @@ pub struct Jobs {
 
 struct Inner {
     ledger: Arc<dyn Ledger>,
+    roots: AllowedRoots,
     /// Subscribed to with the first wait.
     hints: OnceLock<Hints>,
 }
@@ -126,7 +128,23 @@ impl std::fmt::Debug for Jobs {
 impl Jobs {
     /// The jobs of this ledger.
     pub fn new(ledger: Arc<dyn Ledger>) -> Self {
-        Self { inner: Arc::new(Inner { ledger, hints: OnceLock::new() }) }
+        Self::reading(ledger, AllowedRoots::default())
+    }
+
+    fn reading(ledger: Arc<dyn Ledger>, roots: AllowedRoots) -> Self {
+        Self { inner: Arc::new(Inner { ledger, roots, hints: OnceLock::new() }) }
+    }
+
+    /// The same jobs; results that are not in the ledger are read below these roots only. For
+    /// programs that read for others: the ledger names any file as soon as a user may write to it.
+    #[must_use]
+    pub fn within(self, roots: AllowedRoots) -> Self {
+        Self::reading(Arc::clone(&self.inner.ledger), roots)
+    }
+
+    /// Where results are read from.
+    pub(crate) fn source(&self) -> (Arc<dyn Ledger>, AllowedRoots) {
+        (Arc::clone(&self.inner.ledger), self.inner.roots.clone())
     }
 
     /// A job by its id. Does not check that the job exists.
@@ -203,6 +221,12 @@ impl Client {
     /// A client of this broker and ledger, as in the embedded mode.
     pub fn new(broker: Arc<dyn Broker>, ledger: Arc<dyn Ledger>) -> Self {
         Self { jobs: Jobs::new(ledger), broker }
+    }
+
+    /// The same client, which reads results below these roots only ([`Jobs::within`]).
+    #[must_use]
+    pub fn within(self, roots: AllowedRoots) -> Self {
+        Self { jobs: self.jobs.within(roots), ..self }
     }
 
     /// Connects to RabbitMQ and Redis. Both have to be available now; later they may be away for a

@@ -7,6 +7,7 @@ use futures_util::Stream;
 use futures_util::stream::try_unfold;
 use longshore_ledger::{Ledger, ResultsParams};
 use longshore_protocol::{JobId, ResultBody, ResultRun, ResultsPage};
+use longshore_storage::AllowedRoots;
 use serde_json::value::RawValue;
 
 use crate::Error;
@@ -21,14 +22,14 @@ pub(crate) async fn first_page(ledger: &dyn Ledger, job: JobId) -> Result<Result
 
 /// The results with these indices, in order. `page` is their first page, if that was read already.
 pub(crate) fn stream(
-    ledger: Arc<dyn Ledger>,
+    (ledger, roots): (Arc<dyn Ledger>, AllowedRoots),
     job: JobId,
     indices: Range<u64>,
     page: Option<ResultsPage>,
 ) -> impl Stream<Item = Result<(u64, Box<RawValue>), Error>> + Send + 'static {
     let Range { start: next, end } = indices;
     let (runs, lines) = (Vec::new(), Lines::default());
-    let mut reader = Reader { ledger, job, next, end, upto: next, runs, lines };
+    let mut reader = Reader { ledger, roots, job, next, end, upto: next, runs, lines };
     if let Some(page) = page {
         reader.turn_to(page);
     }
@@ -39,6 +40,8 @@ pub(crate) fn stream(
 
 struct Reader {
     ledger: Arc<dyn Ledger>,
+    /// Where result objects may lie.
+    roots: AllowedRoots,
     job: JobId,
     /// The first index that was neither returned nor found missing.
     next: u64,
@@ -109,6 +112,7 @@ impl Reader {
             }
             ResultBody::Object { url, first_line } => (url, first_line),
         };
+        self.roots.check(&url).await?;
         let bytes = longshore_storage::read(&url).await?;
         let text = String::from_utf8(bytes)
             .map_err(|_| Error::Corrupt { job: self.job, detail: format!("{url} is not UTF-8") })?;
@@ -167,8 +171,9 @@ mod tests {
 
         let file = tempfile::NamedTempFile::new().expect("a folder for it");
         std::fs::write(file.path(), "0\n1\n2\n3\n").expect("written");
-        let reader = Reader {
+        let mut reader = Reader {
             ledger: Arc::new(MemoryLedger::new(Arc::new(SystemClock))),
+            roots: AllowedRoots::default(),
             job: JobId::from_uuid(uuid::Uuid::nil()),
             next: 0,
             end: 9,
@@ -179,7 +184,10 @@ mod tests {
         let url = format!("file://{}", file.path().display());
         let body = ResultBody::Object { url, first_line: 2 };
         let run = ResultRun { from: 7, body, count: 2 };
-        let lines = reader.open(run).await.expect("it can be read");
+        let lines = reader.open(run.clone()).await.expect("it can be read");
         assert_eq!(all(lines), [(7, "2".to_owned()), (8, "3".to_owned())]);
+        reader.roots = AllowedRoots::new(&["/nowhere"]).expect("a good root");
+        let error = reader.open(run).await.err().expect("it is refused").to_string();
+        assert!(error.contains("outside of what jobs may touch"), "{error}");
     }
 }

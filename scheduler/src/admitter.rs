@@ -21,6 +21,7 @@ use longshore_ledger::{
 };
 use longshore_protocol::document::Split;
 use longshore_protocol::{Invalid, JobDocument, JobId, Plan, Timestamp};
+use longshore_storage::AllowedRoots;
 use metrics::counter;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -65,6 +66,7 @@ struct Admitter {
     journal: Arc<Journal>,
     control_log: Arc<ControlLog>,
     globs: Globs,
+    roots: AllowedRoots,
     engine: EngineHandle,
     large: Semaphore,
     ledger_health: Health,
@@ -98,7 +100,7 @@ pub(crate) async fn run(
     broker: Arc<dyn Broker>,
     (ledger, service): (Arc<dyn Ledger>, Service),
     (journal, control_log): (Arc<Journal>, Arc<ControlLog>),
-    globs: Globs,
+    (globs, roots): (Globs, AllowedRoots),
     engine: EngineHandle,
 ) {
     let admitter = Arc::new(Admitter {
@@ -107,6 +109,7 @@ pub(crate) async fn run(
         journal,
         control_log,
         globs,
+        roots,
         engine,
         large: Semaphore::new(1),
         ledger_health: service.health("admitting jobs to the ledger"),
@@ -167,13 +170,16 @@ impl Admitter {
             document.id.is_none() && message_id.is_some_and(|id| !id.is_empty());
         let job = document.id.unwrap_or_else(|| job_ids::choose(&document, message_id));
         document.id = Some(job);
-        let manifest = self.globs.manifest(&document, has_waited).await;
+        // Results first, since that is quick.
+        let manifest = match check_results(&document, &self.roots).await {
+            Ok(()) => self.globs.manifest(&document, has_waited).await,
+            Err(refusal) => Err(refusal),
+        };
         let manifest = match manifest {
             Ok(manifest) => manifest,
             Err(NoManifest::Refused(reason)) => return Err(Refusal::Invalid(reason)),
             Err(NoManifest::NotNow(reason)) => return Err(self.not_now(job, reason).await),
         };
-        check_results(&document).await.map_err(Refusal::Invalid)?;
         let plan = Plan::new(document, manifest)?;
         let mut admission = admission(job, &plan);
         let spec = JobSpec::of(plan.document());

@@ -1,6 +1,7 @@
 //! Expands the globs of documents, so that slow file systems don't delay other documents.
 //!
-//! It also refuses jobs whose results can never be written.
+//! It also refuses jobs whose results can never be written, or may not be written where they want
+//! them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use longshore_protocol::document::{Results, Split};
 use longshore_protocol::{Invalid, JobDocument, Manifest};
-use longshore_storage::Error;
+use longshore_storage::{AllowedRoots, Error};
 use tokio::sync::Semaphore;
 
 /// An expansion that takes longer counts as a long one, of which only some may be in work.
@@ -19,13 +20,22 @@ const QUICK: Duration = Duration::from_millis(250);
 /// The most long expansions in work, besides those of waiting documents.
 pub(crate) const LONG: u16 = 16;
 
-/// Refuses a job whose results can never be written, by the files that this scheduler sees. What is
-/// not surely wrong, or not known soon, is left to the workers.
-pub(crate) async fn check_results(document: &JobDocument) -> Result<(), String> {
+/// Refuses a job whose results may not be written where it wants them, or never can be, by the
+/// files that this scheduler sees. What is not surely wrong, or not known soon, is left to the
+/// workers, but for whether it is allowed.
+pub(crate) async fn check_results(
+    document: &JobDocument,
+    roots: &AllowedRoots,
+) -> Result<(), NoManifest> {
     let Results::Url(location) = &document.results else { return Ok(()) };
+    match tokio::time::timeout(QUICK, roots.check_prefix(location)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(no_manifest("results", &error)),
+        Err(_) => return Err(NoManifest::NotNow(format!("results: {location}: no answer yet"))),
+    }
     match tokio::time::timeout(QUICK, longshore_storage::check_folder(location)).await {
         Ok(Err(error @ (Error::NotAFolder { .. } | Error::Unusable { .. }))) => {
-            Err(format!("results: {error}"))
+            Err(no_manifest("results", &error))
         }
         Ok(_) | Err(_) => Ok(()),
     }
@@ -57,9 +67,17 @@ impl fmt::Debug for Globs {
     }
 }
 
-/// Expands globs on the files of this machine.
-pub(crate) fn real() -> Expand {
-    Arc::new(|globs| async move { longshore_storage::expand(&globs).await }.boxed())
+/// Expands globs on the files of this machine, below these roots.
+pub(crate) fn real(roots: AllowedRoots) -> Expand {
+    Arc::new(move |globs| {
+        let roots = roots.clone();
+        async move { longshore_storage::expand(&globs, &roots).await }.boxed()
+    })
+}
+
+fn no_manifest(place: &str, error: &Error) -> NoManifest {
+    let reason = format!("{place}: {error}");
+    if error.is_users_fault() { NoManifest::Refused(reason) } else { NoManifest::NotNow(reason) }
 }
 
 impl Globs {
@@ -91,14 +109,7 @@ impl Globs {
                 },
             }
         };
-        expanded.map_err(|error| {
-            let reason = format!("split.files: {error}");
-            if error.is_users_fault() {
-                NoManifest::Refused(reason)
-            } else {
-                NoManifest::NotNow(reason)
-            }
-        })
+        expanded.map_err(|error| no_manifest("split.files", &error))
     }
 
     fn check(&self, globs: &[String]) -> Result<(), NoManifest> {
@@ -139,16 +150,38 @@ mod tests {
         let root = tempfile::tempdir().expect("a folder");
         let here = root.path().to_str().expect("a plain name");
         std::fs::write(root.path().join("file"), "x").expect("written");
-        let judge =
-            async |results: Results| check_results(&JobDocument { results, ..document() }).await;
+        let everywhere = AllowedRoots::default();
+        let judge = async |results: Results| {
+            check_results(&JobDocument { results, ..document() }, &everywhere).await
+        };
         let of = |place: &str| Results::Url(format!("file://{here}/{place}"));
         let refusal = judge(of("file/x")).await.expect_err("a file is no folder");
+        let NoManifest::Refused(refusal) = refusal else { panic!("{refusal:?}") };
         assert!(
             refusal
                 .starts_with(&format!("results: file://{here}/file/x: {here}/file is no folder; "))
         );
         for results in [of("new/x"), Results::Keep, Results::Url("s3://bucket/x".into())] {
             assert_eq!(judge(results).await, Ok(()));
+        }
+    }
+
+    #[tokio::test]
+    async fn results_outside_of_the_allowed_roots_are_refused() {
+        let root = tempfile::tempdir().expect("a folder");
+        let here = root.path().to_str().expect("a plain name");
+        let roots = AllowedRoots::new(&[here, "s3://mine"]).expect("good roots");
+        let judge = async |place: &str| {
+            let results = Results::Url(place.to_owned());
+            check_results(&JobDocument { results, ..document() }, &roots).await
+        };
+        for place in ["file:///etc/new", "s3://other/x"] {
+            let Err(NoManifest::Refused(reason)) = judge(place).await else { panic!("{place}") };
+            let said = format!("results: `{place}` is outside of what jobs may touch; allowed are");
+            assert!(reason.starts_with(&said), "{reason}");
+        }
+        for place in [format!("file://{here}/new/x"), "s3://mine".to_owned()] {
+            assert_eq!(judge(&place).await, Ok(()), "{place}");
         }
     }
 

@@ -47,6 +47,7 @@ use futures_util::future::BoxFuture;
 use longshore_broker::Broker;
 use longshore_ledger::Ledger;
 use longshore_protocol::SchedulerId;
+use longshore_storage::AllowedRoots;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -78,17 +79,20 @@ pub struct Config {
     /// Whether globs may be relative to the working directory of this process: only where the
     /// submitter is the same process.
     pub allow_relative: bool,
+    /// Where the files and results of jobs may lie; everywhere unless set. Other jobs are refused.
+    pub allow_roots: AllowedRoots,
     /// How long calls in flight may take at shutdown.
     pub grace: Duration,
 }
 
 impl Config {
-    /// The defaults: 5 s of silence, no relative globs, 2 s to finish.
+    /// The defaults: 5 s of silence, no relative globs, files and results anywhere, 2 s to finish.
     pub fn new(id: SchedulerId) -> Self {
         Self {
             id,
             dead_after: Duration::from_secs(5),
             allow_relative: false,
+            allow_roots: AllowedRoots::default(),
             grace: Duration::from_secs(2),
         }
     }
@@ -118,7 +122,8 @@ pub struct Scheduler {
 impl Scheduler {
     /// A scheduler on this broker and ledger. Nothing happens before [`Self::run`].
     pub fn new(config: Config, broker: Arc<dyn Broker>, ledger: Arc<dyn Ledger>) -> Self {
-        Self { config, broker, ledger, expand: globs::real() }
+        let expand = globs::real(config.allow_roots.clone());
+        Self { config, broker, ledger, expand }
     }
 
     /// Expands globs in another way, for tests in which file systems are away.
@@ -217,6 +222,7 @@ impl Scheduler {
         });
         spawn("admitter", {
             let globs = Globs::new(self.expand.clone(), self.config.allow_relative);
+            let globs = (globs, self.config.allow_roots.clone());
             let (broker, ledger) = (broker.clone(), ledger.clone());
             Box::pin(admitter::run(broker, ledger, (journal, control_log), globs, engine))
         });

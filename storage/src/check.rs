@@ -72,8 +72,7 @@ mod tests {
     use object_store::memory::InMemory;
 
     use super::*;
-    use crate::expand;
-    use crate::expand::tests::block_on;
+    use crate::expand::tests::{block_on, everywhere};
 
     /// The error for a file of three bytes after `change`.
     #[track_caller]
@@ -83,7 +82,7 @@ mod tests {
         fs::write(&path, "abc").unwrap();
         let file = fs::File::open(&path).unwrap();
         file.set_modified(UNIX_EPOCH + Duration::new(7, 8)).unwrap();
-        let manifest = block_on(expand(&[path.to_str().unwrap().to_owned()])).unwrap();
+        let manifest = block_on(everywhere(&[path.to_str().unwrap().to_owned()])).unwrap();
         change(&path);
         let error = block_on(check(&manifest.files[0])).err()?;
         Some(error.to_string().replace(path.to_str().unwrap(), "a.txt"))

@@ -7,7 +7,8 @@ use longshore_protocol::{InputFile, LeftOut, Manifest};
 use crate::location::{Location, absolute};
 use tokio::time::Instant;
 
-use crate::{Error, local, object, walk};
+use crate::roots::FollowedRoots;
+use crate::{AllowedRoots, Error, local, object, walk};
 
 /// The most files that the globs of one job may match. The manifest is stored in the ledger and
 /// read by every worker.
@@ -46,17 +47,19 @@ impl Found {
 ///
 /// `*`, `?` and `[…]` stop at slashes and don't match a leading dot; `**` is any number of
 /// directories. Relative globs and `file://` URLs give absolute paths, `s3://` globs give URLs. A
-/// glob that matches nothing is an error. The expansion ends within five minutes and some seconds
-/// even if the file system or the object store hangs.
-pub async fn expand(globs: &[String]) -> Result<Manifest, Error> {
+/// glob that matches nothing is an error, and so is one that reaches beyond the roots. The
+/// expansion ends within five minutes and some seconds even if the file system or the object store
+/// hangs.
+pub async fn expand(globs: &[String], roots: &AllowedRoots) -> Result<Manifest, Error> {
     let mut found = Found::default();
     let deadline = Instant::now() + walk::LONGEST;
     for glob in globs {
         let before = found.matches;
+        roots.check_glob(glob)?;
         match Location::parse(glob)? {
             Location::Local(path) => {
                 let path = absolute(path)?;
-                found = expand_local(path, found, deadline).await?;
+                found = expand_local(path, roots.clone(), found, deadline).await?;
             }
             Location::S3 { bucket, key } => {
                 let store = object::bucket(bucket)?;
@@ -70,12 +73,18 @@ pub async fn expand(globs: &[String]) -> Result<Manifest, Error> {
     Ok(found.into_manifest())
 }
 
-async fn expand_local(glob: String, mut found: Found, deadline: Instant) -> Result<Found, Error> {
+async fn expand_local(
+    glob: String,
+    roots: AllowedRoots,
+    mut found: Found,
+    deadline: Instant,
+) -> Result<Found, Error> {
     let name = glob.clone();
     walk::watched(&name, deadline, move |progress| {
         // The name of an existing file means that file, even if it would be a pattern.
         let glob = crate::named(&glob).unwrap_or(glob);
-        local::expand(&glob, &mut found, progress)?;
+        let roots = FollowedRoots::new(&roots);
+        local::expand(&glob, roots, &mut found, progress)?;
         Ok(found)
     })
     .await
@@ -94,6 +103,11 @@ pub(crate) mod tests {
 
     pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
+    /// Expands globs that may reach everywhere.
+    pub(crate) async fn everywhere(globs: &[String]) -> Result<Manifest, Error> {
+        expand(globs, &AllowedRoots::default()).await
     }
 
     fn later() -> Instant {
@@ -118,7 +132,7 @@ pub(crate) mod tests {
         let root = tree();
         let base = root.path().to_str().unwrap();
         let globs: Vec<String> = globs.iter().map(|glob| glob.replace("ROOT", base)).collect();
-        let manifest = block_on(expand(&globs)).unwrap();
+        let manifest = block_on(everywhere(&globs)).unwrap();
         let paths: Vec<String> =
             manifest.files.iter().map(|file| file.path.replace(base, "ROOT")).collect();
         assert_eq!(paths, expected);
@@ -144,7 +158,7 @@ pub(crate) mod tests {
         let here = root.path().to_str().unwrap();
         let left_out = |globs: &[&str]| {
             let globs: Vec<String> = globs.iter().map(|glob| format!("{here}/{glob}")).collect();
-            let mut left_out = block_on(expand(&globs)).unwrap().left_out;
+            let mut left_out = block_on(everywhere(&globs)).unwrap().left_out;
             left_out.sample.sort();
             left_out.sample.iter_mut().for_each(|path| *path = path.replace(here, "ROOT"));
             assert_eq!(left_out.count, left_out.sample.len() as u64);
@@ -179,7 +193,7 @@ pub(crate) mod tests {
         fs::write(deep.join("x.txt"), "x").unwrap();
         for part in ["**/", "**/*/"] {
             let glob = format!("{}/{}*.txt", root.path().display(), part.repeat(10));
-            let manifest = block_on(expand(&[glob])).unwrap();
+            let manifest = block_on(everywhere(&[glob])).unwrap();
             assert_eq!(manifest.files.len(), 1);
         }
     }
@@ -210,7 +224,7 @@ pub(crate) mod tests {
     fn refused(glob: &str, message: &str) {
         let root = tree();
         let base = root.path().to_str().unwrap();
-        let error = block_on(expand(&[glob.replace("ROOT", base)])).unwrap_err();
+        let error = block_on(everywhere(&[glob.replace("ROOT", base)])).unwrap_err();
         assert_eq!(error.to_string().replace(base, "ROOT"), message);
         assert!(error.is_users_fault());
     }
@@ -251,7 +265,7 @@ pub(crate) mod tests {
             (format!("{base}/{long}"), format!("{base}/{long}: file name too long")),
             (format!("{base}/{long}/*"), format!("{base}/{long}: file name too long")),
         ] {
-            let error = block_on(expand(&[glob])).unwrap_err();
+            let error = block_on(everywhere(&[glob])).unwrap_err();
             assert_eq!(error.to_string(), format!("{said}; {allowed}"));
             assert!(error.is_users_fault());
         }
@@ -262,7 +276,7 @@ pub(crate) mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9.txt")), "x").unwrap();
         let glob = format!("{}/*.txt", root.path().display());
-        let error = block_on(expand(&[glob])).unwrap_err().to_string();
+        let error = block_on(everywhere(&[glob])).unwrap_err().to_string();
         assert_eq!(
             error,
             format!("{}/caf\u{fffd}.txt: the name is not UTF-8", root.path().display())
@@ -277,12 +291,12 @@ pub(crate) mod tests {
         }
         let path = |name: &str| format!("{}/{name}", root.path().display());
         for name in ["report[1].txt", "what?.txt", "a*b"] {
-            let manifest = block_on(expand(&[path(name)])).unwrap();
+            let manifest = block_on(everywhere(&[path(name)])).unwrap();
             let paths: Vec<_> = manifest.files.iter().map(|file| file.path.as_str()).collect();
             assert_eq!(paths, [path(name)]);
         }
         fs::remove_file(path("a*b")).unwrap();
-        let manifest = block_on(expand(&[path("a*b")])).unwrap();
+        let manifest = block_on(everywhere(&[path("a*b")])).unwrap();
         assert_eq!(manifest.files[0].path, path("aXb"), "without such a file it is a pattern");
     }
 
@@ -293,7 +307,7 @@ pub(crate) mod tests {
         fs::create_dir(&odd).unwrap();
         fs::write(odd.join("x.txt"), "x").unwrap();
         let glob = format!("{}/*.txt", glob::Pattern::escape(odd.to_str().unwrap()));
-        let manifest = block_on(expand(&[glob])).unwrap();
+        let manifest = block_on(everywhere(&[glob])).unwrap();
         assert_eq!(manifest.files[0].path, format!("{}/x.txt", odd.display()));
     }
 

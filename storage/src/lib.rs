@@ -16,6 +16,7 @@ mod folder;
 mod local;
 mod location;
 mod object;
+mod roots;
 mod setting;
 mod source;
 mod walk;
@@ -28,6 +29,7 @@ pub use check::check;
 pub use expand::{MAX_FILES, expand};
 pub use folder::check_folder;
 pub use location::{absolute, is_absolute, named};
+pub use roots::AllowedRoots;
 pub use setting::read_setting;
 pub use window::{MAX_OVERHANG_BYTES, read_window};
 pub use write::{list, read, remove, write};
@@ -101,6 +103,19 @@ pub enum Error {
         path: String,
         /// The message of the system.
         reason: String,
+    },
+    /// The location is not below the roots that jobs may touch on this host.
+    #[error(
+        "`{path}` {}outside of what jobs may touch; allowed are {allowed} (setting allow_roots)",
+        .leads_to.as_ref().map_or_else(|| "is ".to_owned(), |real| format!("leads to {real}, "))
+    )]
+    OutsideRoots {
+        /// The path or URL.
+        path: String,
+        /// Where its links lead, if that is another place.
+        leads_to: Option<String>,
+        /// What is allowed.
+        allowed: String,
     },
     /// Something else stands where results need a folder.
     #[error("{path}: {file} is no folder; name a folder that is there, or that can be made")]
@@ -195,6 +210,7 @@ impl Error {
             | Self::NoBucket { .. }
             | Self::Denied { .. }
             | Self::Unusable { .. }
+            | Self::OutsideRoots { .. }
             | Self::NotAFolder { .. }
             | Self::TooFar { .. }
             | Self::NotUtf8 { .. }
@@ -207,7 +223,7 @@ impl Error {
     }
 
     /// Whether the same call will fail again on every host. A missing file is not permanent,
-    /// because another node may have it mounted.
+    /// because another node may have it mounted, nor is one that another node may touch.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::BadGlob { .. }
@@ -225,6 +241,7 @@ impl Error {
             | Self::NoBucket { .. }
             | Self::Denied { .. }
             | Self::Unusable { .. }
+            | Self::OutsideRoots { .. }
             | Self::NotAFolder { .. }
             | Self::TooFar { .. }
             | Self::Io { .. }

@@ -13,6 +13,7 @@ use glob::{MatchOptions, Pattern};
 use longshore_protocol::InputFile;
 
 use crate::expand::Found;
+use crate::roots::FollowedRoots;
 use crate::walk::Progress;
 use crate::{Error, check};
 
@@ -35,8 +36,14 @@ pub(crate) enum Part {
 }
 
 /// Adds the files that match the absolute `glob`. Blocks.
-pub(crate) fn expand(glob: &str, found: &mut Found, progress: &Progress) -> Result<(), Error> {
+pub(crate) fn expand(
+    glob: &str,
+    roots: FollowedRoots,
+    found: &mut Found,
+    progress: &Progress,
+) -> Result<(), Error> {
     let parts = parts(glob, glob)?;
+    roots.check(&literal_start(&parts), glob)?;
     let names: Option<PathBuf> = parts
         .iter()
         .map(|part| if let Part::Name(name) = part { Some(name) } else { None })
@@ -55,7 +62,17 @@ pub(crate) fn expand(glob: &str, found: &mut Found, progress: &Progress) -> Resu
         &parts[..],
         [.., Part::Recursive, Part::Pattern(last)] if last.as_str() == "*"
     );
-    Walk { glob, progress, found, is_deep, seen: HashSet::new() }.walk(Path::new("/"), &parts)
+    Walk { glob, progress, roots, found, is_deep, seen: HashSet::new() }
+        .walk(Path::new("/"), &parts)
+}
+
+/// The path before the first wildcard: nothing outside of it can match.
+fn literal_start(parts: &[Part]) -> PathBuf {
+    let names = parts.iter().map_while(|part| match part {
+        Part::Name(name) => Some(name.as_str()),
+        Part::Pattern(_) | Part::Recursive => None,
+    });
+    std::iter::once("/").chain(names).collect()
 }
 
 /// Splits a glob into its parts; errors call the glob `name`.
@@ -134,6 +151,7 @@ pub(crate) fn matches(parts: &[Part], names: &[&str]) -> bool {
 struct Walk<'a> {
     glob: &'a str,
     progress: &'a Progress,
+    roots: FollowedRoots,
     found: &'a mut Found,
     /// Whether the glob ends in `**`, so that directories need not be reported as skipped.
     is_deep: bool,
@@ -178,8 +196,12 @@ impl Walk<'_> {
         if !rest.is_empty() {
             return self.walk(&path, rest);
         }
+        if let Some(folder) = path.parent() {
+            self.roots.check_folder(folder)?;
+        }
         match fs::metadata(&path) {
             Ok(metadata) if metadata.is_file() => {
+                self.roots.check_file(&path)?;
                 let path = path
                     .into_os_string()
                     .into_string()
@@ -205,7 +227,8 @@ impl Walk<'_> {
     }
 
     /// The entries of a directory; none if the path is no directory.
-    fn names(&self, directory: &Path) -> Result<Vec<Name>, Error> {
+    fn names(&mut self, directory: &Path) -> Result<Vec<Name>, Error> {
+        self.roots.check_folder(directory)?;
         let failed = |error: &io::Error| Error::from_io(&directory.to_string_lossy(), error);
         let entries = match fs::read_dir(directory) {
             Ok(entries) => entries,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use longshore_protocol::{Input, Outcome};
+use longshore_protocol::{Input, LineWindow, Outcome};
 use tokio_util::sync::CancellationToken;
 
 use crate::Context;
@@ -58,14 +58,19 @@ impl Pipeline {
         }
     }
 
-    /// Runs the handler of a subtask for as long as it may take. An input file must be unchanged
-    /// since the job was submitted, before and after.
+    /// Runs the handler of a subtask for as long as it may take. An input file must be one that
+    /// jobs may touch, and unchanged since the job was submitted, before and after.
     pub(crate) async fn run_under_timeout(
         &self,
         chunk: &Chunk<'_>,
         index: u64,
         input: Input,
     ) -> Result<Outcome, Interruption> {
+        if let Input::File(file) | Input::Window(LineWindow { file, .. }) = &input
+            && let Err(error) = self.config.allow_roots.check(file).await
+        {
+            return Ok(unreadable(&error));
+        }
         let context = self.context(chunk, index, CancellationToken::new());
         let kill = Box::pin(must_have_stopped(self, chunk.lease));
         let stop = StopSignals { cancel: chunk.lease.cancel(), kill };

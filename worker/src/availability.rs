@@ -155,7 +155,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_disabled_task_is_put_on_trial_after_growing_pauses_until_it_starts() {
-        let (tasks, handlers) = (Availability::default(), Handlers::new(HashMap::new()));
+        let (tasks, handlers) =
+            (Availability::default(), Handlers::new(&Default::default(), HashMap::new()));
         let names = || tasks.disabled().into_iter().map(|it| it.task).collect::<Vec<_>>();
         let begun = Instant::now();
         let trials = async {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::availability::Availability;
 use crate::task::{Handler, Handlers, Pool, TaskSpec, asynchronous, blocking};
-use crate::{BuildError, Config, Context, Environment, Worker};
+use crate::{AllowedRoots, BuildError, BuiltinTasks, Config, Context, Environment, Worker};
 
 pub(crate) type Setup = Box<dyn FnOnce() -> BoxFuture<'static, Result<(), String>> + Send>;
 pub(crate) type Teardown = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
@@ -132,6 +132,20 @@ impl Builder {
         self
     }
 
+    /// Where the files and results of jobs may lie; everywhere unless set.
+    #[must_use]
+    pub fn allow_roots(mut self, roots: AllowedRoots) -> Self {
+        self.config.allow_roots = roots;
+        self
+    }
+
+    /// The built-in tasks that the worker offers; all unless set.
+    #[must_use]
+    pub fn builtin_tasks(mut self, tasks: BuiltinTasks) -> Self {
+        self.config.builtin_tasks = tasks;
+        self
+    }
+
     /// Labels of the node, free text.
     #[must_use]
     pub fn labels(mut self, labels: BTreeMap<String, String>) -> Self {
@@ -169,11 +183,13 @@ impl Builder {
                 availability.disable(task, reason);
             }
         }
-        let pool = Pool::new(config.slots);
-        let configured = self.specs.into_iter().map(|(task, spec)| match spec.handler(&pool) {
-            Ok(handler) => Ok((task, handler)),
-            Err(reason) => Err(BuildError::BadTask { task, reason }),
-        });
+        let pool = Pool::new(config.slots, config.pass_env.clone());
+        let addresses = &config.http_allow_addresses;
+        let configured =
+            self.specs.into_iter().map(|(task, spec)| match spec.handler(&pool, addresses) {
+                Ok(handler) => Ok((task, handler)),
+                Err(reason) => Err(BuildError::BadTask { task, reason }),
+            });
         for task in self.tasks.into_iter().map(Ok).chain(configured) {
             let (name, handler) = task?;
             if name.trim().is_empty() {
@@ -184,12 +200,14 @@ impl Builder {
                 return Err(BuildError::DuplicateTask(name));
             }
         }
+        let mut environment = self.environment;
+        environment.allow_roots(config.allow_roots.clone());
         Ok(Worker {
-            id: self.environment.new_node(),
+            id: environment.new_node(),
             drain: CancellationToken::new(),
-            environment: Arc::new(self.environment),
+            environment: Arc::new(environment),
+            handlers: Arc::new(Handlers::new(&config.builtin_tasks, own)),
             config,
-            handlers: Arc::new(Handlers::new(own)),
             availability: Arc::new(availability),
             setup: self.setup,
             teardown: self.teardown,
@@ -285,5 +303,22 @@ mod tests {
         assert_ne!(one.id(), two.id());
         let names = ["concat", "fail", "merge_counts", "noop", "own", "sleep", "sum", "wordcount"];
         assert_eq!(one.handlers.names(), names);
+    }
+
+    #[test]
+    fn built_in_tasks_that_are_off_are_not_announced() {
+        let tasks = |builtin: BuiltinTasks| {
+            let builder = task(Worker::builder(), "sum").builtin_tasks(builtin);
+            builder.build().expect("it is fine").tasks()
+        };
+        assert_eq!(tasks(BuiltinTasks::none()), ["sum"], "its own task of that name stays");
+        let some = BuiltinTasks::only(["noop", "wordcount"]).expect("there are such tasks");
+        assert_eq!(tasks(some), ["noop", "sum", "wordcount"]);
+        let error = BuiltinTasks::only(["noop", "wordcont"]).expect_err("there is none");
+        assert_eq!(
+            error.to_string(),
+            "builtin_tasks: no task `wordcont`; use true, false, or names out of concat, fail, \
+             merge_counts, noop, sleep, sum, wordcount"
+        );
     }
 }

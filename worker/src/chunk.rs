@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use longshore_ledger::{Error, Grant};
-use longshore_protocol::document::{self, Results};
+use longshore_protocol::document::{self, Results, Split};
 use longshore_protocol::{Outcome, Plan};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -38,6 +38,10 @@ pub(crate) struct Chunk<'a> {
     pub(crate) since: Instant,
     /// How many subtasks each part of the rest is to have, once the chunk takes too long.
     part: OnceLock<u64>,
+    /// The outcome of each subtask where the results may not be written: nothing runs then.
+    refusal: Option<Outcome>,
+    /// Whether each input file is to be checked against the roots that jobs may touch.
+    checks_files: bool,
     /// URLs of the result objects that were written and not committed yet.
     pub(crate) written: Mutex<Vec<String>>,
 }
@@ -61,8 +65,12 @@ impl Chunk<'_> {
         self.part.get().copied()
     }
 
-    /// The outcome of a task that needs neither its input nor any time.
+    /// The outcome of a task that needs neither its input nor any time, or of a job that may not
+    /// run here.
     pub(crate) fn instant_outcome(&self) -> Option<Outcome> {
+        if let Some(refusal) = &self.refusal {
+            return Some(refusal.clone());
+        }
         let outcome = self.handler.instantly()?;
         Some(outcome(&self.plan.document().params, self.grant.attempt))
     }
@@ -79,6 +87,9 @@ impl Chunk<'_> {
     pub(crate) fn blocking_task(&self) -> Option<&BlockingTask> {
         let may_follow = !self.grant.is_suspect()
             && self.grant.from < self.plan.total()
+            && self.refusal.is_none()
+            && !(self.checks_files
+                && matches!(self.plan.document().split, Split::Files { .. } | Split::Lines { .. }))
             && self.plan.unchanged_file(self.grant.from).is_none();
         self.handler.blocking().filter(|_| may_follow)
     }
@@ -121,6 +132,7 @@ impl Pipeline {
         if let Some(reason) = self.unwritable(&plan.document().results) {
             return Err(Unprepared::NotYet(reason));
         }
+        let refusal = self.refused_results(&plan.document().results).await?;
         // Subtasks and reduce nodes never share a chunk, so one handler serves all of it.
         let task = plan.task(grant.from);
         if let Some(reason) = self.availability.why_disabled(task) {
@@ -143,8 +155,24 @@ impl Pipeline {
             handler,
             since: Instant::now(),
             part: OnceLock::new(),
+            refusal,
+            checks_files: self.config.allow_roots.is_set(),
             written: Mutex::default(),
         })
+    }
+
+    /// The outcome of subtasks whose results may not be written where the job wants them. Another
+    /// worker may be allowed to, so another attempt may help.
+    async fn refused_results(&self, results: &Results) -> Result<Option<Outcome>, Unprepared> {
+        let Results::Url(location) = results else { return Ok(None) };
+        let Err(error) = self.config.allow_roots.check_prefix(location).await else {
+            return Ok(None);
+        };
+        let error_text = format!("results: {error}");
+        if !error.is_users_fault() {
+            return Err(Unprepared::NotYet(error_text));
+        }
+        Ok(Some(Outcome::Failure { error: error_text, retry: !error.is_permanent() }))
     }
 
     fn classifier(&self, plan: &Plan, grant: &Grant) -> OutcomeClassifier {

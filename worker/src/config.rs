@@ -5,6 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use longshore_storage::AllowedRoots;
+
+use crate::{BuiltinTasks, HttpAddresses, PassEnv};
+
 /// The settings of a worker.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -18,6 +22,15 @@ pub struct Config {
     /// Exclusive tasks: two attempts at a subtask of theirs must never overlap
     /// ([`crate::Builder::exclusive`]).
     pub exclusive: BTreeSet<String>,
+    /// Where the files and results of jobs may lie; everywhere unless set. Subtasks of other jobs
+    /// fail here.
+    pub allow_roots: AllowedRoots,
+    /// The built-in tasks that the worker offers; all unless set.
+    pub builtin_tasks: BuiltinTasks,
+    /// The variables of the worker that commands get.
+    pub pass_env: PassEnv,
+    /// The link-local and metadata addresses to which HTTP tasks may connect; none unless set.
+    pub http_allow_addresses: HttpAddresses,
     /// Labels of the node, free text.
     pub labels: BTreeMap<String, String>,
     /// The time from one heartbeat to the next.
@@ -51,6 +64,10 @@ impl Default for Config {
             queues: vec!["default".into()],
             non_speculative: BTreeSet::new(),
             exclusive: BTreeSet::new(),
+            allow_roots: AllowedRoots::default(),
+            builtin_tasks: BuiltinTasks::default(),
+            pass_env: PassEnv::default(),
+            http_allow_addresses: HttpAddresses::default(),
             labels: BTreeMap::new(),
             heartbeat: Duration::from_secs(1),
             dead_after: Duration::from_secs(5),

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use longshore_protocol::names::machine_name;
 use longshore_protocol::{NodeId, Token};
+use longshore_storage::AllowedRoots;
 use sysinfo::System;
 use uuid::Uuid;
 
@@ -20,7 +21,10 @@ use crate::result_store::{Files, ResultStore};
 
 /// What a worker takes from its host. The default is the host of this process.
 #[derive(Default)]
-pub struct Environment(Option<Simulated>);
+pub struct Environment {
+    simulated: Option<Simulated>,
+    files: Files,
+}
 
 struct Simulated {
     name: String,
@@ -36,14 +40,16 @@ impl Environment {
         name: impl Into<String>,
         random: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Self {
-        Self(Some(Simulated { name: name.into(), random: Box::new(random), results: None }))
+        let simulated =
+            Some(Simulated { name: name.into(), random: Box::new(random), results: None });
+        Self { simulated, files: Files::default() }
     }
 
     /// Keeps results in this store, in place of files and objects. Has no effect outside of a
     /// simulation.
     #[must_use]
     pub fn with_results(mut self, store: Arc<dyn ResultStore>) -> Self {
-        if let Some(simulated) = &mut self.0 {
+        if let Some(simulated) = &mut self.simulated {
             simulated.results = Some(store);
         }
         self
@@ -51,17 +57,23 @@ impl Environment {
 
     /// The store of results that are not kept in the ledger.
     pub(crate) fn results(&self) -> &dyn ResultStore {
-        let simulated = self.0.as_ref().and_then(|simulated| simulated.results.as_deref());
-        simulated.unwrap_or(&Files)
+        let simulated = self.simulated.as_ref();
+        let simulated = simulated.and_then(|simulated| simulated.results.as_deref());
+        simulated.unwrap_or(&self.files)
+    }
+
+    /// Keeps results below these roots only.
+    pub(crate) fn allow_roots(&mut self, roots: AllowedRoots) {
+        self.files = Files(roots);
     }
 
     pub(crate) fn is_simulated(&self) -> bool {
-        self.0.is_some()
+        self.simulated.is_some()
     }
 
     /// The host's name, for ids that people read.
     pub(crate) fn name(&self) -> String {
-        let name = match &self.0 {
+        let name = match &self.simulated {
             Some(simulated) => simulated.name.clone(),
             None => System::host_name().unwrap_or_default(),
         };
@@ -80,14 +92,14 @@ impl Environment {
 
     /// A random number in `0.0..1.0`, for jitter.
     pub(crate) fn random(&self) -> f64 {
-        match &self.0 {
+        match &self.simulated {
             Some(simulated) => ((simulated.random)() >> 11) as f64 / (1_u64 << 53) as f64,
             None => rand::random(),
         }
     }
 
     fn bytes(&self) -> [u8; 16] {
-        match &self.0 {
+        match &self.simulated {
             Some(simulated) => {
                 let halves = [(simulated.random)(), (simulated.random)()];
                 (u128::from(halves[0]) << 64 | u128::from(halves[1])).to_be_bytes()

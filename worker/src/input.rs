@@ -111,7 +111,7 @@ mod tests {
     use crate::result_store::Files;
 
     async fn read(body: &ResultBody) -> Result<String, NoInput> {
-        lines(&Files, body).await.map(Cow::into_owned)
+        lines(&Files::default(), body).await.map(Cow::into_owned)
     }
 
     #[tokio::test]

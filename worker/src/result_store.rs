@@ -9,7 +9,7 @@
 
 use async_trait::async_trait;
 use longshore_protocol::{JobId, Token};
-use longshore_storage::Error;
+use longshore_storage::{AllowedRoots, Error};
 
 /// Keeps result objects: in files and object stores, or in the memory of a simulation.
 #[async_trait]
@@ -27,24 +27,30 @@ pub trait ResultStore: Send + Sync {
     async fn list(&self, prefix: &str, folder: &str) -> Result<Vec<String>, Error>;
 }
 
-/// Files and object stores.
-pub(crate) struct Files;
+/// Files and object stores, below the roots that jobs may touch. The places come from documents and
+/// from the ledger.
+#[derive(Default)]
+pub(crate) struct Files(pub(crate) AllowedRoots);
 
 #[async_trait]
 impl ResultStore for Files {
     async fn write(&self, prefix: &str, name: &str, bytes: Vec<u8>) -> Result<String, Error> {
+        self.0.check_prefix(prefix).await?;
         longshore_storage::write(prefix, name, bytes).await
     }
 
     async fn read(&self, url: &str) -> Result<Vec<u8>, Error> {
+        self.0.check(url).await?;
         longshore_storage::read(url).await
     }
 
     async fn remove(&self, url: &str) -> Result<(), Error> {
+        self.0.check(url).await?;
         longshore_storage::remove(url).await
     }
 
     async fn list(&self, prefix: &str, folder: &str) -> Result<Vec<String>, Error> {
+        self.0.check_prefix(prefix).await?;
         longshore_storage::list(prefix, folder).await
     }
 }

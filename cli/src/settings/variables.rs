@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::Layer;
 use super::values::{address_from, duration_from, kind_from, labels_from};
 use crate::failure::Failure;
+use crate::restrictions::BuiltinChoice;
 
 /// The settings that `variable` gives by the names of environment variables.
 pub(super) fn from_environment(
@@ -58,6 +59,11 @@ pub(super) fn from_environment(
         heartbeat: duration("LONGSHORE_HEARTBEAT")?,
         ack_after: duration("LONGSHORE_ACK_AFTER")?,
         grace: duration("LONGSHORE_GRACE")?,
+        allow_roots: variable("LONGSHORE_ALLOW_ROOTS").map(|text| list(&text)),
+        builtin_tasks: variable("LONGSHORE_BUILTIN_TASKS")
+            .map(|text| BuiltinChoice::from_text(&text)),
+        pass_env: variable("LONGSHORE_PASS_ENV").map(|text| list(&text)),
+        http_allow_addresses: variable("LONGSHORE_HTTP_ALLOW_ADDRESSES").map(|text| list(&text)),
         task: None,
     })
 }

@@ -33,7 +33,8 @@ impl ApiServer {
         let listener = Listener::bind(address, settings, || ())?;
         http::check_tokens(address, settings, &services::ledger(settings)?).await?;
         let services = Services::start(settings, "longshore api")?;
-        let client = Client::new(services.broker.clone(), services.ledger.clone());
+        let client = Client::new(services.broker.clone(), services.ledger.clone())
+            .within(settings.restrictions.allow_roots.clone());
         let server = listener.serve(client);
         let outcome = tokio::select! {
             // Logs each change, and fails only if waiting can't help.

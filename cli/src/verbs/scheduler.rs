@@ -24,7 +24,8 @@ impl Scheduler {
         let mut interrupts = Interrupts::follow()?;
         let listener = http::bind_if_set(settings, longshore_scheduler::metrics::describe)?;
         let services = Services::start(settings, "longshore scheduler")?;
-        let client = Client::new(services.broker.clone(), services.ledger.clone());
+        let client = Client::new(services.broker.clone(), services.ledger.clone())
+            .within(settings.restrictions.allow_roots.clone());
         let server = listener.map(|listener| listener.serve(client));
         let outcome = schedule(settings, &services, &mut interrupts).await;
         if let Some(server) = server {
@@ -52,6 +53,7 @@ async fn schedule(
     }
     let mut config = longshore_scheduler::Config::new(scheduler_id());
     config.dead_after = settings.dead_after;
+    config.allow_roots = settings.restrictions.allow_roots.clone();
     let (broker, ledger) = (services.broker.clone(), services.ledger.clone());
     let scheduler = longshore_scheduler::Scheduler::new(config, broker, ledger);
     let stop = CancellationToken::new();

@@ -202,7 +202,8 @@ impl RedisLedger {
                      scheduler, or load it as a user that may run FUNCTION LOAD",
                     library::NAME
                 );
-                Err(self.unavailable(ErrorKind::Forbidden, reason))
+                // Not a refusal: the library is there once a scheduler has started.
+                Err(self.unavailable(ErrorKind::NotYet, reason))
             }
             Err(failure) => Err(self.error("load_functions", &failure)),
         }

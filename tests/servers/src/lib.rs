@@ -36,6 +36,7 @@ mod resp;
 mod sentinel;
 mod wait;
 
+pub use amqp::AmqpAttempt;
 pub use authority::{Authority, CertificateFiles, ServerTls};
 pub use clock::SettableClock;
 pub use cluster::RedisCluster;

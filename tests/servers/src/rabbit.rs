@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::amqp;
+use crate::amqp::{self, AmqpAttempt};
 use crate::authority::ServerTls;
 use crate::guardian::Guardian;
 use crate::port::free_port;
@@ -184,6 +184,15 @@ impl Rabbit {
     /// The process id of the server that runs, or ran last.
     pub fn pid(&self) -> u32 {
         self.guardian.pid().unwrap_or_default()
+    }
+
+    /// Tries something as a user of the virtual host `/`; the error is the server's refusal.
+    ///
+    /// # Panics
+    /// When the server does not take the login.
+    pub fn attempt(&self, user: &str, password: &str, what: AmqpAttempt<'_>) -> Result<(), String> {
+        let tried = amqp::attempt(self.place.port, (user, password), what);
+        tried.unwrap_or_else(|e| panic!("{what:?} as {user}: {e}"))
     }
 
     /// Runs `rabbitmqctl` with these arguments against this server and returns what it printed.

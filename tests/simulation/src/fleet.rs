@@ -299,5 +299,6 @@ pub(crate) fn worker_config(
         // Low, because the jobs of a run are small.
         prefetch_ahead_after: *rng.pick(&[1, 3, 64]),
         max_result: 1 << 20,
+        ..Config::default()
     }
 }

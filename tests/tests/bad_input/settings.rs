@@ -41,7 +41,7 @@ const fn variable(
     Row { toml: "", environment, arguments, code, error }
 }
 
-const ROWS: [Row; 40] = [
+const ROWS: [Row; 46] = [
     file("slot = 4", "FILE:1:1: unknown field `slot`, expected one of …"),
     file("\nslots = \"4\"", "FILE:2:9: invalid type: string \"4\", expected u32"),
     file("slots = -1", "FILE:1:9: invalid value: integer `-1`, expected u32"),
@@ -70,6 +70,33 @@ const ROWS: [Row; 40] = [
         "namespace: `a b` with the character ` `; use 1 to 64 characters out of A-Z a-z 0-9 . _ -",
     ),
     file("labels = [\"gpu\"]", "FILE:1:10: invalid type: sequence, expected a map"),
+    file(
+        "allow_roots = [\"/data\", \"in\"]",
+        "allow_roots[1]: `in` is relative; use an absolute folder without `..`, such as /data, …",
+    ),
+    file(
+        "allow_roots = \"/data\"",
+        "FILE:1:15: invalid type: string \"/data\", expected a sequence",
+    ),
+    file(
+        "builtin_tasks = [\"noop\", \"wordcont\"]",
+        "builtin_tasks: no task `wordcont`; use true, false, or names out of concat, fail, …",
+    ),
+    file(
+        "pass_env = [\"LONGSHORE_AMQP_URL\"]",
+        "pass_env[0]: `LONGSHORE_AMQP_URL` is a setting of the worker; give a command what it \
+         needs by `env` in its [task.NAME]",
+    ),
+    file(
+        "http_allow_addresses = [\"169.254.0.0/99\"]",
+        "http_allow_addresses[0]: `169.254.0.0/99` is no address and no network; …",
+    ),
+    variable(
+        &[("LONGSHORE_ALLOW_ROOTS", "/data/../etc")],
+        SCHEDULER,
+        2,
+        "allow_roots[0]: `/data/../etc` with `..`; …",
+    ),
     file("[task.t]", "FILE:1:1: use exactly one of `command`, `serve` and `http`"),
     file(
         "[task.t]\ncommand = \"ls\"",

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::wire::{
     EMPTY, END, EXITED, FAILED, KILL, READY, REPLY, Request, STARTED, body, send_pipes,
 };
-use super::{ARGUMENTS, NAME, program, tree};
+use super::{ARGUMENTS, NAME, PassEnv, program, tree};
 use crate::supervisor;
 
 /// The time from SIGTERM to SIGKILL.
@@ -34,6 +34,7 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 /// The shims of a worker: as many as commands have run at the same time.
 #[derive(Default)]
 pub(crate) struct Shims {
+    pass_env: PassEnv,
     idle: Mutex<Vec<Shim>>,
 }
 
@@ -62,6 +63,11 @@ pub(crate) struct Pipes {
 }
 
 impl Shims {
+    /// No shims yet; commands will get these of the worker's variables.
+    pub(crate) fn new(pass_env: PassEnv) -> Self {
+        Self { pass_env, idle: Mutex::default() }
+    }
+
     /// Starts a command.
     ///
     /// # Errors
@@ -76,7 +82,7 @@ impl Shims {
         };
         let shim = match self.take() {
             Some(shim) => shim,
-            None => Shim::new().await?,
+            None => Shim::new(&self.pass_env).await?,
         };
         let (pool, status) = (self.clone(), None);
         // From here on the command may have started: dropping the group kills it.
@@ -109,19 +115,20 @@ impl Shims {
 }
 
 impl Shim {
-    async fn new() -> io::Result<Self> {
+    async fn new(pass_env: &PassEnv) -> io::Result<Self> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut command = Command::new(program().0);
         command
             .arg0(NAME)
             .args(ARGUMENTS.get().into_iter().flatten())
-            .env_remove(supervisor::VARIABLE)
+            // Commands inherit the environment of the shim.
+            .env_clear()
+            .envs(std::env::vars_os().filter(|(name, _)| pass_env.passes(name)))
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        // The variable is meant for this program, unless the operator set it. Commands inherit the
-        // environment of the shim.
+        // The variable is meant for this program, unless the operator set it.
         let (bound, set_by_us) = supervisor::MALLOC_BOUND;
         if std::env::var(bound).as_deref() == Ok(set_by_us) {
             command.env_remove(bound);

@@ -11,6 +11,7 @@
 //! socket and kills these processes. Deliberately absent: anything about subtasks.
 
 mod client;
+mod pass_env;
 mod server;
 pub(crate) mod tree;
 mod wire;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 pub(crate) use client::{Group, Pipes, Shims, TERM_GRACE};
+pub use pass_env::PassEnv;
 pub(crate) use wire::Request;
 
 /// The process name of a shim. It does not contain the program's own name, so that a `pkill -9` by

@@ -22,7 +22,6 @@ use super::wire::{
     reply,
 };
 use super::{NAME, tree};
-use crate::supervisor;
 
 /// The pauses between two looks at killed processes, until they are gone.
 const KILL_BACKOFF: Backoff =
@@ -140,7 +139,6 @@ impl Server {
         let mut command = Command::new(&request.argv[0]);
         command
             .args(&request.argv[1..])
-            .env_remove(supervisor::VARIABLE)
             .envs(request.env.iter().map(|(name, value)| (name, value)))
             .stdin(stdin)
             .stdout(stdout)

@@ -48,7 +48,7 @@ const PIPES: usize = 3;
 pub(crate) struct Request {
     /// Program and arguments; never empty.
     pub(crate) argv: Vec<String>,
-    /// Added to the worker's environment.
+    /// Added to the shim's environment.
     pub(crate) env: Vec<(String, String)>,
     /// The working directory; the worker's own unless set.
     pub(crate) cwd: Option<PathBuf>,

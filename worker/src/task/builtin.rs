@@ -1,11 +1,11 @@
-//! The built-in tasks that every worker has by name; `noop`, `fail` and `sleep` are defined here.
+//! The built-in tasks by name, and which a worker offers; defines `noop`, `fail` and `sleep`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use longshore_protocol::{Input, Json, Outcome};
+use longshore_protocol::{Input, Invalid, Json, Outcome};
 use serde::de::DeserializeOwned;
 
 use super::combine::{Combine, concat, merge_counts, sum};
@@ -13,8 +13,45 @@ use super::wordcount::Wordcount;
 use super::{Handler, Instantly, permanent, retryable};
 use crate::Context;
 
+/// Which of the built-in tasks a worker offers. The default is all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BuiltinTasks(Option<BTreeSet<String>>);
+
+impl BuiltinTasks {
+    /// None of them.
+    pub fn none() -> Self {
+        Self(Some(BTreeSet::new()))
+    }
+
+    /// Those of these names.
+    ///
+    /// # Errors
+    /// For a name that no built-in task has.
+    pub fn only<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Result<Self, Invalid> {
+        let names: BTreeSet<String> = names.into_iter().map(Into::into).collect();
+        let all = all();
+        if let Some(unknown) = names.iter().find(|name| !all.contains_key(*name)) {
+            let known: BTreeSet<&str> = all.keys().map(String::as_str).collect();
+            let known = known.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(Invalid {
+                place: "builtin_tasks".into(),
+                found: format!("no task `{unknown}`"),
+                allowed: format!("use true, false, or names out of {known}"),
+            });
+        }
+        Ok(Self(Some(names)))
+    }
+
+    /// The tasks that are offered, by name.
+    pub(super) fn offered(&self) -> HashMap<String, Arc<dyn Handler>> {
+        let mut tasks = all();
+        tasks.retain(|name, _| self.0.as_ref().is_none_or(|names| names.contains(name)));
+        tasks
+    }
+}
+
 /// All built-in tasks by name.
-pub(super) fn all() -> HashMap<String, Arc<dyn Handler>> {
+fn all() -> HashMap<String, Arc<dyn Handler>> {
     let tasks: [(&str, Arc<dyn Handler>); 7] = [
         ("noop", Arc::new(Instant(noop))),
         ("fail", Arc::new(Instant(fail))),

@@ -18,6 +18,7 @@ use reqwest::redirect::{self, Policy};
 use reqwest::{Client, Response, StatusCode, Url};
 use tokio::net::TcpStream;
 
+use super::addresses::{CheckedResolver, HttpAddresses, RefusedAddress};
 use super::{Handler, Output, not_started, permanent, result_of_text, retryable, subtask_line};
 use crate::Context;
 
@@ -34,30 +35,46 @@ const SHOWN: usize = 400;
 pub(super) struct HttpTask {
     url: Url,
     client: Client,
+    resolver: CheckedResolver,
     timeout: Option<Duration>,
     output: Output,
 }
 
 impl HttpTask {
-    /// The error is for people: the URL is invalid, or the host has no trusted certificates.
+    /// The error is for people: the URL is invalid or that of an address that is not allowed, or
+    /// the host has no trusted certificates.
     pub(super) fn new(
         url: &str,
         timeout: Option<Duration>,
         output: Output,
+        addresses: &HttpAddresses,
+    ) -> Result<Self, String> {
+        Self::resolving(url, timeout, output, CheckedResolver::new(addresses.clone()))
+    }
+
+    fn resolving(
+        url: &str,
+        timeout: Option<Duration>,
+        output: Output,
+        resolver: CheckedResolver,
     ) -> Result<Self, String> {
         let url = Url::parse(url).map_err(|error| format!("http: `{url}` is no URL: {error}"))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(format!("http: `{url}`: use an http:// or https:// URL"));
         }
+        resolver.addresses.check_url(&url).map_err(|refused| format!("http: {refused}"))?;
         longshore_tls::install_crypto_provider();
-        let mut builder =
-            Client::builder().connect_timeout(CONNECT).redirect(Policy::custom(redirect));
+        let addresses = resolver.addresses.clone();
+        let mut builder = Client::builder()
+            .connect_timeout(CONNECT)
+            .dns_resolver(resolver.clone())
+            .redirect(Policy::custom(move |attempt| redirect(attempt, &addresses)));
         if url.scheme() == "http" {
             // No certificate will be checked, so the host needs none.
             builder = builder.tls_certs_only([]);
         }
         let client = builder.build().map_err(|error| format!("http: {}", causes(&error)))?;
-        Ok(Self { url, client, timeout, output })
+        Ok(Self { url, client, resolver, timeout, output })
     }
 
     async fn post(&self, ctx: &Context, input: &Input) -> Result<Outcome, reqwest::Error> {
@@ -117,6 +134,9 @@ impl Handler for HttpTask {
         match self.post(&ctx, &input).await {
             Ok(outcome) => outcome,
             Err(error) => {
+                if let Some(refused) = refused_address(&error) {
+                    return permanent(format!("POST {}: {refused}", self.url));
+                }
                 // The endpoint has not seen the subtask.
                 let is_unreachable = error.is_connect();
                 let text = format!("POST {}: {}", self.url, causes(&error.without_url()));
@@ -132,8 +152,14 @@ impl Handler for HttpTask {
         };
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let failed = |why: &dyn std::fmt::Display| Err(format!("POST {}: {why}", self.url));
-        match tokio::time::timeout(CONNECT, TcpStream::connect((host, port))).await {
-            Ok(Ok(_)) => Ok(()),
+        let connect = async {
+            let mut addresses = self.resolver.addresses_of(host).await?;
+            addresses.iter_mut().for_each(|address| address.set_port(port));
+            TcpStream::connect(&addresses[..]).await?;
+            Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+        };
+        match tokio::time::timeout(CONNECT, connect).await {
+            Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => failed(&error),
             Err(_) => failed(&"no connection in time"),
         }
@@ -144,9 +170,13 @@ impl Handler for HttpTask {
     }
 }
 
-/// Follows redirects that repeat the POST. The others would GET a page that knows nothing about the
-/// subtask, a login for example, and take it for the result.
-fn redirect(attempt: redirect::Attempt<'_>) -> redirect::Action {
+/// Follows redirects that repeat the POST, unless they lead to an address that is not allowed. The
+/// others would GET a page that knows nothing about the subtask, a login for example, and take it
+/// for the result.
+fn redirect(attempt: redirect::Attempt<'_>, addresses: &HttpAddresses) -> redirect::Action {
+    if let Err(refused) = addresses.check_url(attempt.url()) {
+        return attempt.error(refused);
+    }
     match attempt.status() {
         StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
             if attempt.previous().len() <= MAX_REDIRECTS =>
@@ -201,6 +231,18 @@ fn refusal(status: StatusCode, body: &[u8]) -> String {
     if body.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {body}") }
 }
 
+/// The refusal of an address, if that is the cause.
+fn refused_address(error: &reqwest::Error) -> Option<&RefusedAddress> {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(refused) = cause.downcast_ref() {
+            return Some(refused);
+        }
+        source = cause.source();
+    }
+    None
+}
+
 /// The error with its causes, which the library's own text leaves out.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -214,12 +256,20 @@ fn causes(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+
+    use futures_util::FutureExt;
     use serde_json::json;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::super::fixtures::{context, failure, success};
     use super::*;
+
+    fn post_to(url: &str) -> Result<HttpTask, String> {
+        HttpTask::new(url, None, Output::Auto, &HttpAddresses::default())
+    }
 
     /// Answers one request with these head lines and body, and gives the request.
     async fn exchange(head: &str, body: &str) -> (Outcome, String) {
@@ -238,7 +288,7 @@ mod tests {
             stream.write_all(answer.as_bytes()).await.expect("the client listens");
             String::from_utf8(request).expect("text")
         });
-        let task = HttpTask::new(&url, None, Output::Auto).expect("a good URL");
+        let task = post_to(&url).expect("a good URL");
         let outcome = task.run(context(&json!(null)), Input::Number(3)).await;
         (outcome, server.await.expect("no panic"))
     }
@@ -318,8 +368,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("it is bound");
         drop(listener);
-        let task =
-            HttpTask::new(&format!("http://{address}/"), None, Output::Auto).expect("a good URL");
+        let task = post_to(&format!("http://{address}/")).expect("a good URL");
         let outcome = task.run(context(&json!(null)), Input::Number(3)).await;
         let Outcome::NotStarted { reason } = outcome else { panic!("{outcome:?}") };
         assert!(reason.contains("refused"), "{reason}");
@@ -330,8 +379,86 @@ mod tests {
 
     #[test]
     fn a_bad_url_is_refused_before_the_worker_starts() {
-        let error = HttpTask::new("ftp://x/", None, Output::Auto).err();
+        let error = post_to("ftp://x/").err();
         assert_eq!(error.as_deref(), Some("http: `ftp://x/`: use an http:// or https:// URL"));
-        assert!(HttpTask::new("nonsense", None, Output::Auto).is_err());
+        assert!(post_to("nonsense").is_err());
+        let error = post_to("http://169.254.169.254/latest").err().expect("it is refused");
+        assert!(error.starts_with("http: 169.254.169.254, a link-local or metadata"), "{error}");
+    }
+
+    /// A task whose resolver knows these addresses for every name.
+    fn with_names(url: &str, addresses: &[&str], allowed: &[&str]) -> HttpTask {
+        let found: Vec<SocketAddr> = addresses
+            .iter()
+            .map(|address| SocketAddr::new(address.parse().expect("an address"), 0))
+            .collect();
+        let lookup =
+            move |_: String| std::future::ready(Ok::<_, std::io::Error>(found.clone())).boxed();
+        let addresses = HttpAddresses::allowing(allowed).expect("good addresses");
+        let resolver = CheckedResolver { addresses, lookup: Arc::new(lookup) };
+        HttpTask::resolving(url, None, Output::Auto, resolver).expect("a good URL")
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_to_a_metadata_address_fails_for_good() {
+        for found in [&["169.254.169.254"][..], &["127.0.0.1", "::ffff:169.254.169.254"]] {
+            let task = with_names("http://rebound.example/x", found, &[]);
+            let (error, retry) = failure(task.run(context(&json!(null)), Input::Number(3)).await);
+            let address = found.last().expect("an address");
+            assert!(
+                error.starts_with(&format!(
+                    "POST http://rebound.example/x: rebound.example is {address}, a link-local"
+                )),
+                "{error}"
+            );
+            assert!(!retry);
+            assert!(task.check().await.is_err_and(|why| why.contains("link-local")));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_goes_to_the_address_that_was_checked() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("it is bound").port();
+        let server =
+            tokio::spawn(answer(listener, "HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1"));
+        let task = with_names(&format!("http://name.example:{port}/"), &["127.0.0.1"], &[]);
+        let outcome = task.run(context(&json!(null)), Input::Number(3)).await;
+        assert_eq!(outcome, success(1));
+        server.await.expect("no panic");
+        // Nothing listens there, but it was tried.
+        let allowed = with_names("http://name.example:1/", &["127.0.0.1"], &["169.254.0.0/16"]);
+        let outcome = allowed.run(context(&json!(null)), Input::Number(3)).await;
+        assert!(matches!(outcome, Outcome::NotStarted { .. }), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn a_redirect_to_a_metadata_address_fails_for_good() {
+        for (to, said) in [
+            ("http://169.254.169.254/latest", "169.254.169.254, a link-local"),
+            ("http://[::ffff:a9fe:a9fe]/latest", "::ffff:169.254.169.254, a link-local"),
+            ("http://metadata.example/latest", "metadata.example is 169.254.169.254, a link-local"),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let url = format!("http://{}/run", listener.local_addr().expect("it is bound"));
+            let moved =
+                format!("HTTP/1.1 307 Moved\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n");
+            let server = tokio::spawn(answer(listener, moved));
+            let task = with_names(&url, &["169.254.169.254"], &[]);
+            let (error, retry) = failure(task.run(context(&json!(null)), Input::Number(3)).await);
+            assert!(error.contains(said), "{error}");
+            assert!(!retry);
+            server.await.expect("no panic");
+        }
+    }
+
+    /// Answers one request.
+    async fn answer(listener: TcpListener, answer: impl AsRef<str>) {
+        let (mut stream, _) = listener.accept().await.expect("a request");
+        let mut request = Vec::new();
+        while !request.ends_with(b"}") {
+            assert!(stream.read_buf(&mut request).await.expect("a request") > 0);
+        }
+        stream.write_all(answer.as_ref().as_bytes()).await.expect("the client listens");
     }
 }

@@ -3,6 +3,7 @@
 //! A handler turns one input into one outcome. Deliberately absent: timeouts, size limits, retries
 //! and commits; the pipeline has those, the same for every kind.
 
+mod addresses;
 mod builtin;
 mod combine;
 mod command;
@@ -27,6 +28,8 @@ use longshore_protocol::{Input, Json, Outcome, Subtask, json};
 use serde::Deserialize;
 
 use crate::Context;
+pub use addresses::HttpAddresses;
+pub use builtin::BuiltinTasks;
 pub(crate) use outcome_buffer::OutcomeReceiver;
 pub(crate) use pool::Pool;
 pub use rust::Inputs;
@@ -92,9 +95,9 @@ pub(crate) struct Handlers {
 }
 
 impl Handlers {
-    /// The built-in tasks, hidden by those of `own` that have the same name.
-    pub(crate) fn new(own: HashMap<String, Arc<dyn Handler>>) -> Self {
-        let mut by_name = builtin::all();
+    /// The built-in tasks that are offered, hidden by those of `own` that have the same name.
+    pub(crate) fn new(builtin: &BuiltinTasks, own: HashMap<String, Arc<dyn Handler>>) -> Self {
+        let mut by_name = builtin.offered();
         by_name.extend(own);
         Self { by_name }
     }
@@ -261,7 +264,7 @@ pub(crate) mod fixtures {
     /// A pool of programs for a worker with this many slots.
     pub(crate) fn prepared_pool(slots: u32) -> Arc<Pool> {
         crate::shim::prepare_test();
-        Pool::new(slots)
+        Pool::new(slots, crate::PassEnv::default())
     }
 
     pub(crate) fn success(value: impl Into<Value>) -> Outcome {

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 
 use super::serve::Served;
-use crate::shim::Shims;
+use crate::shim::{PassEnv, Shims};
 
 /// An idle process ends after this time. Long enough for the pause between two jobs of a person at
 /// work, short enough that a model in memory is gone over lunch.
@@ -50,13 +50,13 @@ impl Drop for Place {
 }
 
 impl Pool {
-    /// The pool of a worker with this many slots.
-    pub(crate) fn new(slots: u32) -> Arc<Self> {
-        Self::keeping(slots, IDLE_FOR)
+    /// The pool of a worker with this many slots, whose programs get these of its variables.
+    pub(crate) fn new(slots: u32, pass_env: PassEnv) -> Arc<Self> {
+        Self::keeping(slots, Shims::new(pass_env), IDLE_FOR)
     }
 
-    pub(super) fn keeping(slots: u32, idle_for: Duration) -> Arc<Self> {
-        let (shims, state, max) = (Arc::default(), Mutex::default(), slots as usize);
+    pub(super) fn keeping(slots: u32, shims: Shims, idle_for: Duration) -> Arc<Self> {
+        let (shims, state, max) = (Arc::new(shims), Mutex::default(), slots as usize);
         Arc::new(Self { shims, max, idle_for, state })
     }
 

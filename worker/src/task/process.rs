@@ -36,7 +36,7 @@ const TAIL: usize = 4 << 10;
 pub(super) struct Program {
     /// Program and arguments; never empty.
     pub(super) argv: Vec<String>,
-    /// Added to the worker's own environment.
+    /// Added to the variables that the worker passes on.
     pub(super) env: BTreeMap<String, String>,
     /// The working directory; the worker's own unless set.
     pub(super) cwd: Option<PathBuf>,

@@ -460,7 +460,7 @@ mod tests {
     #[tokio::test]
     async fn a_process_that_is_idle_for_long_is_ended() {
         crate::shim::prepare_test();
-        let pool = Pool::keeping(2, Duration::from_millis(40));
+        let pool = Pool::keeping(2, crate::shim::Shims::default(), Duration::from_millis(40));
         let task = served(" print('{\"ok\": 1}')\n", pool.clone());
         assert_eq!(ask(&task, 1).await, success(1));
         let gone = async {

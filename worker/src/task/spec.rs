@@ -16,7 +16,7 @@ use super::http::HttpTask;
 use super::pool::Pool;
 use super::process::Program;
 use super::serve::ServeTask;
-use super::{Handler, Output};
+use super::{Handler, HttpAddresses, Output};
 
 /// One `[task.NAME]` of a worker.
 ///
@@ -150,7 +150,11 @@ impl TaskSpec {
     }
 
     /// The task's handler. The error says what is wrong with the configuration, on any host.
-    pub(crate) fn handler(&self, pool: &Arc<Pool>) -> Result<Arc<dyn Handler>, String> {
+    pub(crate) fn handler(
+        &self,
+        pool: &Arc<Pool>,
+        addresses: &HttpAddresses,
+    ) -> Result<Arc<dyn Handler>, String> {
         let timeout = self.timeout;
         Ok(match &self.how {
             How::Command(program) => {
@@ -158,7 +162,7 @@ impl TaskSpec {
                 Arc::new(CommandTask { program, timeout, shims, output: self.output })
             }
             How::Serve(program) => Arc::new(ServeTask::new(program.clone(), timeout, pool.clone())),
-            How::Http(url) => Arc::new(HttpTask::new(url, timeout, self.output)?),
+            How::Http(url) => Arc::new(HttpTask::new(url, timeout, self.output, addresses)?),
         })
     }
 }
@@ -250,7 +254,7 @@ mod tests {
     }
 
     fn handler(spec: &TaskSpec) -> Result<Arc<dyn Handler>, String> {
-        spec.handler(&Pool::new(1))
+        spec.handler(&Pool::new(1, crate::PassEnv::default()), &HttpAddresses::default())
     }
 
     #[test]

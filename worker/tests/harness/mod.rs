@@ -13,7 +13,7 @@ use longshore_ledger::{
 };
 use longshore_protocol::document::Chunk;
 use longshore_protocol::{ChunkMessage, JobDocument, JobId, JobSummary, Manifest, NodeId, Plan};
-use longshore_worker::{CancellationToken, Config, Error, Worker};
+use longshore_worker::{AllowedRoots, CancellationToken, Config, Error, Worker};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
@@ -104,7 +104,9 @@ impl Harness {
     /// Admits a job; returns the size of its chunks.
     pub async fn admit(&self, job: JobId, document: &Value, open: Option<OpenParams>) -> u64 {
         let document = JobDocument::parse(document.to_string().as_bytes()).expect("it is valid");
-        let manifest = longshore_storage::expand(files(&document)).await.expect("the files exist");
+        let manifest = longshore_storage::expand(files(&document), &AllowedRoots::default())
+            .await
+            .expect("the files exist");
         let plan = Plan::new(document.clone(), manifest.clone()).expect("it has subtasks");
         let admission = Admission { open, ..admission(job, &document, &manifest, plan.total()) };
         let admitted = self.ledger.admit(&admission).await.expect("memory");
