@@ -15,11 +15,15 @@ pub(crate) enum Format {
     Json,
 }
 
+/// It logs each certificate that it refuses as an error of its own, without saying which server's.
+/// What made the connection says that, once.
+const WITHOUT_VERIFIER: &str = "rustls_platform_verifier=off";
+
 /// Starts logging with the filter of RUST_LOG, or with `default`.
 pub(crate) fn start(default: &str, format: Format) {
     let filter = match std::env::var("RUST_LOG") {
         Ok(wanted) if !wanted.is_empty() => EnvFilter::new(wanted),
-        _ => EnvFilter::new(default),
+        _ => EnvFilter::new(format!("{default},{WITHOUT_VERIFIER}")),
     };
     let has_colours = std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());

@@ -125,6 +125,10 @@ async fn rabbitmq_and_redis_are_reached_with_tls() {
     assert_eq!(left.code, Some(3), "{left:?}");
     let unsigned = "was not signed by a trusted authority; set tls_ca";
     assert_eq!(left.stdout.matches(unsigned).count(), 2, "{left:?}");
+    // One line of JSON, and no log line of the verifier before it.
+    let left = with("other-ca.pem").longshore(&["list", "--json"]);
+    let problem: Value = serde_json::from_str(&left.stderr).expect("JSON");
+    assert_eq!(problem["kind"], "bad_certificate", "{problem:#}");
 }
 
 #[test]

@@ -11,7 +11,8 @@ use crate::{Config, Error};
 pub(crate) fn log() {
     let filter = match std::env::var("RUST_LOG") {
         Ok(wanted) if !wanted.is_empty() => EnvFilter::new(wanted),
-        _ => EnvFilter::new("info"),
+        // What made a connection says which server's certificate was refused.
+        _ => EnvFilter::new("info,rustls_platform_verifier=off"),
     };
     let has_colours = std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
