@@ -20,6 +20,7 @@ mod journal;
 pub mod json;
 mod left_out;
 mod listing;
+mod map;
 mod message;
 pub mod names;
 mod outcome;
@@ -54,6 +55,7 @@ pub use journal::{
 pub use json::{Items, Json};
 pub use left_out::LeftOut;
 pub use listing::{InvalidCursor, JobCursor, JobFilter, JobPage, MAX_PAGE};
+pub use map::{JobMap, MAX_CELLS, MapCell};
 pub use message::{ChunkMessage, Subtask};
 pub use outcome::{Outcome, OutcomeRun, RESULT_STRIDE, runs_len, split_results};
 pub use problem::Problem;
