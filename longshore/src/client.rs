@@ -130,7 +130,9 @@ impl Client {
         Ok(records.into_iter().map(|record| Node::new(record, now)).collect())
     }
 
-    /// Asks a worker to drain: it takes no new work, finishes or releases what it has, and stops.
+    /// Asks a worker to drain: it takes no new work, and finishes or releases what it has. Then its
+    /// state is [`NodeState::Drained`](crate::NodeState::Drained), until [`Self::undrain`] or until
+    /// it is stopped.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if the worker is not listed.
@@ -151,6 +153,14 @@ impl Client {
     /// ```
     pub async fn drain(&self, node: &NodeId) -> Result<(), Error> {
         Ok(self.inner.nodes().drain(node).await?)
+    }
+
+    /// Withdraws a drain: the worker takes work again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if the worker is not listed.
+    pub async fn undrain(&self, node: &NodeId) -> Result<(), Error> {
+        Ok(self.inner.nodes().undrain(node).await?)
     }
 
     /// Puts a worker back into rotation for all of its tasks, after a repair.

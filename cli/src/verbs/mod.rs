@@ -31,6 +31,7 @@ mod selection;
 mod status;
 mod submit;
 mod token;
+mod undrain;
 mod worker;
 
 use clap::Subcommand;
@@ -62,6 +63,7 @@ pub(crate) enum Verb {
     Dead(dead::Dead),
     Nodes(nodes::Nodes),
     Drain(drain::Drain),
+    Undrain(undrain::Undrain),
     Readmit(readmit::Readmit),
     Token(token::Token),
     Config(config::Config),
@@ -105,6 +107,7 @@ impl Verb {
             Self::Dead(verb) => Box::pin(verb.perform(&plain()?, output)).await,
             Self::Nodes(verb) => verb.perform(&plain()?, output).await,
             Self::Drain(verb) => verb.perform(&plain()?, output).await,
+            Self::Undrain(verb) => verb.perform(&plain()?, output).await,
             Self::Readmit(verb) => verb.perform(&plain()?, output).await,
             Self::Token(verb) => verb.perform(&plain()?, output).await,
             Self::Config(verb) => verb.perform(output),
