@@ -27,6 +27,7 @@ mod outcome;
 mod problem;
 mod reason;
 mod reduce;
+pub mod rendezvous;
 mod result_body;
 mod split;
 pub mod state;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Counts, JobId};
 
 /// Largest number of ranges of one [`JobMap`].
-pub const MAX_CELLS: u64 = 4_096;
+pub const MAX_CELLS: u64 = 2_000;
 
 /// The states of a job's subtasks by ranges of their indices.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

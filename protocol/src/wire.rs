@@ -256,8 +256,8 @@ pub struct Explanation {
     pub state: JobState,
     /// One sentence, for people: how the job stands.
     pub text: String,
-    /// The reasons why subtasks wait; first those that need somebody to act, then by the number of
-    /// subtasks. Empty for a job that has ended, or of which nothing waits.
+    /// The reasons why subtasks wait; first those that need action, then by the number of subtasks.
+    /// Empty for a job that has ended, or of which nothing waits.
     pub reasons: Vec<RankedReason>,
 }
 
@@ -267,7 +267,8 @@ pub struct RankedReason {
     /// The reason.
     #[serde(flatten)]
     pub reason: Reason,
-    /// Whether the job waits for somebody to act; otherwise its turn comes by itself.
+    /// Whether the job waits for a person to act, or for a service to come back; otherwise its turn
+    /// comes by itself.
     pub needs_action: bool,
     /// What to do, in a sentence.
     pub advice: String,
@@ -410,6 +411,8 @@ pub(crate) enum AnyView {
     NodeAnswer(NodeAnswer),
     /// `token create`.
     NewApiToken(NewApiToken),
+    /// `token revoke`.
+    TokenAnswer(TokenAnswer),
     /// A list of them: `token list`.
     ApiToken(ApiToken),
     /// `pause`, `resume`, `cancel`, `retry`, `delete` with a filter, one on each line.
