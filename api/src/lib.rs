@@ -23,6 +23,7 @@ mod handlers;
 mod lines;
 mod openapi;
 mod params;
+mod reference;
 mod refusal;
 mod router;
 mod server;
@@ -39,6 +40,7 @@ pub use access::Exposure;
 pub use endpoint::{Access, Endpoint, Scope, Verb};
 pub use endpoints::endpoints;
 pub use openapi::document as openapi_document;
+pub use reference::page as reference_page;
 pub use server::Limits;
 
 use access::Guard;

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use axum::http::StatusCode;
-use longshore_producer::{Error, SubmitError};
+use longshore_producer::{DeadLetterError, Error, SubmitError, TokenError};
 use longshore_protocol::{ErrorKind, Invalid, JobId, Problem};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -164,10 +164,27 @@ impl From<Error> for Refusal {
             | Error::NodeNotFound(_)
             | Error::Refused { .. }
             | Error::ResultsLost(_)
+            | Error::MapLost(_)
             | Error::NoValue { .. } => Self::of(status_of(problem.kind), problem),
             Error::Ledger(_) | Error::Storage(_) | Error::Corrupt { .. } => {
                 Self::of_service(problem.kind, &error, problem.job)
             }
+        }
+    }
+}
+
+impl From<DeadLetterError> for Refusal {
+    fn from(error: DeadLetterError) -> Self {
+        Self::of_service(error.kind(), &error, None)
+    }
+}
+
+impl From<TokenError> for Refusal {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Invalid(invalid) => Self::bad_body(&invalid),
+            TokenError::TooMany => Self::new(StatusCode::CONFLICT, ErrorKind::Conflict, error),
+            TokenError::Ledger(error) => error.into(),
         }
     }
 }

@@ -281,9 +281,11 @@ impl From<producer::Error> for Failure {
             E::Refused { reason: ControlError::BadIndices(_), .. } => Exit::Usage,
             E::Ledger(error) => return error.into(),
             E::Storage(error) => return error.into(),
-            E::Refused { .. } | E::ResultsLost(_) | E::NoValue { .. } | E::Corrupt { .. } => {
-                Exit::Failed
-            }
+            E::Refused { .. }
+            | E::ResultsLost(_)
+            | E::MapLost(_)
+            | E::NoValue { .. }
+            | E::Corrupt { .. } => Exit::Failed,
         };
         Self::new(exit, problem)
     }

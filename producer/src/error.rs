@@ -137,6 +137,12 @@ pub enum Error {
          a new id to have them"
     )]
     ResultsLost(JobId),
+    /// Which subtask of a job is in which state is not known any more, for the same reason.
+    #[error(
+        "job {0}: which of its subtasks succeeded was lost with the ledger; how it ended is known \
+         from the journal alone"
+    )]
+    MapLost(JobId),
     /// The job has no reduced value.
     #[error("job {job} has no value: {reason}")]
     NoValue {
@@ -227,7 +233,7 @@ impl Error {
             Self::Ledger(error) => error.kind(),
             Self::Storage(error) => storage(error),
             Self::Corrupt { .. } => ErrorKind::Corrupt,
-            Self::ResultsLost(_) => ErrorKind::Lost,
+            Self::ResultsLost(_) | Self::MapLost(_) => ErrorKind::Lost,
             Self::NoValue { reason: NoValue::Unfinished(state), .. } if !state.is_terminal() => {
                 ErrorKind::NotYet
             }
@@ -240,6 +246,7 @@ impl Error {
         match self {
             Self::NotFound(job)
             | Self::ResultsLost(job)
+            | Self::MapLost(job)
             | Self::Postponed { job, .. }
             | Self::Cancelled { job, .. }
             | Self::Refused { job, .. }

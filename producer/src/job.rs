@@ -7,12 +7,14 @@ use std::time::Duration;
 use futures_util::stream::{Stream, try_unfold};
 use futures_util::{StreamExt, pin_mut};
 use longshore_ledger::op::MAX_RECOVERIES;
-use longshore_ledger::{BlockedParams, Cancelled, ControlError, ErrorsParams, RetryParams};
+use longshore_ledger::{
+    BlockedParams, Cancelled, ControlError, ErrorsParams, MapParams, RetryParams,
+};
 use longshore_protocol::document::{JobDocument, Results};
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    Audit, BlockedScope, ErrorEntry, JobId, JobSummary, Reason, Recovery, ReduceTree, ResultsPage,
-    SchedulerRecord,
+    Audit, BlockedScope, ErrorEntry, JobId, JobMap, JobSummary, Reason, Recovery, ReduceTree,
+    ResultsPage, SchedulerRecord,
 };
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
@@ -29,7 +31,7 @@ const REPORT_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 const REPORT_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 
 /// A scheduler registers twice a second; one that has not for this long feeds no queue.
-const SCHEDULER_ALIVE: Duration = Duration::from_secs(5);
+pub(crate) const SCHEDULER_ALIVE: Duration = Duration::from_secs(5);
 
 /// The number of errors that one call to the ledger asks for.
 const ERRORS_A_PAGE: usize = 500;
@@ -310,6 +312,21 @@ impl Job {
         let blocked = ledger.blocked(&BlockedParams::new(&job.queue, scopes)).await?;
         let published = blocked.into_iter().flatten().find_map(|it| Reason::blocked(job, it));
         Ok(published.or_else(|| Reason::paused(job)))
+    }
+
+    /// The states of the job's subtasks for `cells` equal ranges of these indices, 1 to
+    /// [`MAX_CELLS`](longshore_protocol::MAX_CELLS). Costs the same for any part of a job of any
+    /// size, nearly.
+    ///
+    /// # Errors
+    /// [`Error::MapLost`] if the job had ended when the ledger lost its data.
+    pub async fn map(&self, indices: Range<u64>, cells: u64) -> Result<JobMap, Error> {
+        let summary = self.summary().await?;
+        if summary.restored_at.is_some() {
+            return Err(Error::MapLost(self.id));
+        }
+        let params = MapParams::new(indices, cells).within(summary.counts.total);
+        self.jobs.ledger().map(self.id, &params).await?.ok_or(Error::NotFound(self.id))
     }
 
     /// The job's counts, recounted from the ledger's raw data.

@@ -33,13 +33,17 @@
 mod bulk;
 mod dead_letters;
 mod error;
+mod error_groups;
+mod explain;
 mod find;
 mod hints;
 mod job;
 mod nodes;
+mod queues;
 mod results;
 mod submit;
 mod timers;
+mod tokens;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -62,6 +66,7 @@ pub use error::{ConnectError, Error, NoValue, SubmitError};
 pub use find::{FindError, JobKey};
 pub use job::Job;
 pub use nodes::Nodes;
+pub use tokens::{ApiTokens, TokenError};
 
 use hints::{Hints, JobHints};
 use submit::{Submission, Verdict};
@@ -284,6 +289,11 @@ impl Client {
     /// Lists and controls the workers.
     pub fn nodes(&self) -> Nodes {
         Nodes::new(Arc::clone(self.jobs.ledger()))
+    }
+
+    /// Creates, lists and revokes the tokens of the HTTP API.
+    pub fn tokens(&self) -> ApiTokens {
+        ApiTokens::new(Arc::clone(self.jobs.ledger()))
     }
 
     /// The job documents that were refused.

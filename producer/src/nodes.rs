@@ -52,13 +52,22 @@ impl Nodes {
         Ok(self.ledger.now().await?)
     }
 
-    /// Asks a worker to drain: it learns so with its next heartbeat, takes no new chunks, finishes
-    /// or releases those that it holds, and stops. Draining can't be revoked.
+    /// Asks a worker to drain: it learns so with its next heartbeat, takes no new chunks, and
+    /// finishes or releases those that it holds. Then its state is `drained`, and it stays so until
+    /// [`Self::undrain`], or until its process is stopped.
     ///
     /// # Errors
     /// [`Error::NodeNotFound`] if the worker is not listed.
     pub async fn drain(&self, node: &NodeId) -> Result<(), Error> {
         found(node, self.ledger.drain(node).await?)
+    }
+
+    /// Withdraws a drain: the worker takes chunks again, after a drain that still runs has ended.
+    ///
+    /// # Errors
+    /// [`Error::NodeNotFound`] if the worker is not listed.
+    pub async fn undrain(&self, node: &NodeId) -> Result<(), Error> {
+        found(node, self.ledger.undrain(node).await?)
     }
 
     /// Puts a worker back into rotation for all of its tasks. Schedulers take it out again if

@@ -19,7 +19,6 @@ use super::{Outcome, json};
 use crate::Shared;
 use crate::call::Call;
 use crate::lines::{self, Lines, line};
-use crate::params::wrong;
 use crate::refusal::Refusal;
 
 /// The lines of a followed job that wait for a client that reads slowly.
@@ -32,18 +31,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 const ERRORS_A_LOOK: usize = 256;
 
 pub(crate) async fn results(call: Call) -> Outcome {
-    let from = call.params.whole("from", 0..=u64::MAX, 0)?;
-    let to = call.params.whole("to", 0..=u64::MAX, u64::MAX)?;
-    if to < from {
-        return Err(wrong("to", &to.to_string(), format!("use at least `from`, {from}")));
-    }
+    let indices = call.params.indices()?;
     let is_followed = call.params.flag("follow")?;
     let (job, _) = call.job().await?;
     let stop = call.shared.stop.clone();
     if is_followed {
-        return Ok(lines::respond_live(follow(call.shared, job, from..to), stop));
+        return Ok(lines::respond_live(follow(call.shared, job, indices), stop));
     }
-    let results = job.results_in(from..to).map(|result| {
+    let results = job.results_in(indices).map(|result| {
         let (index, value) = result?;
         Ok(result_line(index, &value))
     });

@@ -1,15 +1,14 @@
 //! `longshore token`: creates, lists and revokes API tokens.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use longshore_ledger::Ledger;
-use longshore_ledger::op::MAX_API_TOKENS;
-use longshore_protocol::wire::NewApiToken;
-use longshore_protocol::{
-    Action, ActionOutcome, ApiSecret, ApiToken, KeptApiToken, Role, Timestamp,
-};
+use longshore_producer::{ApiTokens, TokenError};
+use longshore_protocol::wire::TokenAnswer;
+use longshore_protocol::{Action, ActionOutcome, Role, Timestamp};
 use uuid::Uuid;
 
 use crate::failure::Failure;
@@ -68,43 +67,36 @@ impl Token {
         settings: &Settings,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        let ledger = services::ledger(settings)?;
+        let ledger: Arc<dyn Ledger> = Arc::new(services::ledger(settings)?);
         match self.command {
             Command::Create(create) => create.perform(&ledger, output).await,
-            Command::List(List {}) => list(&ledger, output).await,
-            Command::Revoke(revoke) => revoke.perform(&ledger, output).await,
+            Command::List(List {}) => list(ledger.as_ref(), output).await,
+            Command::Revoke(revoke) => revoke.perform(ledger.as_ref(), output).await,
         }
     }
 }
 
 impl Create {
-    async fn perform(self, ledger: &dyn Ledger, output: &mut Output) -> Result<(), Failure> {
+    async fn perform(self, ledger: &Arc<dyn Ledger>, output: &mut Output) -> Result<(), Failure> {
         let tenants: BTreeSet<String> = self.tenants.into_iter().collect();
-        let secret = ApiSecret::from_bytes(rand::random());
-        let digest = secret.digest();
-        let created_at = ledger.now().await?;
-        let token = ApiToken {
-            id: ApiToken::id_of(&digest),
-            name: self.name,
-            role: self.role,
-            tenants: (!tenants.is_empty()).then_some(tenants),
-            created_at,
-            expires_at: self.expires.map(|duration| created_at.plus(duration)),
-        };
-        token.check().map_err(Failure::usage)?;
-        let kept = KeptApiToken { digest, token };
-        if !ledger.add_api_token(&kept).await? {
-            let text = format!("there are {MAX_API_TOKENS} tokens already; revoke some");
-            return Err(Failure::usage(text));
-        }
-        let token = kept.token;
-        record(ledger, "create_token", &format!("{} {} ({})", token.id, token.name, token.role))
-            .await;
+        let tenants = (!tenants.is_empty()).then_some(tenants);
+        let tokens = ApiTokens::new(Arc::clone(ledger));
+        let created = tokens.create(self.name, self.role, tenants, self.expires).await;
+        let new = created.map_err(|error| match error {
+            TokenError::Ledger(error) => error.into(),
+            error => Failure::usage(error),
+        })?;
+        let token = &new.token;
+        record(
+            ledger.as_ref(),
+            "create_token",
+            &format!("{} {} ({})", token.id, token.name, token.role),
+        )
+        .await;
         if output.is_json() {
-            let secret = secret.as_str().to_owned();
-            return output.json(&NewApiToken { secret, token });
+            return output.json(&new);
         }
-        output.line(secret.as_str())?;
+        output.line(&new.secret)?;
         output.flush()?;
         talk(format_args!(
             "token {} of {}; the secret above is shown this once",
@@ -128,7 +120,7 @@ impl Revoke {
         }
         record(ledger, "revoke_token", &id).await;
         if output.is_json() {
-            return output.json(&serde_json::json!({ "id": id, "state": "revoked" }));
+            return output.json(&TokenAnswer::revoked(id));
         }
         output.line(format_args!("{id} revoked"))
     }
