@@ -108,6 +108,8 @@ struct Known {
     tokens: Arc<HashMap<String, Arc<KeptApiToken>>>,
     /// When they were read, and the ledger's time then.
     read: Option<(Instant, Timestamp)>,
+    /// The tokens were changed here since.
+    is_outdated: bool,
     /// There was a token once.
     had_tokens: bool,
 }
@@ -115,6 +117,10 @@ struct Known {
 impl Known {
     fn is_younger_than(&self, age: Duration) -> bool {
         self.read.is_some_and(|(at, _)| at.elapsed() < age)
+    }
+
+    fn is_fresh(&self) -> bool {
+        !self.is_outdated && self.is_younger_than(FRESH_FOR)
     }
 
     /// The ledger's time now.
@@ -189,14 +195,19 @@ impl Guard {
         known.tokens.contains_key(&token.id) && !token.has_expired(known.now())
     }
 
+    /// The tokens were changed through this server, which knows of it at once.
+    pub(crate) fn tokens_changed(&self) {
+        self.known.lock().is_outdated = true;
+    }
+
     async fn known(&self) -> Result<Known, Refusal> {
         let known = self.known.lock().clone();
-        if known.is_younger_than(FRESH_FOR) {
+        if known.is_fresh() {
             return Ok(known);
         }
         let _reading = self.reading.lock().await;
         let known = self.known.lock().clone();
-        if known.is_younger_than(FRESH_FOR) {
+        if known.is_fresh() {
             return Ok(known);
         }
         match tokio::try_join!(self.ledger.api_tokens(), self.ledger.now()) {
@@ -206,6 +217,7 @@ impl Guard {
                 let known = Known {
                     had_tokens: known.had_tokens || !tokens.is_empty(),
                     tokens: Arc::new(tokens),
+                    is_outdated: false,
                     read: Some((Instant::now(), now)),
                 };
                 *self.known.lock() = known.clone();

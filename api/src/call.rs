@@ -11,6 +11,7 @@ use http_body_util::LengthLimitError;
 use longshore_producer::{Error, Job};
 use longshore_protocol::{ErrorKind, Invalid, JobSummary};
 use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
 
 use crate::Shared;
 use crate::access::Caller;
@@ -69,6 +70,24 @@ impl Call {
         Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorKind::BadInput, detail))
     }
 
+    /// Reads a body that is a JSON object; `allowed` says what it may be.
+    pub(crate) async fn object<T: DeserializeOwned>(
+        &mut self,
+        allowed: &str,
+    ) -> Result<T, Refusal> {
+        let mut body = self.whole_body().await?;
+        if body.is_empty() && self.endpoint.body.is_some_and(|body| !body.is_required) {
+            body = Bytes::from_static(b"{}");
+        }
+        parse_object(&body).map_err(|error| {
+            Refusal::bad_body(&Invalid {
+                place: "body".into(),
+                found: error.to_string(),
+                allowed: allowed.into(),
+            })
+        })
+    }
+
     /// Reads the whole body.
     pub(crate) async fn whole_body(&mut self) -> Result<Bytes, Refusal> {
         let most = self.endpoint.max_body;
@@ -92,4 +111,10 @@ impl Call {
             })
         })
     }
+}
+
+/// Reads an object; serde alone would take a list of the fields' values too.
+fn parse_object<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
+    let members: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body)?;
+    serde_json::from_value(members.into())
 }

@@ -4,6 +4,7 @@
 //! Deliberately absent: a default for who may call it. [`Endpoint::new`] asks for it, so an
 //! endpoint without a role can't be written.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::refusal::Refusal;
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// The most bytes of a body of an endpoint that takes little more than a list of numbers.
-const SMALL_BODY: usize = 1 << 20;
+pub(crate) const SMALL_BODY: usize = 1 << 20;
 
 /// The method of an endpoint. A `GET` changes nothing; everything else is in the audit trail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,6 +71,9 @@ pub enum Scope {
 /// Makes the schema of a value.
 pub(crate) type MakeSchema = fn(&mut SchemaGenerator) -> Schema;
 
+/// Content types with the schema of each.
+pub(crate) type Content = &'static [(&'static str, MakeSchema)];
+
 /// A parameter of the query.
 #[derive(Clone, Copy)]
 pub(crate) struct Parameter {
@@ -83,7 +87,7 @@ pub(crate) struct Parameter {
 #[derive(Clone, Copy)]
 pub(crate) struct RequestBody {
     /// The content types with the schema of each; a request without a content type has the first.
-    pub(crate) content: &'static [(&'static str, MakeSchema)],
+    pub(crate) content: Content,
     pub(crate) is_required: bool,
 }
 
@@ -92,9 +96,8 @@ pub(crate) struct RequestBody {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) description: &'static str,
-    pub(crate) content: (&'static str, MakeSchema),
-    /// Another content type that the answer may have.
-    pub(crate) also: Option<(&'static str, MakeSchema)>,
+    /// The content types that it may have, with the schema of each.
+    pub(crate) content: Content,
 }
 
 /// Answers a request.
@@ -108,7 +111,7 @@ pub struct Endpoint {
     pub id: &'static str,
     /// The method.
     pub verb: Verb,
-    /// The path; `{job}` and `{node}` stand for ids.
+    /// The path; `{job}`, `{node}`, `{token}` and `{letter}` stand for ids.
     pub path: &'static str,
     /// Who may call it.
     pub access: Access,
@@ -117,6 +120,8 @@ pub struct Endpoint {
     pub(crate) parameters: &'static [Parameter],
     pub(crate) body: Option<RequestBody>,
     pub(crate) answers: &'static [Answer],
+    /// The statuses of problems that only some endpoints answer; see [`Self::problems`].
+    pub(crate) refuses: &'static [u16],
     /// The time until the answer begins.
     pub(crate) within: Duration,
     /// The most bytes of a body that is read as a whole.
@@ -147,6 +152,7 @@ impl Endpoint {
             parameters: &[],
             body: None,
             answers: &[],
+            refuses: &[],
             within: WITHIN,
             max_body: SMALL_BODY,
         }
@@ -176,6 +182,29 @@ impl Endpoint {
 
     pub(crate) const fn answers(self, answers: &'static [Answer]) -> Self {
         Self { answers, ..self }
+    }
+
+    /// Answers problems with these statuses beside those of every endpoint.
+    pub(crate) const fn refuses(self, refuses: &'static [u16]) -> Self {
+        Self { refuses, ..self }
+    }
+
+    /// The statuses of the problems that the endpoint may answer: a mistake in the path or the
+    /// query; what the token does not permit; an id of nothing; a body that is not taken; a service
+    /// that is away; and those that it names itself.
+    pub(crate) fn problems(&self) -> BTreeSet<u16> {
+        let mut statuses = BTreeSet::from([400]);
+        if self.access != Access::Open {
+            statuses.extend([401, 403, 429, 500, 503]);
+        }
+        if self.segments().next().is_some() {
+            statuses.insert(404);
+        }
+        if self.body.is_some() {
+            statuses.extend([408, 413, 415, 422]);
+        }
+        statuses.extend(self.refuses);
+        statuses
     }
 
     pub(crate) const fn within(self, within: Duration) -> Self {

@@ -5,18 +5,26 @@ use std::time::Duration;
 use longshore_protocol::document::{JobDocument, MAX_DOCUMENT_BYTES};
 use longshore_protocol::state::JobState;
 use longshore_protocol::wire::{
-    ActionList, JobAnswer, JobDetails, NodeAnswer, NodeView, Present, RetryRequest, SubmitOutcome,
+    ActionList, BulkRequest, Clock, DeadLettersRequest, ErrorGroups, Explanation, JobAnswer,
+    JobDetails, JobList, NewApiToken, NewTokenRequest, NodeAnswer, NodeView, Present, QueueView,
+    RetryRequest, SubmitOutcome, TokenAnswer,
 };
 use longshore_protocol::{
-    ActionCursor, Audit, ErrorEntry, JobCursor, JobPage, JobSummary, MAX_PAGE, Recovery, Role,
+    ActionCursor, ApiToken, Audit, BulkOutcome, BulkPlan, DeadLetterAnswer, DeadLetterDetails,
+    DeadLetterPage, DeadLettersPurged, ErrorEntry, JobCursor, JobId, JobMap, JobSummary, MAX_CELLS,
+    MAX_PAGE, Recovery, Role,
 };
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 use crate::endpoint::{
-    Access, Answer, Endpoint, MakeSchema, Parameter, RequestBody, Scope, Verb, of,
+    Access, Answer, Content, Endpoint, MakeSchema, Parameter, RequestBody, SMALL_BODY, Scope, Verb,
+    of,
 };
 use crate::handlers::health::{METRICS, TEXT};
-use crate::handlers::{JSON, audit, control, events, health, jobs, nodes, results, submit};
+use crate::handlers::{
+    JSON, audit, bulk, control, dead, events, health, job_events, jobs, nodes, queues, results,
+    submit, tokens,
+};
 use crate::lines::NDJSON;
 
 use Verb::{Delete, Get, Post};
@@ -51,15 +59,20 @@ static ENDPOINTS: &[Endpoint] = &[
             MAX_DOCUMENT_BYTES,
         )
         .answers(&[
-            json(201, "A new job", of::<JobAnswer>),
+            answer(201, "A new job", &[(JSON, of::<JobAnswer>)]),
             Answer {
                 status: 200,
-                description: "The same document was submitted before; of a batch, an outcome a line",
-                content: (JSON, of::<JobAnswer>),
-                also: Some((NDJSON, of::<SubmitOutcome>)),
+                description: "The same document was submitted before; of a batch, an outcome a \
+                              line",
+                content: &[(JSON, of::<JobAnswer>), (NDJSON, of::<SubmitOutcome>)],
             },
-            json(202, "RabbitMQ keeps the document until a scheduler takes it", of::<JobAnswer>),
+            answer(
+                202,
+                "RabbitMQ keeps the document until a scheduler takes it",
+                &[(JSON, of::<JobAnswer>)],
+            ),
         ])
+        .refuses(&[409])
         .within(SUBMIT_WITHIN),
     Endpoint::new("list_jobs", Get, "/v1/jobs", VIEWER, |call| Box::pin(jobs::list(call)))
         .says("List jobs, newest first")
@@ -70,23 +83,56 @@ static ENDPOINTS: &[Endpoint] = &[
             parameter("tenant", "Jobs of this tenant", of::<String>),
             parameter("name", "Jobs with this name", of::<String>),
             repeated("label", "Jobs with all of these labels, each `key=value`", label),
-            parameter("cursor", "Where the page begins: `next` of the page before", of::<JobCursor>),
+            parameter(
+                "submitted_before",
+                "Jobs that the ledger accepted before this time, in Unix milliseconds",
+                of::<u64>,
+            ),
+            parameter(
+                "cursor",
+                "Where the page begins: `next` of the page before",
+                of::<JobCursor>,
+            ),
             parameter("limit", "The most jobs on the page, 100 by default", page_of_jobs),
+            parameter("counts", "Also count all jobs of the filter, by state", of::<bool>),
         ])
-        .answers(&[json(200, "A page of jobs", of::<JobPage>)]),
+        .answers(&[ok("A page of jobs", &[(JSON, of::<JobList>)])]),
+    Endpoint::new("list_recent_jobs", Get, "/v1/recent", VIEWER, |call| {
+        Box::pin(jobs::recent(call))
+    })
+    .says("List all jobs that have not ended, and those that ended last")
+    .takes(&[parameter("finished", "The most jobs that have ended, 20 by default", ended_jobs)])
+    .answers(&[ok("The jobs, those that have ended behind", &[(JSON, of::<Vec<JobSummary>>)])]),
+    Endpoint::new("find_jobs", Get, "/v1/find", VIEWER, |call| Box::pin(jobs::find(call)))
+        .says("Find the jobs that are kept and whose ids begin so, the smallest id first")
+        .takes(&[
+            parameter("id", "The beginning of the id, at least 8 characters", of::<String>),
+            parameter("limit", "The most jobs, 100 by default", page_of_jobs),
+        ])
+        .answers(&[ok("The jobs", &[(JSON, of::<Vec<JobSummary>>)])]),
+    Endpoint::new("get_id_lengths", Get, "/v1/id-lengths", VIEWER, |call| {
+        Box::pin(jobs::id_lengths(call))
+    })
+    .says("Tell how many characters of ids suffice to name the jobs, at least 8")
+    .takes(&[repeated("job", "The id of a job", of::<JobId>)])
+    .answers(&[ok("The numbers of characters, in the same order", &[(JSON, of::<Vec<usize>>)])]),
+    Endpoint::new("get_clock", Get, "/v1/clock", VIEWER, |call| Box::pin(jobs::clock(call)))
+        .says("Read the clock by which jobs and workers are dated")
+        .answers(&[ok("The time", &[(JSON, of::<Clock>)])]),
     Endpoint::new("get_job", Get, "/v1/jobs/{job}", VIEWER, |call| Box::pin(jobs::get(call)))
         .says("Read a job, its recoveries, and why it waits")
-        .answers(&[json(200, "The job", of::<JobDetails>)]),
+        .answers(&[ok("The job", &[(JSON, of::<JobDetails>)])]),
     Endpoint::new("delete_job", Delete, "/v1/jobs/{job}", OPERATOR, |call| {
         Box::pin(control::delete(call))
     })
     .says("Delete a job that has ended, its results and its errors")
-    .answers(&[json(200, "The job is gone", of::<JobAnswer>)]),
+    .answers(&[ok("The job is gone", &[(JSON, of::<JobAnswer>)])])
+    .refuses(&[409]),
     Endpoint::new("get_document", Get, "/v1/jobs/{job}/document", VIEWER, |call| {
         Box::pin(jobs::document(call))
     })
     .says("Read the document of a job as it was admitted")
-    .answers(&[json(200, "The document", of::<JobDocument>)]),
+    .answers(&[ok("The document", &[(JSON, of::<JobDocument>)])]),
     Endpoint::new("get_results", Get, "/v1/jobs/{job}/results", VIEWER, |call| {
         Box::pin(results::results(call))
     })
@@ -96,77 +142,129 @@ static ENDPOINTS: &[Endpoint] = &[
         parameter("to", "The index behind the last one", of::<u64>),
         parameter("follow", "Go on until the job has ended", of::<bool>),
     ])
-    .answers(&[lines("Results; indices without one are left out", result)]),
+    .answers(&[ok("Results; indices without one are left out", &[(NDJSON, result)])])
+    .refuses(&[410]),
     Endpoint::new("get_value", Get, "/v1/jobs/{job}/value", VIEWER, |call| {
         Box::pin(results::value(call))
     })
     .says("Read the reduced value of a job that has succeeded")
-    .answers(&[json(200, "The value", result)]),
+    .answers(&[ok("The value", &[(JSON, result)])])
+    .refuses(&[409, 410]),
     Endpoint::new("get_errors", Get, "/v1/jobs/{job}/errors", VIEWER, |call| {
         Box::pin(jobs::errors(call))
     })
     .says("Stream the errors of failed subtasks in index order, one a line; 10,000 are kept")
     .takes(&[
         parameter("from", "The first index, 0 by default", of::<u64>),
-        parameter("limit", "The most errors", of::<u64>),
+        parameter("limit", "The most errors", from_one),
+        parameter("grouped", "One answer: groups of errors that are alike", of::<bool>),
     ])
-    .answers(&[lines("Errors", of::<ErrorEntry>)]),
+    .answers(&[Answer {
+        status: 200,
+        description: "Errors; with `grouped` their groups, the largest first",
+        content: &[(NDJSON, of::<ErrorEntry>), (JSON, of::<ErrorGroups>)],
+    }]),
+    Endpoint::new("explain_job", Get, "/v1/jobs/{job}/explain", VIEWER, |call| {
+        Box::pin(jobs::explain(call))
+    })
+    .says("Explain why a job has not ended, and what to do about it")
+    .answers(&[ok("The reasons, ranked", &[(JSON, of::<Explanation>)])]),
+    Endpoint::new("get_map", Get, "/v1/jobs/{job}/map", VIEWER, |call| Box::pin(jobs::map(call)))
+        .says("Count the states of a job's subtasks for equal ranges of their indices")
+        .takes(&[
+            parameter("from", "The first index, 0 by default", of::<u64>),
+            parameter("to", "The index behind the last one; all by default", of::<u64>),
+            parameter("cells", "The number of ranges, 100 by default", cells),
+        ])
+        .answers(&[ok("The ranges in order", &[(JSON, of::<JobMap>)])])
+        .refuses(&[410]),
+    Endpoint::new("follow_job", Get, "/v1/jobs/{job}/events", VIEWER, |call| {
+        Box::pin(job_events::events(call))
+    })
+    .says("Follow a job as server-sent events until it has ended; Last-Event-ID resumes")
+    .answers(&[
+        Answer {
+            status: 200,
+            description: "`snapshot` with the job, `job` with it whenever it has changed, \
+                          `job_gone` with its id",
+            content: &[(EVENTS, event_of_job)],
+        },
+        Answer { status: 204, description: "The job has ended, as the client knows", content: &[] },
+    ]),
     Endpoint::new("get_recoveries", Get, "/v1/jobs/{job}/recoveries", VIEWER, |call| {
         Box::pin(jobs::recoveries(call))
     })
     .says("Read how work of a job was taken back from nodes, newest first")
-    .answers(&[json(200, "The newest recoveries", of::<Vec<Recovery>>)]),
+    .answers(&[ok("The newest recoveries", &[(JSON, of::<Vec<Recovery>>)])]),
     Endpoint::new("audit_job", Get, "/v1/jobs/{job}/audit", VIEWER, |call| {
         Box::pin(jobs::audit(call))
     })
     .says("Recount the subtasks of a job from the ledger's raw data")
-    .answers(&[json(200, "The counts as kept and as counted", of::<Audit>)]),
+    .answers(&[ok("The counts as kept and as counted", &[(JSON, of::<Audit>)])]),
     Endpoint::new("wait_for_job", Get, "/v1/jobs/{job}/wait", VIEWER, |call| {
         Box::pin(jobs::wait(call))
     })
     .says("Wait until a job has ended, or the time is over")
     .takes(&[parameter("timeout", "The longest wait, such as `30s`; at most 2m", duration)])
-    .answers(&[json(200, "The job, ended or not", of::<JobSummary>)])
+    .answers(&[ok("The job, ended or not", &[(JSON, of::<JobSummary>)])])
     .within(POLL_WITHIN),
     Endpoint::new("pause_job", Post, "/v1/jobs/{job}/pause", OPERATOR, |call| {
         Box::pin(control::pause(call))
     })
     .says("Pause a job: running chunks finish, no new ones start")
-    .answers(&[json(200, "The job's state", of::<JobAnswer>)]),
+    .answers(&[ok("The job's state", &[(JSON, of::<JobAnswer>)])])
+    .refuses(&[409]),
     Endpoint::new("resume_job", Post, "/v1/jobs/{job}/resume", OPERATOR, |call| {
         Box::pin(control::resume(call))
     })
     .says("Resume a paused job")
-    .answers(&[json(200, "The job's state", of::<JobAnswer>)]),
+    .answers(&[ok("The job's state", &[(JSON, of::<JobAnswer>)])])
+    .refuses(&[409]),
     Endpoint::new("cancel_job", Post, "/v1/jobs/{job}/cancel", OPERATOR, |call| {
         Box::pin(control::cancel(call))
     })
     .says("Cancel a job, also before it is admitted")
-    .answers(&[json(200, "The job's state", of::<JobAnswer>)]),
+    .answers(&[ok("The job's state", &[(JSON, of::<JobAnswer>)])])
+    .refuses(&[409]),
     Endpoint::new("retry_job", Post, "/v1/jobs/{job}/retry", OPERATOR, |call| {
         Box::pin(control::retry(call))
     })
     .says("Try failed subtasks again: all of them, or some")
-    .body(
-        RequestBody { content: &[(JSON, of::<RetryRequest>)], is_required: false },
-        RETRY_BODY,
-    )
-    .answers(&[json(200, "The job's state", of::<JobAnswer>)]),
-    Endpoint::new("list_nodes", Get, "/v1/nodes", FLEET_VIEWER, |call| {
-        Box::pin(nodes::list(call))
+    .body(RequestBody { content: &[(JSON, of::<RetryRequest>)], is_required: false }, SMALL_BODY)
+    .answers(&[ok("The job's state", &[(JSON, of::<JobAnswer>)])])
+    .refuses(&[409]),
+    Endpoint::new("act_on_jobs", Post, "/v1/bulk", OPERATOR, |call| Box::pin(bulk::act(call)))
+        .says("Pause, resume, cancel, retry or delete all jobs that a filter shows")
+        .body(RequestBody { content: &[(JSON, of::<BulkRequest>)], is_required: true }, SMALL_BODY)
+        .answers(&[Answer {
+            status: 200,
+            description: "An outcome a job, one a line, in no particular order; of a dry run the \
+                          plan",
+            content: &[(NDJSON, of::<BulkOutcome>), (JSON, of::<BulkPlan>)],
+        }]),
+    Endpoint::new("list_nodes", Get, "/v1/nodes", FLEET_VIEWER, |call| Box::pin(nodes::list(call)))
+        .says("List the workers")
+        .answers(&[ok("The workers, by id", &[(JSON, of::<Vec<NodeView>>)])]),
+    Endpoint::new("list_queues", Get, "/v1/queues", FLEET_VIEWER, |call| {
+        Box::pin(queues::list(call))
     })
-    .says("List the workers")
-    .answers(&[json(200, "The workers, by id", of::<Vec<NodeView>>)]),
+    .says("List the queues that have jobs or workers: who waits, who works, what blocks them")
+    .answers(&[ok("The queues, by name", &[(JSON, of::<Vec<QueueView>>)])]),
     Endpoint::new("drain_node", Post, "/v1/nodes/{node}/drain", FLEET_OPERATOR, |call| {
         Box::pin(nodes::drain(call))
     })
-    .says("Ask a worker to finish its chunks, take no new ones, and stop")
-    .answers(&[json(200, "The worker was asked", of::<NodeAnswer>)]),
+    .says("Ask a worker to finish its chunks and take no new ones until it is undrained")
+    .answers(&[ok("The worker was asked", &[(JSON, of::<NodeAnswer>)])]),
+    Endpoint::new("undrain_node", Post, "/v1/nodes/{node}/undrain", FLEET_OPERATOR, |call| {
+        Box::pin(nodes::undrain(call))
+    })
+    .says("Withdraw a drain: the worker takes chunks again")
+    .answers(&[ok("The worker was asked", &[(JSON, of::<NodeAnswer>)])]),
     Endpoint::new("readmit_node", Post, "/v1/nodes/{node}/readmit", FLEET_OPERATOR, |call| {
         Box::pin(nodes::readmit(call))
     })
     .says("Put a worker back into rotation for all of its tasks")
-    .answers(&[json(200, "The worker is in rotation", of::<NodeAnswer>)]),
+    .answers(&[ok("The worker is in rotation", &[(JSON, of::<NodeAnswer>)])]),
     Endpoint::new("follow_events", Get, "/v1/events", VIEWER, |call| {
         Box::pin(events::events(call))
     })
@@ -175,40 +273,86 @@ static ENDPOINTS: &[Endpoint] = &[
         status: 200,
         description: "`snapshot` with the present; then `job` with a job, `node` with a worker, \
                       `job_gone` and `node_gone` with an id",
-        content: ("text/event-stream", of::<Present>),
-        also: None,
+        content: &[(EVENTS, event)],
     }]),
-    Endpoint::new("list_actions", Get, "/v1/audit", FLEET_ADMIN, |call| Box::pin(audit::list(call)))
-        .says("Read the audit trail, newest first; 10,000 entries are kept")
-        .takes(&[
-            parameter(
-                "cursor",
-                "Where the page begins: `next` of the page before",
-                of::<ActionCursor>,
-            ),
-            parameter("limit", "The most entries on the page, 100 by default", page_of_actions),
-        ])
-        .answers(&[json(200, "A page of the audit trail", of::<ActionList>)]),
+    Endpoint::new("list_actions", Get, "/v1/audit", FLEET_ADMIN, |call| {
+        Box::pin(audit::list(call))
+    })
+    .says("Read the audit trail, newest first; 10,000 entries are kept")
+    .takes(&[
+        parameter("cursor", "Where the page begins: `next` of the page before", of::<ActionCursor>),
+        parameter("limit", "The most entries on the page, 100 by default", page_of_actions),
+    ])
+    .answers(&[ok("A page of the audit trail", &[(JSON, of::<ActionList>)])]),
+    Endpoint::new("list_tokens", Get, "/v1/tokens", FLEET_ADMIN, |call| {
+        Box::pin(tokens::list(call))
+    })
+    .says("List the API tokens; their secrets are not kept")
+    .answers(&[ok("The tokens", &[(JSON, of::<Vec<ApiToken>>)])]),
+    Endpoint::new("create_token", Post, "/v1/tokens", FLEET_ADMIN, |call| {
+        Box::pin(tokens::create(call))
+    })
+    .says("Create an API token; the answer alone has its secret")
+    .body(RequestBody { content: &[(JSON, of::<NewTokenRequest>)], is_required: true }, SMALL_BODY)
+    .answers(&[answer(201, "The token and its secret", &[(JSON, of::<NewApiToken>)])])
+    .refuses(&[409]),
+    Endpoint::new("revoke_token", Delete, "/v1/tokens/{token}", FLEET_ADMIN, |call| {
+        Box::pin(tokens::revoke(call))
+    })
+    .says("Revoke an API token; servers refuse it within two seconds")
+    .answers(&[ok("The token is gone", &[(JSON, of::<TokenAnswer>)])]),
+    Endpoint::new("list_dead_letters", Get, "/v1/dead", FLEET_OPERATOR, |call| {
+        Box::pin(dead::list(call))
+    })
+    .says("List the job documents that were refused, the oldest first; they stay where they are")
+    .takes(&[parameter("limit", "The most letters, 50 by default", letters)])
+    .answers(&[ok("Dead letters, and how many there are", &[(JSON, of::<DeadLetterPage>)])]),
+    Endpoint::new("get_dead_letter", Get, "/v1/dead/{letter}", FLEET_OPERATOR, |call| {
+        Box::pin(dead::get(call))
+    })
+    .says("Read a dead letter and its document; it stays where it is")
+    .answers(&[ok("The letter", &[(JSON, of::<DeadLetterDetails>)])]),
+    Endpoint::new("requeue_dead_letters", Post, "/v1/dead/requeue", FLEET_OPERATOR, |call| {
+        Box::pin(dead::requeue(call))
+    })
+    .says("Put the documents of dead letters back into the queue of jobs")
+    .body(LETTERS, SMALL_BODY)
+    .answers(&[ok("An answer a letter, one a line", &[(NDJSON, of::<DeadLetterAnswer>)])]),
+    Endpoint::new("purge_dead_letters", Post, "/v1/dead/purge", FLEET_OPERATOR, |call| {
+        Box::pin(dead::purge(call))
+    })
+    .says("Delete dead letters")
+    .body(LETTERS, SMALL_BODY)
+    .answers(&[ok(
+        "An answer a letter, one a line; of all letters their number",
+        &[(NDJSON, of::<DeadLetterAnswer>), (JSON, of::<DeadLettersPurged>)],
+    )]),
     Endpoint::new("is_alive", Get, "/healthz", Access::Open, |call| Box::pin(health::alive(call)))
         .says("Whether the process answers")
-        .answers(&[plain("The process answers", TEXT)]),
+        .answers(&[ok("The process answers", &[(TEXT, of::<String>)])]),
     Endpoint::new("is_ready", Get, "/readyz", Access::Open, |call| Box::pin(health::ready(call)))
         .says("Whether the process reaches Redis and RabbitMQ")
-        .answers(&[plain("The process reaches both", TEXT)]),
+        .answers(&[ok("The process reaches both", &[(TEXT, of::<String>)])])
+        .refuses(&[503]),
     Endpoint::new("get_metrics", Get, "/metrics", Access::Open, |call| {
         Box::pin(health::metrics(call))
     })
     .says("The metrics of this process in the text format of Prometheus")
-    .answers(&[plain("Metrics", METRICS)]),
+    .answers(&[ok("Metrics", &[(METRICS, of::<String>)])])
+    .refuses(&[404]),
     Endpoint::new("get_description", Get, "/openapi.json", Access::Open, |call| {
         Box::pin(health::description(call))
     })
     .says("This description of the API")
-    .answers(&[json(200, "An OpenAPI 3.1 document", any_object)]),
+    .answers(&[ok("An OpenAPI 3.1 document", &[(JSON, any_object)])]),
 ];
 
-/// The most bytes of a request for a retry: 10,000 indices of up to 20 digits.
-const RETRY_BODY: usize = 1 << 20;
+/// The content type of server-sent events.
+const EVENTS: &str = "text/event-stream";
+
+/// Which dead letters.
+const LETTERS: RequestBody =
+    RequestBody { content: &[(JSON, of::<DeadLettersRequest>)], is_required: true };
 
 const fn parameter(name: &'static str, description: &'static str, schema: MakeSchema) -> Parameter {
     Parameter { name, description, schema, may_repeat: false }
@@ -218,16 +362,12 @@ const fn repeated(name: &'static str, description: &'static str, schema: MakeSch
     Parameter { name, description, schema, may_repeat: true }
 }
 
-const fn json(status: u16, description: &'static str, schema: MakeSchema) -> Answer {
-    Answer { status, description, content: (JSON, schema), also: None }
+const fn answer(status: u16, description: &'static str, content: Content) -> Answer {
+    Answer { status, description, content }
 }
 
-const fn lines(description: &'static str, schema: MakeSchema) -> Answer {
-    Answer { status: 200, description, content: (NDJSON, schema), also: None }
-}
-
-const fn plain(description: &'static str, kind: &'static str) -> Answer {
-    Answer { status: 200, description, content: (kind, of::<String>), also: None }
+const fn ok(description: &'static str, content: Content) -> Answer {
+    Answer { status: 200, description, content }
 }
 
 fn duration(_: &mut SchemaGenerator) -> Schema {
@@ -238,8 +378,24 @@ fn label(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": "^[^=]+=" })
 }
 
+fn from_one(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "integer", "minimum": 1, "maximum": u64::MAX })
+}
+
+fn cells(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "integer", "minimum": 1, "maximum": MAX_CELLS })
+}
+
+fn letters(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "integer", "minimum": 1, "maximum": dead::MAX_LETTERS })
+}
+
 fn page_of_jobs(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "integer", "minimum": 1, "maximum": MAX_PAGE })
+}
+
+fn ended_jobs(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "integer", "minimum": 0, "maximum": MAX_PAGE })
 }
 
 fn page_of_actions(_: &mut SchemaGenerator) -> Schema {
@@ -253,6 +409,40 @@ fn result(_: &mut SchemaGenerator) -> Schema {
         "properties": { "index": { "type": "integer", "minimum": 0 }, "result": true },
         "required": ["result"],
     })
+}
+
+/// A server-sent event whose data is JSON of one of these schemas.
+fn event_with(data: &[Schema]) -> Schema {
+    json_schema!({
+        "type": "object",
+        "properties": {
+            "event": { "type": "string" },
+            "id": { "type": "string" },
+            "data": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": { "anyOf": data },
+            },
+        },
+        "required": ["event", "data"],
+    })
+}
+
+fn gone(name: &str) -> Schema {
+    json_schema!({
+        "type": "object",
+        "properties": { name: { "type": "string" } },
+        "required": [name],
+    })
+}
+
+fn event_of_job(generator: &mut SchemaGenerator) -> Schema {
+    event_with(&[of::<JobSummary>(generator), gone("id")])
+}
+
+fn event(generator: &mut SchemaGenerator) -> Schema {
+    let (present, job) = (of::<Present>(generator), of::<JobSummary>(generator));
+    event_with(&[present, job, of::<NodeView>(generator), gone("id"), gone("node")])
 }
 
 fn any_object(_: &mut SchemaGenerator) -> Schema {

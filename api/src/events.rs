@@ -15,8 +15,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use longshore_ledger::{Event, Events, ListParams, Topic};
-use longshore_producer::Jobs;
+use longshore_ledger::{Event, Events, Ledger, ListParams, Topic};
 use longshore_protocol::state::JobState;
 use longshore_protocol::wire::NodeView;
 use longshore_protocol::{Hint, JobFilter, JobId, JobSummary, NodeId};
@@ -66,7 +65,7 @@ struct Recent {
 
 /// The changes of this process.
 pub(crate) struct Hub {
-    jobs: Jobs,
+    ledger: Arc<dyn Ledger>,
     /// Tells the numbers of this process from those of another.
     epoch: String,
     sender: broadcast::Sender<Arc<Change>>,
@@ -99,12 +98,12 @@ pub(crate) struct Subscription {
 }
 
 impl Hub {
-    pub(crate) fn new(jobs: Jobs) -> Arc<Self> {
+    pub(crate) fn new(ledger: Arc<dyn Ledger>) -> Arc<Self> {
         let (sender, _) = broadcast::channel(KEPT);
         let recent = Recent { changes: VecDeque::new(), next: 1, is_followed: false };
         let epoch = Uuid::new_v4().simple().to_string();
         let (is_ready, _) = watch::channel(false);
-        Arc::new(Self { jobs, epoch, sender, recent: Mutex::new(recent), is_ready })
+        Arc::new(Self { ledger, epoch, sender, recent: Mutex::new(recent), is_ready })
     }
 
     /// The id of an event with this number.
@@ -203,7 +202,7 @@ async fn follow(hub: Weak<Hub>) {
                     subscribed_at.is_none_or(|at: Instant| at.elapsed() >= SUBSCRIBE_AGAIN);
                 if hints.is_none() && is_due {
                     subscribed_at = Some(Instant::now());
-                    hints = hub.jobs.ledger().events(Topic::Clients).await.ok();
+                    hints = hub.ledger.events(Topic::Clients).await.ok();
                 }
                 match poll(&hub, &mut seen).await {
                     Ok(()) if hints.is_some() => drop(hub.is_ready.send_replace(true)),
@@ -219,7 +218,7 @@ async fn hinted(hub: &Hub, seen: &mut Seen, hint: Event) {
     match hint {
         Event::Hint(Hint::Job { job, .. }) => {
             // A failed read is made up for by the next poll, or the next hint.
-            if let Ok(Some(summary)) = hub.jobs.ledger().job(job).await {
+            if let Ok(Some(summary)) = hub.ledger.job(job).await {
                 publish_job(hub, seen, &summary);
             }
         }
@@ -244,7 +243,7 @@ fn publish_job(hub: &Hub, seen: &mut Seen, summary: &JobSummary) {
 /// Reads the jobs that have not ended, and the workers, and publishes what has changed. The first
 /// poll only learns what is there, since streams begin with that.
 async fn poll(hub: &Hub, seen: &mut Seen) -> Result<(), longshore_ledger::Error> {
-    let ledger = hub.jobs.ledger();
+    let ledger = &hub.ledger;
     let is_open = |state: &JobState| !state.is_terminal();
     let states = JobState::ALL.into_iter().filter(is_open).collect();
     let filter = JobFilter { states, ..JobFilter::default() };

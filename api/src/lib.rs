@@ -23,6 +23,7 @@ mod handlers;
 mod lines;
 mod openapi;
 mod params;
+mod reference;
 mod refusal;
 mod router;
 mod server;
@@ -32,7 +33,7 @@ use std::sync::Arc;
 
 use longshore_broker::Broker;
 use longshore_ledger::Ledger;
-use longshore_producer::Client;
+use longshore_producer::{AllowedRoots, Client};
 pub use longshore_tls::{Acceptor, ServerFiles};
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +41,7 @@ pub use access::Exposure;
 pub use endpoint::{Access, Endpoint, Scope, Verb};
 pub use endpoints::endpoints;
 pub use openapi::document as openapi_document;
+pub use reference::page as reference_page;
 pub use server::Limits;
 
 use access::Guard;
@@ -57,6 +59,8 @@ pub struct Config {
     pub tls: Option<Arc<Acceptor>>,
     /// Renders `GET /metrics`; without it the process has no metrics.
     pub metrics: Option<RenderMetrics>,
+    /// Where results may be read from that are not in the ledger.
+    pub allow_roots: AllowedRoots,
     /// What clients are granted.
     pub limits: Limits,
 }
@@ -64,7 +68,8 @@ pub struct Config {
 impl Config {
     /// A server with this exposure, without TLS and metrics, and with the usual limits.
     pub fn new(exposure: Exposure) -> Self {
-        Self { exposure, tls: None, metrics: None, limits: Limits::default() }
+        let (allow_roots, limits) = (AllowedRoots::default(), Limits::default());
+        Self { exposure, tls: None, metrics: None, allow_roots, limits }
     }
 }
 
@@ -83,6 +88,8 @@ pub struct Api {
 /// The parts of a server that its requests share.
 struct Shared {
     client: Client,
+    broker: Arc<dyn Broker>,
+    ledger: Arc<dyn Ledger>,
     guard: Guard,
     hub: Arc<Hub>,
     tls: Option<Arc<Acceptor>>,
@@ -94,11 +101,11 @@ struct Shared {
 
 impl Shared {
     fn ledger(&self) -> &dyn Ledger {
-        self.client.jobs().ledger().as_ref()
+        self.ledger.as_ref()
     }
 
     fn broker(&self) -> &dyn Broker {
-        self.client.broker().as_ref()
+        self.broker.as_ref()
     }
 }
 
@@ -109,14 +116,21 @@ impl fmt::Debug for Api {
 }
 
 impl Api {
-    /// A server that submits and reads through `client`. Once `stop` is cancelled, streams end and
-    /// no further connections are accepted.
-    pub fn new(client: Client, config: Config, stop: CancellationToken) -> Self {
-        let ledger = Arc::clone(client.jobs().ledger());
+    /// A server of the jobs of this broker and ledger. Once `stop` is cancelled, streams end and no
+    /// further connections are accepted.
+    pub fn new(
+        broker: Arc<dyn Broker>,
+        ledger: Arc<dyn Ledger>,
+        config: Config,
+        stop: CancellationToken,
+    ) -> Self {
+        let client = Client::new(Arc::clone(&broker), Arc::clone(&ledger));
+        let client = client.within(config.allow_roots);
         let guard = Guard::new(Arc::clone(&ledger), config.exposure);
-        let hub = Hub::new(client.jobs().clone());
+        let hub = Hub::new(Arc::clone(&ledger));
         let Config { tls, metrics, limits, .. } = config;
-        Self { shared: Arc::new(Shared { client, guard, hub, tls, metrics, limits, stop }) }
+        let shared = Shared { client, broker, ledger, guard, hub, tls, metrics, limits, stop };
+        Self { shared: Arc::new(shared) }
     }
 
     /// The routes, for a server of the caller's own. Requests without a peer address, which the

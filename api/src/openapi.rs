@@ -96,15 +96,16 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
     }
     let mut responses = Map::new();
     for answer in endpoint.answers {
-        let kinds: Vec<(&str, MakeSchema)> =
-            [answer.content].into_iter().chain(answer.also).collect();
-        let described = json!({
-            "description": answer.description,
-            "content": content(&kinds, generator),
-        });
+        let mut described = json!({ "description": answer.description });
+        if !answer.content.is_empty() {
+            described["content"] = content(answer.content, generator);
+        }
         responses.insert(answer.status.to_string(), described);
     }
-    responses.insert("default".into(), json!({ "$ref": "#/components/responses/Problem" }));
+    for status in endpoint.problems() {
+        let problem = json!({ "$ref": "#/components/responses/Problem" });
+        responses.insert(status.to_string(), problem);
+    }
     let mut operation = json!({
         "operationId": endpoint.id,
         "summary": endpoint.summary,

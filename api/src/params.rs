@@ -4,7 +4,7 @@
 //! so is one that comes twice.
 
 use std::fmt::Display;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -75,6 +75,24 @@ impl Params {
 
     pub(crate) fn node(&self) -> NodeId {
         NodeId::new(self.segment("node"))
+    }
+
+    pub(crate) fn token(&self) -> &str {
+        self.segment("token")
+    }
+
+    pub(crate) fn letter(&self) -> &str {
+        self.segment("letter")
+    }
+
+    /// The range of indices from `from` to before `to`.
+    pub(crate) fn indices(&self) -> Result<Range<u64>, Refusal> {
+        let from = self.whole("from", 0..=u64::MAX, 0)?;
+        let to = self.whole("to", 0..=u64::MAX, u64::MAX)?;
+        match to < from {
+            true => Err(wrong("to", &to.to_string(), format!("use at least `from`, {from}"))),
+            false => Ok(from..to),
+        }
     }
 
     pub(crate) fn text(&self, name: &str) -> Option<&str> {

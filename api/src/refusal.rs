@@ -7,7 +7,7 @@
 use std::fmt;
 
 use axum::http::StatusCode;
-use longshore_producer::{Error, SubmitError};
+use longshore_producer::{DeadLetterError, Error, SubmitError, TokenError};
 use longshore_protocol::{ErrorKind, Invalid, JobId, Problem};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -158,16 +158,34 @@ impl From<Error> for Refusal {
         match error {
             // A job that is not admitted is not there yet, whatever is known about it.
             Error::Postponed { .. } | Error::Cancelled { .. } => {
-                Self::of(StatusCode::NOT_FOUND, Problem { kind: ErrorKind::NotFound, ..problem })
+                Self::of(StatusCode::NOT_FOUND, problem)
             }
             Error::NotFound(_)
             | Error::NodeNotFound(_)
             | Error::Refused { .. }
             | Error::ResultsLost(_)
+            | Error::MapLost(_)
             | Error::NoValue { .. } => Self::of(status_of(problem.kind), problem),
-            Error::Ledger(_) | Error::Storage(_) | Error::Corrupt { .. } => {
+            Error::Ledger(_) | Error::Storage(_) | Error::Server(_) | Error::Corrupt { .. } => {
                 Self::of_service(problem.kind, &error, problem.job)
             }
+        }
+    }
+}
+
+impl From<DeadLetterError> for Refusal {
+    fn from(error: DeadLetterError) -> Self {
+        Self::of_service(error.kind(), &error, None)
+    }
+}
+
+impl From<TokenError> for Refusal {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Invalid(invalid) => Self::bad_body(&invalid),
+            TokenError::TooMany => Self::new(StatusCode::CONFLICT, ErrorKind::Conflict, error),
+            TokenError::Ledger(error) => error.into(),
+            TokenError::Server(error) => Self::of_service(error.kind(), &error, None),
         }
     }
 }
@@ -181,6 +199,7 @@ impl From<SubmitError> for Refusal {
             | SubmitError::Conflict { .. }
             | SubmitError::NotAccepted { .. } => Self::of(status_of(problem.kind), problem),
             SubmitError::Storage(_)
+            | SubmitError::Server(_)
             | SubmitError::NotPublished { .. }
             | SubmitError::Ledger(_)
             | SubmitError::Unknown { .. } => Self::of_service(problem.kind, &error, problem.job),

@@ -54,7 +54,7 @@ impl<'a> Testbed<'a> {
 
     /// Disconnects the client and stops the fleet.
     pub(crate) async fn stop(&mut self) {
-        self.client.broker().close(CLOSE_TIMEOUT).await;
+        self.client.close(CLOSE_TIMEOUT).await;
         self.fleet.stop().await;
     }
 

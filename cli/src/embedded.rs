@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
+use crate::http::{Listener, Server};
 use crate::restrictions::Restrictions;
 use crate::settings::Settings;
 
@@ -26,6 +27,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(8);
 /// A running scheduler and a running worker in this process.
 pub(crate) struct Embedded {
     client: Client,
+    broker: Arc<MemoryBroker>,
+    ledger: Arc<MemoryLedger>,
     stop: CancellationToken,
     scheduler: JoinHandle<Result<(), longshore_scheduler::Error>>,
     worker: JoinHandle<Result<(), longshore_worker::Error>>,
@@ -44,13 +47,19 @@ impl Embedded {
         config.allow_roots = settings.restrictions.allow_roots.clone();
         let scheduler = Scheduler::new(config, broker.clone(), ledger.clone());
         let scheduler = tokio::spawn(scheduler.run(stop.clone()));
-        let worker = tokio::spawn(worker.run(broker, ledger, stop.clone()));
-        Self { client, stop, scheduler, worker }
+        let running = worker.run(broker.clone(), ledger.clone(), stop.clone());
+        let worker = tokio::spawn(running);
+        Self { client, broker, ledger, stop, scheduler, worker }
     }
 
     /// The client to submit and follow jobs.
     pub(crate) fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Serves the HTTP API of the jobs here.
+    pub(crate) fn serve(&self, listener: Listener) -> Server {
+        listener.serve(self.broker.clone(), self.ledger.clone())
     }
 
     /// Waits until the scheduler or the worker ends, which happens only after an error.

@@ -14,7 +14,7 @@ pub(crate) type Environment = BTreeMap<String, String>;
 const PREFIX: &str = "LONGSHORE_";
 
 /// The settings that a variable can give: all but the tasks.
-const VARIABLES: [&str; 25] = [
+const VARIABLES: [&str; 28] = [
     "ACK_AFTER",
     "ALLOW_ROOTS",
     "AMQP_URL",
@@ -35,10 +35,13 @@ const VARIABLES: [&str; 25] = [
     "QUEUES",
     "REDIS_URL",
     "REDIS_URL_FILE",
+    "SERVER",
     "SLOTS",
     "TLS_CA",
     "TLS_CERT",
     "TLS_KEY",
+    "TOKEN",
+    "TOKEN_FILE",
     "WORK_QUEUES",
 ];
 

@@ -200,7 +200,23 @@ impl From<producer::ConnectError> for Failure {
         match error {
             producer::ConnectError::Broker(error) => error.into(),
             producer::ConnectError::Ledger(error) => error.into(),
+            producer::ConnectError::Server(error) => error.into(),
         }
+    }
+}
+
+impl From<producer::ServerError> for Failure {
+    fn from(error: producer::ServerError) -> Self {
+        let kind = error.kind();
+        let exit = match (error.status(), kind) {
+            (Some(404), _) => Exit::NotFound,
+            (_, ErrorKind::BadInput | ErrorKind::BadConfig | ErrorKind::Conflict) => Exit::Usage,
+            (_, ErrorKind::NotYet) => Exit::Failed,
+            (_, ErrorKind::BadCertificate) => Exit::Unreachable,
+            (_, kind) if kind.is_transient() || kind.is_refusal() => Exit::Unreachable,
+            _ => Exit::Failed,
+        };
+        Self::new(exit, error.problem().clone())
     }
 }
 
@@ -235,6 +251,7 @@ impl From<producer::SubmitError> for Failure {
             }
             E::Storage(error) => error.into(),
             E::Ledger(error) => error.into(),
+            E::Server(error) => error.into(),
             E::NotAccepted { job, .. } => Self::new(Exit::Unreachable, problem).saying(format!(
                 "{error}; RabbitMQ keeps the job until then, and `longshore status {job}` shows it"
             )),
@@ -242,6 +259,17 @@ impl From<producer::SubmitError> for Failure {
                 Self::new(Exit::Unreachable, problem)
                     .saying(format!("{error}; submit again with `--id {job}`, which is safe"))
             }
+        }
+    }
+}
+
+impl From<producer::TokenError> for Failure {
+    fn from(error: producer::TokenError) -> Self {
+        use producer::TokenError as E;
+        match error {
+            E::Invalid(_) | E::TooMany => Self::usage(error),
+            E::Ledger(error) => error.into(),
+            E::Server(error) => error.into(),
         }
     }
 }
@@ -262,6 +290,7 @@ impl From<producer::DeadLetterError> for Failure {
     fn from(error: producer::DeadLetterError) -> Self {
         match error {
             producer::DeadLetterError::Broker(error) => error.into(),
+            producer::DeadLetterError::Server(error) => error.into(),
             producer::DeadLetterError::Publish(_) => {
                 Self::new(Exit::Failed, Problem::new(error.kind(), error))
             }
@@ -281,9 +310,12 @@ impl From<producer::Error> for Failure {
             E::Refused { reason: ControlError::BadIndices(_), .. } => Exit::Usage,
             E::Ledger(error) => return error.into(),
             E::Storage(error) => return error.into(),
-            E::Refused { .. } | E::ResultsLost(_) | E::NoValue { .. } | E::Corrupt { .. } => {
-                Exit::Failed
-            }
+            E::Server(error) => return error.into(),
+            E::Refused { .. }
+            | E::ResultsLost(_)
+            | E::MapLost(_)
+            | E::NoValue { .. }
+            | E::Corrupt { .. } => Exit::Failed,
         };
         Self::new(exit, problem)
     }

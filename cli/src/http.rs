@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use longshore_api::{Acceptor, Api, Config, Exposure, RenderMetrics};
+use longshore_broker::Broker;
 use longshore_ledger::Ledger;
-use longshore_producer::Client;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -53,6 +53,7 @@ impl Listener {
         let mut config = Config::new(exposure(address, settings));
         config.metrics = Some(render);
         config.tls = tls;
+        config.allow_roots.clone_from(&settings.restrictions.allow_roots);
         Ok(Self { listener, address, config })
     }
 
@@ -62,10 +63,21 @@ impl Listener {
         format!("{scheme}://{}", self.address)
     }
 
+    /// The address with its port.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether jobs are served, and not metrics alone.
+    pub(crate) fn serves_jobs(&self) -> bool {
+        self.config.exposure != Exposure::Network
+    }
+
     /// Starts to serve.
-    pub(crate) fn serve(self, client: Client) -> Server {
+    pub(crate) fn serve(self, broker: Arc<dyn Broker>, ledger: Arc<dyn Ledger>) -> Server {
+        let serves_jobs = self.serves_jobs();
         let Self { listener, address, config } = self;
-        if config.exposure == Exposure::Network {
+        if !serves_jobs {
             warn!(
                 %address,
                 "serving metrics alone: without TLS the API is not served to other machines; set \
@@ -76,7 +88,7 @@ impl Listener {
             info!(%address, tls = config.tls.is_some(), "serving the HTTP API and metrics");
         }
         let stop = CancellationToken::new();
-        let api = Api::new(client, config, stop.clone());
+        let api = Api::new(broker, ledger, config, stop.clone());
         let task = tokio::spawn(async move { api.serve(listener).await });
         Server { stop, task }
     }

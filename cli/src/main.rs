@@ -10,6 +10,7 @@ mod environment;
 mod failure;
 mod http;
 mod interrupt;
+mod local_server;
 mod logging;
 mod memory;
 mod metrics;

@@ -4,17 +4,19 @@
 //! layer.
 
 mod files;
+mod reach;
+mod settings_file;
 mod values;
 mod variables;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use longshore_broker::rabbit::WorkQueueKind;
-use longshore_protocol::{Invalid, names};
+use longshore_protocol::{ApiSecret, Invalid, names};
 use longshore_tls::{ServerFiles, TlsFiles};
 use longshore_worker::TaskSpec;
 use serde::Deserialize;
@@ -24,15 +26,15 @@ use crate::failure::Failure;
 use crate::restrictions::{BuiltinChoice, GivenRestrictions, Restrictions};
 
 use files::{server_files, url};
+use reach::ServerFlag;
+pub(crate) use reach::{NO_TOKEN, Reach};
+use settings_file::{parse, read_file};
 pub(crate) use values::parse_duration;
-use values::{address, duration, duration_from, kind, labels_from};
+use values::{address, duration, duration_from, kind, labels_from, trimmed};
 use variables::from_environment;
 
 /// The default settings with comments.
 pub(crate) const DEFAULTS: &str = include_str!("defaults.toml");
-
-/// The file that is read if it exists and no other is named.
-const USUAL_FILE: &str = "longshore.toml";
 
 /// The most slots of a worker: each may be a process, and RabbitMQ counts prefetch in 16 bits.
 const MAX_SLOTS: u32 = 4096;
@@ -60,6 +62,8 @@ pub(crate) struct Flags {
     /// The URL of Redis [env: LONGSHORE_REDIS_URL]
     #[arg(long, global = true, value_name = "URL", help_heading = "Settings")]
     redis_url: Option<String>,
+    #[command(flatten)]
+    server: ServerFlag,
     /// The prefix of all names in RabbitMQ and Redis [env: LONGSHORE_NAMESPACE]
     #[arg(long, global = true, value_name = "NAME", help_heading = "Settings")]
     namespace: Option<String>,
@@ -93,6 +97,9 @@ pub(crate) struct Settings {
     pub(crate) amqp_url: String,
     pub(crate) redis_url: String,
     pub(crate) namespace: String,
+    pub(crate) reach: Reach,
+    pub(crate) token: Option<ApiSecret>,
+    pub(crate) token_file: Option<PathBuf>,
     pub(crate) work_queues: WorkQueueKind,
     pub(crate) dead_after: Duration,
     pub(crate) http_listen: Option<SocketAddr>,
@@ -127,6 +134,11 @@ struct Layer {
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     namespace: Option<String>,
+    server: Option<String>,
+    token_file: Option<PathBuf>,
+    /// Never in a file of settings, which others may read.
+    #[serde(skip)]
+    token: Option<ApiSecret>,
     #[serde(default, deserialize_with = "kind")]
     work_queues: Option<WorkQueueKind>,
     #[serde(default, deserialize_with = "duration")]
@@ -180,8 +192,9 @@ impl Settings {
             from_file,
             parse(DEFAULTS, "the built-in defaults")?,
         ];
+        let reach = reach::of(&layers[..layers.len() - 1]);
         let merged = layers.into_iter().reduce(Layer::or).expect("there are layers");
-        merged.complete(file, overrides)
+        merged.complete(reach, file, overrides)
     }
 }
 
@@ -215,6 +228,9 @@ impl Layer {
             tls_cert: self.tls_cert.or(below.tls_cert),
             tls_key: self.tls_key.or(below.tls_key),
             namespace: self.namespace.or(below.namespace),
+            server: self.server.or(below.server),
+            token_file: self.token_file.or(below.token_file),
+            token: self.token.or(below.token),
             work_queues: self.work_queues.or(below.work_queues),
             dead_after: self.dead_after.or(below.dead_after),
             http_listen: self.http_listen.or(below.http_listen),
@@ -236,7 +252,12 @@ impl Layer {
         }
     }
 
-    fn complete(self, file: Option<PathBuf>, overrides: Vec<String>) -> Result<Settings, Failure> {
+    fn complete(
+        self,
+        reach: Reach,
+        file: Option<PathBuf>,
+        overrides: Vec<String>,
+    ) -> Result<Settings, Failure> {
         const BUILT_IN: &str = "defaults.toml has a value for it";
         let heartbeat = self.heartbeat.expect(BUILT_IN);
         let http_tls =
@@ -251,6 +272,9 @@ impl Layer {
             amqp_url: url("amqp_url", self.amqp_url, self.amqp_url_file)?,
             redis_url: url("redis_url", self.redis_url, self.redis_url_file)?,
             namespace: self.namespace.expect(BUILT_IN),
+            reach,
+            token: self.token,
+            token_file: self.token_file,
             work_queues: self.work_queues.expect(BUILT_IN),
             dead_after: self.dead_after.unwrap_or_else(|| dead_after(heartbeat)),
             http_listen: self.http_listen,
@@ -285,6 +309,7 @@ impl Settings {
         }
         self.tls.check().map_err(Failure::usage)?;
         names::check_namespace("namespace", &self.namespace)?;
+        self.reach.check()?;
         if self.queues.is_empty() || self.queues.iter().any(String::is_empty) {
             return wrong("queues", "a name is missing".into(), "name at least one queue");
         }
@@ -332,16 +357,12 @@ fn dead_after(heartbeat: Duration) -> Duration {
     heartbeat.saturating_mul(5).max(Duration::from_secs(5))
 }
 
-/// Removes the space around names.
-fn trimmed(names: Vec<String>) -> Vec<String> {
-    names.into_iter().map(|name| name.trim().to_owned()).collect()
-}
-
 impl Flags {
     fn given(&self) -> impl Iterator<Item = &'static str> {
         given([
             ("--amqp-url", self.amqp_url.is_some()),
             ("--redis-url", self.redis_url.is_some()),
+            ("--server", self.server.url().is_some()),
             ("--namespace", self.namespace.is_some()),
         ])
     }
@@ -368,6 +389,7 @@ fn from_flags(flags: &Flags, worker: &WorkerFlags, fleet: &FleetFlags) -> Result
         amqp_url: flags.amqp_url.clone(),
         redis_url: flags.redis_url.clone(),
         namespace: flags.namespace.clone(),
+        server: flags.server.url().cloned(),
         slots: worker.slots,
         grace: worker.grace.as_deref().map(|text| duration_from("--grace", text)).transpose()?,
         queues: fleet.queues.clone(),
@@ -376,28 +398,6 @@ fn from_flags(flags: &Flags, worker: &WorkerFlags, fleet: &FleetFlags) -> Result
             None => None,
         },
         ..Layer::default()
-    })
-}
-
-fn read_file(named: Option<&Path>) -> Result<(Option<PathBuf>, Layer), Failure> {
-    let path = named.unwrap_or(Path::new(USUAL_FILE));
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok((Some(path.to_owned()), parse(&text, &path.display().to_string())?)),
-        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
-            Ok((None, Layer::default()))
-        }
-        Err(error) => Err(Failure::unreadable(path, &error)),
-    }
-}
-
-/// Reads TOML; an error names the file, the line and the column.
-fn parse(text: &str, name: &str) -> Result<Layer, Failure> {
-    toml::from_str(text).map_err(|error: toml::de::Error| {
-        let before = &text[..error.span().map_or(0, |span| span.start).min(text.len())];
-        let line = before.matches('\n').count() + 1;
-        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-        let message = error.message().lines().collect::<Vec<_>>().join(", ");
-        Failure::usage(format!("{name}:{line}:{column}: {message}"))
     })
 }
 
@@ -493,10 +493,10 @@ mod tests {
             &[],
             "FILE:2:3: unknown field `slot`, expected one of `amqp_url`, `amqp_url_file`, \
              `redis_url`, `redis_url_file`, `tls_ca`, `tls_cert`, `tls_key`, `namespace`, \
-             `work_queues`, `dead_after`, `http_listen`, `http_behind_proxy`, `http_tls_cert`, \
-             `http_tls_key`, `http_tls_client_ca`, `slots`, `queues`, `labels`, `heartbeat`, \
-             `ack_after`, `grace`, `allow_roots`, `builtin_tasks`, `pass_env`, \
-             `http_allow_addresses`, `task`",
+             `server`, `token_file`, `work_queues`, `dead_after`, `http_listen`, \
+             `http_behind_proxy`, `http_tls_cert`, `http_tls_key`, `http_tls_client_ca`, `slots`, \
+             `queues`, `labels`, `heartbeat`, `ack_after`, `grace`, `allow_roots`, \
+             `builtin_tasks`, `pass_env`, `http_allow_addresses`, `task`",
         );
         refused("slots = 0", &[], "slots: 0; use 1 to 4096");
         refused("queues = []", &[], "queues: a name is missing; name at least one queue");

@@ -197,7 +197,16 @@ fn a_job_s_life_through_every_verb() {
     assert_eq!(fleet.ok(&["delete", &slow, "--force"]), format!("{slow} deleted\n"));
 
     assert_eq!(fleet.ok(&["drain", &node]), format!("{node} draining\n"));
+    assert_eq!(
+        fleet.json(&["drain", &node, "--wait", "--timeout", "30s"]),
+        json!({"node": node, "state": "drained"})
+    );
+    assert_eq!(fleet.json(&["nodes"])[0]["state"], "drained");
+    assert_eq!(fleet.ok(&["undrain", &node]), format!("{node} takes work again\n"));
+    assert_eq!(fleet.ok(&["submit", "--wait", "--task", "sum", "--items", "[1,2]"]), "3\n");
+    fleet.processes[1].signal("TERM");
     wait_until("the worker leaves", LONG, || !fleet.processes[1].is_running());
+    fleet.fails(&["undrain", &node], 4, &format!("error: no such node: {node}"));
     fleet.processes[0].signal("TERM");
     wait_until("the scheduler leaves", LONG, || !fleet.processes[0].is_running());
 }

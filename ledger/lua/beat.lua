@@ -30,6 +30,10 @@ end
 if ARGV[4] then
   redis.call('HSET', key, unpack(ARGV, 4))
 end
+-- A worker that drained before the ledger forgot it goes on doing so.
+if not before[1] and redis.call('HGET', key, 'state') ~= 'active' then
+  before[2] = redis.call('HSET', key, 'drain', 'asked')
+end
 if extent == 'whole' then
   redis.call('PEXPIRE', key, keep)
 end

@@ -39,20 +39,22 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use longshore_protocol::state::{IllegalTransition, JobState};
+use longshore_protocol::wire::JobCounts;
 use longshore_protocol::{
-    Action, Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, ErrorKind, Finding, JobId,
-    JobIdPrefix, JobPage, JobSummary, JournalPosition, KeptApiToken, NodeId, NodeRecord, Recovery,
-    ResultsPage, SchedulerId, SchedulerRecord, Stall, Timestamp,
+    Action, Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, ErrorKind, Finding, JobFilter,
+    JobId, JobIdPrefix, JobMap, JobPage, JobSummary, JournalPosition, KeptApiToken, NodeId,
+    NodeRecord, Recovery, ResultsPage, SchedulerId, SchedulerRecord, Stall, Timestamp,
 };
 
 pub use op::{
     ActionsParams, Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, BlockedParams,
     Claim, ClaimParams, Commit, CommitParams, Committed, DeclareLostParams, Ended, ErrorsParams,
     Event, Grant, Held, Holder, IsolateParams, ListParams, LossCause, LossEvidence, LossVerdict,
-    LostNode, NodeSnapshot, OpenParams, PriorState, Process, ProcessConnections, RecordCrashParams,
-    RegisterSchedulerParams, ReleaseParams, Released, ReportBlockedParams, ReportStallParams,
-    RestoreParams, Restored, ResultsParams, RetryParams, RevokeParams, Revoked, SpeculationRequest,
-    SpeculativeChunk, Stop, StopReason, StoredDocument, Sweep, SweepParams, Topic,
+    LostNode, MapParams, NodeSnapshot, OpenParams, OpenQueue, PriorState, Process,
+    ProcessConnections, RecordCrashParams, RegisterSchedulerParams, ReleaseParams, Released,
+    ReportBlockedParams, ReportStallParams, RestoreParams, Restored, ResultsParams, RetryParams,
+    RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk, Stop, StopReason, StoredDocument,
+    Sweep, SweepParams, Topic,
 };
 pub use retention::{CANCEL_KEPT, Cancelled, POSTPONED_FOR, STALL_KEPT};
 
@@ -412,6 +414,14 @@ pub trait Ledger: Send + Sync + 'static {
     /// A page of the jobs that a filter shows, newest first. See [`JobPage`] for short pages.
     async fn list(&self, params: &ListParams) -> Result<JobPage, Error>;
 
+    /// The number of jobs that a filter shows, by state; its states count as absent. Costs as much
+    /// as its least common condition has jobs. `None` if the filter has a time, or, on a cluster,
+    /// any condition: there its sets can't be intersected.
+    async fn count_jobs(&self, filter: &JobFilter) -> Result<Option<JobCounts>, Error>;
+
+    /// The queues of the jobs that have not ended, by name.
+    async fn open_queues(&self) -> Result<Vec<OpenQueue>, Error>;
+
     /// The ids of the kept jobs that begin with a prefix, the smallest first, at most `limit`. Its
     /// cost does not depend on the number of other jobs.
     async fn find_ids(&self, prefix: &JobIdPrefix, limit: usize) -> Result<Vec<JobId>, Error>;
@@ -452,6 +462,11 @@ pub trait Ledger: Send + Sync + 'static {
     /// are cancelled if the job ended or some of the current level is, else waiting.
     async fn audit(&self, job: JobId) -> Result<Option<Audit>, Error>;
 
+    /// The states of a job's subtasks for equal ranges of their indices. Its cost is that of
+    /// counting bits, and of a look at the open chunks. Of a job that was restored from the journal
+    /// the states of single subtasks are not known; its map is worthless.
+    async fn map(&self, job: JobId, params: &MapParams) -> Result<Option<JobMap>, Error>;
+
     // Workers and schedulers
 
     /// The heartbeat of a worker, with all chunks that it holds. Returns the chunks to stop and
@@ -475,6 +490,10 @@ pub trait Ledger: Send + Sync + 'static {
     /// Asks a worker to drain, which it learns with its next heartbeat. False if the worker is not
     /// listed.
     async fn drain(&self, node: &NodeId) -> Result<bool, Error>;
+
+    /// Withdraws a drain, which the worker learns with its next heartbeat. False if the worker is
+    /// not there.
+    async fn undrain(&self, node: &NodeId) -> Result<bool, Error>;
 
     /// Sets the tasks for which a worker is out of rotation: kept until the worker is removed, and
     /// announced. False if the worker is not listed.

@@ -10,7 +10,9 @@ mod access;
 mod audit;
 mod bitmap;
 mod chunks;
+mod counting;
 mod job;
+mod map;
 mod recoveries;
 mod results;
 mod retries;
@@ -26,10 +28,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
+use longshore_protocol::wire::JobCounts;
 use longshore_protocol::{
-    Action, Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, Finding, Hint, JobId, JobIdPrefix,
-    JobPage, JobSummary, JournalPosition, KeptApiToken, NodeId, NodeRecord, Recovery, ResultsPage,
-    SchedulerId, SchedulerRecord, Severity, Stall, Timestamp,
+    Action, Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, Finding, Hint, JobFilter, JobId,
+    JobIdPrefix, JobMap, JobPage, JobSummary, JournalPosition, KeptApiToken, NodeId, NodeRecord,
+    Recovery, ResultsPage, SchedulerId, SchedulerRecord, Severity, Stall, Timestamp,
 };
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
@@ -42,10 +45,11 @@ use crate::{
     ActionsParams, Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, BlockedParams,
     Cancelled, Claim, ClaimParams, CommitParams, Committed, ConnectionWatch, ControlError,
     DeclareLostParams, Error, ErrorsParams, Event, Events, Holder, IsolateParams, Ledger,
-    ListParams, LossVerdict, NodeSnapshot, OpenParams, Process, ProcessConnections,
-    RecordCrashParams, RegisterSchedulerParams, ReleaseParams, Released, ReportBlockedParams,
-    ReportStallParams, RestoreParams, Restored, ResultsParams, RetryParams, RevokeParams, Revoked,
-    SpeculationRequest, SpeculativeChunk, StoredDocument, Sweep, SweepParams, Topic,
+    ListParams, LossVerdict, MapParams, NodeSnapshot, OpenParams, OpenQueue, Process,
+    ProcessConnections, RecordCrashParams, RegisterSchedulerParams, ReleaseParams, Released,
+    ReportBlockedParams, ReportStallParams, RestoreParams, Restored, ResultsParams, RetryParams,
+    RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk, StoredDocument, Sweep,
+    SweepParams, Topic,
 };
 
 /// The number of hints that a slow subscriber may be behind before it receives a gap instead.
@@ -367,6 +371,18 @@ impl Ledger for MemoryLedger {
         Ok(self.run(|store, _, _| store.list(params)))
     }
 
+    async fn count_jobs(&self, filter: &JobFilter) -> Result<Option<JobCounts>, Error> {
+        Ok(self.run(|store, _, _| store.count_jobs(filter)))
+    }
+
+    async fn open_queues(&self) -> Result<Vec<OpenQueue>, Error> {
+        Ok(self.run(|store, _, _| store.open_queues()))
+    }
+
+    async fn map(&self, job: JobId, params: &MapParams) -> Result<Option<JobMap>, Error> {
+        Ok(self.read(job, |job| job.map(params)))
+    }
+
     async fn find_ids(&self, prefix: &JobIdPrefix, limit: usize) -> Result<Vec<JobId>, Error> {
         Ok(self.run(|store, _, _| store.find_ids(prefix, limit)))
     }
@@ -437,6 +453,10 @@ impl Ledger for MemoryLedger {
     async fn refund_attempts(&self, job: JobId, nodes: &[NodeId]) -> Result<u64, Error> {
         let again = self.change(job, |job, now, events| job.refund_attempts(nodes, now, events));
         Ok(again.unwrap_or_default())
+    }
+
+    async fn undrain(&self, node: &NodeId) -> Result<bool, Error> {
+        Ok(self.run(|store, _, events| store.undrain(node, events)))
     }
 
     async fn isolate(&self, params: &IsolateParams) -> Result<bool, Error> {

@@ -9,20 +9,21 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
+use longshore_protocol::wire::JobCounts;
 use longshore_protocol::{
-    Action, Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, Finding, JobId, JobIdPrefix,
-    JobPage, JobSummary, JournalPosition, KeptApiToken, NodeId, NodeRecord, Recovery, ResultsPage,
-    SchedulerId, SchedulerRecord, Stall, Timestamp,
+    Action, Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, Finding, JobFilter, JobId,
+    JobIdPrefix, JobMap, JobPage, JobSummary, JournalPosition, KeptApiToken, NodeId, NodeRecord,
+    Recovery, ResultsPage, SchedulerId, SchedulerRecord, Stall, Timestamp,
 };
 
 use crate::{
     ActionsParams, Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, BlockedParams,
     Cancelled, Claim, ClaimParams, CommitParams, Committed, ConnectionWatch, ControlError,
     DeclareLostParams, Error, ErrorsParams, Events, Holder, IsolateParams, Ledger, ListParams,
-    LossVerdict, NodeSnapshot, OpenParams, RecordCrashParams, RegisterSchedulerParams,
-    ReleaseParams, Released, ReportBlockedParams, ReportStallParams, RestoreParams, Restored,
-    ResultsParams, RetryParams, RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk,
-    StoredDocument, Sweep, SweepParams, Topic,
+    LossVerdict, MapParams, NodeSnapshot, OpenParams, OpenQueue, RecordCrashParams,
+    RegisterSchedulerParams, ReleaseParams, Released, ReportBlockedParams, ReportStallParams,
+    RestoreParams, Restored, ResultsParams, RetryParams, RevokeParams, Revoked, SpeculationRequest,
+    SpeculativeChunk, StoredDocument, Sweep, SweepParams, Topic,
 };
 
 /// Decides what becomes of each operation. All methods but [`Self::ledger`] pass the operation on
@@ -204,6 +205,9 @@ operations! {
     Job: fn job(job: JobId) -> Result<Option<JobSummary>, Error>;
     ActiveJobs: fn active_jobs() -> Result<Vec<JobId>, Error>;
     List: fn list(params: &ListParams) -> Result<JobPage, Error>;
+    CountJobs: fn count_jobs(filter: &JobFilter) -> Result<Option<JobCounts>, Error>;
+    OpenQueues: fn open_queues() -> Result<Vec<OpenQueue>, Error>;
+    Map: fn map(job: JobId, params: &MapParams) -> Result<Option<JobMap>, Error>;
     FindIds: fn find_ids(prefix: &JobIdPrefix, limit: usize) -> Result<Vec<JobId>, Error>;
     UniquePrefixes: fn unique_prefixes(jobs: &[JobId]) -> Result<Vec<usize>, Error>;
     FinishedJobs: fn finished_jobs(limit: usize) -> Result<Vec<JobId>, Error>;
@@ -217,6 +221,7 @@ operations! {
     Nodes: fn nodes() -> Result<Vec<NodeRecord>, Error>;
     NodesSince: fn nodes_since(known: &NodeSnapshot) -> Result<NodeSnapshot, Error>;
     Drain: fn drain(node: &NodeId) -> Result<bool, Error>;
+    Undrain: fn undrain(node: &NodeId) -> Result<bool, Error>;
     Isolate: fn isolate(params: &IsolateParams) -> Result<bool, Error>;
     RecordCrash: fn record_crash(params: &RecordCrashParams) -> Result<bool, Error>;
     DeclareLost: fn declare_lost(params: &DeclareLostParams) -> Result<LossVerdict, Error>;

@@ -6,13 +6,13 @@ use longshore_ledger::keys::Keys;
 use longshore_ledger::redis::{Config, RedisLedger};
 use longshore_ledger::{
     Admission, Admitted, BeatParams, Claim, ClaimParams, Commit, CommitParams, Committed, Error,
-    ErrorsParams, Event, Held, Ledger, LossCause, OpenParams, RegisterSchedulerParams,
+    ErrorsParams, Event, Held, Ledger, LossCause, MapParams, OpenParams, RegisterSchedulerParams,
     ResultsParams, RetryParams, RevokeParams, SweepParams, Topic,
 };
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkMessage, Finding, Hint, JobId, JobSummary, NodeId, NodeInfo, OutcomeRun, SchedulerId,
-    Severity, Timestamp, Token, split_results,
+    ChunkMessage, Finding, Hint, JobFilter, JobId, JobSummary, NodeId, NodeInfo, OutcomeRun,
+    SchedulerId, Severity, Timestamp, Token, split_results,
 };
 use longshore_test_servers::{Redis, RedisCluster, RedisSentinel, Reply, wait_until};
 
@@ -322,6 +322,30 @@ async fn ten_thousand_successes_are_settled_in_a_handful_of_commands() {
     assert!(calls <= 24, "{calls} commands:\n{stats}");
 }
 
+#[tokio::test]
+async fn a_map_of_a_hundred_million_subtasks_is_quick() {
+    const TOTAL: u64 = 100_000_000;
+    let redis = Redis::start();
+    let ledger = connect(&redis.url());
+    ledger.load_functions().await.expect("loaded");
+    ledger.admit(&admission(job(1), TOTAL)).await.expect("admitted");
+    let keys = Keys::new("longshore");
+    for key in [keys.done(job(1)), keys.failed(job(1))] {
+        redis.call(&["SETBIT", &key, &(TOTAL - 1).to_string(), "1"]);
+    }
+    let half = (TOTAL / 2).to_string();
+    redis.call(&["HSET", &keys.job(job(1)), "cursor", &half, "done", "1", "failed", "1"]);
+    let mut best = Duration::MAX;
+    for _ in 0..5 {
+        let begun = std::time::Instant::now();
+        let map = ledger.map(job(1), &MapParams::new(0..TOTAL, 2_000)).await.expect("a map");
+        best = best.min(begun.elapsed());
+        assert_eq!(map.expect("the job is there").cells.len(), 2_000);
+    }
+    // 10 ms on an idle machine.
+    assert!(best < Duration::from_millis(250), "{best:?}");
+}
+
 /// The rights that docs/redis.md grants to workers and applications.
 const LEAST: &str = "resetkeys ~longshore:* resetchannels &longshore:events* -@all +fcall +fcall_ro \
     +ping +time +exists +del +unlink +get +set +strlen +getbit +setbit +bitcount +bitpos \
@@ -365,6 +389,10 @@ async fn the_documented_minimal_rights_are_sufficient() {
         1
     );
     assert_eq!(ledger.recoveries(job(2), 9).await.expect("recoveries").len(), 1);
+    ledger.map(job(2), &MapParams::new(0..5, 2)).await.expect("a map");
+    let filter = JobFilter { task: Some("noop".into()), ..JobFilter::default() };
+    ledger.count_jobs(&filter).await.expect("counts");
+    ledger.open_queues().await.expect("queues");
     ledger.pause(job(2)).await.expect("paused");
     ledger.resume(job(2)).await.expect("resumed");
     ledger.cancel(job(2)).await.expect("cancelled");

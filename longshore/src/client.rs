@@ -6,10 +6,16 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use longshore_protocol::{JobId, NodeId};
+use longshore_producer::ServerSettings;
+use longshore_protocol::{BulkAction, JobId, NodeId};
 
+use crate::bulk::{BulkOutcomes, BulkPlan};
+use crate::dead_letters::DeadLetters;
 use crate::job::JobStatus;
 use crate::{Config, Document, Error, Job, JobCursor, JobFilter, JobPage, Node};
+
+/// The most jobs that the plan of a bulk action shows.
+const BULK_SAMPLE: usize = 10;
 
 /// Submits and finds jobs, lists and controls workers. Cheap to clone; all clones share their
 /// connections.
@@ -19,8 +25,9 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to RabbitMQ and Redis. Both have to be available now; later they may be away for a
-    /// time.
+    /// Connects to RabbitMQ and Redis, or uses the [server](Config::server) of the configuration.
+    /// Both services have to be available now; later they may be away for a time. A server is
+    /// connected to with the first call.
     ///
     /// ```no_run
     /// use longshore::{Client, Config, Document, Split};
@@ -34,6 +41,11 @@ impl Client {
     /// # }
     /// ```
     pub async fn connect(config: &Config) -> Result<Self, Error> {
+        if let Some(url) = &config.server {
+            let server =
+                ServerSettings::new(url).token(config.token.clone()).tls(config.tls.clone());
+            return Ok(Self::new(longshore_producer::Client::http(&server)?));
+        }
         let settings = longshore_producer::Settings {
             amqp_url: config.amqp_url.clone(),
             redis_url: config.redis_url.clone(),
@@ -41,6 +53,31 @@ impl Client {
             namespace: config.namespace.clone(),
         };
         Ok(Self::new(longshore_producer::Client::connect(&settings).boxed().await?))
+    }
+
+    /// A client of the server of the HTTP API at this URL, such as `longshore dev` on this machine
+    /// or `longshore api` of a fleet, without a token ([`Config::token`]). It has the same methods
+    /// as a client that connects to RabbitMQ and Redis, and connects with the first call.
+    ///
+    /// ```no_run
+    /// use longshore::{Client, Document, Split};
+    ///
+    /// # async fn example() -> Result<(), longshore::Error> {
+    /// let client = Client::http("http://127.0.0.1:7700")?;
+    /// let job = client.submit(&Document::new("sleep", Split::range(0..10))).await?;
+    /// let (end, mut results) = job.outcome::<u64>().await?;
+    /// println!("{}: {} of {} done", end.state, end.done, end.total);
+    /// while let Some(result) = results.next().await {
+    ///     println!("{}", result?.value);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::BadConfig`](crate::ErrorKind::BadConfig) for a URL that can't be used.
+    pub fn http(url: impl Into<String>) -> Result<Self, Error> {
+        Ok(Self::new(longshore_producer::Client::http(&ServerSettings::new(url))?))
     }
 
     pub(crate) fn new(inner: longshore_producer::Client) -> Self {
@@ -111,6 +148,52 @@ impl Client {
         Ok(self.inner.jobs().list(&filter.inner, cursor, limit).await?.into())
     }
 
+    /// Carries out an action on each job that the filter shows, the newest first, and gives an
+    /// outcome a job. A job whose state does not allow the action is skipped. Jobs that are
+    /// submitted meanwhile are not touched. The work goes on while the stream is read; doing it all
+    /// again is safe.
+    ///
+    /// ```no_run
+    /// use longshore::{BulkAction, JobFilter, JobState};
+    ///
+    /// # async fn example(client: longshore::Client) -> Result<(), longshore::Error> {
+    /// let filter = JobFilter::new().state(JobState::Failed).task("thumbnail");
+    /// let plan = client.bulk_plan(BulkAction::Retry, &filter).await?;
+    /// println!("{} of {} jobs", plan.allowed, plan.matched);
+    /// let mut outcomes = client.bulk(BulkAction::Retry, &filter)?;
+    /// while let Some(outcome) = outcomes.next().await {
+    ///     let outcome = outcome?;
+    ///     println!("{}: {:?}", outcome.id, outcome.result);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::BadInput`](crate::ErrorKind::BadInput) for a filter without a condition, which
+    /// would take every job.
+    pub fn bulk(&self, action: BulkAction, filter: &JobFilter) -> Result<BulkOutcomes, Error> {
+        Ok(BulkOutcomes::new(self.inner.jobs().bulk(action, &filter.inner)?))
+    }
+
+    /// What [`Self::bulk`] would do now.
+    ///
+    /// # Errors
+    /// As for [`Self::bulk`].
+    pub async fn bulk_plan(
+        &self,
+        action: BulkAction,
+        filter: &JobFilter,
+    ) -> Result<BulkPlan, Error> {
+        let plan = self.inner.jobs().bulk_plan(action, &filter.inner, BULK_SAMPLE)?;
+        Ok(plan.boxed().await?.into())
+    }
+
+    /// The job documents that no scheduler accepted.
+    pub fn dead_letters(&self) -> DeadLetters {
+        DeadLetters::new(self.inner.dead_letters())
+    }
+
     /// The workers, by id: those that send heartbeats, and those that stopped and were not declared
     /// lost yet.
     ///
@@ -131,7 +214,9 @@ impl Client {
         Ok(records.into_iter().map(|record| Node::new(record, now)).collect())
     }
 
-    /// Asks a worker to drain: it takes no new work, finishes or releases what it has, and stops.
+    /// Asks a worker to drain: it takes no new work, and finishes or releases what it has. Then its
+    /// state is [`NodeState::Drained`](crate::NodeState::Drained), until [`Self::undrain`] or until
+    /// it is stopped.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if the worker is not listed.
@@ -152,6 +237,14 @@ impl Client {
     /// ```
     pub async fn drain(&self, node: &NodeId) -> Result<(), Error> {
         Ok(self.inner.nodes().drain(node).await?)
+    }
+
+    /// Withdraws a drain: the worker takes work again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if the worker is not listed.
+    pub async fn undrain(&self, node: &NodeId) -> Result<(), Error> {
+        Ok(self.inner.nodes().undrain(node).await?)
     }
 
     /// Puts a worker back into rotation for all of its tasks, after a repair.

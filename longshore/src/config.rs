@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use longshore_broker::rabbit;
 use longshore_ledger::redis;
-use longshore_protocol::ErrorKind;
+use longshore_protocol::{ApiSecret, ErrorKind};
 use longshore_tls::TlsFiles;
 
 use crate::Error;
@@ -27,6 +27,8 @@ pub struct Config {
     pub(crate) tls: TlsFiles,
     pub(crate) namespace: String,
     pub(crate) http_listen: Option<SocketAddr>,
+    pub(crate) server: Option<String>,
+    pub(crate) token: Option<ApiSecret>,
 }
 
 impl Config {
@@ -38,17 +40,20 @@ impl Config {
             tls: TlsFiles::default(),
             namespace: "longshore".into(),
             http_listen: None,
+            server: None,
+            token: None,
         }
     }
 
     /// Reads `LONGSHORE_AMQP_URL`, `LONGSHORE_REDIS_URL`, `LONGSHORE_TLS_CA`, `LONGSHORE_TLS_CERT`,
-    /// `LONGSHORE_TLS_KEY`, `LONGSHORE_NAMESPACE` and `LONGSHORE_HTTP_LISTEN`. A variable that is
-    /// empty or not set leaves the default of [`Self::new`]. In place of the URLs themselves,
-    /// `LONGSHORE_AMQP_URL_FILE` and `LONGSHORE_REDIS_URL_FILE` name files that hold them.
+    /// `LONGSHORE_TLS_KEY`, `LONGSHORE_NAMESPACE`, `LONGSHORE_HTTP_LISTEN`, `LONGSHORE_SERVER` and
+    /// `LONGSHORE_TOKEN`. A variable that is empty or not set leaves the default of [`Self::new`].
+    /// In place of the URLs and the token themselves, `LONGSHORE_AMQP_URL_FILE`,
+    /// `LONGSHORE_REDIS_URL_FILE` and `LONGSHORE_TOKEN_FILE` name files that hold them.
     ///
     /// # Errors
     /// [`ErrorKind::BadConfig`] for a `LONGSHORE_HTTP_LISTEN` that is not an address and a port, a
-    /// file that can't be read, and a URL that is given both ways.
+    /// file that can't be read, a token that is none, and a URL or token that is given both ways.
     pub fn from_env() -> Result<Self, Error> {
         Self::read(|name| std::env::var(name).ok())
     }
@@ -79,6 +84,10 @@ impl Config {
                 Error::new(ErrorKind::BadConfig, text)
             });
             config.http_listen = Some(parsed?);
+        }
+        config.server = variable("LONGSHORE_SERVER");
+        if let Some(token) = url("LONGSHORE_TOKEN", variable)? {
+            config = config.token(&token)?;
         }
         Ok(config)
     }
@@ -132,6 +141,29 @@ impl Config {
         self
     }
 
+    /// The URL of a server of the HTTP API, such as `https://jobs.example.org`, which
+    /// [`Client::connect`](crate::Client::connect) then uses in place of RabbitMQ and Redis.
+    /// Workers do not.
+    #[must_use]
+    pub fn server(mut self, url: impl Into<String>) -> Self {
+        self.server = Some(url.into());
+        self
+    }
+
+    /// The API token that is presented to the server: what `longshore token create` printed. It
+    /// goes over `https://`, or to this machine.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BadConfig`] for a text of another form.
+    pub fn token(mut self, secret: &str) -> Result<Self, Error> {
+        let token = ApiSecret::parse(secret.trim()).ok_or_else(|| {
+            let text = "token: not an API token; use what `longshore token create` printed";
+            Error::new(ErrorKind::BadConfig, text)
+        })?;
+        self.token = Some(token);
+        Ok(self)
+    }
+
     pub(crate) fn rabbit(&self, name: &str) -> rabbit::Config {
         let mut config = rabbit::Config::new(&self.amqp_url, name);
         config.namespace.clone_from(&self.namespace);
@@ -168,9 +200,10 @@ impl Default for Config {
 }
 
 impl fmt::Debug for Config {
-    /// Leaves out both URLs, which may hold passwords.
+    /// Leaves out the URLs of the services, which may hold passwords, and the token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
+            .field("server", &self.server)
             .field("namespace", &self.namespace)
             .field("http_listen", &self.http_listen)
             .finish_non_exhaustive()
@@ -191,6 +224,8 @@ mod tests {
         let config = read(&[("LONGSHORE_NAMESPACE", "shop"), ("LONGSHORE_REDIS_URL", "redis://r")]);
         let expected = Config::new().namespace("shop").redis_url("redis://r");
         assert_eq!(config.expect("fine"), expected);
+        let config = read(&[("LONGSHORE_SERVER", "http://127.0.0.1:7700")]).expect("fine");
+        assert_eq!(config, Config::new().server("http://127.0.0.1:7700"));
         let error = read(&[("LONGSHORE_HTTP_LISTEN", "9100")]).expect_err("no address");
         assert_eq!(error.kind(), ErrorKind::BadConfig);
         let text = "LONGSHORE_HTTP_LISTEN: `9100`; use an address like 127.0.0.1:9100";
@@ -210,5 +245,10 @@ mod tests {
     fn passwords_are_not_shown() {
         let config = Config::new().redis_url("redis://:secret@r").amqp_url("amqp://u:secret@r");
         assert!(!format!("{config:?}").contains("secret"), "{config:?}");
+        let secret = ApiSecret::from_bytes([7; 32]);
+        let config = Config::new().token(secret.as_str()).expect("a token");
+        assert!(!format!("{config:?}").contains("0707"), "{config:?}");
+        let error = Config::new().token("hunter2").expect_err("no token");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
     }
 }

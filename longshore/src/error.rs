@@ -111,6 +111,18 @@ impl From<longshore_producer::Error> for Error {
     }
 }
 
+impl From<longshore_producer::DeadLetterError> for Error {
+    fn from(error: longshore_producer::DeadLetterError) -> Self {
+        Self::new(error.kind(), error)
+    }
+}
+
+impl From<longshore_producer::EmptyFilter> for Error {
+    fn from(error: longshore_producer::EmptyFilter) -> Self {
+        Self::new(ErrorKind::BadInput, error)
+    }
+}
+
 impl From<longshore_worker::BuildError> for Error {
     fn from(error: longshore_worker::BuildError) -> Self {
         Self::new(ErrorKind::BadConfig, error)

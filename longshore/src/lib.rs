@@ -31,13 +31,16 @@
 //! ```
 //!
 //! In production the same code runs against RabbitMQ and Redis: [`Client::connect`] in the
-//! application, and [`Worker::run_from_env`] as the whole `main` of a worker program.
+//! application, which needs neither of them with [`Client::http`], and [`Worker::run_from_env`] as
+//! the whole `main` of a worker program.
 //!
 //! Every type in a signature is exported here. Structs to which fields will be added are
 //! `#[non_exhaustive]`.
 
+mod bulk;
 mod client;
 mod config;
+mod dead_letters;
 mod document;
 mod error;
 mod job;
@@ -49,13 +52,18 @@ mod telemetry;
 mod worker;
 
 pub use longshore_protocol::state::JobState;
+pub use longshore_protocol::{BulkAction, BulkResult, DeadLetterOutcome};
 pub use longshore_protocol::{ErrorKind, Invalid, JobId, MAX_PAGE, NodeId, NodeState};
 pub use longshore_worker::{Context, TaskError, TaskResult, init};
 #[doc(no_inline)]
 pub use uuid::Uuid;
 
+pub use bulk::{BulkOutcome, BulkOutcomes, BulkPlan};
 pub use client::Client;
 pub use config::Config;
+pub use dead_letters::{
+    DeadLetter, DeadLetterAnswer, DeadLetterAnswers, DeadLetterPage, DeadLetters,
+};
 pub use document::{Axis, Document, Retry, Split};
 pub use error::Error;
 pub use job::{Job, JobStatus, SubtaskError, SubtaskResult};

@@ -10,10 +10,13 @@ use std::task::{Context, Poll};
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt};
 use longshore_producer as producer;
+use longshore_protocol as protocol;
 use longshore_protocol::ErrorKind;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use crate::bulk::BulkOutcome;
+use crate::dead_letters::DeadLetterAnswer;
 use crate::{Error, JobStatus, SubtaskError, SubtaskResult};
 
 macro_rules! stream {
@@ -64,6 +67,16 @@ stream! {
     SubtaskErrors => SubtaskError
 }
 
+stream! {
+    /// What became of the jobs of a bulk action; see [`Client::bulk`](crate::Client::bulk).
+    BulkOutcomes => BulkOutcome
+}
+
+stream! {
+    /// What became of dead letters; see [`DeadLetters`](crate::DeadLetters).
+    DeadLetterAnswers => DeadLetterAnswer
+}
+
 impl<T: DeserializeOwned + 'static> Results<T> {
     pub(crate) fn new(
         results: impl Stream<Item = Result<(u64, Box<RawValue>), producer::Error>> + Send + 'static,
@@ -86,6 +99,22 @@ impl Progress {
 impl SubtaskErrors {
     pub(crate) fn new(job: &producer::Job) -> Self {
         Self { inner: job.errors().map(|entry| Ok::<_, Error>(entry?.into())).boxed() }
+    }
+}
+
+impl BulkOutcomes {
+    pub(crate) fn new(
+        outcomes: BoxStream<'static, Result<protocol::BulkOutcome, producer::Error>>,
+    ) -> Self {
+        Self { inner: outcomes.map(|outcome| Ok::<_, Error>(outcome?.into())).boxed() }
+    }
+}
+
+impl DeadLetterAnswers {
+    pub(crate) fn new(
+        answers: BoxStream<'static, Result<protocol::DeadLetterAnswer, producer::DeadLetterError>>,
+    ) -> Self {
+        Self { inner: answers.map(|answer| Ok::<_, Error>(answer?.into())).boxed() }
     }
 }
 

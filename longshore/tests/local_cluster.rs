@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use longshore::{
-    Context, Document, Error, ErrorKind, JobCursor, JobFilter, JobState, LocalCluster, NodeState,
-    Retry, Split, TaskError, TaskResult, Worker, WorkerBuilder,
+    Context, Document, Error, ErrorKind, JobCursor, JobFilter, JobState, LocalCluster, NodeId,
+    NodeState, Retry, Split, TaskError, TaskResult, Worker, WorkerBuilder,
 };
 
 fn worker() -> Result<Worker, Error> {
@@ -156,17 +156,24 @@ async fn workers_are_listed_and_drained() -> Result<(), Error> {
 
     client.readmit(&node.id).await?;
     client.drain(&node.id).await?;
-    let left = async {
-        while !client.nodes().await?.is_empty() {
+    let is = async |state: NodeState| {
+        while client.nodes().await?.iter().any(|node| node.state != state) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Ok::<_, Error>(())
     };
-    tokio::time::timeout(Duration::from_secs(20), left).await.expect("the worker leaves")?;
-    for answer in [client.drain(&node.id).await, client.readmit(&node.id).await] {
-        let error = answer.expect_err("it has left");
+    let within = Duration::from_secs(20);
+    tokio::time::timeout(within, is(NodeState::Drained)).await.expect("it is drained")?;
+    client.undrain(&node.id).await?;
+    tokio::time::timeout(within, is(NodeState::Active)).await.expect("it takes work again")?;
+    client.submit(&Document::new("half", Split::items([2]))).await?.wait().await?;
+    let nobody = NodeId::new("nobody");
+    let answers =
+        [client.drain(&nobody).await, client.undrain(&nobody).await, client.readmit(&nobody).await];
+    for answer in answers {
+        let error = answer.expect_err("there is none");
         assert_eq!((error.kind(), error.job()), (ErrorKind::NotFound, None));
-        assert_eq!(error.to_string(), format!("no such node: {}", node.id));
+        assert_eq!(error.to_string(), "no such node: nobody");
     }
     cluster.stop().await
 }

@@ -6,6 +6,8 @@ use longshore_ledger::ControlError;
 use longshore_protocol::state::JobState;
 use longshore_protocol::{ErrorKind, Invalid, JobId, NodeId, Problem, Timestamp};
 
+use crate::ServerError;
+
 /// Why a client could not connect.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -15,6 +17,9 @@ pub enum ConnectError {
     /// Redis can't be used.
     #[error(transparent)]
     Ledger(#[from] longshore_ledger::Error),
+    /// The settings of a server can't be used.
+    #[error(transparent)]
+    Server(#[from] ServerError),
 }
 
 /// Why a job was not accepted, or is not known to be.
@@ -74,6 +79,9 @@ pub enum SubmitError {
         /// The ledger's last failure.
         error: longshore_ledger::Error,
     },
+    /// The server can't be used, or refused the document.
+    #[error(transparent)]
+    Server(#[from] ServerError),
 }
 
 /// Why a job or a worker could not be read or controlled.
@@ -118,6 +126,9 @@ pub enum Error {
     /// The ledger stayed unavailable, or failed.
     #[error(transparent)]
     Ledger(#[from] longshore_ledger::Error),
+    /// The server can't be used, or refused.
+    #[error(transparent)]
+    Server(#[from] ServerError),
     /// Results that were written to files or objects can't be read back.
     #[error(transparent)]
     Storage(#[from] longshore_storage::Error),
@@ -137,6 +148,12 @@ pub enum Error {
          a new id to have them"
     )]
     ResultsLost(JobId),
+    /// Which subtask of a job is in which state is not known any more, for the same reason.
+    #[error(
+        "job {0}: which of its subtasks succeeded was lost with the ledger; how it ended is known \
+         from the journal alone"
+    )]
+    MapLost(JobId),
     /// The job has no reduced value.
     #[error("job {job} has no value: {reason}")]
     NoValue {
@@ -168,6 +185,7 @@ impl ConnectError {
         match self {
             Self::Broker(error) => error.kind(),
             Self::Ledger(error) => error.kind(),
+            Self::Server(error) => error.kind(),
         }
     }
 }
@@ -181,6 +199,7 @@ impl SubmitError {
             | Self::NotPublished { job, .. }
             | Self::NotAccepted { job, .. }
             | Self::Unknown { job, .. } => Some(*job),
+            Self::Server(error) => error.problem().job,
             Self::Invalid(_) | Self::Storage(_) | Self::Ledger(_) => None,
         }
     }
@@ -196,6 +215,7 @@ impl SubmitError {
             Self::NotPublished { kind, .. } => *kind,
             Self::NotAccepted { .. } => ErrorKind::NotYet,
             Self::Ledger(error) | Self::Unknown { error, .. } => error.kind(),
+            Self::Server(error) => error.kind(),
         }
     }
 }
@@ -225,9 +245,10 @@ impl Error {
             Self::Cancelled { .. } => ErrorKind::IllegalState,
             Self::Refused { reason, .. } => reason.kind(),
             Self::Ledger(error) => error.kind(),
+            Self::Server(error) => error.kind(),
             Self::Storage(error) => storage(error),
             Self::Corrupt { .. } => ErrorKind::Corrupt,
-            Self::ResultsLost(_) => ErrorKind::Lost,
+            Self::ResultsLost(_) | Self::MapLost(_) => ErrorKind::Lost,
             Self::NoValue { reason: NoValue::Unfinished(state), .. } if !state.is_terminal() => {
                 ErrorKind::NotYet
             }
@@ -240,11 +261,13 @@ impl Error {
         match self {
             Self::NotFound(job)
             | Self::ResultsLost(job)
+            | Self::MapLost(job)
             | Self::Postponed { job, .. }
             | Self::Cancelled { job, .. }
             | Self::Refused { job, .. }
             | Self::Corrupt { job, .. }
             | Self::NoValue { job, .. } => Some(*job),
+            Self::Server(error) => error.problem().job,
             Self::NodeNotFound(_) | Self::Ledger(_) | Self::Storage(_) => None,
         }
     }
@@ -268,6 +291,7 @@ impl From<&SubmitError> for Problem {
     fn from(error: &SubmitError) -> Self {
         let problem = match error {
             SubmitError::Invalid(invalid) => Self::from(invalid),
+            SubmitError::Server(error) => return error.problem().clone(),
             error => Self::new(error.kind(), error),
         };
         problem.about_job(error.job())
@@ -278,6 +302,7 @@ impl From<&Error> for Problem {
     fn from(error: &Error) -> Self {
         let node = match error {
             Error::NodeNotFound(node) => Some(node.clone()),
+            Error::Server(error) => return error.problem().clone(),
             _ => None,
         };
         Self { node, ..Self::new(error.kind(), error).about_job(error.job()) }

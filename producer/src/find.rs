@@ -97,9 +97,12 @@ impl Jobs {
         let (candidates, has_more) = match key {
             JobKey::Id(prefix) => match prefix.id() {
                 Some(job) => return Ok(job),
-                None => self.with_prefix(prefix).await?,
+                None => first(self.with_prefix(prefix, CANDIDATES + 1).await?),
             },
-            JobKey::Name(name) => self.with_name(name).await?,
+            JobKey::Name(name) => {
+                let filter = JobFilter { name: Some(name.clone()), ..JobFilter::default() };
+                first(self.list(&filter, None, CANDIDATES + 1).await?.jobs)
+            }
         };
         match candidates.as_slice() {
             [] => Err(FindError::NotFound(key.clone())),
@@ -107,29 +110,11 @@ impl Jobs {
             _ => Err(FindError::Ambiguous { key: key.clone(), candidates, has_more }),
         }
     }
+}
 
-    async fn with_prefix(
-        &self,
-        prefix: &JobIdPrefix,
-    ) -> Result<(Vec<JobSummary>, bool), FindError> {
-        let ledger = self.ledger();
-        let mut ids = ledger.find_ids(prefix, CANDIDATES + 1).await.map_err(Error::from)?;
-        let has_more = ids.len() > CANDIDATES;
-        ids.truncate(CANDIDATES);
-        let mut candidates = Vec::with_capacity(ids.len());
-        for id in ids {
-            // A job may have been deleted meanwhile.
-            candidates.extend(ledger.job(id).await.map_err(Error::from)?);
-        }
-        Ok((candidates, has_more))
-    }
-
-    async fn with_name(&self, name: &str) -> Result<(Vec<JobSummary>, bool), FindError> {
-        let filter = JobFilter { name: Some(name.to_owned()), ..JobFilter::default() };
-        let page = self.list(&filter, None, CANDIDATES + 1).await?;
-        let mut candidates = page.jobs;
-        let has_more = candidates.len() > CANDIDATES;
-        candidates.truncate(CANDIDATES);
-        Ok((candidates, has_more))
-    }
+/// The first candidates, and whether there are more.
+fn first(mut candidates: Vec<JobSummary>) -> (Vec<JobSummary>, bool) {
+    let has_more = candidates.len() > CANDIDATES;
+    candidates.truncate(CANDIDATES);
+    (candidates, has_more)
 }

@@ -1,8 +1,8 @@
 //! How often a waiting client polls, and how long it tolerates an outage or a missing job.
 
+use std::fmt;
 use std::time::Duration;
 
-use longshore_ledger::Error;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -12,8 +12,8 @@ const SHORTEST: Duration = Duration::from_millis(20);
 /// The longest interval between two polls.
 const LONGEST: Duration = Duration::from_millis(500);
 
-/// How long the ledger may be unavailable before a reader gives up: long enough for a restart or a
-/// failover.
+/// How long the ledger or a server may be unavailable before a reader gives up: long enough for a
+/// restart or a failover.
 const OUTAGE: Duration = Duration::from_secs(30);
 
 /// How long an accepted job may be missing from a ledger that answers. A scheduler rebuilds a
@@ -53,30 +53,47 @@ impl MissingTimer {
     }
 }
 
-/// Measures how long the ledger has been unavailable.
+/// An error that may be gone when the same call is made again.
+pub(crate) trait MayPass: fmt::Display {
+    /// Whether waiting may help.
+    fn may_pass(&self) -> bool;
+}
+
+impl MayPass for longshore_ledger::Error {
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+}
+
+/// Measures how long a service has been unavailable.
 #[derive(Default)]
 pub(crate) struct OutageTimer {
     since: Option<Instant>,
 }
 
 impl OutageTimer {
-    /// `Ok(None)` while the ledger is unavailable. Its error once the outage has lasted too long,
+    /// `Ok(None)` while the service is unavailable. Its error once the outage has lasted too long,
     /// or at once if waiting does not help.
-    pub(crate) fn tolerate<T>(&mut self, answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    pub(crate) fn tolerate<T, E: MayPass>(&mut self, answer: Result<T, E>) -> Result<Option<T>, E> {
         match answer {
             Ok(value) => {
-                self.since = None;
+                self.reset();
                 Ok(Some(value))
             }
-            Err(error @ Error::Unavailable { .. }) => {
+            Err(error) if error.may_pass() => {
                 let since = *self.since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= OUTAGE {
                     return Err(error);
                 }
-                debug!(%error, "the ledger is unavailable; trying again");
+                debug!(%error, "a service is unavailable; trying again");
                 Ok(None)
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The service has answered.
+    pub(crate) fn reset(&mut self) {
+        self.since = None;
     }
 }

@@ -57,15 +57,15 @@ async fn letters_are_shown_and_stay() {
     assert_eq!(first.dead_at, Some(Timestamp::from_millis(1_700)));
     assert_eq!((page.letters[1].id.as_str(), page.letters[1].job), ("17", None));
 
-    let second = letters.find(|at, _| at == 2).await.expect("read").expect("there is one");
+    let second = letters.find("2").await.expect("read").expect("there is one");
     assert!(second.document.is_none(), "{second:?}");
     assert_eq!(second.text.as_deref(), Some("{\"task\":"));
-    let found = letters.find(|_, letter| letter.id == ID).await.expect("read").expect("it is");
+    let found = letters.find(ID).await.expect("read").expect("it is");
     assert_eq!(
         found.document.expect("it is JSON").get(),
         format!(r#"{{"id": "{ID}", "task": 7}}"#)
     );
-    assert!(letters.find(|at, _| at == 4).await.expect("read").is_none());
+    assert!(letters.find("4").await.expect("read").is_none());
     assert_eq!(ready(&*broker, &Queue::Dead).await, 3);
 }
 

@@ -55,6 +55,33 @@ impl ReasonCode {
             | Self::Stalled => true,
         }
     }
+
+    /// What to do about it, in a sentence.
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::NoScheduler => "Start a scheduler: `longshore scheduler`.",
+            Self::NoWorkerForQueue => {
+                "Start a worker for the queue, `longshore worker --queues QUEUE`, or undrain one."
+            }
+            Self::NoWorkerForTask => {
+                "Declare the task in the settings of a worker of the queue, or repair what keeps \
+                 it from starting."
+            }
+            Self::SuspectIsolated => {
+                "See in `longshore nodes` what failed there, repair it, and put the worker back: \
+                 `longshore readmit NODE`."
+            }
+            Self::BrokerBlocked => "See what `longshore doctor` finds about RabbitMQ.",
+            Self::Paused => "Resume the job: `longshore resume JOB`.",
+            Self::MaxParallel => "Nothing, or submit such jobs with a larger `max_parallel`.",
+            Self::Backoff => "Nothing: the next attempt comes by itself. The errors say why.",
+            Self::SlotsBusy => "Nothing, or start more workers for the queue.",
+            Self::FairShare => {
+                "Nothing, or give the job a higher `priority`, or start more workers for the queue."
+            }
+            Self::Stalled => "Repair what the worker reports; it goes on by itself.",
+        }
+    }
 }
 
 /// What blocks jobs, as the scheduler that owns their queue publishes it.

@@ -290,6 +290,23 @@ pub enum NodeState {
     Active,
     /// The worker finishes its chunks and claims no new ones.
     Draining,
+    /// The worker was asked to drain and holds no chunk any more. It stays until it is stopped, or
+    /// asked to take chunks again.
+    Drained,
+}
+
+impl NodeState {
+    /// All states.
+    pub const ALL: [Self; 3] = [Self::Active, Self::Draining, Self::Drained];
+
+    /// The word in records and output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Drained => "drained",
+        }
+    }
 }
 
 /// A task that a worker has and can't start now.

@@ -53,8 +53,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub use engine::ring::owner;
 pub use globs::Expand;
+pub use longshore_protocol::rendezvous::owner;
 
 use engine::Event;
 use executor::Executor;

@@ -2,6 +2,7 @@
 //!
 //! Counters start at 0 with the process; the unit is the last word of a name.
 
+use longshore_protocol::NodeState;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 
 /// Gauge: subtasks by which the counts and the raw keys of active jobs differ, each at its last
@@ -61,8 +62,8 @@ fn register() {
     for name in [LEDGER_IMBALANCE, ACTIVE_JOBS] {
         gauge!(name).set(0.0);
     }
-    for state in ["active", "draining"] {
-        gauge!(NODES, "state" => state).set(0.0);
+    for state in NodeState::ALL {
+        gauge!(NODES, "state" => state.as_str()).set(0.0);
     }
     for how in ["crashed", "vanished"] {
         counter!(LOST_NODES, "how" => how).increment(0);

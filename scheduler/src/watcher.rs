@@ -68,8 +68,8 @@ pub(crate) async fn run(
 }
 
 fn count(nodes: &[NodeRecord]) {
-    for (state, name) in [(NodeState::Active, "active"), (NodeState::Draining, "draining")] {
+    for state in NodeState::ALL {
         let count = nodes.iter().filter(|node| node.info.state == state).count();
-        gauge!(NODES, "state" => name).set(count as f64);
+        gauge!(NODES, "state" => state.as_str()).set(count as f64);
     }
 }

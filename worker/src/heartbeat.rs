@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use longshore_ledger::{Beat, BeatParams, Event, Ledger, Topic};
-use longshore_protocol::{Hint, NodeInfo, NodeState, Timestamp};
+use longshore_protocol::{Hint, NodeInfo, Timestamp};
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -29,6 +29,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::Environment;
 use crate::availability::Availability;
+use crate::drain_state::DrainState;
 use crate::held_chunks::{HeldChunks, StopMode};
 use crate::metrics;
 use crate::records::Records;
@@ -102,8 +103,7 @@ pub(crate) struct HeartbeatConfig {
     pub(crate) chunks: Arc<HeldChunks>,
     pub(crate) availability: Arc<Availability>,
     pub(crate) records: Arc<Records>,
-    /// Cancelled, by the heartbeat too, when nothing new is to be claimed.
-    pub(crate) closing: CancellationToken,
+    pub(crate) drain: Arc<DrainState>,
 }
 
 /// A running heartbeat. Dropping it without [`Heartbeat::stop`] lets it end in the background.
@@ -242,14 +242,16 @@ impl HeartbeatLoop<'_> {
 
     /// Waits for the next heartbeat, or until something is worth one at once.
     async fn wait(&self, until: Instant, fence_at: Instant) {
-        let was_closing = self.config.closing.is_cancelled();
+        let closing = self.config.drain.closing();
+        let was_closing = closing.is_cancelled();
         loop {
             tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(until) => return,
                 () = self.again.notified() => return,
                 () = self.config.availability.changed() => return,
-                () = self.config.closing.cancelled(), if !was_closing => return,
+                () = self.config.drain.changed() => return,
+                () = closing.cancelled(), if !was_closing => return,
                 () = tokio::time::sleep_until(fence_at), if self.is_live() => self.fence(),
             }
         }
@@ -270,10 +272,7 @@ impl HeartbeatLoop<'_> {
 
     fn take_answer(&self, beat: &Beat) {
         self.config.chunks.stop(&beat.stop);
-        if beat.drain && !self.config.closing.is_cancelled() {
-            info!("asked to drain");
-            self.config.closing.cancel();
-        }
+        self.config.drain.answered(beat.drain);
         if self.liveness.send_replace(Liveness::Live) == Liveness::Fenced {
             info!(stopped = beat.stop.len(), "heartbeats get through again");
             metrics::fenced(false);
@@ -308,9 +307,8 @@ impl HeartbeatLoop<'_> {
             // The answer to a heartbeat repeats what the missed hints said, a drain included.
             Event::Gap => self.again.notify_one(),
             Event::Hint(Hint::Node { node }) if node == self.config.info.id => {
-                self.again.notify_one()
+                self.again.notify_one();
             }
-            // Hints of no consequence here.
             Event::Hint(_) | Event::Ended(_) => {}
         }
     }
@@ -348,8 +346,7 @@ impl Reporter {
         let is_disabled = |task: &String| self.info.disabled.iter().any(|it| it.task == *task);
         self.info.tasks =
             config.info.tasks.iter().filter(|task| !is_disabled(task)).cloned().collect();
-        self.info.state =
-            if config.closing.is_cancelled() { NodeState::Draining } else { NodeState::Active };
+        self.info.state = config.drain.state();
         self.info.clone()
     }
 

@@ -194,6 +194,11 @@ impl HeldChunks {
         }
     }
 
+    /// Chunks that are taken on later don't stop at once any more. There is none left of before.
+    pub(crate) fn reopen(&self) {
+        *self.closing.lock() = None;
+    }
+
     /// The worker is fenced: chunks of exclusive tasks stop, all others go on.
     pub(crate) fn fence(&self) {
         for lease in self.leases.lock().values().filter(|lease| lease.is_exclusive()) {

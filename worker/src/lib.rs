@@ -20,6 +20,7 @@ mod classify;
 mod commits;
 mod config;
 mod context;
+mod drain_state;
 mod environment;
 mod error;
 #[cfg(feature = "fuzzing")]

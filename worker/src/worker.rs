@@ -1,4 +1,4 @@
-//! Runs a worker from its setup to its leave: heartbeat, consuming, draining.
+//! Runs a worker from its setup to its leave: heartbeat, consuming, draining, waiting.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::availability::Availability;
 use crate::builder::{Builder, Setup, Teardown};
+use crate::drain_state::DrainState;
 use crate::heartbeat::{Heartbeat, HeartbeatConfig, clock};
 use crate::held_chunks::{HeldChunks, StopMode};
 use crate::pipeline::{Pipeline, TASK_DISABLED};
@@ -86,9 +87,12 @@ impl Worker {
         self.availability.disabled()
     }
 
-    /// Runs until `shutdown` is cancelled or the node is asked to drain; then finishes the subtasks
-    /// that run within `grace`, releases the rest and leaves. Waits for the broker and the ledger
-    /// while they can't be reached.
+    /// Runs until `shutdown` is cancelled; then finishes the subtasks that run within `grace`,
+    /// releases the rest and leaves. Waits for the broker and the ledger while they can't be
+    /// reached.
+    ///
+    /// Asked to drain through the ledger, it finishes and releases in the same way, and stays: it
+    /// takes no chunk until the drain is withdrawn.
     pub async fn run(
         self,
         broker: Arc<dyn Broker>,
@@ -107,7 +111,7 @@ impl Worker {
             warn!(task, reason, "{TASK_DISABLED}");
         }
         let chunks = Arc::new(HeldChunks::default());
-        let closing = CancellationToken::new();
+        let drain_state = Arc::new(DrainState::default());
         let records = Arc::new(Records::default());
         let heartbeat = HeartbeatConfig {
             info: info(&id, &environment, &config, &handlers),
@@ -117,41 +121,58 @@ impl Worker {
             chunks: chunks.clone(),
             availability: availability.clone(),
             records: records.clone(),
-            closing: closing.clone(),
+            drain: drain_state.clone(),
         };
         let heartbeat = Heartbeat::start(heartbeat, ledger.separate())?;
         let liveness = heartbeat.liveness();
-        let pipeline = Arc::new(Pipeline {
+        let pipeline_until = |closing: CancellationToken| Pipeline {
             prefetcher: Prefetcher::new(&config, liveness.clone(), closing.clone()),
             node: id.clone(),
-            environment,
+            environment: environment.clone(),
             ledger: ledger.clone(),
             ledger_health: LedgerHealth::default(),
             handlers: handlers.clone(),
             availability: availability.clone(),
-            records,
-            chunks,
+            records: records.clone(),
+            chunks: chunks.clone(),
             plans: Plans::default(),
             locations: UnwritableLocations::default(),
-            liveness,
+            liveness: liveness.clone(),
             closing,
             over: CancellationToken::new(),
             left_behind: CancellationToken::new(),
-            config,
-        });
-        let running = TaskTracker::new();
-        let outcome = tokio::select! {
-            biased;
-            outcome = consume(&pipeline, &broker, &running, &shutdown) => outcome,
-            () = availability.probe(&handlers) => Ok(()),
+            config: config.clone(),
         };
-        drain(&pipeline, &running).await;
+        let (outcome, left_behind) = loop {
+            let pipeline = Arc::new(pipeline_until(drain_state.closing()));
+            let running = TaskTracker::new();
+            let outcome = tokio::select! {
+                biased;
+                outcome = consume(&pipeline, &broker, &running, &shutdown) => outcome,
+                () = availability.probe(&handlers) => Ok(()),
+            };
+            drain(&pipeline, &running).await;
+            let left_behind = pipeline.left_behind.is_cancelled();
+            if outcome.is_err() || shutdown.is_cancelled() || left_behind {
+                break (outcome, left_behind);
+            }
+            drain_state.drained();
+            info!(node = %id, "drained; the worker takes no chunks until it is undrained");
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break (Ok(()), false),
+                () = drain_state.withdrawn() => {}
+            }
+            info!(node = %id, "the drain was withdrawn");
+            chunks.reopen();
+            drain_state.reopen();
+        };
         handlers.teardown().await;
         if let Some(teardown) = teardown {
             teardown().await;
         }
         heartbeat.stop().await;
-        if !pipeline.left_behind.is_cancelled() {
+        if !left_behind {
             // Should the ledger list a chunk for this node all the same, schedulers queue it again.
             let params = DeclareLostParams::new(id.clone(), LossEvidence::Certain, LossCause::Left);
             let leaving = ledger.declare_lost(&params);

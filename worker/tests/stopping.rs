@@ -210,14 +210,33 @@ async fn after_the_grace_the_running_subtask_is_stopped_and_released() {
 }
 
 #[tokio::test]
-async fn a_node_that_is_asked_to_drain_stops() {
+async fn a_drained_node_takes_nothing_until_it_is_undrained() {
     let harness = Harness::new();
-    let (_gated, worker) = Gated::new(config());
+    let (gated, worker) = Gated::new(config());
     let worker = harness.start(worker);
     let id = worker.id.clone();
-    eventually("the node is known", async || harness.ledger.drain(&id).await.expect("memory"))
-        .await;
-    worker.ended().await.expect("it stops as asked");
+    let state = async || {
+        let nodes = harness.ledger.nodes().await.expect("memory");
+        nodes.first().map(|node| node.info.state)
+    };
+    for round in 1..=2 {
+        let begun = gated.begun();
+        gated.open_to(0);
+        let job = harness.submit(&range("gated", 4, 4)).await;
+        eventually("a subtask runs", async || gated.begun() == begun + 1).await;
+        assert!(harness.ledger.drain(&id).await.expect("memory"));
+        eventually("it drains", async || state().await == Some(NodeState::Draining)).await;
+        gated.open_to(4);
+        eventually("it is drained", async || state().await == Some(NodeState::Drained)).await;
+        assert_eq!(gated.begun(), begun + 1, "the rest was released, round {round}");
+        assert_eq!(harness.job(job).await.counts.running, 0);
+        assert!(harness.ledger.undrain(&id).await.expect("memory"));
+        assert_eq!(harness.ended(job).await.counts.done, 4, "round {round}");
+        assert_eq!(state().await, Some(NodeState::Active));
+    }
+    assert!(harness.ledger.drain(&id).await.expect("memory"));
+    eventually("it is drained", async || state().await == Some(NodeState::Drained)).await;
+    worker.stop().await;
     assert_eq!(harness.ledger.nodes().await.expect("memory"), [], "it has left");
 }
 

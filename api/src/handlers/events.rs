@@ -16,7 +16,7 @@ use longshore_protocol::wire::{NodeView, Present};
 use longshore_protocol::{ErrorKind, JobFilter};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::Outcome;
 use crate::Shared;
@@ -36,7 +36,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const CHECK_TOKEN: Duration = Duration::from_secs(5);
 
 /// The header by which a browser names the last event that it has.
-const LAST_EVENT_ID: &str = "last-event-id";
+pub(super) const LAST_EVENT_ID: &str = "last-event-id";
 
 pub(crate) async fn events(call: Call) -> Outcome {
     let after = call.headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok());
@@ -53,6 +53,13 @@ pub(crate) async fn events(call: Call) -> Outcome {
         let event = stream.next().await?;
         Some((Ok::<Event, Infallible>(event), stream))
     });
+    respond(events)
+}
+
+/// An answer of these events.
+pub(super) fn respond(
+    events: impl futures_util::Stream<Item = Result<Event, Infallible>> + Send + 'static,
+) -> Outcome {
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     let mut response: Response = Sse::new(events).keep_alive(keep_alive).into_response();
     response.extensions_mut().insert(Live);
@@ -62,6 +69,13 @@ pub(crate) async fn events(call: Call) -> Outcome {
 
 fn bug() -> Refusal {
     Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorKind::Bug, "a header can't be sent")
+}
+
+/// Ticks when a stream has to check that its caller's token is still valid.
+pub(super) fn checks() -> Interval {
+    let mut checks = interval_at(Instant::now() + CHECK_TOKEN, CHECK_TOKEN);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    checks
 }
 
 /// A stream of one client.
@@ -75,14 +89,12 @@ struct Stream {
     next: u64,
     /// The client has to be told the present.
     is_behind: bool,
-    checks: tokio::time::Interval,
+    checks: Interval,
 }
 
 impl Stream {
     fn begin(shared: Arc<Shared>, caller: Caller, after: Option<&Place>) -> Self {
         let subscription = shared.hub.subscribe(after);
-        let mut checks = interval_at(Instant::now() + CHECK_TOKEN, CHECK_TOKEN);
-        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stream = Self {
             shared,
             caller,
@@ -90,7 +102,7 @@ impl Stream {
             waiting: VecDeque::new(),
             next: subscription.next,
             is_behind: false,
-            checks,
+            checks: checks(),
         };
         let missed = subscription.missed.filter(|missed| missed.iter().all(|it| it.name != GAP));
         stream.is_behind = missed.is_none();

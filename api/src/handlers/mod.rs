@@ -2,13 +2,18 @@
 
 pub(crate) mod audit;
 pub(crate) mod batch;
+pub(crate) mod bulk;
 pub(crate) mod control;
+pub(crate) mod dead;
 pub(crate) mod events;
 pub(crate) mod health;
+pub(crate) mod job_events;
 pub(crate) mod jobs;
 pub(crate) mod nodes;
+pub(crate) mod queues;
 pub(crate) mod results;
 pub(crate) mod submit;
+pub(crate) mod tokens;
 
 use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;

@@ -1,4 +1,4 @@
-//! Workers: their list, drain and readmission.
+//! Workers: their list, drain, its withdrawal, and readmission.
 
 use axum::http::StatusCode;
 use longshore_protocol::wire::{NodeAnswer, NodeView};
@@ -16,6 +16,12 @@ pub(crate) async fn drain(call: Call) -> Outcome {
     let node = call.params.node();
     call.shared.client.nodes().drain(&node).await?;
     Ok(json(StatusCode::OK, &NodeAnswer::draining(node)))
+}
+
+pub(crate) async fn undrain(call: Call) -> Outcome {
+    let node = call.params.node();
+    call.shared.client.nodes().undrain(&node).await?;
+    Ok(json(StatusCode::OK, &NodeAnswer::active(node)))
 }
 
 pub(crate) async fn readmit(call: Call) -> Outcome {

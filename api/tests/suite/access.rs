@@ -31,7 +31,12 @@ async fn admit(stage: &Stage, n: u64, tenant: &str) {
 
 /// The path of an endpoint for a job.
 fn path(endpoint: &Endpoint, n: u64) -> String {
-    let path = endpoint.path.replace("{job}", &job(n).to_string()).replace("{node}", "box-1");
+    let path = endpoint
+        .path
+        .replace("{job}", &job(n).to_string())
+        .replace("{node}", "box-1")
+        .replace("{token}", "0123456789abcdef")
+        .replace("{letter}", "0190b0a2");
     match endpoint.id {
         "wait_for_job" => path + "?timeout=1ms",
         _ => path,
@@ -45,6 +50,9 @@ async fn status(http: &Http, endpoint: &Endpoint, n: u64, tenant: &str) -> u16 {
         "submit_job" => json!({"task": "noop", "tenant": tenant, "split": {
             "by": "files", "files": ["relative"]
         }}),
+        "act_on_jobs" => json!({"action": "pause", "filter": {"tenant": tenant}}),
+        "create_token" => json!({"name": "new", "role": "viewer"}),
+        "requeue_dead_letters" | "purge_dead_letters" => json!({"all": true}),
         _ => Value::Null,
     };
     let body = if body.is_null() { String::new() } else { body.to_string() };
@@ -83,6 +91,8 @@ async fn every_endpoint_answers_each_role_and_tenant_as_its_entry_says() {
                 if is_bound && names_job {
                     assert_ne!(own, 404, "{what}: its own job is there");
                     assert_eq!((foreign, absent), (404, 404), "{what}: a foreign job is not");
+                } else if is_bound && endpoint.id == "act_on_jobs" {
+                    assert_eq!((own, foreign), (200, 403), "{what}");
                 } else if is_bound && endpoint.id == "submit_job" {
                     assert_eq!((own, foreign), (422, 403), "{what}");
                 } else {
@@ -262,4 +272,32 @@ async fn changes_and_refused_attempts_are_in_the_audit_trail() {
     let next = first["next"].as_str().expect("more follow");
     let second = admin.get(&format!("/v1/audit?limit=9&cursor={next}")).await.is(200).json();
     assert_eq!(second["actions"], json!(trail["actions"].as_array().expect("actions")[1..]));
+}
+
+/// Every endpoint that changes something refuses viewers, and foreign tenants where a tenant's jobs
+/// are changed, and has each attempt in the audit trail.
+#[tokio::test]
+async fn every_refused_attempt_at_a_change_is_in_the_audit_trail() {
+    let stage = Stage::idle(Exposure::Loopback);
+    admit(&stage, FOREIGN, "b").await;
+    let viewer = stage.http().with(&stage.token(1, Role::Viewer, None).await);
+    let bound = stage.http().with(&stage.token(2, Role::Admin, Some(&["a"])).await);
+    let admin = stage.http().with(&stage.token(3, Role::Admin, None).await);
+    let mut expected = Vec::new();
+    for endpoint in endpoints().iter().filter(|endpoint| endpoint.verb.may_change()) {
+        for (http, who) in [(&viewer, "token-1"), (&bound, "token-2")] {
+            let found = status(http, endpoint, FOREIGN, "b").await;
+            assert!([403, 404].contains(&found), "{endpoint:?} by {who}: {found}");
+            expected.push(json!([who, endpoint.id, "refused", found]));
+        }
+    }
+    assert!(expected.len() >= 28, "{} attempts", expected.len());
+    let trail = admin.get("/v1/audit?limit=1000").await.is(200).json();
+    let entry =
+        |action: &Value| json!(["who", "action", "outcome", "status"].map(|it| &action[it]));
+    let mut found: Vec<Value> =
+        trail["actions"].as_array().expect("actions").iter().map(entry).collect();
+    found.reverse();
+    assert_eq!(found, expected);
+    assert_eq!(stage.ledger.api_tokens().await.expect("memory does not fail").len(), 3);
 }

@@ -164,7 +164,9 @@ async fn no_endpoint_answers_odd_requests_with_a_failure() {
                     .collect::<Vec<_>>()
                 })
                 .collect();
-            let path = endpoint.path.replace("{job}", &job).replace("{node}", &job);
+            let path = ["{job}", "{node}", "{token}", "{letter}"]
+                .iter()
+                .fold(endpoint.path.to_owned(), |path, segment| path.replace(segment, &job));
             for query in odd {
                 let body = if endpoint.verb.may_change() { "\u{0}\u{1}" } else { "" };
                 let answer =

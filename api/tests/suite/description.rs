@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use longshore_api::{Exposure, endpoints, openapi_document};
+use longshore_api::{Exposure, endpoints, openapi_document, reference_page};
 use serde_json::Value;
 
 use crate::stage::Stage;
@@ -29,6 +29,22 @@ fn the_document_in_docs_is_the_one_of_the_code() {
     assert!(is_kept, "docs/openapi.json is out of date; write it anew with\n    {command}");
 }
 
+#[test]
+fn the_reference_page_in_docs_is_the_one_of_the_code() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/http-reference.md");
+    if std::env::var_os(BLESS).is_some() {
+        std::fs::write(&path, reference_page()).expect("docs/ can be written");
+    }
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    let command = format!("{BLESS}=1 cargo test -p longshore-api description");
+    let is_kept = kept == reference_page();
+    assert!(is_kept, "docs/http-reference.md is out of date; write it anew with\n    {command}");
+    for endpoint in endpoints() {
+        let headline = format!("\n## {} {}\n", endpoint.verb.as_str(), endpoint.path);
+        assert!(kept.contains(&headline), "{endpoint:?} is not on the page");
+    }
+}
+
 #[tokio::test]
 async fn the_router_has_the_operations_of_the_document_and_no_others() {
     let stage = Stage::idle(Exposure::Loopback);
@@ -39,7 +55,9 @@ async fn the_router_has_the_operations_of_the_document_and_no_others() {
     for (path, operations) in paths {
         let real = path
             .replace("{job}", "0190b0a2-0000-7000-8000-000000000001")
-            .replace("{node}", "box-1");
+            .replace("{node}", "box-1")
+            .replace("{token}", "0123456789abcdef")
+            .replace("{letter}", "0190b0a2");
         for method in METHODS {
             let is_described = operations.get(method).is_some();
             if is_described {
@@ -87,7 +105,7 @@ fn every_reference_of_the_document_leads_somewhere() {
     let description = description();
     check(&description, &description);
     let schemas = description["components"]["schemas"].as_object().expect("schemas");
-    for name in ["JobDocument", "JobSummary", "JobDetails", "JobPage", "NodeView", "HttpProblem"] {
+    for name in ["JobDocument", "JobSummary", "JobDetails", "JobList", "NodeView", "HttpProblem"] {
         assert!(schemas.contains_key(name), "{name} is not among {:?}", schemas.keys());
     }
 }

@@ -22,7 +22,11 @@ type Event = (String, String, Value);
 
 impl Stream {
     async fn open(http: &Http, after: Option<&str>) -> Self {
-        let mut request = Request::builder().uri("/v1/events").header("accept-encoding", "gzip");
+        Self::of("/v1/events", http, after).await
+    }
+
+    async fn of(path: &str, http: &Http, after: Option<&str>) -> Self {
+        let mut request = Request::builder().uri(path).header("accept-encoding", "gzip");
         if let Some(after) = after {
             request = request.header("last-event-id", after);
         }
@@ -169,4 +173,34 @@ async fn a_stream_ends_with_its_token_and_with_the_server() {
     assert!(revoked.next().await.is_none());
     stage.stop.cancel();
     assert!(stopped.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_stream_of_one_job_ends_with_the_job() {
+    let stage = Stage::new();
+    let http = stage.http();
+    let document = json!({"task": "sleep", "params": {"ms": 40}, "split": noop(40)["split"]});
+    let path = http.submit(&document).await;
+    let events = format!("{path}/events");
+    let mut stream = Stream::of(&events, &http, None).await;
+    let (mut told, mut last) = (Vec::new(), String::new());
+    while let Some((name, id, data)) = stream.next().await {
+        assert!(path.ends_with(data["id"].as_str().expect("a job")), "{data}");
+        told.push((name, data["state"].as_str().expect("a state").to_owned()));
+        last = id;
+    }
+    assert_eq!(told.first().map(|(name, _)| name.as_str()), Some("snapshot"), "{told:?}");
+    assert!(told[1..].iter().all(|(name, _)| name == "job"), "{told:?}");
+    let ends = told.iter().filter(|(_, state)| state == "succeeded").count();
+    assert_eq!((ends, told.last().map(|(_, state)| state.as_str())), (1, Some("succeeded")));
+
+    // A client that has the end is told not to come back; others are told the end.
+    let again = Request::builder().uri(&events).header("last-event-id", &last);
+    let answer = http.whole(again.body(Body::empty()).expect("a request")).await.is(204);
+    assert_eq!(answer.text, "");
+    let mut late = Stream::of(&events, &http, Some("0123456789abcdef")).await;
+    let (name, id, _) = late.next().await.expect("the end");
+    assert_eq!((name.as_str(), id), ("snapshot", last));
+    assert!(late.next().await.is_none());
+    http.get("/v1/jobs/0190b0a2-0000-7000-8000-000000000009/events").await.is(404);
 }

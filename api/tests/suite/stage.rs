@@ -7,7 +7,6 @@ use longshore_api::{Acceptor, Api, Config, Exposure, ServerFiles};
 use longshore_broker::memory::MemoryBroker;
 use longshore_ledger::Ledger;
 use longshore_ledger::memory::{MemoryLedger, SystemClock};
-use longshore_producer::Client;
 use longshore_protocol::{ApiSecret, ApiToken, KeptApiToken, Role, SchedulerId};
 use longshore_scheduler::Scheduler;
 use longshore_worker::{Context, Worker};
@@ -45,11 +44,10 @@ impl Stage {
         let broker = Arc::new(MemoryBroker::new());
         let ledger = Arc::new(MemoryLedger::new(Arc::new(SystemClock)));
         let stop = CancellationToken::new();
-        let client = Client::new(broker.clone(), ledger.clone());
         config.metrics = Some(Arc::new(|| "metrics 1\n".to_owned()));
         config.limits.headers_within = Duration::from_secs(1);
         config.limits.body_within = Duration::from_secs(1);
-        let api = Api::new(client, config, stop.clone());
+        let api = Api::new(broker.clone(), ledger.clone(), config, stop.clone());
         Self { broker, ledger, stop, api }
     }
 

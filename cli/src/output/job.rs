@@ -5,22 +5,17 @@ use std::time::Duration;
 use longshore_ledger::{CANCEL_KEPT, Cancelled};
 use longshore_protocol::state::JobState;
 use longshore_protocol::wire::{JobAnswer, JobDetails};
-use longshore_protocol::{Audit, Counts, ErrorEntry, JobId, JobSummary, Reason, Recovery};
+use longshore_protocol::{Audit, Counts, ErrorEntry, JobId, JobSummary};
 
 use super::{Output, recovery};
 use crate::failure::Failure;
 
 /// Prints everything that is known of a job.
-pub(crate) fn summary(
-    output: &mut Output,
-    job: &JobSummary,
-    recoveries: &[Recovery],
-    reasons: &[Reason],
-) -> Result<(), Failure> {
+pub(crate) fn details(output: &mut Output, details: &JobDetails) -> Result<(), Failure> {
     if output.is_json() {
-        let (recovered, reasons) = (recoveries.to_vec(), reasons.to_vec());
-        return output.json(&JobDetails { job: job.clone(), recovered, reasons });
+        return output.json(details);
     }
+    let JobDetails { job, recovered, reasons } = details;
     let mut facts = vec![("job", job.id.to_string()), ("state", job.state.as_str().to_owned())];
     if !job.state.was_accepted() {
         // Of a rejected job the ledger keeps the error and nothing of the document.
@@ -50,7 +45,7 @@ pub(crate) fn summary(
         let text = format!("{chunks} that took long, run speculatively by a second worker too");
         facts.push(("twice", text));
     }
-    facts.extend(recovery::facts(job, recoveries));
+    facts.extend(recovery::facts(job, recovered));
     facts.extend(progress(job));
     facts.extend(job.error.clone().map(|error| ("error", error)));
     // The message of a task can have many lines; `errors JOB` prints all of them.

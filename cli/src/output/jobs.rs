@@ -41,12 +41,12 @@ pub(super) async fn print(
     rows: &[JobSummary],
     is_wide: bool,
 ) -> Result<(), Failure> {
-    let now = jobs.ledger().now().await?;
+    let now = jobs.now().await?;
     if is_wide {
         return output.text(&wide(rows, now));
     }
     let ids: Vec<JobId> = rows.iter().map(|job| job.id).collect();
-    let lengths = jobs.ledger().unique_prefixes(&ids).await?;
+    let lengths = jobs.id_lengths(&ids).await?;
     output.text(&narrow(rows, &lengths, now))
 }
 

@@ -2,7 +2,7 @@
 
 use longshore_protocol::JobId;
 use longshore_protocol::wire::NodeView;
-use longshore_protocol::{DisabledTask, NodeRecord, NodeState, Timestamp};
+use longshore_protocol::{DisabledTask, NodeRecord, Timestamp};
 
 use super::Output;
 use super::job::seconds;
@@ -46,7 +46,7 @@ fn narrow(nodes: &[NodeRecord], now: Timestamp) -> String {
         let info = &node.info;
         vec![
             short(info.id.as_str(), &ids).to_owned(),
-            state(info.state).to_owned(),
+            info.state.as_str().to_owned(),
             info.busy.to_string(),
             info.slots.to_string(),
             age(now.since(info.started_at)),
@@ -67,7 +67,7 @@ fn wide(nodes: &[NodeRecord], now: Timestamp) -> String {
         let info = &node.info;
         vec![
             info.id.to_string(),
-            state(info.state).to_owned(),
+            info.state.as_str().to_owned(),
             info.busy.to_string(),
             info.slots.to_string(),
             format!("{:.0}%", info.cpu * 100.0),
@@ -79,13 +79,6 @@ fn wide(nodes: &[NodeRecord], now: Timestamp) -> String {
         ]
     };
     table(&header, &nodes.iter().map(cells).collect::<Vec<_>>())
-}
-
-fn state(state: NodeState) -> &'static str {
-    match state {
-        NodeState::Active => "active",
-        NodeState::Draining => "draining",
-    }
 }
 
 fn labels(node: &NodeRecord) -> String {

@@ -1,11 +1,12 @@
 //! Prints the results of a job, and after a failed one its first ten errors.
 
-use futures_util::{StreamExt, TryStreamExt, pin_mut};
+use futures_util::{FutureExt, StreamExt, TryStreamExt, pin_mut};
 use longshore_producer::{Job, JobDocument};
 use longshore_protocol::JobSummary;
 use longshore_protocol::document::Results;
 use longshore_protocol::state::JobState;
 use longshore_protocol::wire::ResultView;
+use serde_json::value::RawValue;
 
 use super::{Output, grouped, job, talk};
 use crate::failure::Failure;
@@ -35,14 +36,47 @@ pub(crate) async fn print(
         let results = job.results();
         pin_mut!(results);
         while let Some((index, value)) = results.try_next().await? {
-            if output.is_json() {
-                output.json(&ResultView { index: Some(index), result: &value })?;
-            } else {
-                output.data(value)?;
-            }
+            result(output, index, &value)?;
         }
     }
     output.flush()
+}
+
+/// Prints the results as they come until the job has ended; fails unless it succeeded.
+pub(crate) async fn follow(
+    output: &mut Output,
+    job: &Job,
+    document: &JobDocument,
+) -> Result<(), Failure> {
+    if document.reduce.is_none() {
+        let mut results = job.follow_results(0..u64::MAX);
+        loop {
+            let next = match results.try_next().now_or_never() {
+                Some(next) => next?,
+                None => {
+                    // What was printed should be seen while there is nothing to print.
+                    output.flush()?;
+                    results.try_next().await?
+                }
+            };
+            let Some((index, value)) = next else { break };
+            result(output, index, &value)?;
+        }
+    }
+    let summary = job.wait().await?;
+    if document.reduce.is_some() {
+        print(output, job, document, &summary).await?;
+    }
+    output.flush()?;
+    if summary.state.is_success() { Ok(()) } else { Err(failed(&summary)) }
+}
+
+fn result(output: &mut Output, index: u64, value: &RawValue) -> Result<(), Failure> {
+    if output.is_json() {
+        output.json(&ResultView { index: Some(index), result: value })
+    } else {
+        output.data(value)
+    }
 }
 
 /// Prints the results and the first errors of an ended job; fails unless the job succeeded.

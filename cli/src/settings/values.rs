@@ -68,3 +68,8 @@ pub(super) fn labels_from<'a>(
     };
     pairs.filter(|pair| !pair.trim().is_empty()).map(pair).collect()
 }
+
+/// Removes the space around names.
+pub(super) fn trimmed(names: Vec<String>) -> Vec<String> {
+    names.into_iter().map(|name| name.trim().to_owned()).collect()
+}

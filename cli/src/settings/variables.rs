@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use super::Layer;
+use super::reach::token;
 use super::values::{address_from, duration_from, kind_from, labels_from};
 use crate::failure::Failure;
 use crate::restrictions::BuiltinChoice;
@@ -44,6 +45,9 @@ pub(super) fn from_environment(
         tls_cert: path("LONGSHORE_TLS_CERT"),
         tls_key: path("LONGSHORE_TLS_KEY"),
         namespace: variable("LONGSHORE_NAMESPACE"),
+        server: variable("LONGSHORE_SERVER"),
+        token: variable("LONGSHORE_TOKEN").as_deref().map(token).transpose()?,
+        token_file: path("LONGSHORE_TOKEN_FILE"),
         work_queues: variable("LONGSHORE_WORK_QUEUES").map(kind).transpose()?,
         dead_after: duration("LONGSHORE_DEAD_AFTER")?,
         http_listen: variable("LONGSHORE_HTTP_LISTEN").map(listen).transpose()?,

@@ -2,7 +2,6 @@
 
 use clap::Args;
 use longshore_api::Exposure;
-use longshore_producer::Client;
 
 use crate::failure::Failure;
 use crate::http::{self, Listener, USUAL_ADDRESS, exposure};
@@ -33,9 +32,7 @@ impl ApiServer {
         let listener = Listener::bind(address, settings, || ())?;
         http::check_tokens(address, settings, &services::ledger(settings)?).await?;
         let services = Services::start(settings, "longshore api")?;
-        let client = Client::new(services.broker.clone(), services.ledger.clone())
-            .within(settings.restrictions.allow_roots.clone());
-        let server = listener.serve(client);
+        let server = listener.serve(services.broker.clone(), services.ledger.clone());
         let outcome = tokio::select! {
             // Logs each change, and fails only if waiting can't help.
             refused = services.refused() => Err(refused),

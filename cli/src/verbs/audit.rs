@@ -21,7 +21,7 @@ impl Audit {
         settings: &Settings,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        let jobs = services::jobs(settings)?;
+        let jobs = services::jobs(settings).await?;
         let audit = jobs.job(self.job.find(&jobs).await?).audit().await?;
         job::audit(output, &audit)?;
         if audit.is_clean() {

@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::output::{Output, bench, talk};
 use crate::services::{self, CLOSE_WITHIN};
-use crate::settings::Settings;
+use crate::settings::{Reach, Settings};
 
 /// Measure what a fleet achieves on this host, compared with RabbitMQ and Redis alone
 ///
@@ -35,9 +35,10 @@ impl Bench {
         settings: &Settings,
         output: &mut Output,
     ) -> Result<(), Failure> {
+        check_no_server(settings)?;
         let mut interrupts = Interrupts::follow()?;
         // Reports an unreachable service with its address, which the baselines would not name.
-        services::client(settings).await?.broker().close(CLOSE_WITHIN).await;
+        services::direct_client(settings).await?.close(CLOSE_WITHIN).await;
         let quick = || Name::ALL.into_iter().filter(|name| name.is_quick()).collect();
         let config = Config {
             amqp_url: settings.amqp_url.clone(),
@@ -51,6 +52,17 @@ impl Bench {
         let tell = |line: &str| talk(line);
         let report = longshore_bench::run(&config, &tell, interrupts.next()).await?;
         bench::report(output, &report)
+    }
+}
+
+/// Refuses settings that name a server in place of services.
+fn check_no_server(settings: &Settings) -> Result<(), Failure> {
+    match settings.reach {
+        Reach::Server(_) => Err(Failure::usage(
+            "bench measures RabbitMQ and Redis themselves, and the settings name a server; give \
+             --amqp-url and --redis-url",
+        )),
+        Reach::Services | Reach::Unsaid => Ok(()),
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) async fn one_or_all(
     output: &mut Output,
 ) -> Result<Option<Job>, Failure> {
     let chosen = argument.chosen(action)?;
-    let jobs = services::jobs(settings)?;
+    let jobs = services::jobs(settings).await?;
     match chosen {
         Chosen::One(key) => Ok(Some(jobs.job(jobs.find(&key).await?))),
         Chosen::Filter { filter, is_dry } => {
@@ -40,7 +40,7 @@ pub(crate) async fn perform(
     jobs: &Jobs,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let now = jobs.ledger().now().await?;
+    let now = jobs.now().await?;
     let filter = filter.filter(now);
     if is_dry {
         let plan = jobs.bulk_plan(action, &filter, SAMPLE).map_err(Failure::usage)?.await?;

@@ -83,10 +83,11 @@ impl Dead {
                 "this would delete every dead letter; add --yes, or give the ids of some",
             ));
         }
-        let rabbit = services::rabbit(settings, "longshore dead").await?;
-        let letters = DeadLetters::new(rabbit.clone());
+        let (letters, rabbit) = services::dead_letters(settings).await?;
         let outcome = self.verb.perform(&letters, output).await;
-        rabbit.close(CLOSE_WITHIN).await;
+        if let Some(rabbit) = rabbit {
+            rabbit.close(CLOSE_WITHIN).await;
+        }
         outcome
     }
 }
@@ -105,13 +106,8 @@ impl Verb {
                 Ok(())
             }
             Self::Show { letter } => {
-                // No id is as short as a number.
-                let number = letter.parse::<u64>().ok().filter(|_| letter.len() < 8);
-                let found = letters.find(|at, found| match number {
-                    Some(number) => at == number,
-                    None => is_id_of(&letter, found),
-                });
-                let found = found.await?.ok_or_else(|| no_such_letter(&[&letter]))?;
+                let found = letters.find(&letter).await?;
+                let found = found.ok_or_else(|| no_such_letter(&[&letter]))?;
                 dead::details(output, &found, now())
             }
             Self::Requeue { ids, all } => {

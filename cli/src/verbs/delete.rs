@@ -1,7 +1,7 @@
 //! `longshore delete`: deletes an ended job or many; `--force` cancels the job first.
 
 use clap::Args;
-use longshore_producer::{BulkAction, Error};
+use longshore_producer::{BulkAction, ErrorKind};
 
 use super::bulk;
 use super::selection::{Chosen, JobsArgument};
@@ -34,7 +34,7 @@ impl Delete {
     ) -> Result<(), Failure> {
         let action = BulkAction::Delete;
         let chosen = self.jobs.chosen(action)?;
-        let jobs = services::jobs(settings)?;
+        let jobs = services::jobs(settings).await?;
         let key = match chosen {
             Chosen::One(key) => key,
             Chosen::Filter { .. } if self.force => {
@@ -51,7 +51,8 @@ impl Delete {
         if self.force {
             match handle.cancel().await {
                 // Refused: the job has ended already.
-                Ok(_) | Err(Error::Refused { .. }) => {}
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::IllegalState => {}
                 Err(error) => return Err(error.into()),
             }
         }

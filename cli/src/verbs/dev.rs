@@ -19,6 +19,7 @@ use crate::environment::environment;
 use crate::failure::Failure;
 use crate::http::{Listener, USUAL_ADDRESS, exposure};
 use crate::interrupt::Interrupts;
+use crate::local_server;
 use crate::output::{Output, job, talk};
 use crate::settings::{Flags, FleetFlags, Settings, WorkerFlags};
 
@@ -73,16 +74,24 @@ impl Dev {
         let listener = is_served.then(|| listen(&settings)).transpose()?;
         let mut fleet = Embedded::start(worker, &settings);
         let client = fleet.client().clone();
+        // With certificates a client needs settings anyway.
+        let is_plain = |it: &&Listener| it.serves_jobs() && it.url().starts_with("http://");
+        let address = listener.as_ref().filter(is_plain).map(Listener::address);
         let server = listener.map(|listener| {
             talk(format_args!("serving the HTTP API at {}", listener.url()));
-            listener.serve(client.clone())
+            fleet.serve(listener)
         });
+        let announcement = address.and_then(local_server::announce);
+        if announcement.is_some() {
+            talk("ready: `longshore submit`, `list`, `status` and others find it by themselves");
+        }
         let mut tally = Tally::default();
         let outcome = tokio::select! {
             outcome = feed(source, &client, &known, output, &mut tally) => outcome,
             failure = fleet.broken() => Err(failure),
             () = interrupts.next() => Ok(()),
         };
+        drop(announcement);
         if let Some(server) = server {
             server.stop().await;
         }

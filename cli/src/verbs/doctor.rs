@@ -16,7 +16,7 @@ use longshore_protocol::{Finding, NodeRecord, NodeState, SchedulerRecord, Severi
 use crate::failure::Failure;
 use crate::output::{Output, findings};
 use crate::services::{self, CLOSE_WITHIN, rabbit_config};
-use crate::settings::Settings;
+use crate::settings::{Reach, Settings};
 
 /// A larger difference between the clocks of this host and Redis makes displayed times confusing.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
@@ -39,6 +39,14 @@ impl Doctor {
         output: &mut Output,
     ) -> Result<(), Failure> {
         let settings = settings()?;
+        if let Reach::Server(url) = &settings.reach {
+            return Err(Failure::usage(format_args!(
+                "doctor checks RabbitMQ and Redis themselves, and the settings name the server \
+                 {url}; run it where RabbitMQ and Redis can be reached, with --amqp-url and \
+                 --redis-url, or read {}/readyz",
+                url.trim_end_matches('/')
+            )));
+        }
         let mut found = vec![fine("config", sources(&settings))];
         let ledger = services::ledger(&settings)?;
         let redis = ledger.examine().await;

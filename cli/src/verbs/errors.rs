@@ -22,7 +22,7 @@ impl Errors {
         settings: &Settings,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        let jobs = services::jobs(settings)?;
+        let jobs = services::jobs(settings).await?;
         let handle = jobs.job(self.job.find(&jobs).await?);
         let summary = handle.summary().await?;
         let total = summary.counts.total;

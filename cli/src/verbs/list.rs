@@ -46,8 +46,8 @@ impl List {
         settings: &Settings,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        let jobs = services::jobs(settings)?;
-        let filter = self.filter.filter(jobs.ledger().now().await?);
+        let jobs = services::jobs(settings).await?;
+        let filter = self.filter.filter(jobs.now().await?);
         let page = jobs.list(&filter, self.cursor, self.limit).await?;
         jobs::page(output, &jobs, &page, self.wide).await?;
         output.flush()?;

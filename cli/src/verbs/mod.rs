@@ -31,6 +31,7 @@ mod selection;
 mod status;
 mod submit;
 mod token;
+mod undrain;
 mod worker;
 
 use clap::Subcommand;
@@ -62,6 +63,7 @@ pub(crate) enum Verb {
     Dead(dead::Dead),
     Nodes(nodes::Nodes),
     Drain(drain::Drain),
+    Undrain(undrain::Undrain),
     Readmit(readmit::Readmit),
     Token(token::Token),
     Config(config::Config),
@@ -80,11 +82,28 @@ impl Verb {
         }
     }
 
+    /// The name of a verb that reaches no jobs of others.
+    fn own_work(&self) -> Option<&'static str> {
+        match self {
+            Self::Run(_) => Some("run"),
+            Self::Dev(_) => Some("dev"),
+            Self::Scheduler(_) => Some("scheduler"),
+            Self::Worker(_) => Some("worker"),
+            Self::Api(_) => Some("api"),
+            Self::Config(_) => Some("config"),
+            Self::Completions(_) => Some("completions"),
+            _ => None,
+        }
+    }
+
     pub(crate) async fn perform(self, flags: &Flags, output: &mut Output) -> Result<(), Failure> {
         let plain = || {
             let (worker, fleet) = (WorkerFlags::default(), FleetFlags::default());
             Settings::load(flags, &worker, &fleet, &environment())
         };
+        if let Some(name) = self.own_work() {
+            flags.check_no_server(name)?;
+        }
         match self {
             Self::Run(verb) => Box::pin(verb.perform(flags, output)).await,
             Self::Dev(verb) => Box::pin(verb.perform(flags, output)).await,
@@ -93,20 +112,21 @@ impl Verb {
             Self::Worker(verb) => Box::pin(verb.perform(flags)).await,
             Self::Submit(verb) => Box::pin(verb.perform(&plain()?, output)).await,
             Self::Status(verb) => Box::pin(verb.perform(&plain()?, output)).await,
-            Self::List(verb) => verb.perform(&plain()?, output).await,
-            Self::Results(verb) => verb.perform(&plain()?, output).await,
-            Self::Errors(verb) => verb.perform(&plain()?, output).await,
-            Self::Audit(verb) => verb.perform(&plain()?, output).await,
+            Self::List(verb) => Box::pin(verb.perform(&plain()?, output)).await,
+            Self::Results(verb) => Box::pin(verb.perform(&plain()?, output)).await,
+            Self::Errors(verb) => Box::pin(verb.perform(&plain()?, output)).await,
+            Self::Audit(verb) => Box::pin(verb.perform(&plain()?, output)).await,
             Self::Pause(verb) => Box::pin(verb.perform(&plain()?, output)).await,
             Self::Resume(verb) => Box::pin(verb.perform(&plain()?, output)).await,
             Self::Cancel(verb) => Box::pin(verb.perform(&plain()?, output)).await,
             Self::Delete(verb) => Box::pin(verb.perform(&plain()?, output)).await,
             Self::Retry(verb) => Box::pin(verb.perform(&plain()?, output)).await,
             Self::Dead(verb) => Box::pin(verb.perform(&plain()?, output)).await,
-            Self::Nodes(verb) => verb.perform(&plain()?, output).await,
-            Self::Drain(verb) => verb.perform(&plain()?, output).await,
-            Self::Readmit(verb) => verb.perform(&plain()?, output).await,
-            Self::Token(verb) => verb.perform(&plain()?, output).await,
+            Self::Nodes(verb) => Box::pin(verb.perform(&plain()?, output)).await,
+            Self::Drain(verb) => Box::pin(verb.perform(&plain()?, output)).await,
+            Self::Undrain(verb) => Box::pin(verb.perform(&plain()?, output)).await,
+            Self::Readmit(verb) => Box::pin(verb.perform(&plain()?, output)).await,
+            Self::Token(verb) => Box::pin(verb.perform(&plain()?, output)).await,
             Self::Config(verb) => verb.perform(output),
             Self::Doctor(verb) => Box::pin(verb.perform(&plain, output)).await,
             Self::Bench(verb) => Box::pin(verb.perform(&plain()?, output)).await,

@@ -21,7 +21,7 @@ impl Nodes {
         settings: &Settings,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        let nodes = services::nodes(settings)?;
+        let nodes = services::nodes(settings).await?;
         node::list(output, &nodes.list().await?, nodes.now().await?, self.wide)
     }
 }

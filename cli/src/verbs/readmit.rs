@@ -27,7 +27,7 @@ impl Readmit {
         settings: &Settings,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        let nodes = services::nodes(settings)?;
+        let nodes = services::nodes(settings).await?;
         let node = node_id::find(&nodes, &self.node).await?;
         nodes.readmit(&node).await?;
         if output.is_json() {

@@ -18,6 +18,10 @@ use crate::settings::Settings;
 pub(crate) struct Results {
     #[command(flatten)]
     job: JobArgument,
+    /// Go on until the job has ended; exit code 1 if it fails. An index without a result holds up
+    /// those behind it until it has failed or the job has ended
+    #[arg(long)]
+    follow: bool,
 }
 
 impl Results {
@@ -26,7 +30,7 @@ impl Results {
         settings: &Settings,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        let jobs = services::jobs(settings)?;
+        let jobs = services::jobs(settings).await?;
         let job = jobs.job(self.job.find(&jobs).await?);
         let summary = job.summary().await?;
         if !summary.state.was_accepted() {
@@ -38,6 +42,9 @@ impl Results {
                 "job {}: its results are discarded",
                 job.id()
             )));
+        }
+        if self.follow {
+            return results::follow(output, &job, &document).await;
         }
         if document.reduce.is_some() && !summary.state.is_success() {
             // Fails with the reason and the exit code.

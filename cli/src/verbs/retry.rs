@@ -34,7 +34,7 @@ impl Retry {
     ) -> Result<(), Failure> {
         let action = BulkAction::Retry;
         let chosen = self.jobs.chosen(action)?;
-        let jobs = services::jobs(settings)?;
+        let jobs = services::jobs(settings).await?;
         let indices = (!self.index.is_empty()).then_some(self.index.as_slice());
         let key = match chosen {
             Chosen::One(key) => key,

@@ -1,7 +1,6 @@
 //! `longshore scheduler`: waits for the services, then runs a scheduler until a signal.
 
 use clap::Args;
-use longshore_producer::Client;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -24,9 +23,8 @@ impl Scheduler {
         let mut interrupts = Interrupts::follow()?;
         let listener = http::bind_if_set(settings, longshore_scheduler::metrics::describe)?;
         let services = Services::start(settings, "longshore scheduler")?;
-        let client = Client::new(services.broker.clone(), services.ledger.clone())
-            .within(settings.restrictions.allow_roots.clone());
-        let server = listener.map(|listener| listener.serve(client));
+        let server = listener
+            .map(|listener| listener.serve(services.broker.clone(), services.ledger.clone()));
         let outcome = schedule(settings, &services, &mut interrupts).await;
         if let Some(server) = server {
             server.stop().await;

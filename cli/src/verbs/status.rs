@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use futures_util::{TryStreamExt, pin_mut};
 use longshore_producer::{Job, Jobs};
+use longshore_protocol::wire::JobDetails;
 use longshore_protocol::{JobId, JobIdPrefix};
 
 use super::selection::{job_id, key};
@@ -46,18 +47,15 @@ impl Status {
         settings: &Settings,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        let jobs = services::jobs(settings)?;
+        let jobs = services::jobs(settings).await?;
         let job = match key(self.job.as_ref(), self.name.as_ref()) {
             Some(key) => Some(jobs.find(&key).await?),
             None => None,
         };
         match (job, self.watch) {
             (Some(id), false) => {
-                let handle = jobs.job(id);
-                let summary = handle.summary().await;
-                let summary = summary.map_err(Failure::or_not_admitted)?;
-                let recoveries = handle.recoveries().await?;
-                job::summary(output, &summary, &recoveries, &handle.reasons().await?)
+                let details = jobs.job(id).details().await.map_err(Failure::or_not_admitted)?;
+                job::details(output, &details)
             }
             (None, false) => {
                 let recent = jobs.recent(self.finished).await?;
@@ -100,7 +98,10 @@ async fn watch_one(handle: &Job, output: &mut Output) -> Result<(), Failure> {
     }
     bar.clear();
     match last.filter(|_| bar.is_drawn()) {
-        Some(summary) => job::summary(output, &summary, &handle.recoveries().await?, &[]),
+        Some(job) => {
+            let recovered = handle.recoveries().await?;
+            job::details(output, &JobDetails { job, recovered, reasons: Vec::new() })
+        }
         None => Ok(()),
     }
 }

@@ -67,7 +67,7 @@ impl Submit {
             results::outcome(output, &job, &document, &summary).await
         };
         let outcome = outcome.await;
-        client.broker().close(CLOSE_WITHIN).await;
+        client.close(CLOSE_WITHIN).await;
         outcome
     }
 }

@@ -4,13 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use longshore_ledger::Ledger;
-use longshore_ledger::op::MAX_API_TOKENS;
-use longshore_protocol::wire::NewApiToken;
-use longshore_protocol::{
-    Action, ActionOutcome, ApiSecret, ApiToken, KeptApiToken, Role, Timestamp,
-};
-use uuid::Uuid;
+use longshore_producer::ApiTokens;
+use longshore_protocol::Role;
+use longshore_protocol::wire::{NewApiToken, TokenAnswer};
 
 use crate::failure::Failure;
 use crate::output::{Output, talk, token};
@@ -68,43 +64,27 @@ impl Token {
         settings: &Settings,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        let ledger = services::ledger(settings)?;
+        let tokens = services::tokens(settings).await?;
         match self.command {
-            Command::Create(create) => create.perform(&ledger, output).await,
-            Command::List(List {}) => list(&ledger, output).await,
-            Command::Revoke(revoke) => revoke.perform(&ledger, output).await,
+            Command::Create(create) => create.perform(&tokens, output).await,
+            Command::List(List {}) => {
+                token::list(output, &tokens.list().await?, tokens.now().await?)
+            }
+            Command::Revoke(revoke) => revoke.perform(&tokens, output).await,
         }
     }
 }
 
 impl Create {
-    async fn perform(self, ledger: &dyn Ledger, output: &mut Output) -> Result<(), Failure> {
+    async fn perform(self, tokens: &ApiTokens, output: &mut Output) -> Result<(), Failure> {
         let tenants: BTreeSet<String> = self.tenants.into_iter().collect();
-        let secret = ApiSecret::from_bytes(rand::random());
-        let digest = secret.digest();
-        let created_at = ledger.now().await?;
-        let token = ApiToken {
-            id: ApiToken::id_of(&digest),
-            name: self.name,
-            role: self.role,
-            tenants: (!tenants.is_empty()).then_some(tenants),
-            created_at,
-            expires_at: self.expires.map(|duration| created_at.plus(duration)),
-        };
-        token.check().map_err(Failure::usage)?;
-        let kept = KeptApiToken { digest, token };
-        if !ledger.add_api_token(&kept).await? {
-            let text = format!("there are {MAX_API_TOKENS} tokens already; revoke some");
-            return Err(Failure::usage(text));
-        }
-        let token = kept.token;
-        record(ledger, "create_token", &format!("{} {} ({})", token.id, token.name, token.role))
-            .await;
+        let tenants = (!tenants.is_empty()).then_some(tenants);
+        let created = tokens.create(self.name, self.role, tenants, self.expires).await?;
         if output.is_json() {
-            let secret = secret.as_str().to_owned();
-            return output.json(&NewApiToken { secret, token });
+            return output.json(&created);
         }
-        output.line(secret.as_str())?;
+        let NewApiToken { secret, token } = created;
+        output.line(secret)?;
         output.flush()?;
         talk(format_args!(
             "token {} of {}; the secret above is shown this once",
@@ -114,42 +94,16 @@ impl Create {
     }
 }
 
-async fn list(ledger: &dyn Ledger, output: &mut Output) -> Result<(), Failure> {
-    let tokens = ledger.api_tokens().await?.into_iter().map(|kept| kept.token);
-    token::list(output, &tokens.collect::<Vec<_>>(), ledger.now().await?)
-}
-
 impl Revoke {
-    async fn perform(self, ledger: &dyn Ledger, output: &mut Output) -> Result<(), Failure> {
+    async fn perform(self, tokens: &ApiTokens, output: &mut Output) -> Result<(), Failure> {
         let Self { id } = self;
-        if !ledger.remove_api_token(&id).await? {
+        if !tokens.revoke(&id).await? {
             let text = format!("no such token: {id}; `longshore token list` shows them");
             return Err(Failure::not_found(text));
         }
-        record(ledger, "revoke_token", &id).await;
         if output.is_json() {
-            return output.json(&serde_json::json!({ "id": id, "state": "revoked" }));
+            return output.json(&TokenAnswer::revoked(id));
         }
         output.line(format_args!("{id} revoked"))
-    }
-}
-
-/// Records a change of the tokens in the audit trail. The change has been made by then.
-async fn record(ledger: &dyn Ledger, action: &str, target: &str) {
-    let user = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
-    let entry = Action {
-        id: Uuid::now_v7().to_string(),
-        at: Timestamp::default(),
-        token: None,
-        who: format!("{} (command line)", user.as_deref().unwrap_or("unknown user")),
-        address: None,
-        action: action.to_owned(),
-        target: target.to_owned(),
-        outcome: ActionOutcome::Done,
-        status: None,
-        request: None,
-    };
-    if let Err(error) = ledger.record_action(&entry).await {
-        talk(format_args!("the audit trail can't be written: {error}"));
     }
 }

@@ -376,10 +376,10 @@ fn invalid_settings() {
         &format!(
             "{run}:1:1: unknown field `slot`, expected one of `amqp_url`, `amqp_url_file`, \
              `redis_url`, `redis_url_file`, `tls_ca`, `tls_cert`, `tls_key`, `namespace`, \
-             `work_queues`, `dead_after`, `http_listen`, `http_behind_proxy`, `http_tls_cert`, \
-             `http_tls_key`, `http_tls_client_ca`, `slots`, `queues`, `labels`, `heartbeat`, \
-             `ack_after`, `grace`, `allow_roots`, `builtin_tasks`, `pass_env`, \
-             `http_allow_addresses`, `task`"
+             `server`, `token_file`, `work_queues`, `dead_after`, `http_listen`, \
+             `http_behind_proxy`, `http_tls_cert`, `http_tls_key`, `http_tls_client_ca`, `slots`, \
+             `queues`, `labels`, `heartbeat`, `ack_after`, `grace`, `allow_roots`, \
+             `builtin_tasks`, `pass_env`, `http_allow_addresses`, `task`"
         ),
     );
     settings("slots = \"4\"", &format!("{run}:1:9: invalid type: string \"4\", expected u32"));

@@ -74,6 +74,56 @@ fn each_file_of_a_folder_is_submitted_once() {
 }
 
 #[test]
+fn other_commands_find_a_running_dev_by_themselves() {
+    let given = Given::nothing();
+    let runtime = given.folder().to_str().expect("a plain name").to_owned();
+    let files = given.folder().join("longshore");
+    let count = || std::fs::read_dir(&files).map_or(0, |entries| entries.count());
+    let given = given
+        .variable("XDG_RUNTIME_DIR", &runtime)
+        .file("longshore.toml", "http_listen = \"127.0.0.1:0\"");
+    let start = || {
+        let mut dev = given.start(&["dev", "--serve"]);
+        let mut lines = BufReader::new(dev.stderr.take().expect("a pipe")).lines();
+        let mut line = || lines.next().expect("a line").expect("text");
+        let url = line();
+        let url = url.strip_prefix("serving the HTTP API at ").expect("the address").to_owned();
+        assert!(line().starts_with("ready: "), "it can be used");
+        (dev, url)
+    };
+    let kill = |signal: &str, dev: &std::process::Child| {
+        let pid = dev.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().expect("kill").success());
+    };
+
+    let (dev, url) = start();
+    let job = ["submit", "--task", "noop", "--range", "0..3", "--name", "first", "--wait"];
+    let left = given.longshore(&job);
+    assert_eq!((left.code, left.stdout.lines().count()), (Some(0), 3), "{left:?}");
+    assert_eq!(left.stderr, format!("using `longshore dev` at {url}\n"));
+    let results = given.longshore(&["results", "--name", "first"]);
+    assert_eq!((results.code, &results.stdout), (Some(0), &left.stdout), "{results:?}");
+    let listed = given.longshore(&["list", "--json"]);
+    assert!(listed.stdout.contains("\"name\":\"first\""), "{listed:?}");
+    // Settings that name services are meant.
+    let named = given.longshore(&["list", "--redis-url", "redis://127.0.0.1:1"]);
+    assert_eq!(named.code, Some(3), "{named:?}");
+    assert!(!named.stderr.contains("longshore dev"), "{named:?}");
+    // The one that was started last is found, and the other one when that is gone.
+    let (second, other) = start();
+    assert_ne!(url, other);
+    assert!(given.longshore(&["list"]).stderr.contains(&other));
+    kill("-KILL", &second);
+    given::finish(second);
+    assert_eq!(count(), 2, "nobody could remove the file");
+    assert!(given.longshore(&["list"]).stderr.contains(&url));
+    assert_eq!(count(), 1, "a file that was left over is removed");
+    kill("-TERM", &dev);
+    assert_eq!(given::finish(dev).code, Some(0));
+    assert_eq!(count(), 0, "it is gone with the process");
+}
+
+#[test]
 fn the_printed_settings_are_the_defaults_and_a_valid_file() {
     let printed = Given::nothing().longshore(&["config"]);
     assert_eq!(printed.code, Some(0));

@@ -117,6 +117,16 @@ pub(super) async fn nodes_join_drain_and_leave(ledger: Arc<dyn Ledger>) {
     assert!(!ledger.beat(&BeatParams::new(info("b"), [])).await.unwrap().drain);
     let nodes = listed(&mut known).await;
     assert_eq!(*nodes[0].info, draining);
+    assert!(!ledger.undrain(&node("c")).await.unwrap(), "there is no such node");
+    let beat = async |info: &NodeInfo| {
+        ledger.beat(&BeatParams::new(info.clone(), [])).await.unwrap().drain
+    };
+    for _ in 0..2 {
+        assert!(ledger.undrain(&node("a")).await.unwrap());
+        assert!(!beat(&draining).await, "the drain is withdrawn");
+    }
+    assert!(ledger.drain(&node("a")).await.unwrap());
+    assert!(beat(&draining).await, "and asked for again");
 
     assert!(
         ledger.record_crash(&RecordCrashParams::new(node("a"), "killed by SIGKILL")).await.unwrap()
@@ -150,6 +160,15 @@ pub(super) async fn nodes_join_drain_and_leave(ledger: Arc<dyn Ledger>) {
     assert_eq!(names, [node("b")]);
     let fresh = ledger.beat(&BeatParams::new(info("a"), [])).await.unwrap();
     assert!(!fresh.drain, "a node that returns is not asked to drain");
+    let forgotten = NodeInfo { state: NodeState::Drained, ..info("d") };
+    for _ in 0..2 {
+        let beat = ledger.beat(&BeatParams::new(forgotten.clone(), [])).await.unwrap();
+        assert!(beat.drain, "a node that was drained when it was forgotten stays so");
+    }
+    ledger
+        .declare_lost(&DeclareLostParams::new(node("d"), LossEvidence::Certain, LossCause::Left))
+        .await
+        .unwrap();
     assert_eq!(listed(&mut known).await.len(), 2);
 }
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use longshore_protocol::state::JobState;
 use longshore_protocol::{
-    ChunkId, ChunkMessage, Digest, Epoch, JobId, JobSummary, NodeId, OutcomeRun, Token,
+    ChunkId, ChunkMessage, Counts, Digest, Epoch, JobId, JobSummary, NodeId, OutcomeRun, Token,
 };
 
 use crate::op::{
     Admission, Admitted, Claim, ClaimParams, Commit, CommitParams, Committed, Event, Grant,
-    LossCause, OpenParams, ReleaseParams, Released, SweepParams,
+    LossCause, MapParams, OpenParams, ReleaseParams, Released, SweepParams,
 };
 use crate::{Events, Ledger};
 
@@ -227,6 +227,29 @@ pub(super) async fn check_audit(ledger: &Arc<dyn Ledger>, job: JobId) {
     let summary = ledger.job(job).await.expect("job").expect("the job is known");
     assert_eq!((audit.kept, audit.reduce_kept), (summary.counts, summary.reduce));
     assert_eq!(audit.state, summary.state);
+    check_map(ledger, &summary).await;
+}
+
+/// Checks that the ranges of a map add up to the counts of the job, each to its length.
+pub(super) async fn check_map(ledger: &Arc<dyn Ledger>, summary: &JobSummary) {
+    if summary.restored_at.is_some() {
+        return;
+    }
+    let params = MapParams::new(0..u64::MAX, 3).within(summary.counts.total);
+    let map = ledger.map(summary.id, &params).await.expect("map").expect("the job is known");
+    let mut sum = Counts::default();
+    for cell in &map.cells {
+        assert_eq!(cell.counts.imbalance(), 0, "{map:#?}");
+        sum.total += cell.counts.total;
+        sum.waiting += cell.counts.waiting;
+        sum.queued += cell.counts.queued;
+        sum.running += cell.counts.running;
+        sum.retrying += cell.counts.retrying;
+        sum.done += cell.counts.done;
+        sum.failed += cell.counts.failed;
+        sum.cancelled += cell.counts.cancelled;
+    }
+    assert_eq!(sum, summary.counts, "{map:#?}");
 }
 
 /// The next hint.

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_protocol::state::JobState;
+use longshore_protocol::wire::JobCounts;
 use longshore_protocol::{JobCursor, JobFilter, JobId};
 
 use super::harness::{NEVER, admission, await_that, job_id};
 use crate::Ledger;
-use crate::op::{Admission, Admitted, ListParams, RetryParams};
+use crate::op::{Admission, Admitted, ListParams, OpenQueue, RetryParams};
 
 cases! {
     a_list_shows_what_its_filter_asks_for
@@ -16,6 +17,7 @@ cases! {
     what_is_gone_is_on_no_list
     a_reopened_job_is_listed_by_its_new_state
     a_refused_document_changes_no_list
+    jobs_are_counted_by_state_and_by_queue
 }
 
 fn labelled(n: u64, task: &str, queue: &str, labels: &[(&str, &str)]) -> Admission {
@@ -193,4 +195,56 @@ pub(super) async fn a_refused_document_changes_no_list(ledger: Arc<dyn Ledger>) 
     has(shown(&ledger, &queued).await, &[], "the same document again");
     ledger.delete(job_id(1)).await.unwrap();
     has(shown(&ledger, &with("eu")).await, &[], "deleted");
+}
+
+pub(super) async fn jobs_are_counted_by_state_and_by_queue(ledger: Arc<dyn Ledger>) {
+    let jobs = [
+        labelled(1, "noop", "default", &[("zone", "eu")]),
+        labelled(2, "noop", "gpu", &[]),
+        labelled(3, "sleep", "default", &[("zone", "eu")]),
+        labelled(4, "sleep", "gpu", &[]),
+        Admission { tenant: "other".into(), ..labelled(5, "noop", "gpu", &[]) },
+    ];
+    for job in &jobs {
+        ledger.admit(job).await.unwrap();
+    }
+    ledger.reject(job_id(6), "split: empty").await.unwrap();
+    ledger.fail(job_id(3), "deadline").await.unwrap();
+    ledger.cancel(job_id(4)).await.unwrap();
+    for n in [3, 4] {
+        ledger.archive(job_id(n)).await.unwrap();
+    }
+    let all = JobFilter::default();
+    let counts = |open, failed, cancelled, rejected| {
+        Some(JobCounts { open, succeeded: 0, failed, cancelled, rejected })
+    };
+    assert_eq!(ledger.count_jobs(&all).await.unwrap(), counts(3, 1, 1, 1));
+    let states = JobFilter { states: vec![JobState::Failed], ..all.clone() };
+    assert_eq!(ledger.count_jobs(&states).await.unwrap(), counts(3, 1, 1, 1), "its states");
+    let aged = JobFilter { submitted_before: Some(Default::default()), ..all.clone() };
+    assert_eq!(ledger.count_jobs(&aged).await.unwrap(), None);
+
+    let queues = ledger.open_queues().await.unwrap();
+    let of = |queue: &OpenQueue| {
+        let tasks = queue.tasks.iter().cloned().collect::<Vec<_>>().join(" ");
+        (queue.queue.clone(), queue.jobs, tasks)
+    };
+    let expected = [("default".into(), 1, "noop".into()), ("gpu".into(), 2, "noop".into())];
+    assert_eq!(queues.iter().map(of).collect::<Vec<_>>(), expected);
+
+    // A cluster can't count the jobs of a filter.
+    let task = JobFilter { task: Some("noop".into()), ..all.clone() };
+    let Some(found) = ledger.count_jobs(&task).await.unwrap() else { return };
+    assert_eq!(Some(found), counts(3, 0, 0, 0));
+    let both = JobFilter { tenants: vec!["other".into(), "tenant".into()], ..task };
+    assert_eq!(ledger.count_jobs(&both).await.unwrap(), counts(3, 0, 0, 0));
+    let other = JobFilter { tenants: vec!["other".into()], ..all.clone() };
+    assert_eq!(ledger.count_jobs(&other).await.unwrap(), counts(1, 0, 0, 0));
+    let several = JobFilter {
+        queue: Some("default".into()),
+        tenant: Some("tenant".into()),
+        labels: jobs[0].labels.clone(),
+        ..all
+    };
+    assert_eq!(ledger.count_jobs(&several).await.unwrap(), counts(1, 1, 0, 0));
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use longshore_protocol::{OutcomeRun, RESULT_STRIDE};
+use longshore_protocol::{Counts, MapCell, OutcomeRun, RESULT_STRIDE};
 
 use super::harness::{Harness, NEVER, again, failed, job_id, ok, ok_lines};
 use crate::Ledger;
-use crate::{ErrorsParams, ResultsParams};
+use crate::{ErrorsParams, MapParams, ResultsParams};
 
 cases! {
     results_come_in_index_order
@@ -15,6 +15,7 @@ cases! {
     results_are_found_from_the_middle
     discarded_results_cost_no_search
     errors_are_paged_by_index
+    a_map_counts_the_states_of_each_range
 }
 
 /// (from, count) of the runs of a page, and the start of the next page.
@@ -155,5 +156,45 @@ pub(super) async fn errors_are_paged_by_index(ledger: Arc<dyn Ledger>) {
     assert_eq!(told(16, 2).await, [20]);
     assert_eq!(told(21, 2).await, Vec::<u64>::new());
     assert_eq!(told(0, 0).await, Vec::<u64>::new());
+    harness.check().await;
+}
+
+pub(super) async fn a_map_counts_the_states_of_each_range(ledger: Arc<dyn Ledger>) {
+    let harness = Harness::of(&ledger, 20).await;
+    let first = harness.take(5).await;
+    harness.take(5).await;
+    harness.open(1, 4).await;
+    harness.commit(first.chunk, 0, vec![ok(3), failed("no"), again(NEVER)]).await;
+    let rows = async |from: u64, to: u64, cells: u64| {
+        let params = MapParams::new(from..to, cells).within(20);
+        let map = ledger.map(harness.job, &params).await.unwrap().expect("it is there");
+        assert_eq!((map.from, map.to), (params.indices.start, params.indices.end));
+        let row = |cell: &MapCell| {
+            let Counts { total, waiting, queued, running, retrying, done, failed, cancelled } =
+                cell.counts;
+            (cell.from, total, [waiting, queued, running, retrying, done, failed, cancelled])
+        };
+        map.cells.iter().map(row).collect::<Vec<_>>()
+    };
+    let quarters = [
+        (0, 5, [0, 0, 0, 1, 3, 1, 0]),
+        (5, 5, [0, 0, 5, 0, 0, 0, 0]),
+        (10, 5, [1, 4, 0, 0, 0, 0, 0]),
+        (15, 5, [5, 0, 0, 0, 0, 0, 0]),
+    ];
+    assert_eq!(rows(0, u64::MAX, 4).await, quarters);
+    let [three, one] = [[0, 0, 0, 0, 3, 0, 0], [0, 0, 0, 0, 0, 1, 0]];
+    assert_eq!(rows(0, 4, 99).await.len(), 4, "no range is empty");
+    assert_eq!(rows(0, 3, 1).await, [(0, 3, three)]);
+    assert_eq!(rows(3, 4, 1).await, [(3, 1, one)]);
+    let uneven = [(3, 4, [0, 0, 2, 1, 0, 1, 0]), (7, 5, [0, 2, 3, 0, 0, 0, 0])];
+    assert_eq!(rows(3, 12, 2).await, uneven);
+    assert_eq!(rows(20, 30, 5).await, []);
+
+    harness.check().await;
+    ledger.cancel(harness.job).await.unwrap();
+    assert_eq!(rows(0, 10, 1).await, [(0, 10, [0, 0, 0, 0, 3, 1, 6])]);
+    assert_eq!(rows(10, 20, 1).await, [(10, 10, [0, 0, 0, 0, 0, 0, 10])]);
+    assert_eq!(ledger.map(job_id(9), &MapParams::new(0..1, 1)).await.unwrap(), None);
     harness.check().await;
 }

@@ -16,7 +16,7 @@ use longshore_protocol::{
     OutcomeRun, Recovery, SchedulerId, Timestamp, Token,
 };
 
-use super::harness::{admission, job_id, lost, node, token};
+use super::harness::{admission, check_map, job_id, lost, node, token};
 use crate::op::{
     Admission, Admitted, BeatParams, Claim, ClaimParams, Commit, CommitParams, Committed,
     DeclareLostParams, ErrorsParams, Held, LossCause, LossEvidence, OpenParams,
@@ -165,6 +165,7 @@ impl Walk {
             assert_eq!((audit.kept.imbalance(), audit.reduce_kept.imbalance()), (0, 0));
             assert_eq!((audit.kept, audit.reduce_kept), (audit.counted, audit.reduce_counted));
             assert_eq!((audit.kept, audit.reduce_kept), (summary.counts, summary.reduce));
+            check_map(ledger, &summary).await;
             let _ = writeln!(view, "{}", masked_summary(&summary, now));
             let _ = writeln!(view, "{:?}", ledger.document(job).await.expect("document"));
             let page =

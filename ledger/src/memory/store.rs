@@ -126,6 +126,10 @@ impl Store {
         jobs.iter().map(length).collect()
     }
 
+    pub(super) fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.values()
+    }
+
     pub(super) fn job(&self, job: JobId) -> Option<&Job> {
         self.jobs.get(&job)
     }
@@ -391,12 +395,13 @@ impl Store {
         let isolated = known.map(|node| node.record.isolated.clone()).unwrap_or_default();
         let info = Arc::new(info.clone());
         let record = NodeRecord { death, isolated, ..NodeRecord::new(info.clone(), now) };
-        let drain = known.is_some_and(|node| node.drain);
+        // A worker that drained before the ledger forgot it goes on doing so.
+        let drain = match known {
+            Some(node) => node.drain,
+            None => info.state != NodeState::Active,
+        };
         let was = known.map(|node| &node.record.info);
-        let has_changed = was.is_some_and(|was| {
-            let drains = (was.state, info.state) == (NodeState::Active, NodeState::Draining);
-            drains || was.tasks != info.tasks
-        });
+        let has_changed = was.is_some_and(|was| was.state != info.state || was.tasks != info.tasks);
         if was.is_none() || has_changed {
             events.push(Event::Hint(Hint::Node { node: info.id.clone() }));
         }
@@ -441,6 +446,15 @@ impl Store {
             return false;
         };
         node.drain = true;
+        events.push(Event::Hint(Hint::Node { node: id.clone() }));
+        true
+    }
+
+    pub(super) fn undrain(&mut self, id: &NodeId, events: &mut Vec<Event>) -> bool {
+        let Some(node) = self.nodes.get_mut(id) else {
+            return false;
+        };
+        node.drain = false;
         events.push(Event::Hint(Hint::Node { node: id.clone() }));
         true
     }

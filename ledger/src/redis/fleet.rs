@@ -309,6 +309,18 @@ impl RedisLedger {
         Ok(true)
     }
 
+    pub(super) async fn undrain_node(&self, node: &NodeId) -> Result<bool, Error> {
+        const OPERATION: &str = "undrain";
+        let call = Call::new(OPERATION, [self.keys().node(node)]);
+        if self.call(&call).await?.word()? != "withdrawn" {
+            return Ok(false);
+        }
+        let mut commands = vec![self.record_change(node)];
+        commands.extend(self.announcements(node, &[Topic::Schedulers, Topic::Workers])?);
+        self.call_all(OPERATION, &commands).await?;
+        Ok(true)
+    }
+
     pub(super) async fn isolate_node(&self, params: &IsolateParams) -> Result<bool, Error> {
         const OPERATION: &str = "isolate";
         let IsolateParams { node, isolated } = params;

@@ -63,6 +63,7 @@ const OPERATIONS: &[(&str, &str)] = lua![
     "holders",
     "isolate",
     "job",
+    "map",
     "offer_speculative",
     "open",
     "pause",
@@ -79,6 +80,7 @@ const OPERATIONS: &[(&str, &str)] = lua![
     "retry",
     "revoke",
     "sweep",
+    "undrain",
 ];
 
 /// The library as Redis loads it.

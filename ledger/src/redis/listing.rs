@@ -39,9 +39,9 @@ const TERMINAL: [JobState; 4] =
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Attributes {
     #[serde(skip_serializing_if = "Option::is_none")]
-    queue: Option<String>,
+    pub(super) queue: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    task: Option<String>,
+    pub(super) task: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tenant: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,7 +62,7 @@ impl Attributes {
     }
 
     /// The sets of a filter's conditions: what the filter shows is in each of them.
-    fn of_filter(filter: &JobFilter) -> Self {
+    pub(super) fn of_filter(filter: &JobFilter) -> Self {
         Self {
             queue: filter.queue.clone(),
             task: filter.task.clone(),
@@ -72,7 +72,7 @@ impl Attributes {
         }
     }
 
-    fn sets(&self, keys: &Keys) -> Vec<String> {
+    pub(super) fn sets(&self, keys: &Keys) -> Vec<String> {
         let attributes = [
             ("queue", &self.queue),
             ("task", &self.task),

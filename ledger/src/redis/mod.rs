@@ -23,6 +23,7 @@ mod clock;
 mod connection_watch;
 mod connections;
 mod control;
+mod counting;
 mod error_kind;
 mod events;
 mod examine;
@@ -33,6 +34,7 @@ pub mod fuzzing;
 mod group;
 mod id_index;
 mod job_fields;
+mod job_map;
 mod jobs;
 pub mod library;
 mod listing;
@@ -55,10 +57,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use longshore_protocol::state::JobState;
+use longshore_protocol::wire::JobCounts;
 use longshore_protocol::{
-    Action, Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, JobId, JobIdPrefix, JobPage,
-    JobSummary, JournalPosition, KeptApiToken, NodeId, NodeRecord, Recovery, ResultsPage,
-    SchedulerId, SchedulerRecord, Stall, Timestamp,
+    Action, Audit, Blocked, ChunkId, ChunkMessage, ErrorEntry, JobFilter, JobId, JobIdPrefix,
+    JobMap, JobPage, JobSummary, JournalPosition, KeptApiToken, NodeId, NodeRecord, Recovery,
+    ResultsPage, SchedulerId, SchedulerRecord, Stall, Timestamp,
 };
 
 use longshore_tls::TlsFiles;
@@ -69,10 +72,10 @@ use crate::{
     ActionsParams, Admission, Admitted, AdvanceJournalParams, Beat, BeatParams, BlockedParams,
     Cancelled, Claim, ClaimParams, CommitParams, Committed, ConnectionWatch, ControlError,
     DeclareLostParams, Error, ErrorsParams, Events, Finding, Holder, IsolateParams, Ledger,
-    ListParams, LossVerdict, NodeSnapshot, OpenParams, RecordCrashParams, RegisterSchedulerParams,
-    ReleaseParams, Released, ReportBlockedParams, ReportStallParams, RestoreParams, Restored,
-    ResultsParams, RetryParams, RevokeParams, Revoked, SpeculationRequest, SpeculativeChunk,
-    StoredDocument, Sweep, SweepParams, Topic,
+    ListParams, LossVerdict, MapParams, NodeSnapshot, OpenParams, OpenQueue, RecordCrashParams,
+    RegisterSchedulerParams, ReleaseParams, Released, ReportBlockedParams, ReportStallParams,
+    RestoreParams, Restored, ResultsParams, RetryParams, RevokeParams, Revoked, SpeculationRequest,
+    SpeculativeChunk, StoredDocument, Sweep, SweepParams, Topic,
 };
 use clock::LedgerClock;
 use fleet::LastBeat;
@@ -328,6 +331,18 @@ impl Ledger for RedisLedger {
         self.list_jobs(params).await
     }
 
+    async fn count_jobs(&self, filter: &JobFilter) -> Result<Option<JobCounts>, Error> {
+        self.count_by_state(filter).await
+    }
+
+    async fn open_queues(&self) -> Result<Vec<OpenQueue>, Error> {
+        self.read_open_queues().await
+    }
+
+    async fn map(&self, job: JobId, params: &MapParams) -> Result<Option<JobMap>, Error> {
+        self.read_map(job, params).await
+    }
+
     async fn find_ids(&self, prefix: &JobIdPrefix, limit: usize) -> Result<Vec<JobId>, Error> {
         self.read_ids(prefix, limit).await
     }
@@ -395,6 +410,10 @@ impl Ledger for RedisLedger {
 
     async fn drain(&self, node: &NodeId) -> Result<bool, Error> {
         self.drain_node(node).await
+    }
+
+    async fn undrain(&self, node: &NodeId) -> Result<bool, Error> {
+        self.undrain_node(node).await
     }
 
     async fn record_crash(&self, params: &RecordCrashParams) -> Result<bool, Error> {

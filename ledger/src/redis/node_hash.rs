@@ -22,10 +22,6 @@ pub(super) fn connections_of(fields: &Fields) -> Option<String> {
 /// Lists, jobs and labels are JSON, since names may hold any character.
 pub(super) fn node_fields(info: &NodeInfo) -> Result<[(&'static str, String); 19], Error> {
     let json = |e: serde_json::Error| corrupt("beat", e.to_string());
-    let state = match info.state {
-        NodeState::Active => "active",
-        NodeState::Draining => "draining",
-    };
     let in_ms = |time: Option<Duration>| time.map(millis).unwrap_or_default().to_string();
     Ok([
         ("host", info.host.clone()),
@@ -43,7 +39,7 @@ pub(super) fn node_fields(info: &NodeInfo) -> Result<[(&'static str, String); 19
         ("jobs", serde_json::to_string(&info.jobs).map_err(json)?),
         ("slots", info.slots.to_string()),
         ("busy", info.busy.to_string()),
-        ("state", state.to_owned()),
+        ("state", info.state.as_str().to_owned()),
         ("started_at", info.started_at.to_string()),
         ("cpu", info.cpu.to_string()),
         ("rss", info.rss.to_string()),
@@ -85,11 +81,9 @@ pub(super) fn node_record(
     beat_at: Timestamp,
     fields: &Fields,
 ) -> Result<NodeRecord, Error> {
-    info.state = match fields.text("state").as_str() {
-        "active" => NodeState::Active,
-        "draining" => NodeState::Draining,
-        other => return Err(corrupt(operation, format!("{} is `{other}`", info.id))),
-    };
+    let state = fields.text("state");
+    let known = NodeState::ALL.into_iter().find(|known| known.as_str() == state);
+    info.state = known.ok_or_else(|| corrupt(operation, format!("{} is `{state}`", info.id)))?;
     info.tasks = from_json(operation, fields, "tasks")?;
     info.disabled = from_json(operation, fields, "disabled")?;
     info.records = from_json(operation, fields, "records")?;

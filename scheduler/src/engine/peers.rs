@@ -9,10 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use longshore_protocol::{SchedulerId, SchedulerRecord, Timestamp};
+use longshore_protocol::{SchedulerId, SchedulerRecord, Timestamp, rendezvous};
 
 use super::disconnect_timer::DisconnectTimer;
-use super::ring;
 
 /// The schedulers as far as one of them knows.
 #[derive(Debug)]
@@ -44,7 +43,7 @@ impl Peers {
 
     /// Whether this scheduler owns the queue or the worker of this name.
     pub(super) fn owns(&self, name: &str) -> bool {
-        ring::owner(name, &self.living) == Some(&self.me)
+        rendezvous::owner(name, &self.living) == Some(&self.me)
     }
 
     /// Takes in the ledger's list; returns whether other schedulers are alive than before.

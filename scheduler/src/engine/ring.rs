@@ -1,46 +1,20 @@
-//! Hashing: assigns keys to nodes on a ring with bounded loads, and queues to their schedulers.
+//! Assigns keys to nodes on a ring of hashes with bounded loads.
 //!
-//! The ring is consistent hashing with bounded loads; the owner of a queue comes from rendezvous
-//! hashing.
-//!
-//! The hash is written out here because schedulers of different builds have to agree on it.
 //! Consistent hashing with bounded loads after Mirrokni, Thorup and Zadimoghaddam (2016): a key
 //! goes to the first node clockwise from it that is not full. Deliberately absent: which nodes are
 //! alive (see `fleet`).
 
 use std::collections::BTreeMap;
 
-use longshore_protocol::{NodeId, SchedulerId};
+use longshore_protocol::NodeId;
+pub(crate) use longshore_protocol::rendezvous::hash;
+use longshore_protocol::rendezvous::mix;
 
 /// The points of a node on the ring. With 128 the shares of nodes differ by about a tenth.
 const POINTS: u64 = 128;
 
 /// A node is full when it carries this many times the mean load.
 const BOUND: f64 = 1.25;
-
-/// A 64-bit hash of a text: FNV-1a, then the finalizer of SplitMix64, which spreads short and
-/// similar texts.
-pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    let fnv = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    mix(fnv)
-}
-
-fn mix(seed: u64) -> u64 {
-    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-/// The owner of the queue or the worker called `name`, by rendezvous hashing: of all living
-/// schedulers, `owners`, the one with the greatest hash of both names together. An owner that
-/// leaves gives away only what was its own.
-pub fn owner<'a>(name: &str, owners: &'a [SchedulerId]) -> Option<&'a SchedulerId> {
-    let name = hash(name.as_bytes());
-    owners.iter().max_by_key(|owner| (mix(name ^ hash(owner.as_str().as_bytes())), *owner))
-}
 
 /// Live nodes on a circle of hashes.
 #[derive(Clone, Debug, Default)]
@@ -166,27 +140,5 @@ mod tests {
     fn no_node_is_picked_where_none_takes_part() {
         assert_eq!(Ring::new(&[]).pick(7, |_| Some(0.0)), None);
         assert_eq!(Ring::new(&nodes(3)).pick(7, |_| None), None);
-    }
-
-    #[test]
-    fn queues_spread_over_schedulers_and_move_only_from_one_that_left() {
-        let owners: Vec<SchedulerId> =
-            (0..4).map(|i| SchedulerId::new(format!("scheduler-{i}"))).collect();
-        let mut counts = BTreeMap::new();
-        for i in 0..1_000 {
-            let queue = format!("queue-{i}");
-            let before = owner(&queue, &owners).unwrap();
-            let after = owner(&queue, &owners[..3]).unwrap();
-            assert!(before == after || *before == owners[3]);
-            *counts.entry(before).or_insert(0) += 1;
-        }
-        assert_eq!(counts.len(), 4);
-        assert!(counts.values().all(|count| (200..300).contains(count)), "{counts:?}");
-        assert_eq!(owner("queue", &[]), None);
-    }
-
-    #[test]
-    fn the_hash_never_changes() {
-        assert_eq!(hash(b"default"), 9_775_234_547_051_022_888);
     }
 }

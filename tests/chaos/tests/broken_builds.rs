@@ -99,7 +99,8 @@ impl Application {
 
     /// The number of documents that no scheduler has received yet.
     fn waiting(&self) -> Option<u64> {
-        let depth = self.runtime.block_on(self.client.broker().depth(&Queue::Jobs));
+        let broker = self.client.broker().expect("a client of RabbitMQ");
+        let depth = self.runtime.block_on(broker.depth(&Queue::Jobs));
         depth.ok().flatten().map(|depth| depth.ready)
     }
 }

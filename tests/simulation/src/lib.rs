@@ -34,7 +34,7 @@
 //! | S9 | `2 × dead_after` after a pause no subtask of the job begins on a worker whose heartbeat got through since | as each attempt begins |
 //! | S10 | once all jobs have ended, the queues are empty within 30 s | at the end |
 //! | S11 | a worker whose heartbeats fail stops its exclusive subtasks after `dead_after` of its own clock | every 100 ms |
-//! | S12 | no worker and no scheduler exits by itself, except after a drain | when one exits |
+//! | S12 | no worker and no scheduler exits by itself | when one exits |
 //! | S13 | where only single processes fail: chunks of a killed worker are queued again within 0.5 s, those of a frozen one within `dead_after` + 1 s | every 100 ms, with each revoke |
 //! | S14 | a retry goes to a node on which the subtask has not failed, if there is one that can run it | when an attempt fails on a node where all fail |
 //! | S16 | where only the ledger and the broker have outages, no attempt begins twice, except speculatively | as each attempt begins |

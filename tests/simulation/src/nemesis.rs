@@ -171,6 +171,9 @@ pub(crate) async fn inject_faults(
         return;
     }
     let rng = world.rng.fork();
+    if faults.contains(&Fault::Drain) {
+        tokio::spawn(undrain_all(world.clone(), world.rng.fork()));
+    }
     let mut past: Vec<Moment> = Vec::new();
     loop {
         tokio::time::sleep(rng.millis(50..1_500)).await;
@@ -322,6 +325,17 @@ async fn forget(world: &World, rng: &Rng) -> Option<()> {
         ))
         .await;
     lost.ok().map(|_| ())
+}
+
+/// Withdraws all drains now and then, as operators do: a worker that is drained for ever would be
+/// missed.
+async fn undrain_all(world: Arc<World>, rng: Rng) {
+    loop {
+        tokio::time::sleep(rng.millis(500..6_000)).await;
+        for node in world.ledger.nodes().await.unwrap_or_default() {
+            let _ = world.ledger.undrain(&node.info.id).await;
+        }
+    }
 }
 
 async fn drain(world: &World, rng: &Rng) -> Option<()> {

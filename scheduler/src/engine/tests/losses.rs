@@ -7,12 +7,12 @@ use std::time::Duration;
 use longshore_ledger::{
     BeatParams, DeclareLostParams, Ledger as _, LossCause, LossEvidence, OpenParams, ReleaseParams,
 };
-use longshore_protocol::{NodeId, SchedulerId, Timestamp};
+use longshore_protocol::{NodeId, SchedulerId, Timestamp, rendezvous};
 
 use super::super::fleet::tests::{holder, record as worker};
 use super::super::jobs::Ownership;
 use super::super::peers::tests::record;
-use super::super::{Action, Event, ring};
+use super::super::{Action, Event};
 use super::ends;
 use super::world::{LEDGER_AHEAD_MS, World, at_once};
 
@@ -310,7 +310,7 @@ fn a_queue_of_another_scheduler_is_left_alone_until_it_is_gone() {
     let peers = [me, other.clone()];
     let theirs = (0..)
         .map(|i| format!("queue{i}"))
-        .find(|queue| ring::owner(queue, &peers) == Some(&other))
+        .find(|queue| rendezvous::owner(queue, &peers) == Some(&other))
         .unwrap();
     let mut world = World::new(1, 4);
     let registered = |names: &[&str]| Event::Peers(names.iter().map(|it| record(it, 1)).collect());
@@ -328,7 +328,7 @@ fn a_queue_of_another_scheduler_is_left_alone_until_it_is_gone() {
 fn a_queue_of_a_scheduler_that_died_is_taken_over() {
     let [me, other] = ["me", "other"].map(SchedulerId::new);
     let both = [me, other.clone()];
-    let is_theirs = |name: &String| ring::owner(name, &both) == Some(&other);
+    let is_theirs = |name: &String| rendezvous::owner(name, &both) == Some(&other);
     let queue = (0..).map(|i| format!("queue{i}")).find(is_theirs).expect("some are");
     let mut world = World::new(1, 4);
     world

@@ -4,55 +4,24 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use longshore_broker::{Broker, Outgoing, PublishError, Queue};
 use longshore_ledger::{Ledger, OpenParams};
-use longshore_protocol::document::{JobDocument, MAX_DOCUMENT_BYTES, Split};
-use longshore_protocol::{Digest, Invalid, JobId};
+use longshore_protocol::JobId;
 use tokio::time::Instant;
 use tracing::debug;
-use uuid::Uuid;
 
+use super::hints::{JobHints, Notification};
 use crate::SubmitError;
-use crate::hints::{JobHints, Notification};
+use crate::submission::Submission;
 use crate::timers::{OutageTimer, PollInterval};
 
 /// How long a rejection is taken for that of an earlier submission with the same id. The ledger
 /// keeps one rejection for an id, so a second one with the same text looks like the first.
 const OLD_REJECTION: Duration = Duration::from_secs(3);
 
-/// A document that is ready to be published.
-pub(crate) struct Submission {
-    pub(crate) job: JobId,
-    pub(crate) digest: Digest,
-    body: Bytes,
-}
-
-impl Submission {
-    /// Gives the document an id if it has none, and makes its globs absolute.
-    pub(crate) fn new(document: &JobDocument) -> Result<Self, SubmitError> {
-        let mut document = document.clone();
-        let job = *document.id.get_or_insert_with(|| JobId::from_uuid(Uuid::now_v7()));
-        if let Split::Lines { files, .. } | Split::Files { files } = &mut document.split {
-            for glob in files {
-                *glob = longshore_storage::absolute(glob)?;
-            }
-        }
-        let body = document.to_json();
-        if body.len() > MAX_DOCUMENT_BYTES {
-            return Err(SubmitError::Invalid(Invalid {
-                place: "document".into(),
-                found: format!("{} bytes", body.len()),
-                allowed: format!("use at most {MAX_DOCUMENT_BYTES}"),
-            }));
-        }
-        Ok(Self { job, digest: document.digest(), body: body.into() })
-    }
-}
-
 /// Publishes until the broker confirms, for at most `within`. The id makes a second message
 /// harmless.
-pub(crate) async fn publish(
+pub(super) async fn publish(
     broker: &dyn Broker,
     submission: &Submission,
     within: Duration,
@@ -85,7 +54,7 @@ pub(crate) async fn publish(
 
 /// The outcome of a submission, as the ledger shows it.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Verdict {
+pub(super) enum Verdict {
     /// None yet.
     Unknown,
     /// The job was accepted, now or before.
@@ -97,7 +66,7 @@ pub(crate) enum Verdict {
 }
 
 /// Reads the outcome once.
-pub(crate) async fn read_verdict(
+pub(super) async fn read_verdict(
     ledger: &dyn Ledger,
     submission: &Submission,
 ) -> Result<Verdict, longshore_ledger::Error> {
@@ -113,7 +82,7 @@ pub(crate) async fn read_verdict(
 
 /// Waits for the outcome of a published submission. `before` is the outcome that the ledger showed
 /// earlier; without it the id was just drawn, and a hint about it is as good as a read.
-pub(crate) async fn await_verdict(
+pub(super) async fn await_verdict(
     broker: &dyn Broker,
     ledger: &dyn Ledger,
     submission: &Submission,
