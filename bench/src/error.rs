@@ -20,7 +20,7 @@ pub enum Error {
     /// A process of the fleet ended, or could not be started.
     #[error("the {role}: {reason}")]
     Process {
-        /// `scheduler` or `worker`.
+        /// `scheduler`, `worker` or `api`.
         role: &'static str,
         /// How the process ended, and the end of its log.
         reason: String,

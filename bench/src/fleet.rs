@@ -103,6 +103,25 @@ impl Fleet {
         self.launch("worker", &arguments, "nodes", services).await
     }
 
+    /// Starts a server of the HTTP API; returns its URL.
+    pub(crate) async fn api(&mut self) -> Result<String, Error> {
+        // The port is free again until the server has it, which no one else asks for meanwhile.
+        let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let mut command = self.command(&["api"]);
+        command.env("LONGSHORE_HTTP_LISTEN", address.to_string());
+        self.spawn("api", command)?;
+        let begun = Instant::now();
+        while tokio::net::TcpStream::connect(address).await.is_err() {
+            self.check()?;
+            if begun.elapsed() > START_TIMEOUT {
+                let what = "the start of the HTTP API";
+                return Err(Error::TimedOut { what, seconds: START_TIMEOUT.as_secs() });
+            }
+            tokio::time::sleep(CHECK_INTERVAL).await;
+        }
+        Ok(format!("http://{address}"))
+    }
+
     /// Starts a process and waits until the list in Redis has one more entry.
     async fn launch(
         &mut self,
@@ -115,14 +134,8 @@ impl Fleet {
         count.arg(format!("{}:{list}", self.namespace));
         let mut redis = services.queries.clone();
         let before: u64 = count.query_async(&mut redis).await?;
-        let log = self.folder.path().join(format!("{}.log", self.members.len()));
-        let mut command = self.command(arguments);
-        command.stderr(File::create(&log)?);
         let begun = Instant::now();
-        let failed = |error: std::io::Error| Error::Process { role, reason: error.to_string() };
-        let child = command.spawn().map_err(failed)?;
-        let pid = child.id().unwrap_or_default();
-        self.members.push(Member { role, child, pid, log });
+        self.spawn(role, self.command(arguments))?;
         while count.query_async::<u64>(&mut redis).await? <= before {
             self.check()?;
             if begun.elapsed() > START_TIMEOUT {
@@ -132,6 +145,16 @@ impl Fleet {
             tokio::time::sleep(CHECK_INTERVAL).await;
         }
         Ok(begun.elapsed())
+    }
+
+    fn spawn(&mut self, role: &'static str, mut command: Command) -> Result<(), Error> {
+        let log = self.folder.path().join(format!("{}.log", self.members.len()));
+        command.stderr(File::create(&log)?);
+        let failed = |error: std::io::Error| Error::Process { role, reason: error.to_string() };
+        let child = command.spawn().map_err(failed)?;
+        let pid = child.id().unwrap_or_default();
+        self.members.push(Member { role, child, pid, log });
+        Ok(())
     }
 
     /// A `longshore` command with the same services and namespace, without the settings of this

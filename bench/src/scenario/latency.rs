@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use futures_util::{TryStreamExt, pin_mut};
+use longshore_producer::Client;
 use serde_json::json;
 
 use super::Scenario;
@@ -16,7 +17,7 @@ use crate::testbed::{Testbed, job, succeeded};
 const JOBS: u64 = 500;
 
 /// The number of first jobs that are not counted.
-const WARM_UP: u64 = 20;
+pub(super) const WARM_UP: u64 = 20;
 
 pub(super) struct Latency;
 
@@ -28,7 +29,7 @@ impl Scenario for Latency {
 
     async fn warm_up(&mut self, testbed: &mut Testbed<'_>) -> Result<(), Error> {
         for _ in 0..WARM_UP {
-            run_job(testbed).await?;
+            run_job(&testbed.client).await?;
         }
         Ok(())
     }
@@ -40,7 +41,7 @@ impl Scenario for Latency {
     ) -> Result<Vec<Sample>, Error> {
         let mut took = Vec::new();
         for _ in 0..testbed.size(JOBS, 10) {
-            took.push(run_job(testbed).await?);
+            took.push(run_job(&testbed.client).await?);
         }
         let (p50, p99) = (percentile(&mut took, 0.5), percentile(&mut took, 0.99));
         Ok(vec![
@@ -54,11 +55,11 @@ impl Scenario for Latency {
     }
 }
 
-/// Runs one job; returns its duration in milliseconds.
-async fn run_job(testbed: &Testbed<'_>) -> Result<f64, Error> {
+/// Runs one job straight on the services; returns its duration in milliseconds.
+pub(super) async fn run_job(client: &Client) -> Result<f64, Error> {
     let document = job("noop", 1, &json!({}));
     let begun = Instant::now();
-    let job = testbed.client.submit(&document).await?;
+    let job = client.submit(&document).await?;
     let (summary, results) = job.outcome().await?;
     succeeded(&summary)?;
     pin_mut!(results);

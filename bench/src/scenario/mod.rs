@@ -5,6 +5,7 @@ mod huge;
 mod idle;
 mod jobs;
 mod latency;
+mod latency_http;
 mod nodes;
 mod results;
 mod sizes;
@@ -31,6 +32,8 @@ pub enum Name {
     Single,
     /// Jobs of one no-op, one after another.
     Latency,
+    /// The same through the HTTP API, beside jobs without it.
+    LatencyHttp,
     /// 100,000,000 no-op subtasks.
     Huge,
     /// Subtasks that keep a core busy for 10 ms.
@@ -51,11 +54,12 @@ pub enum Name {
 
 impl Name {
     /// All scenarios, in the order of the targets.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::ThroughputKeep,
         Self::ThroughputDiscard,
         Self::Single,
         Self::Latency,
+        Self::LatencyHttp,
         Self::Huge,
         Self::Cpu,
         Self::Sleep,
@@ -73,6 +77,7 @@ impl Name {
             Self::ThroughputDiscard => "throughput-discard",
             Self::Single => "single",
             Self::Latency => "latency",
+            Self::LatencyHttp => "latency-http",
             Self::Huge => "huge",
             Self::Cpu => "cpu",
             Self::Sleep => "sleep",
@@ -91,6 +96,7 @@ impl Name {
             Self::ThroughputDiscard => "no-op subtasks, chunk auto, results discarded",
             Self::Single => "no-op subtasks, chunk 1: one message per subtask",
             Self::Latency => "jobs of one no-op, one after another, submit to result",
+            Self::LatencyHttp => "the same through the HTTP API, and without it, in turn",
             Self::Huge => "100,000,000 no-op subtasks, beside 1,000,000",
             Self::Cpu => "subtasks of 10 ms of processor time",
             Self::Sleep => "subtasks that wait for 100 ms, at 1,000 slots",
@@ -113,6 +119,7 @@ impl Name {
             Self::ThroughputDiscard => Box::new(throughput::Throughput::discard()),
             Self::Single => Box::new(throughput::Throughput::single()),
             Self::Latency => Box::new(latency::Latency),
+            Self::LatencyHttp => Box::new(latency_http::LatencyHttp::default()),
             Self::Huge => Box::new(huge::Huge),
             Self::Cpu => Box::new(busy::Busy::cpu()),
             Self::Sleep => Box::new(busy::Busy::sleep()),
