@@ -351,7 +351,8 @@ const LEAST: &str = "resetkeys ~longshore:* resetchannels &longshore:events* -@a
     +ping +time +exists +del +unlink +get +set +strlen +getbit +setbit +bitcount +bitpos \
     +bitfield \
     +setrange +hexists +hget +hmget +hgetall +hset +hdel +hkeys +zadd +zrem +zrange +zrevrange \
-    +zrangebyscore +zrevrangebyscore +zrangebylex +zrevrangebylex +zremrangebyscore +zscore +zcard \
+    +zintercard +zrangebyscore +zrevrangebyscore +zrangebylex +zrevrangebylex \
+    +zremrangebyscore +zscore +zcard \
     +zpopmin +pexpire +persist +publish +subscribe \
     +client|info +info";
 

@@ -174,12 +174,25 @@ fn each_role_does_its_work_under_its_own_user_and_nothing_else() {
     services.await_state(&long, "running");
     services.longshore("longshore", &["pause", &long]).ok();
     services.longshore("longshore", &["resume", &long]).ok();
-    let stopped = Command::new("curl")
-        .args(["--silent", "--fail", "--request", "POST"])
-        .arg(format!("http://{address}/v1/jobs/{long}/cancel"))
-        .status()
-        .expect("curl runs");
-    assert!(stopped.success(), "the API cancels");
+    let node = services.longshore("reader", &["nodes", "--json"]).json()[0]["id"].clone();
+    let node = node.as_str().expect("a node");
+    for (method, path) in [
+        ("GET", "jobs?task=sleep&counts=true".to_owned()),
+        ("GET", format!("jobs/{long}/map?cells=4")),
+        ("GET", format!("jobs/{long}/explain")),
+        ("GET", "queues".to_owned()),
+        ("GET", "dead".to_owned()),
+        ("POST", format!("jobs/{long}/cancel")),
+        ("POST", format!("nodes/{node}/drain")),
+        ("POST", format!("nodes/{node}/undrain")),
+    ] {
+        let answered = Command::new("curl")
+            .args(["--silent", "--show-error", "--fail", "--request", method])
+            .arg(format!("http://{address}/v1/{path}"))
+            .output()
+            .expect("curl runs");
+        assert!(answered.status.success(), "{method} {path}: {answered:?}");
+    }
     services.await_state(&long, "cancelled");
     services.longshore("api", &["token", "create", "--role", "viewer", "ci"]).ok();
 

@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 use crate::clock::Moment;
 
 /// The environment variable that names the folder of the history.
-pub const FOLDER: &str = "LONGSHORE_CHAOS_HISTORY";
+pub const FOLDER: &str = "CHAOS_HISTORY";
 
 /// The event that a mark records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
