@@ -10,10 +10,11 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, StreamExt, poll_fn};
 use futures_util::{FutureExt, TryStreamExt, pin_mut};
 use longshore_ledger::ErrorsParams;
+use longshore_protocol::JobSummary;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
-use super::job::Job;
+use super::job::{Job, Poller};
 use crate::Error;
 
 /// The results that wait for a slow reader.
@@ -56,25 +57,30 @@ struct Follower {
 
 impl Follower {
     async fn run(&mut self, sender: &mpsc::Sender<Item>) -> Result<(), Error> {
-        let progress = self.job.progress();
-        pin_mut!(progress);
-        while let Some(summary) = progress.try_next().await? {
-            let end = self.end.min(summary.counts.total);
-            if summary.state.is_terminal() {
-                return self.send_rest(sender).await;
+        let (mut hints, mut poller) = (self.job.hints(), Poller::of(&self.job));
+        loop {
+            if let Some(summary) = poller.poll().await? {
+                let end = self.end.min(summary.counts.total);
+                if summary.state.is_terminal() {
+                    return self.send_rest(sender, &summary).await;
+                }
+                while self.next < end && self.send_next(sender, end).await? {}
+                if self.next >= self.end {
+                    return Ok(());
+                }
             }
-            while self.next < end && self.send_next(sender, end).await? {}
-            if self.next >= self.end {
-                return Ok(());
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            // The end of the job ends the pause.
+            hints.ended(LOOK_AGAIN).await;
         }
-        Ok(())
     }
 
     /// Sends what there is, gaps or not.
-    async fn send_rest(&mut self, sender: &mpsc::Sender<Item>) -> Result<(), Error> {
-        let results = self.job.results_in(self.next..self.end);
+    async fn send_rest(
+        &mut self,
+        sender: &mpsc::Sender<Item>,
+        summary: &JobSummary,
+    ) -> Result<(), Error> {
+        let results = self.job.results_of(summary, self.next..self.end, None).await?;
         pin_mut!(results);
         while let Some(result) = results.try_next().await? {
             if sender.send(Ok(result)).await.is_err() {

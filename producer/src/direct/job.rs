@@ -89,7 +89,7 @@ impl Job {
         Error,
     > {
         let (summary, first) = self.end(true).await?;
-        let results = self.results_of(&summary, first).await?;
+        let results = self.results_of(&summary, 0..u64::MAX, first).await?;
         Ok((summary, results))
     }
 
@@ -146,7 +146,7 @@ impl Job {
             // Most jobs have one page of results, so it is read before their number is known.
             let (summary, first) =
                 tokio::join!(job.summary(), results::first_page(&*ledger, job.id));
-            job.results_of(&summary?, Some(first?)).await
+            job.results_of(&summary?, 0..u64::MAX, Some(first?)).await
         };
         futures_util::stream::once(found).flat_map(|found| match found {
             Ok(results) => results.left_stream(),
@@ -161,10 +161,7 @@ impl Job {
         let job = self.clone();
         let found = async move {
             let summary = job.summary().await?;
-            job.check_results(&summary).await?;
-            let Range { start, end } = indices;
-            let end = end.min(summary.counts.total);
-            Ok(results::stream(job.jobs.source(), job.id, start..end, None))
+            job.results_of(&summary, indices, None).await
         };
         futures_util::stream::once(found).flat_map(|found| match found {
             Ok(results) => results.left_stream(),
@@ -183,14 +180,22 @@ impl Job {
         self.jobs.ledger().as_ref()
     }
 
+    /// Follows the hints about the job from now on.
+    pub(super) fn hints(&self) -> JobHints {
+        self.jobs.hints(self.id)
+    }
+
     /// The results of a job with this summary, of which the first page may have been read.
-    async fn results_of(
+    pub(super) async fn results_of(
         &self,
         summary: &JobSummary,
+        indices: Range<u64>,
         first: Option<ResultsPage>,
     ) -> Result<impl Stream<Item = Result<(u64, Box<RawValue>), Error>> + Send + use<>, Error> {
         self.check_results(summary).await?;
-        Ok(results::stream(self.jobs.source(), self.id, 0..summary.counts.total, first))
+        let Range { start, end } = indices;
+        let end = end.min(summary.counts.total);
+        Ok(results::stream(self.jobs.source(), self.id, start..end, first))
     }
 
     /// Fails if the job had results that were lost.
@@ -356,7 +361,7 @@ impl Job {
 }
 
 /// Polls a job, and tolerates outages of the ledger and losses of its data.
-struct Poller {
+pub(super) struct Poller {
     job: Job,
     /// The job was found before, or is known to be accepted.
     known: bool,
@@ -365,14 +370,14 @@ struct Poller {
 }
 
 impl Poller {
-    fn of(job: &Job) -> Self {
+    pub(super) fn of(job: &Job) -> Self {
         let (outage, missing) = (OutageTimer::default(), MissingTimer::default());
         Self { job: job.clone(), known: job.accepted, outage, missing }
     }
 
     /// The job's summary; `None` while the ledger is unavailable, or has lost the job and may get
     /// it back.
-    async fn poll(&mut self) -> Result<Option<JobSummary>, Error> {
+    pub(super) async fn poll(&mut self) -> Result<Option<JobSummary>, Error> {
         let (ledger, id) = (self.job.jobs.ledger(), self.job.id);
         let Some(found) = self.outage.tolerate(ledger.job(id).await)? else { return Ok(None) };
         if found.is_some() {
