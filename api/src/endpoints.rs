@@ -113,7 +113,10 @@ static ENDPOINTS: &[Endpoint] = &[
     Endpoint::new("get_id_lengths", Get, "/v1/id-lengths", VIEWER, |call| {
         Box::pin(jobs::id_lengths(call))
     })
-    .says("Tell how many characters of ids suffice to name the jobs, at least 8")
+    .says(
+        "Tell how many characters of ids suffice to name the jobs, at least 8; all of them with a \
+         token for some tenants",
+    )
     .takes(&[repeated("job", "The id of a job", of::<JobId>)])
     .answers(&[ok("The numbers of characters, in the same order", &[(JSON, of::<Vec<usize>>)])]),
     Endpoint::new("get_clock", Get, "/v1/clock", VIEWER, |call| Box::pin(jobs::clock(call)))

@@ -115,7 +115,12 @@ pub(crate) async fn id_lengths(call: Call) -> Outcome {
         text.parse::<JobId>().map_err(|_| wrong("job", text, "use a job's id, a UUID"))
     };
     let ids = call.params.all("job").map(id).collect::<Result<Vec<_>, _>>()?;
-    Ok(json(StatusCode::OK, &call.shared.client.jobs().id_lengths(&ids).await?))
+    // A smaller number would tell a tenant which ids others have.
+    let lengths: Vec<usize> = match call.caller.tenants() {
+        Some(_) => ids.iter().map(|id| id.to_string().len()).collect(),
+        None => call.shared.client.jobs().id_lengths(&ids).await?,
+    };
+    Ok(json(StatusCode::OK, &lengths))
 }
 
 pub(crate) async fn clock(call: Call) -> Outcome {

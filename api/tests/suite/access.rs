@@ -226,6 +226,9 @@ async fn a_token_of_one_tenant_lists_its_own_jobs_alone() {
     assert_eq!(count(&of_a, "&tenant=b").await, 0);
     assert_eq!(count(&of_both, "").await, 6);
     assert_eq!(count(&of_both, "&tenant=c").await, 1);
+    // How far ids are alike tells nothing about foreign ones.
+    let lengths = of_a.get(&format!("/v1/id-lengths?job={}&job={}", job(10), job(77))).await;
+    assert_eq!(lengths.is(200).json(), json!([36, 36]));
     // No cursor names a foreign job.
     let mut cursor = String::new();
     let mut pages = 0;
