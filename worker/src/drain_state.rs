@@ -14,15 +14,15 @@ use tracing::info;
 /// What the worker and its heartbeat share about draining.
 #[derive(Debug)]
 pub(crate) struct DrainState {
-    shift: Mutex<Shift>,
+    drain: Mutex<Drain>,
     /// Whether the ledger asks for a drain.
     is_asked: watch::Sender<bool>,
     changed: Notify,
 }
 
-/// A time in which the worker takes chunks, and the drain that ends it.
+/// A drain: not begun, running, or over.
 #[derive(Debug, Default)]
-struct Shift {
+struct Drain {
     /// Cancelled when nothing new is to be claimed.
     closing: CancellationToken,
     is_drained: bool,
@@ -31,20 +31,20 @@ struct Shift {
 impl Default for DrainState {
     fn default() -> Self {
         let (is_asked, _) = watch::channel(false);
-        Self { shift: Mutex::default(), is_asked, changed: Notify::new() }
+        Self { drain: Mutex::default(), is_asked, changed: Notify::new() }
     }
 }
 
 impl DrainState {
     /// Cancelled when nothing new is to be claimed, until [`Self::reopen`] makes a new one.
     pub(crate) fn closing(&self) -> CancellationToken {
-        self.shift.lock().closing.clone()
+        self.drain.lock().closing.clone()
     }
 
     /// What the worker reports.
     pub(crate) fn state(&self) -> NodeState {
-        let shift = self.shift.lock();
-        match (shift.closing.is_cancelled(), shift.is_drained) {
+        let drain = self.drain.lock();
+        match (drain.closing.is_cancelled(), drain.is_drained) {
             (false, _) => NodeState::Active,
             (true, false) => NodeState::Draining,
             (true, true) => NodeState::Drained,
@@ -63,7 +63,7 @@ impl DrainState {
 
     /// The worker holds no chunk any more.
     pub(crate) fn drained(&self) {
-        self.shift.lock().is_drained = true;
+        self.drain.lock().is_drained = true;
         self.changed.notify_one();
     }
 
@@ -76,7 +76,7 @@ impl DrainState {
 
     /// The worker takes chunks again.
     pub(crate) fn reopen(&self) {
-        *self.shift.lock() = Shift::default();
+        *self.drain.lock() = Drain::default();
         self.changed.notify_one();
     }
 
